@@ -1,0 +1,44 @@
+"""How the demo's assets are made: `python scripts/avatars/recipe.py --config gpu --work work all`.
+
+Each stage saves what it made under `--work`, stops after `--minutes`, and goes on when run again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+import config as configs  # noqa: E402
+from resume import OutOfTime  # noqa: E402
+
+STAGES = ("render", "judge", "vae", "base", "population", "evaluate", "assets")
+
+
+@click.command()
+@click.argument("stages", nargs=-1, required=True, type=click.Choice((*STAGES, "all")))
+@click.option("--config", "name", type=click.Choice(sorted(configs.CONFIGS)), default="gpu", show_default=True)
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), default=Path("work"), show_default=True)
+@click.option("--minutes", default=9.5, show_default=True, help="Stop a stage after so long, to go on later.")
+def main(stages: tuple[str, ...], name: str, work: Path, minutes: float) -> None:
+    """Run STAGES of the avatars recipe, or `all` of them."""
+    import base_stage
+    import images_stage
+    import population_stage
+
+    work.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    run = {"render": images_stage.render, "judge": images_stage.judge, "vae": base_stage.vae, "base": base_stage.base, "population": population_stage.population}
+    for stage in STAGES if "all" in stages else stages:
+        try:
+            run[stage](configs.CONFIGS[name], work, minutes)
+        except OutOfTime as stop:
+            raise click.ClickException(str(stop)) from None
+
+
+if __name__ == "__main__":
+    main()

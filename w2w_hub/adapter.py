@@ -1,0 +1,115 @@
+"""An adapter in memory: per target module a pair A, B and a scale, so that dW = scale * B @ A."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import InvalidInputError
+
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One adapted module: its component (``"unet"``, ...) and its path as diffusers names it."""
+
+    component: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.component}.{self.module}"
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
+        known = self.component in COMPONENTS
+        return (
+            COMPONENTS.index(self.component) if known else len(COMPONENTS),
+            self.component,
+            natural_key(self.module),
+        )
+
+
+def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words."""
+    return tuple(
+        (0, int(part), "") if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split(".")
+    )
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """The factors of one module.
+
+    Attributes
+    ----------
+    A : ndarray
+        float32 ``(r, in)``.
+    B : ndarray
+        float32 ``(out, r)``.
+    scale : float
+        The factor of ``B @ A`` in the weight's change (alpha / r in most dialects).
+    """
+
+    A: np.ndarray
+    B: np.ndarray
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    def delta(self) -> np.ndarray:
+        """The weight's change, float64 ``(out, in)``."""
+        return self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
+
+
+@dataclass
+class Adapter:
+    """One LoRA checkpoint.
+
+    Attributes
+    ----------
+    factors : dict of Target to LoraFactors
+        In the order read; use a layout for the canonical order.
+    base_model : str or None
+        What the checkpoint says of its base model: a hint, never trusted.
+    dialect : str
+        The checkpoint format it was read from (``"peft"``, ...), or ``"memory"``.
+    passengers : tuple of str
+        Keys in the file that are no LoRA factors and were left out.
+    """
+
+    factors: dict[Target, LoraFactors]
+    base_model: str | None = None
+    dialect: str = "memory"
+    passengers: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.factors:
+            raise InvalidInputError("an adapter needs at least one adapted module; this one has none")
+        for target, pair in self.factors.items():
+            if pair.A.ndim != 2 or pair.B.ndim != 2 or pair.A.shape[0] != pair.B.shape[1]:
+                raise InvalidInputError(
+                    f"{target}: A {pair.A.shape} and B {pair.B.shape} do not multiply; "
+                    "expected A (r, in) and B (out, r)"
+                )
+            if not np.isfinite(pair.scale):
+                raise InvalidInputError(f"{target}: scale {pair.scale} is not a finite number")
+
+    def require_finite(self, where: str) -> None:
+        """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""
+        for target, pair in self.factors.items():
+            for name, factor in (("A", pair.A), ("B", pair.B)):
+                bad = int(np.size(factor) - np.isfinite(factor).sum())
+                if bad:
+                    raise InvalidInputError(
+                        f"{where}: {bad} values of {target} {name} are NaN or infinite; "
+                        "such a checkpoint would poison the base model, train it again"
+                    )

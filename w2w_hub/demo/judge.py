@@ -1,0 +1,105 @@
+"""The judge: a small attribute and identity reader of the avatars world.
+
+It measures pictures and nothing else uses it: no model, space or direction is fitted with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+class Judge(nn.Module):
+    """Convolutional reader of 64x64 pictures: one softmax a factor over a shared embedding.
+
+    Parameters
+    ----------
+    factors : dict of str to sequence of str
+        Factor name (``"top"``, ``"hair_color"``, ...) to its options, in label order.
+    width : int
+        Channels of the first stage.
+    """
+
+    def __init__(self, factors: dict[str, Sequence[str]], width: int = 24, embedding: int = 128):
+        super().__init__()
+        self.factors = {name: tuple(options) for name, options in factors.items()}
+        self.width, self.embedding = width, embedding
+
+        def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
+            )
+
+        self.features = nn.Sequential(
+            stage(3, width, 2),
+            stage(width, 2 * width, 2),
+            stage(2 * width, 2 * width, 1),
+            stage(2 * width, 4 * width, 2),
+            stage(4 * width, 4 * width, 2),
+            nn.Flatten(),
+            nn.Linear(4 * width * 16, embedding),
+        )
+        self.heads = nn.ModuleList(nn.Linear(embedding, len(options)) for options in self.factors.values())
+
+    def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Logits per factor, each ``(n, options)``, and embeddings ``(n, 128)``.
+
+        `images` is float ``(n, 3, 64, 64)`` in [-1, 1].
+        """
+        embedded = self.features(images)
+        return [head(embedded) for head in self.heads], embedded
+
+    @torch.no_grad()
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit-length identity embeddings ``(n, 128)`` of float images in [0, 1], ``(n, 3, 64, 64)``."""
+        return F.normalize(torch.cat([self(part * 2 - 1)[1] for part in images.split(256)]), dim=1)
+
+    @torch.no_grad()
+    def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Probabilities per factor, each ``(n, options)``, of float images in [0, 1]."""
+        parts = [self(part * 2 - 1)[0] for part in images.split(256)]
+        return {
+            name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write weights (float16) and options to one safetensors file."""
+        header = {"factors": json.dumps(self.factors), "width": str(self.width), "embedding": str(self.embedding)}
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        save_file({k: v.contiguous() for k, v in state.items()}, path, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Judge:
+        """Read what :meth:`save` wrote; float32, in evaluation mode."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+        judge = cls(json.loads(header["factors"]), int(header["width"]), int(header["embedding"]))
+        judge.load_state_dict(load_file(path))
+        return judge.float().eval().requires_grad_(False)
+
+
+def identity_score(embeddings: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Score of each picture: cosine to the normalised mean embedding of the person's real pictures.
+
+    Parameters
+    ----------
+    embeddings : Tensor
+        ``(pictures, e)`` unit-length embeddings of the pictures to score.
+    real : Tensor
+        ``(real pictures, e)`` unit-length embeddings of the person's real pictures.
+    """
+    return embeddings @ F.normalize(real.mean(0), dim=0)
+
+
+def real_score(real: torch.Tensor) -> torch.Tensor:
+    """The same score for real pictures, each against the mean of the person's others (leave one out)."""
+    others = (real.sum(0, keepdim=True) - real) / (len(real) - 1)
+    return (real * F.normalize(others, dim=1)).sum(1)

@@ -1,0 +1,66 @@
+"""Everything w2w_hub raises on purpose: one tree, each error also the builtin a caller would catch.
+
+A message is one line that says what was wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class W2WError(Exception):
+    """Base of all errors of this package; the command line turns it into one line and exit status 2."""
+
+
+class InvalidInputError(W2WError, ValueError):
+    """A value given by the caller cannot be used (a shape, a range, NaN, an unknown option)."""
+
+
+class MissingPathError(W2WError, FileNotFoundError):
+    """A file or folder that was named, or that a format requires, is not there."""
+
+
+class AlreadyExistsError(W2WError, FileExistsError):
+    """The output is already there; nothing is overwritten."""
+
+
+class CorruptFileError(W2WError, ValueError):
+    """A file is truncated, unreadable or not what its manifest says."""
+
+
+class UnsupportedFormatError(W2WError, ValueError):
+    """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
+
+
+class ScaleConflictError(W2WError, ValueError):
+    """Two places of one checkpoint state different LoRA scales."""
+
+
+class LayoutMismatchError(W2WError, ValueError):
+    """Two things that must share a parameter layout do not."""
+
+
+class BaseModelMismatchError(W2WError, ValueError):
+    """The base model is not the one that the adapters were trained on."""
+
+
+class InitialisationError(W2WError, ValueError):
+    """Adapters without one shared initialisation cannot make a raw weight space."""
+
+
+class UnknownNameError(W2WError, KeyError):
+    """A row id, attribute, column or direction that does not exist."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class AdapterNotAppliedError(W2WError, RuntimeError):
+    """An identity was set but would not take effect."""
+
+
+class MissingExtraError(W2WError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def missing_extra(package: str, extra: str) -> MissingExtraError:
+    """The error for a missing optional package, naming the pip command that brings it."""
+    return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'")

@@ -1,0 +1,7 @@
+"""LoRA checkpoint dialects: one module each, behind one protocol and one registry."""
+
+from __future__ import annotations
+
+from .registry import CheckpointFormat, detect, read_adapter, write_adapter
+
+__all__ = ["CheckpointFormat", "detect", "read_adapter", "write_adapter"]

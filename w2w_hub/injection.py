@@ -1,0 +1,122 @@
+"""How a flat vector acts on a torch model: rows beside its weights, or its weights rewritten for a while.
+
+Both are undone when the block ends; the model's own parameters come back bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .adapter import Target
+from .errors import AdapterNotAppliedError, BaseModelMismatchError, LayoutMismatchError
+from .layout import ParameterLayout
+
+BASE_DIGEST_TAG = "w2w-base-v1"
+
+
+def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear]:
+    """The layout's modules in a model.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If one is missing or has another shape, naming the first.
+    """
+    named = dict(model.named_modules())
+    found: dict[Target, nn.Linear] = {}
+    wrong = []
+    for slot in layout.slots:
+        module = named.get(slot.target.module)
+        shape = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+        if shape != (slot.inputs, slot.outputs):
+            is_there = "is missing" if module is None else f"is {shape[0]} -> {shape[1]}"
+            wrong.append(f"{slot.target} {is_there}, expected {slot.inputs} -> {slot.outputs}")
+        else:
+            found[slot.target] = module  # type: ignore[assignment]
+    if wrong:
+        raise BaseModelMismatchError(
+            f"this base model does not fit the layout: {wrong[0]}"
+            + (f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else "")
+        )
+    return found
+
+
+def base_digest(model: nn.Module, layout: ParameterLayout) -> str:
+    """sha256 over the target modules' weights as float16, so that a float32 load of a file agrees."""
+    digest = hashlib.sha256(BASE_DIGEST_TAG.encode())
+    for target, module in target_modules(model, layout).items():
+        digest.update(f"{target}\n".encode())
+        digest.update(module.weight.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def rows_attached(model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor) -> Iterator[None]:
+    """Each sample of a batch carries its own adapter, unfused; gradients reach `vectors`.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        ``(n, layout.size)``. A batch of ``m`` samples (a multiple of n) uses row ``i % n`` for sample i,
+        which suits both classifier-free guidance and several samples of each identity.
+    """
+    pairs = layout.unflatten_batch(vectors)
+    handles = []
+
+    def hook_for(a: torch.Tensor, b: torch.Tensor):
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            x = args[0]
+            repeats, rest = divmod(x.shape[0], a.shape[0])
+            if rest:
+                raise LayoutMismatchError(f"a batch of {x.shape[0]} samples cannot carry {a.shape[0]} identities")
+            down = a.to(x.dtype).repeat(repeats, 1, 1).transpose(1, 2)
+            up = b.to(x.dtype).repeat(repeats, 1, 1).transpose(1, 2)
+            return torch.baddbmm(output, torch.bmm(x, down), up, alpha=layout.scale)
+
+        return hook
+
+    try:
+        for target, module in target_modules(model, layout).items():
+            handles.append(module.register_forward_hook(hook_for(*pairs[target])))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def weights_rewritten(model: nn.Module, layout: ParameterLayout, vector: torch.Tensor) -> Iterator[None]:
+    """One identity at the plain model's cost: target weights read W + scale * B @ A inside the block.
+
+    The sum is taken in float32 and rounded once to the weights' dtype. The originals come back bit
+    for bit, also after an error.
+    """
+    modules = target_modules(model, layout)
+    pairs = layout.unflatten_batch(vector[None].float())
+    for target, module in modules.items():
+        if module.weight.device.type == "meta":
+            raise AdapterNotAppliedError(
+                f"{target} has no weights in memory (sequential offloading); use enable_model_cpu_offload instead"
+            )
+    originals = {target: module.weight.detach().clone() for target, module in modules.items()}
+    changed = False
+    try:
+        with torch.no_grad():
+            for target, module in modules.items():
+                a, b = (factor[0].to(module.weight.device) for factor in pairs[target])
+                module.weight.copy_(originals[target].float() + layout.scale * (b @ a))
+                changed = changed or not torch.equal(module.weight, originals[target])
+        if not changed and bool(vector.any()):
+            raise AdapterNotAppliedError(
+                "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
+            )
+        yield
+    finally:
+        with torch.no_grad():
+            for target, module in modules.items():
+                module.weight.copy_(originals[target])
