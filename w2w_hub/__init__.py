@@ -1,0 +1,55 @@
+"""w2w_hub: weight spaces of customised diffusion models, as a library and a commons."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module; everything is imported when first used, so that `import w2w_hub` stays light
+_WHERE = {
+    "Adapter": "adapter",
+    "Direction": "space",
+    "ParameterLayout": "layout",
+    "Point": "space",
+    "W2WError": "errors",
+    "W2WPipeline": "pipeline",
+    "WeightDataset": "dataset",
+    "WeightSpace": "space",
+    "add_rows": "dataset",
+    "build_space": "space",
+    "load_dataset": "dataset",
+    "pack_adapters": "dataset",
+    "read_adapter": "formats",
+    "write_adapter": "formats",
+    "write_dataset": "dataset",
+}
+__all__ = sorted(_WHERE)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from .adapter import Adapter as Adapter
+    from .dataset import WeightDataset as WeightDataset
+    from .dataset import add_rows as add_rows
+    from .dataset import load_dataset as load_dataset
+    from .dataset import pack_adapters as pack_adapters
+    from .dataset import write_dataset as write_dataset
+    from .errors import W2WError as W2WError
+    from .formats import read_adapter as read_adapter
+    from .formats import write_adapter as write_adapter
+    from .layout import ParameterLayout as ParameterLayout
+    from .pipeline import W2WPipeline as W2WPipeline
+    from .space import Direction as Direction
+    from .space import Point as Point
+    from .space import WeightSpace as WeightSpace
+    from .space import build_space as build_space
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -58,3 +58,32 @@ def dataset_card(manifest: DatasetManifest, *, parquet_view: bool) -> str:
         "columns": "\n".join(f"| `{name}` | {kind} |" for name, kind in manifest.columns.items()) or "| - | - |",
     }
     return template("dataset_card.md").substitute(values)
+
+
+def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
+    """README.md of a weight space."""
+    embedded = "model_index.json" in manifest["files"]
+    held_out = manifest["diagnostics"].get("held_out", {})
+    rows = [
+        f"| {name} | {'-' if d.auc is None else f'{d.auc:.3f}'} | {d.held_out_rows} | {d.sd:.2f} |"
+        for name, d in directions
+    ]
+    explained = manifest["diagnostics"].get("explained_variance", {})
+    there = held_out.get("explained_variance", {})
+    values = {
+        "name": manifest["name"],
+        "version": manifest["version"],
+        "licence": manifest["licence"],
+        "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
+        "dataset": f"{manifest['recipe']['dataset']} {manifest['recipe']['dataset_version']}",
+        "dataset_digest": manifest["recipe"]["dataset_digest"],
+        "digest": manifest["digest"],
+        "k": manifest["k"],
+        "rows": manifest["recipe"]["rows"],
+        "size": f"{manifest['layout']['size']:,}",
+        "algorithm": manifest["recipe"]["algorithm"],
+        "held_out_rows": held_out.get("rows", 0),
+        "spectrum": "\n".join(f"| {c} | {v:.3f} | {there.get(c, float('nan')):.3f} |" for c, v in explained.items()),
+        "directions": "\n".join(rows) or "| - | - | - | - |",
+    }
+    return template("space_card.md").substitute(values)

@@ -5,18 +5,17 @@ Both are undone when the block ends; the model's own parameters come back bit fo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
 from .adapter import Target
+from .base import digest_of_weights
 from .errors import AdapterNotAppliedError, BaseModelMismatchError, LayoutMismatchError
 from .layout import ParameterLayout
-
-BASE_DIGEST_TAG = "w2w-base-v1"
 
 
 def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear]:
@@ -47,12 +46,14 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
 
 
 def base_digest(model: nn.Module, layout: ParameterLayout) -> str:
-    """sha256 over the target modules' weights as float16, so that a float32 load of a file agrees."""
-    digest = hashlib.sha256(BASE_DIGEST_TAG.encode())
-    for target, module in target_modules(model, layout).items():
-        digest.update(f"{target}\n".encode())
-        digest.update(module.weight.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """:func:`w2w_hub.base.digest_of_weights` of a model in memory (float32 or float16)."""
+    named = dict(model.named_modules())
+
+    def weight(target: Target) -> np.ndarray | None:
+        values = getattr(named.get(target.module), "weight", None)
+        return None if values is None else values.detach().cpu().float().numpy()
+
+    return digest_of_weights(layout, weight)
 
 
 @contextmanager

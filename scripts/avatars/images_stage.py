@@ -38,7 +38,7 @@ def render(config: Config, work: Path, minutes: float) -> None:
     np.save(work / "base_images.npy", base["images"])
     np.save(work / "base_labels.npy", base["labels"])
     (work / "base_captions.json").write_text(json.dumps(base["captions"]))
-    positives = {name: round(sum(map(test, people)) / len(people), 3) for name, test in world.ATTRIBUTES.items()}
+    positives = {name: round(sum(world.has(p, name) for p in people) / len(people), 3) for name in world.ATTRIBUTES}
     stage.done(people=len(people), base_pictures=config.base_pictures, attribute_positives=positives)
 
 
@@ -47,7 +47,7 @@ def judge(config: Config, work: Path, minutes: float) -> None:
     torch.manual_seed(0)
     images = torch.from_numpy(np.load(work / "base_images.npy"))
     labels = torch.from_numpy(np.load(work / "base_labels.npy"))
-    model = Judge(world.FACTORS).to(DEVICE)
+    model = Judge(world.FACTORS, world.ATTRIBUTES).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, config.judge_steps + 1)
     validation = max(64, len(images) // 20)

@@ -26,13 +26,23 @@ STAGES = ("render", "judge", "vae", "base", "population", "evaluate", "assets")
 @click.option("--minutes", default=9.5, show_default=True, help="Stop a stage after so long, to go on later.")
 def main(stages: tuple[str, ...], name: str, work: Path, minutes: float) -> None:
     """Run STAGES of the avatars recipe, or `all` of them."""
+    import assets_stage
     import base_stage
+    import evaluate_stage
     import images_stage
     import population_stage
 
     work.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    run = {"render": images_stage.render, "judge": images_stage.judge, "vae": base_stage.vae, "base": base_stage.base, "population": population_stage.population}
+    run = {
+        "render": images_stage.render,
+        "judge": images_stage.judge,
+        "vae": base_stage.vae,
+        "base": base_stage.base,
+        "population": population_stage.population,
+        "evaluate": evaluate_stage.evaluate,
+        "assets": assets_stage.assets,
+    }
     for stage in STAGES if "all" in stages else stages:
         try:
             run[stage](configs.CONFIGS[name], work, minutes)

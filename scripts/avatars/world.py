@@ -8,7 +8,7 @@ shift. Both are plain dictionaries of option names, drawn independently of each 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 Identity = dict[str, str]
 Context = dict[str, str | float]
@@ -42,28 +42,27 @@ MAX_SHIFT = (2.0, 1.5)  # pixels of a 64-pixel picture, right and down
 FACTORS: dict[str, tuple[str, ...]] = {name: tuple(options) for name, options in IDENTITY_OPTIONS.items()}
 
 
-def has_hair(person: Identity) -> bool:
-    return person["top"] != "NONE" and person["top"] not in HATS
+HAIRSTYLES = tuple(top for top in FACTORS["top"] if top != "NONE" and top not in HATS)
 
 
-def _hair(color: str) -> Callable[[Identity], bool]:
-    return lambda p: has_hair(p) and p["hair_color"] == color
+def _hair(color: str) -> dict[str, tuple[str, ...]]:
+    return {"hair_color": (color,), "top": HAIRSTYLES}
 
 
-# binary attributes in the manner of CelebA's, exact by construction
-ATTRIBUTES: dict[str, Callable[[Identity], bool]] = {
-    "Eyeglasses": lambda p: p["accessory"] != "NONE",
-    "Sunglasses": lambda p: p["accessory"] == "WAYFARERS",
-    "Beard": lambda p: p["facial_hair"].startswith("BEARD"),
-    "Full_Beard": lambda p: p["facial_hair"] == "BEARD_MAGESTIC",
-    "Mustache": lambda p: p["facial_hair"].startswith("MOUSTACHE"),
-    "Bald": lambda p: p["top"] == "NONE",
-    "Wearing_Hat": lambda p: p["top"] in HATS,
-    "Long_Hair": lambda p: p["top"] in ("BOB", "STRAIGHT_1", "BIG_HAIR", "DREADS"),
-    "Afro": lambda p: p["top"] == "FRO",
-    "Mohawk": lambda p: p["top"] == "MOHAWK",
-    "Dark_Skin": lambda p: p["skin_color"] in ("DARK_BROWN", "BLACK"),
-    "Pale_Skin": lambda p: p["skin_color"] == "PALE",
+# binary attributes in the manner of CelebA's, exact by construction: for each factor the options that count
+ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Eyeglasses": {"accessory": ("PRESCRIPTION_2", "WAYFARERS")},
+    "Sunglasses": {"accessory": ("WAYFARERS",)},
+    "Beard": {"facial_hair": ("BEARD_LIGHT", "BEARD_MAGESTIC")},
+    "Full_Beard": {"facial_hair": ("BEARD_MAGESTIC",)},
+    "Mustache": {"facial_hair": ("MOUSTACHE_MAGNUM",)},
+    "Bald": {"top": ("NONE",)},
+    "Wearing_Hat": {"top": HATS},
+    "Long_Hair": {"top": ("BOB", "STRAIGHT_1", "BIG_HAIR", "DREADS")},
+    "Afro": {"top": ("FRO",)},
+    "Mohawk": {"top": ("MOHAWK",)},
+    "Dark_Skin": {"skin_color": ("DARK_BROWN", "BLACK")},
+    "Pale_Skin": {"skin_color": ("PALE",)},
     "Black_Hair": _hair("BLACK"),
     "Brown_Hair": _hair("BROWN"),
     "Blond_Hair": _hair("BLONDE_GOLDEN"),
@@ -71,6 +70,14 @@ ATTRIBUTES: dict[str, Callable[[Identity], bool]] = {
     "Gray_Hair": _hair("SILVER_GRAY"),
     "Pink_Hair": _hair("PASTEL_PINK"),
 }
+
+
+def has_hair(person: Identity) -> bool:
+    return person["top"] in HAIRSTYLES
+
+
+def has(person: Identity, attribute: str) -> bool:
+    return all(person[factor] in options for factor, options in ATTRIBUTES[attribute].items())
 
 
 def draw_identity(rng: random.Random) -> Identity:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..base import digest_of_folder
 from ..errors import InitialisationError, InvalidInputError, LayoutMismatchError
+from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from ..progress import progress
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def pack_adapters(
-    adapters: Sequence[Path | str], path: Path | str, *, labels: pd.DataFrame | None = None, **options: Any
+    adapters: Sequence[Path | str],
+    path: Path | str,
+    *,
+    labels: pd.DataFrame | None = None,
+    base: Path | str | None = None,
+    initialisation: str = UNKNOWN,
+    **options: Any,
 ) -> WeightDataset:
     """Pack LoRA checkpoints of any known dialect into a new dataset.
 
@@ -32,6 +40,10 @@ def pack_adapters(
         A row's id is its checkpoint's file or folder name.
     labels : DataFrame, optional
         See :func:`read_labels`.
+    base : path, optional
+        Folder of the base model, whose target weights' digest is recorded.
+    initialisation : str
+        Name of the one initialisation that all adapters were trained from.
     **options
         As :func:`write_dataset` takes them.
 
@@ -42,8 +54,10 @@ def pack_adapters(
     """
     if not adapters:
         raise InvalidInputError("no adapter was given")
-    ids, rows, layout, base = _read(adapters, None)
-    compatibility = options.pop("compatibility", None) or Compatibility(base_model=base)
+    require_new(path)
+    ids, rows, layout, hint = _read(adapters, None)
+    digest = None if base is None else digest_of_folder(base, layout)
+    compatibility = Compatibility(base_model=hint, base_digest=digest, initialisation=initialisation)
     return write_dataset(np.stack(rows), path, layout=layout, ids=ids, labels=labels, compatibility=compatibility, **options)
 
 

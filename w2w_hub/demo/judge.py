@@ -6,7 +6,7 @@ It measures pictures and nothing else uses it: no model, space or direction is f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,13 +22,22 @@ class Judge(nn.Module):
     ----------
     factors : dict of str to sequence of str
         Factor name (``"top"``, ``"hair_color"``, ...) to its options, in label order.
+    attributes : dict
+        Binary attribute to the options that count, by factor; all its factors must agree.
     width : int
         Channels of the first stage.
     """
 
-    def __init__(self, factors: dict[str, Sequence[str]], width: int = 24, embedding: int = 128):
+    def __init__(
+        self,
+        factors: Mapping[str, Sequence[str]],
+        attributes: Mapping[str, Mapping[str, Sequence[str]]],
+        width: int = 24,
+        embedding: int = 128,
+    ):
         super().__init__()
         self.factors = {name: tuple(options) for name, options in factors.items()}
+        self.attributes = {name: {f: tuple(o) for f, o in rule.items()} for name, rule in attributes.items()}
         self.width, self.embedding = width, embedding
 
         def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -68,9 +77,26 @@ class Judge(nn.Module):
             name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)
         }
 
+    def read_attributes(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Whether each picture shows each attribute, boolean ``(n,)``: every factor's likeliest option counts."""
+        likeliest = {name: p.argmax(1) for name, p in self.read(images).items()}
+        found = {}
+        for name, rule in self.attributes.items():
+            shown = torch.ones(len(images), dtype=torch.bool, device=images.device)
+            for factor, options in rule.items():
+                counting = torch.tensor([o in options for o in self.factors[factor]], device=images.device)
+                shown &= counting[likeliest[factor]]
+            found[name] = shown
+        return found
+
     def save(self, path: Path | str) -> None:
         """Write weights (float16) and options to one safetensors file."""
-        header = {"factors": json.dumps(self.factors), "width": str(self.width), "embedding": str(self.embedding)}
+        header = {
+            "factors": json.dumps(self.factors),
+            "attributes": json.dumps(self.attributes),
+            "width": str(self.width),
+            "embedding": str(self.embedding),
+        }
         state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file({k: v.contiguous() for k, v in state.items()}, path, metadata=header)
 
@@ -81,7 +107,8 @@ class Judge(nn.Module):
 
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
-        judge = cls(json.loads(header["factors"]), int(header["width"]), int(header["embedding"]))
+        factors, attributes = json.loads(header["factors"]), json.loads(header["attributes"])
+        judge = cls(factors, attributes, int(header["width"]), int(header["embedding"]))
         judge.load_state_dict(load_file(path))
         return judge.float().eval().requires_grad_(False)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from ..denoising import draw_noise, identity_losses, pick
 from ..errors import InvalidInputError
 from ..injection import rows_attached
 from ..layout import ParameterLayout
@@ -81,24 +81,17 @@ def train_identities(
     noise_steps = scheduler.config.num_train_timesteps
     generator = torch.Generator().manual_seed(seed)
     shown = torch.cat([torch.randperm(pictures, generator=generator) for _ in range(steps * batch_size // pictures + 1)])
-    prompt = text.to(device)[None].expand(n * batch_size, -1, -1)
     for step in range(steps):
         picked = shown[step * batch_size : (step + 1) * batch_size]
-        strata = torch.randperm(batch_size, generator=generator) + torch.rand(batch_size, generator=generator)
-        t = (strata / batch_size * noise_steps).long().clamp(max=noise_steps - 1).to(device)
-        noise = torch.randn((batch_size, *latents.shape[2:]), generator=generator).to(device)
-        # sample i belongs to identity i % n
-        z = latents[:, picked].transpose(0, 1).flatten(0, 1)
-        noise, t = noise.repeat_interleave(n, 0), t.repeat_interleave(n)
+        noise, t = draw_noise(generator, latents, batch_size, noise_steps)
         rows = weights.detach().requires_grad_(True)
         with (
             rows_attached(unet, layout, rows),
             torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None),
         ):
-            predicted = unet(scheduler.add_noise(z, noise, t), t, prompt).sample
-        loss = F.mse_loss(predicted.float(), diffusion_target(scheduler, z, noise, t), reduction="none")
-        # a mean over an identity's samples, a sum over identities: nobody's gradient depends on the others
-        (gradient,) = torch.autograd.grad(loss.mean((1, 2, 3)).sum() / batch_size, rows)
+            losses = identity_losses(unet, scheduler, pick(latents, picked), noise, t, text, n)
+        # a sum over identities: nobody's gradient depends on the others
+        (gradient,) = torch.autograd.grad(losses.sum(), rows)
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         rate = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / steps))
@@ -107,15 +100,6 @@ def train_identities(
         if step >= averaged_from:
             mean += (weights - mean) / (step - averaged_from + 1)
         if on_step is not None:
-            on_step(step + 1, float(loss.detach().mean()))
+            on_step(step + 1, float(losses.detach().mean()))
     return mean
 
-
-def diffusion_target(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """What the UNet must predict under this scheduler's ``prediction_type``."""
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        return scheduler.get_velocity(latents, noise, t)
-    raise InvalidInputError(f"scheduler predicts {kind!r}; only epsilon and v_prediction can be trained on")

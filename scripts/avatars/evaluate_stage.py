@@ -1,0 +1,176 @@
+"""Stage `evaluate`: what the population, the space, the edits and the inversion reach on held-out people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import world
+from assets_stage import population_dataset
+from config import Config
+from images_stage import held_out
+from population_stage import CASES, GUIDANCE, STEPS, Base, Scorer, people_latents
+from resume import OutOfTime, Stage, machine
+from w2w_hub.demo.judge import identity_score, real_score
+from w2w_hub.inversion import invert_latents
+from w2w_hub.space import WeightSpace, build_space
+from w2w_hub.space.identity import Identity, edited
+
+EDIT_STRENGTHS = (2.0, 3.0, 4.0)
+EDIT_PEOPLE, INVERTED_PEOPLE, INVERSION_STEPS = 64, 64, 400
+
+
+class Evaluation:
+    """The held-out people, their LoRAs, the space fitted on everybody else, and the judge."""
+
+    def __init__(self, config: Config, work: Path):
+        self.config, self.work = config, work
+        self.base, self.scorer = Base(work), Scorer(work)
+        self.unseen = sorted(held_out(config))
+        folder = work / "evaluation_dataset"
+        shutil.rmtree(folder, ignore_errors=True)
+        everybody = list(range(config.people))
+        self.dataset = population_dataset(config, work, everybody, folder, dtype="float16", parquet_view=False)
+        self.space: WeightSpace = build_space(self.dataset, config.components)
+        self.rows = self.dataset[[f"person-{i:04d}" for i in self.unseen]].astype(np.float32)
+        real = [self.scorer.real(i) for i in self.unseen]
+        self.real = torch.stack([real_score(r).mean() for r in real]).mean().item()
+        strangers = [identity_score(real[i], real[i - 1]).mean() for i in range(len(real))]
+        self.strangers = torch.stack(strangers).mean().item()
+
+    def relative(self, score: float) -> float:
+        return round((score - self.strangers) / (self.real - self.strangers), 4)
+
+    def scored(self, vectors: np.ndarray, people: list[int]) -> dict[str, float]:
+        figures = self.scorer.score(self.base.draw(torch.from_numpy(vectors)), people)
+        return {"relative_score": self.relative(figures["identity"]), **figures}
+
+    # ------------------------------------------------------------ parts
+    def scale(self) -> dict[str, Any]:
+        return {"real": round(self.real, 4), "strangers": round(self.strangers, 4), "held_out_people": len(self.unseen)}
+
+    def loras(self) -> dict[str, float]:
+        """The held-out LoRAs' own pictures."""
+        return self.scored(self.rows, self.unseen)
+
+    def reconstruction(self) -> dict[str, Any]:
+        """Their projections into the space, and the floor: everybody drawn as the mean identity."""
+        projected = self.space.decode(self.space.project(self.rows))
+        mean = np.repeat(self.space.decode(self.space.mean_point())[None], len(self.unseen), 0)
+        return {
+            "projected": self.scored(projected, self.unseen),
+            "mean_only": self.scored(mean, self.unseen),
+            "explained_variance": self.space.diagnostics["held_out"]["explained_variance"],
+        }
+
+    def reading(self) -> dict[str, Any]:
+        """Held-out AUC of every attribute from coefficients, beside the label prior."""
+        return {
+            name: {"auc": round(d.auc, 4) if d.auc is not None else None, "positives": round(d.positives / d.rows, 3)}
+            for name, d in self.space.directions.items()
+        }
+
+    def edits(self) -> dict[str, Any]:
+        """Every attribute at every strength, over held-out people without it."""
+        result: dict[str, Any] = {}
+        drawn = self.base.draw(torch.from_numpy(self.rows), CASES[:2])
+        before_read = self._read(drawn)
+        for name in self.space.directions:
+            factor = next(iter(world.ATTRIBUTES[name]))
+            people = [self.scorer.people[i] for i in self.unseen]
+            # a hair colour is put on people with hair
+            able = [j for j, p in enumerate(people) if not world.has(p, name) and (factor != "hair_color" or world.has_hair(p))]
+            able = able[:EDIT_PEOPLE]
+            result[name] = {"people": len(able)}
+            for strength in EDIT_STRENGTHS:
+                vectors = []
+                for j in able:
+                    point = self.space.point(self.space.project(self.rows[j]))
+                    vectors.append(edited(self.space, Identity(self.rows[j], point), {name: strength}).vector)
+                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES[:2])
+                result[name][f"{strength:g}"] = self._compare(name, factor, before_read, able, self._read(pictures))
+        return result
+
+    def _read(self, pictures: torch.Tensor) -> dict[str, np.ndarray]:
+        n, cases = pictures.shape[:2]
+        flat = pictures.flatten(0, 1)
+        read = {k: p.argmax(1).view(n, cases).cpu().numpy() for k, p in self.scorer.judge.read(flat).items()}
+        return read | {k: v.view(n, cases).cpu().numpy() for k, v in self.scorer.judge.read_attributes(flat).items()}
+
+    def _compare(self, name: str, factor: str, before: dict, able: list[int], after: dict) -> dict[str, float]:
+        hair = [world.FACTORS["top"].index(top) for top in world.HAIRSTYLES]
+        kept = []
+        for other in world.FACTORS:
+            if other == factor:
+                continue
+            same = before[other][able] == after[other]
+            if other == "hair_color":  # a colour that cannot be seen, before or after, has not changed
+                same |= ~(np.isin(before["top"][able], hair) & np.isin(after["top"], hair))
+            kept.append(same)
+        return {
+            "before": round(float(before[name][able].mean()), 4),
+            "after": round(float(after[name].mean()), 4),
+            "each_other_factor_kept": round(float(np.mean(kept)), 4),
+            "all_other_factors_kept": round(float(np.all(kept, 0).mean()), 4),
+        }
+
+    def inversion(self) -> dict[str, Any]:
+        """One picture of each person, inverted; another context than the ones it is judged in."""
+        some = self.unseen[:INVERTED_PEOPLE]
+        latents = people_latents(self.base, self.work, some)[:, :1]
+        points = []
+        for start in range(0, len(some), 16):
+            found = invert_latents(
+                self.base.unet, self.base.pipe.scheduler, self.space, latents[start : start + 16], self.base.text(),
+                num_steps=INVERSION_STEPS, prior=self.config.inversion_prior, batch_size=4,
+            )  # fmt: skip
+            points += [inversion.point.coefficients for inversion in found]
+        return {"people": len(some), "steps": INVERSION_STEPS, "prior": self.config.inversion_prior,
+                **self.scored(self.space.decode(np.stack(points)), some)}  # fmt: skip
+
+    def samples(self) -> dict[str, Any]:
+        """New identities: alike across cases, unlike each other, and no copies."""
+        points = self.space.sample(64, seed=0)
+        pictures = self.base.draw(torch.from_numpy(self.space.decode(np.stack([p.coefficients for p in points]))))
+        embedded = self.scorer.judge.embed(pictures.flatten(0, 1)).view(64, len(CASES), -1)
+        same = (embedded[:, 0] * embedded[:, 1]).sum(-1).mean().item()
+        different = (embedded[1:, 0] * embedded[:-1, 0]).sum(-1).mean().item()
+        nearest = np.array([self.space.nearest(p)[0][1] for p in points])
+        held_out_rows = [self.space.nearest(self.space.row(f"person-{i:04d}"))[0][1] for i in self.unseen[:64]]
+        return {
+            "same_identity_cosine": round(same, 4),
+            "different_identity_cosine": round(different, 4),
+            "nearest_neighbour_cosine": round(float(nearest.mean()), 4),
+            "nearest_neighbour_cosine_of_held_out_people": round(float(np.mean(held_out_rows)), 4),
+        }
+
+
+def evaluate(config: Config, work: Path, minutes: float) -> None:
+    stage = Stage(work, "evaluate", minutes)
+    path = work / "evaluation.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    evaluation = Evaluation(config, work)
+    parts: list[Callable[[], dict[str, Any]]] = [
+        evaluation.scale, evaluation.loras, evaluation.reconstruction, evaluation.reading,
+        evaluation.samples, evaluation.inversion, evaluation.edits,
+    ]  # fmt: skip
+    for part in parts:
+        if part.__name__ in results:
+            continue
+        if time.monotonic() - stage.started > 60 * minutes:
+            raise OutOfTime("evaluate: some parts are still to do; run the same command again")
+        results[part.__name__] = part()
+        stage.say(part.__name__, json.dumps(results[part.__name__]))
+        results["setting"] = {
+            "machine": machine(), "config": config.name, "components": evaluation.space.k, "fitted_rows": evaluation.space.recipe["rows"],
+            "cases": CASES, "sampling_steps": STEPS, "guidance": GUIDANCE,
+        }  # fmt: skip
+        path.write_text(json.dumps(results, indent=1))
+    stage.done(parts=len(parts))

@@ -1,0 +1,31 @@
+"""The `w2w` command: each verb is a thin call of a public function and its output."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from .common import Sections
+from .datasets import add, pack
+from .demo import demo
+from .identities import edit, export, invert, render, sample
+from .inspect import inspect
+from .spaces import build
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="w2w")
+def main() -> None:
+    """Weight spaces of customised diffusion models: pack adapters, build a space, draw and edit identities."""
+
+
+for section, commands in {
+    "Start here": (demo,),
+    "Adapters": (inspect,),
+    "Dataset": (pack, add),
+    "Weight space": (build,),
+    "Identities": (sample, edit, invert, render, export),
+}.items():
+    for command in commands:
+        main.add_command(command)
+        Sections.order.setdefault(section, []).append(str(command.name))

@@ -1,0 +1,102 @@
+"""What the commands share: errors as one line, sections in --help, common options."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import click
+
+from ..errors import W2WError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Sections(click.Group):
+    """A group that lists its commands in sections and turns typed errors into exit status 2."""
+
+    order: ClassVar[dict[str, list[str]]] = {}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, names in self.order.items():
+            with formatter.section(section):
+                formatter.write_dl([(n, self.commands[n].get_short_help_str(100)) for n in names])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        quiet_libraries()
+        try:
+            return super().invoke(ctx)
+        except W2WError as error:
+            if os.environ.get("W2W_DEBUG"):
+                raise
+            click.echo(f"w2w: error: {error}", err=True)
+            ctx.exit(2)
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' progress bars and notes off the terminal; errors still show."""
+    for name, value in {
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def say(message: str) -> None:
+    """Progress and remarks, on standard error."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Data, on standard output."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def examples(*lines: str) -> str:
+    """An epilog of example commands."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def out_option(help: str) -> Callable[[F], F]:
+    return click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help=help)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
+
+
+class StrengthType(click.ParamType):
+    """``ATTRIBUTE=STRENGTH``, for instance ``Beard=+2``."""
+
+    name = "attribute=strength"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, sign, number = str(value).partition("=")
+        try:
+            strength = float(number)
+        except ValueError:
+            strength = float("nan")
+        if not name or not sign or strength != strength or abs(strength) == float("inf"):
+            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH, for instance Beard=+2", param, ctx)
+        return name, strength
+
+
+def open_pipeline(space: Path) -> Any:
+    """A pipeline on the best device there is, quiet."""
+    from ..errors import missing_extra
+
+    if sys.modules.get("torch", True) is None:
+        raise missing_extra("torch", "diffusers")
+    from ..pipeline import W2WPipeline, best_device
+
+    pipe = W2WPipeline.from_pretrained(space)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(best_device())

@@ -1,0 +1,19 @@
+"""`w2w demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import examples, out_option, say
+
+
+@click.command(epilog=examples("w2w demo --out w2w-demo"))
+@out_option("The folder to make: dataset, weight space, contact sheets, report.html and metrics.json.")
+@click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Another population than the shipped one.")
+def demo(out: Path, assets: Path | None) -> None:
+    """Everything once, on a shipped population of drawn people; under three minutes on a CPU."""
+    from ..demo.story import tell
+
+    tell(out, assets, say)

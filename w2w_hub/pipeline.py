@@ -1,0 +1,325 @@
+"""W2WPipeline: a Stable Diffusion pipeline whose weights have sliders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .base import CONFIG, EMBEDDED, MODEL_INDEX, pipeline_class
+from .errors import (
+    BaseModelMismatchError,
+    InvalidInputError,
+    MissingPathError,
+    UnknownNameError,
+    UnsupportedFormatError,
+    missing_extra,
+)
+from .files import read_json, write_json
+from .formats import write_adapter
+from .injection import base_digest, rows_attached, weights_rewritten
+from .inversion import Inversion, invert_latents
+from .space import Point, WeightSpace
+from .space.identity import Identity, edited, resolve
+from .space.storage import save_space
+
+try:
+    from diffusers import StableDiffusionPipeline
+except ImportError:
+    raise missing_extra("diffusers", "diffusers") from None
+
+PROMPT = "sks person"
+
+
+class W2WMixin:
+    """Identity, editing, inversion and export for a stock diffusers pipeline with a UNet.
+
+    The base model is never changed for good: an identity is written into the target weights when the
+    pipeline is called, and the originals come back bit for bit when the call ends.
+    """
+
+    stock_class: type
+    _space: WeightSpace | None = None
+    _identity: Identity | tuple[Identity, ...] | None = None
+
+    # ------------------------------------------------------------ load and save
+    @classmethod
+    def from_pretrained(cls, path: Path | str, torch_dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+        """Open a weight-space folder with its base model.
+
+        Parameters
+        ----------
+        torch_dtype : dtype
+            Of the base model's weights.
+        **options
+            Passed on to the base pipeline's `from_pretrained`.
+
+        Raises
+        ------
+        BaseModelMismatchError
+            If the base model is not the one that the space belongs to.
+        """
+        space = WeightSpace.from_pretrained(path)
+        assert space.path is not None
+        if not (space.path / CONFIG).is_file():
+            raise MissingPathError(
+                f"{path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
+                "or use W2WPipeline.from_base"
+            )
+        config = read_json(space.path / CONFIG)
+        base = config.get("base_model")
+        source = space.path if base == EMBEDDED else base
+        if not isinstance(source, (str, Path)):
+            raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
+        if base != EMBEDDED and config.get("revision"):
+            options = {"revision": config["revision"], **options}
+        return cls.from_base(source, space, torch_dtype=torch_dtype, **options)
+
+    @classmethod
+    def from_base(
+        cls, base: Path | str, space: WeightSpace, torch_dtype: torch.dtype = torch.float32, **options: Any
+    ) -> Any:
+        """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
+        if (Path(base) / MODEL_INDEX).is_file():
+            found = pipeline_class(base)
+            if found != cls.stock_class.__name__:
+                raise BaseModelMismatchError(
+                    f"{base} is a {found}; {cls.__name__} needs a {cls.stock_class.__name__} base model"
+                )
+        stock = cls.stock_class.from_pretrained(base, torch_dtype=torch_dtype, **options)
+        extra = {"requires_safety_checker": False} if stock.components.get("safety_checker") is None else {}
+        pipeline = cls(**stock.components, **extra)
+        pipeline.attach(space, verify=torch_dtype in (torch.float32, torch.float16))
+        return pipeline
+
+    def attach(self, space: WeightSpace, *, verify: bool = True) -> None:
+        """Give the pipeline a space; with `verify`, its base must have the space's base digest."""
+        stated = space.compatibility.base_digest
+        found = base_digest(self.unet, space.layout)  # type: ignore[attr-defined]
+        if verify and stated is not None and found != stated:
+            raise BaseModelMismatchError(
+                f"the base model's target weights have digest {found[:12]}, this weight space was made with "
+                f"{stated[:12]} ({space.compatibility.base_model or 'base model not named'})"
+            )
+        self._space, self._identity = space, None
+
+    def save_pretrained(self, path: Path | str, **options: Any) -> None:  # type: ignore[override]
+        """Write the space with this base model embedded; the folder opens as a stock pipeline too."""
+        stock = self.stock_class(**self.components, requires_safety_checker=False)  # type: ignore[attr-defined]
+
+        def embed(folder: Path) -> None:
+            stock.save_pretrained(folder, **options)
+            write_json(folder / CONFIG, {"base_model": EMBEDDED})
+
+        save_space(self.space, path, extend=embed)
+
+    # ------------------------------------------------------------ identity
+    @property
+    def space(self) -> WeightSpace:
+        if self._space is None:
+            raise UnknownNameError("this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained")
+        return self._space
+
+    @property
+    def identity(self) -> Any:
+        """The identity to draw: None (the base model, exactly), one, or a tuple of one for each prompt.
+
+        Set it to coefficients, a :class:`Point`, the id of a row, an adapter or its path, a saved
+        point's path, or a list of these for one batched call.
+        """
+        return self._identity
+
+    @identity.setter
+    def identity(self, what: Any) -> None:
+        if what is None:
+            self._identity = None
+        elif isinstance(what, (list, tuple)):
+            if not what:
+                raise InvalidInputError("an empty list of identities; set None for the base model")
+            self._identity = tuple(self.resolve(item) for item in what)
+        else:
+            self._identity = self.resolve(what)
+
+    def resolve(self, what: Any) -> Identity:
+        """Anything that :attr:`identity` accepts, as an :class:`Identity`."""
+        return resolve(self.space, what)
+
+    def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
+        """Draw a new identity, set it and return it."""
+        point = self.space.sample(1, seed, truncation)[0]
+        self.identity = point
+        return point
+
+    def edit(self, strengths: Mapping[str, float]) -> Identity:
+        """Move the current identity along editing directions, set and return it.
+
+        Strength is in standard deviations of the population: ``pipe.edit({"Beard": 2.0, "Young": -1})``.
+        """
+        if not isinstance(self._identity, Identity):
+            raise InvalidInputError("edit needs one identity; set pipe.identity or call sample_identity first")
+        self._identity = edited(self.space, self._identity, strengths)
+        return self._identity
+
+    def export(self, path: Path | str, identity: Any = None) -> None:
+        """Write an identity (the current one by default) as a folder that PEFT and diffusers both open."""
+        chosen = self._identity if identity is None else self.resolve(identity)
+        if not isinstance(chosen, Identity):
+            raise InvalidInputError("export needs one identity; set pipe.identity first")
+        adapter = self.space.layout.unflatten(chosen.vector)
+        adapter.base_model = self.space.compatibility.base_model
+        write_adapter(adapter, path)
+
+    # ------------------------------------------------------------ pictures
+    @contextmanager
+    def _identity_applied(self, images_a_prompt: int) -> Iterator[None]:
+        unet, layout = self.unet, self.space.layout  # type: ignore[attr-defined]
+        if isinstance(self._identity, Identity):
+            with weights_rewritten(unet, layout, torch.from_numpy(self._identity.vector)):
+                yield
+        elif self._identity:
+            rows = torch.from_numpy(np.stack([i.vector for i in self._identity])).to(self.device)  # type: ignore[attr-defined]
+            with rows_attached(unet, layout, rows.repeat_interleave(images_a_prompt, 0)):
+                yield
+        else:
+            yield
+
+    def render(
+        self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any
+    ) -> np.ndarray:
+        """Pictures of several identities under fixed (prompt, seed) pairs.
+
+        Every identity starts a case from the same noise, so that what differs is the identity.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(identities, cases, height, width, 3)`` in [0, 1]. None stands for the base model.
+        """
+        from .progress import progress
+
+        before = self._identity
+        unet = self.unet  # type: ignore[attr-defined]
+        size = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        plain = {"output_type": "np", **options}
+        resolved = [None if i is None else self.resolve(i) for i in identities]
+        zero = np.zeros(self.space.layout.size, np.float32)
+        zero_identity = Identity(zero, self.space.mean_point())
+        jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
+        out: np.ndarray | None = None
+        try:
+            for start, case in progress(jobs, "drawing"):
+                part = resolved[start : start + batch_size]
+                prompt, seed = cases[case]
+                noise = torch.randn((1, *size), generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+                latents = noise.repeat(len(part), 1, 1, 1).to(self.device, unet.dtype)  # type: ignore[attr-defined]
+                self._identity = tuple(i or zero_identity for i in part)
+                drawn = self([prompt] * len(part), latents=latents, **plain).images  # type: ignore[operator]
+                if out is None:
+                    out = np.empty((len(resolved), len(cases), *drawn.shape[1:]), np.float32)
+                out[start : start + len(part), case] = drawn
+        finally:
+            self._identity = before
+        if out is None:
+            raise InvalidInputError("render needs at least one identity and one case")
+        return out
+
+    # ------------------------------------------------------------ inversion
+    def invert(
+        self,
+        images: Any,
+        *,
+        prompt: str = PROMPT,
+        num_steps: int = 400,
+        learning_rate: float = 0.1,
+        k: int | None = None,
+        batch_size: int = 4,
+        prior: float = 0.0,
+        seed: int = 0,
+    ) -> Inversion | list[Inversion]:
+        """Find the point whose pictures explain one picture, or several of one person.
+
+        Parameters
+        ----------
+        images : PIL image, ndarray, or list of them
+            Pictures of one person. A list of lists inverts several people in one batch.
+        num_steps, learning_rate : int, float
+            Adam on standardised coefficients from the population's mean (paper, section 4.2 and appendix F).
+        k : int, optional
+            Components to use; all by default.
+        prior : float
+            Weight of the squared standardised coefficients in the loss: larger stays closer to the population.
+
+        Returns
+        -------
+        Inversion
+            The point and its loss history; a list of them for a list of lists.
+        """
+        several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
+        people = images if several else [images if isinstance(images, (list, tuple)) else [images]]
+        counts = {len(p) for p in people}
+        if not people or 0 in counts or len(counts) > 1:
+            raise InvalidInputError("invert needs at least one picture, and as many of every person")
+        latents = torch.stack([self._encode(pictures) for pictures in people])
+        tokens = self.tokenizer(  # type: ignore[attr-defined]
+            prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length, return_tensors="pt"  # type: ignore[attr-defined]
+        )  # fmt: skip
+        with torch.no_grad():
+            text = self.text_encoder(tokens.input_ids.to(self.device))[0][0]  # type: ignore[attr-defined]
+        found = invert_latents(
+            self.unet, self.scheduler, self.space, latents, text, num_steps=num_steps,  # type: ignore[attr-defined]
+            learning_rate=learning_rate, k=k, batch_size=batch_size, prior=prior, seed=seed,
+        )  # fmt: skip
+        return found if several else found[0]
+
+    @torch.no_grad()
+    def _encode(self, pictures: Sequence[Any]) -> torch.Tensor:
+        vae, size = self.vae, self.unet.config.sample_size * self.vae_scale_factor  # type: ignore[attr-defined]
+        processed = torch.cat([self.image_processor.preprocess(p) for p in pictures])  # type: ignore[attr-defined]
+        if processed.shape[-2:] != (size, size):
+            raise InvalidInputError(
+                f"pictures are {processed.shape[-1]}x{processed.shape[-2]} pixels, this base model needs {size}x{size}"
+            )
+        encoded = vae.encode(processed.to(vae.device, vae.dtype)).latent_dist.mean
+        return encoded * vae.config.scaling_factor
+
+
+class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
+    """Stable Diffusion 1.x or 2.x with a weight space.
+
+    Examples
+    --------
+    >>> pipe = W2WPipeline.from_pretrained("space")                  # doctest: +SKIP
+    >>> pipe.sample_identity(seed=0)                                 # doctest: +SKIP
+    >>> pipe.edit({"Eyeglasses": 2.0})                               # doctest: +SKIP
+    >>> pipe("sks person", num_inference_steps=15).images[0]         # doctest: +SKIP
+    """
+
+    stock_class = StableDiffusionPipeline
+
+    @functools.wraps(StableDiffusionPipeline.__call__)
+    def __call__(self, prompt: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if self._identity is None:
+            return super().__call__(prompt, *args, **kwargs)
+        if isinstance(self._identity, tuple):
+            if isinstance(prompt, str):
+                prompt = [prompt] * len(self._identity)
+            if prompt is None or len(prompt) != len(self._identity):
+                raise InvalidInputError(
+                    f"{len(self._identity)} identities need one prompt, or as many; got "
+                    f"{'none' if prompt is None else len(prompt)}"
+                )
+        with self._identity_applied(kwargs.get("num_images_per_prompt") or 1):
+            return super().__call__(prompt, *args, **kwargs)
+
+
+
+def best_device() -> str:
+    """The fastest kind of device that torch has here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

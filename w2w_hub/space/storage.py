@@ -1,0 +1,198 @@
+"""Weight spaces on disk: manifest, safetensors and Parquet, written all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base import digest_of_folder, embed_base
+from ..cards import space_card
+from ..dataset.manifest import FILENAME, Compatibility, require_format
+from ..errors import BaseModelMismatchError, CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
+from ..layout import ParameterLayout
+from .directions import Direction
+from .space import Point, WeightSpace
+
+FORMAT, FORMAT_VERSION = "w2w-space", 1
+POINT_FORMAT = "w2w-point"
+COMPONENTS_A_FILE = 1000
+EVIDENCE = ("sd", "intercept", "auc", "positives", "rows", "held_out_rows")
+
+
+def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
+    """Write a new space folder.
+
+    Parameters
+    ----------
+    extend : callable, optional
+        Called with the unfinished folder, to add files (an embedded base model) before the manifest.
+    """
+    import pandas as pd
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    with new_folder(path) as folder:
+        tensors = {"mean": space.mean, "std": space.std, "singular_values": space.singular_values}
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
+        for start in range(0, space.k, COMPONENTS_A_FILE):
+            part = np.ascontiguousarray(space.basis[start : start + COMPONENTS_A_FILE])
+            save_file({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
+        if space.directions:
+            arrays = {f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")}
+            save_file(arrays, folder / "directions.safetensors")
+            write_json(
+                folder / "directions.json",
+                {n: {field: getattr(d, field) for field in EVIDENCE} for n, d in space.directions.items()},
+            )
+        (folder / "coefficients").mkdir()
+        splits = np.asarray(space.splits)
+        for split in dict.fromkeys(splits.tolist()):
+            chosen = np.flatnonzero(splits == split)
+            frame = pd.DataFrame({"id": [space.ids[i] for i in chosen], "row": chosen})
+            frame["coefficients"] = list(space.coefficients[chosen])
+            frame.to_parquet(folder / "coefficients" / f"{split}.parquet", index=False)
+        if extend is not None:
+            extend(folder)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": space.name,
+            "version": space.version,
+            "licence": space.licence,
+            "digest": space.digest,
+            "k": space.k,
+            "fitted_split": space.fitted_split,
+            "splits": list(dict.fromkeys(splits.tolist())),
+            "recipe": space.recipe,
+            "diagnostics": space.diagnostics,
+            "compatibility": asdict(space.compatibility),
+            "layout": {"digest": space.layout.digest, "size": space.layout.size, **space.layout.to_json()},
+            "directions": list(space.directions),
+        }
+        manifest["files"] = {
+            file: {"sha256": sha256_file(folder / file), "size": (folder / file).stat().st_size}
+            for file in list_files(folder)
+        }
+        write_json(folder / FILENAME, manifest)
+        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())))
+    space.path = path
+    return path
+
+
+def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None = None) -> Path:
+    """Write a space folder, with a base model (a diffusers folder) embedded if one is given.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If the base model's target modules are not those of the dataset's adapters.
+    """
+    if base is None:
+        return save_space(space, path)
+    found = digest_of_folder(base, space.layout)
+    stated = space.compatibility.base_digest
+    if stated is not None and stated != found:
+        raise BaseModelMismatchError(
+            f"the target weights of {base} have digest {found[:12]}, the dataset's adapters were trained on {stated[:12]}"
+        )
+    space.compatibility = replace(space.compatibility, base_digest=found)
+    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+
+
+def load_space(path: Path | str) -> WeightSpace:
+    """Open a space folder.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsupportedFormatError
+    """
+    import pandas as pd
+
+    path = recover(path)
+    if not path.is_dir():
+        raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
+    data = read_json(path / FILENAME)
+    require_format(data, FORMAT, FORMAT_VERSION, path / FILENAME)
+    try:
+        layout = ParameterLayout.from_json(data["layout"])
+        tensors, _ = read_safetensors(path / "space.safetensors")
+        parts = [
+            read_safetensors(path / f"basis-{i:05d}.safetensors")[0]["basis"]
+            for i in range(-(-data["k"] // COMPONENTS_A_FILE))
+        ]
+        frames = []
+        for split in data["splits"]:
+            file = path / "coefficients" / f"{split}.parquet"
+            if not file.is_file():
+                raise MissingPathError(f"{file} is not there; fetch the weight space again")
+            frames.append(pd.read_parquet(file).assign(split=split))
+        table = pd.concat(frames).sort_values("row")
+        space = WeightSpace(
+            layout=layout,
+            mean=tensors["mean"],
+            std=tensors["std"],
+            basis=np.concatenate(parts),
+            singular_values=tensors["singular_values"],
+            ids=tuple(table["id"]),
+            splits=table["split"].to_numpy(str),
+            coefficients=np.stack(list(table["coefficients"])).astype(np.float32),
+            fitted_split=data["fitted_split"],
+            recipe=data["recipe"],
+            diagnostics=data["diagnostics"],
+            compatibility=Compatibility(**data["compatibility"]),
+            directions=_load_directions(path) if data["directions"] else {},
+            name=data["name"],
+            version=data["version"],
+            licence=data["licence"],
+            path=path,
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
+    if space.basis.shape != (data["k"], layout.size) or space.mean.shape != (layout.size,):
+        raise CorruptFileError(
+            f"{path}: the basis is {space.basis.shape}, the manifest states ({data['k']}, {layout.size})"
+        )
+    if space.digest != data["digest"]:
+        raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
+    return space
+
+
+def _load_directions(path: Path) -> dict[str, Direction]:
+    tensors, _ = read_safetensors(path / "directions.safetensors")
+    evidence = read_json(path / "directions.json")
+    return {
+        name: Direction(editing=tensors[f"{name}.editing"], reading=tensors[f"{name}.reading"], **entry)
+        for name, entry in evidence.items()
+    }
+
+
+# ---------------------------------------------------------------- points
+def save_point(point: Point, path: Path | str) -> None:
+    """Write a point as a small JSON file."""
+    coefficients = [float(c) for c in point.coefficients]
+    write_json(
+        path,
+        {"format": POINT_FORMAT, "format_version": 1, "basis_digest": point.basis_digest,
+         "history": dict(point.history), "coefficients": coefficients},
+    )  # fmt: skip
+
+
+def load_point(path: Path | str) -> Point:
+    """Read what :func:`save_point` wrote."""
+    path = Path(path)
+    data = read_json(path)
+    if data.get("format") != POINT_FORMAT:
+        raise UnsupportedFormatError(f"{path} is not a saved point (format {data.get('format')!r})")
+    try:
+        coefficients = np.asarray(data["coefficients"], np.float32)
+        point = Point(coefficients, str(data["basis_digest"]), data.get("history", {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path} lacks or misstates {error}") from error
+    if coefficients.ndim != 1 or not np.isfinite(coefficients).all():
+        raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list")
+    return point
