@@ -49,12 +49,12 @@ class W2WMixin:
 
     # ------------------------------------------------------------ load and save
     @classmethod
-    def from_pretrained(cls, path: Path | str, torch_dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    def from_pretrained(cls, path: Path | str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
         """Open a weight-space folder with its base model.
 
         Parameters
         ----------
-        torch_dtype : dtype
+        dtype : torch dtype
             Of the base model's weights.
         **options
             Passed on to the base pipeline's `from_pretrained`.
@@ -78,11 +78,11 @@ class W2WMixin:
             raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
         if base != EMBEDDED and config.get("revision"):
             options = {"revision": config["revision"], **options}
-        return cls.from_base(source, space, torch_dtype=torch_dtype, **options)
+        return cls.from_base(source, space, dtype=dtype, **options)
 
     @classmethod
     def from_base(
-        cls, base: Path | str, space: WeightSpace, torch_dtype: torch.dtype = torch.float32, **options: Any
+        cls, base: Path | str, space: WeightSpace, dtype: torch.dtype = torch.float32, **options: Any
     ) -> Any:
         """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
         if (Path(base) / MODEL_INDEX).is_file():
@@ -91,10 +91,10 @@ class W2WMixin:
                 raise BaseModelMismatchError(
                     f"{base} is a {found}; {cls.__name__} needs a {cls.stock_class.__name__} base model"
                 )
-        stock = cls.stock_class.from_pretrained(base, torch_dtype=torch_dtype, **options)
+        stock = cls.stock_class.from_pretrained(base, dtype=dtype, **options)
         extra = {"requires_safety_checker": False} if stock.components.get("safety_checker") is None else {}
         pipeline = cls(**stock.components, **extra)
-        pipeline.attach(space, verify=torch_dtype in (torch.float32, torch.float16))
+        pipeline.attach(space, verify=dtype in (torch.float32, torch.float16))
         return pipeline
 
     def attach(self, space: WeightSpace, *, verify: bool = True) -> None:

@@ -16,15 +16,23 @@ import world
 from assets_stage import population_dataset
 from config import Config
 from images_stage import held_out
-from population_stage import CASES, GUIDANCE, STEPS, Base, Scorer, people_latents
+from population_stage import Base, Scorer, people_latents
 from resume import OutOfTime, Stage, machine
 from w2w_hub.demo.judge import identity_score, real_score
+from w2w_hub.demo.settings import (
+    CASES,
+    COMPONENTS,
+    GUIDANCE,
+    INVERSION_PRIOR,
+    INVERSION_STEPS,
+    SAMPLING_STEPS,
+    STRENGTHS,
+)
 from w2w_hub.inversion import invert_latents
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
-EDIT_STRENGTHS = (2.0, 3.0, 4.0)
-EDIT_PEOPLE, INVERTED_PEOPLE, INVERSION_STEPS = 64, 64, 400
+EDIT_PEOPLE, INVERTED_PEOPLE = 64, 64
 
 
 class Evaluation:
@@ -38,7 +46,7 @@ class Evaluation:
         shutil.rmtree(folder, ignore_errors=True)
         everybody = list(range(config.people))
         self.dataset = population_dataset(config, work, everybody, folder, dtype="float16", parquet_view=False)
-        self.space: WeightSpace = build_space(self.dataset, config.components)
+        self.space: WeightSpace = build_space(self.dataset, min(COMPONENTS, config.fitted + config.adapters + config.extra_fitted - 1))
         self.rows = self.dataset[[f"person-{i:04d}" for i in self.unseen]].astype(np.float32)
         real = [self.scorer.real(i) for i in self.unseen]
         self.real = torch.stack([real_score(r).mean() for r in real]).mean().item()
@@ -89,7 +97,7 @@ class Evaluation:
             able = [j for j, p in enumerate(people) if not world.has(p, name) and (factor != "hair_color" or world.has_hair(p))]
             able = able[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
-            for strength in EDIT_STRENGTHS:
+            for strength in STRENGTHS:
                 vectors = []
                 for j in able:
                     point = self.space.point(self.space.project(self.rows[j]))
@@ -129,10 +137,10 @@ class Evaluation:
         for start in range(0, len(some), 16):
             found = invert_latents(
                 self.base.unet, self.base.pipe.scheduler, self.space, latents[start : start + 16], self.base.text(),
-                num_steps=INVERSION_STEPS, prior=self.config.inversion_prior, batch_size=4,
+                num_steps=INVERSION_STEPS, prior=INVERSION_PRIOR, batch_size=4,
             )  # fmt: skip
             points += [inversion.point.coefficients for inversion in found]
-        return {"people": len(some), "steps": INVERSION_STEPS, "prior": self.config.inversion_prior,
+        return {"people": len(some), "steps": INVERSION_STEPS, "prior": INVERSION_PRIOR,
                 **self.scored(self.space.decode(np.stack(points)), some)}  # fmt: skip
 
     def samples(self) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def evaluate(config: Config, work: Path, minutes: float) -> None:
         stage.say(part.__name__, json.dumps(results[part.__name__]))
         results["setting"] = {
             "machine": machine(), "config": config.name, "components": evaluation.space.k, "fitted_rows": evaluation.space.recipe["rows"],
-            "cases": CASES, "sampling_steps": STEPS, "guidance": GUIDANCE,
+            "cases": CASES, "sampling_steps": SAMPLING_STEPS, "guidance": GUIDANCE,
         }  # fmt: skip
         path.write_text(json.dumps(results, indent=1))
     stage.done(parts=len(parts))

@@ -14,16 +14,13 @@ from base_stage import encode
 from config import Config
 from resume import DEVICE, OutOfTime, Stage, pixels
 from w2w_hub.demo.judge import Judge, identity_score
+from w2w_hub.demo.settings import CASES, GUIDANCE, PROMPT, SAMPLING_STEPS
 from w2w_hub.injection import rows_attached
 from w2w_hub.layout import ParameterLayout
 from w2w_hub.training import kaiming_start, train_identities
 
-PROMPT, ALPHA = "sks person", 27.0
+ALPHA = 27.0
 START_SEED = 0
-# fixed (prompt, seed) pairs under which every score is taken
-CASES = (("sks person", 1), ("sks person smiling red hoodie blue background", 2), ("sks person serious white shirt", 3))
-STEPS, GUIDANCE = 15, 2.0
-
 
 class Base:
     """The trained base model in float32, ready to train on and to draw with."""
@@ -31,7 +28,7 @@ class Base:
     def __init__(self, work: Path):
         from diffusers import StableDiffusionPipeline
 
-        self.pipe = StableDiffusionPipeline.from_pretrained(work / "base", torch_dtype=torch.float32).to(DEVICE)
+        self.pipe = StableDiffusionPipeline.from_pretrained(work / "base", dtype=torch.float32).to(DEVICE)
         self.pipe.set_progress_bar_config(disable=True)
         self.unet = self.pipe.unet.requires_grad_(False)
         self.layout = ParameterLayout.from_model(self.unet, rank=1, scale=ALPHA)
@@ -54,7 +51,7 @@ class Base:
                 )
                 with rows_attached(self.unet, self.layout, part.to(DEVICE)):
                     drawn = self.pipe(
-                        [prompt] * len(part), num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+                        [prompt] * len(part), num_inference_steps=SAMPLING_STEPS, guidance_scale=GUIDANCE,
                         latents=noise.repeat(len(part), 1, 1, 1).to(DEVICE), output_type="pt",
                     ).images  # fmt: skip
                 pictures.append(drawn.float())

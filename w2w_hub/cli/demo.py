@@ -16,4 +16,11 @@ def demo(out: Path, assets: Path | None) -> None:
     """Everything once, on a shipped population of drawn people; under three minutes on a CPU."""
     from ..demo.story import tell
 
-    tell(out, assets, say)
+    group = click.get_current_context().parent
+    assert group is not None and isinstance(group.command, click.Group)
+    commands = group.command.commands
+
+    def run(words: list[str]) -> None:
+        commands[words[0]].main(words[1:], prog_name=f"w2w {words[0]}", standalone_mode=False)
+
+    tell(out, assets, say, run)

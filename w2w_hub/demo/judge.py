@@ -89,6 +89,11 @@ class Judge(nn.Module):
             found[name] = shown
         return found
 
+    def attributes_of(self, first: str, second: str) -> frozenset[str]:
+        """Options of `second` under which `first` can be seen at all, by the attributes that name both."""
+        rules = [rule for rule in self.attributes.values() if first in rule and second in rule]
+        return frozenset(option for rule in rules for option in rule[second])
+
     def save(self, path: Path | str) -> None:
         """Write weights (float16) and options to one safetensors file."""
         header = {

@@ -1,0 +1,67 @@
+"""The demo's figures: every one is read off pictures by the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .judge import Judge, identity_score, real_score
+
+
+def tensor(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures ``(..., h, w, 3)`` as a tensor ``(n, 3, h, w)``."""
+    return torch.from_numpy(np.ascontiguousarray(pictures.reshape(-1, *pictures.shape[-3:]))).permute(0, 3, 1, 2)
+
+
+class Measure:
+    """Identity scores against people's real pictures.
+
+    Parameters
+    ----------
+    real : dict of str to ndarray
+        Person to pictures ``(pictures, h, w, 3)``.
+    """
+
+    def __init__(self, judge: Judge, real: Mapping[str, np.ndarray]):
+        self.judge = judge
+        self.real = {person: judge.embed(tensor(pictures)) for person, pictures in real.items()}
+        people = list(self.real)
+        self.real_id_score = float(np.mean([real_score(self.real[p]).mean().item() for p in people]))
+        pairs = zip(people, people[1:] + people[:1], strict=True)
+        self.cross_id_score = float(np.mean([identity_score(self.real[a], self.real[b]).mean().item() for a, b in pairs]))
+
+    def id_score(self, pictures: np.ndarray, people: list[str]) -> float:
+        """Mean identity score of ``(people, cases, h, w, 3)``."""
+        embedded = self.judge.embed(tensor(pictures)).view(*pictures.shape[:2], -1)
+        return float(np.mean([identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)]))
+
+    def relative(self, score: float) -> float:
+        """(score - strangers) / (real - strangers)."""
+        return (score - self.cross_id_score) / (self.real_id_score - self.cross_id_score)
+
+
+def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.ndarray:
+    """Whether each of ``(..., h, w, 3)`` shows the attribute, boolean ``(...)``."""
+    return judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
+
+
+def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
+    """Share of the factors that the attribute is not about which read as before, for each picture.
+
+    A hair colour that cannot be seen, before or after, counts as kept.
+    """
+    own = next(iter(judge.attributes[attribute]))
+    first, second = ({k: p.argmax(1) for k, p in judge.read(tensor(x)).items()} for x in (before, after))
+    hairstyles = judge.attributes_of("hair_color", "top")
+    kept = []
+    for factor in judge.factors:
+        if factor == own:
+            continue
+        same = first[factor] == second[factor]
+        if factor == "hair_color" and hairstyles:
+            shown = torch.tensor([option in hairstyles for option in judge.factors["top"]])
+            same |= ~(shown[first["top"]] & shown[second["top"]])
+        kept.append(same)
+    return torch.stack(kept).float().mean(0).numpy().reshape(before.shape[:-3])

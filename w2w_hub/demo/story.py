@@ -1,0 +1,327 @@
+"""The demo: with public commands what a user would do, then the figures and the report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..dataset import WeightDataset, load_dataset
+from ..files import require_new, write_json
+from ..pictures import contact_sheet, to_picture
+from ..pipeline import W2WPipeline
+from ..space import WeightSpace
+from ..space.identity import Identity, edited, resolve
+from .assets import FOLDER, Assets
+from .judge import Judge
+from .measure import Measure, attribute_shown, others_kept
+from .report import Section, report, wished_beside_reached
+from .settings import (
+    CASES,
+    COMPONENTS,
+    EDIT_ATTRIBUTES,
+    GUIDANCE,
+    INVERSION_PRIOR,
+    INVERSION_STEPS,
+    SAMPLING_STEPS,
+    STRENGTHS,
+)
+
+SAMPLES, EDITED_PEOPLE, INVERTED_PEOPLE, SCORED_PEOPLE = 8, 4, 4, 24
+DRAWN = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
+
+Say = Callable[[str], None]
+Run = Callable[[list[str]], None]
+
+
+def tell(out: Path, assets: Path | None, say: Say, run: Run) -> dict[str, Any]:
+    """Run the whole story into the new folder `out`; on an error the folder goes again.
+
+    Parameters
+    ----------
+    run : callable
+        Executes one `w2w` command, given as its words.
+    """
+    require_new(out)
+    out.mkdir(parents=True)
+    try:
+        return Story(out, Assets(assets or FOLDER), say, run).tell()
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+class Story:
+    """One run of the demo; each method is a stage whose seconds are counted."""
+
+    def __init__(self, out: Path, assets: Assets, say: Say, run: Run):
+        self.out, self.assets, self.say, self._run = out, assets, say, run
+        self.seconds: dict[str, float] = {}
+        self.commands: list[str] = []
+        self.sections: list[Section] = []
+        self.metrics: dict[str, Any] = {}
+
+    def tell(self) -> dict[str, Any]:
+        torch.manual_seed(0)
+        with self.stage("dataset"):
+            self.make_dataset()
+        with self.stage("weight space"):
+            self.make_space()
+        with self.stage("held-out people"):
+            self.draw_people()
+        with self.stage("samples"):
+            self.draw_samples()
+        with self.stage("edits"):
+            self.draw_edits()
+        with self.stage("inversion"):
+            self.invert_pictures()
+        with self.stage("export"):
+            self.export_person()
+        with self.stage("report"):
+            self.write_report()
+        self.seconds["total"] = round(sum(self.seconds.values()), 1)
+        self.metrics["seconds"] = self.seconds
+        write_json(self.out / "metrics.json", self.metrics)
+        self.say(f"done in {self.seconds['total']:.0f} s: open {self.out / 'report.html'}")
+        return self.metrics
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.say(f"\n# {name}")
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
+
+    def command(self, *words: object) -> None:
+        """Print a command as a user would type it, and run it."""
+        texts = [str(word) for word in words]
+        shown = " ".join(f'"{t}"' if " " in t or "#" in t else t for t in texts)
+        self.show(shown)
+        self._run(texts)
+
+    def show(self, command: str) -> None:
+        self.commands.append(f"w2w {command}")
+        self.say(f"$ w2w {command}")
+
+    # ------------------------------------------------------------ stages
+    def make_dataset(self) -> None:
+        adapters, a, d = self.assets.adapters, self.assets, self.out / "dataset"
+        folder = adapters[0].parent
+        start = WeightDataset.open(a.rows).manifest.compatibility.initialisation
+        options = ["--labels", str(a.labels), "--base", str(a.base), "--initialisation", start, "--out", str(d)]
+        self.show(" ".join(["pack", f"{folder}/*", *options]))
+        self._run(["pack", *map(str, adapters), *options])
+        self.command("add", d, a.rows)
+        people = load_dataset(d, cache_dir=str(self.out / ".cache"))
+        shutil.rmtree(self.out / ".cache", ignore_errors=True)
+        self.say(f">>> load_dataset({str(d)!r})\n{people}")
+        self.dataset = WeightDataset.open(d)
+        splits = {name: len(rows) for name, rows in people.items()}
+        self.metrics["dataset"] = {"rows": len(self.dataset), "numbers": self.dataset.layout.size, "splits": splits}
+
+    def make_space(self) -> None:
+        train = self.dataset.manifest.splits["train"]
+        k = min(COMPONENTS, train - 1)
+        self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, "--out", self.out / "space")
+        self.pipe = W2WPipeline.from_pretrained(self.out / "space")
+        self.pipe.set_progress_bar_config(disable=True)
+        self.space: WeightSpace = self.pipe.space
+        self.judge = Judge.load(self.assets.judge)
+        held_out = [self.dataset.ids[i] for i in self.dataset.where(split="test")]
+        self.real = {person: self.assets.pictures(person) for person in held_out}
+        self.measure = Measure(self.judge, self.real)
+        self.metrics |= {
+            "real_id_score": self.measure.real_id_score,
+            "cross_id_score": self.measure.cross_id_score,
+            "components": self.space.k,
+            "explained_variance": self.space.diagnostics["explained_variance"],
+            "held_out_explained_variance": self.space.diagnostics["held_out"]["explained_variance"],
+            "held_out_auc": {name: d.auc for name, d in self.space.directions.items()},
+        }
+
+    def own(self, person: str) -> Identity:
+        """A person's own LoRA, exactly, with its coordinates in the space."""
+        return resolve(self.space, self.dataset.adapter(person))
+
+    def draw(self, identities: list[Any], cases: tuple[tuple[str, int], ...] = CASES) -> np.ndarray:
+        return self.pipe.render(identities, cases, **DRAWN)
+
+    def draw_people(self) -> None:
+        people = list(self.real)[:SCORED_PEOPLE]
+        pictures = self.draw([self.own(p) for p in people])
+        mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
+        self.metrics["lora_id_score"] = self.measure.id_score(pictures, people)
+        self.metrics["mean_only_id_score"] = self.measure.id_score(mean, people)
+        self.metrics["lora_relative_score"] = self.measure.relative(self.metrics["lora_id_score"])
+        some = slice(0, 8)
+        real = np.stack([self.real[p][:1] for p in people[some]])
+        self.sheet(
+            "held-out",
+            np.concatenate([real, pictures[some]], 1),
+            people[some],
+            ["real picture", *captions()],
+            "Held-out people: a real picture, and their own LoRAs under three prompts",
+            f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.measure.real_id_score:.2f}, strangers "
+            f"{self.measure.cross_id_score:.2f}, everybody drawn as the mean {self.metrics['mean_only_id_score']:.2f}).",
+        )
+
+    def draw_samples(self) -> None:
+        points = self.out / "points" / "samples"
+        self.command("sample", self.out / "space", "--count", SAMPLES, "--seed", 0, "--out", points)
+        files = sorted(points.glob("*.json"))
+        cases = [word for prompt, _ in CASES for word in ("--prompt", prompt)]
+        self.command("render", self.out / "space", *files, *cases, "--seed", CASES[0][1], "--out", self.out / "samples-one-seed.png")  # fmt: skip
+        nearest = [self.space.nearest(resolve(self.space, f).point)[0][1] for f in files]
+        self.metrics["sample_nearest_neighbour_cosine"] = float(np.mean(nearest))
+        self.sheet(
+            "samples",
+            self.draw(list(files)),
+            [f.stem for f in files],
+            captions(),
+            "New people, sampled from the weight space",
+            f"Mean cosine to the nearest fitted person: {np.mean(nearest):.2f} (a copy would be 1).",
+        )
+
+    def draw_edits(self) -> None:
+        names = [n for n in EDIT_ATTRIBUTES if n in self.space.directions] or list(self.space.directions)[:5]
+        table = self.dataset.labels.loc[list(self.real), names].astype(bool)
+        people = list(table.sum(axis=1).sort_values(kind="stable").index[:EDITED_PEOPLE])
+        own = {p: self.own(p) for p in people}
+        before = dict(zip(people, self.draw([own[p] for p in people]), strict=True))
+        rows = {}
+        for name in names:
+            jobs = [(p, s) for p in people for s in STRENGTHS]
+            drawn = self.draw([edited(self.space, own[p], {name: s}) for p, s in jobs])
+            rows[name] = dict(zip(jobs, drawn, strict=True))
+        middle = STRENGTHS[len(STRENGTHS) // 2]
+        direction_priors = {n: self.space.direction(n).positives / self.space.direction(n).rows for n in names}
+        edits = {}
+        for name in names:
+            without = [p for p in people if not table.loc[p, name]]
+            if not without:
+                continue
+            first = np.stack([before[p] for p in without])
+            second = np.stack([rows[name][p, middle] for p in without])
+            edits[name] = {
+                "people": len(without),
+                "before": float(attribute_shown(self.judge, first, name).mean()),
+                "after": float(attribute_shown(self.judge, second, name).mean()),
+                "other_attributes_kept": float(others_kept(self.judge, first, second, name).mean()),
+                "label_prior": direction_priors[name],
+            }
+        self.metrics["edits"], self.metrics["edit_strength_sd"] = edits, middle
+        for person in people:
+            pictures = [[before[person][0], *(rows[n][person, s][0] for s in STRENGTHS), *rows[n][person, middle][1:]] for n in names]  # fmt: skip
+            columns = ["before", *(f"+{s:g} sd" for s in STRENGTHS), *(f"+{middle:g} sd: {c}" for c in captions()[1:])]
+            self.sheet(
+                f"edits-{person}", np.array(pictures), names, columns, f"Edits of held-out {person}",
+                "Rows: the attribute; columns: its strength in standard deviations of the population.",
+            )  # fmt: skip
+        self.sections.append(
+            Section(
+                f"Edits at +{middle:g} sd",
+                header=("attribute", "people", "before", "after", "others kept", "label prior"),
+                rows=[(n, *e.values()) for n, e in edits.items()],
+            )
+        )
+        self.command(
+            "edit", self.out / "space", people[0], f"{names[0]}={middle:g}", "--out", self.out / "points" / "edited.json"
+        )
+
+    def invert_pictures(self) -> None:
+        people, folder = list(self.real)[:INVERTED_PEOPLE], self.out / "pictures"
+        folder.mkdir()
+        for person in people:
+            to_picture(self.real[person][0]).save(folder / f"{person}.png")
+        points = self.out / "points" / "inverted"
+        files = [folder / f"{person}.png" for person in people]
+        self.command("invert", self.out / "space", *files, "--steps", INVERSION_STEPS, "--prior", INVERSION_PRIOR, "--out", points)  # fmt: skip
+        pictures = self.draw([points / f"{person}.json" for person in people])
+        score = self.measure.id_score(pictures, people)
+        mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
+        floor = self.measure.id_score(mean, people)
+        self.metrics |= {
+            "inversion_id_score": score,
+            "inversion_relative_score": self.measure.relative(score),
+            "inversion_mean_only_id_score": floor,
+        }
+        shown = np.stack([self.real[p][:1] for p in people])
+        self.sheet(
+            "inversion", np.concatenate([shown, pictures], 1), people, ["the one picture", *captions()],
+            "Inversion of one picture of a held-out person",
+            f"Identity score {score:.2f}; everybody drawn as the mean {floor:.2f}.",
+        )  # fmt: skip
+
+    def export_person(self) -> None:
+        point, folder = self.out / "points" / "edited.json", self.out / "exported"
+        self.command("export", self.out / "space", point, "--out", folder)
+        ours = self.draw([point], CASES[:1])[0, 0]
+        base = self.draw([None], CASES[:1])[0, 0]
+        with_diffusers, with_peft = stock_pictures(self.out / "space", folder, self.pipe.unet.config)
+        difference = max(float(np.abs(ours - other).max()) for other in (with_diffusers, with_peft))
+        self.metrics["export_max_abs_diff"] = difference
+        self.metrics["export_base_max_abs_diff"] = float(np.abs(ours - base).max())
+        self.sheet(
+            "export", np.array([[ours, with_diffusers, with_peft, base]]), ["edited person"],
+            ["W2WPipeline", "diffusers, load_lora_weights", "PEFT, PeftModel", "base model"],
+            "The exported LoRA in stock libraries",
+            f"Largest difference of a pixel to the pipeline's picture: {difference:.1e}; to the base model's: "
+            f"{self.metrics['export_base_max_abs_diff']:.2f}.",
+        )  # fmt: skip
+
+    def write_report(self) -> None:
+        evaluation = self.assets.evaluation
+        self.metrics["evaluation"] = evaluation
+        if evaluation:
+            setting: Any = evaluation["setting"]
+            self.sections.append(
+                Section(
+                    "The recipe's evaluation on held-out people",
+                    f"Measured once on {setting['machine']} over {evaluation['scale']['held_out_people']} people that "  # type: ignore[index]
+                    "nothing was fitted on; wished figures beside those reached.",
+                    header=("figure", "wished", "reached", ""),
+                    rows=wished_beside_reached(evaluation),
+                )
+            )
+        intro = (
+            f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can be "
+            "done in it. Every figure is read off pictures by a judge that nothing was fitted with."
+        )
+        page = report("w2w demo", intro, self.sections, self.commands)
+        (self.out / "report.html").write_text(page, "utf-8")
+
+    def sheet(self, name: str, pictures: np.ndarray, rows: list[str], columns: list[str], title: str, text: str) -> None:
+        picture = contact_sheet(pictures, rows, columns)
+        picture.save(self.out / f"{name}.png")
+        self.sections.append(Section(title, text, picture))
+
+
+def captions() -> list[str]:
+    return [prompt for prompt, _ in CASES]
+
+
+def stock_pictures(base: Path, exported: Path, unet_config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first case drawn by stock diffusers and by stock PEFT from exported files."""
+    from diffusers import StableDiffusionPipeline
+    from peft import PeftModel
+
+    prompt, seed = CASES[0]
+    size = unet_config.sample_size
+    noise = torch.randn((1, unet_config.in_channels, size, size), generator=torch.Generator().manual_seed(seed))
+    drawn = []
+    for library in ("diffusers", "peft"):
+        pipe = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        if library == "diffusers":
+            pipe.load_lora_weights(str(exported))
+        else:
+            pipe.unet = PeftModel.from_pretrained(pipe.unet, str(exported))
+        drawn.append(pipe([prompt], latents=noise, output_type="np", **DRAWN).images[0])
+    return drawn[0], drawn[1]
+
