@@ -36,10 +36,11 @@ class Target:
 
 
 def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words."""
-    return tuple(
-        (0, int(part), "") if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split(".")
-    )
+    """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words.
+
+    Different paths have different keys (``01`` beside ``1``), so the order does not depend on the input's.
+    """
+    return tuple((0, int(part), part) if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split("."))
 
 
 @dataclass(frozen=True)

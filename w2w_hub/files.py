@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AlreadyExistsError, CorruptFileError, InvalidInputError, MissingPathError
+from .errors import AlreadyExistsError, CorruptFileError, MissingPathError, UnsupportedFormatError
 
 PREVIOUS, PARTIAL = ".previous", ".partial"
+# safetensors' names of the dtypes that NumPy has too
+_KINDS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 
 
 def require_new(path: Path | str) -> Path:
@@ -34,7 +39,7 @@ def new_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     With `replace`, the folder that is there stands until then; a process killed between the two
     renames leaves it as ``.NAME.previous``, which :func:`recover` puts back.
     """
-    path = Path(path)
+    path = recover(path)
     if not replace:
         require_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +49,13 @@ def new_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         yield partial
         if replace and path.exists():
             previous = path.with_name(f".{path.name}{PREVIOUS}")
+            shutil.rmtree(previous, ignore_errors=True)  # left by a process killed after both renames
             os.rename(path, previous)
-            os.rename(partial, path)
+            try:
+                os.rename(partial, path)
+            except OSError:
+                os.rename(previous, path)
+                raise
             shutil.rmtree(previous, ignore_errors=True)
         else:
             require_new(path)
@@ -90,7 +100,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
         raise MissingPathError(f"{path} is not there") from None
     except OSError as error:
         raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not valid JSON ({error}); fetch it again") from error
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} holds a JSON {type(value).__name__}, expected an object")
@@ -107,21 +117,24 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-            names = list(file.keys())
-            narrow = any(file.get_slice(name).get_dtype() == "BF16" for name in names)
-            tensors = {} if narrow else {name: file.get_tensor(name) for name in names}
-        if narrow:
-            tensors = _read_bfloat16(path)
-    except (SafetensorError, OSError, ValueError) as error:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no dict
+            strange = [name for name, kind in kinds.items() if kind != "BF16" and kind not in _KINDS]
+            narrow = "BF16" in kinds.values()
+            tensors = {} if narrow or strange else {name: file.get_tensor(name) for name in kinds}
+    except (SafetensorError, OSError) as error:
         raise CorruptFileError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
-    return tensors, metadata
+    if strange:
+        raise UnsupportedFormatError(
+            f"{path}: tensor {strange[0]} has dtype {kinds[strange[0]]}; only {', '.join(_KINDS)} and BF16 are read"
+        )
+    return _read_bfloat16(path) if narrow else tensors, metadata
 
 
 def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a file whose header has been validated, since NumPy has no bfloat16."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1", "BOOL": "?"}
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -129,10 +142,8 @@ def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
         if entry["dtype"] == "BF16":
             values = (np.frombuffer(data[begin:end], "<u2").astype(np.uint32) << 16).view(np.float32)
-        elif entry["dtype"] in kinds:
-            values = np.frombuffer(data[begin:end], kinds[entry["dtype"]])
         else:
-            raise InvalidInputError(f"{path}: tensor {name} has dtype {entry['dtype']}, which is not read")
+            values = np.frombuffer(data[begin:end], _KINDS[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"])
     return tensors
 

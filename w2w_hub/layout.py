@@ -64,6 +64,10 @@ class ParameterLayout:
         slots, offset = [], 0
         for target in sorted(sizes, key=lambda t: t.sort_key):
             rank, inputs, outputs = sizes[target]
+            if min(rank, inputs, outputs) < 1:
+                raise InvalidInputError(
+                    f"{target}: rank {rank}, {inputs} inputs, {outputs} outputs; all must be at least 1"
+                )
             slots.append(Slot(target, rank, inputs, outputs, offset))
             offset = slots[-1].end
         self.slots = tuple(slots)
@@ -162,8 +166,7 @@ class ParameterLayout:
             if wrong:
                 first = wrong[0]
                 notes.append(
-                    f"{text} {getattr(theirs[first], name)} instead of {getattr(mine[first], name)} "
-                    f"in {_some(wrong)}"
+                    f"{text} {getattr(theirs[first], name)} instead of {getattr(mine[first], name)} in {_some(wrong)}"
                 )
         if self.scale != other.scale:
             notes.append(f"scale {other.scale:g} instead of {self.scale:g}")
