@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,14 +36,27 @@ class DiffusersFormat:
             folded = (pair.B.astype(np.float64) * pair.scale).astype(np.float32)
             tensors[f"{target}.lora_A.weight"] = np.ascontiguousarray(pair.A)
             tensors[f"{target}.lora_B.weight"] = folded
-        ranks = {pair.rank for pair in adapter.factors.values()}
         metadata = {"format": "pt"}
-        if len(ranks) == 1:
-            rank = ranks.pop()
-            modules = [t.module for t in adapter.factors]
-            config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": modules}
+        config = _config(adapter)
+        if config is not None:
             metadata["lora_adapter_metadata"] = json.dumps(config, sort_keys=True)
         save_file(tensors, folder / WEIGHTS, metadata=metadata)
+
+
+def _config(adapter: Adapter) -> dict[str, Any] | None:
+    """The configuration of every component, or None where ranks are mixed: diffusers then infers them all.
+
+    It must name all components or be left out: diffusers takes PEFT's default rank for one that it does not name.
+    """
+    config: dict[str, Any] = {}
+    for component in sorted({t.component for t in adapter.factors}):
+        mine = {t.module: pair.rank for t, pair in adapter.factors.items() if t.component == component}
+        if len(set(mine.values())) > 1:
+            return None
+        rank = next(iter(mine.values()))
+        config[f"{component}.r"] = config[f"{component}.lora_alpha"] = rank
+        config[f"{component}.target_modules"] = list(mine)
+    return config
 
 
 DIFFUSERS = DiffusersFormat()
