@@ -1,0 +1,112 @@
+"""Small factories that many tests share: a layout, adapters, rows, a UNet and folders made with the real PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.tiny_world import tiny_space, tiny_world  # noqa: F401, fixtures for all
+from w2w_hub import Adapter, ParameterLayout, WeightDataset, write_dataset
+from w2w_hub.adapter import LoraFactors, Target
+
+REAL_LORAS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "loras"
+
+
+@pytest.fixture
+def real_lora() -> Callable[[str], Path]:
+    """Folder of a real, permissively licensed checkpoint; skips where they are not beside the repository."""
+
+    def find(name: str) -> Path:
+        if not (REAL_LORAS / name).is_dir():
+            pytest.skip(f"real checkpoint {name} is not there: no folder ../shared/fixtures beside the repository")
+        return REAL_LORAS / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def layout() -> ParameterLayout:
+    """Five modules of a UNet, rank 2, 122 numbers, scale 3."""
+    names = [
+        f"{block}.attentions.0.attn1.{name}" for block in ("down_blocks.0", "mid_block") for name in ("to_q", "to_v")
+    ]
+    sizes = {Target("unet", name): (2, 6, 7) for name in names}
+    return ParameterLayout(sizes | {Target("unet", "up_blocks.1.attentions.0.attn2.to_q"): (2, 5, 4)}, 3.0)
+
+
+@pytest.fixture(scope="session")
+def adapter(layout: ParameterLayout) -> Adapter:
+    """An adapter of that layout with random factors."""
+    return layout.unflatten(np.random.default_rng(0).normal(size=layout.size))
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path, layout: ParameterLayout) -> Callable[..., WeightDataset]:
+    """Write a dataset of six random labelled rows; options go to `write_dataset`."""
+
+    def make(name: str = "people", *, seed: int = 0, prefix: str = "p", **options: Any) -> WeightDataset:
+        rows = np.random.default_rng(seed).normal(size=(6, layout.size)).astype(np.float32)
+        ids = [f"{prefix}{i}" for i in range(6)]
+        table = pd.DataFrame(
+            {
+                "id": ids,
+                "split": ["train", "train", "test", "train", "test", "train"],
+                "Beard": [True, False, True, None, False, True],
+                "Age": [20.0, 31.5, None, 44.0, 50.0, 61.0],
+                "Hair": ["grey", "red", "red", None, "grey", "red"],
+                "source": "made up",
+            }
+        )
+        return write_dataset(rows, tmp_path / name, **({"layout": layout, "ids": ids, "labels": table} | options))
+
+    return make
+
+
+@pytest.fixture
+def tiny_unet() -> Callable[[], Any]:
+    """Make a UNet with SD's names, 8 and 16 channels, the same random weights every time."""
+
+    def make() -> Any:
+        import torch
+        from diffusers import UNet2DConditionModel
+
+        torch.manual_seed(0)
+        return UNet2DConditionModel(
+            sample_size=4, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=12, attention_head_dim=2,
+            norm_num_groups=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ).eval()  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any]) -> Callable[..., Path]:
+    """Save an adapter of the tiny UNet with the real PEFT, all factors random; options go to `LoraConfig`."""
+
+    def make(name: str = "lora", seed: int = 0, **options: Any) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(**({"r": 2, "lora_alpha": 6, "target_modules": ["to_q", "to_v"]} | options))
+        model = get_peft_model(tiny_unet(), config)
+        torch.manual_seed(seed)
+        for key, value in model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(value)
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def factors(rank: int = 2, inputs: int = 6, outputs: int = 7, scale: float = 3.0, seed: int = 0) -> LoraFactors:
+    """Random factors of one module."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(rank, inputs)), rng.normal(size=(outputs, rank))
+    return LoraFactors(a.astype(np.float32), b.astype(np.float32), scale)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from w2w_hub import files
+from w2w_hub.errors import AlreadyExistsError, CorruptFileError, MissingPathError, UnsupportedFormatError
+
+
+def content(path: Path) -> dict[str, str]:
+    return {name: (path / name).read_text() for name in files.list_files(path)}
+
+
+def replace_folder(path: Path, text: str) -> None:
+    with files.new_folder(path, replace=True) as partial:
+        (partial / "a").write_text(text)
+
+
+# ---------------------------------------------------------------- folders
+def test_a_new_folder_appears_whole_when_its_block_ends(tmp_path):
+    with files.new_folder(tmp_path / "deep" / "out") as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "a").write_text("x")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert content(tmp_path) == {"deep/out/sub/a": "x"}
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.new_folder(tmp_path / "out") as partial:
+        (partial / "a").write_text("x")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_replacement_leaves_the_old_state(tmp_path):
+    replace_folder(tmp_path / "out", "old")
+    with pytest.raises(ZeroDivisionError), files.new_folder(tmp_path / "out", replace=True) as partial:
+        (partial / "a").write_text("new")
+        raise ZeroDivisionError
+    assert content(tmp_path) == {"out/a": "old"}
+
+
+def test_a_replacement_takes_the_place_and_leaves_no_trace(tmp_path):
+    for text in ("old", "new"):
+        replace_folder(tmp_path / "out", text)
+    assert content(tmp_path) == {"out/a": "new"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_what_is_there_already_is_never_overwritten(tmp_path, kind):
+    path = tmp_path / "out"
+    {"file": path.touch, "folder": path.mkdir, "dangling link": lambda: path.symlink_to("nowhere")}[kind]()
+    with pytest.raises(AlreadyExistsError, match="already exists; choose another output"), files.new_folder(path):
+        pass
+    with pytest.raises(AlreadyExistsError):
+        files.write_bytes(path, b"x")
+
+
+def kill_at_rename(number: int, path: Path) -> None:
+    """Replace a folder in another process that dies just after its rename of this number."""
+    script = """
+import os, sys
+from w2w_hub import files
+rename, done = os.rename, []
+def dying(*names):
+    rename(*names)
+    done.append(names)
+    if len(done) == int(sys.argv[1]):
+        os._exit(9)
+os.rename = dying
+with files.new_folder(sys.argv[2], replace=True) as partial:
+    (partial / "a").write_text("new")
+"""
+    root = Path(files.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", script, str(number), str(path)], cwd=root, check=False).returncode == 9
+
+
+def test_a_replacement_killed_between_its_renames_is_recovered_to_the_old_state(tmp_path):
+    replace_folder(tmp_path / "out", "old")
+    kill_at_rename(1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert content(files.recover(tmp_path / "out")) == {"a": "old"}
+
+
+def test_a_replacement_killed_after_its_renames_keeps_the_new_state_and_can_be_replaced_again(tmp_path):
+    replace_folder(tmp_path / "out", "old")
+    kill_at_rename(2, tmp_path / "out")
+    assert content(files.recover(tmp_path / "out")) == {"a": "new"}
+    replace_folder(tmp_path / "out", "newest")
+    assert content(tmp_path) == {"out/a": "newest"}
+
+
+def test_the_state_before_a_killed_replacement_is_not_lost_to_the_next_write(tmp_path):
+    replace_folder(tmp_path / "out", "old")
+    kill_at_rename(1, tmp_path / "out")
+    with pytest.raises(AlreadyExistsError), files.new_folder(tmp_path / "out"):
+        pass
+    assert content(tmp_path / "out") == {"a": "old"}
+
+
+def test_a_replacement_that_cannot_be_put_in_place_puts_the_old_state_back(tmp_path):
+    replace_folder(tmp_path / "out", "old")
+    with pytest.raises(FileNotFoundError), files.new_folder(tmp_path / "out", replace=True) as partial:
+        partial.rmdir()  # as a cleaner of temporary files would
+    assert content(tmp_path) == {"out/a": "old"}
+
+
+# ------------------------------------------------------------------ files
+def test_bytes_are_written_whole_and_replaced_only_when_asked(tmp_path):
+    path = tmp_path / "deep" / "a"
+    files.write_bytes(path, b"old")
+    with pytest.raises(AlreadyExistsError):
+        files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    files.write_bytes(path, b"new", replace=True)
+    assert content(tmp_path) == {"deep/a": "new"}
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    value = {"name": "Zoë", "numbers": [1, 2.5, None]}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+
+
+def test_json_with_NaN_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"[1]", b"3"], ids=lambda d: repr(d[:5]))
+def test_a_file_that_is_no_json_object_is_an_error_that_names_it(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(CorruptFileError, match=r"a\.json (is not valid JSON|holds a JSON)"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_not_there_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(MissingPathError, match=r"a\.json is not there"):
+        files.read_json(tmp_path / "a.json")
+    with pytest.raises(MissingPathError, match="cannot be read"):
+        files.read_json(tmp_path)
+
+
+def test_the_hash_of_a_file_is_sha256_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"w2w")
+    assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"w2w").hexdigest()
+
+
+# ------------------------------------------------------------ safetensors
+@given(patterns=st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=50), scalar=st.integers(0, 2**16 - 1))
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bfloat16_of_every_bit_pattern_widens_as_torch_widens_it(tmp_path, patterns, scalar):
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        "narrow": torch.tensor(patterns, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16),
+        "scalar": torch.tensor(scalar, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16),
+        "half": torch.ones(2, 3, dtype=torch.float16),
+        "wide": torch.arange(6.0).reshape(3, 2),
+        "empty": torch.zeros(0, 4, dtype=torch.bfloat16),
+    }
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    found, metadata = files.read_safetensors(tmp_path / "a.safetensors")
+    assert metadata == {"format": "pt"}
+    for name, tensor in tensors.items():
+        expected = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        assert found[name].dtype == expected.dtype and found[name].shape == expected.shape
+        np.testing.assert_array_equal(found[name], expected)
+
+
+def test_other_dtypes_are_read_as_stored(tmp_path):
+    from safetensors.numpy import save_file
+
+    tensors = {kind: np.arange(4).astype(kind) for kind in ("f2", "f4", "f8", "i1", "i4", "i8", "u1", "?")}
+    save_file(tensors, tmp_path / "a.safetensors")
+    found, _ = files.read_safetensors(tmp_path / "a.safetensors")
+    for name, values in tensors.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.mark.parametrize("beside", ["float32", "bfloat16"])
+def test_a_dtype_that_numpy_does_not_have_is_refused_with_the_tensors_name(tmp_path, beside):
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"odd": torch.ones(2).to(torch.float8_e4m3fn), "other": torch.ones(2).to(getattr(torch, beside))}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(UnsupportedFormatError, match="tensor odd has dtype F8_E4M3"):
+        files.read_safetensors(tmp_path / "a.safetensors")
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [1000], "data_offsets": [0, 2000]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 10)
+    with pytest.raises(CorruptFileError, match="not a readable safetensors file"):
+        files.read_safetensors(tmp_path / "a.safetensors")

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import factors
+from w2w_hub import Adapter, ParameterLayout
+from w2w_hub.adapter import Target
+from w2w_hub.errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
+
+part = st.one_of(
+    st.sampled_from(["down_blocks", "mid_block", "up_blocks", "to_q", "to_v"]),
+    st.from_regex(r"[0-9]{1,3}", fullmatch=True),
+)
+targets = st.builds(
+    Target,
+    st.sampled_from(["unet", "text_encoder", "text_encoder_2", "prior"]),
+    st.lists(part, min_size=1, max_size=4).map(".".join),
+)
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
+sizes = st.dictionaries(targets, shapes, min_size=1, max_size=6)
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_unflatten_then_flatten_gives_the_same_numbers(sizes, seed):
+    layout = ParameterLayout(sizes, 1.5)
+    vector = np.random.default_rng(seed).normal(size=layout.size).astype(np.float32)
+    np.testing.assert_array_equal(layout.flatten(layout.unflatten(vector)), vector)
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_flatten_then_unflatten_gives_every_factor_back(sizes, seed):
+    adapter = Adapter({t: factors(*shape, scale=2.0, seed=seed + i) for i, (t, shape) in enumerate(sizes.items())})
+    back = ParameterLayout.from_adapter(adapter).unflatten(ParameterLayout.from_adapter(adapter).flatten(adapter))
+    assert back.factors.keys() == adapter.factors.keys()
+    for target, pair in adapter.factors.items():
+        np.testing.assert_array_equal(back.factors[target].A, pair.A)
+        np.testing.assert_array_equal(back.factors[target].B, pair.B)
+        assert back.factors[target].scale == 2.0
+
+
+@given(sizes=sizes, seed=st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_the_digest_does_not_depend_on_the_order_in_which_modules_are_given(sizes, seed: random.Random):
+    shuffled = list(sizes.items())
+    seed.shuffle(shuffled)
+    assert ParameterLayout(dict(shuffled), 1.0).digest == ParameterLayout(sizes, 1.0).digest
+
+
+@given(sizes=sizes)
+@settings(deadline=None)
+def test_a_layout_survives_json_with_its_digest(sizes):
+    layout = ParameterLayout(sizes, 0.1)
+    again = ParameterLayout.from_json(layout.to_json())
+    assert again == layout and again.slots == layout.slots
+
+
+@given(numbers=st.lists(st.integers(0, 2000), min_size=2, max_size=8, unique=True))
+def test_numbers_in_module_paths_are_ordered_as_numbers(numbers):
+    layout = ParameterLayout({Target("unet", f"blocks.{n}.to_q"): (1, 1, 1) for n in numbers}, 1.0)
+    assert [int(s.target.module.split(".")[1]) for s in layout.slots] == sorted(numbers)
+
+
+def test_block_9_comes_before_block_10_and_both_before_words():
+    names = ["blocks.10.to_q", "blocks.x.to_q", "blocks.9.to_v", "blocks.9.to_q"]
+    layout = ParameterLayout({Target("unet", n): (1, 1, 1) for n in names}, 1.0)
+    assert [s.target.module for s in layout.slots] == [
+        "blocks.9.to_q",
+        "blocks.9.to_v",
+        "blocks.10.to_q",
+        "blocks.x.to_q",
+    ]
+
+
+def test_slots_lie_one_behind_the_other_and_fill_the_vector(layout):
+    assert [s.offset for s in layout.slots] == [0, *(s.end for s in layout.slots[:-1])]
+    assert layout.slots[-1].end == layout.size == len(layout) == 122
+
+
+def test_a_slot_holds_A_and_then_B_row_by_row():
+    layout = ParameterLayout({Target("unet", "mid_block.to_q"): (2, 3, 2)}, 1.0)
+    pair = layout.unflatten(np.arange(10)).factors[Target("unet", "mid_block.to_q")]
+    assert pair.A.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert pair.B.tolist() == [[6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": 4.0},
+        {"module": "mid_block.to_k"},
+        {"component": "text_encoder"},
+        {"shape": (2, 4, 5)},
+        {"shape": (1, 4, 4)},
+        {"shape": (1, 3, 5)},
+    ],
+    ids=str,
+)
+def test_the_digest_changes_with_scale_module_component_and_each_shape(change):
+    def make(component="unet", module="mid_block.to_q", shape=(1, 4, 5), scale=3.0):
+        return ParameterLayout({Target(component, module): shape}, scale)
+
+    assert make().digest == make().digest
+    assert make(**change).digest != make().digest
+    assert make(**change) != make()
+
+
+def test_a_scale_other_than_the_reference_is_folded_into_B(layout, adapter):
+    other = Adapter({t: type(p)(p.A, p.B, 6.0) for t, p in adapter.factors.items()})
+    again = layout.unflatten(layout.flatten(other))
+    for target, pair in other.factors.items():
+        np.testing.assert_array_equal(again.factors[target].A, pair.A)
+        np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)
+
+
+def test_unflattened_factors_do_not_share_memory_with_the_vector(layout):
+    vector = np.ones(layout.size, np.float32)
+    first = next(iter(layout.unflatten(vector).factors.values()))
+    first.A[:] = 5
+    assert (vector == 1).all()
+
+
+def test_a_batch_of_torch_rows_keeps_its_gradient_and_its_memory(layout):
+    import torch
+
+    rows = torch.zeros(3, layout.size, requires_grad=True)
+    pieces = layout.unflatten_batch(rows)
+    a, b = pieces[layout.slots[-1].target]
+    assert a.shape == (3, 2, 5) and b.shape == (3, 4, 2)
+    (2 * a).sum().backward()
+    assert rows.grad is not None and rows.grad.sum() == 2 * a.numel()
+    assert a.data_ptr() == rows.data_ptr() + 4 * layout.slots[-1].offset
+
+
+def test_the_layout_of_sd15_is_the_order_of_weights2weights_99648_numbers():
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
+        )
+    layout = ParameterLayout.from_model(unet, rank=1, scale=27)
+    assert layout.size == 99_648 and len(layout.slots) == 64
+    # weights2weights concatenates the tensors of a PEFT file in the order of its sorted keys
+    keys = [f"base_model.model.{s.target.module}.lora_{f}.weight" for s in layout.slots for f in "AB"]
+    assert keys == sorted(keys)
+    linear = dict(unet.named_modules())
+    for slot in layout.slots:
+        assert (slot.outputs, slot.inputs) == tuple(linear[slot.target.module].weight.shape)
+    assert layout.digest == "d798f1bc9eb91575eff8b014a0467920933053acbe28ff2783e0b2ade4293acf"
+
+
+def test_a_model_without_the_target_modules_is_refused_by_name():
+    import torch
+
+    with pytest.raises(InvalidInputError, match="to_q or to_v"):
+        ParameterLayout.from_model(torch.nn.Linear(2, 2))
+
+
+def test_a_mixed_scale_needs_a_stated_reference(adapter):
+    first = next(iter(adapter.factors))
+    adapter = Adapter(adapter.factors | {first: factors(scale=5.0)})
+    with pytest.raises(InvalidInputError, match="2 different scales"):
+        ParameterLayout.from_adapter(adapter)
+
+
+def test_an_adapter_of_another_shape_is_refused_with_module_and_sizes(layout, adapter):
+    first = layout.slots[0].target
+    wrong = Adapter(adapter.factors | {first: factors(rank=1)})
+    with pytest.raises(LayoutMismatchError, match=f"lora-7 does not fit the layout: rank 1 instead of 2 in {first}"):
+        layout.flatten(wrong, where="lora-7")
+
+
+def test_an_adapter_that_lacks_a_module_and_has_another_is_refused_with_both(layout, adapter):
+    kept = dict(list(adapter.factors.items())[1:]) | {Target("unet", "mid_block.extra"): factors()}
+    with pytest.raises(LayoutMismatchError) as caught:
+        layout.flatten(Adapter(kept))
+    assert f"1 modules missing: {layout.slots[0].target}" in str(caught.value)
+    assert "1 modules not expected: unet.mid_block.extra" in str(caught.value)
+
+
+def test_equal_layouts_have_no_differences_and_a_scale_is_one(layout):
+    sizes = {s.target: (s.rank, s.inputs, s.outputs) for s in layout.slots}
+    assert layout.differences(ParameterLayout(sizes, 3.0)) == ""
+    assert layout.differences(ParameterLayout(sizes, 4.0)) == "scale 4 instead of 3"
+
+
+def test_a_vector_of_another_length_is_refused(layout):
+    with pytest.raises(LayoutMismatchError, match="expected a vector of 122 numbers"):
+        layout.unflatten(np.zeros(121))
+    with pytest.raises(LayoutMismatchError, match="expected rows of 122 numbers, got 121"):
+        layout.unflatten_batch(np.zeros((2, 121)))
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 1), (1, 0, 1), (1, 1, -1)], ids=str)
+def test_a_module_without_a_rank_or_size_is_refused(shape):
+    with pytest.raises(InvalidInputError, match="must be at least 1"):
+        ParameterLayout({Target("unet", "mid_block.to_q"): shape}, 1.0)
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
+def test_a_reference_scale_must_be_a_positive_number(scale):
+    with pytest.raises(InvalidInputError, match="scale"):
+        ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1, 1)}, scale)
+
+
+@pytest.mark.parametrize(
+    "change", [{"slots": []}, {"slots": [["unet", "x"]]}, {"slots": None}, {"scale": "a"}, {"scale": None}], ids=str
+)
+def test_json_that_is_no_layout_is_refused(layout, change):
+    with pytest.raises(UnsupportedFormatError, match="not a parameter layout"):
+        ParameterLayout.from_json(layout.to_json() | change)
+
+
+def test_json_with_slots_in_another_order_is_refused(layout):
+    data = layout.to_json()
+    with pytest.raises(UnsupportedFormatError, match="canonical order"):
+        ParameterLayout.from_json(data | {"slots": data["slots"][::-1]})
