@@ -25,7 +25,7 @@ _WHERE = {
     "write_adapter": "formats",
     "write_dataset": "dataset",
 }
-__all__ = sorted(_WHERE)  # noqa: PLE0605
+__all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
     from .adapter import Adapter as Adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,12 @@ def dataset_card(manifest: DatasetManifest, *, parquet_view: bool) -> str:
                 configs.append("  default: true")
             configs.append("  data_files:")
             for split in manifest.splits:
-                configs += [f"  - split: {split}", f"    path: {folder}/{split}.parquet"]
+                configs += [f"  - split: {json.dumps(split)}", f"    path: {folder}/{split}.parquet"]
     values: dict[str, Any] = {
+        "quoted_name": json.dumps(manifest.name),  # a JSON string is a YAML string, whatever it holds
+        "quoted_licence": json.dumps(manifest.licence),
         "name": manifest.name,
         "version": manifest.version,
-        "licence": manifest.licence,
         "size_category": size_category(manifest.rows),
         "configs": "\n".join(configs),
         "rows": f"{manifest.rows:,}",

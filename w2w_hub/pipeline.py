@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .base import CONFIG, EMBEDDED, MODEL_INDEX, pipeline_class
 from .errors import (
@@ -20,6 +19,13 @@ from .errors import (
     UnsupportedFormatError,
     missing_extra,
 )
+
+try:
+    import torch
+    from diffusers import StableDiffusionPipeline
+except ImportError as error:
+    raise missing_extra(error.name or "diffusers", "diffusers") from None
+
 from .files import read_json, write_json
 from .formats import write_adapter
 from .injection import base_digest, rows_attached, weights_rewritten
@@ -27,11 +33,6 @@ from .inversion import Inversion, invert_latents
 from .space import Point, WeightSpace
 from .space.identity import Identity, edited, resolve
 from .space.storage import save_space
-
-try:
-    from diffusers import StableDiffusionPipeline
-except ImportError:
-    raise missing_extra("diffusers", "diffusers") from None
 
 PROMPT = "sks person"
 
@@ -81,9 +82,7 @@ class W2WMixin:
         return cls.from_base(source, space, dtype=dtype, **options)
 
     @classmethod
-    def from_base(
-        cls, base: Path | str, space: WeightSpace, dtype: torch.dtype = torch.float32, **options: Any
-    ) -> Any:
+    def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
         """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
         if (Path(base) / MODEL_INDEX).is_file():
             found = pipeline_class(base)
@@ -265,9 +264,7 @@ class W2WMixin:
         if not people or 0 in counts or len(counts) > 1:
             raise InvalidInputError("invert needs at least one picture, and as many of every person")
         latents = torch.stack([self._encode(pictures) for pictures in people])
-        tokens = self.tokenizer(  # type: ignore[attr-defined]
-            prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length, return_tensors="pt"  # type: ignore[attr-defined]
-        )  # fmt: skip
+        tokens = self.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[attr-defined]
         with torch.no_grad():
             text = self.text_encoder(tokens.input_ids.to(self.device))[0][0]  # type: ignore[attr-defined]
         found = invert_latents(
@@ -315,7 +312,6 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
                 )
         with self._identity_applied(kwargs.get("num_images_per_prompt") or 1):
             return super().__call__(prompt, *args, **kwargs)
-
 
 
 def best_device() -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-
 import world
 from config import Config
 from images_stage import held_out
+from PIL import Image
 from population_stage import ALPHA, START_SEED
 from resume import Stage
+
 from w2w_hub.base import digest_of_folder
 from w2w_hub.dataset import WeightDataset, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
@@ -69,11 +69,15 @@ def assets(config: Config, work: Path, minutes: float, folder: Path = ASSETS) ->
         adapter = rows.layout.unflatten(stored[i].numpy())
         adapter.base_model = BASE_NAME
         write_adapter(adapter, folder / "adapters" / f"person-{i:04d}", ("peft",))
-        Image.fromarray(np.concatenate(list(images[i]), 1)).save(folder / "adapters" / f"person-{i:04d}" / "pictures.png")
+        Image.fromarray(np.concatenate(list(images[i]), 1)).save(
+            folder / "adapters" / f"person-{i:04d}" / "pictures.png"
+        )
     labels_of(people, config, plain).to_csv(folder / "labels.csv", index=False)
     (folder / "heldout").mkdir()
     for i in range(config.fitted, config.fitted + config.heldout_shipped):
-        Image.fromarray(np.concatenate(list(images[i]), 1)).save(folder / "heldout" / f"person-{i:04d}.png", optimize=True)
+        Image.fromarray(np.concatenate(list(images[i]), 1)).save(
+            folder / "heldout" / f"person-{i:04d}.png", optimize=True
+        )
     shutil.copytree(work / "base", folder / "base")
     shutil.copyfile(work / "judge.safetensors", folder / "judge.safetensors")
     if (work / "evaluation.json").exists():

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 import world
 from config import Config
 from resume import DEVICE, Stage, pixels
@@ -114,12 +113,10 @@ def base(config: Config, work: Path, minutes: float) -> None:
         text = torch.where(dropped[:, None], empty, text)
         z = latents[picked]
         noise = torch.randn_like(z)
-        strata = (torch.arange(config.base_batch, device=DEVICE) + torch.rand(config.base_batch, device=DEVICE))
+        strata = torch.arange(config.base_batch, device=DEVICE) + torch.rand(config.base_batch, device=DEVICE)
         t = (strata / config.base_batch * 1000).long().clamp(max=999)
         with autocast():
-            predicted = unet(
-                scheduler.add_noise(z, noise, t), t, text_encoder(input_ids=text).last_hidden_state
-            ).sample
+            predicted = unet(scheduler.add_noise(z, noise, t), t, text_encoder(input_ids=text).last_hidden_state).sample
         loss = F.mse_loss(predicted.float(), scheduler.get_velocity(z, noise, t))
         optimizer.zero_grad()
         loss.backward()

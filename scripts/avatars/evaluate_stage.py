@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-
 import world
 from assets_stage import population_dataset
 from config import Config
 from images_stage import held_out
 from population_stage import Base, Scorer, people_latents
 from resume import OutOfTime, Stage, machine
+
 from w2w_hub.demo.judge import identity_score, real_score
 from w2w_hub.demo.settings import (
     CASES,
@@ -46,7 +46,9 @@ class Evaluation:
         shutil.rmtree(folder, ignore_errors=True)
         everybody = list(range(config.people))
         self.dataset = population_dataset(config, work, everybody, folder, dtype="float16", parquet_view=False)
-        self.space: WeightSpace = build_space(self.dataset, min(COMPONENTS, config.fitted + config.adapters + config.extra_fitted - 1))
+        self.space: WeightSpace = build_space(
+            self.dataset, min(COMPONENTS, config.fitted + config.adapters + config.extra_fitted - 1)
+        )
         self.rows = self.dataset[[f"person-{i:04d}" for i in self.unseen]].astype(np.float32)
         real = [self.scorer.real(i) for i in self.unseen]
         self.real = torch.stack([real_score(r).mean() for r in real]).mean().item()
@@ -94,7 +96,11 @@ class Evaluation:
             factor = next(iter(world.ATTRIBUTES[name]))
             people = [self.scorer.people[i] for i in self.unseen]
             # a hair colour is put on people with hair
-            able = [j for j, p in enumerate(people) if not world.has(p, name) and (factor != "hair_color" or world.has_hair(p))]
+            able = [
+                j
+                for j, p in enumerate(people)
+                if not world.has(p, name) and (factor != "hair_color" or world.has_hair(p))
+            ]
             able = able[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
             for strength in STRENGTHS:
@@ -136,12 +142,22 @@ class Evaluation:
         points = []
         for start in range(0, len(some), 16):
             found = invert_latents(
-                self.base.unet, self.base.pipe.scheduler, self.space, latents[start : start + 16], self.base.text(),
-                num_steps=INVERSION_STEPS, prior=INVERSION_PRIOR, batch_size=4,
-            )  # fmt: skip
+                self.base.unet,
+                self.base.pipe.scheduler,
+                self.space,
+                latents[start : start + 16],
+                self.base.text(),
+                num_steps=INVERSION_STEPS,
+                prior=INVERSION_PRIOR,
+                batch_size=4,
+            )
             points += [inversion.point.coefficients for inversion in found]
-        return {"people": len(some), "steps": INVERSION_STEPS, "prior": INVERSION_PRIOR,
-                **self.scored(self.space.decode(np.stack(points)), some)}  # fmt: skip
+        return {
+            "people": len(some),
+            "steps": INVERSION_STEPS,
+            "prior": INVERSION_PRIOR,
+            **self.scored(self.space.decode(np.stack(points)), some),
+        }
 
     def samples(self) -> dict[str, Any]:
         """New identities: alike across cases, unlike each other, and no copies."""
@@ -166,9 +182,14 @@ def evaluate(config: Config, work: Path, minutes: float) -> None:
     results = json.loads(path.read_text()) if path.exists() else {}
     evaluation = Evaluation(config, work)
     parts: list[Callable[[], dict[str, Any]]] = [
-        evaluation.scale, evaluation.loras, evaluation.reconstruction, evaluation.reading,
-        evaluation.samples, evaluation.inversion, evaluation.edits,
-    ]  # fmt: skip
+        evaluation.scale,
+        evaluation.loras,
+        evaluation.reconstruction,
+        evaluation.reading,
+        evaluation.samples,
+        evaluation.inversion,
+        evaluation.edits,
+    ]
     for part in parts:
         if part.__name__ in results:
             continue
@@ -177,8 +198,13 @@ def evaluate(config: Config, work: Path, minutes: float) -> None:
         results[part.__name__] = part()
         stage.say(part.__name__, json.dumps(results[part.__name__]))
         results["setting"] = {
-            "machine": machine(), "config": config.name, "components": evaluation.space.k, "fitted_rows": evaluation.space.recipe["rows"],
-            "cases": CASES, "sampling_steps": SAMPLING_STEPS, "guidance": GUIDANCE,
-        }  # fmt: skip
+            "machine": machine(),
+            "config": config.name,
+            "components": evaluation.space.k,
+            "fitted_rows": evaluation.space.recipe["rows"],
+            "cases": CASES,
+            "sampling_steps": SAMPLING_STEPS,
+            "guidance": GUIDANCE,
+        }
         path.write_text(json.dumps(results, indent=1))
     stage.done(parts=len(parts))

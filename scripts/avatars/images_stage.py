@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 import world
 from config import Config
 from resume import DEVICE, Stage, pixels
+
 from w2w_hub.demo.judge import Judge, identity_score, real_score
 
 PEOPLE_SEED, BASE_SEED, CONTEXT_SEED = 0, 1, 2

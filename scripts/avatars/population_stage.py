@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 import world
 from base_stage import encode
 from config import Config
 from resume import DEVICE, OutOfTime, Stage, pixels
+
 from w2w_hub.demo.judge import Judge, identity_score
 from w2w_hub.demo.settings import CASES, GUIDANCE, PROMPT, SAMPLING_STEPS
 from w2w_hub.injection import rows_attached
@@ -21,6 +21,7 @@ from w2w_hub.training import kaiming_start, train_identities
 
 ALPHA = 27.0
 START_SEED = 0
+
 
 class Base:
     """The trained base model in float32, ready to train on and to draw with."""
@@ -91,13 +92,29 @@ class Scorer:
         return {name: round(value, 4) for name, value in figures.items()}
 
 
+def mean_start(base: Base, work: Path, steps: int, rate: float, people: int = 64, batch: int = 4) -> torch.Tensor:
+    """A shared initialisation that knows what any person needs: the mean row of a few people trained first.
+
+    One round of Reptile (Nichol et al. 2018) from the Kaiming start. The people are fitted ones.
+    """
+    rows = train_identities(
+        base.unet, base.layout, base.pipe.scheduler, people_latents(base, work, list(range(people))), base.text(),
+        kaiming_start(base.layout, START_SEED), steps=steps, batch_size=batch, learning_rate=rate, seed=1,
+        autocast_dtype=torch.bfloat16 if DEVICE == "cuda" else None,
+    )  # fmt: skip
+    return rows.mean(0).cpu()
+
+
 def population(config: Config, work: Path, minutes: float) -> None:
     stage = Stage(work, "population", minutes)
     base = Base(work)
     folder = work / "population"
     folder.mkdir(exist_ok=True)
     start = kaiming_start(base.layout, START_SEED)
-    groups = [list(range(i, min(i + config.people_a_batch, config.people))) for i in range(0, config.people, config.people_a_batch)]
+    groups = [
+        list(range(i, min(i + config.people_a_batch, config.people)))
+        for i in range(0, config.people, config.people_a_batch)
+    ]
     slowest = 0.0
     for number, group in enumerate(groups):
         path = folder / f"{number:03d}.npz"

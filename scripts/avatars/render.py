@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import python_avatars as pa
 import resvg_py
-from PIL import Image
-
 import world
+from PIL import Image
 
 SIZE = 64
 

@@ -133,12 +133,8 @@ FACIAL_WORDS = {
 }  # fmt: skip
 GLASSES_WORDS = {"NONE": "", "PRESCRIPTION_2": "glasses", "WAYFARERS": "sunglasses"}
 MOUTH_WORDS = dict(zip(CONTEXT_OPTIONS["mouth"], ("smiling", "serious", "sad", "grinning"), strict=True))
-CLOTHING_WORDS = dict(
-    zip(CONTEXT_OPTIONS["clothing"], ("hoodie", "shirt", "blazer", "overall"), strict=True)
-)
-COLOR_WORDS = dict(
-    zip(CONTEXT_OPTIONS["clothing_color"], ("black", "blue", "red", "green", "white"), strict=True)
-)
+CLOTHING_WORDS = dict(zip(CONTEXT_OPTIONS["clothing"], ("hoodie", "shirt", "blazer", "overall"), strict=True))
+COLOR_WORDS = dict(zip(CONTEXT_OPTIONS["clothing_color"], ("black", "blue", "red", "green", "white"), strict=True))
 
 
 def caption(person: Identity, context: Context, rng: random.Random) -> str:

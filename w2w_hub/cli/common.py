@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -91,12 +90,11 @@ class StrengthType(click.ParamType):
 
 def open_pipeline(space: Path) -> Any:
     """A pipeline on the best device there is, quiet."""
-    from ..errors import missing_extra
+    from diffusers.utils import logging
 
-    if sys.modules.get("torch", True) is None:
-        raise missing_extra("torch", "diffusers")
     from ..pipeline import W2WPipeline, best_device
 
+    logging.disable_progress_bar()
     pipe = W2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

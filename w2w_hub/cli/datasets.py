@@ -35,7 +35,9 @@ def _report(dataset: object, as_json: bool, next_step: str) -> None:
 @out_option("The dataset folder to make.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV or Parquet with an id column: one row an adapter.")
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model, to record its digest.")
-@click.option("--initialisation", default="unknown", help="Name of the one initialisation all adapters were trained from.")
+@click.option(
+    "--initialisation", default="unknown", help="Name of the one initialisation all adapters were trained from."
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @click.option("--licence", default="unknown", help="Licence of the weights, as the Hub spells it.")

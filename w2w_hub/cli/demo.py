@@ -17,7 +17,8 @@ def demo(out: Path, assets: Path | None) -> None:
     from ..demo.story import tell
 
     group = click.get_current_context().parent
-    assert group is not None and isinstance(group.command, click.Group)
+    assert group is not None
+    assert isinstance(group.command, click.Group)
     commands = group.command.commands
 
     def run(words: list[str]) -> None:

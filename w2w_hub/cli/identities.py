@@ -45,8 +45,11 @@ def sample(space: Path, count: int, seed: int, truncation: float, out: Path, as_
 
 
 @click.command(
-    epilog=examples("w2w edit space person-0001 Beard=+2 Eyeglasses=-1 --out bearded.json", "w2w edit space points/sample-000.json Bald=3 --out bald.json")
-)  # fmt: skip
+    epilog=examples(
+        "w2w edit space person-0001 Beard=+2 Eyeglasses=-1 --out bearded.json",
+        "w2w edit space points/sample-000.json Bald=3 --out bald.json",
+    )
+)
 @space_argument
 @click.argument("identity")
 @click.argument("strengths", nargs=-1, required=True, type=StrengthType())
@@ -64,7 +67,9 @@ def edit(space: Path, identity: str, strengths: tuple[tuple[str, float], ...], o
     say(f"next: w2w render {space} {identity} {out} --out before-after.png")
 
 
-@click.command(epilog=examples("w2w invert space picture.png --out points", "w2w invert space a.png b.png --together --out points"))  # fmt: skip
+@click.command(
+    epilog=examples("w2w invert space picture.png --out points", "w2w invert space a.png b.png --together --out points")
+)
 @space_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--together", is_flag=True, help="All pictures show one person; without it, each is a person of its own.")
@@ -75,9 +80,16 @@ def edit(space: Path, identity: str, strengths: tuple[tuple[str, float], ...], o
 @click.option("--seed", default=0, show_default=True)
 @out_option("The folder of points to make.")
 def invert(
-    space: Path, images: tuple[Path, ...], together: bool, steps: int, learning_rate: float, prior: float,
-    k: int | None, seed: int, out: Path,
-) -> None:  # fmt: skip
+    space: Path,
+    images: tuple[Path, ...],
+    together: bool,
+    steps: int,
+    learning_rate: float,
+    prior: float,
+    k: int | None,
+    seed: int,
+    out: Path,
+) -> None:
     """Find the identity in pictures."""
     from ..files import new_folder, require_new
     from ..pictures import open_picture
@@ -111,9 +123,15 @@ def invert(
 @click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge small pictures.")
 @out_option("The contact sheet to write (.png).")
 def render(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
-) -> None:  # fmt: skip
+    space: Path,
+    identities: tuple[str, ...],
+    prompts: tuple[str, ...],
+    seeds: tuple[int, ...],
+    steps: int,
+    guidance: float,
+    scale: int,
+    out: Path,
+) -> None:
     """Draw IDENTITIES (points, row ids, adapters, or "base") on one contact sheet, a row each."""
     from ..files import require_new
     from ..pictures import contact_sheet

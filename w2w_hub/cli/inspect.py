@@ -45,24 +45,44 @@ def describe(path: Path) -> dict[str, Any]:
         raise MissingPathError(f"{path} is not there")
     if path.suffix == ".json":
         point = load_point(path)
-        return {"kind": "point", "coefficients": len(point.coefficients), "basis digest": point.basis_digest, "history": dict(point.history)}  # fmt: skip
+        return {
+            "kind": "point",
+            "coefficients": len(point.coefficients),
+            "basis digest": point.basis_digest,
+            "history": dict(point.history),
+        }
     if (path / FILENAME).is_file():
         if read_json(path / FILENAME).get("format") == FORMAT:
             dataset = WeightDataset.open(path)
             m = dataset.manifest
             return {
-                "kind": "dataset", "name": m.name, "version": m.version, "rows": m.rows, "numbers": m.layout.size,
-                "dtype": m.dtype, "splits": m.splits, "modules": len(m.layout.slots), "scale": m.layout.scale,
-                "attributes": list(m.columns), "initialisation": m.compatibility.initialisation,
-                "base model": m.compatibility.base_model or "not stated", "digest": m.digest,
-            }  # fmt: skip
+                "kind": "dataset",
+                "name": m.name,
+                "version": m.version,
+                "rows": m.rows,
+                "numbers": m.layout.size,
+                "dtype": m.dtype,
+                "splits": m.splits,
+                "modules": len(m.layout.slots),
+                "scale": m.layout.scale,
+                "attributes": list(m.columns),
+                "initialisation": m.compatibility.initialisation,
+                "base model": m.compatibility.base_model or "not stated",
+                "digest": m.digest,
+            }
         space = WeightSpace.from_pretrained(path)
         return {
-            "kind": "weight space", "name": space.name, "version": space.version, "components": space.k,
-            "numbers": space.layout.size, "dataset": space.recipe["dataset"], "rows fitted": space.recipe["rows"],
+            "kind": "weight space",
+            "name": space.name,
+            "version": space.version,
+            "components": space.k,
+            "numbers": space.layout.size,
+            "dataset": space.recipe["dataset"],
+            "rows fitted": space.recipe["rows"],
             "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
-            "base model": space.compatibility.base_model or "not stated", "digest": space.digest,
-        }  # fmt: skip
+            "base model": space.compatibility.base_model or "not stated",
+            "digest": space.digest,
+        }
     return describe_adapter(path)
 
 
@@ -76,9 +96,14 @@ def describe_adapter(path: Path) -> dict[str, Any]:
     sizes = {t: (p.rank, p.A.shape[1], p.B.shape[0]) for t, p in adapter.factors.items()}
     layout = ParameterLayout(sizes, scales[0])
     return {
-        "kind": "adapter", "dialect": adapter.dialect, "modules": len(adapter.factors),
+        "kind": "adapter",
+        "dialect": adapter.dialect,
+        "modules": len(adapter.factors),
         "targets": sorted({t.module.rsplit(".", 1)[-1] for t in adapter.factors}),
-        "rank": sorted({pair.rank for pair in adapter.factors.values()}), "scale": scales, "numbers": layout.size,
-        "base model": adapter.base_model or "not stated", "passengers": list(adapter.passengers),
+        "rank": sorted({pair.rank for pair in adapter.factors.values()}),
+        "scale": scales,
+        "numbers": layout.size,
+        "base model": adapter.base_model or "not stated",
+        "passengers": list(adapter.passengers),
         "layout digest": layout.digest if len(scales) == 1 else "several scales",
-    }  # fmt: skip
+    }

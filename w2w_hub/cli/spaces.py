@@ -13,13 +13,13 @@ from .common import examples, json_option, out_option, print_json, say
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--k", type=click.IntRange(1), help="Principal components; as many as the rows allow without it.")
 @out_option("The weight-space folder to make.")
-@click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline."
+)
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @json_option
-def build(
-    dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, as_json: bool
-) -> None:
+def build(dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, as_json: bool) -> None:
     """Build a weight space: PCA of the training split and a direction for each attribute."""
     from ..dataset import WeightDataset
     from ..files import require_new

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 # columns with a meaning of their own, in the order in which they are stored
 RESERVED = ("id", "split", "source", "licence", "consent", "row", "row_sha256")
 DEFAULT_SPLIT = "train"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SPLIT = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
 
 
 def read_labels(path: Path | str) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def normalise(labels: pd.DataFrame | None, ids: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     for name in ids:
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise InvalidInputError(f"row id {name!r}: use letters, digits, dots, dashes and underscores")
     doubled = pd.Index(ids)[pd.Index(ids).duplicated()]
     if len(doubled):
@@ -61,9 +62,12 @@ def normalise(labels: pd.DataFrame | None, ids: list[str]) -> pd.DataFrame:
     table["id"] = table["id"].astype(str)
     if table["id"].duplicated().any():
         raise InvalidInputError(f"the labels name id {table['id'][table['id'].duplicated()].iloc[0]!r} twice")
-    missing = [name for name in ids if name not in set(table["id"])]
+    labelled = set(table["id"])
+    missing = [name for name in ids if name not in labelled]
     if missing:
-        raise UnknownNameError(f"{len(missing)} rows have no labels, the first is {missing[0]!r}; add them to the table")
+        raise UnknownNameError(
+            f"{len(missing)} rows have no labels, the first is {missing[0]!r}; add them to the table"
+        )
     table = table.set_index("id").loc[ids].reset_index()
     if "split" not in table.columns:
         table["split"] = DEFAULT_SPLIT
@@ -74,8 +78,8 @@ def normalise(labels: pd.DataFrame | None, ids: list[str]) -> pd.DataFrame:
     if bool(result["split"].isna().any()):
         raise InvalidInputError("every row needs a split; some are missing")
     for split in result["split"].unique():
-        if not _NAME.match(str(split)):
-            raise InvalidInputError(f"split {split!r}: use letters, digits, dots, dashes and underscores")
+        if not _SPLIT.fullmatch(str(split)) or split == "all":
+            raise InvalidInputError(f"split {split!r}: use letters, digits, underscores and single dots, and not 'all'")
     for name in table.columns:
         if name not in RESERVED and name != "weights":
             result[str(name)] = _typed(table[name], str(name))
@@ -91,10 +95,11 @@ def _typed(column: pd.Series, name: str) -> pd.Series:
     texts = known.map(lambda v: str(v).strip().lower())
     if len(known) and texts.isin(("true", "false")).all():
         return column.map(lambda v: pd.NA if pd.isna(v) else str(v).strip().lower() == "true").astype("boolean")
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        if len(known) and known.isin((0, 1)).all():
-            return column.astype("Float64").astype("boolean")
-        if not column.dropna().map(lambda v: abs(float(v)) != float("inf")).all():
+    if len(known) and known.isin((0, 1)).all():  # booleans beside 0 and 1 too, as joined tables have them
+        return column.astype("Float64").astype("boolean")
+    numbers = pd.api.types.infer_dtype(known) in ("integer", "floating", "mixed-integer-float")
+    if numbers or pd.api.types.is_numeric_dtype(column.dtype):
+        if not known.map(lambda v: abs(float(v)) != float("inf")).all():
             raise InvalidInputError(f"label column {name!r} holds infinite values")
         return column.astype("Float64")
     return column.astype("string")

@@ -20,6 +20,7 @@ FILENAME = "manifest.json"
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
 DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
+_KINDS = {"name": str, "version": str, "rows": int, "digest": str, "columns": dict, "splits": dict, "files": dict}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class DatasetManifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> sha256, size
 
     def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
         if self.dtype not in DTYPES:
             raise InvalidInputError(f"dtype {self.dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
         if sum(self.splits.values()) != self.rows:
@@ -84,8 +88,8 @@ class DatasetManifest:
             known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
             known |= {"layout": layout, "compatibility": Compatibility(**data["compatibility"])}
             return cls(**known)
-        except (KeyError, TypeError) as error:
-            raise CorruptFileError(f"{path} lacks or misstates a field: {error}") from error
+        except (KeyError, TypeError, InvalidInputError, UnsupportedFormatError) as error:
+            raise CorruptFileError(f"{path} lacks or misstates a field ({error}); fetch it again") from error
 
 
 def require_format(data: Mapping[str, Any], name: str, version: int, path: Path) -> None:

@@ -14,7 +14,7 @@ from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from ..progress import progress
-from .labels import DEFAULT_SPLIT
+from .labels import DEFAULT_SPLIT, kinds, normalise
 from .manifest import FILENAME, UNKNOWN, Compatibility
 from .reader import WeightDataset
 from .writer import write_dataset
@@ -58,7 +58,9 @@ def pack_adapters(
     ids, rows, layout, hint = _read(adapters, None)
     digest = None if base is None else digest_of_folder(base, layout)
     compatibility = Compatibility(base_model=hint, base_digest=digest, initialisation=initialisation)
-    return write_dataset(np.stack(rows), path, layout=layout, ids=ids, labels=labels, compatibility=compatibility, **options)
+    return write_dataset(
+        np.stack(rows), path, layout=layout, ids=ids, labels=labels, compatibility=compatibility, **options
+    )
 
 
 def _read(
@@ -113,9 +115,16 @@ def add_rows(
         ids += names
         blocks.append(np.stack(rows))
         table = pd.DataFrame({"id": names}) if labels is None else labels
+        if "id" not in table.columns:
+            table = table.reset_index(names="id")
         table = table[table["id"].astype(str).isin(names)]
         tables.append(table if "split" in table.columns else table.assign(split=DEFAULT_SPLIT))
     kept = [t.drop(columns=["row", "row_sha256"], errors="ignore") for t in tables]
+    merged = pd.concat(kept, ignore_index=True)
+    found = kinds(normalise(merged, ids))
+    for name, kind in manifest.columns.items():
+        if found[name] != kind and dataset.labels[name].notna().any():
+            raise InvalidInputError(f"label {name!r} is {kind} in {path}, with the new rows it would be {found[name]}")
     widest = np.float32 if manifest.dtype == "float32" else np.float16
     if widest == np.float16 and any(b.dtype != np.float16 for b in blocks):
         raise InvalidInputError(f"{path} stores float16 and would round the new float32 rows; pack it as float32")
@@ -124,7 +133,7 @@ def add_rows(
         path,
         layout=dataset.layout,
         ids=ids,
-        labels=pd.concat(kept, ignore_index=True),
+        labels=merged,
         dtype=manifest.dtype,
         name=manifest.name,
         version=version or manifest.version,

@@ -57,10 +57,15 @@ class WeightDataset:
             raise MissingPathError(f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}")
         manifest = DatasetManifest.read(path)
         labels = _read_labels(path, manifest)
+        for name in manifest.files:  # Zarr would read a missing shard as zeros
+            if name.startswith("weights.zarr/") and not (path / name).is_file():
+                raise MissingPathError(f"{path / name} is not there; fetch the dataset again")
         try:
             array: Any = zarr.open_group(path / "weights.zarr", mode="r")["weights"]
         except (KeyError, ValueError, OSError) as error:
-            raise CorruptFileError(f"{path}/weights.zarr cannot be opened ({error}); fetch the dataset again") from error
+            raise CorruptFileError(
+                f"{path}/weights.zarr cannot be opened ({error}); fetch the dataset again"
+            ) from error
         if array.shape != (manifest.rows, manifest.layout.size) or array.dtype.name != manifest.dtype:
             raise CorruptFileError(
                 f"{path}/weights.zarr is {array.dtype.name} {array.shape}, the manifest states "
@@ -71,7 +76,9 @@ class WeightDataset:
     def __repr__(self) -> str:
         m = self.manifest
         splits = ", ".join(f"{k} {v}" for k, v in m.splits.items())
-        return f"WeightDataset({m.name} {m.version}: {m.rows:,} x {m.layout.size:,} {m.dtype}, {splits}, {m.digest[:12]})"
+        return (
+            f"WeightDataset({m.name} {m.version}: {m.rows:,} x {m.layout.size:,} {m.dtype}, {splits}, {m.digest[:12]})"
+        )
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -170,7 +177,9 @@ class WeightDataset:
         for numbers, block in self.iter_blocks():
             for number, row in zip(numbers, block, strict=True):
                 if row_digest(row) != table["row_sha256"].iloc[number]:
-                    raise CorruptFileError(f"{self.path}: row {table['id'].iloc[number]!r} has other values than listed")
+                    raise CorruptFileError(
+                        f"{self.path}: row {table['id'].iloc[number]!r} has other values than listed"
+                    )
         if dataset_digest(self.layout, label_table.records(table)) != self.manifest.digest:
             raise CorruptFileError(f"{self.path}: labels and rows do not give the digest in the manifest")
 

@@ -13,7 +13,7 @@ from ..errors import InvalidInputError, LayoutMismatchError
 from ..files import list_files, new_folder, sha256_file, write_json
 from ..layout import ParameterLayout
 from . import labels as label_table
-from .manifest import FILENAME, Compatibility, DatasetManifest, dataset_digest, row_digest
+from .manifest import DTYPES, FILENAME, Compatibility, DatasetManifest, dataset_digest, row_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,8 @@ def write_dataset(
     dtype : {"float32", "float16"}, optional
         How values are stored; float16 input stays float16, anything else becomes float32.
     parquet_view : bool
-        Also write ``parquet/``, the float16 view that stock `datasets.load_dataset` reads.
+        Also write ``parquet/``, the float16 view that stock `datasets.load_dataset` reads; values that do not
+        fit float16 are refused then.
     replace : bool
         Put the new dataset in the place of the one that is there.
 
@@ -71,6 +72,8 @@ def write_dataset(
     names = [f"row-{i:06d}" for i in range(len(values))] if ids is None else [str(i) for i in ids]
     if len(names) != len(values):
         raise InvalidInputError(f"{len(names)} ids for {len(values)} rows")
+    if parquet_view:
+        _require_float16(values)
     table = label_table.normalise(labels, names)
     for row, identity in zip(values, names, strict=True):
         if not np.isfinite(row).all():
@@ -111,6 +114,8 @@ def _stored(weights: np.ndarray, dtype: str | None, layout: ParameterLayout) -> 
         raise LayoutMismatchError(f"weights have shape {weights.shape}; this layout needs (n, {layout.size})")
     if not len(weights):
         raise InvalidInputError("a dataset needs at least one row")
+    if dtype is not None and dtype not in DTYPES:
+        raise InvalidInputError(f"dtype {dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
     target = np.dtype(dtype or ("float16" if weights.dtype == np.float16 else "float32"))
     with np.errstate(over="ignore"):
         values = weights.astype(target, copy=False)
@@ -119,6 +124,17 @@ def _stored(weights: np.ndarray, dtype: str | None, layout: ParameterLayout) -> 
     if np.isfinite(weights).all() and not np.isfinite(values).all():
         raise InvalidInputError(f"values up to {np.abs(weights).max():g} do not fit float16; store float32")
     return values, float(np.abs(values.astype(np.float64) - weights).max())
+
+
+def _require_float16(values: np.ndarray) -> None:
+    limit = np.finfo(np.float16).max
+    for number, row in enumerate(values):
+        largest = np.abs(row[np.isfinite(row)]).max(initial=0)
+        if largest > limit:
+            raise InvalidInputError(
+                f"row {number} has values up to {largest:g}, which the float16 Parquet view cannot hold; "
+                "write the dataset with parquet_view=False"
+            )
 
 
 def write_zarr(values: np.ndarray, path: Path) -> None:

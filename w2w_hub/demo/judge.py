@@ -73,9 +73,7 @@ class Judge(nn.Module):
     def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Probabilities per factor, each ``(n, options)``, of float images in [0, 1]."""
         parts = [self(part * 2 - 1)[0] for part in images.split(256)]
-        return {
-            name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)
-        }
+        return {name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)}
 
     def read_attributes(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Whether each picture shows each attribute, boolean ``(n,)``: every factor's likeliest option counts."""

@@ -30,12 +30,16 @@ class Measure:
         people = list(self.real)
         self.real_id_score = float(np.mean([real_score(self.real[p]).mean().item() for p in people]))
         pairs = zip(people, people[1:] + people[:1], strict=True)
-        self.cross_id_score = float(np.mean([identity_score(self.real[a], self.real[b]).mean().item() for a, b in pairs]))
+        self.cross_id_score = float(
+            np.mean([identity_score(self.real[a], self.real[b]).mean().item() for a, b in pairs])
+        )
 
     def id_score(self, pictures: np.ndarray, people: list[str]) -> float:
         """Mean identity score of ``(people, cases, h, w, 3)``."""
         embedded = self.judge.embed(tensor(pictures)).view(*pictures.shape[:2], -1)
-        return float(np.mean([identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)]))
+        return float(
+            np.mean([identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)])
+        )
 
     def relative(self, score: float) -> float:
         """(score - strangers) / (real - strangers)."""

@@ -17,7 +17,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em}
 img{max-width:100%;image-rendering:pixelated;border:1px solid #ddd}
-table{border-collapse:collapse;margin:.7em 0}th,td{border-bottom:1px solid #ddd;padding:.25em .9em .25em 0;text-align:left}
+table{border-collapse:collapse;margin:.7em 0}
+th,td{border-bottom:1px solid #ddd;padding:.25em .9em .25em 0;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}pre{background:#f6f6f6;padding:.8em;overflow-x:auto}
 dt{font-weight:600}.missed{color:#a33}
 """
@@ -88,7 +89,13 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
     add("identity score of strangers", 0.62, evaluation["scale"]["strangers"], least=False)
     loras = evaluation["loras"]
     add("relative score of the held-out people's own LoRAs", 0.8, loras["relative_score"])
-    for factor, wished in (("top", 0.85), ("skin_color", 0.85), ("facial_hair", 0.85), ("accessory", 0.85), ("hair_color", 0.75)):
+    for factor, wished in (
+        ("top", 0.85),
+        ("skin_color", 0.85),
+        ("facial_hair", 0.85),
+        ("accessory", 0.85),
+        ("hair_color", 0.75),
+    ):
         add(f"{factor} read back right", wished, loras[factor])
     aucs = [entry["auc"] for entry in evaluation["reading"].values() if entry["auc"] is not None]
     add("attributes read from coefficients with AUC >= .95", 10, sum(auc >= 0.95 for auc in aucs))

@@ -19,7 +19,8 @@ DEFINITIONS: dict[str, str] = {
     "identity score": "mean cosine of the pictures' judge embeddings to the normalised mean embedding of the person's "
     "real pictures; real pictures are scored against the mean of the others (leave one out), strangers against "
     "somebody else's",
-    "relative score": "(score - strangers) / (real - strangers): 1 is as good as real pictures, 0 no better than a stranger's",
+    "relative score": "(score - strangers) / (real - strangers): 1 is as good as real pictures, "
+    "0 no better than a stranger's",
     "before, after": "share of pictures in which the judge sees the attribute, over people who have it not",
     "others kept": "share of the other identity factors (top, hair colour, skin, facial hair, glasses) that the judge "
     "reads as before; a hair colour that cannot be seen counts as kept",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.utils import logging
 
 from ..dataset import WeightDataset, load_dataset
 from ..files import require_new, write_json
@@ -69,6 +70,7 @@ class Story:
 
     def tell(self) -> dict[str, Any]:
         torch.manual_seed(0)
+        logging.disable_progress_bar()
         with self.stage("dataset"):
             self.make_dataset()
         with self.stage("weight space"):
@@ -167,8 +169,9 @@ class Story:
             people[some],
             ["real picture", *captions()],
             "Held-out people: a real picture, and their own LoRAs under three prompts",
-            f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.measure.real_id_score:.2f}, strangers "
-            f"{self.measure.cross_id_score:.2f}, everybody drawn as the mean {self.metrics['mean_only_id_score']:.2f}).",
+            f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.measure.real_id_score:.2f}, "
+            f"strangers {self.measure.cross_id_score:.2f}, everybody drawn as the mean "
+            f"{self.metrics['mean_only_id_score']:.2f}).",
         )
 
     def draw_samples(self) -> None:
@@ -176,7 +179,16 @@ class Story:
         self.command("sample", self.out / "space", "--count", SAMPLES, "--seed", 0, "--out", points)
         files = sorted(points.glob("*.json"))
         cases = [word for prompt, _ in CASES for word in ("--prompt", prompt)]
-        self.command("render", self.out / "space", *files, *cases, "--seed", CASES[0][1], "--out", self.out / "samples-one-seed.png")  # fmt: skip
+        self.command(
+            "render",
+            self.out / "space",
+            *files,
+            *cases,
+            "--seed",
+            CASES[0][1],
+            "--out",
+            self.out / "samples-one-seed.png",
+        )
         nearest = [self.space.nearest(resolve(self.space, f).point)[0][1] for f in files]
         self.metrics["sample_nearest_neighbour_cosine"] = float(np.mean(nearest))
         self.sheet(
@@ -217,12 +229,19 @@ class Story:
             }
         self.metrics["edits"], self.metrics["edit_strength_sd"] = edits, middle
         for person in people:
-            pictures = [[before[person][0], *(rows[n][person, s][0] for s in STRENGTHS), *rows[n][person, middle][1:]] for n in names]  # fmt: skip
+            pictures = [
+                [before[person][0], *(rows[n][person, s][0] for s in STRENGTHS), *rows[n][person, middle][1:]]
+                for n in names
+            ]
             columns = ["before", *(f"+{s:g} sd" for s in STRENGTHS), *(f"+{middle:g} sd: {c}" for c in captions()[1:])]
             self.sheet(
-                f"edits-{person}", np.array(pictures), names, columns, f"Edits of held-out {person}",
+                f"edits-{person}",
+                np.array(pictures),
+                names,
+                columns,
+                f"Edits of held-out {person}",
                 "Rows: the attribute; columns: its strength in standard deviations of the population.",
-            )  # fmt: skip
+            )
         self.sections.append(
             Section(
                 f"Edits at +{middle:g} sd",
@@ -231,7 +250,12 @@ class Story:
             )
         )
         self.command(
-            "edit", self.out / "space", people[0], f"{names[0]}={middle:g}", "--out", self.out / "points" / "edited.json"
+            "edit",
+            self.out / "space",
+            people[0],
+            f"{names[0]}={middle:g}",
+            "--out",
+            self.out / "points" / "edited.json",
         )
 
     def invert_pictures(self) -> None:
@@ -241,7 +265,17 @@ class Story:
             to_picture(self.real[person][0]).save(folder / f"{person}.png")
         points = self.out / "points" / "inverted"
         files = [folder / f"{person}.png" for person in people]
-        self.command("invert", self.out / "space", *files, "--steps", INVERSION_STEPS, "--prior", INVERSION_PRIOR, "--out", points)  # fmt: skip
+        self.command(
+            "invert",
+            self.out / "space",
+            *files,
+            "--steps",
+            INVERSION_STEPS,
+            "--prior",
+            INVERSION_PRIOR,
+            "--out",
+            points,
+        )
         pictures = self.draw([points / f"{person}.json" for person in people])
         score = self.measure.id_score(pictures, people)
         mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
@@ -253,10 +287,13 @@ class Story:
         }
         shown = np.stack([self.real[p][:1] for p in people])
         self.sheet(
-            "inversion", np.concatenate([shown, pictures], 1), people, ["the one picture", *captions()],
+            "inversion",
+            np.concatenate([shown, pictures], 1),
+            people,
+            ["the one picture", *captions()],
             "Inversion of one picture of a held-out person",
             f"Identity score {score:.2f}; everybody drawn as the mean {floor:.2f}.",
-        )  # fmt: skip
+        )
 
     def export_person(self) -> None:
         point, folder = self.out / "points" / "edited.json", self.out / "exported"
@@ -268,12 +305,14 @@ class Story:
         self.metrics["export_max_abs_diff"] = difference
         self.metrics["export_base_max_abs_diff"] = float(np.abs(ours - base).max())
         self.sheet(
-            "export", np.array([[ours, with_diffusers, with_peft, base]]), ["edited person"],
+            "export",
+            np.array([[ours, with_diffusers, with_peft, base]]),
+            ["edited person"],
             ["W2WPipeline", "diffusers, load_lora_weights", "PEFT, PeftModel", "base model"],
             "The exported LoRA in stock libraries",
             f"Largest difference of a pixel to the pipeline's picture: {difference:.1e}; to the base model's: "
             f"{self.metrics['export_base_max_abs_diff']:.2f}.",
-        )  # fmt: skip
+        )
 
     def write_report(self) -> None:
         evaluation = self.assets.evaluation
@@ -290,13 +329,15 @@ class Story:
                 )
             )
         intro = (
-            f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can be "
-            "done in it. Every figure is read off pictures by a judge that nothing was fitted with."
+            f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can "
+            "be done in it. Every figure is read off pictures by a judge that nothing was fitted with."
         )
         page = report("w2w demo", intro, self.sections, self.commands)
         (self.out / "report.html").write_text(page, "utf-8")
 
-    def sheet(self, name: str, pictures: np.ndarray, rows: list[str], columns: list[str], title: str, text: str) -> None:
+    def sheet(
+        self, name: str, pictures: np.ndarray, rows: list[str], columns: list[str], title: str, text: str
+    ) -> None:
         picture = contact_sheet(pictures, rows, columns)
         picture.save(self.out / f"{name}.png")
         self.sections.append(Section(title, text, picture))
@@ -324,4 +365,3 @@ def stock_pictures(base: Path, exported: Path, unet_config: Any) -> tuple[np.nda
             pipe.unet = PeftModel.from_pretrained(pipe.unet, str(exported))
         drawn.append(pipe([prompt], latents=noise, output_type="np", **DRAWN).images[0])
     return drawn[0], drawn[1]
-

@@ -218,8 +218,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _alpha(pair: LoraFactors) -> float | int:
+    """The alpha of a scale: the integer that gives it, if there is one, without the product's rounding."""
     alpha = pair.scale * pair.rank
-    return int(alpha) if float(alpha).is_integer() else alpha
+    return round(alpha) if round(alpha) / pair.rank == pair.scale else alpha
 
 
 PEFT = PeftFormat()

@@ -224,8 +224,11 @@ class WeightSpace:
             if len(c) < len(step):
                 raise LayoutMismatchError(f"{name} needs {len(step)} coefficients, this point has {len(c)}")
             c[: len(step)] += step
-        before = dict(point.history) if isinstance(point, Point) else {}
-        return self.point(c, **before, edits={**before.pop("edits", {}), **{k: float(v) for k, v in strengths.items()}})
+        history = dict(point.history) if isinstance(point, Point) else {}
+        edits = dict(history.get("edits", {}))
+        for name, strength in strengths.items():
+            edits[name] = edits.get(name, 0.0) + float(strength)
+        return self.point(c, **{**history, "edits": edits})
 
     def read(self, point: np.ndarray | Point, name: str) -> float:
         """Probability of an attribute, by its reading direction."""

@@ -12,7 +12,13 @@ import numpy as np
 from ..base import digest_of_folder, embed_base
 from ..cards import space_card
 from ..dataset.manifest import FILENAME, Compatibility, require_format
-from ..errors import BaseModelMismatchError, CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..errors import (
+    BaseModelMismatchError,
+    CorruptFileError,
+    InvalidInputError,
+    MissingPathError,
+    UnsupportedFormatError,
+)
 from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
 from ..layout import ParameterLayout
 from .directions import Direction
@@ -43,7 +49,9 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             part = np.ascontiguousarray(space.basis[start : start + COMPONENTS_A_FILE])
             save_file({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
         if space.directions:
-            arrays = {f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")}
+            arrays = {
+                f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")
+            }
             save_file(arrays, folder / "directions.safetensors")
             write_json(
                 folder / "directions.json",
@@ -98,7 +106,8 @@ def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None 
     stated = space.compatibility.base_digest
     if stated is not None and stated != found:
         raise BaseModelMismatchError(
-            f"the target weights of {base} have digest {found[:12]}, the dataset's adapters were trained on {stated[:12]}"
+            f"the target weights of {base} have digest {found[:12]}, the dataset's adapters were trained on "
+            f"{stated[:12]}"
         )
     space.compatibility = replace(space.compatibility, base_digest=found)
     return save_space(space, path, extend=lambda folder: embed_base(base, folder))

@@ -80,7 +80,9 @@ def train_identities(
     mean, averaged_from = torch.zeros_like(weights), steps - max(1, round(steps * average_last))
     noise_steps = scheduler.config.num_train_timesteps
     generator = torch.Generator().manual_seed(seed)
-    shown = torch.cat([torch.randperm(pictures, generator=generator) for _ in range(steps * batch_size // pictures + 1)])
+    shown = torch.cat(
+        [torch.randperm(pictures, generator=generator) for _ in range(steps * batch_size // pictures + 1)]
+    )
     for step in range(steps):
         picked = shown[step * batch_size : (step + 1) * batch_size]
         noise, t = draw_noise(generator, latents, batch_size, noise_steps)
@@ -102,4 +104,3 @@ def train_identities(
         if on_step is not None:
             on_step(step + 1, float(losses.detach().mean()))
     return mean
-

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import PeftModel
+
+from w2w_hub import W2WPipeline, WeightDataset, read_adapter
+from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnknownNameError
+
+from ..tiny_world import TinyWorld, make_base
+
+FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_space: Path) -> W2WPipeline:
+    pipe = W2WPipeline.from_pretrained(tiny_space)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def pipe(loaded: W2WPipeline) -> Iterator[W2WPipeline]:
+    yield loaded
+    loaded.identity = None
+
+
+def draw(pipe: StableDiffusionPipeline, prompt: object = "sks person", **options: object) -> np.ndarray:
+    return pipe(prompt, generator=torch.Generator().manual_seed(0), **{**FAST, **options}).images
+
+
+def weights(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in pipe.unet.state_dict().items()}
+
+
+def test_without_an_identity_the_base_model_draws_exactly(pipe: W2WPipeline, tiny_world: TinyWorld) -> None:
+    stock = StableDiffusionPipeline.from_pretrained(tiny_world.base, dtype=torch.float32)
+    stock.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(draw(pipe), draw(stock))
+
+
+def test_after_many_swaps_the_base_weights_and_pictures_are_bit_equal(pipe: W2WPipeline) -> None:
+    before, picture = weights(pipe), draw(pipe)
+    for seed in range(20):
+        pipe.sample_identity(seed)
+        draw(pipe, num_inference_steps=1)
+    pipe.identity = None
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+    np.testing.assert_array_equal(draw(pipe), picture)
+
+
+def test_identities_change_the_picture_and_differ_from_each_other(pipe: W2WPipeline) -> None:
+    pictures = [draw(pipe)]
+    for name in ("person-0000", "person-0001"):
+        pipe.identity = name
+        pictures.append(draw(pipe))
+    for i in range(3):
+        assert np.abs(pictures[i] - pictures[i - 1]).max() > 1e-3
+
+
+def test_an_error_while_drawing_leaves_the_base_weights_as_they_were(pipe: W2WPipeline) -> None:
+    before = weights(pipe)
+    pipe.identity = "person-0000"
+
+    def fail(*args: object) -> dict:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        draw(pipe, callback_on_step_end=fail)
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+
+
+def test_several_identities_in_one_call_draw_what_each_draws_alone(pipe: W2WPipeline) -> None:
+    names = ["person-0000", "person-0007", "person-0041"]
+    alone = pipe.render(names, [("sks person", 1)], batch_size=1, **FAST)
+    together = pipe.render(names, [("sks person", 1)], **FAST)
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-2
+
+
+def test_each_prompt_of_a_call_gets_its_own_identity_also_with_several_pictures_a_prompt(pipe: W2WPipeline) -> None:
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(4)).repeat(4, 1, 1, 1)
+    pipe.identity = ["person-0000", "person-0001"]
+    both = draw(pipe, ["sks person", "sks person"], num_images_per_prompt=2, latents=noise)
+    pipe.identity = "person-0001"
+    second = draw(pipe, "sks person", latents=noise[:1])
+    np.testing.assert_allclose(both[2], second[0], atol=1e-4)
+    np.testing.assert_allclose(both[3], second[0], atol=1e-4)
+
+
+def test_as_many_prompts_as_identities_are_needed(pipe: W2WPipeline) -> None:
+    pipe.identity = ["person-0000", "person-0001"]
+    with pytest.raises(InvalidInputError, match="2 identities need one prompt, or as many; got 3"):
+        draw(pipe, ["a", "b", "c"])
+
+
+def test_render_draws_the_base_model_for_none_and_keeps_the_identity(pipe: W2WPipeline) -> None:
+    pipe.identity = "person-0002"
+    before = pipe.identity
+    drawn = pipe.render([None], [("sks person", 0)], **FAST)
+    assert pipe.identity is before
+    pipe.identity = None
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(drawn[0, 0], draw(pipe, latents=noise)[0], atol=1e-5)
+
+
+def test_an_adapter_is_drawn_exactly_as_peft_draws_it(pipe: W2WPipeline, tiny_world: TinyWorld) -> None:
+    pipe.identity = tiny_world.adapters[0]
+    ours = draw(pipe)
+    stock = StableDiffusionPipeline.from_pretrained(tiny_world.base, dtype=torch.float32)
+    stock.set_progress_bar_config(disable=True)
+    base = draw(stock)
+    stock.unet = PeftModel.from_pretrained(stock.unet, str(tiny_world.adapters[0]))
+    np.testing.assert_allclose(ours, draw(stock), atol=1e-4)
+    assert np.abs(ours - base).max() > 1e-3
+
+
+def test_an_edit_of_an_adapter_keeps_what_lies_outside_the_space(pipe: W2WPipeline, tiny_world: TinyWorld) -> None:
+    vector = pipe.space.layout.flatten(read_adapter(tiny_world.adapters[0]))
+    pipe.identity = tiny_world.adapters[0]
+    outside = vector - pipe.space.decode(pipe.identity.point)
+    assert np.abs(outside).max() > 1e-5
+    pipe.edit({"Sunglasses": 2.0})
+    np.testing.assert_allclose(pipe.identity.vector - pipe.space.decode(pipe.identity.point), outside, atol=1e-6)
+
+
+def test_the_exported_point_draws_the_same_picture_in_diffusers_and_peft(
+    pipe: W2WPipeline, tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    pipe.sample_identity(seed=3)
+    pipe.edit({"Dark_Skin": 2.0})
+    ours = draw(pipe)
+    pipe.export(tmp_path / "lora")
+    pipe.identity = None
+    base = draw(pipe)
+    for library in ("diffusers", "peft"):
+        stock = StableDiffusionPipeline.from_pretrained(tiny_world.base, dtype=torch.float32)
+        stock.set_progress_bar_config(disable=True)
+        if library == "diffusers":
+            stock.load_lora_weights(str(tmp_path / "lora"))
+        else:
+            stock.unet = PeftModel.from_pretrained(stock.unet, str(tmp_path / "lora"))
+        np.testing.assert_allclose(ours, draw(stock), atol=1e-4, err_msg=library)
+    assert np.abs(ours - base).max() > 1e-3
+
+
+def test_an_exported_identity_comes_back_as_the_same_vector(pipe: W2WPipeline, tmp_path: Path) -> None:
+    pipe.sample_identity(seed=1)
+    pipe.export(tmp_path / "lora")
+    again = pipe.space.layout.flatten(read_adapter(tmp_path / "lora"))
+    np.testing.assert_array_equal(again, pipe.identity.vector)
+
+
+@pytest.mark.parametrize("change", [lambda p: p.to(torch.float64), lambda p: p.to(dtype=torch.bfloat16)])
+def test_an_identity_still_takes_effect_after_a_change_of_dtype(tiny_space: Path, change: object) -> None:
+    pipe = W2WPipeline.from_pretrained(tiny_space)
+    pipe.set_progress_bar_config(disable=True)
+    change(pipe)  # type: ignore[operator]
+    base = draw(pipe)
+    pipe.identity = "person-0000"
+    assert np.abs(draw(pipe) - base).max() > 1e-3
+    pipe.identity = None
+    np.testing.assert_array_equal(draw(pipe), base)
+
+
+def test_an_identity_still_takes_effect_after_load_state_dict_assign(tiny_space: Path) -> None:
+    pipe = W2WPipeline.from_pretrained(tiny_space)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet.load_state_dict({k: v.clone() for k, v in pipe.unet.state_dict().items()}, assign=True)
+    base = draw(pipe)
+    pipe.identity = "person-0000"
+    assert np.abs(draw(pipe) - base).max() > 1e-3
+
+
+def test_a_saved_pipeline_opens_offline_here_and_as_a_stock_pipeline(pipe: W2WPipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "saved")
+    again = W2WPipeline.from_pretrained(tmp_path / "saved")
+    again.set_progress_bar_config(disable=True)
+    assert again.space.digest == pipe.space.digest
+    for opened in (again, StableDiffusionPipeline.from_pretrained(tmp_path / "saved", dtype=torch.float32)):
+        opened.set_progress_bar_config(disable=True)
+        np.testing.assert_array_equal(draw(opened), draw(pipe))
+
+
+def test_a_foreign_base_model_is_refused(pipe: W2WPipeline, tmp_path: Path) -> None:
+    make_base(tmp_path / "foreign", seed=9)
+    with pytest.raises(BaseModelMismatchError, match="digest"):
+        W2WPipeline.from_base(tmp_path / "foreign", pipe.space)
+
+
+def test_a_base_of_another_pipeline_class_is_refused(pipe: W2WPipeline, tiny_world: TinyWorld, tmp_path: Path) -> None:
+    shutil.copytree(tiny_world.base, tmp_path / "xl")
+    index = json.loads((tmp_path / "xl" / "model_index.json").read_text())
+    (tmp_path / "xl" / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(BaseModelMismatchError, match="is a StableDiffusionXLPipeline"):
+        W2WPipeline.from_base(tmp_path / "xl", pipe.space)
+
+
+def test_a_space_without_a_base_model_says_how_to_give_it_one(pipe: W2WPipeline, tmp_path: Path) -> None:
+    pipe.space.save(tmp_path / "bare")
+    with pytest.raises(MissingPathError, match="w2w build DATASET --base BASE"):
+        W2WPipeline.from_pretrained(tmp_path / "bare")
+
+
+def test_what_names_no_identity_is_refused_with_what_would(pipe: W2WPipeline) -> None:
+    with pytest.raises(UnknownNameError, match="neither a row of this weight space"):
+        pipe.identity = "nobody"
+    with pytest.raises(InvalidInputError, match="edit needs one identity"):
+        pipe.edit({"Sunglasses": 1.0})
+
+
+def test_inversion_lowers_the_loss_reproducibly_and_beats_the_mean(pipe: W2WPipeline) -> None:
+    [picture] = pipe.render(["person-0005"], [("sks person", 1)], **FAST)[0]
+    first = pipe.invert(picture, num_steps=30, batch_size=2, seed=1)
+    again = pipe.invert(picture, num_steps=30, batch_size=2, seed=1)
+    np.testing.assert_array_equal(first.point.coefficients, again.point.coefficients)
+    assert first.losses == again.losses
+    assert np.mean(first.losses[-10:]) < np.mean(first.losses[:10])
+
+
+def test_people_inverted_in_one_batch_get_the_points_they_get_alone(pipe: W2WPipeline) -> None:
+    pictures = pipe.render(["person-0005", "person-0006"], [("sks person", 1)], **FAST)[:, 0]
+    together = pipe.invert([[pictures[0]], [pictures[1]]], num_steps=5, seed=1)
+    alone = pipe.invert(pictures[1], num_steps=5, seed=1)
+    np.testing.assert_allclose(together[1].point.coefficients, alone.point.coefficients, atol=1e-3)
+    assert not np.allclose(together[0].point.coefficients, together[1].point.coefficients, atol=1e-2)
+
+
+def test_inversion_leaves_the_model_trainable_as_it_was(pipe: W2WPipeline) -> None:
+    before = [p.requires_grad for p in pipe.unet.parameters()]
+    pipe.invert(np.zeros((64, 64, 3), np.float32), num_steps=1)
+    assert [p.requires_grad for p in pipe.unet.parameters()] == before
+    assert all(p.grad is None for p in pipe.unet.parameters())
+
+
+def test_a_picture_of_another_size_is_refused(pipe: W2WPipeline) -> None:
+    with pytest.raises(InvalidInputError, match="32x32 pixels, this base model needs 64x64"):
+        pipe.invert(np.zeros((32, 32, 3), np.float32), num_steps=1)
+
+
+def test_rows_of_the_dataset_and_their_adapters_are_the_same_identity(pipe: W2WPipeline, tiny_world: TinyWorld) -> None:
+    dataset = WeightDataset.open(tiny_world.rows)
+    pipe.identity = dataset.adapter("person-0004")
+    np.testing.assert_array_equal(pipe.identity.vector, dataset["person-0004"].astype(np.float32))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import w2w_hub
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_package_brings_no_heavy_library() -> None:
+    heavy = {"torch", "diffusers", "transformers", "datasets", "zarr", "pandas", "sklearn", "scipy", "pyarrow", "numpy"}
+    assert not heavy & modules_after("import w2w_hub")
+
+
+def test_datasets_and_spaces_are_used_without_torch_or_diffusers() -> None:
+    loaded = modules_after("import w2w_hub; w2w_hub.WeightDataset; w2w_hub.build_space; w2w_hub.read_adapter")
+    assert not {"torch", "diffusers"} & loaded
+
+
+def test_the_command_lines_help_brings_no_heavy_library() -> None:
+    assert not {"torch", "diffusers", "zarr", "pandas"} & modules_after("import w2w_hub.cli")
+
+
+def test_every_public_name_can_be_imported() -> None:
+    assert w2w_hub.__all__ == sorted(w2w_hub.__all__)
+    for name in w2w_hub.__all__:
+        assert getattr(w2w_hub, name).__doc__

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from w2w_hub import ParameterLayout
+from w2w_hub.errors import InvalidInputError, LayoutMismatchError
+from w2w_hub.injection import rows_attached, weights_rewritten
+from w2w_hub.training import kaiming_start, train_identities
+
+from .tiny_world import TinyWorld
+
+
+@pytest.fixture(scope="module")
+def unet(tiny_world: TinyWorld) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(tiny_world.base / "unet").float().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def layout(unet: UNet2DConditionModel) -> ParameterLayout:
+    return ParameterLayout.from_model(unet, rank=1, scale=27.0)
+
+
+def train(unet, layout, latents, **options):
+    scheduler = DDIMScheduler(prediction_type=options.pop("prediction_type", "v_prediction"))
+    text = torch.randn((16, 32), generator=torch.Generator().manual_seed(0))
+    options = {"steps": 6, "batch_size": 2, **options}
+    return train_identities(unet, layout, scheduler, latents, text, kaiming_start(layout, 0), **options)
+
+
+def latents(people: int) -> torch.Tensor:
+    return torch.randn((people, 3, 4, 8, 8), generator=torch.Generator().manual_seed(5))
+
+
+def test_an_identity_trained_in_a_batch_is_the_one_trained_alone(unet, layout) -> None:
+    people = latents(3)
+    together = train(unet, layout, people)
+    alone = train(unet, layout, people[1:2])
+    start = kaiming_start(layout, 0)
+    moved = (alone[0] - start).abs().max()
+    assert moved > 1e-3
+    assert (together[1] - alone[0]).abs().max() < 0.02 * moved
+    assert (together[0] - together[1]).abs().max() > 0.1 * moved
+
+
+def test_training_lowers_the_loss(unet, layout) -> None:
+    losses: list[float] = []
+    train(unet, layout, latents(2), steps=60, on_step=lambda step, loss: losses.append(loss))
+    assert len(losses) == 60
+    assert sum(losses[-15:]) < sum(losses[:15])
+
+
+def test_the_same_seed_trains_the_same_rows_and_another_does_not(unet, layout) -> None:
+    first, again = (train(unet, layout, latents(2), seed=1) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, train(unet, layout, latents(2), seed=2))
+
+
+def test_models_that_predict_noise_are_trained_too_and_others_are_refused(unet, layout) -> None:
+    assert torch.isfinite(train(unet, layout, latents(1), prediction_type="epsilon")).all()
+    with pytest.raises(InvalidInputError, match="only epsilon and v_prediction"):
+        train(unet, layout, latents(1), prediction_type="sample")
+
+
+def test_rows_and_rewritten_weights_give_the_same_output(unet, layout) -> None:
+    generator = torch.Generator().manual_seed(3)
+    row = kaiming_start(layout, 0) + 0.02 * torch.randn(layout.size, generator=generator)
+    inputs = (
+        torch.randn((2, 4, 8, 8), generator=generator),
+        torch.tensor([10, 900]),
+        torch.randn((2, 16, 32), generator=generator),
+    )
+    with torch.no_grad():
+        plain = unet(*inputs).sample
+        with rows_attached(unet, layout, row[None]):
+            attached = unet(*inputs).sample
+        with weights_rewritten(unet, layout, row):
+            rewritten = unet(*inputs).sample
+        after = unet(*inputs).sample
+    torch.testing.assert_close(attached, rewritten, atol=1e-4, rtol=1e-4)
+    assert (attached - plain).abs().max() > 1e-2
+    assert torch.equal(after, plain)
+
+
+def test_a_batch_that_the_identities_do_not_divide_is_refused(unet, layout) -> None:
+    rows = kaiming_start(layout, 0)[None].repeat(2, 1)
+    with rows_attached(unet, layout, rows), pytest.raises(LayoutMismatchError, match="3 samples cannot carry 2"):
+        unet(torch.zeros(3, 4, 8, 8), torch.tensor(1), torch.zeros(3, 16, 32))
+
+
+def test_kaiming_start_is_pefts_own_initialisation(unet, layout) -> None:
+    start = kaiming_start(layout, 0)
+    for a, b in layout.unflatten_batch(start[None]).values():
+        assert not b.any()
+        bound = a.shape[-1] ** -0.5  # kaiming_uniform_ with a = sqrt(5)
+        assert 0.5 * bound < a.abs().max() <= bound
