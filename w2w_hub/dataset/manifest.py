@@ -64,6 +64,9 @@ class DatasetManifest:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
+        for name, entry in self.files.items():
+            if not isinstance(entry, dict) or {"sha256", "size"} - set(entry):
+                raise InvalidInputError(f"files does not state sha256 and size of {name!r}")
         if self.dtype not in DTYPES:
             raise InvalidInputError(f"dtype {self.dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
         if sum(self.splits.values()) != self.rows:

@@ -57,9 +57,7 @@ class WeightDataset:
             raise MissingPathError(f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}")
         manifest = DatasetManifest.read(path)
         labels = _read_labels(path, manifest)
-        for name in manifest.files:  # Zarr would read a missing shard as zeros
-            if name.startswith("weights.zarr/") and not (path / name).is_file():
-                raise MissingPathError(f"{path / name} is not there; fetch the dataset again")
+        _require_shards(path, manifest)
         try:
             array: Any = zarr.open_group(path / "weights.zarr", mode="r")["weights"]
         except (KeyError, ValueError, OSError) as error:
@@ -184,6 +182,20 @@ class WeightDataset:
             raise CorruptFileError(f"{self.path}: labels and rows do not give the digest in the manifest")
 
 
+def _require_shards(path: Path, manifest: DatasetManifest) -> None:
+    """Raise unless every file of the matrix is there in full size: Zarr reads a missing or empty shard as zeros."""
+    for name, entry in manifest.files.items():
+        file = path / name
+        if name.startswith("weights.zarr/"):
+            if not file.is_file():
+                raise MissingPathError(f"{file} is not there; fetch the dataset again")
+            found, listed = file.stat().st_size, entry["size"]
+            if found != listed:
+                raise CorruptFileError(
+                    f"{file} has {found} bytes, the manifest lists {listed}; fetch the dataset again"
+                )
+
+
 def _read_labels(path: Path, manifest: DatasetManifest) -> pd.DataFrame:
     import pandas as pd
 
@@ -196,12 +208,14 @@ def _read_labels(path: Path, manifest: DatasetManifest) -> pd.DataFrame:
             parts.append(pd.read_parquet(file, dtype_backend="numpy_nullable"))
         except (ValueError, OSError) as error:
             raise CorruptFileError(f"{file} cannot be read ({error}); fetch the dataset again") from error
-    table = pd.concat(parts, ignore_index=True).sort_values("row")
+    table = pd.concat(parts, ignore_index=True)
+    for name in (*label_table.RESERVED, *manifest.columns):
+        if name not in table.columns:
+            raise CorruptFileError(f"{path}/labels has no column {name!r}; fetch the dataset again")
+    table = table.sort_values("row")
     if list(table["row"]) != list(range(manifest.rows)):
         raise CorruptFileError(f"{path}/labels does not number the rows 0 to {manifest.rows - 1}")
     for name, kind in manifest.columns.items():
-        if name not in table.columns:
-            raise CorruptFileError(f"{path}/labels has no column {name!r}, which the manifest lists")
         if kind == "float":
             table[name] = table[name].astype("Float64")
     return table.set_index("id")

@@ -72,12 +72,12 @@ def write_dataset(
     names = [f"row-{i:06d}" for i in range(len(values))] if ids is None else [str(i) for i in ids]
     if len(names) != len(values):
         raise InvalidInputError(f"{len(names)} ids for {len(values)} rows")
-    if parquet_view:
-        _require_float16(values)
     table = label_table.normalise(labels, names)
     for row, identity in zip(values, names, strict=True):
         if not np.isfinite(row).all():
             raise InvalidInputError(f"row {identity!r} holds NaN or infinite values; leave it out or train it again")
+    if parquet_view:
+        _require_float16(values, names)
     table["row"] = np.arange(len(values))
     table["row_sha256"] = [row_digest(row) for row in values]
     manifest = DatasetManifest(
@@ -121,18 +121,20 @@ def _stored(weights: np.ndarray, dtype: str | None, layout: ParameterLayout) -> 
         values = weights.astype(target, copy=False)
     if target != np.float16 or weights.dtype == np.float16:
         return values, None
-    if np.isfinite(weights).all() and not np.isfinite(values).all():
+    if not np.isfinite(weights).all():
+        return values, None  # refused later, by the row's id
+    if not np.isfinite(values).all():
         raise InvalidInputError(f"values up to {np.abs(weights).max():g} do not fit float16; store float32")
     return values, float(np.abs(values.astype(np.float64) - weights).max())
 
 
-def _require_float16(values: np.ndarray) -> None:
+def _require_float16(values: np.ndarray, names: Sequence[str]) -> None:
     limit = np.finfo(np.float16).max
-    for number, row in enumerate(values):
-        largest = np.abs(row[np.isfinite(row)]).max(initial=0)
+    for row, identity in zip(values, names, strict=True):
+        largest = np.abs(row).max()
         if largest > limit:
             raise InvalidInputError(
-                f"row {number} has values up to {largest:g}, which the float16 Parquet view cannot hold; "
+                f"row {identity!r} has values up to {largest:g}, which the float16 Parquet view cannot hold; "
                 "write the dataset with parquet_view=False"
             )
 
