@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def adapter(layout: ParameterLayout) -> Adapter:
 def make_dataset(tmp_path: Path, layout: ParameterLayout) -> Callable[..., WeightDataset]:
     """Write a dataset of six random labelled rows; options go to `write_dataset`."""
 
-    def make(name: str = "people", *, seed: int = 0, prefix: str = "p", **options: Any) -> WeightDataset:
+    def make(folder: str = "people", /, *, seed: int = 0, prefix: str = "p", **options: Any) -> WeightDataset:
         rows = np.random.default_rng(seed).normal(size=(6, layout.size)).astype(np.float32)
         ids = [f"{prefix}{i}" for i in range(6)]
         table = pd.DataFrame(
@@ -62,7 +63,7 @@ def make_dataset(tmp_path: Path, layout: ParameterLayout) -> Callable[..., Weigh
                 "source": "made up",
             }
         )
-        return write_dataset(rows, tmp_path / name, **({"layout": layout, "ids": ids, "labels": table} | options))
+        return write_dataset(rows, tmp_path / folder, **({"layout": layout, "ids": ids, "labels": table} | options))
 
     return make
 
@@ -85,11 +86,17 @@ def tiny_unet() -> Callable[[], Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def peft_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders saved by PEFT so far, by what is in them; copied, never changed."""
+    return {"": tmp_path_factory.mktemp("peft")}
+
+
 @pytest.fixture
-def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any]) -> Callable[..., Path]:
+def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any], peft_folders: dict[str, Path]) -> Callable[..., Path]:
     """Save an adapter of the tiny UNet with the real PEFT, all factors random; options go to `LoraConfig`."""
 
-    def make(name: str = "lora", seed: int = 0, **options: Any) -> Path:
+    def save(folder: Path, seed: int, options: dict[str, Any]) -> Path:
         import torch
         from peft import LoraConfig, get_peft_model
 
@@ -99,8 +106,14 @@ def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any]) -> Callable[..., P
         for key, value in model.named_parameters():
             if "lora_" in key:
                 torch.nn.init.normal_(value)
-        model.save_pretrained(tmp_path / name)
-        return tmp_path / name
+        model.save_pretrained(folder)
+        return folder
+
+    def make(name: str = "lora", seed: int = 0, **options: Any) -> Path:
+        kind = repr((seed, sorted(options.items())))
+        if kind not in peft_folders:
+            peft_folders[kind] = save(peft_folders[""] / str(len(peft_folders)), seed, options)
+        return shutil.copytree(peft_folders[kind], tmp_path / name)
 
     return make
 

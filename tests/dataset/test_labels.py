@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub.adapter import Target
+from w2w_hub.dataset import read_labels
+from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
+
+SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1, 1)}, 1.0)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a dataset with these label columns and open it from disk."""
+
+    def write(table: pd.DataFrame | None = None, *, ids=None, **columns) -> WeightDataset:
+        if table is None:
+            length = len(next(iter(columns.values())))
+            table = pd.DataFrame({"id": [f"p{i}" for i in range(length)], **columns})
+        ids = list(table["id"].astype(str)) if ids is None else ids
+        rows = np.arange(2.0 * len(ids)).reshape(-1, 2)
+        write_dataset(rows, tmp_path / "d", layout=SMALL, ids=ids, labels=table)
+        return WeightDataset.open(tmp_path / "d")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "read"),
+    [
+        ([True, False], "binary", [True, False]),
+        ([1, 0], "binary", [True, False]),
+        ([1.0, 0.0, None], "binary", [True, False, None]),
+        (["true", "False", None], "binary", [True, False, None]),
+        ([True, None, False], "binary", [True, None, False]),
+        ([True, 0, 1.0], "binary", [True, False, True]),
+        ([1, 2], "float", [1.0, 2.0]),
+        ([-1, 1], "float", [-1.0, 1.0]),
+        ([0.5, None, 1.0], "float", [0.5, None, 1.0]),
+        ([2.0, 3.0], "float", [2.0, 3.0]),
+        ([float("nan"), float("nan")], "float", [None, None]),
+        (["a", None, "b"], "categorical", ["a", None, "b"]),
+        (["0", "1"], "categorical", ["0", "1"]),
+        (["3", "x"], "categorical", ["3", "x"]),
+    ],
+    ids=str,
+)
+def test_a_columns_type_follows_from_its_values_and_survives_the_disk(written, values, kind, read):
+    ds = written(A=pd.Series(values, dtype=object if None in values or len({type(v) for v in values}) > 1 else None))
+    assert ds.manifest.columns == {"A": kind}
+    assert [None if pd.isna(v) else v for v in ds.attribute("A")] == read
+    python = {"binary": (bool, np.bool_), "float": (float, np.float64), "categorical": (str,)}[kind]
+    assert all(isinstance(v, python) for v in ds.attribute("A").dropna())
+    ds.verify()
+
+
+def test_what_a_table_does_not_say_is_missing_never_false(written):
+    ds = written(Beard=[True, None, False], Age=[None, 3.0, 4.0], Hair=["x", None, None])
+    assert ds.labels[["Beard", "Age", "Hair"]].isna().sum().to_dict() == {"Beard": 1, "Age": 1, "Hair": 2}
+    assert ds.where(Beard=False).tolist() == [2]
+
+
+def test_a_column_without_any_value_stays_missing_in_every_split(written):
+    ds = written(split=["train", "test"], Nothing=[None, None], Half=[True, None])
+    assert ds.labels["Nothing"].isna().all()
+    assert ds.where(Half=True).tolist() == [0]
+    ds.verify()
+
+
+def test_reserved_columns_are_no_attributes(written):
+    ds = written(source=["s", None], licence=["mit", "mit"], consent=["yes", None], split=["a", "b"], Beard=[1, 0])
+    assert ds.attributes == ("Beard",)
+    assert ds.labels["source"].tolist()[0] == "s" and pd.isna(ds.labels["source"].iloc[1])
+    assert ds.labels["consent"].iloc[0] == "yes"
+
+
+def test_labels_follow_the_ids_not_the_tables_order(written):
+    table = pd.DataFrame({"id": ["c", "a", "b", "not packed"], "Age": [3.0, 1.5, 2.0, 9.0]})
+    ds = written(table, ids=["a", "b", "c"])
+    assert ds.attribute("Age").to_dict() == {"a": 1.5, "b": 2.0, "c": 3.0}
+
+
+def test_ids_may_be_the_index_of_the_table(written):
+    ds = written(pd.DataFrame({"Age": [1.5, 2.0]}, index=["a", "b"]), ids=["b", "a"])
+    assert ds.attribute("Age").to_dict() == {"b": 2.0, "a": 1.5}
+
+
+def test_without_a_split_every_row_is_for_training(written):
+    assert written(Beard=[1, 0]).manifest.splits == {"train": 2}
+
+
+def test_infinite_labels_are_refused_with_the_column(written):
+    with pytest.raises(InvalidInputError, match="label column 'Age' holds infinite values"):
+        written(Age=[1.5, float("inf")])
+
+
+def test_rows_without_labels_are_counted_and_one_is_named(written):
+    with pytest.raises(UnknownNameError, match="2 rows have no labels, the first is 'b'"):
+        written(pd.DataFrame({"id": ["a"]}), ids=["a", "b", "c"])
+
+
+def test_an_id_that_occurs_twice_is_refused(written):
+    with pytest.raises(InvalidInputError, match="row id 'a' occurs 2 times"):
+        written(pd.DataFrame({"id": ["a"]}), ids=["a", "a"])
+    with pytest.raises(InvalidInputError, match="the labels name id 'a' twice"):
+        written(pd.DataFrame({"id": ["a", "b", "a"]}), ids=["a", "b"])
+
+
+def test_a_row_without_a_split_is_refused_when_others_have_one(written):
+    with pytest.raises(InvalidInputError, match="every row needs a split"):
+        written(split=["train", None])
+
+
+# ------------------------------------------------------------------- files
+def test_ids_of_a_csv_keep_their_leading_zeros(tmp_path):
+    (tmp_path / "l.csv").write_text("id,Beard,Age\n0001,true,3\n0002,,4.5\n")
+    table = read_labels(tmp_path / "l.csv")
+    assert table["id"].tolist() == ["0001", "0002"]
+
+
+def test_a_parquet_table_is_read_as_a_csv_is(tmp_path):
+    table = pd.DataFrame({"id": ["a", "b"], "Age": [1.5, 2.0]})
+    table.to_parquet(tmp_path / "l.parquet")
+    table.to_csv(tmp_path / "l.csv", index=False)
+    pd.testing.assert_frame_equal(
+        read_labels(tmp_path / "l.parquet"), read_labels(tmp_path / "l.csv"), check_dtype=False
+    )
+
+
+def test_the_labels_of_a_dataset_can_be_read_and_given_to_another(written, tmp_path):
+    ds = written(split=["train", "train"], Beard=[True, None], Age=[1.5, None])
+    table = read_labels(ds.path / "labels" / "train.parquet")
+    again = write_dataset(ds.to_numpy(), tmp_path / "again", layout=SMALL, ids=ds.ids, labels=table)
+    assert again.manifest.digest == ds.manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "message"),
+    [
+        ("l.csv", b"name,Beard\na,1\n", InvalidInputError, r"l\.csv has no column 'id'; it has name, Beard"),
+        ("l.csv", b"", CorruptFileError, r"l\.csv cannot be read as a table"),
+        ("l.csv", b"id\n\xff\n", CorruptFileError, r"l\.csv cannot be read as a table"),
+        ("l.csv", b'id,x\na,1\nb,1,2,3,"', CorruptFileError, r"l\.csv cannot be read as a table"),
+        ("l.parquet", b"PAR1 no", CorruptFileError, r"l\.parquet cannot be read as a table"),
+    ],
+)
+def test_a_file_that_is_no_label_table_is_an_error_that_names_it(tmp_path, name, data, error, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(error, match=message):
+        read_labels(tmp_path / name)
+
+
+def test_labels_that_are_not_there_are_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(MissingPathError, match=r"l\.csv is not there"):
+        read_labels(tmp_path / "l.csv")
