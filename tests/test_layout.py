@@ -26,7 +26,7 @@ sizes = st.dictionaries(targets, shapes, min_size=1, max_size=6)
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_unflatten_then_flatten_gives_the_same_numbers(sizes, seed):
     layout = ParameterLayout(sizes, 1.5)
     vector = np.random.default_rng(seed).normal(size=layout.size).astype(np.float32)
@@ -34,7 +34,7 @@ def test_unflatten_then_flatten_gives_the_same_numbers(sizes, seed):
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_flatten_then_unflatten_gives_every_factor_back(sizes, seed):
     adapter = Adapter({t: factors(*shape, scale=2.0, seed=seed + i) for i, (t, shape) in enumerate(sizes.items())})
     back = ParameterLayout.from_adapter(adapter).unflatten(ParameterLayout.from_adapter(adapter).flatten(adapter))
@@ -46,7 +46,7 @@ def test_flatten_then_unflatten_gives_every_factor_back(sizes, seed):
 
 
 @given(sizes=sizes, seed=st.randoms(use_true_random=False))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_the_digest_does_not_depend_on_the_order_in_which_modules_are_given(sizes, seed: random.Random):
     shuffled = list(sizes.items())
     seed.shuffle(shuffled)
@@ -54,7 +54,7 @@ def test_the_digest_does_not_depend_on_the_order_in_which_modules_are_given(size
 
 
 @given(sizes=sizes)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_a_layout_survives_json_with_its_digest(sizes):
     layout = ParameterLayout(sizes, 0.1)
     again = ParameterLayout.from_json(layout.to_json())

@@ -44,7 +44,7 @@ class W2WMixin:
     pipeline is called, and the originals come back bit for bit when the call ends.
     """
 
-    stock_class: type
+    stock_class: Any
     _space: WeightSpace | None = None
     _identity: Identity | tuple[Identity, ...] | None = None
 
@@ -301,7 +301,7 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
     @functools.wraps(StableDiffusionPipeline.__call__)
     def __call__(self, prompt: Any = None, *args: Any, **kwargs: Any) -> Any:
         if self._identity is None:
-            return super().__call__(prompt, *args, **kwargs)
+            return super().__call__(prompt, *args, **kwargs)  # type: ignore[misc]
         if isinstance(self._identity, tuple):
             if isinstance(prompt, str):
                 prompt = [prompt] * len(self._identity)
@@ -311,7 +311,7 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
                     f"{'none' if prompt is None else len(prompt)}"
                 )
         with self._identity_applied(kwargs.get("num_images_per_prompt") or 1):
-            return super().__call__(prompt, *args, **kwargs)
+            return super().__call__(prompt, *args, **kwargs)  # type: ignore[misc]
 
 
 def best_device() -> str:

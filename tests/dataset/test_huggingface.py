@@ -20,7 +20,7 @@ found = {}
 for case in json.loads(sys.argv[1]):
     data = datasets.load_dataset(case["folder"], **case["options"])
     found[case["name"]] = {
-        split: {"columns": rows.column_names, "types": {k: str(v) for k, v in rows.features.items()}, "rows": rows.to_list()}
+        split: {"types": {k: str(v) for k, v in rows.features.items()}, "rows": rows.to_list()}
         for split, rows in data.items()
     }
 assert not any(name.startswith("w2w") for name in sys.modules)
@@ -82,7 +82,7 @@ def test_stock_datasets_finds_splits_labels_and_weights_in_the_folder(make_datas
     assert rows["p0"]["source"] == "made up" and rows["p0"]["consent"] is None
 
     for name in ("labels", "bare"):  # without the view, the labels are the default
-        assert "weights" not in found[name]["train"]["columns"]
+        assert "weights" not in found[name]["train"]["types"]
         assert [row["id"] for row in found[name]["test"]["rows"]] == ["p2", "p4"]
     assert [len(part["rows"]) for part in found["named"].values()] == [4, 2]
     assert {split: part["rows"][0]["id"] for split, part in found["splits"].items()} == dict(

@@ -121,10 +121,10 @@ def add_rows(
         tables.append(table if "split" in table.columns else table.assign(split=DEFAULT_SPLIT))
     kept = [t.drop(columns=["row", "row_sha256"], errors="ignore") for t in tables]
     merged = pd.concat(kept, ignore_index=True)
-    found = kinds(normalise(merged, ids))
+    columns = kinds(normalise(merged, ids))
     for name, kind in manifest.columns.items():
-        if found[name] != kind and dataset.labels[name].notna().any():
-            raise InvalidInputError(f"label {name!r} is {kind} in {path}, with the new rows it would be {found[name]}")
+        if columns[name] != kind and dataset.labels[name].notna().any():
+            raise InvalidInputError(f"label {name!r} is {kind} in {path}, with the new rows it would be {columns[name]}")
     widest = np.float32 if manifest.dtype == "float32" else np.float16
     if widest == np.float16 and any(b.dtype != np.float16 for b in blocks):
         raise InvalidInputError(f"{path} stores float16 and would round the new float32 rows; pack it as float32")
