@@ -124,7 +124,7 @@ def add_rows(
     columns = kinds(normalise(merged, ids))
     for name, kind in manifest.columns.items():
         if columns[name] != kind and dataset.labels[name].notna().any():
-            raise InvalidInputError(f"label {name!r} is {kind} in {path}, with the new rows it would be {columns[name]}")
+            raise InvalidInputError(f"label {name!r} is {kind} in {path}, the new rows would make it {columns[name]}")
     widest = np.float32 if manifest.dtype == "float32" else np.float16
     if widest == np.float16 and any(b.dtype != np.float16 for b in blocks):
         raise InvalidInputError(f"{path} stores float16 and would round the new float32 rows; pack it as float32")
