@@ -46,8 +46,22 @@ def adapter(layout: ParameterLayout) -> Adapter:
     return layout.unflatten(np.random.default_rng(0).normal(size=layout.size))
 
 
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, Callable[[Path], Any]], Path]:
+    """The folder that a call writes, written once for each key; copy it, never change it."""
+    folders: dict[str, Path] = {}
+
+    def once(key: Any, write: Callable[[Path], Any]) -> Path:
+        if repr(key) not in folders:
+            folders[repr(key)] = tmp_path_factory.mktemp("saved") / "folder"
+            write(folders[repr(key)])
+        return folders[repr(key)]
+
+    return once
+
+
 @pytest.fixture
-def make_dataset(tmp_path: Path, layout: ParameterLayout) -> Callable[..., WeightDataset]:
+def make_dataset(tmp_path: Path, layout: ParameterLayout, saved: Callable[..., Path]) -> Callable[..., WeightDataset]:
     """Write a dataset of six random labelled rows; options go to `write_dataset`."""
 
     def make(folder: str = "people", /, *, seed: int = 0, prefix: str = "p", **options: Any) -> WeightDataset:
@@ -63,7 +77,11 @@ def make_dataset(tmp_path: Path, layout: ParameterLayout) -> Callable[..., Weigh
                 "source": "made up",
             }
         )
-        return write_dataset(rows, tmp_path / folder, **({"layout": layout, "ids": ids, "labels": table} | options))
+        options = {"layout": layout, "ids": ids, "labels": table, "name": folder} | options
+        if len(options) > 4 or options["layout"] is not layout or options["labels"] is not table:
+            return write_dataset(rows, tmp_path / folder, **options)
+        written = saved((options["name"], seed, prefix), lambda path: write_dataset(rows, path, **options))
+        return WeightDataset.open(shutil.copytree(written, tmp_path / folder))
 
     return make
 
@@ -86,17 +104,11 @@ def tiny_unet() -> Callable[[], Any]:
     return make
 
 
-@pytest.fixture(scope="session")
-def peft_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders saved by PEFT so far, by what is in them; copied, never changed."""
-    return {"": tmp_path_factory.mktemp("peft")}
-
-
 @pytest.fixture
-def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any], peft_folders: dict[str, Path]) -> Callable[..., Path]:
+def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any], saved: Callable[..., Path]) -> Callable[..., Path]:
     """Save an adapter of the tiny UNet with the real PEFT, all factors random; options go to `LoraConfig`."""
 
-    def save(folder: Path, seed: int, options: dict[str, Any]) -> Path:
+    def save(folder: Path, seed: int, options: dict[str, Any]) -> None:
         import torch
         from peft import LoraConfig, get_peft_model
 
@@ -107,13 +119,10 @@ def peft_folder(tmp_path: Path, tiny_unet: Callable[[], Any], peft_folders: dict
             if "lora_" in key:
                 torch.nn.init.normal_(value)
         model.save_pretrained(folder)
-        return folder
 
     def make(name: str = "lora", seed: int = 0, **options: Any) -> Path:
-        kind = repr((seed, sorted(options.items())))
-        if kind not in peft_folders:
-            peft_folders[kind] = save(peft_folders[""] / str(len(peft_folders)), seed, options)
-        return shutil.copytree(peft_folders[kind], tmp_path / name)
+        written = saved((seed, sorted(options.items())), lambda path: save(path, seed, options))
+        return shutil.copytree(written, tmp_path / name)
 
     return make
 

@@ -148,7 +148,7 @@ def test_a_number_stays_a_number_when_the_new_ones_look_like_booleans(make_datas
 @pytest.mark.parametrize(("column", "value", "kinds"), [("Beard", 0.5, "binary"), ("Age", "old", "float")])
 def test_a_label_of_another_kind_is_refused_and_the_dataset_is_as_before(make_dataset, lora, column, value, kinds):
     before = make_dataset()
-    with pytest.raises(InvalidInputError, match=f"label '{column}' is {kinds} in .*, with the new rows it would be"):
+    with pytest.raises(InvalidInputError, match=f"label '{column}' is {kinds} in .*, the new rows would make it"):
         add_rows(before.path, [lora("new")], labels=pd.DataFrame({"id": ["new"], column: [value]}))
     assert state(before.path) == before.manifest
 

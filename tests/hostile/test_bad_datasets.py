@@ -259,7 +259,7 @@ def test_the_largest_float16_is_held_by_the_view(tmp_path):
 def test_a_dataset_that_is_there_is_not_overwritten(make_dataset):
     before = make_dataset()
     with pytest.raises(AlreadyExistsError, match="people already exists; choose another output or remove it first"):
-        make_dataset(seed=1)
+        make_dataset(seed=1, replace=False)
     assert WeightDataset.open(before.path).manifest == before.manifest
 
 
