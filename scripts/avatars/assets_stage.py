@@ -22,7 +22,6 @@ from w2w_hub.formats import write_adapter
 from w2w_hub.layout import ParameterLayout
 
 ASSETS = Path(__file__).parents[2] / "w2w_hub" / "demo" / "assets"
-INITIALISATION = f"avatars-kaiming-seed-{START_SEED}"
 BASE_NAME = "w2w-hub/avatars-base"
 LICENCE = "apache-2.0"
 SOURCE = "drawn by python-avatars; no likeness of a real person"
@@ -46,7 +45,8 @@ def population_dataset(config: Config, work: Path, which: list[int], path: Path,
     """The rows of some people as a dataset."""
     stored = torch.load(work / "population.pt", weights_only=True)
     layout = ParameterLayout.from_json(stored["layout"])
-    compatibility = Compatibility(BASE_NAME, digest_of_folder(work / "base", layout), INITIALISATION)
+    initialisation = f"avatars-{config.lora_start}-seed-{START_SEED}"
+    compatibility = Compatibility(BASE_NAME, digest_of_folder(work / "base", layout), initialisation)
     people = json.loads((work / "people.json").read_text())
     table = labels_of(people, config, which)
     return write_dataset(

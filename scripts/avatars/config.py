@@ -29,6 +29,7 @@ class Config:
     base_steps: int
     base_batch: int
     base_lr: float
+    lora_start: str  # kaiming (PEFT's own) or mean (see population_stage.mean_start)
     lora_steps: int
     lora_batch: int  # samples of one person a step
     lora_lr: float
@@ -44,12 +45,12 @@ class Config:
 
 
 CPU = Config(
-    name="cpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=192, extra_fitted=0,
-    base_pictures=24_000, pictures_per_person=10, judge_steps=1500,
+    name="cpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=64, extra_fitted=0,
+    base_pictures=24_000, pictures_per_person=10, judge_steps=1000,
     vae_channels=(8, 16, 32, 64), vae_steps=5000, vae_batch=16, latent_channels=8,
     unet_channels=(64, 96), unet_layers=(1, 2), unet_attention=(False, True), text_width=64,
     base_steps=2000, base_batch=128, base_lr=1.2e-3,
-    lora_steps=100, lora_batch=4, lora_lr=3e-3, lora_average=0.25, people_a_batch=64,
+    lora_start="mean", lora_steps=80, lora_batch=4, lora_lr=4e-3, lora_average=0.25, people_a_batch=64,
 )  # fmt: skip
 GPU = Config(
     name="gpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=256, extra_fitted=2816,
@@ -57,7 +58,7 @@ GPU = Config(
     vae_channels=(32, 64, 96), vae_steps=8000, vae_batch=256, latent_channels=4,
     unet_channels=(64, 96, 128), unet_layers=(1, 1, 1), unet_attention=(False, True, True), text_width=96,
     base_steps=30_000, base_batch=512, base_lr=1e-3,
-    lora_steps=800, lora_batch=2, lora_lr=3e-3, lora_average=0.25, people_a_batch=512,
+    lora_start="mean", lora_steps=800, lora_batch=2, lora_lr=3e-3, lora_average=0.25, people_a_batch=512,
 )  # fmt: skip
 TINY = Config(  # proves that the recipe runs; its pictures are noise
     name="tiny", fitted=24, heldout_shipped=8, adapters=4, heldout_more=4, extra_fitted=0,
@@ -65,6 +66,6 @@ TINY = Config(  # proves that the recipe runs; its pictures are noise
     vae_channels=(8, 16, 32, 64), vae_steps=4, vae_batch=8, latent_channels=8,
     unet_channels=(32, 32), unet_layers=(1, 1), unet_attention=(False, True), text_width=32,
     base_steps=4, base_batch=8, base_lr=1e-3,
-    lora_steps=4, lora_batch=2, lora_lr=3e-3, lora_average=0.5, people_a_batch=16,
+    lora_start="mean", lora_steps=4, lora_batch=2, lora_lr=3e-3, lora_average=0.5, people_a_batch=16,
 )  # fmt: skip
 CONFIGS = {config.name: config for config in (CPU, GPU, TINY)}

@@ -105,12 +105,22 @@ def mean_start(base: Base, work: Path, steps: int, rate: float, people: int = 64
     return rows.mean(0).cpu()
 
 
+def shared_start(base: Base, config: Config, work: Path) -> torch.Tensor:
+    """The one initialisation that every person is trained from, made once."""
+    if config.lora_start == "kaiming":
+        return kaiming_start(base.layout, START_SEED)
+    path = work / "start.pt"
+    if not path.exists():
+        torch.save(mean_start(base, work, config.lora_steps, config.lora_lr), path)
+    return torch.load(path, weights_only=True)
+
+
 def population(config: Config, work: Path, minutes: float) -> None:
     stage = Stage(work, "population", minutes)
     base = Base(work)
     folder = work / "population"
     folder.mkdir(exist_ok=True)
-    start = kaiming_start(base.layout, START_SEED)
+    start = shared_start(base, config, work)
     groups = [
         list(range(i, min(i + config.people_a_batch, config.people)))
         for i in range(0, config.people, config.people_a_batch)
