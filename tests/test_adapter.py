@@ -14,7 +14,8 @@ TARGET = Target("unet", "mid_block.to_q")
 def test_the_change_of_a_weight_is_scale_times_B_times_A_in_float64():
     pair = LoraFactors(np.float32([[1, 2, 3]]), np.float32([[10], [1e-9]]), 0.5)
     np.testing.assert_allclose(pair.delta(), [[5, 10, 15], [0.5e-9, 1e-9, 1.5e-9]], rtol=1e-7)
-    assert pair.delta().dtype == np.float64 and pair.rank == 1
+    assert pair.delta().dtype == np.float64
+    assert pair.rank == 1
 
 
 def test_components_are_ordered_as_pipelines_have_them_and_unknown_ones_come_last():
@@ -36,13 +37,13 @@ def test_an_adapter_without_modules_is_refused():
     ("a", "b"), [((2, 6), (7, 3)), ((6,), (7, 6)), ((2, 6, 1, 1), (7, 2)), ((6, 2), (7, 2))], ids=str
 )
 def test_factors_that_do_not_multiply_are_refused_with_module_and_shapes(a, b):
-    with pytest.raises(InvalidInputError, match="unet.mid_block.to_q: A .* do not multiply"):
+    with pytest.raises(InvalidInputError, match=r"unet.mid_block.to_q: A .* do not multiply"):
         Adapter({TARGET: LoraFactors(np.ones(a, np.float32), np.ones(b, np.float32), 1.0)})
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
 def test_a_scale_that_is_no_number_is_refused(scale):
-    with pytest.raises(InvalidInputError, match="unet.mid_block.to_q: scale"):
+    with pytest.raises(InvalidInputError, match=r"unet.mid_block.to_q: scale"):
         Adapter({TARGET: factors(scale=scale)})
 
 

@@ -24,6 +24,12 @@ def replace_folder(path: Path, text: str) -> None:
         (partial / "a").write_text(text)
 
 
+def fail_to_write(path: Path, **options) -> None:
+    with files.new_folder(path, **options) as partial:
+        (partial / "a").write_text("half")
+        raise ZeroDivisionError
+
+
 # ---------------------------------------------------------------- folders
 def test_a_new_folder_appears_whole_when_its_block_ends(tmp_path):
     with files.new_folder(tmp_path / "deep" / "out") as partial:
@@ -34,17 +40,15 @@ def test_a_new_folder_appears_whole_when_its_block_ends(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), files.new_folder(tmp_path / "out") as partial:
-        (partial / "a").write_text("x")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_to_write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_replacement_leaves_the_old_state(tmp_path):
     replace_folder(tmp_path / "out", "old")
-    with pytest.raises(ZeroDivisionError), files.new_folder(tmp_path / "out", replace=True) as partial:
-        (partial / "a").write_text("new")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_to_write(tmp_path / "out", replace=True)
     assert content(tmp_path) == {"out/a": "old"}
 
 
@@ -174,7 +178,8 @@ def test_bfloat16_of_every_bit_pattern_widens_as_torch_widens_it(tmp_path, patte
     assert metadata == {"format": "pt"}
     for name, tensor in tensors.items():
         expected = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        assert found[name].dtype == expected.dtype and found[name].shape == expected.shape
+        assert found[name].dtype == expected.dtype
+        assert found[name].shape == expected.shape
         np.testing.assert_array_equal(found[name], expected)
 
 

@@ -58,7 +58,8 @@ def test_the_digest_does_not_depend_on_the_order_in_which_modules_are_given(size
 def test_a_layout_survives_json_with_its_digest(sizes):
     layout = ParameterLayout(sizes, 0.1)
     again = ParameterLayout.from_json(layout.to_json())
-    assert again == layout and again.slots == layout.slots
+    assert again == layout
+    assert again.slots == layout.slots
 
 
 @given(numbers=st.lists(st.integers(0, 2000), min_size=2, max_size=8, unique=True))
@@ -132,9 +133,11 @@ def test_a_batch_of_torch_rows_keeps_its_gradient_and_its_memory(layout):
     rows = torch.zeros(3, layout.size, requires_grad=True)
     pieces = layout.unflatten_batch(rows)
     a, b = pieces[layout.slots[-1].target]
-    assert a.shape == (3, 2, 5) and b.shape == (3, 4, 2)
+    assert a.shape == (3, 2, 5)
+    assert b.shape == (3, 4, 2)
     (2 * a).sum().backward()
-    assert rows.grad is not None and rows.grad.sum() == 2 * a.numel()
+    assert rows.grad is not None
+    assert rows.grad.sum() == 2 * a.numel()
     assert a.data_ptr() == rows.data_ptr() + 4 * layout.slots[-1].offset
 
 
@@ -147,7 +150,8 @@ def test_the_layout_of_sd15_is_the_order_of_weights2weights_99648_numbers():
             sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
         )
     layout = ParameterLayout.from_model(unet, rank=1, scale=27)
-    assert layout.size == 99_648 and len(layout.slots) == 64
+    assert layout.size == 99_648
+    assert len(layout.slots) == 64
     # weights2weights concatenates the tensors of a PEFT file in the order of its sorted keys
     keys = [f"base_model.model.{s.target.module}.lora_{f}.weight" for s in layout.slots for f in "AB"]
     assert keys == sorted(keys)

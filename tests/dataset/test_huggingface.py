@@ -79,7 +79,8 @@ def test_stock_datasets_finds_splits_labels_and_weights_in_the_folder(make_datas
     assert [rows[i]["Beard"] for i in ds.ids] == [True, False, True, None, False, True]
     assert [rows[i]["Age"] for i in ds.ids] == [20.0, 31.5, None, 44.0, 50.0, 61.0]
     assert [rows[i]["Hair"] for i in ds.ids] == ["grey", "red", "red", None, "grey", "red"]
-    assert rows["p0"]["source"] == "made up" and rows["p0"]["consent"] is None
+    assert rows["p0"]["source"] == "made up"
+    assert rows["p0"]["consent"] is None
 
     for name in ("labels", "bare"):  # without the view, the labels are the default
         assert "weights" not in found[name]["train"]["types"]
@@ -96,7 +97,8 @@ def test_a_dataset_is_opened_by_name_split_and_format(make_dataset, offline):
     np.testing.assert_array_equal(train[0]["weights"], ds["p0"].astype(np.float16))
     assert train["id"][:].tolist() == ["p0", "p1", "p3", "p5"]
     labels = w2w_hub.load_dataset(ds.path, "labels", **offline)
-    assert set(labels) == {"train", "test"} and "weights" not in labels["train"].column_names
+    assert set(labels) == {"train", "test"}
+    assert "weights" not in labels["train"].column_names
     streamed = w2w_hub.load_dataset(ds.path, split="test", streaming=True, **offline)
     assert [row["id"] for row in streamed] == ["p2", "p4"]
 

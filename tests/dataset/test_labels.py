@@ -73,7 +73,8 @@ def test_a_column_without_any_value_stays_missing_in_every_split(written):
 def test_reserved_columns_are_no_attributes(written):
     ds = written(source=["s", None], licence=["mit", "mit"], consent=["yes", None], split=["a", "b"], Beard=[1, 0])
     assert ds.attributes == ("Beard",)
-    assert ds.labels["source"].tolist()[0] == "s" and pd.isna(ds.labels["source"].iloc[1])
+    assert ds.labels["source"].tolist()[0] == "s"
+    assert pd.isna(ds.labels["source"].iloc[1])
     assert ds.labels["consent"].iloc[0] == "yes"
 
 

@@ -40,7 +40,8 @@ def test_folders_of_the_real_peft_become_rows_named_after_them(peft_folder, tmp_
     folders = [peft_folder(name, seed=i) for i, name in enumerate(("zoe", "ann"))]
     table = pd.DataFrame({"id": ["ann", "zoe"], "Beard": [False, True]})
     ds = pack_adapters(folders, tmp_path / "people", labels=table, initialisation="seed-0", licence="mit")
-    assert ds.ids == ("zoe", "ann") and ds.attribute("Beard").to_dict() == {"zoe": True, "ann": False}
+    assert ds.ids == ("zoe", "ann")
+    assert ds.attribute("Beard").to_dict() == {"zoe": True, "ann": False}
     assert ds.layout == ParameterLayout.from_adapter(read_adapter(folders[0]))
     for folder in folders:
         np.testing.assert_array_equal(ds[folder.name], ds.layout.flatten(read_adapter(folder)))
@@ -136,13 +137,15 @@ def test_labels_of_new_rows_may_have_their_ids_as_the_index(make_dataset, lora):
 def test_a_binary_label_stays_binary_however_the_new_table_writes_it(make_dataset, lora, value):
     labels = pd.DataFrame({"id": ["new"], "Beard": [value]})
     after = add_rows(make_dataset().path, [lora("new")], labels=labels)
-    assert after.manifest.columns["Beard"] == "binary" and after.where(Beard=True).tolist() == [0, 2, 5, 6]
+    assert after.manifest.columns["Beard"] == "binary"
+    assert after.where(Beard=True).tolist() == [0, 2, 5, 6]
 
 
 @pytest.mark.parametrize("value", [0, 1, 7])
 def test_a_number_stays_a_number_when_the_new_ones_look_like_booleans(make_dataset, lora, value):
     after = add_rows(make_dataset().path, [lora("new")], labels=pd.DataFrame({"id": ["new"], "Age": [value]}))
-    assert after.manifest.columns["Age"] == "float" and after.labels.loc["new", "Age"] == value
+    assert after.manifest.columns["Age"] == "float"
+    assert after.labels.loc["new", "Age"] == value
 
 
 @pytest.mark.parametrize(("column", "value", "kinds"), [("Beard", 0.5, "binary"), ("Age", "old", "float")])
@@ -166,7 +169,8 @@ def test_float32_rows_are_not_rounded_into_a_float16_dataset(make_dataset, lora)
         with pytest.raises(InvalidInputError, match="half stores float16 and would round the new float32 rows"):
             add_rows(half.path, [source])
     joined = add_rows(half.path, [make_dataset("more", prefix="r", dtype="float16").path])
-    assert joined.manifest.dtype == "float16" and len(joined) == 12
+    assert joined.manifest.dtype == "float16"
+    assert len(joined) == 12
 
 
 @pytest.mark.parametrize("view", [True, False])
@@ -209,5 +213,5 @@ def test_what_does_not_fit_or_is_there_already_leaves_the_dataset_as_before(make
 def test_a_dataset_of_another_layout_is_refused_with_the_difference(make_dataset, layout):
     sizes = {s.target: (s.rank, s.inputs, s.outputs) for s in layout.slots}
     first, second = make_dataset("a"), make_dataset("b", prefix="q", layout=ParameterLayout(sizes, 4.0))
-    with pytest.raises(LayoutMismatchError, match="b does not fit the layout of .*a: scale 4 instead of 3"):
+    with pytest.raises(LayoutMismatchError, match=r"b does not fit the layout of .*a: scale 4 instead of 3"):
         add_rows(first.path, [second.path])

@@ -24,7 +24,9 @@ def test_what_is_written_is_read_back_bit_by_bit(make_dataset, layout):
     rows[0, :3] = [-0.0, 1e-45, 3e38]
     ds = write_dataset(rows, make_dataset().path.with_name("again"), layout=layout, parquet_view=False)
     assert (ds.to_numpy().view(np.uint32) == rows.view(np.uint32)).all()
-    assert ds.layout == layout and ds.shape == (6, layout.size) and len(ds) == 6
+    assert ds.layout == layout
+    assert ds.shape == (6, layout.size)
+    assert len(ds) == 6
     ds.verify()
 
 
@@ -227,7 +229,8 @@ def test_any_zarr_reader_opens_the_matrix_even_without_consolidated_metadata(mak
     ds = make_dataset()
     array = zarr.open_array(ds.path / "weights.zarr" / "weights", mode="r")
     np.testing.assert_array_equal(array[:], ds.to_numpy())
-    assert array.metadata.zarr_format == 3 and array.chunks[1] == array.shards[1] == ds.layout.size
+    assert array.metadata.zarr_format == 3
+    assert array.chunks[1] == array.shards[1] == ds.layout.size
 
 
 def test_editing_the_card_breaks_no_pin(make_dataset):

@@ -254,7 +254,7 @@ def test_a_dora_folder_of_the_real_peft_is_refused_even_if_its_config_denies_it(
     with pytest.raises(UnsupportedFormatError, match="use_dora"):
         read_adapter(folder)
     edit_config(folder, use_dora=False)
-    with pytest.raises(UnsupportedFormatError, match="keys are not understood: .*lora_magnitude_vector"):
+    with pytest.raises(UnsupportedFormatError, match=r"keys are not understood: .*lora_magnitude_vector"):
         read_adapter(folder)
 
 
@@ -284,7 +284,8 @@ def test_an_alpha_in_the_file_must_agree_with_the_config(peft_folder):
     folder = peft_folder()
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(6, np.float32)})
     adapter = read_adapter(folder)
-    assert adapter.factors[Target("unet", TO_Q)].scale == 3 and adapter.passengers == ()
+    assert adapter.factors[Target("unet", TO_Q)].scale == 3
+    assert adapter.passengers == ()
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(2, np.float32)})
     with pytest.raises(ScaleConflictError, match=f"{TO_Q} has alpha 2 in adapter_model.safetensors and scale 3"):
         read_adapter(folder)
@@ -298,11 +299,13 @@ def test_a_pickled_adapter_is_named_and_not_opened(peft_folder):
 
 
 # ------------------------------------------------------------------ real files
+@pytest.mark.fixtures
 def test_a_real_unet_adapter_is_read_with_its_own_numbers_and_scale_4(real_lora):
     folder = real_lora("peft-unet-r4-alpha16")
     tensors = load_file(folder / "adapter_model.safetensors")
     adapter = read_adapter(folder)
-    assert len(adapter.factors) == 128 and adapter.passengers == ()
+    assert len(adapter.factors) == 128
+    assert adapter.passengers == ()
     for target, pair in adapter.factors.items():
         assert (target.component, pair.rank, pair.scale) == ("unet", 4, 4.0)
         np.testing.assert_array_equal(pair.A, tensors[f"{PREFIX}{target.module}.lora_A.weight"])
@@ -311,6 +314,7 @@ def test_a_real_unet_adapter_is_read_with_its_own_numbers_and_scale_4(real_lora)
     assert (layout.size, layout.scale) == (sum(t.size for t in tensors.values()), 4.0)
 
 
+@pytest.mark.fixtures
 def test_a_real_unet_adapter_changes_a_weight_as_the_real_peft_does(real_lora):
     import torch
     from peft import LoraConfig
@@ -329,6 +333,7 @@ def test_a_real_unet_adapter_changes_a_weight_as_the_real_peft_does(real_lora):
     np.testing.assert_allclose(pair.delta(), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.fixtures
 def test_a_real_text_encoder_adapter_is_the_text_encoders(real_lora):
     folder = real_lora("peft-text-encoder-r8")
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -338,4 +343,5 @@ def test_a_real_text_encoder_adapter_is_the_text_encoders(real_lora):
         assert (target.component, pair.rank, pair.scale) == ("text_encoder", 8, 1.0)
         np.testing.assert_array_equal(pair.A, tensors[f"{PREFIX}{target.module}.lora_A.weight"])
     numbers = [int(s.target.module.split(".")[3]) for s in ParameterLayout.from_adapter(adapter).slots]
-    assert numbers == sorted(numbers) and numbers[-1] == 11
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 11

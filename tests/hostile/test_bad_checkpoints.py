@@ -26,7 +26,8 @@ def refused(folder: Path, error: type[W2WError], message: str) -> None:
     for attempt in (lambda: read_adapter(folder), lambda: pack_adapters([folder], folder.parent / "packed")):
         with pytest.raises(error, match=message) as caught:
             attempt()
-        assert "\n" not in str(caught.value) and folder.name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert folder.name in str(caught.value)
     assert not (folder.parent / "packed").exists()
 
 
