@@ -31,10 +31,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     if not path.is_file():
         raise MissingPathError(f"{path} is not there")
     try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype={"id": str})
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"id": str})
     except (ValueError, OSError) as error:
         raise CorruptFileError(f"{path} cannot be read as a table: {error}") from error
     if "id" not in table.columns:
