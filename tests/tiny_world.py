@@ -101,7 +101,9 @@ def make_world(folder: Path) -> TinyWorld:
         compatibility=Compatibility("tiny/base", digest_of_folder(folder / "base", layout), INITIALISATION),
     )  # fmt: skip
     for i in range(shipped, people):
-        write_adapter(layout.unflatten(rows[i]), folder / "adapters" / ids[i], ("peft",))
+        adapter = layout.unflatten(rows[i])
+        adapter.base_model = "tiny/base"
+        write_adapter(adapter, folder / "adapters" / ids[i], ("peft",))
     table[shipped:].to_csv(folder / "labels.csv", index=False)
     torch.manual_seed(1)
     rules = {"Sunglasses": {"glasses": ("yes",)}, "Full_Beard": {"hair": ("yes",)}, "Dark_Skin": {"skin": ("yes",)}}

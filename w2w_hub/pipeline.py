@@ -264,14 +264,18 @@ class W2WMixin:
         if not people or 0 in counts or len(counts) > 1:
             raise InvalidInputError("invert needs at least one picture, and as many of every person")
         latents = torch.stack([self._encode(pictures) for pictures in people])
-        tokens = self.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[attr-defined]
-        with torch.no_grad():
-            text = self.text_encoder(tokens.input_ids.to(self.device))[0][0]  # type: ignore[attr-defined]
+        text = self._encode_text(prompt)
         found = invert_latents(
             self.unet, self.scheduler, self.space, latents, text, num_steps=num_steps,  # type: ignore[attr-defined]
             learning_rate=learning_rate, k=k, batch_size=batch_size, prior=prior, seed=seed,
         )  # fmt: skip
         return found if several else found[0]
+
+    @torch.no_grad()
+    def _encode_text(self, prompt: str) -> torch.Tensor:
+        """The encoded prompt ``(tokens, width)``."""
+        tokens = self.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[attr-defined]
+        return self.text_encoder(tokens.input_ids.to(self.device))[0][0]  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[Any]) -> torch.Tensor:
