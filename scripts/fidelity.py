@@ -38,8 +38,9 @@ def main() -> None:
         f"on {setting['machine']}, written by `python scripts/fidelity.py`; the raw figures are in "
         "`w2w_hub/demo/assets/evaluation.json`.",
         "",
-        f"{setting['fitted_rows']:,} people fitted, {evaluation['scale']['held_out_people']} held out of everything that is "
-        f"fitted, {setting['components']} components, pictures under {len(setting['cases'])} fixed (prompt, seed) pairs.",
+        f"{setting['fitted_rows']:,} people fitted, {evaluation['scale']['held_out_people']} held out of everything "
+        f"that is fitted, {setting['components']} components, pictures under {len(setting['cases'])} fixed "
+        "(prompt, seed) pairs.",
         "",
         "## Wished and reached",
         "",
@@ -50,9 +51,9 @@ def main() -> None:
         "",
         "## Attributes",
         "",
-        "Reading: AUC on held-out people. Editing: held-out people without the attribute; the share of pictures that "
-        f"show it before and after, and in which the other factors stay. Wished: after >= {EDIT_WISH:g} and others kept "
-        f">= {EDIT_WISH:g}, at one strength for all.",
+        "Reading: AUC on held-out people. Editing: held-out people without the attribute; the share of pictures "
+        f"that show it before and after, and in which the other factors stay. Wished: after >= {EDIT_WISH:g} and others "
+        f"kept >= {EDIT_WISH:g}, at one strength for all.",
         "",
     ]
     strengths = [key for key in next(iter(evaluation["edits"].values())) if key != "people"]
@@ -64,7 +65,8 @@ def main() -> None:
             met += reached
             rows.append(
                 [name, reading["auc"], reading["positives"], edit["people"], figures["before"], figures["after"],
-                 figures["each_other_factor_kept"], figures["all_other_factors_kept"], "reached" if reached else "missed"]
+                 figures["each_other_factor_kept"], figures["all_other_factors_kept"],
+                 "reached" if reached else "missed"]
             )  # fmt: skip
         header = [
             "attribute",
