@@ -52,7 +52,7 @@ def main() -> None:
         "## Attributes",
         "",
         "Reading: AUC on held-out people. Editing: held-out people without the attribute; the share of pictures "
-        f"that show it before and after, and in which the other factors stay. Wished: after >= {EDIT_WISH:g} and others "
+        f"that show it before and after, and in which the other factors stay. Wished: after >= {EDIT_WISH:g}, others "
         f"kept >= {EDIT_WISH:g}, at one strength for all.",
         "",
     ]

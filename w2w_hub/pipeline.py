@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ from .space.identity import Identity, edited, resolve
 from .space.storage import save_space
 
 PROMPT = "sks person"
+_REPOSITORY = re.compile(r"^\w[\w.-]*/[\w.-]+$")
 
 
 class W2WMixin:
@@ -84,6 +86,8 @@ class W2WMixin:
     @classmethod
     def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
         """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
+        if not Path(base).exists() and not _REPOSITORY.match(str(base)):
+            raise MissingPathError(f"{base} is neither a diffusers folder nor the name of a Hub repository")
         if (Path(base) / MODEL_INDEX).is_file():
             found = pipeline_class(base)
             if found != cls.stock_class.__name__:
@@ -91,8 +95,7 @@ class W2WMixin:
                     f"{base} is a {found}; {cls.__name__} needs a {cls.stock_class.__name__} base model"
                 )
         stock = cls.stock_class.from_pretrained(base, dtype=dtype, **options)
-        extra = {"requires_safety_checker": False} if stock.components.get("safety_checker") is None else {}
-        pipeline = cls(**stock.components, **extra)
+        pipeline = cls(**stock.components, **_checker_option(stock.components))
         pipeline.attach(space, verify=dtype in (torch.float32, torch.float16))
         return pipeline
 
@@ -109,7 +112,7 @@ class W2WMixin:
 
     def save_pretrained(self, path: Path | str, **options: Any) -> None:  # type: ignore[override]
         """Write the space with this base model embedded; the folder opens as a stock pipeline too."""
-        stock = self.stock_class(**self.components, requires_safety_checker=False)  # type: ignore[attr-defined]
+        stock = self.stock_class(**self.components, **_checker_option(self.components))  # type: ignore[attr-defined]
 
         def embed(folder: Path) -> None:
             stock.save_pretrained(folder, **options)
@@ -135,9 +138,10 @@ class W2WMixin:
 
     @identity.setter
     def identity(self, what: Any) -> None:
+        several = isinstance(what, (list, tuple)) and not isinstance(next(iter(what), None), (int, float))
         if what is None:
             self._identity = None
-        elif isinstance(what, (list, tuple)):
+        elif several:
             if not what:
                 raise InvalidInputError("an empty list of identities; set None for the base model")
             self._identity = tuple(self.resolve(item) for item in what)
@@ -316,6 +320,11 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
                 )
         with self._identity_applied(kwargs.get("num_images_per_prompt") or 1):
             return super().__call__(prompt, *args, **kwargs)  # type: ignore[misc]
+
+
+def _checker_option(components: Mapping[str, Any]) -> dict[str, bool]:
+    """Keep a base without a safety checker from being warned about, and one that has it as it is."""
+    return {"requires_safety_checker": False} if components.get("safety_checker") is None else {}
 
 
 def best_device() -> str:

@@ -218,6 +218,19 @@ def test_what_names_no_identity_is_refused_with_what_would(pipe: W2WPipeline) ->
         pipe.edit({"Sunglasses": 1.0})
 
 
+def test_coefficients_in_a_plain_list_are_one_identity(pipe: W2WPipeline) -> None:
+    coefficients = [0.5, -1.0, 2.0]
+    pipe.identity = coefficients
+    np.testing.assert_array_equal(pipe.identity.vector, pipe.space.decode(np.float32(coefficients)))
+    with pytest.raises(InvalidInputError, match="empty list"):
+        pipe.identity = []
+
+
+def test_a_base_folder_that_is_not_there_is_no_repository_name(pipe: W2WPipeline, tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="neither a diffusers folder nor"):
+        W2WPipeline.from_base(tmp_path / "nothing", pipe.space)
+
+
 def test_inversion_is_reproducible_and_explains_the_picture_better_than_the_mean(pipe: W2WPipeline) -> None:
     [picture] = pipe.render(["person-0005"], [("sks person", 1)], **FAST)[0]
     first = pipe.invert(picture, num_steps=40, batch_size=4, seed=1)
