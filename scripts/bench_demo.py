@@ -1,4 +1,4 @@
-"""What `w2w demo` and `import w2w_hub` cost: `python scripts/bench_demo.py`.
+"""What `w2w demo` and `import w2w_hub` cost: `python scripts/bench_demo.py [OUT]`, OUT being kept if given.
 
 Prints one JSON object. Times on shared processors vary; the limits they are held against are in BENCHMARKS.md.
 """
@@ -30,7 +30,7 @@ def import_seconds(module: str, runs: int = 7) -> float:
 def main() -> None:
     """Measure, and print."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "demo"
+        out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "demo"
         began = time.perf_counter()
         command = [sys.executable, "-c", "from w2w_hub.cli import main; main()", "demo", "--out", str(out)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -32,7 +32,7 @@ from w2w_hub.inversion import invert_latents
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
-EDIT_PEOPLE, INVERTED_PEOPLE = 64, 64
+EDIT_PEOPLE, INVERTED_PEOPLE = 64, 32
 
 
 class Evaluation:

@@ -122,6 +122,18 @@ def test_partial_effects_recover_the_effects_that_made_the_rows() -> None:
     np.testing.assert_allclose(found, effects, atol=0.02)
 
 
+def test_what_an_attribute_implies_moves_with_it() -> None:
+    rng = np.random.default_rng(0)
+    glasses = rng.random(400) < 0.5
+    dark = glasses & (rng.random(400) < 0.5)  # sunglasses are eyeglasses
+    labels, effects = np.stack([glasses, dark], 1).astype(float), rng.normal(size=(2, 8))
+    found = partial_effects(labels @ effects, labels, ridge=0.0)
+    np.testing.assert_allclose(found[0], effects[0], atol=0.02)  # plain glasses: sunglasses held
+    # putting on sunglasses brings all of the second effect and most of the first
+    plain = (labels[dark] @ effects).mean(0) - (labels[~dark] @ effects).mean(0)
+    np.testing.assert_allclose(found[1], plain, atol=0.02)
+
+
 def test_strength_is_in_standard_deviations_of_the_population(space: WeightSpace) -> None:
     direction = space.direction("Beard")
     before, after = space.mean_point().coefficients, space.edit(space.mean_point(), {"Beard": 1.5}).coefficients

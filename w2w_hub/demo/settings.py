@@ -11,7 +11,7 @@ CASES: tuple[tuple[str, int], ...] = (
 )
 SAMPLING_STEPS, GUIDANCE = 15, 2.0
 COMPONENTS = 400
-STRENGTHS: tuple[float, ...] = (1.5, 3.0, 4.5)  # standard deviations; figures are of the middle one
+STRENGTHS: tuple[float, ...] = (1.5, 2.5, 3.5)  # standard deviations; figures are of the middle one
 INVERSION_STEPS, INVERSION_PRIOR = 400, 0.0
 EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Pink_Hair")
 

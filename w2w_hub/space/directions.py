@@ -52,13 +52,13 @@ class Direction:
         return float(0.5 * (1 + np.tanh(0.5 * logit)))
 
 
-def fit_directions(space: WeightSpace, dataset: WeightDataset, *, regularisation: float = 1.0) -> dict[str, Direction]:
+def fit_directions(space: WeightSpace, dataset: WeightDataset, *, regularisation: float = 10.0) -> dict[str, Direction]:
     """A direction for each binary attribute with enough fitted rows in both classes.
 
-    Editing directions are the attributes' partial effects on the coefficients: all attributes are
-    regressed on together (least squares with a small ridge, since exclusive attributes such as hair
-    colours sum to a constant), so that each is cleaned of the others. A classifier's weights would be
-    the wrong thing to move along: they live in components that hardly vary.
+    Editing directions are the attributes' partial effects on the coefficients: each is regressed on
+    together with the attributes that it does not imply (least squares with a small ridge, since exclusive
+    attributes such as hair colours sum to a constant), so that it is cleaned of them. A classifier's
+    weights would be the wrong thing to move along: they live in components that hardly vary.
 
     Reading directions are logistic regressions on standardised coefficients.
 
@@ -112,12 +112,20 @@ def fit_directions(space: WeightSpace, dataset: WeightDataset, *, regularisation
 def partial_effects(coefficients: np.ndarray, labels: np.ndarray, ridge: float = 1e-2) -> np.ndarray:
     """Effects of attributes ``(n, a)`` on coefficients ``(n, k)``, each with the others held: ``(a, k)``.
 
-    A missing label counts as the attribute's mean, so that it says nothing.
+    What an attribute implies is not held: sunglasses come with eyeglasses, and holding those would
+    leave half of the effect out. A missing label counts as the attribute's mean, so that it says nothing.
     """
     if len(labels) != len(coefficients):
         raise InvalidInputError(f"{len(labels)} rows of labels for {len(coefficients)} rows of coefficients")
     centred = labels - np.nanmean(labels, axis=0)
     centred = np.where(np.isnan(centred), 0.0, centred)
     target = coefficients - coefficients.mean(0)
-    normal = centred.T @ centred + ridge * len(labels) * np.diag(centred.var(0))
-    return np.linalg.solve(normal, centred.T @ target)
+    covariance, cross = centred.T @ centred, centred.T @ target
+    covariance += ridge * len(labels) * np.diag(centred.var(0))
+    effects = np.empty_like(cross)
+    for j in range(labels.shape[1]):
+        having = labels[labels[:, j] == 1]
+        implied = (having == 1).all(0)
+        held = [j, *(i for i in range(labels.shape[1]) if i != j and not implied[i])]
+        effects[j] = np.linalg.solve(covariance[np.ix_(held, held)], cross[held])[0]
+    return effects

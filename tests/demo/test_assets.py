@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from w2w_hub import ParameterLayout, WeightDataset, read_adapter
+from w2w_hub.base import digest_of_folder
+from w2w_hub.demo.assets import FOLDER, Assets
+from w2w_hub.demo.judge import Judge
+from w2w_hub.demo.measure import Measure
+from w2w_hub.demo.report import wished_beside_reached
+
+
+@pytest.fixture(scope="module")
+def assets() -> Assets:
+    return Assets()
+
+
+@pytest.fixture(scope="module")
+def rows(assets: Assets) -> WeightDataset:
+    return WeightDataset.open(assets.rows)
+
+
+def test_the_shipped_rows_are_what_their_manifest_lists(rows: WeightDataset) -> None:
+    rows.verify()
+    assert rows.manifest.splits == {"train": 960, "test": 64}
+    assert rows.manifest.dtype == "float16"
+
+
+def test_rows_adapters_and_base_model_belong_together(assets: Assets, rows: WeightDataset) -> None:
+    assert rows.manifest.compatibility.base_digest == digest_of_folder(assets.base, rows.layout)
+    assert len(assets.adapters) == 32
+    for path in assets.adapters:
+        assert ParameterLayout.from_adapter(read_adapter(path)) == rows.layout
+
+
+def test_no_adapter_is_a_row_and_every_one_has_labels_and_pictures(assets: Assets, rows: WeightDataset) -> None:
+    ids = [path.name for path in assets.adapters]
+    assert not set(ids) & set(rows.ids)
+    table = pd.read_csv(assets.labels)
+    assert sorted(table["id"]) == ids
+    assert set(rows.attributes) <= set(table.columns)
+    assert all((path / "pictures.png").is_file() for path in assets.adapters)
+
+
+def test_no_two_shipped_people_look_the_same(assets: Assets, rows: WeightDataset) -> None:
+    factors = [name for name, kind in rows.manifest.columns.items() if kind == "categorical"]
+    everybody = pd.concat([rows.labels[factors], pd.read_csv(assets.labels)[factors]])
+    assert len(factors) == 5
+    assert not everybody.duplicated().any()
+
+
+def test_at_least_twelve_attributes_have_five_to_fifty_percent_of_positives(rows: WeightDataset) -> None:
+    binary = [name for name, kind in rows.manifest.columns.items() if kind == "binary"]
+    shares = rows.labels[binary].astype(float).mean()
+    assert ((shares >= 0.05) & (shares <= 0.5)).sum() >= 12
+
+
+def test_the_judge_tells_people_apart_on_held_out_pictures(assets: Assets, rows: WeightDataset) -> None:
+    held_out = [rows.ids[i] for i in rows.where(split="test")]
+    measure = Measure(Judge.load(assets.judge), {person: assets.pictures(person) for person in held_out})
+    assert measure.real_id_score >= 0.95
+    assert measure.cross_id_score <= 0.62
+
+
+def test_shipped_files_are_small_and_none_unpickles() -> None:
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    kinds = {path.suffix for path in files if "weights.zarr" not in path.parts}
+    assert kinds <= {".json", ".safetensors", ".png", ".csv", ".parquet", ".md", ".txt"}
+
+
+def test_the_evaluation_names_every_figure_that_the_report_holds_against_a_wish(assets: Assets) -> None:
+    rows = wished_beside_reached(assets.evaluation)
+    assert len(rows) >= 10
+    assert all(np.isfinite(reached) for _, _, reached, _ in rows)
+    assert "home" not in json.dumps(assets.evaluation)
