@@ -45,7 +45,7 @@ class Config:
 
 
 CPU = Config(
-    name="cpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=64, extra_fitted=0,
+    name="cpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=32, extra_fitted=0,
     base_pictures=24_000, pictures_per_person=10, judge_steps=1000,
     vae_channels=(8, 16, 32, 64), vae_steps=5000, vae_batch=16, latent_channels=8,
     unet_channels=(64, 96), unet_layers=(1, 2), unet_attention=(False, True), text_width=64,
