@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,17 @@ import pytest
 ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin")
 FITTED, HELD_OUT, PLAIN = 40, 12, 4
 INITIALISATION = "tiny-seed-0"
+# the shape of what the recipe measures; the figures mean nothing
+_READ_BACK = dict.fromkeys(("top", "hair_color", "skin_color", "facial_hair", "accessory"), 0.5)
+_EDIT = {"before": 0.1, "after": 0.9, "each_other_factor_kept": 0.8, "all_other_factors_kept": 0.7}
+EVALUATION = {
+    "setting": {"machine": "a test"},
+    "scale": {"real": 0.99, "strangers": 0.1, "held_out_people": 12},
+    "loras": {"relative_score": 0.5, **_READ_BACK},
+    "reading": {name: {"auc": 0.97, "positives": 0.4} for name in ATTRIBUTES},
+    "inversion": {"relative_score": 0.3},
+    "edits": {name: {"people": 8, "1.5": _EDIT, "2.5": _EDIT, "3.5": _EDIT} for name in ATTRIBUTES},
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,7 @@ def make_world(folder: Path) -> TinyWorld:
     for i in range(FITTED, shipped):
         strip = rng.integers(0, 255, (64, 4 * 64, 3)).astype(np.uint8)
         Image.fromarray(strip).save(folder / "heldout" / f"{ids[i]}.png")
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
     return TinyWorld(folder)
 
 

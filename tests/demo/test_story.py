@@ -73,6 +73,13 @@ def test_the_report_needs_no_other_file(told: list[Path]) -> None:
     assert "w2w export" in page
 
 
+def test_the_report_sets_what_was_reached_beside_what_was_wished(told: list[Path]) -> None:
+    page = (told[0] / "report.html").read_text()
+    assert "relative score of the held-out people&#x27;s own LoRAs</td><td>&gt;= 0.8</td>" in page
+    assert "missed" in page
+    assert json.loads((told[0] / "metrics.json").read_text())["evaluation"]["loras"]["relative_score"] == 0.5
+
+
 def test_sheets_are_pictures_with_something_on_them(told: list[Path]) -> None:
     for sheet in told[0].glob("*.png"):
         assert len(Image.open(sheet).convert("RGB").getcolors(1 << 24) or []) > 50, sheet.name

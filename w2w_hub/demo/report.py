@@ -101,3 +101,26 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
     add("attributes read from coefficients with AUC >= .95", 10, sum(auc >= 0.95 for auc in aucs))
     add("relative score of inversions of one picture", 0.45, evaluation["inversion"]["relative_score"])
     return rows
+
+
+def evaluated_edits(evaluation: Mapping[str, Any], strength: str) -> Section:
+    """The evaluation's edits at one strength, attribute by attribute."""
+    rows = [
+        (
+            name,
+            evaluation["reading"][name]["auc"],
+            evaluation["reading"][name]["positives"],
+            edit["people"],
+            edit[strength]["before"],
+            edit[strength]["after"],
+            edit[strength]["each_other_factor_kept"],
+        )
+        for name, edit in evaluation["edits"].items()
+        if strength in edit
+    ]
+    return Section(
+        f"The recipe's evaluation of edits at +{strength} sd",
+        "Held-out people without the attribute. AUC: the attribute read from coefficients of held-out people.",
+        header=("attribute", "AUC", "label prior", "people", "before", "after", "others kept"),
+        rows=rows,
+    )

@@ -22,7 +22,7 @@ from ..space.identity import Identity, edited, resolve
 from .assets import FOLDER, Assets
 from .judge import Judge
 from .measure import Measure, attribute_shown, others_kept
-from .report import Section, report, wished_beside_reached
+from .report import Section, evaluated_edits, report, wished_beside_reached
 from .settings import (
     CASES,
     COMPONENTS,
@@ -328,6 +328,7 @@ class Story:
                     rows=wished_beside_reached(evaluation),
                 )
             )
+            self.sections.append(evaluated_edits(evaluation, f"{STRENGTHS[len(STRENGTHS) // 2]:g}"))
         intro = (
             f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can "
             "be done in it. Every figure is read off pictures by a judge that nothing was fitted with."
