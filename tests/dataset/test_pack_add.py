@@ -184,6 +184,7 @@ def test_the_parquet_view_is_kept_where_there_was_one(make_dataset, view):
     ("mine", "theirs", "field"),
     [
         (Compatibility(initialisation="seed-0"), Compatibility(initialisation="seed-1"), "initialisation 'seed-1'"),
+        (Compatibility(initialisation="seed-0"), Compatibility(), "initialisation 'unknown'"),
         (Compatibility(base_digest="aa"), Compatibility(base_digest="bb"), "base_digest 'bb'"),
     ],
 )

@@ -105,7 +105,8 @@ def add_rows(
         theirs = other.manifest.compatibility
         for field in ("initialisation", "base_digest"):
             mine, its = getattr(manifest.compatibility, field), getattr(theirs, field)
-            if mine != its and UNKNOWN not in (mine, its) and None not in (mine, its):
+            # what this dataset states, a source must state too; what it leaves open stays open
+            if mine not in (UNKNOWN, None, its) and (its is not None or field == "initialisation"):
                 raise InitialisationError(f"{source} has {field} {its!r}, {path} has {mine!r}; they do not mix")
         ids += other.ids
         blocks.append(other.to_numpy())
