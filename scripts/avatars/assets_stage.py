@@ -55,6 +55,18 @@ def population_dataset(config: Config, work: Path, which: list[int], path: Path,
     )  # fmt: skip
 
 
+def copy_base(source: Path, target: Path) -> None:
+    """The base model without the paths of the machine that made it."""
+    shutil.copytree(source, target)
+    for file in target.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
+        if file.name.endswith("config.json"):
+            settings = json.loads(file.read_text())
+            if settings.pop("_name_or_path", None) is not None:
+                file.write_text(json.dumps(settings, indent=2) + "\n")
+
+
 def assets(config: Config, work: Path, minutes: float, folder: Path = ASSETS) -> None:
     stage = Stage(work, "assets", minutes)
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +90,7 @@ def assets(config: Config, work: Path, minutes: float, folder: Path = ASSETS) ->
         Image.fromarray(np.concatenate(list(images[i]), 1)).save(
             folder / "heldout" / f"person-{i:04d}.png", optimize=True
         )
-    shutil.copytree(work / "base", folder / "base")
+    copy_base(work / "base", folder / "base")
     shutil.copyfile(work / "judge.safetensors", folder / "judge.safetensors")
     if (work / "evaluation.json").exists():
         shutil.copyfile(work / "evaluation.json", folder / "evaluation.json")

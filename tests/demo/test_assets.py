@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -77,4 +77,9 @@ def test_the_evaluation_names_every_figure_that_the_report_holds_against_a_wish(
     rows = wished_beside_reached(assets.evaluation)
     assert len(rows) >= 10
     assert all(np.isfinite(reached) for _, _, reached, _ in rows)
-    assert "home" not in json.dumps(assets.evaluation)
+
+
+def test_no_shipped_text_names_a_folder_of_the_machine_that_made_it() -> None:
+    for path in FOLDER.rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(), path
+        assert not re.search(r'"/\w+/', path.read_text()), path
