@@ -32,7 +32,7 @@ from w2w_hub.inversion import invert_latents
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
-EDIT_PEOPLE, INVERTED_PEOPLE = 64, 32
+EDIT_PEOPLE, INVERTED_PEOPLE = 64, 16
 
 
 class Evaluation:
@@ -90,7 +90,7 @@ class Evaluation:
     def edits(self) -> dict[str, Any]:
         """Every attribute at every strength, over held-out people without it."""
         result: dict[str, Any] = {}
-        drawn = self.base.draw(torch.from_numpy(self.rows), CASES[:2])
+        drawn = self.base.draw(torch.from_numpy(self.rows), CASES[:1])
         before_read = self._read(drawn)
         for name in self.space.directions:
             factor = next(iter(world.ATTRIBUTES[name]))
@@ -108,7 +108,7 @@ class Evaluation:
                 for j in able:
                     point = self.space.point(self.space.project(self.rows[j]))
                     vectors.append(edited(self.space, Identity(self.rows[j], point), {name: strength}).vector)
-                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES[:2])
+                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES[:1])
                 result[name][f"{strength:g}"] = self._compare(name, factor, before_read, able, self._read(pictures))
         return result
 
