@@ -32,7 +32,8 @@ from w2w_hub.inversion import invert_latents
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
-EDIT_PEOPLE, INVERTED_PEOPLE = 64, 16
+EDIT_PEOPLE, INVERTED_PEOPLE = 24, 16
+EDIT_STRENGTHS = STRENGTHS[1:2]
 
 
 class Evaluation:
@@ -103,7 +104,7 @@ class Evaluation:
             ]
             able = able[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
-            for strength in STRENGTHS:
+            for strength in EDIT_STRENGTHS:
                 vectors = []
                 for j in able:
                     point = self.space.point(self.space.project(self.rows[j]))

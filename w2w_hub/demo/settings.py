@@ -13,7 +13,7 @@ SAMPLING_STEPS, GUIDANCE = 15, 2.0
 COMPONENTS = 400
 STRENGTHS: tuple[float, ...] = (1.5, 2.5, 3.5)  # standard deviations; figures are of the middle one
 INVERSION_STEPS, INVERSION_PRIOR = 400, 0.0
-EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Pink_Hair")
+EDIT_ATTRIBUTES = ("Sunglasses", "Dark_Skin", "Pink_Hair", "Blond_Hair", "Full_Beard")
 
 DEFINITIONS: dict[str, str] = {
     "identity score": "mean cosine of the pictures' judge embeddings to the normalised mean embedding of the person's "
