@@ -54,11 +54,11 @@ CPU = Config(
 )  # fmt: skip
 GPU = Config(
     name="gpu", fitted=960, heldout_shipped=64, adapters=32, heldout_more=256, extra_fitted=2816,
-    base_pictures=100_000, pictures_per_person=10, judge_steps=3000,
-    vae_channels=(16, 32, 64, 64), vae_steps=12_000, vae_batch=128, latent_channels=8,
-    unet_channels=(96, 160), unet_layers=(1, 2), unet_attention=(False, True), text_width=96,
-    base_steps=20_000, base_batch=512, base_lr=1e-3,
-    lora_start="mean", lora_steps=800, lora_batch=2, lora_lr=3e-3, lora_average=0.25, people_a_batch=512,
+    base_pictures=60_000, pictures_per_person=10, judge_steps=3000,
+    vae_channels=(16, 32, 64, 64), vae_steps=3000, vae_batch=512, latent_channels=8,
+    unet_channels=(64, 128), unet_layers=(1, 2), unet_attention=(False, True), text_width=64,
+    base_steps=9000, base_batch=2048, base_lr=1.5e-3,
+    lora_start="mean", lora_steps=800, lora_batch=4, lora_lr=3e-3, lora_average=0.25, people_a_batch=1376,
 )  # fmt: skip
 TINY = Config(  # proves that the recipe runs; its pictures are noise
     name="tiny", fitted=24, heldout_shipped=8, adapters=4, heldout_more=4, extra_fitted=0,

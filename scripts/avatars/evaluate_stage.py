@@ -32,8 +32,7 @@ from w2w_hub.inversion import invert_latents
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
-EDIT_PEOPLE, INVERTED_PEOPLE = 24, 16
-EDIT_STRENGTHS = STRENGTHS[1:2]
+EDIT_PEOPLE, INVERTED_PEOPLE = 64, 64
 
 
 class Evaluation:
@@ -91,7 +90,7 @@ class Evaluation:
     def edits(self) -> dict[str, Any]:
         """Every attribute at every strength, over held-out people without it."""
         result: dict[str, Any] = {}
-        drawn = self.base.draw(torch.from_numpy(self.rows), CASES[:1])
+        drawn = self.base.draw(torch.from_numpy(self.rows), CASES)
         before_read = self._read(drawn)
         for name in self.space.directions:
             factor = next(iter(world.ATTRIBUTES[name]))
@@ -104,12 +103,12 @@ class Evaluation:
             ]
             able = able[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
-            for strength in EDIT_STRENGTHS:
+            for strength in STRENGTHS:
                 vectors = []
                 for j in able:
                     point = self.space.point(self.space.project(self.rows[j]))
                     vectors.append(edited(self.space, Identity(self.rows[j], point), {name: strength}).vector)
-                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES[:1])
+                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES)
                 result[name][f"{strength:g}"] = self._compare(name, factor, before_read, able, self._read(pictures))
         return result
 

@@ -111,7 +111,7 @@ def shared_start(base: Base, config: Config, work: Path) -> torch.Tensor:
         return kaiming_start(base.layout, START_SEED)
     path = work / "start.pt"
     if not path.exists():
-        torch.save(mean_start(base, work, config.lora_steps, config.lora_lr), path)
+        torch.save(mean_start(base, work, config.lora_steps, config.lora_lr, min(64, config.fitted)), path)
     return torch.load(path, weights_only=True)
 
 

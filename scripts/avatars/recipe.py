@@ -33,7 +33,7 @@ def main(stages: tuple[str, ...], name: str, work: Path, minutes: float) -> None
     import population_stage
 
     work.mkdir(parents=True, exist_ok=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     run = {
         "render": images_stage.render,
         "judge": images_stage.judge,
