@@ -122,16 +122,33 @@ def test_partial_effects_recover_the_effects_that_made_the_rows() -> None:
     np.testing.assert_allclose(found, effects, atol=0.02)
 
 
+def class_means_apart(coefficients: np.ndarray, has: np.ndarray) -> np.ndarray:
+    return coefficients[has].mean(0) - coefficients[~has].mean(0)
+
+
 def test_what_an_attribute_implies_moves_with_it() -> None:
     rng = np.random.default_rng(0)
     glasses = rng.random(400) < 0.5
     dark = glasses & (rng.random(400) < 0.5)  # sunglasses are eyeglasses
-    labels, effects = np.stack([glasses, dark], 1).astype(float), rng.normal(size=(2, 8))
-    found = partial_effects(labels @ effects, labels, ridge=0.0)
-    np.testing.assert_allclose(found[0], effects[0], atol=0.02)  # plain glasses: sunglasses held
-    # putting on sunglasses brings all of the second effect and most of the first
-    plain = (labels[dark] @ effects).mean(0) - (labels[~dark] @ effects).mean(0)
-    np.testing.assert_allclose(found[1], plain, atol=0.02)
+    labels = np.stack([glasses, dark], 1)
+    coefficients = labels @ rng.normal(size=(2, 8))
+    found = partial_effects(coefficients, labels.astype(float), ridge=0.0)
+    for effect, has in zip(found, labels.T, strict=True):
+        np.testing.assert_allclose(effect, class_means_apart(coefficients, has), atol=1e-9)
+
+
+def test_what_an_attribute_excludes_gives_way_to_it() -> None:
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 3, 600)  # black, brown, any other
+    hat = rng.random(600) < np.where(color == 0, 0.8, 0.2)  # entangled with black hair, yet free of it
+    labels = np.stack([color == 0, color == 1, hat], 1)
+    effects = rng.normal(size=(3, 8))
+    coefficients = labels @ effects
+    found = partial_effects(coefficients, labels.astype(float), ridge=0.0)
+    others = ~labels[:, 0]
+    black = effects[0] - effects[1] * labels[others, 1].mean()  # the other colours leave, the hat stays
+    np.testing.assert_allclose(found[0], black, atol=0.05)
+    assert np.linalg.norm(class_means_apart(coefficients, labels[:, 0]) - black) > 0.3
 
 
 def test_strength_is_in_standard_deviations_of_the_population(space: WeightSpace) -> None:

@@ -55,9 +55,8 @@ class Direction:
 def fit_directions(space: WeightSpace, dataset: WeightDataset, *, regularisation: float = 10.0) -> dict[str, Direction]:
     """A direction for each binary attribute with enough fitted rows in both classes.
 
-    Editing directions are the attributes' partial effects on the coefficients: each is regressed on
-    together with the attributes that it does not imply (least squares with a small ridge, since exclusive
-    attributes such as hair colours sum to a constant), so that it is cleaned of them. A classifier's
+    Editing directions are the attributes' partial effects on the coefficients (:func:`partial_effects`):
+    how the population moves with the attribute while those entangled with it stay. A classifier's
     weights would be the wrong thing to move along: they live in components that hardly vary.
 
     Reading directions are logistic regressions on standardised coefficients.
@@ -112,8 +111,11 @@ def fit_directions(space: WeightSpace, dataset: WeightDataset, *, regularisation
 def partial_effects(coefficients: np.ndarray, labels: np.ndarray, ridge: float = 1e-2) -> np.ndarray:
     """Effects of attributes ``(n, a)`` on coefficients ``(n, k)``, each with the others held: ``(a, k)``.
 
-    What an attribute implies is not held: sunglasses come with eyeglasses, and holding those would
-    leave half of the effect out. A missing label counts as the attribute's mean, so that it says nothing.
+    An attribute is held only where that means something: among the rows there must be some with both, some
+    with either and some with neither (:func:`overlap`). Sunglasses come with eyeglasses, and a beard leaves no
+    room for a mustache alone: holding those would leave part of the effect out. Where attributes do not
+    depend on each other this is the difference of the classes' means. A missing label counts as the
+    attribute's mean, so that it says nothing.
     """
     if len(labels) != len(coefficients):
         raise InvalidInputError(f"{len(labels)} rows of labels for {len(coefficients)} rows of coefficients")
@@ -122,10 +124,19 @@ def partial_effects(coefficients: np.ndarray, labels: np.ndarray, ridge: float =
     target = coefficients - coefficients.mean(0)
     covariance, cross = centred.T @ centred, centred.T @ target
     covariance += ridge * len(labels) * np.diag(centred.var(0))
+    together = overlap(labels)
     effects = np.empty_like(cross)
     for j in range(labels.shape[1]):
-        having = labels[labels[:, j] == 1]
-        implied = (having == 1).all(0)
-        held = [j, *(i for i in range(labels.shape[1]) if i != j and not implied[i])]
+        held = [j, *(i for i in np.flatnonzero(together[j]) if i != j)]
         effects[j] = np.linalg.solve(covariance[np.ix_(held, held)], cross[held])[0]
     return effects
+
+
+def overlap(labels: np.ndarray) -> np.ndarray:
+    """Whether each pair of binary attributes ``(n, a)`` occurs in all four combinations: boolean ``(a, a)``.
+
+    Each combination needs five rows, as a class does to be fitted at all; missing labels count as neither.
+    """
+    has, lacks = (labels == 1).astype(float), (labels == 0).astype(float)
+    counts = (first.T @ second for first in (has, lacks) for second in (has, lacks))
+    return np.logical_and.reduce([count >= MIN_ROWS_A_CLASS for count in counts])
