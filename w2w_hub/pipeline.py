@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from .injection import base_digest, rows_attached, weights_rewritten
 from .inversion import Inversion, invert_latents
 from .space import Point, WeightSpace
 from .space.identity import Identity, edited, resolve
+from .space.space import interpolate
 from .space.storage import save_space
 
 PROMPT = "sks person"
@@ -158,15 +160,42 @@ class W2WMixin:
         self.identity = point
         return point
 
-    def edit(self, strengths: Mapping[str, float]) -> Identity:
-        """Move the current identity along editing directions, set and return it.
+    def edit(self, strengths: Mapping[str, float], *, start: float = 0.0) -> Identity | tuple[Identity, ...]:
+        """Move the current identity, or each of several, along editing directions; set and return it.
 
         Strength is in standard deviations of the population: ``pipe.edit({"Beard": 2.0, "Young": -1})``.
+
+        Parameters
+        ----------
+        start : float
+            Share of the denoising schedule that is still drawn with the unedited identity: 0.3 to 0.7 keeps
+            the composition and changes what the later steps draw.
+
+        Warns
+        -----
+        UserWarning
+            If the edit leaves the population: its distance is larger than that of every fitted row.
         """
-        if not isinstance(self._identity, Identity):
-            raise InvalidInputError("edit needs one identity; set pipe.identity or call sample_identity first")
-        self._identity = edited(self.space, self._identity, strengths)
+        if self._identity is None:
+            raise InvalidInputError("edit needs an identity; set pipe.identity or call sample_identity first")
+        several = isinstance(self._identity, tuple)
+        before = self._identity if isinstance(self._identity, tuple) else (self._identity,)
+        after = tuple(edited(self.space, identity, strengths, start=start) for identity in before)
+        farthest = max(self.space.distance(identity.point) for identity in after)
+        if farthest > self.space.largest_distance:
+            warnings.warn(
+                f"this edit leaves the population: {farthest:.2f} standard deviations from its mean, the farthest "
+                f"fitted row has {self.space.largest_distance:.2f}; use a smaller strength",
+                stacklevel=2,
+            )
+        self._identity = after if several else after[0]
         return self._identity
+
+    def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
+        """Set and return the weighted mean of several identities' points; shares are normalised."""
+        point = interpolate(self.space, [self.resolve(i).point for i in identities], shares)
+        self.identity = point
+        return point
 
     def export(self, path: Path | str, identity: Any = None) -> None:
         """Write an identity (the current one by default) as a folder that PEFT and diffusers both open."""
@@ -180,16 +209,41 @@ class W2WMixin:
     # ------------------------------------------------------------ pictures
     @contextmanager
     def _identity_applied(self, images_a_prompt: int) -> Iterator[None]:
-        unet, layout = self.unet, self.space.layout  # type: ignore[attr-defined]
-        if isinstance(self._identity, Identity):
-            with weights_rewritten(unet, layout, torch.from_numpy(self._identity.vector)):
-                yield
-        elif self._identity:
-            rows = torch.from_numpy(np.stack([i.vector for i in self._identity])).to(self.device)  # type: ignore[attr-defined]
-            with rows_attached(unet, layout, rows.repeat_interleave(images_a_prompt, 0)):
-                yield
-        else:
+        if self._identity is None:
             yield
+            return
+        unet, layout = self.unet, self.space.layout  # type: ignore[attr-defined]
+        several = isinstance(self._identity, tuple)
+        people = self._identity if isinstance(self._identity, tuple) else (self._identity,)
+
+        def rows(share: float) -> torch.Tensor:
+            stacked = torch.from_numpy(np.stack([identity.at(share) for identity in people]))
+            if not several:
+                return stacked[0]
+            return stacked.to(self.device).repeat_interleave(images_a_prompt, 0)  # type: ignore[attr-defined]
+
+        apply = rows_attached if several else weights_rewritten
+        with apply(unet, layout, rows(0.0)) as use:
+            if all(identity.start == 0 for identity in people):
+                yield
+                return
+
+            started = [identity.start == 0 for identity in people]
+
+            def follow(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                timestep = torch.as_tensor(kwargs["timestep"] if "timestep" in kwargs else args[1]).flatten()[0]
+                schedule = self.scheduler.timesteps  # type: ignore[attr-defined]
+                share = float((schedule > timestep.to(schedule.device)).sum()) / len(schedule)
+                now = [share >= identity.start for identity in people]
+                if now != started:
+                    started[:] = now
+                    use(rows(share))
+
+            handle = unet.register_forward_pre_hook(follow, with_kwargs=True)
+            try:
+                yield
+            finally:
+                handle.remove()
 
     def render(
         self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any

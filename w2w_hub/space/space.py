@@ -249,6 +249,11 @@ class WeightSpace:
         z = (c - self.coefficient_mean[: len(c)]) / np.maximum(self.coefficient_std[: len(c)], 1e-30)
         return float(np.sqrt(np.mean(z**2)))
 
+    @cached_property
+    def largest_distance(self) -> float:
+        """The distance of the fitted row that is farthest from the mean."""
+        return max(self.distance(row) for row in self.coefficients[self.fitted])
+
 
 def interpolate(space: WeightSpace, points: Sequence[Point], shares: Sequence[float]) -> Point:
     """A weighted mean of points; shares are normalised."""
