@@ -38,12 +38,17 @@ def identity_losses(
     timesteps: torch.Tensor,
     text: torch.Tensor,
     identities: int,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean squared denoising error of each identity ``(identities,)``; `text` is ``(tokens, width)``."""
+    """Mean squared denoising error of each identity ``(identities,)``; `text` is ``(tokens, width)``.
+
+    `mask` ``(samples, 1, h, w)`` in [0, 1] weighs the latents' positions; the error is a mean over its weight.
+    """
     prompt = text.to(clean.device)[None].expand(len(clean), -1, -1)
     predicted = unet(scheduler.add_noise(clean, noise, timesteps), timesteps, prompt).sample
     target = diffusion_target(scheduler, clean, noise, timesteps)
-    loss = F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
+    loss = F.mse_loss(predicted.float(), target.float(), reduction="none").mean(1, keepdim=True)
+    loss = loss.mean((1, 2, 3)) if mask is None else (loss * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
     return loss.view(-1, identities).mean(0)
 
 

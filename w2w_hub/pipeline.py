@@ -23,6 +23,7 @@ from .errors import (
 )
 
 try:
+    import PIL.Image
     import torch
     from diffusers import StableDiffusionPipeline
 except ImportError as error:
@@ -31,7 +32,7 @@ except ImportError as error:
 from .files import read_json, write_json
 from .formats import write_adapter
 from .injection import base_digest, rows_attached, weights_rewritten
-from .inversion import Inversion, invert_latents
+from .inversion import Inversion, Inverter, Settings
 from .space import Point, WeightSpace
 from .space.identity import Identity, edited, resolve
 from .space.space import interpolate
@@ -290,12 +291,15 @@ class W2WMixin:
         self,
         images: Any,
         *,
+        mask: Any = None,
         prompt: str = PROMPT,
         num_steps: int = 400,
         learning_rate: float = 0.1,
         k: int | None = None,
         batch_size: int = 4,
         prior: float = 0.0,
+        tolerance: float = 0.0,
+        restarts: int = 1,
         seed: int = 0,
     ) -> Inversion | list[Inversion]:
         """Find the point whose pictures explain one picture, or several of one person.
@@ -304,29 +308,49 @@ class W2WMixin:
         ----------
         images : PIL image, ndarray, or list of them
             Pictures of one person. A list of lists inverts several people in one batch.
+        mask : PIL image, ndarray, or list of them, optional
+            Which pixels count (white or 1), one for each picture, nested as `images` is.
         num_steps, learning_rate : int, float
             Adam on standardised coefficients from the population's mean (paper, section 4.2 and appendix F).
         k : int, optional
             Components to use; all by default.
+        batch_size : int
+            Noises and timesteps of each step.
         prior : float
             Weight of the squared standardised coefficients in the loss: larger stays closer to the population.
+        tolerance : float
+            Stop when the mean loss of 50 steps is lower than that of the 50 before by less than this share; 0 never.
+        restarts : int
+            Descents from different starts; each person's best, under the same noises, is returned.
+        seed : int
+            Of noises, timesteps and starts: the same seed gives the same point.
 
         Returns
         -------
         Inversion
             The point and its loss history; a list of them for a list of lists.
+
+        Raises
+        ------
+        InvalidInputError
+            If a picture or mask has another size than the base model draws, or a mask is empty.
         """
+        settings = Settings(num_steps, learning_rate, k, batch_size, prior, tolerance, restarts, seed)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
-        people = images if several else [images if isinstance(images, (list, tuple)) else [images]]
+        people = _nested(images, several)
         counts = {len(p) for p in people}
         if not people or 0 in counts or len(counts) > 1:
             raise InvalidInputError("invert needs at least one picture, and as many of every person")
         latents = torch.stack([self._encode(pictures) for pictures in people])
-        text = self._encode_text(prompt)
-        found = invert_latents(
-            self.unet, self.scheduler, self.space, latents, text, num_steps=num_steps,  # type: ignore[attr-defined]
-            learning_rate=learning_rate, k=k, batch_size=batch_size, prior=prior, seed=seed,
-        )  # fmt: skip
+        masks = None
+        if mask is not None:
+            given = _nested(mask, several)
+            if [len(m) for m in given] != [len(p) for p in people]:
+                raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
+            masks = torch.stack([self._latent_masks(m) for m in given]).to(latents.device)
+        found = Inverter(
+            self.unet, self.scheduler, self.space, latents, self._encode_text(prompt), settings, masks  # type: ignore[attr-defined]
+        ).run()  # fmt: skip
         return found if several else found[0]
 
     @torch.no_grad()
@@ -335,16 +359,37 @@ class W2WMixin:
         tokens = self.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt")  # type: ignore[attr-defined]
         return self.text_encoder(tokens.input_ids.to(self.device))[0][0]  # type: ignore[attr-defined]
 
+    @property
+    def _picture_size(self) -> int:
+        return self.unet.config.sample_size * self.vae_scale_factor  # type: ignore[attr-defined]
+
     @torch.no_grad()
     def _encode(self, pictures: Sequence[Any]) -> torch.Tensor:
-        vae, size = self.vae, self.unet.config.sample_size * self.vae_scale_factor  # type: ignore[attr-defined]
+        """Scaled latents ``(pictures, c, h, w)``."""
+        vae, size = self.vae, self._picture_size  # type: ignore[attr-defined]
+        if any(isinstance(p, PIL.Image.Image) for p in pictures):
+            pictures = [p.convert("RGB") if isinstance(p, PIL.Image.Image) else p for p in pictures]
         processed = torch.cat([self.image_processor.preprocess(p) for p in pictures])  # type: ignore[attr-defined]
-        if processed.shape[-2:] != (size, size):
+        if processed.shape[1:] != (3, size, size):
             raise InvalidInputError(
-                f"pictures are {processed.shape[-1]}x{processed.shape[-2]} pixels, this base model needs {size}x{size}"
+                f"pictures are {processed.shape[-1]}x{processed.shape[-2]} pixels of {processed.shape[1]} channels, "
+                f"this base model needs {size}x{size} of 3"
             )
         encoded = vae.encode(processed.to(vae.device, vae.dtype)).latent_dist.mean
         return encoded * vae.config.scaling_factor
+
+    def _latent_masks(self, masks: Sequence[Any]) -> torch.Tensor:
+        """Masks as shares of each latent's pixels, ``(masks, 1, h, w)``."""
+        size, found = self._picture_size, []
+        for mask in masks:
+            values = np.asarray(mask.convert("L") if isinstance(mask, PIL.Image.Image) else mask, np.float32)
+            values = values / 255 if values.max(initial=0) > 1 else values
+            if values.shape != (size, size):
+                raise InvalidInputError(f"a mask is {values.shape}, this base model needs ({size}, {size})")
+            if not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:
+                raise InvalidInputError("a mask is empty or not in 0 to 1 (or 0 to 255); white pixels count")
+            found.append(torch.from_numpy(values)[None])
+        return torch.nn.functional.avg_pool2d(torch.stack(found), self.vae_scale_factor)  # type: ignore[attr-defined]
 
 
 class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
@@ -374,6 +419,13 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
                 )
         with self._identity_applied(kwargs.get("num_images_per_prompt") or 1):
             return super().__call__(prompt, *args, **kwargs)  # type: ignore[misc]
+
+
+def _nested(values: Any, several: bool) -> list[list[Any]]:
+    """One list for each person, of one value or a list of them."""
+    if several:
+        return [list(v) if isinstance(v, (list, tuple)) else [v] for v in values]
+    return [list(values) if isinstance(values, (list, tuple)) else [values]]
 
 
 def _checker_option(components: Mapping[str, Any]) -> dict[str, bool]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar that appears after two seconds, only on a terminal."""
+def progress(
+    items: Iterable[T], text: str, total: int | None = None, status: Callable[[], str] | None = None
+) -> Iterator[T]:
+    """Iterate with a bar that appears after two seconds, only on a terminal; `status` is shown beside it."""
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=text, total=total, delay=2, leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(items, desc=text, total=total, delay=2, leave=False, disable=not sys.stderr.isatty())
+    for item in bar:
+        yield item
+        if status is not None and not bar.disable:
+            bar.set_postfix_str(status(), refresh=False)

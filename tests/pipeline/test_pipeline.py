@@ -16,6 +16,7 @@ from w2w_hub import W2WPipeline, WeightDataset, read_adapter
 from w2w_hub.denoising import draw_noise, identity_losses, pick
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnknownNameError
 from w2w_hub.injection import rows_attached
+from w2w_hub.pictures import to_picture
 
 from ..tiny_world import TinyWorld, make_base
 
@@ -51,9 +52,10 @@ def test_without_an_identity_the_base_model_draws_exactly(pipe: W2WPipeline, tin
 
 def test_after_many_swaps_the_base_weights_and_pictures_are_bit_equal(pipe: W2WPipeline) -> None:
     before, picture = weights(pipe), draw(pipe)
+    text, _ = pipe.encode_prompt("sks person", "cpu", 1, False)
     for seed in range(1000):
         pipe.sample_identity(seed)
-        draw(pipe, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
+        pipe(prompt_embeds=text, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
     pipe.identity = None
     assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
     np.testing.assert_array_equal(draw(pipe), picture)
@@ -265,7 +267,7 @@ def test_inversion_leaves_the_model_trainable_as_it_was(pipe: W2WPipeline) -> No
 
 
 def test_a_picture_of_another_size_is_refused(pipe: W2WPipeline) -> None:
-    with pytest.raises(InvalidInputError, match="32x32 pixels, this base model needs 64x64"):
+    with pytest.raises(InvalidInputError, match="32x32 pixels of 3 channels, this base model needs 64x64"):
         pipe.invert(np.zeros((32, 32, 3), np.float32), num_steps=1)
 
 
@@ -337,3 +339,92 @@ def test_interpolation_is_the_weighted_mean_and_is_set(pipe: W2WPipeline) -> Non
     point = pipe.interpolate([a, b], [3, 1])
     np.testing.assert_allclose(point.coefficients, 0.75 * a.coefficients + 0.25 * b.coefficients, rtol=1e-5)
     assert pipe.identity.point is point
+
+
+@pytest.fixture(scope="module")
+def picture(loaded: W2WPipeline) -> np.ndarray:
+    return loaded.render(["person-0005"], [("sks person", 1)], **FAST)[0, 0]
+
+
+def test_a_mask_weighs_the_error_of_each_latent(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    latents, text = pipe._encode([picture])[None], pipe._encode_text("sks person")
+    noise, t = draw_noise(torch.Generator().manual_seed(5), latents, 2, 1000)
+    clean = latents[:, 0].repeat(2, 1, 1, 1)
+    mask = torch.rand((2, 1, *latents.shape[-2:]), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        predicted = pipe.unet(pipe.scheduler.add_noise(clean, noise, t), t, text[None].repeat(2, 1, 1)).sample
+        [found] = identity_losses(pipe.unet, pipe.scheduler, clean, noise, t, text, 1, mask)
+    target = pipe.scheduler.get_velocity(clean, noise, t)  # what this base model predicts
+    errors = ((predicted - target) ** 2).mean(1).numpy()
+    means = [np.average(error, weights=weight[0]) for error, weight in zip(errors, mask.numpy(), strict=True)]
+    expected = np.mean(means)
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_full_mask_changes_nothing_and_a_partial_one_does(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    half = np.zeros((64, 64))
+    half[:, :32] = 255
+    points = [
+        pipe.invert(picture, mask=mask, num_steps=3, seed=1).point.coefficients
+        for mask in (None, np.ones((64, 64)), half)
+    ]
+    np.testing.assert_allclose(points[0], points[1], atol=1e-3)
+    assert not np.allclose(points[0], points[2], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((64, 64)), "a mask is empty"),
+        (np.full((64, 64), -1.0), "a mask is empty or not in 0 to 1"),
+        (np.full((64, 64), np.nan), "a mask is empty or not in 0 to 1"),
+        (np.ones((32, 64)), r"a mask is \(32, 64\), this base model needs \(64, 64\)"),
+        ([np.ones((64, 64))] * 2, "one mask for each picture"),
+    ],
+)
+def test_a_mask_that_says_nothing_is_refused(
+    pipe: W2WPipeline, picture: np.ndarray, mask: object, message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        pipe.invert(picture, mask=mask, num_steps=1)
+
+
+def test_inversion_stops_when_the_loss_no_longer_falls(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    found = pipe.invert(picture, num_steps=400, batch_size=1, tolerance=0.9)
+    assert len(found.losses) == 100
+    assert found.point.history["steps"] == 100
+
+
+def test_the_best_of_several_descents_is_returned(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    one = pipe.invert(picture, num_steps=10, seed=1)
+    several = pipe.invert(picture, num_steps=10, seed=1, restarts=3)
+    assert several.point.history["restarts"] == 3
+    if several.point.history["restart"] == 0:
+        np.testing.assert_array_equal(several.point.coefficients, one.point.coefficients)
+    again = pipe.invert(picture, num_steps=10, seed=1, restarts=3)
+    np.testing.assert_array_equal(several.point.coefficients, again.point.coefficients)
+    worse = pipe.invert([[picture], [picture]], num_steps=10, seed=1, restarts=3)
+    assert worse[0].point.history["restart"] == worse[1].point.history["restart"]
+
+
+def test_an_inversion_that_diverges_stops_with_the_last_good_point(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match="not finite at step .* last good point"):
+        found = pipe.invert(picture, num_steps=20, learning_rate=1e30)
+    assert np.isfinite(found.point.coefficients).all()
+    assert 0 < len(found.losses) < 20
+    with pytest.raises(InvalidInputError, match="not finite at the first step"):
+        pipe.invert(np.full((64, 64, 3), np.nan, np.float32), num_steps=2)
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": 10_000}, {"restarts": 0}, {"prior": -1.0}, {"learning_rate": 0.0}])
+def test_inversion_settings_out_of_range_are_refused(
+    pipe: W2WPipeline, picture: np.ndarray, wrong: dict[str, float]
+) -> None:
+    with pytest.raises(InvalidInputError, match="must"):
+        pipe.invert(picture, num_steps=1, **wrong)
+
+
+def test_a_picture_with_an_alpha_channel_is_read_as_its_colours(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    image = to_picture(picture)
+    found = [pipe.invert(i, num_steps=1).point.coefficients for i in (image, image.convert("RGBA"))]
+    np.testing.assert_array_equal(*found)
