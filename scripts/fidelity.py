@@ -11,10 +11,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from w2w_hub.demo.assets import FOLDER  # noqa: E402
-from w2w_hub.demo.report import wished_beside_reached  # noqa: E402
-from w2w_hub.demo.settings import DEFINITIONS  # noqa: E402
-
-EDIT_WISH = 0.8
+from w2w_hub.demo.report import edits_reached, measured_on, wished_beside_reached  # noqa: E402
+from w2w_hub.demo.settings import DEFINITIONS, EDIT_WISH  # noqa: E402
 
 
 def table(header: list[str], rows: list[list[Any]]) -> list[str]:
@@ -35,7 +33,7 @@ def main() -> None:
         "",
         "How well the avatars world does what the paper's does. Measured by "
         f"`python scripts/avatars/recipe.py --config {config['name']} --work work evaluate` "
-        f"on {setting['machine']}, written by `python scripts/fidelity.py`; the raw figures are in "
+        f"on {measured_on(evaluation)}, written by `python scripts/fidelity.py`; the raw figures are in "
         "`w2w_hub/demo/assets/evaluation.json`.",
         "",
         f"{setting['fitted_rows']:,} people fitted, {evaluation['scale']['held_out_people']} held out of everything "
@@ -58,15 +56,13 @@ def main() -> None:
     ]
     strengths = [key for key in next(iter(evaluation["edits"].values())) if key != "people"]
     for strength in strengths:
-        rows, met = [], 0
+        rows, met = [], edits_reached(evaluation["edits"], strength)
         for name, edit in evaluation["edits"].items():
             figures, reading = edit[strength], evaluation["reading"][name]
-            reached = min(figures["after"], figures["each_other_factor_kept"]) >= EDIT_WISH
-            met += reached
             rows.append(
                 [name, reading["auc"], reading["positives"], edit["people"], figures["before"], figures["after"],
                  figures["each_other_factor_kept"], figures["all_other_factors_kept"],
-                 "reached" if reached else "missed"]
+                 "reached" if name in met else "missed"]
             )  # fmt: skip
         header = [
             "attribute",
@@ -79,7 +75,7 @@ def main() -> None:
             "all others kept",
             "",
         ]
-        lines += [f"### +{strength} sd: {met} of {len(rows)} reached", "", *table(header, rows)]
+        lines += [f"### +{strength} sd: {len(met)} of {len(rows)} reached", "", *table(header, rows)]
     lines += [
         "## Sampling",
         "",

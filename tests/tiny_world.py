@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from w2w_hub.demo.settings import STRENGTHS
+
 ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin")
 FITTED, HELD_OUT, PLAIN = 40, 12, 4
 INITIALISATION = "tiny-seed-0"
@@ -17,12 +19,12 @@ INITIALISATION = "tiny-seed-0"
 _READ_BACK = dict.fromkeys(("top", "hair_color", "skin_color", "facial_hair", "accessory"), 0.5)
 _EDIT = {"before": 0.1, "after": 0.9, "each_other_factor_kept": 0.8, "all_other_factors_kept": 0.7}
 EVALUATION = {
-    "setting": {"machine": "a test"},
+    "setting": {"machines": {"scale": "a test", "edits": "another test"}},
     "scale": {"real": 0.99, "strangers": 0.1, "held_out_people": 12},
     "loras": {"relative_score": 0.5, **_READ_BACK},
     "reading": {name: {"auc": 0.97, "positives": 0.4} for name in ATTRIBUTES},
     "inversion": {"relative_score": 0.3},
-    "edits": {name: {"people": 8, "1.5": _EDIT, "2.5": _EDIT, "3.5": _EDIT} for name in ATTRIBUTES},
+    "edits": {name: {"people": 8, **{f"{strength:g}": _EDIT for strength in STRENGTHS}} for name in ATTRIBUTES},
 }
 
 

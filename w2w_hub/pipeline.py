@@ -383,7 +383,8 @@ class W2WMixin:
         size, found = self._picture_size, []
         for mask in masks:
             values = np.asarray(mask.convert("L") if isinstance(mask, PIL.Image.Image) else mask, np.float32)
-            values = values / 255 if values.max(initial=0) > 1 else values
+            if values.max(initial=0) > 1:
+                values = values / np.float32(255)
             if values.shape != (size, size):
                 raise InvalidInputError(f"a mask is {values.shape}, this base model needs ({size}, {size})")
             if not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:

@@ -57,8 +57,8 @@ GPU = Config(
     base_pictures=60_000, pictures_per_person=10, judge_steps=3000,
     vae_channels=(16, 32, 64, 64), vae_steps=3000, vae_batch=512, latent_channels=8,
     unet_channels=(64, 128), unet_layers=(1, 2), unet_attention=(False, True), text_width=64,
-    base_steps=9000, base_batch=2048, base_lr=1.5e-3,
-    lora_start="mean", lora_steps=800, lora_batch=4, lora_lr=3e-3, lora_average=0.25, people_a_batch=1376,
+    base_steps=4000, base_batch=2048, base_lr=1.5e-3,
+    lora_start="kaiming", lora_steps=500, lora_batch=4, lora_lr=3e-3, lora_average=0.25, people_a_batch=1032,
 )  # fmt: skip
 TINY = Config(  # proves that the recipe runs; its pictures are noise
     name="tiny", fitted=24, heldout_shipped=8, adapters=4, heldout_more=4, extra_fitted=0,

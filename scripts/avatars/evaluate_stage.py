@@ -28,7 +28,7 @@ from w2w_hub.demo.settings import (
     SAMPLING_STEPS,
     STRENGTHS,
 )
-from w2w_hub.inversion import invert_latents
+from w2w_hub.inversion import Inverter, Settings
 from w2w_hub.space import WeightSpace, build_space
 from w2w_hub.space.identity import Identity, edited
 
@@ -88,37 +88,34 @@ class Evaluation:
         }
 
     def edits(self) -> dict[str, Any]:
-        """Every attribute at every strength, over held-out people without it."""
+        """Every attribute over held-out people without it: the middle strength under all cases, others under one."""
         result: dict[str, Any] = {}
         drawn = self.base.draw(torch.from_numpy(self.rows), CASES)
-        before_read = self._read(drawn)
+        before_read = self.read(drawn)
         for name in self.space.directions:
-            factor = next(iter(world.ATTRIBUTES[name]))
-            people = [self.scorer.people[i] for i in self.unseen]
-            # a hair colour is put on people with hair
-            able = [
-                j
-                for j, p in enumerate(people)
-                if not world.has(p, name) and (factor != "hair_color" or world.has_hair(p))
-            ]
-            able = able[:EDIT_PEOPLE]
+            able = able_to_gain([self.scorer.people[i] for i in self.unseen], name)[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
             for strength in STRENGTHS:
                 vectors = []
                 for j in able:
                     point = self.space.point(self.space.project(self.rows[j]))
                     vectors.append(edited(self.space, Identity(self.rows[j], point), {name: strength}).vector)
-                pictures = self.base.draw(torch.from_numpy(np.stack(vectors)), CASES)
-                result[name][f"{strength:g}"] = self._compare(name, factor, before_read, able, self._read(pictures))
+                cases = CASES if strength == STRENGTHS[len(STRENGTHS) // 2] else CASES[:1]
+                after = self.read(self.base.draw(torch.from_numpy(np.stack(vectors)), cases))
+                before = {key: read[:, : len(cases)] for key, read in before_read.items()}
+                result[name][f"{strength:g}"] = self.compare(name, before, able, after)
         return result
 
-    def _read(self, pictures: torch.Tensor) -> dict[str, np.ndarray]:
+    def read(self, pictures: torch.Tensor) -> dict[str, np.ndarray]:
+        """What the judge sees: likeliest option of every factor and every attribute, ``(n, cases)``."""
         n, cases = pictures.shape[:2]
         flat = pictures.flatten(0, 1)
         read = {k: p.argmax(1).view(n, cases).cpu().numpy() for k, p in self.scorer.judge.read(flat).items()}
         return read | {k: v.view(n, cases).cpu().numpy() for k, v in self.scorer.judge.read_attributes(flat).items()}
 
-    def _compare(self, name: str, factor: str, before: dict, able: list[int], after: dict) -> dict[str, float]:
+    def compare(self, name: str, before: dict, able: list[int], after: dict) -> dict[str, float]:
+        """An edit's figures: `before` of everybody, `after` of the people `able` to gain the attribute."""
+        factor = next(iter(world.ATTRIBUTES[name]))
         hair = [world.FACTORS["top"].index(top) for top in world.HAIRSTYLES]
         kept = []
         for other in world.FACTORS:
@@ -141,16 +138,10 @@ class Evaluation:
         latents = people_latents(self.base, self.work, some)[:, :1]
         points = []
         for start in range(0, len(some), 16):
-            found = invert_latents(
-                self.base.unet,
-                self.base.pipe.scheduler,
-                self.space,
-                latents[start : start + 16],
-                self.base.text(),
-                num_steps=INVERSION_STEPS,
-                prior=INVERSION_PRIOR,
-                batch_size=4,
-            )
+            found = Inverter(
+                self.base.unet, self.base.pipe.scheduler, self.space, latents[start : start + 16], self.base.text(),
+                Settings(num_steps=INVERSION_STEPS, prior=INVERSION_PRIOR),
+            ).run()  # fmt: skip
             points += [inversion.point.coefficients for inversion in found]
         return {
             "people": len(some),
@@ -176,6 +167,12 @@ class Evaluation:
         }
 
 
+def able_to_gain(people: list[world.Identity], attribute: str) -> list[int]:
+    """Positions of the people without the attribute; a hair colour is put on people with hair."""
+    colour = next(iter(world.ATTRIBUTES[attribute])) == "hair_color"
+    return [j for j, p in enumerate(people) if not world.has(p, attribute) and (not colour or world.has_hair(p))]
+
+
 def evaluate(config: Config, work: Path, minutes: float) -> None:
     stage = Stage(work, "evaluate", minutes)
     path = work / "evaluation.json"
@@ -197,8 +194,9 @@ def evaluate(config: Config, work: Path, minutes: float) -> None:
             raise OutOfTime("evaluate: some parts are still to do; run the same command again")
         results[part.__name__] = part()
         stage.say(part.__name__, json.dumps(results[part.__name__]))
+        machines = results.get("setting", {}).get("machines", {})
         results["setting"] = {
-            "machine": machine(),
+            "machines": machines | {part.__name__: machine()},
             "config": config.name,
             "components": evaluation.space.k,
             "fitted_rows": evaluation.space.recipe["rows"],

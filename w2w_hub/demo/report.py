@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL.Image import Image as Picture
 
-from .settings import DEFINITIONS
+from .settings import DEFINITIONS, EDIT_WISH, STRENGTHS
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2em auto;padding:0 1em}
@@ -77,6 +77,25 @@ def data_url(picture: Picture) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def measured_on(evaluation: Mapping[str, Any]) -> str:
+    """The machines that the evaluation ran on, each with its parts where there was more than one."""
+    parts: dict[str, list[str]] = {}
+    for part, machine in evaluation["setting"]["machines"].items():
+        parts.setdefault(machine, []).append(part)
+    if len(parts) == 1:
+        return next(iter(parts))
+    return " and ".join(f"{machine} ({', '.join(names)})" for machine, names in parts.items())
+
+
+def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_WISH) -> list[str]:
+    """Attributes that are there after the edit, and leave each other factor alone, in `wished` of the pictures."""
+    return [
+        name
+        for name, edit in edits.items()
+        if min(edit[strength]["after"], edit[strength]["each_other_factor_kept"]) >= wished
+    ]
+
+
 def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str, float, str]]:
     """The evaluation's figures beside the wished ones: what, wished, reached, reached or missed."""
     rows: list[tuple[str, str, float, str]] = []
@@ -99,6 +118,13 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
         add(f"{factor} read back right", wished, loras[factor])
     aucs = [entry["auc"] for entry in evaluation["reading"].values() if entry["auc"] is not None]
     add("attributes read from coefficients with AUC >= .95", 10, sum(auc >= 0.95 for auc in aucs))
+    strength = f"{STRENGTHS[len(STRENGTHS) // 2]:g}"
+    edits = evaluation["edits"]
+    add(
+        f"attributes edited at +{strength} sd: there in {EDIT_WISH:g}, each other factor kept in {EDIT_WISH:g}",
+        len(edits),
+        len(edits_reached(edits, strength)),
+    )
     add("relative score of inversions of one picture", 0.45, evaluation["inversion"]["relative_score"])
     return rows
 

@@ -11,9 +11,10 @@ CASES: tuple[tuple[str, int], ...] = (
 )
 SAMPLING_STEPS, GUIDANCE = 15, 2.0
 COMPONENTS = 400
-STRENGTHS: tuple[float, ...] = (1.5, 2.5, 3.5)  # standard deviations; figures are of the middle one
+STRENGTHS: tuple[float, ...] = (3.0, 4.5, 6.0)  # standard deviations; figures are of the middle one
+EDIT_WISH = 0.8  # share of pictures in which an edit should show, and leave the rest alone
 INVERSION_STEPS, INVERSION_PRIOR = 400, 0.0
-EDIT_ATTRIBUTES = ("Sunglasses", "Dark_Skin", "Pink_Hair", "Blond_Hair", "Full_Beard")
+EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Gray_Hair")
 
 DEFINITIONS: dict[str, str] = {
     "identity score": "mean cosine of the pictures' judge embeddings to the normalised mean embedding of the person's "

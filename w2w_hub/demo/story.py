@@ -22,7 +22,7 @@ from ..space.identity import Identity, edited, resolve
 from .assets import FOLDER, Assets
 from .judge import Judge
 from .measure import Measure, attribute_shown, others_kept
-from .report import Section, evaluated_edits, report, wished_beside_reached
+from .report import Section, evaluated_edits, measured_on, report, wished_beside_reached
 from .settings import (
     CASES,
     COMPONENTS,
@@ -315,14 +315,14 @@ class Story:
         )
 
     def write_report(self) -> None:
-        evaluation = self.assets.evaluation
+        evaluation: Any = self.assets.evaluation
         self.metrics["evaluation"] = evaluation
         if evaluation:
-            setting: Any = evaluation["setting"]
             self.sections.append(
                 Section(
                     "The recipe's evaluation on held-out people",
-                    f"Measured once on {setting['machine']} over {evaluation['scale']['held_out_people']} people that "  # type: ignore[index]
+                    f"Measured once on {measured_on(evaluation)} over "
+                    f"{evaluation['scale']['held_out_people']} people that "
                     "nothing was fitted on; wished figures beside those reached.",
                     header=("figure", "wished", "reached", ""),
                     rows=wished_beside_reached(evaluation),

@@ -127,7 +127,7 @@ def partial_effects(coefficients: np.ndarray, labels: np.ndarray, ridge: float =
     together = overlap(labels)
     effects = np.empty_like(cross)
     for j in range(labels.shape[1]):
-        held = [j, *(i for i in np.flatnonzero(together[j]) if i != j)]
+        held = [j, *(int(i) for i in np.flatnonzero(together[j]) if i != j)]
         effects[j] = np.linalg.solve(covariance[np.ix_(held, held)], cross[held])[0]
     return effects
 
