@@ -6,10 +6,11 @@ import click
 
 from .. import __version__
 from .common import Sections
-from .datasets import add, pack
+from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .identities import edit, export, invert, render, sample
 from .inspect import inspect
+from .integrity import dedupe, diff, verify
 from .spaces import build
 
 
@@ -22,7 +23,7 @@ def main() -> None:
 for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect,),
-    "Dataset": (pack, add),
+    "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
     "Weight space": (build,),
     "Identities": (sample, edit, invert, render, export),
 }.items():
