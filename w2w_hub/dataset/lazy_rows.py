@@ -122,7 +122,7 @@ class WeightRow:
         return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=kind, mask=storage.is_null())
 
 
-_opened: dict[str, WeightDataset] = {}
+_opened: dict[str, tuple[WeightDataset, list[str]]] = {}  # with the digests of its rows
 _opening = Lock()
 
 
@@ -132,18 +132,19 @@ def _read(source: str, row_id: str, check: str) -> np.ndarray:
         with _opening:
             if again or source not in _opened:
                 try:
-                    _opened[source] = WeightDataset.open(Path(source))
+                    found = WeightDataset.open(Path(source))
+                    _opened[source] = found, found.labels["row_sha256"].tolist()
                 except MissingPathError as error:
                     raise MissingPathError(
                         f"these rows are read from {source}, which is not there ({error}); put it back, "
                         "or load the dataset again from where it is"
                     ) from error
-            dataset = _opened[source]
+            dataset, digests = _opened[source]
         try:
             number = dataset.position(row_id)
         except UnknownNameError:
             continue
-        if dataset.labels["row_sha256"].iat[number][:CHECK] == check:
+        if digests[number][:CHECK] == check:
             return dataset[number]
     raise CorruptFileError(f"{source} no longer has row {row_id!r} as it was; load the dataset again")
 
