@@ -151,7 +151,9 @@ def verify_checksum(path: Path) -> None:
 def row_digest(row: np.ndarray) -> str:
     """sha256 of an algorithm tag, the dtype and the stored little-endian values; the scale is not applied."""
     little = np.ascontiguousarray(row, row.dtype.newbyteorder("<"))
-    return hashlib.sha256(ROW_TAG + f"{row.dtype.name}\n".encode() + little.tobytes()).hexdigest()
+    digest = hashlib.sha256(ROW_TAG + f"{row.dtype.name}\n".encode())
+    digest.update(little.view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def dataset_digest(layout: ParameterLayout, rows: Iterable[Mapping[str, Any]]) -> str:
