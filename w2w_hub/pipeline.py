@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .base import CONFIG, EMBEDDED, MODEL_INDEX, pipeline_class
+from .base import CONFIG, EMBEDDED, MODEL_INDEX, base_files, pipeline_class
 from .errors import (
     BaseModelMismatchError,
     InvalidInputError,
@@ -31,12 +32,16 @@ except ImportError as error:
 
 from .files import read_json, write_json
 from .formats import write_adapter
+from .hub.resolve import open_base
 from .injection import base_digest, rows_attached, weights_rewritten
 from .inversion import Inversion, Inverter, Settings
 from .space import Point, WeightSpace
 from .space.identity import Identity, edited, resolve
 from .space.space import interpolate
 from .space.storage import save_space
+
+if TYPE_CHECKING:
+    from .hub.publish import Published
 
 PROMPT = "sks person"
 _REPOSITORY = re.compile(r"^\w[\w.-]*/[\w.-]+$")
@@ -55,13 +60,30 @@ class W2WMixin:
 
     # ------------------------------------------------------------ load and save
     @classmethod
-    def from_pretrained(cls, path: Path | str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-        """Open a weight-space folder with its base model.
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        dtype: torch.dtype = torch.float32,
+        *,
+        k: int | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Open a weight space with its base model: a folder, a Hub repository (``org/name``) or a lock's pin.
 
         Parameters
         ----------
         dtype : torch dtype
             Of the base model's weights.
+        k : int, optional
+            Components to read; fewer files are fetched.
+        revision : str, optional
+            Tag, branch or commit of a repository; ``main`` without it. Its commit is `pipe.space.revision`.
+        token, cache_dir, local_files_only
+            As in huggingface_hub; for the base model too.
         **options
             Passed on to the base pipeline's `from_pretrained`.
 
@@ -70,8 +92,11 @@ class W2WMixin:
         BaseModelMismatchError
             If the base model is not the one that the space belongs to.
         """
-        space = WeightSpace.from_pretrained(path)
+        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)
         assert space.path is not None
+        assert space.source is not None
+        space.source.need(base_files(space.source.files))
         if not (space.path / CONFIG).is_file():
             raise MissingPathError(
                 f"{path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
@@ -82,8 +107,10 @@ class W2WMixin:
         source = space.path if base == EMBEDDED else base
         if not isinstance(source, (str, Path)):
             raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
-        if base != EMBEDDED and config.get("revision"):
-            options = {"revision": config["revision"], **options}
+        if base != EMBEDDED and space.source.base is not None:
+            source = open_base(space.source.base, **hub).folder
+        elif base != EMBEDDED:
+            options = {**hub, "revision": config.get("revision"), **options}
         return cls.from_base(source, space, dtype=dtype, **options)
 
     @classmethod
@@ -122,6 +149,19 @@ class W2WMixin:
             write_json(folder / CONFIG, {"base_model": EMBEDDED})
 
         save_space(self.space, path, extend=embed)
+
+    def push_to_hub(self, repo_id: str, *, version: str | None = None, **options: Any) -> Published:  # type: ignore[override]
+        """Publish the space with this base model embedded as one version, see :func:`w2w_hub.hub.publish.publish`.
+
+        Examples
+        --------
+        >>> pipe.push_to_hub("org/space", version="1.0.0", private=True)   # doctest: +SKIP
+        """
+        from .hub.publish import publish
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "space")
+            return publish(Path(folder) / "space", repo_id, version=version, **options)
 
     # ------------------------------------------------------------ identity
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from ..adapter import Adapter
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
 from ..files import recover, sha256_file
+from ..hub.resolve import ResolvedRevision, Source, locate
 from ..layout import ParameterLayout
 from . import labels as label_table
 from .manifest import DatasetManifest, dataset_digest, row_digest
@@ -38,21 +39,44 @@ class WeightDataset:
     >>> ds.adapter("person-0001")                    # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, array: Any):
+    def __init__(
+        self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, array: Any, source: Source | None = None
+    ):
         self.path, self.manifest, self.labels, self._array = path, manifest, labels, array
+        self.source = source or Source(path)
         self._positions = {name: i for i, name in enumerate(labels.index)}
 
     @classmethod
-    def open(cls, path: Path | str) -> WeightDataset:
-        """Open a dataset folder. Nothing is hashed; :meth:`verify` does that.
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+    ) -> WeightDataset:
+        """Open a dataset folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
+
+        Nothing in a folder is hashed; :meth:`verify` does that. What comes from the Hub is verified.
+
+        Parameters
+        ----------
+        revision : str, optional
+            Tag, branch or commit of a repository; ``main`` without it.
+        token, cache_dir, local_files_only
+            As in huggingface_hub.
 
         Raises
         ------
-        MissingPathError, CorruptFileError, UnsupportedFormatError
+        MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
         """
         import zarr
 
-        path = recover(path)
+        source = locate(
+            path, "dataset", revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        path = recover(source.need(name for name in source.files if not name.startswith("parquet/")))
         if not path.is_dir():
             raise MissingPathError(f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}")
         manifest = DatasetManifest.read(path)
@@ -69,7 +93,7 @@ class WeightDataset:
                 f"{path}/weights.zarr is {array.dtype.name} {array.shape}, the manifest states "
                 f"{manifest.dtype} ({manifest.rows}, {manifest.layout.size})"
             )
-        return cls(path, manifest, labels, array)
+        return cls(path, manifest, labels, array, source)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -80,6 +104,11 @@ class WeightDataset:
 
     def __len__(self) -> int:
         return self.manifest.rows
+
+    @property
+    def revision(self) -> ResolvedRevision | None:
+        """The repository and commit that it was opened from; None for a folder."""
+        return self.source.revision
 
     @property
     def layout(self) -> ParameterLayout:
@@ -165,6 +194,7 @@ class WeightDataset:
 
     def verify(self) -> None:
         """Hash everything; raise `CorruptFileError` naming the file or row that is not as published."""
+        self.source.need(self.source.files)
         for name, entry in self.manifest.files.items():
             file = self.path / name
             if not file.is_file():

@@ -11,8 +11,20 @@ from .reader import WeightDataset
 CONFIGS = ("weights", "labels")
 
 
-def load_dataset(path: Path | str, name: str = "weights", split: str | None = None, **options: Any) -> Any:
-    """Load a dataset folder with Hugging Face `datasets`, through its Parquet view.
+def load_dataset(
+    path: Path | str,
+    name: str = "weights",
+    split: str | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> Any:
+    """Load a dataset folder or Hub repository with Hugging Face `datasets`, through its Parquet view.
+
+    A repository's files are fetched at one commit and verified first, so that the revision asked for is also the
+    one that is given offline.
 
     Parameters
     ----------
@@ -20,6 +32,8 @@ def load_dataset(path: Path | str, name: str = "weights", split: str | None = No
         With or without the column ``weights`` (float16, one fixed-size list a row).
     split : str, optional
         One split as a `Dataset`; without it all of them as a `DatasetDict`.
+    revision, token, local_files_only
+        See :meth:`WeightDataset.open`.
     **options
         Passed on, ``streaming=True`` or ``cache_dir=`` for instance.
 
@@ -34,9 +48,11 @@ def load_dataset(path: Path | str, name: str = "weights", split: str | None = No
         raise missing_extra("datasets", "datasets") from None
     if name not in CONFIGS:
         raise InvalidInputError(f"no configuration {name!r}; there are {', '.join(CONFIGS)}")
-    opened = WeightDataset.open(path)
+    opened = WeightDataset.open(path, revision=revision, token=token, local_files_only=local_files_only)
     if split is not None and split not in opened.manifest.splits:
         raise UnknownNameError(f"no split {split!r}; there are {', '.join(opened.manifest.splits)}")
+    view = "parquet/" if name == "weights" else "labels/"
+    opened.source.need(file for file in opened.source.files if file.startswith(view))
     if name == "weights" and not (opened.path / "parquet").is_dir():
         raise MissingPathError(f"{path} has no Parquet view; write it with parquet_view=True, or use WeightDataset")
     return datasets.load_dataset(str(opened.path), name, split=split, **options)

@@ -89,6 +89,7 @@ def build_space(
             "dataset": dataset.manifest.name,
             "dataset_version": dataset.manifest.version,
             "dataset_digest": dataset.manifest.digest,
+            **({"dataset_revision": dataset.revision.to_json()} if dataset.revision else {}),
             "rows": n,
             "k": k,
             "split": split,
