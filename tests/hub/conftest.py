@@ -89,7 +89,7 @@ class Client:
 
     def w2w(self, *words: Any, **extra: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "w2w_hub.cli", *map(str, words)],
+            [sys.executable, "-c", "from w2w_hub.cli import main; main()", *map(str, words)],
             env=self.environment(**extra), cwd=self.home, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         self.spoken += done.stdout + done.stderr

@@ -8,6 +8,7 @@ from .. import __version__
 from .common import Sections
 from .datasets import add, pack
 from .demo import demo
+from .hub import archive, cite, diff, log, pin, push, restore, verify
 from .identities import edit, export, invert, render, sample
 from .inspect import inspect
 from .spaces import build
@@ -25,6 +26,7 @@ for section, commands in {
     "Dataset": (pack, add),
     "Weight space": (build,),
     "Identities": (sample, edit, invert, render, export),
+    "Hub": (push, log, diff, pin, verify, restore, archive, cite),
 }.items():
     for command in commands:
         main.add_command(command)

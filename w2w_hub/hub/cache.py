@@ -96,6 +96,11 @@ class RepoCache:
             _write(mark, seen)
         return True
 
+    def forget(self, entry: Mapping[str, Any]) -> None:
+        """Have a file hashed again when it is needed next."""
+        with suppress(OSError):
+            (self.folder / MARKS / str(entry["sha256"])).unlink(missing_ok=True)
+
 
 def is_own_blob(file: Path) -> bool:
     """Whether a cached file has the content that its name in ``blobs/`` promises (a git or a sha256 digest).
