@@ -33,7 +33,7 @@ class Fault:
 
     `kind`: status (answer `status` at once), cut (half of the body), flip (one byte of the body), lost (done, but
     the connection ends without an answer), drop (the connection ends after half of the request's body), slow
-    (answered after `seconds`), hold (waits for `released`).
+    (answered after `seconds`), hold (waits for `released`, or is abandoned).
     """
 
     pattern: str
@@ -45,6 +45,12 @@ class Fault:
     seconds: float = 0.0
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    abandoned: bool = False
+
+    def abandon(self) -> None:
+        """Let go of what was held without doing it: who asked is dead."""
+        self.abandoned, self.times = True, 0
+        self.released.set()
 
     def hits(self, request: str) -> bool:
         if self.times <= 0 or not re.search(self.pattern, request):
@@ -166,6 +172,9 @@ def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
                     time.sleep(fault.seconds)
                 if fault and kind == "hold":
                     fault.released.wait(60)
+                    if fault.abandoned:
+                        self.close_connection = True
+                        return
                 if fault and kind == "status":
                     self.answer(fault.status, {"error": "a fault"}, **fault.headers)
                     return

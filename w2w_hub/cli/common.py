@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -27,6 +28,7 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"w2w: note: {message}", err=True)
         try:
             return super().invoke(ctx)
         except W2WError as error:

@@ -53,6 +53,7 @@ def load_dataset(
         raise UnknownNameError(f"no split {split!r}; there are {', '.join(opened.manifest.splits)}")
     view = "parquet/" if name == "weights" else "labels/"
     opened.source.need(file for file in opened.source.files if file.startswith(view))
+    opened.source.need_card()
     if name == "weights" and not (opened.path / "parquet").is_dir():
         raise MissingPathError(f"{path} has no Parquet view; write it with parquet_view=True, or use WeightDataset")
     return datasets.load_dataset(str(opened.path), name, split=split, **options)

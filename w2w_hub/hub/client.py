@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
+import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HubAccessError, HubConflictError, HubError, HubNotFoundError, InvalidInputError, W2WError
@@ -20,11 +23,26 @@ TRANSIENT = (408, 429, 500, 502, 503, 504)
 LOG_IN = "log in with: hf auth login"
 
 
+@cache
+def keep_secrets() -> None:
+    """Have huggingface_hub's log leave out the queries of addresses: those of files are signed."""
+
+    def redact(record: logging.LogRecord) -> bool:
+        text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\":]+", r"\1", record.getMessage())
+        record.msg, record.args = text, ()
+        return True
+
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(redact)
+
+
 def api(token: Token = None) -> HfApi:
     """The client that everything here uses."""
     from huggingface_hub import HfApi
 
     from .. import __version__
+
+    keep_secrets()
 
     return HfApi(token=token, library_name="w2w_hub", library_version=__version__)
 
@@ -50,6 +68,7 @@ def call(what: str, function: Callable[..., T], *args: Any, patience: int = PATI
     HubError
         Or one of its kinds; never an exception of an HTTP library.
     """
+    keep_secrets()
     attempt = 0
     while True:
         try:
@@ -143,7 +162,7 @@ def translate(error: BaseException, what: str) -> W2WError:
     for kind in chain:
         if isinstance(kind, OSError) and kind.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
             return HubError(
-                f"{what}: {kind.filename or 'the cache'} cannot be written ({kind.strerror}); set HF_HOME or "
+                f"{what}: {kind.filename or 'the cache'} cannot be used ({kind.strerror}); set HF_HOME or "
                 "cache_dir= to another place"
             )
     return HubError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")

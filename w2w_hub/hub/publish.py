@@ -23,11 +23,10 @@ from ..progress import progress
 from .cache import TYPES
 from .card import published_card
 from .client import PATIENCE, Token, api, call
-from .resolve import FORMATS, MANIFEST, REPOSITORY, Source, open_repository
+from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, open_repository
 from .semver import Change, Version, highest, require_level
 from .versions import compare, is_version_tag, kind_of
 
-CARD = "README.md"
 FILES_A_BATCH = 50  # uploaded and then known to the Hub, so that a killed push goes on from there
 
 

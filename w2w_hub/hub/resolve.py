@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .cache import SHA, TYPES, RepoCache, is_own_blob
 from .client import Token, api, call, endpoint, is_offline, is_transient, translate
 from .pins import BasePin, Pin, is_lock, read_lock
 
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
 FORMATS = ("w2w-dataset", "w2w-space")
 REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?$", re.ASCII)
 WORKERS = 8
@@ -106,6 +107,13 @@ class Source:
                     pass
         return self.folder
 
+    def need_card(self) -> None:
+        """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
+        if self.revision is None or (self.folder / CARD).is_file() or self.local_files_only:
+            return
+        with suppress(HubNotFoundError):
+            download(self.revision, CARD, self)
+
     def has(self, name: str) -> bool:
         """Whether a file is local and verified, so that reading it asks nobody."""
         return self.revision is None or (name in self.files and self._is_right(name))
@@ -185,7 +193,17 @@ def locate(
         return Source(path)  # its reader says what is missing
     if path.is_dir() and asked is None:
         warnings.warn(f"{text} is also a folder here, but not one of ours; the Hub's is opened", stacklevel=3)
-    return open_repository(match["repo"], kind, asked or "main", **options)
+    try:
+        return open_repository(match["repo"], kind, asked or "main", **options)
+    except PermissionError as error:
+        if isinstance(error, W2WError):
+            raise
+        raise translate(error, text) from error
+    except HubNotFoundError as error:
+        # a misspelt path looks like a repository that is not there
+        misspelt = not path.exists() and "no revision" not in str(error) and not error.cached
+        here = f"{text} is no folder here; " if misspelt else ""
+        raise HubNotFoundError(f"{here}{error}", error.cached) from error
 
 
 def is_ours(path: Path) -> bool:

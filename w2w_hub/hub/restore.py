@@ -24,11 +24,10 @@ from .cache import RepoCache
 from .cite import citation_file
 from .client import Token, call
 from .pins import BasePin, Lock, Pin, read_lock
-from .resolve import MANIFEST, open_base, open_pin
+from .resolve import CARD, MANIFEST, open_base, open_pin
 
 PLURAL = {"dataset": "datasets", "space": "spaces", "model": "models"}
 LOCK = "w2w.lock"
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
