@@ -179,10 +179,11 @@ def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
                     self.answer(fault.status, {"error": "a fault"}, **fault.headers)
                     return
                 self.lose = kind == "lost"
-                self.dispatch()
-            except Refused as error:
-                headers = {"X-Error-Message": error.message} | ({"X-Error-Code": error.code} if error.code else {})
-                self.answer(error.status, {"error": error.message}, **headers)
+                try:
+                    self.dispatch()
+                except Refused as error:
+                    code = {"X-Error-Code": error.code} if error.code else {}
+                    self.answer(error.status, {"error": error.message}, **{"X-Error-Message": error.message}, **code)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
             finally:

@@ -91,12 +91,20 @@ def pause(error: BaseException, attempt: int) -> float | None:
             return None
         asked = response.headers.get("Retry-After", "")
         return min(float(asked), LONGEST_WAIT) + 0.1 if asked.isdigit() else FIRST_WAIT * 2**attempt
-    return FIRST_WAIT * 2**attempt if is_disconnection(error) else None
+    # where nobody listens nobody will in a few seconds; a connection that broke is made again
+    return FIRST_WAIT * 2**attempt if is_disconnection(error) and not _is_unconnected(error) else None
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the Hub is away or overloaded, rather than refusing."""
-    return pause(error, 0) is not None
+    response = answer(error)
+    return is_disconnection(error) if response is None else response.status_code in TRANSIENT
+
+
+def _is_unconnected(error: BaseException) -> bool:
+    import httpx2
+
+    return any(isinstance(e, (httpx2.ConnectError, httpx2.ConnectTimeout)) for e in _chain(error))
 
 
 def answer(error: BaseException) -> Any:

@@ -306,8 +306,6 @@ def resolve(
         if known is None:
             raise _not_cached(cache, asked, f"{repo} at {asked} is not in the cache")
         return ResolvedRevision(repo, kind, asked, known)
-    if SHA.match(asked):
-        return ResolvedRevision(repo, kind, asked, asked)  # its manifest will be asked for
     client, repo_type = api(token), TYPES[kind]
     try:
         found = _info(client, repo, repo_type, asked)

@@ -160,6 +160,7 @@ def restore(
         if copies is None:
             found = open_pin(pin, token=token, cache_dir=cache_dir)
             folders.append(found.need(found.files))
+            found.need_card()
             if pin.base is not None:
                 folders.append(open_base(pin.base, token=token, cache_dir=cache_dir).folder)
         else:
