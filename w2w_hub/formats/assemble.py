@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..adapter import Target
+from ..adapter import Adapter, LoraFactors, Target
 from ..errors import CorruptFileError, UnsupportedFormatError
-from .checkpoint import Checkpoint
+from ..tensorfile import short
+from .checkpoint import Checkpoint, ReadOptions
+from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
 
 MAX_NUMBERS = 2**28  # of one module's dense change: 1 GiB in float32, nine times the largest layer of SDXL
 # keys of tensors that are no LoRA factors and travel along: textual-inversion vectors, changes of norms and biases
@@ -99,6 +101,37 @@ def factors_of(
     return matrix(a), matrix(b), tuple(kernel)
 
 
+def finish(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dialect: str, default: str) -> Adapter:
+    """The adapter of sorted tensors whose scale the header or alpha tensors state, or else is the dialect's 1."""
+    where = checkpoint.where
+    header = header_settings(checkpoint.metadata, where)
+    factors, places = {}, set()
+    for target, roles in parts.modules.items():
+        a, b, kernel = factors_of(roles, target, where)
+        rank = a.shape[0]
+        stated: list[Stated | None] = []
+        settings: LoraSettings | None = header.get(target.component, header.get(None))
+        if settings is not None:
+            stated.append(settings.scale(target.module, rank, options.believe))
+        if "alpha" in roles:
+            alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
+            stated.append(Stated("its alpha tensor", alpha / rank, rounding))
+            if options.believe is not None and settings is not None:
+                stated = stated[1:] if options.believe == "tensors" else stated[:1]
+        if options.alpha is not None:
+            stated.append(Stated("the alpha that was given", options.alpha / rank))
+        settled = settle(stated, Stated(default, 1.0), where, target)
+        places.add(settled.place)
+        factors[target] = LoraFactors(a, b, settled.scale, kernel)
+    return Adapter(
+        factors,
+        base_model=checkpoint.metadata.get("base_model_name_or_path") or checkpoint.metadata.get("base_model"),
+        dialect=dialect,
+        passengers=tuple(parts.passengers),
+        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
+    )
+
+
 def matrix(tensor: np.ndarray) -> np.ndarray:
     """A tensor as a float32 matrix of its first axis against the others; its own memory where that is one already."""
     return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
@@ -120,8 +153,6 @@ def dtypes_of(checkpoint: Checkpoint) -> dict[str, int]:
 
 def some(names: list[str], shown: int = 3) -> str:
     """The first names of a list, shortened to one line."""
-    from ..tensorfile import short
-
     return ", ".join(short(n, 120) for n in names[:shown]) + (
         f" and {len(names) - shown} more" if len(names) > shown else ""
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..errors import CorruptFileError, InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
 from ..files import read_json
-from ..tensorfile import LFS, parse_safetensors, read_header, read_safetensors
+from ..tensorfile import parse_safetensors, read_header, read_safetensors
 
 CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -122,7 +122,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
     if file.suffix == ".npz":
         return _open_npz(file)
     if file.suffix != ".safetensors":
-        raise UnsupportedFormatError(f"{path} is no LoRA checkpoint: {file.suffix or 'no'} ending is not one of theirs")
+        raise NotACheckpointError(f"{path} is no LoRA checkpoint: {file.suffix or 'no'} ending is not one of theirs")
     header = read_header(file)
     if header.size > MAX_DATA:
         raise UnsupportedFormatError(f"{path} has {header.size:,} bytes of tensors, the limit is {MAX_DATA:,}")
@@ -169,7 +169,7 @@ def _weights_in(folder: Path) -> Path:
                 f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name the file you mean"
             )
         else:
-            raise UnsupportedFormatError(f"{folder} is no LoRA checkpoint in a dialect known here{unopened}")
+            raise NotACheckpointError(f"{folder} is no LoRA checkpoint in a dialect known here{unopened}")
     if escapes(found, folder):
         raise UnsupportedFormatError(f"{found} is a link that leads out of its folder; name the file it leads to")
     return found
@@ -222,9 +222,3 @@ def _open_npz(file: Path) -> Checkpoint:
         raise UnsupportedFormatError(f"{file}: a NumPy archive is looked at, never read; save it as safetensors")
 
     return Checkpoint(file, shapes, dtypes, refuse)
-
-
-def is_pointer(file: Path) -> bool:
-    """Whether a file is a Git LFS pointer."""
-    with open(file, "rb") as opened:
-        return opened.read(len(LFS)) == LFS

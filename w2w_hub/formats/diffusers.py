@@ -14,24 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from ..adapter import Adapter, LoraFactors, Target
-from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of
+from ..adapter import Adapter, Target
+from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
-from .names import target_of
+from .flux import CLIP, is_flux
+from .names import KEY, OLD_KEY, ROLE, target_of
 from .peft import PREFIX, stored
-from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
+from .sgm import unet_path
 
-KEY = re.compile(
-    r"^(?P<module>.+)\.(?:lora_(?P<ab>[AB])(?:\.[^.]+)?\.weight|lora(?:_linear_layer)?\.(?P<half>down|up)\.weight"
-    r"|lora_(?P<dotted>down|up)\.weight)$"
-)
-_ROLE = {"down": "A", "up": "B", "A": "A", "B": "B"}
-OLD_KEY = re.compile(
-    r"^(?P<attention>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<half>down|up)\.weight$",
-)
-# names that another dialect owns: Black Forest Labs' of Flux, and old attention processors
-_ELSEWHERE = re.compile(r"(?:^|\.)(?:double_blocks|single_blocks)\.[0-9]+\.|\.processor\.|^lora_")
+# Black Forest Labs' names of Flux; a file that has such a block has their other names too
+_FLUX = re.compile(r"(?:^|\.)(?:double_blocks|single_blocks)\.[0-9]+\.")
 DEFAULT = "diffusers' default: nothing states it"
 
 
@@ -42,9 +35,12 @@ class DiffusersFormat:
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         old = any(OLD_KEY.match(key) for key in checkpoint.keys)  # beside whose keys a text encoder's may be newer
+        flux = any(_FLUX.search(key) for key in checkpoint.keys)
         for key in checkpoint.keys:
             found = KEY.match(key)
-            if found is None or key.startswith(PREFIX) or _ELSEWHERE.search(key):
+            if found is None or key.startswith((PREFIX, "lora_")) or ".processor." in key:
+                continue
+            if flux and (_FLUX.search(key) or is_flux(found["module"].replace(".", "_")) or key.startswith(CLIP)):
                 continue
             if not (found["ab"] and checkpoint.config is not None) and not (old and "lora_linear_layer" in key):
                 return True
@@ -56,7 +52,7 @@ class DiffusersFormat:
             found = KEY.match(key)
             if found:
                 place(
-                    parts, found["module"], _ROLE[found["ab"] or found["half"] or found["dotted"]], key, value, options
+                    parts, found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]], key, value, options
                 )
             elif key.endswith(".alpha"):
                 place(parts, key.removesuffix(".alpha"), "alpha", key, value, options)
@@ -84,8 +80,6 @@ class DiffusersFormat:
 def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, options: ReadOptions) -> None:
     """Add a tensor under the target that its dotted module path names, or note that it names none."""
     if module.startswith("diffusion_model."):  # ComfyUI's prefix of the model's own, not diffusers', names
-        from .kohya import unet_path
-
         path = unet_path(module.removeprefix("diffusion_model.").replace(".", "_"))
         target = None if path is None else Target("unet", path)
     else:
@@ -94,37 +88,6 @@ def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, opt
         parts.unplaced.append(key)
     else:
         parts.add(target, role, key, value)
-
-
-def finish(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dialect: str, default: str) -> Adapter:
-    """The adapter of sorted tensors whose scale the header or alpha tensors state, or else is the dialect's 1."""
-    where = checkpoint.where
-    header = header_settings(checkpoint.metadata, where)
-    factors, places = {}, set()
-    for target, roles in parts.modules.items():
-        a, b, kernel = factors_of(roles, target, where)
-        rank = a.shape[0]
-        stated: list[Stated | None] = []
-        settings: LoraSettings | None = header.get(target.component, header.get(None))
-        if settings is not None:
-            stated.append(settings.scale(target.module, rank, options.believe))
-        if "alpha" in roles:
-            alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
-            stated.append(Stated("its alpha tensor", alpha / rank, rounding))
-            if options.believe is not None and settings is not None:
-                stated = stated[1:] if options.believe == "tensors" else stated[:1]
-        if options.alpha is not None:
-            stated.append(Stated("the alpha that was given", options.alpha / rank))
-        settled = settle(stated, Stated(default, 1.0), where, target)
-        places.add(settled.place)
-        factors[target] = LoraFactors(a, b, settled.scale, kernel)
-    return Adapter(
-        factors,
-        base_model=checkpoint.metadata.get("base_model_name_or_path") or checkpoint.metadata.get("base_model"),
-        dialect=dialect,
-        passengers=tuple(parts.passengers),
-        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
-    )
 
 
 def _config(adapter: Adapter) -> dict[str, Any] | None:

@@ -7,11 +7,10 @@ encoder ``to_q_lora`` is ``q_proj`` and ``to_out_lora`` ``out_proj``. The file h
 from __future__ import annotations
 
 from ..adapter import COMPONENTS, Adapter
-from .assemble import Parts, is_ordinary, passenger_of
+from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .diffusers import KEY, OLD_KEY, finish, place
-
-_ROLE = {"down": "A", "up": "B"}
+from .diffusers import place
+from .names import KEY, OLD_KEY, ROLE
 
 
 class DiffusersOldFormat:
@@ -28,9 +27,9 @@ class DiffusersOldFormat:
             found = OLD_KEY.match(key)
             if found:
                 path = f"{found['attention']}.{_projection(found['attention'], found['name'], options)}"
-                place(parts, path, _ROLE[found["half"]], key, value, options)
+                place(parts, path, ROLE[found["half"]], key, value, options)
             elif (beside := KEY.match(key)) and beside["half"]:  # a text encoder's newer keys in the same file
-                place(parts, beside["module"], _ROLE[beside["half"]], key, value, options)
+                place(parts, beside["module"], ROLE[beside["half"]], key, value, options)
             elif is_ordinary(key) or passenger_of(key, checkpoint.metadata):
                 parts.passengers.append(key)
             else:

@@ -13,10 +13,9 @@ import numpy as np
 
 from ..adapter import Adapter, Target
 from ..errors import UnsupportedFormatError
-from .assemble import Parts, is_ordinary, passenger_of
+from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .diffusers import KEY, finish
-from .names import NUMBER, canonical_path
+from .names import KEY, NUMBER, ROLE, canonical_path
 
 _DOUBLE, _SINGLE = 19, 38  # blocks of Flux.1; other models with such names have more
 _QKV = {
@@ -39,12 +38,11 @@ _LAST = "final_layer_adaLN_modulation_1"
 _BLOCK = re.compile(rf"(?P<kind>double|single)_blocks_(?P<number>{NUMBER})_(?P<name>.+)")
 _PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.|transformer\.)?")
 _ANY_BLOCK = re.compile(rf"^(?:model\.)?(?:diffusion_model\.|transformer\.)?(?:double|single)_blocks\.{NUMBER}\.")
-_CLIP = "text_encoders.clip_l.transformer."
+CLIP = "text_encoders.clip_l.transformer."
 _XLABS = re.compile(
     rf"^(?:diffusion_model\.)?(?P<kind>double|single)_blocks\.(?P<number>{NUMBER})\.processor\."
     r"(?P<name>qkv|proj)_lora(?P<stream>[12]?)\.(?P<half>down|up)\.weight$"
 )
-_ROLE = {"down": "A", "up": "B", "A": "A", "B": "B"}
 
 
 def is_flux(name: str) -> bool:
@@ -107,10 +105,10 @@ class _Fused:
         fused: dict[str, dict[str, np.ndarray]] = {}
         keys: dict[tuple[str, str], str] = {}
         for key, value in checkpoint.tensors.items():
-            beside = KEY.match(key) if key.startswith(_CLIP) else None
+            beside = KEY.match(key) if key.startswith(CLIP) else None
             if beside:
-                path = canonical_path("text_encoder", beside["module"].removeprefix(_CLIP))
-                role = _ROLE[beside["ab"] or beside["half"] or beside["dotted"]]
+                path = canonical_path("text_encoder", beside["module"].removeprefix(CLIP))
+                role = ROLE[beside["ab"] or beside["half"] or beside["dotted"]]
                 parts.add(Target("text_encoder", path), role, key, value)
             elif (found := self._sorted_key(key)) and is_flux(found[0]):
                 if found in keys:
@@ -143,7 +141,7 @@ class BflFormat(_Fused):
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
         found = KEY.match(key)
         if found:
-            module, role = found["module"], _ROLE[found["ab"] or found["half"] or found["dotted"]]
+            module, role = found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]]
         elif key.endswith(".alpha"):
             module, role = key.removesuffix(".alpha"), "alpha"
         else:
@@ -165,7 +163,7 @@ class XlabsFormat(_Fused):
             return None
         stream = {"1": "img_attn_", "2": "txt_attn_"}.get(found["stream"], "")
         name = found["name"] if stream else {"qkv": "qkv", "proj": "linear2"}[found["name"]]
-        return f"{found['kind']}_blocks_{found['number']}_{stream}{name}", _ROLE[found["half"]]
+        return f"{found['kind']}_blocks_{found['number']}_{stream}{name}", ROLE[found["half"]]
 
 
 BFL, XLABS = BflFormat(), XlabsFormat()

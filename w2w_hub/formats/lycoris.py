@@ -21,9 +21,10 @@ from ..errors import CorruptFileError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import is_flux, pieces
-from .kohya import PREFIX, targets_of, unet_path
+from .kohya import PREFIX, targets_of
 from .names import CONVOLUTIONS, dotted, target_of
 from .scales import alpha_of
+from .sgm import unet_path
 
 _TAIL = re.compile(
     r"^(?P<module>.+)\.(?P<role>lokr_(?:w[12](?:_[ab])?|t2)|hada_(?:w[12]_[ab]|t[12])|lora_(?:down|up|mid)\.weight|alpha)$"
@@ -172,6 +173,7 @@ class LycorisFormat:
 class _Deltas(Mapping[Target, np.ndarray]):
     def __init__(self, modules: dict[Target, Dense]):
         self._modules = modules
+        self.scales = {module.scale for module in modules.values()}
 
     def __getitem__(self, target: Target) -> np.ndarray:
         return self._modules[target].delta()

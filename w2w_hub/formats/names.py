@@ -13,6 +13,15 @@ from itertools import product
 from ..adapter import COMPONENTS, Target
 
 NUMBER = r"(?:0|[1-9][0-9]*)"
+# the dotted keys of factors: PEFT's, diffusers' two older ones, and kohya's tails
+KEY = re.compile(
+    r"^(?P<module>.+)\.(?:lora_(?P<ab>[AB])(?:\.[^.]+)?\.weight|lora(?:_linear_layer)?\.(?P<half>down|up)\.weight"
+    r"|lora_(?P<dotted>down|up)\.weight)$"
+)
+ROLE = {"down": "A", "up": "B", "A": "A", "B": "B"}
+OLD_KEY = re.compile(
+    r"^(?P<attention>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<half>down|up)\.weight$",
+)
 _BLOCKS = ("down_blocks.N", "mid_block", "up_blocks.N")
 _ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
 _IN_BLOCK = (

@@ -51,7 +51,8 @@ class PeftFormat:
         for target, roles in parts.modules.items():
             a, b, kernel = factors_of(roles, target, where)
             rank = a.shape[0]
-            stated = [s.scale(target.module, rank, options.believe) for s in settings]
+            module = str(_KEY.match(parts.keys[target, "A"])["module"]).removeprefix(PREFIX)  # type: ignore[index]
+            stated = [s.scale(module, rank, options.believe) for s in settings]
             if options.alpha is not None:
                 stated.append(Stated("the alpha that was given", options.alpha / rank))
             if "alpha" in roles:
@@ -100,7 +101,9 @@ class PeftFormat:
     def write(self, adapter: Adapter, folder: Path) -> None:
         """Write config and weights; rank and alpha stay as they are, a mixed set goes into the patterns.
 
-        A folder holds one component, since it does not name it: the module paths must.
+        A folder holds one component, since it does not name it: the module paths must. CLIP's layers are named as
+        its class in transformers 5 has them (`CLIPTextModel` without ``text_model.``, the second text encoder's
+        `CLIPTextModelWithProjection` with it): PEFT ignores other spellings with no more than a warning.
         """
         from safetensors.numpy import save_file
 
@@ -111,7 +114,7 @@ class PeftFormat:
             )
         for target, pair in adapter.factors.items():
             wide = target.component == "text_encoder_2" and _SECOND_WIDTH in (pair.inputs, pair.outputs)
-            if peft_target(PREFIX + target.module, target.component if wide else None) != target:
+            if peft_target(PREFIX + _spelled(target), target.component if wide else None) != target:
                 raise InvalidInputError(
                     f"a PEFT folder does not name its model and the path of {target} would not be read back as "
                     f"{target.component}'s; write it as diffusers"
@@ -130,15 +133,15 @@ class PeftFormat:
             "use_dora": False,
             "init_lora_weights": True,
             "inference_mode": True,
-            "rank_pattern": {t.module: p.rank for t, p in ordered if p.rank != rank},
-            "alpha_pattern": {t.module: alpha_for(p) for t, p in ordered if alpha_for(p) != alpha},
-            "target_modules": [t.module for t, _ in ordered],
+            "rank_pattern": {_spelled(t): p.rank for t, p in ordered if p.rank != rank},
+            "alpha_pattern": {_spelled(t): alpha_for(p) for t, p in ordered if alpha_for(p) != alpha},
+            "target_modules": [_spelled(t) for t, _ in ordered],
         }
         tensors = {}
         for target, pair in ordered:
             a, b = stored(pair)
-            tensors[f"{PREFIX}{target.module}.lora_A.weight"] = a
-            tensors[f"{PREFIX}{target.module}.lora_B.weight"] = b
+            tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
+            tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -150,6 +153,14 @@ def peft_target(path: str, component: str | None = None) -> Target | None:
     module = path.removeprefix(PREFIX)
     component = component or component_of(module)
     return None if component is None else Target(component, canonical_path(component, module))
+
+
+def _spelled(target: Target) -> str:
+    """The module's path as the class that holds it has it in transformers 5."""
+    bare = target.module.removeprefix("text_model.")
+    return (
+        bare if target.component == "text_encoder" and canonical_path("text_encoder", bare) != bare else target.module
+    )
 
 
 def _text_component(checkpoint: Checkpoint) -> str | None:

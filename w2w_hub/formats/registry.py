@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..adapter import Adapter, Target
-from ..errors import InvalidInputError, UnsupportedFormatError
-from ..files import new_folder
+from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
+from ..files import new_folder, require_new, write_bytes
 from .checkpoint import Checkpoint, ReadOptions, open_checkpoint
 
 if TYPE_CHECKING:
@@ -90,11 +91,11 @@ def recognise(checkpoint: Checkpoint) -> CheckpointFormat:
         )
     vectors = _embeddings(checkpoint)
     if vectors:
-        raise UnsupportedFormatError(
+        raise NotACheckpointError(
             f"{checkpoint.where} is a textual-inversion embedding ({', '.join(vectors[:3])}), no LoRA: it changes no "
             "weight; load it with diffusers' load_textual_inversion"
         )
-    raise UnsupportedFormatError(f"{checkpoint.where} is no LoRA checkpoint in a dialect known here ({known})")
+    raise NotACheckpointError(f"{checkpoint.where} is no LoRA checkpoint in a dialect known here ({known})")
 
 
 def _embeddings(checkpoint: Checkpoint) -> list[str]:
@@ -241,3 +242,31 @@ def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...
     with new_folder(folder) as partial:
         for name in dialects:
             known[name].write(adapter, partial)
+
+
+def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
+    """Read a checkpoint and write it in another dialect; returns the adapter that was written.
+
+    Parameters
+    ----------
+    out : path
+        A new folder, or with the ending ``.safetensors`` a new file, which PEFT cannot be.
+    **options
+        As :func:`read_adapter` takes them.
+
+    Examples
+    --------
+    >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
+    """
+    out = require_new(out)
+    single = out.suffix == ".safetensors"
+    if single and dialect == "peft":
+        raise InvalidInputError(f"a PEFT adapter is a folder with its configuration; name {out.stem}, not {out.name}")
+    adapter = read_adapter(source, **options)
+    if not single:
+        write_adapter(adapter, out, (dialect,))
+        return adapter
+    with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None, prefix=".w2w-") as folder:
+        write_adapter(adapter, Path(folder) / "lora", (dialect,))
+        write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes())
+    return adapter
