@@ -81,7 +81,7 @@ def factors_of(
             raise CorruptFileError(f"{where}: {target} has no {HALVES[role]}; fetch it again")
     a, b, mid = roles["A"], roles["B"], roles.get("mid")
     for name, tensor in roles.items():
-        if tensor.dtype.kind != "f":
+        if tensor.dtype.kind != "f" and name != "alpha":
             raise UnsupportedFormatError(f"{where}: {target} {name} has dtype {tensor.dtype}, expected floating point")
     if a.ndim not in (2, 3, 4) or b.ndim not in (2, a.ndim) or math.prod(b.shape[2:]) != 1:
         raise UnsupportedFormatError(
