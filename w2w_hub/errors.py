@@ -30,6 +30,10 @@ class UnsupportedFormatError(W2WError, ValueError):
     """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
 
 
+class NotACheckpointError(UnsupportedFormatError):
+    """A file or folder that is no adapter at all, so that a scan passes over it."""
+
+
 class ScaleConflictError(W2WError, ValueError):
     """Two places of one checkpoint state different LoRA scales."""
 
