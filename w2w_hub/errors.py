@@ -65,6 +65,14 @@ class MissingExtraError(W2WError, ImportError):
     """An optional dependency is not installed."""
 
 
+class BusyError(W2WError, BlockingIOError):
+    """Another process is writing the same dataset."""
+
+
+class DiskError(W2WError, OSError):
+    """The disk is full or a file cannot be written; what was there is as before."""
+
+
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """The error for a missing optional package, naming the pip command that brings it."""
     return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'")
