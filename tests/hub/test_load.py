@@ -335,3 +335,77 @@ def test_what_is_built_from_a_repository_records_its_commit(
 
     recipe = json.loads((reader.home / "built" / "manifest.json").read_text())["recipe"]
     assert recipe["dataset_revision"] == {"repo": "org/people", "revision": "v1.0.0", "commit": commit}
+
+
+# ---------------------------------------------------------------- rows by range
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 600 rows, 6 MB, that is not fetched whole unasked."""
+    from w2w_hub import ParameterLayout, write_dataset
+    from w2w_hub.adapter import Target
+
+    layout = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, 250, 250)}, 1.0)
+    rows = np.random.default_rng(0).normal(size=(600, layout.size)).astype(np.float32)
+    path = tmp_path_factory.mktemp("many") / "many"
+    write_dataset(rows, path, layout=layout, name="many", version="1.0.0", licence="mit", parquet_view=False)
+    return path
+
+
+def test_one_row_comes_by_range_is_checked_and_becomes_a_whole_shard_only_when_half_was_read(
+    hub: LoopbackHub, client: MakeClient, many: Path
+) -> None:
+    seed(hub, many, "org/many")
+    sha256, size = next(
+        (b.sha256, b.size) for n, b in hub.repos[("dataset", "org/many")].files("main").items() if "/c/" in n
+    )
+    rows = WeightDataset.open(many).to_numpy()
+    script = """
+import w2w_hub, pickle
+import numpy as np
+ds = w2w_hub.WeightDataset.open("org/many", revision="v1.0.0")
+"""
+    with hub.counted() as requests:
+        one = client().run(script + "out(row=ds[123].tolist(), last=ds[-1].tolist())")
+    np.testing.assert_array_equal(np.float32(one["row"]), rows[123])
+    np.testing.assert_array_equal(np.float32(one["last"]), rows[-1])
+    from_shard = sum(r.sent for r in requests if sha256 in r.path)
+    assert from_shard < 0.02 * size
+    assert not list(client().cache.rglob(sha256))
+
+    hub.fault(f"GET /cdn/{sha256}", "flip", skip=1)  # the row, after the index
+    assert client().run(script + "out(row=ds[5].tolist())")["row"] == rows[5].tolist()
+    hub.fault(f"GET /cdn/{sha256}", "flip", times=3)
+    bad = client().run(script + "out(row=refused(ds.__getitem__, 5))")
+    assert bad["row"][0] == "CorruptFileError"
+
+    for fault in hub.faults:
+        fault.times = 0
+    with hub.counted() as requests:
+        whole = client().run(
+            script
+            + """
+total = sum(float(block.sum()) for _, block in ds.iter_blocks(64))
+copy = pickle.loads(pickle.dumps(ds))
+out(total=total, copy=float(copy[7].sum()), mine=float(ds[7].sum()), mask=len(ds[ds.where(split="train")]))
+ds.verify()
+"""
+        )
+    assert whole["total"] == pytest.approx(float(sum(rows[i : i + 64].sum() for i in range(0, 600, 64))))
+    assert whole["copy"] == whole["mine"]
+    assert sum(r.sent for r in requests if sha256 in r.path) < 1.6 * size
+    offline = client().run(script + "out(row=ds[9].tolist())", HF_HUB_OFFLINE="1")
+    assert offline["row"] == rows[9].tolist()
+
+
+def test_offline_a_row_that_was_not_fetched_is_an_error_that_says_how_to_fetch_all(
+    hub: LoopbackHub, client: MakeClient, many: Path
+) -> None:
+    seed(hub, many, "org/many")
+    reader = client()
+    script = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/many", revision="v1.0.0")\n'
+    reader.run(script + "out(ids=ds.ids[:2])")
+    found = reader.run(script + "out(row=refused(ds.__getitem__, 3))", HF_HUB_OFFLINE="1")
+    assert found["row"][0] == "HubNotFoundError"
+    assert "lazy=False" in found["row"][1]
+    reader.run('import w2w_hub\nw2w_hub.WeightDataset.open("org/many", revision="v1.0.0", lazy=False)')
+    assert reader.run(script + "out(row=len(ds[3]))", HF_HUB_OFFLINE="1")["row"] == 2500

@@ -46,10 +46,13 @@ class RangedFiles:
         """Bytes of a file, from the manifest."""
         return int(self._entry(path)["size"])
 
-    def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes `start` to `stop` of a file."""
+    def is_kept(self, path: str) -> bool:
+        """Whether a file is read from disk, whole and verified."""
+        return path in self._open
+
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        """Exactly the bytes from `start` to before `stop`."""
         size = self.size(path)
-        stop = size if stop is None else stop
         if not 0 <= start <= stop <= size:
             raise CorruptFileError(f"{self.source.revision}: {path} has {size} bytes, not {start} to {stop}")
         if path not in self._open and not self._keeps(path, stop - start):
