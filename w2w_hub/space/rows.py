@@ -27,6 +27,8 @@ class Moments:
     ----------
     mean, std : ndarray
         float32 ``(d,)``; std has ddof 1, and is 1 where a number never varies and without standardisation.
+    exact_mean : ndarray
+        float64 ``(d,)``, for the solvers that are exact: rounding it leaves the same offset in every row.
     total : float
         Sum of squares of the centred and divided matrix: its variance times the rows less one.
     constant : int
@@ -35,6 +37,7 @@ class Moments:
 
     mean: np.ndarray
     std: np.ndarray
+    exact_mean: np.ndarray
     total: float
     constant: int
 

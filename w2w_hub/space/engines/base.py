@@ -65,21 +65,20 @@ class Engine:
         apart = found["first"] / rows.n
         deviation = np.maximum(found["second"] - rows.n * apart**2, 0.0)
         exact_mean = shift.astype(np.float64) + apart
-        mean, std = exact_mean.astype(np.float32), np.sqrt(deviation / (rows.n - 1)).astype(np.float32)
+        std = np.sqrt(deviation / (rows.n - 1)).astype(np.float32)
         constant = (found["second"] == 0) | (std == 0)
-        std[constant] = 1
         if not standardise:
             std[:] = 1
-        mean[constant] = shift[constant]
+        std[constant] = 1
+        exact_mean[constant] = shift[constant]
         wide = std.astype(np.float64)
-        offset = np.where(constant, 0.0, exact_mean - mean)
-        total = float(((np.where(constant, 0.0, deviation) + rows.n * offset**2) / wide**2).sum())
+        total = float((np.where(constant, 0.0, deviation) / wide**2).sum())
         start = None
         if sketch is not None:
             # x - mean = (x - shift) - (mean - shift)
             weights = sketch.astype(np.float64).sum(1)
             start = (found["product"] - np.outer(weights, apart)) / wide
-        return Moments(mean, std, total, int(constant.sum())), start
+        return Moments(exact_mean.astype(np.float32), std, exact_mean, total, int(constant.sum())), start
 
     def product(self, rows: Rows, moments: Moments, vectors: Any, number: int, text: str) -> Any:
         """Vectors ``(b, d)`` times AᵀA, as float32 of `ops`; `number` is that of the pass."""

@@ -19,6 +19,7 @@ try:
 except ImportError:
     raise missing_extra("dask", "dask") from None
 
+CONNECT_SECONDS = 10
 PARTS = 32  # at most: fixed, so that the number of workers changes no sum
 
 
@@ -48,7 +49,7 @@ class DaskEngine(Engine):
         try:
             if scheduler is None:
                 self._cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            self.client = Client(scheduler or self._cluster, timeout="20s")
+            self.client = Client(scheduler or self._cluster, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise InvalidInputError(f"no Dask scheduler at {scheduler}: {error}") from error
 
@@ -84,7 +85,11 @@ class DaskEngine(Engine):
             if not self.checkpoint.has(_name(panel))
         }
         for panel in panels:
-            yield panel, self.checkpoint.remember(_name(panel), lambda p=panel: {"strip": futures[p].result()})["strip"]
+
+            def fetched(panel: tuple[int, int] = panel) -> dict[str, np.ndarray]:
+                return {"strip": futures[panel].result()}
+
+            yield panel, self.checkpoint.remember(_name(panel), fetched)["strip"]
             futures.pop(panel, None)
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ class Standardiser:
     def __init__(self, ops: Any, moments: Moments):
         self.ops = ops
         self.mean, self.std = ops.array(moments.mean, "f4"), ops.array(moments.std, "f4")
+        self.exact_mean = ops.array(moments.exact_mean, "f8")
 
     def centred(self, tile: Any) -> Any:
         """float32 ``(t, d)``, exact where a value is near the mean; the division is left to the vectors."""
@@ -53,7 +54,7 @@ class Standardiser:
 
     def double(self, tile: Any) -> Any:
         values = self.ops.cast(self.ops.array(tile, "f4"), "f8")
-        values -= self.ops.cast(self.mean, "f8")
+        values -= self.exact_mean
         values /= self.ops.cast(self.std, "f8")
         return values
 

@@ -53,7 +53,7 @@ def krylov(
     subspace, images = ops.zeros((0, rows.d), "f4"), ops.zeros((0, rows.d), "f4")
     small = np.zeros((0, 0))
     fresh = orthonormal(ops, ops.array(start, "f4"))
-    passes, missed, found = 0, 1.0, None
+    passes, missed = 0, 1.0
     history: list[float] = []
     while True:
         if len(fresh):
@@ -75,11 +75,11 @@ def krylov(
                 break
             if passes >= plan.max_passes:
                 raise ConvergenceError(_unreached(plan, passes, missed))
-            if len(small) + plan.block > limit:
-                keep = ritz(ops, subspace, images, small, min(2 * k + plan.block, len(small)))
-                turn = ops.array(np.ascontiguousarray(ops.numpy(keep.vectors).T), "f4")
-                subspace, images, small = turn @ subspace, turn @ images, np.diag(keep.values)
         fresh = _next_block(ops, subspace, image)
+        if len(small) + len(fresh) > limit:  # a thick restart: the new block is orthogonal to all that is left out
+            keep = ritz(ops, subspace, images, small, 2 * k + plan.block)
+            turn = ops.array(np.ascontiguousarray(ops.numpy(keep.vectors).T), "f4")
+            subspace, images, small = turn @ subspace, turn @ images, np.diag(keep.values)
     values, residuals, vectors = _final(ops, subspace, images, small, k)
     return values, residuals, vectors, {"passes": passes, "missed": missed}
 
