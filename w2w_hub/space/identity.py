@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,26 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
             "nor a saved point, nor an adapter"
         )
     if isinstance(what, Adapter):
-        vector = space.layout.flatten(what)
+        vector = space.represent(what).astype(np.float32, copy=False)
         return Identity(vector, space.point(space.project(vector), made="projection"))
     point = what if isinstance(what, Point) else space.point(np.asarray(what, np.float32))
     return Identity(space.decode(point), point)
 
 
-def edited(space: WeightSpace, identity: Identity, strengths: Mapping[str, float], *, start: float = 0.0) -> Identity:
+def edited(
+    space: WeightSpace,
+    identity: Identity,
+    strengths: Mapping[str, float],
+    *,
+    start: float = 0.0,
+    preserve: Sequence[str] = (),
+) -> Identity:
     """An identity moved along editing directions; what lies outside the space stays.
 
     Parameters
     ----------
+    preserve : sequence of str
+        Attributes whose read-out the edit must leave as it is, see :meth:`WeightSpace.edit`.
     start : float
         Delayed injection: until this share of the denoising schedule the identity is drawn as it was, so that
         the composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
@@ -80,6 +89,11 @@ def edited(space: WeightSpace, identity: Identity, strengths: Mapping[str, float
     ------
     InvalidInputError
         If `start` is not in [0, 1), or the identity has edits that are delayed otherwise.
+
+    Warns
+    -----
+    UnreliableDirectionWarning
+        If a direction reads held-out rows no better than permuted labels do.
     """
     if not 0 <= start < 1:
         raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")
@@ -87,7 +101,8 @@ def edited(space: WeightSpace, identity: Identity, strengths: Mapping[str, float
         raise InvalidInputError(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
         )
-    point = space.edit(identity.point, strengths)
+    space.warn_unreliable(strengths)
+    point = space.edit(identity.point, strengths, preserve=preserve)
     step = space.decode(point) - space.decode(identity.point)
     early = identity.early
     if start:
