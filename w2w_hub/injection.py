@@ -45,7 +45,7 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
         if shape != (slot.inputs, slot.outputs):
             is_there = "is missing" if module is None else f"is {shape[0]} -> {shape[1]}"
             wrong.append(f"{slot.target} {is_there}, expected {slot.inputs} -> {slot.outputs}")
-        elif any(getattr(outer, "fused_projections", False) for outer in path):
+        elif any(_fused(outer) for outer in path):
             raise AdapterNotAppliedError(
                 f"{slot.target} is fused into another projection; call pipe.unfuse_qkv_projections() first"
             )
@@ -74,6 +74,12 @@ def _path(model: nn.Module, target: Target) -> list[nn.Module]:
         module = uncompiled(inner)  # blocks may be compiled one by one
         found.append(module)
     return found
+
+
+def _fused(attention: nn.Module) -> bool:
+    """Whether attention reads one fused projection; `unfuse_qkv_projections` only puts the processor back."""
+    processor = type(getattr(attention, "processor", None)).__name__
+    return getattr(attention, "fused_projections", False) and processor.startswith("Fused")
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

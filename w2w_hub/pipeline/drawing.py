@@ -44,7 +44,7 @@ def one_prompt_each(people: People, given: dict[str, Any]) -> dict[str, Any]:
     result = dict(given)
     for name in ("prompt", "negative_prompt"):
         value = given.get(name)
-        if isinstance(value, str) and (name == "prompt" or isinstance(given.get("prompt"), list)):
+        if isinstance(value, str):
             value = [value]
         if isinstance(value, list) and len(value) == 1:
             result[name] = value * n
