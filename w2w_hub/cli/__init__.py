@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .adapters import convert
 from .common import Sections
 from .datasets import add, pack
 from .demo import demo
@@ -21,7 +22,7 @@ def main() -> None:
 
 for section, commands in {
     "Start here": (demo,),
-    "Adapters": (inspect,),
+    "Adapters": (inspect, convert),
     "Dataset": (pack, add),
     "Weight space": (build,),
     "Identities": (sample, edit, invert, render, export),

@@ -70,6 +70,24 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
 
 
+def adapter_options(function: F) -> F:
+    """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
+    for option in (
+        click.option("--component", help="The model it adapts, if its keys do not say: unet, text_encoder_2, ..."),
+        click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
+        click.option(
+            "--believe",
+            type=click.Choice(["tensors", "config"]),
+            help="What holds where they disagree on rank or alpha.",
+        ),
+        click.option(
+            "--allow-torch", is_flag=True, help="Open a named .pt, .bin or .ckpt; only tensors, no code in it runs."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 class StrengthType(click.ParamType):
     """``ATTRIBUTE=STRENGTH``, for instance ``Beard=+2``."""
 
