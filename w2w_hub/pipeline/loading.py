@@ -35,16 +35,15 @@ EXACT = (torch.float32, torch.float16)
 
 
 # ---------------------------------------------------------------- opening
-def open_folder(cls: type[W2WMixin], folder: Path | str, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
-    """A pipeline of a local weight-space folder and the base model that its configuration names.
+def open_space(cls: type[W2WMixin], space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+    """A pipeline of a space in a local folder and the base model that the folder's configuration names.
 
     This is where every way of opening ends: a name on a Hub is first resolved to a folder.
     """
-    space = WeightSpace.from_pretrained(folder)
     assert space.path is not None
     if not (space.path / CONFIG).is_file():
         raise MissingPathError(
-            f"{folder} was built without a base model; build it again with: w2w build DATASET --base BASE, "
+            f"{space.path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
             "or use W2WPipeline.from_base"
         )
     config = read_json(space.path / CONFIG)

@@ -22,7 +22,7 @@ from ..space.identity import Identity, edited, resolve
 from ..space.space import interpolate
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
 from .inputs import encode_pictures, encode_text, latent_masks, nested
-from .loading import open_folder, require_base, require_same_kind, save_folder, with_base
+from .loading import open_space, require_base, require_same_kind, save_folder, with_base
 
 PROMPT = "sks person"
 
@@ -75,7 +75,7 @@ class W2WMixin:
         BaseModelMismatchError
             If the base model is not the one that the space belongs to.
         """
-        return open_folder(cls, path, _dtype(dtype, options), options)
+        return open_space(cls, WeightSpace.from_pretrained(path), _dtype(dtype, options), options)
 
     @classmethod
     def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype | None = None, **options: Any) -> Any:
