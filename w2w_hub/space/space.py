@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -327,7 +328,10 @@ class WeightSpace:
         known = ", ".join([*self.directions, f"PC1 to PC{self.k}"])
         if not self.directions:
             known += " only: build the space from a labelled dataset"
-        raise UnknownNameError(f"no attribute {name!r} in this weight space; there are {known}")
+        lowered = {other.lower(): other for other in self.directions}
+        close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
 
     def warn_unreliable(self, names: Iterable[str], stacklevel: int = 3) -> None:
         """Warn of those directions that read held-out rows no better than permuted labels do."""
@@ -356,7 +360,7 @@ class WeightSpace:
             preserve = (preserve,)
         both = [name for name in preserve if name in strengths]
         if both:
-            raise InvalidInputError(f"{both[0]} cannot be edited and preserved at once")
+            raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
         c = self._coordinates(point).copy()
         change = np.zeros_like(c)
         for name, strength in strengths.items():
