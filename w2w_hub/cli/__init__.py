@@ -10,7 +10,7 @@ from .common import Sections
 from .datasets import add, pack
 from .demo import demo
 from .hub import archive, cite, diff, log, pin, push, restore, verify
-from .identities import edit, export, invert, render, sample
+from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .spaces import build
 
@@ -26,7 +26,7 @@ for section, commands in {
     "Adapters": (inspect, convert),
     "Dataset": (pack, add),
     "Weight space": (build,),
-    "Identities": (sample, edit, invert, render, export),
+    "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, diff, pin, verify, restore, archive, cite),
 }.items():
     for command in commands:

@@ -96,7 +96,7 @@ def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
     if manifest["format"] == "w2w-dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
         return dataset_card(typed)
-    directions = _load_directions(folder) if manifest["directions"] else {}
+    directions = _load_directions(folder, manifest["digest"]) if manifest["directions"] else {}
     return space_card(dict(manifest), list(directions.items()))
 
 
