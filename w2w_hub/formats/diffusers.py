@@ -18,7 +18,7 @@ from ..adapter import Adapter, Target
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import CLIP, is_flux
+from .flux import CLIP, bare_name, is_flux
 from .names import KEY, OLD_KEY, ROLE, target_of
 from .peft import PREFIX, stored
 from .sgm import unet_path
@@ -40,7 +40,7 @@ class DiffusersFormat:
             found = KEY.match(key)
             if found is None or key.startswith((PREFIX, "lora_")) or ".processor." in key:
                 continue
-            if flux and (_FLUX.search(key) or is_flux(found["module"].replace(".", "_")) or key.startswith(CLIP)):
+            if flux and (_FLUX.search(key) or is_flux(bare_name(found["module"])) or key.startswith(CLIP)):
                 continue
             if not (found["ab"] and checkpoint.config is not None) and not (old and "lora_linear_layer" in key):
                 return True

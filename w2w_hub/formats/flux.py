@@ -7,7 +7,7 @@ ai-toolkit (dotted), kohya's trainer (underscored, read in :mod:`.kohya`) and XL
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -53,7 +53,17 @@ def is_flux(name: str) -> bool:
     if found["kind"] == "double":
         known = (*_IN_DOUBLE, "img_attn_qkv", "txt_attn_qkv")
         return found["name"] in known and int(found["number"]) < _DOUBLE
-    return found["name"] in (*_IN_SINGLE, "linear1") and int(found["number"]) < _SINGLE
+    return found["name"] in (*_IN_SINGLE, "linear1", "qkv") and int(found["number"]) < _SINGLE
+
+
+def bare_name(module: str) -> str:
+    """The underscored name of a dotted module path in these names, without what stands in front of the model."""
+    return _PREFIX.sub("", module).replace(".", "_")
+
+
+def has_blocks(names: Iterable[str]) -> bool:
+    """Whether any underscored name is a block's, so that the others mean Flux' modules too."""
+    return any(_BLOCK.fullmatch(name) for name in names)
 
 
 def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -74,7 +84,9 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
     if found["name"] in single:
         yield f"{blocks}.{single[found['name']]}", dict(roles)
         return
-    names = (*_QKV["img"], "proj_mlp") if found["name"] == "linear1" else _QKV[found["name"][:3]]
+    names: tuple[str, ...] = _QKV["txt" if found["name"].startswith("txt") else "img"]
+    if found["name"] == "linear1":
+        names = (*names, "proj_mlp")
     a, b = roles.get("A"), roles.get("B")
     if a is None or b is None or a.ndim < 2:
         yield f"{blocks}.{names[0]}", dict(roles)  # half a pair, which is refused where pairs are made
@@ -146,7 +158,7 @@ class BflFormat(_Fused):
             module, role = key.removesuffix(".alpha"), "alpha"
         else:
             return None
-        return _PREFIX.sub("", module).replace(".", "_"), role
+        return bare_name(module), role
 
 
 class XlabsFormat(_Fused):

@@ -15,7 +15,7 @@ from ..adapter import Adapter, LoraFactors, Target
 from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import is_flux, pieces
+from .flux import has_blocks, is_flux, pieces
 from .names import dotted
 from .peft import alpha_for, stored
 from .scales import Stated, alpha_of, settle
@@ -130,8 +130,9 @@ class OneTrainerFormat(_Underscored):
 
 def sort(checkpoint: Checkpoint) -> Parts:
     """The tensors of a file with kohya's names by target, Flux' fused modules split."""
-    parts, fused = Parts(checkpoint.where), dict[tuple[str, str], dict[str, np.ndarray]]()
+    parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
     numberings: dict[bool, str] = {}
+    flux = has_blocks(m["name"] for key in checkpoint.keys if (m := PREFIX.match(key)) and m["part"] == "unet")
     for key, value in checkpoint.tensors.items():
         found = PREFIX.match(key)
         role = _TAILS.get(found["tail"]) if found else None
@@ -139,13 +140,14 @@ def sort(checkpoint: Checkpoint) -> Parts:
             (parts.passengers if passenger_of(key, checkpoint.metadata) else parts.strange).append(key)
             continue
         part, name = found["part"], found["name"]
+        if flux and part == "unet" and is_flux(name):
+            fused.setdefault(name, {})[role] = value
+            continue
         target = targets_of(part, name)
         if target is not None:
             parts.add(target, role, key, value)
             if target.component == "unet" and (is_sgm(name) or name.startswith(("down_b", "mid_b", "up_b"))):
                 numberings[is_sgm(name)] = key
-        elif part == "unet" and is_flux(name):
-            fused.setdefault((part, name), {})[role] = value
         else:
             parts.unplaced.append(key)
     if len(numberings) > 1:
@@ -153,10 +155,10 @@ def sort(checkpoint: Checkpoint) -> Parts:
             f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
             "put together from two files, bring them one by one"
         )
-    for (part, name), roles in fused.items():
+    for name, roles in fused.items():
         for path, share in pieces(name, roles, checkpoint.where):
             for role, value in share.items():
-                parts.add(Target("transformer", path), role, f"lora_{part}_{name}", value)
+                parts.add(Target("transformer", path), role, f"lora_unet_{name}", value)
     return parts
 
 

@@ -20,7 +20,7 @@ from ..canonical import representative
 from ..errors import CorruptFileError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import is_flux, pieces
+from .flux import bare_name, is_flux, pieces
 from .kohya import PREFIX, targets_of
 from .names import CONVOLUTIONS, dotted, target_of
 from .scales import alpha_of
@@ -30,7 +30,6 @@ _TAIL = re.compile(
     r"^(?P<module>.+)\.(?P<role>lokr_(?:w[12](?:_[ab])?|t2)|hada_(?:w[12]_[ab]|t[12])|lora_(?:down|up|mid)\.weight|alpha)$"
 )
 _LORA = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid"}
-_DOTTED = re.compile(r"^(?:model\.)?(?:diffusion_model\.|transformer\.)?")
 _ROTATION = (".oft_diag", ".oft_blocks")
 
 
@@ -201,7 +200,7 @@ def _target(name: str) -> Target | None:
 
 def _fused_name(name: str) -> str | None:
     found = PREFIX.match(f"{name}.x")
-    bare = found["name"] if found and found["part"] == "unet" else _DOTTED.sub("", name).replace(".", "_")
+    bare = found["name"] if found and found["part"] == "unet" else bare_name(name)
     return bare if is_flux(bare) and (found is not None or "." in name) else None
 
 
