@@ -185,7 +185,7 @@ def test_the_layout_of_sdxl_costs_no_memory_and_counts_blocks_as_numbers():
 @pytest.mark.parametrize(
     ("targets", "count"),
     [
-        (["conv1"], 9), (["to_out.0"], 8), (["mid_block.attentions.0.proj_in"], 1), (["out.0", "onv1"], 0),
+        (["conv1"], 8), (["to_out.0"], 8), (["mid_block.attentions.0.proj_in"], 1), (["out.0", "onv1"], 0),
         (r".*attn[12]\.to_[qv]", 16), (r"mid_block\..*conv[12]", 4), ("to_q", 0),
     ],
     ids=str,

@@ -74,9 +74,9 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
             yield _OUTSIDE[name], dict(roles)
             return
         b = roles.get("B")  # diffusers has scale before shift here
-        if b is not None and b.shape[0] % 2:
+        if b is not None and b.ndim and b.shape[0] % 2:
             raise UnsupportedFormatError(f"{where}: {name} has {b.shape[0]} outputs, expected shift and scale")
-        swapped = {} if b is None else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
+        swapped = {} if b is None or not b.ndim else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
         yield "norm_out.linear", dict(roles) | swapped
         return
     blocks = f"{'transformer' if found['kind'] == 'double' else 'single_transformer'}_blocks.{found['number']}"
@@ -88,8 +88,8 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
     if found["name"] == "linear1":
         names = (*names, "proj_mlp")
     a, b = roles.get("A"), roles.get("B")
-    if a is None or b is None or a.ndim < 2:
-        yield f"{blocks}.{names[0]}", dict(roles)  # half a pair, which is refused where pairs are made
+    if a is None or b is None or a.ndim < 2 or b.ndim < 2:
+        yield f"{blocks}.{names[0]}", dict(roles)  # no pair, which is refused where pairs are made
         return
     width = a.shape[1]
     expected = 7 * width if found["name"] == "linear1" else 3 * width

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target
 from ..canonical import representative
-from ..errors import CorruptFileError, UnsupportedFormatError
+from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import bare_name, is_flux, pieces
@@ -218,6 +218,8 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
             raise UnsupportedFormatError(f"{where}: {name} {role} has dtype {tensor.dtype}, expected floating point")
         if 0 in tensor.shape:
             raise CorruptFileError(f"{where}: {name} {role} is empty, {tensor.shape}; fetch it again")
+        if not np.isfinite(tensor).all():
+            raise InvalidInputError(f"{where}: {name} {role} holds NaN or infinity; train it again")
     alpha = alpha_of(roles["alpha"], f"{name}.alpha", where)[0] if "alpha" in roles else 0.0
     kinds = {role[:5] for role in roles if role != "alpha"}
     if len(kinds) != 1 and kinds - {"A", "B", "mid"}:
@@ -233,10 +235,12 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
         a, b, kernel = factors_of(roles, name, where)
     except KeyError as error:
         raise CorruptFileError(f"{where}: {name} has no {error.args[0]}; fetch it again") from error
-    except ValueError as error:
-        if isinstance(error, (CorruptFileError, UnsupportedFormatError)):
+    except (ValueError, IndexError) as error:
+        if isinstance(error, W2WError):
             raise
         raise CorruptFileError(f"{where}: {name}: its tensors do not multiply ({error})") from error
+    if a.shape[0] != b.shape[1]:
+        raise CorruptFileError(f"{where}: {name}: {b.shape} and {a.shape} do not multiply; fetch it again")
     scale = alpha / a.shape[0] if alpha else 1.0
     return Dense("product", (b.astype(np.float64),), (a.astype(np.float64),), scale, kernel)
 
