@@ -5,137 +5,115 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import factors
-from w2w_hub import Adapter, ParameterLayout
-from w2w_hub.adapter import LoraFactors, Target
-from w2w_hub.canonical import canonical_factors, canonicalise
-from w2w_hub.errors import InvalidInputError
-
-TARGET = Target("unet", "mid_block.to_q")
-sizes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
-seeds = st.integers(0, 2**32 - 1)
+from w2w_hub import ParameterLayout
+from w2w_hub.adapter import Target
+from w2w_hub.canonical import canonicalise, canonicalise_rows
+from w2w_hub.errors import InvalidInputError, LayoutMismatchError
 
 
-def invertible(rank: int, seed: int) -> np.ndarray:
-    """A random R of condition at most 100."""
+def layout_of(*shapes: tuple[int, int, int]) -> ParameterLayout:
+    return ParameterLayout({Target("unet", f"blocks.{i}.to_q"): shape for i, shape in enumerate(shapes)}, 27.0)
+
+
+def products(layout: ParameterLayout, rows: np.ndarray) -> list[np.ndarray]:
+    return [b @ a for a, b in layout.unflatten_batch(rows).values()]
+
+
+def in_another_gauge(layout: ParameterLayout, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The same adapters with every module's factors mixed by a random invertible matrix."""
     rng = np.random.default_rng(seed)
-    left, _ = np.linalg.qr(rng.normal(size=(rank, rank)))
-    right, _ = np.linalg.qr(rng.normal(size=(rank, rank)))
-    return left @ np.diag(10 ** rng.uniform(-1, 1, rank)) @ right
+    changed = rows.copy()
+    for a, b in layout.unflatten_batch(changed).values():
+        mix = rng.normal(size=(len(rows), a.shape[1], a.shape[1])) + 2 * np.eye(a.shape[1])
+        a[:], b[:] = np.linalg.solve(mix, a), b @ mix
+    return changed
 
 
-def pair_of(a: np.ndarray, b: np.ndarray, scale: float = 1.0) -> LoraFactors:
-    return LoraFactors(np.asarray(a, np.float64), np.asarray(b, np.float64), scale)
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 
 
-@given(size=sizes, seed=seeds, scale=st.sampled_from([1.0, 27.0, 0.3, -2.0]), reference=st.sampled_from([1.0, 4.0]))
-@settings(deadline=None, max_examples=60)
-def test_the_change_stays_exact_to_float64_rounding(size, seed, scale, reference):
-    pair = factors(*size, scale=scale, seed=seed)
-    found, lost, norm = canonical_factors(pair, scale=reference)
-    assert (found.A.dtype, found.rank, found.scale) == (np.float64, pair.rank, reference)
-    limit = 1e-13 * norm
-    np.testing.assert_allclose(found.delta(), pair.delta(), rtol=0, atol=limit)
-    assert norm == pytest.approx(np.linalg.norm(pair.delta()))
-    assert lost <= limit
+@settings(max_examples=60, deadline=None)
+@given(st.lists(shapes, min_size=1, max_size=4), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_every_modules_product_stays_to_float64_rounding(sizes: list, n: int, seed: int) -> None:
+    layout = layout_of(*sizes)
+    rows = np.random.default_rng(seed).normal(size=(n, layout.size))
+    found = canonicalise_rows(layout, rows)
+    for before, after in zip(products(layout, rows), products(layout, found), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-13 * max(1, np.abs(before).max()))
+    for a, b in layout.unflatten_batch(found).values():
+        gram_a, gram_b = a @ a.swapaxes(1, 2), b.swapaxes(1, 2) @ b
+        np.testing.assert_allclose(gram_a, gram_b, atol=1e-12 * max(1, np.abs(gram_a).max()))  # balanced
+        spread = np.diagonal(gram_a, axis1=1, axis2=2)
+        np.testing.assert_allclose(gram_a, spread[:, :, None] * np.eye(a.shape[1]), atol=1e-12 * max(1, spread.max()))
+        assert (np.diff(spread, axis=1) <= 1e-12 * max(1, spread.max())).all()  # the largest first
 
 
-@given(size=sizes, seed=seeds)
-@settings(deadline=None, max_examples=60)
-def test_any_invertible_R_gives_the_same_factors(size, seed):
-    pair = factors(*size, seed=seed)
-    r = invertible(pair.rank, seed + 1)
-    turned = pair_of(np.linalg.solve(r, pair.A.astype(np.float64)), pair.B.astype(np.float64) @ r, pair.scale)
-    one, other = canonical_factors(pair)[0], canonical_factors(turned)[0]
-    size_of = np.abs(one.A).max() + np.abs(one.B).max()
-    np.testing.assert_allclose(other.A, one.A, rtol=0, atol=1e-6 * size_of)
-    np.testing.assert_allclose(other.B, one.B, rtol=0, atol=1e-6 * size_of)
+@pytest.mark.parametrize("shape", [(1, 30, 20), (3, 30, 20), (4, 4, 9)])
+def test_adapters_that_act_alike_have_one_representative(shape: tuple[int, int, int]) -> None:
+    layout = layout_of(shape, shape)
+    rows = np.random.default_rng(0).normal(size=(5, layout.size))
+    found = canonicalise_rows(layout, rows)
+    again = canonicalise_rows(layout, in_another_gauge(layout, rows, seed=1))
+    np.testing.assert_allclose(again, found, atol=1e-9 * np.abs(found).max())
+    np.testing.assert_allclose(canonicalise_rows(layout, found), found, atol=1e-12 * np.abs(found).max())
 
 
-@given(seed=seeds, rank=st.integers(2, 4), columns=st.integers(4, 9))
-@settings(deadline=None, max_examples=60)
-def test_equal_singular_values_do_not_make_it_ambiguous(seed, rank, columns):
-    rng = np.random.default_rng(seed)
-    a, _ = np.linalg.qr(rng.normal(size=(columns, rank)))
-    b, _ = np.linalg.qr(rng.normal(size=(7, rank)))
-    turn, _ = np.linalg.qr(rng.normal(size=(rank, rank)))
-    one, other = canonical_factors(pair_of(a.T, b))[0], canonical_factors(pair_of(turn.T @ a.T, b @ turn))[0]
-    np.testing.assert_allclose(one.B @ one.A, b @ a.T, atol=1e-12)
-    np.testing.assert_allclose(other.A, one.A, atol=1e-6)
-    np.testing.assert_allclose(other.B, one.B, atol=1e-6)
+def test_the_largest_entry_of_every_row_of_a_is_positive() -> None:
+    layout = layout_of((3, 12, 9))
+    found = canonicalise_rows(layout, np.random.default_rng(0).normal(size=(8, layout.size)))
+    [(a, _)] = layout.unflatten_batch(found).values()
+    assert (np.take_along_axis(a, np.abs(a).argmax(2)[:, :, None], 2) > 0).all()
 
 
-@given(size=sizes, seed=seeds, scale=st.sampled_from([1.0, 4.0]))
-@settings(deadline=None, max_examples=40)
-def test_norms_are_balanced_values_fall_and_of_each_row_the_largest_entry_is_positive(size, seed, scale):
-    found, _, norm = canonical_factors(factors(*size, seed=seed), scale=scale)
-    a, b = np.linalg.norm(found.A, axis=1), np.linalg.norm(found.B, axis=0)
-    np.testing.assert_allclose(a, b, atol=1e-9 * norm)
-    assert (np.diff(a) <= 1e-6 * a.max()).all()
-    for row in found.A[a > 0]:
-        assert row[np.abs(row).argmax()] > 0
+def test_a_module_that_changes_nothing_is_zeros_and_an_unused_rank_too() -> None:
+    layout = layout_of((2, 6, 5), (1, 6, 5))
+    rows = np.random.default_rng(0).normal(size=(2, layout.size))
+    for (a, b), single in zip(layout.unflatten_batch(rows).values(), (False, True), strict=True):
+        a[0] = 0  # B is not: dW is 0 all the same
+        b[1, :, 1:] = 0 if not single else b[1, :, 1:]
+    found = canonicalise_rows(layout, rows)
+    assert not found[0].any()
+    first = next(iter(layout.unflatten_batch(found).values()))
+    assert not first[0][1, 1].any()
+    assert not first[1][1, :, 1].any()
 
 
-def test_of_entries_equally_large_the_first_is_positive():
-    found = canonical_factors(pair_of([[-1.0, 1.0]], [[2.0]]))[0]
-    assert found.A[0, 0] > 0 > found.B[0, 0]
+def test_one_vector_keeps_its_shape_and_float32_input_is_computed_in_float64() -> None:
+    layout = layout_of((2, 6, 5))
+    row = np.random.default_rng(0).normal(size=layout.size).astype(np.float32)
+    found = canonicalise_rows(layout, row)
+    assert (found.shape, found.dtype) == (row.shape, np.float64)
+    np.testing.assert_array_equal(found, canonicalise_rows(layout, row[None])[0])
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3, 7])
-def test_a_rank_is_changed_by_the_best_truncation_or_by_zeros_with_its_error(rank):
-    pair = factors(3, 8, 6)
-    adapter = canonicalise(Adapter({TARGET: pair}), rank=rank)
-    found, values = adapter.factors[TARGET], np.linalg.svd(pair.delta(), compute_uv=False)
-    assert found.rank == rank
-    error = np.sqrt((values[rank:] ** 2).sum() / (values**2).sum())
-    assert adapter.metadata["error"] == pytest.approx(error, abs=1e-12)
-    assert np.linalg.norm(found.delta() - pair.delta()) == pytest.approx(error * np.linalg.norm(values), abs=1e-12)
-    assert not found.A[3:].any()
-    assert not found.B[:, 3:].any()
+def test_norms_far_apart_do_not_overflow() -> None:
+    layout = layout_of((1, 6, 5), (2, 6, 5))
+    rows = np.ones((1, layout.size))
+    for a, b in layout.unflatten_batch(rows).values():
+        a *= 1e150
+        b *= 1e-150
+    assert np.isfinite(canonicalise_rows(layout, rows)).all()
 
 
-def test_a_deficient_or_zero_change_gets_zero_rows():
-    found = canonical_factors(pair_of([[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [0.0, 0.0]]))[0]
-    assert found.A[1].tolist() == [0, 0]
-    np.testing.assert_allclose(found.delta(), [[3, 6], [0, 0]], atol=1e-14)
-    zero = canonicalise(Adapter({TARGET: pair_of(np.ones((2, 3)), np.zeros((4, 2)))}))
-    assert not zero.factors[TARGET].A.any()
-    assert zero.metadata["error"] == 0
+def test_what_has_no_decomposition_or_another_size_is_refused() -> None:
+    layout = layout_of((2, 6, 5))
+    with pytest.raises(LayoutMismatchError, match="22 numbers"):
+        canonicalise_rows(layout, np.zeros((2, 21)))
+    with pytest.raises(InvalidInputError, match="NaN"):
+        canonicalise_rows(layout, np.full(layout.size, np.nan))
 
 
-def test_a_convolution_keeps_its_kernel():
-    pair = LoraFactors(factors(2, 18, 7).A, factors(2, 18, 7).B, 3.0, (3, 3))
-    found = canonical_factors(pair)[0]
-    assert found.weight_shape == (7, 2, 3, 3)
-    np.testing.assert_allclose(found.delta(), pair.delta(), atol=1e-12)
-
-
-def test_flattened_canonically_adapters_of_one_change_are_one_vector_whatever_their_rank_and_scale():
-    pair, r = factors(2, 6, 7, scale=3.0), invertible(2, 5)
-    a, b = np.linalg.solve(r, pair.A.astype(np.float64)), pair.B.astype(np.float64) @ r
-    padded = pair_of(np.vstack([a, a[:1]]), np.hstack([b * 6, np.zeros((7, 1))]), 0.5)
-    layout = ParameterLayout({TARGET: (2, 6, 7)}, 4.0)
-    one, other = (layout.flatten(Adapter({TARGET: p}), canonical="svd") for p in (pair, padded))
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layout.unflatten(one).factors[TARGET].delta(), pair.delta(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "qr"}, "no canonical form 'qr'; choose svd"),
-        ({"scale": 0.0}, "scale must be a positive number"),
-        ({"scale": float("nan")}, "scale must be a positive number"),
-        ({"rank": 0}, "rank must be at least 1"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(options, message):
-    with pytest.raises(InvalidInputError, match=message):
-        canonicalise(Adapter({TARGET: factors()}), **options)
-
-
-def test_factors_with_nan_have_no_canonical_form():
-    pair = factors()
-    pair.A[0, 0] = np.nan
-    with pytest.raises(InvalidInputError, match="NaN or infinity have no canonical form"):
-        canonical_factors(pair)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(shapes, min_size=1, max_size=3), st.integers(0, 2**32 - 1), st.booleans())
+def test_rows_and_single_adapters_have_the_same_representative(sizes: list, seed: int, orthogonal: bool) -> None:
+    layout = layout_of(*sizes)
+    rows = np.random.default_rng(seed).normal(size=(2, layout.size)).astype(np.float32)
+    if orthogonal:  # all singular values of a module equal: only the span of its factors is determined
+        for a, b in layout.unflatten_batch(rows).values():
+            a[:], b[:] = np.eye(*a.shape[1:]), np.eye(*b.shape[1:])
+    found = canonicalise_rows(layout, rows)
+    for i in range(2):
+        alone = canonicalise(layout.unflatten(rows[i]), scale=layout.scale)
+        for target, (a, b) in layout.unflatten_batch(found[i : i + 1]).items():
+            np.testing.assert_allclose(alone.factors[target].A, a[0], atol=1e-6)
+            np.testing.assert_allclose(alone.factors[target].B, b[0], atol=1e-6)

@@ -58,6 +58,14 @@ class InitialisationError(W2WError, ValueError):
     """Adapters without one shared initialisation cannot make a raw weight space."""
 
 
+class DatasetChangedError(W2WError, ValueError):
+    """A dataset is not the one that a weight space was built from."""
+
+
+class ConvergenceError(W2WError, ArithmeticError):
+    """An iteration did not reach the accuracy that was asked for."""
+
+
 class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction that does not exist."""
 
@@ -71,6 +79,14 @@ class AdapterNotAppliedError(W2WError, RuntimeError):
 
 class MissingExtraError(W2WError, ImportError):
     """An optional dependency is not installed."""
+
+
+class BusyError(W2WError, BlockingIOError):
+    """Another process is writing the same dataset."""
+
+
+class DiskError(W2WError, OSError):
+    """The disk is full or a file cannot be written; what was there is as before."""
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

@@ -9,7 +9,7 @@ from .adapters import convert
 from .common import Sections
 from .datasets import add, pack
 from .demo import demo
-from .identities import edit, export, invert, render, sample
+from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .spaces import build
 
@@ -25,7 +25,7 @@ for section, commands in {
     "Adapters": (inspect, convert),
     "Dataset": (pack, add),
     "Weight space": (build,),
-    "Identities": (sample, edit, invert, render, export),
+    "Identities": (sample, edit, invert, render, grid, export),
 }.items():
     for command in commands:
         main.add_command(command)

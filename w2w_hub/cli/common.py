@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -33,6 +34,11 @@ class Sections(click.Group):
             if os.environ.get("W2W_DEBUG"):
                 raise
             click.echo(f"w2w: error: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:  # a disk that is full, a folder that may not be written
+            if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
+                raise
+            click.echo(f"w2w: error: {error.filename or 'the system'}: {error.strerror}", err=True)
             ctx.exit(2)
 
 
@@ -96,7 +102,7 @@ class StrengthType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
-        name, sign, number = str(value).partition("=")
+        name, sign, number = str(value).rpartition("=")  # a level is Hair=red
         try:
             strength = float(number)
         except ValueError:
