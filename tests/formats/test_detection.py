@@ -227,7 +227,7 @@ def test_every_real_list_of_keys_is_in_that_table(real_lora):
 
 @pytest.mark.fixtures
 def test_the_keys_of_many_files_are_classified_by_their_algorithm_and_all_are_placed(real_lora):
-    from w2w_hub.formats.kohya import PREFIX, targets_of
+    from w2w_hub.formats.kohya import split_key, targets_of
 
     keys = json.loads((real_lora("key_manifests") / "rockerBOO_keys.json").read_text())
     kinds = {"lokr": "lycoris", "hada": "lycoris", "oft_": "lycoris", "lora_down": "kohya"}
@@ -235,5 +235,5 @@ def test_the_keys_of_many_files_are_classified_by_their_algorithm_and_all_are_pl
         mine = {key: (2, 2) for key in keys if f".{mark}" in key}
         assert mine
         assert recognise(of_keys(mark, mine)).name == dialect
-    placed = Counter(targets_of(m["part"], m["name"]) is not None for key in keys if (m := PREFIX.match(key)))
+    placed = Counter(targets_of(m[0], m[1]) is not None for key in keys if (m := split_key(key)))
     assert placed == {True: len(keys)}

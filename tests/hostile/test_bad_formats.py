@@ -134,7 +134,7 @@ def test_a_module_named_twice_is_refused_with_both_keys(tmp_path):
         for part in ("te", "te1")
         for half in ("down", "up")
     }
-    with pytest.raises(UnsupportedFormatError, match=r"lora_te1_.* is there under another name too .lora_te_"):
+    with pytest.raises(UnsupportedFormatError, match=r"lora_te1?_.* is there under another name too .lora_te"):
         read_adapter(file_of(tmp_path, tensors))
 
 
@@ -186,7 +186,8 @@ def armed(tmp_path):
     folder.mkdir()
     torch.save({"x": torch.ones(2), "y": Payload(mark)}, folder / "a.pt")
     (folder / "b.bin").write_bytes(pickle.dumps(Payload(mark)))
-    save_file(PAIRS["kohya"], folder / "good.safetensors")
+    for name in ("good", "too"):
+        save_file(PAIRS["kohya"], folder / f"{name}.safetensors")
     pickle.loads(pickle.dumps(Payload(tmp_path / "control")))
     assert (tmp_path / "control").exists()
     return folder, mark
@@ -207,7 +208,7 @@ def test_a_scan_opens_no_pickle_even_with_the_option(armed):
     folder, mark = armed
     result = w2w("inspect", folder, "--allow-torch", "--json")
     assert result.exit_code == 0, result.output
-    assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == [str(folder / "good.safetensors")]
+    assert [Path(json.loads(line)["path"]).stem for line in result.stdout.splitlines()] == ["good", "too"]
     assert "skipped 2 pickles, never opened in a scan" in result.stderr
     assert not mark.exists()
 

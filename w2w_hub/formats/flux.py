@@ -15,7 +15,7 @@ from ..adapter import Adapter, Target
 from ..errors import UnsupportedFormatError
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .names import KEY, NUMBER, ROLE, canonical_path
+from .names import NUMBER, ROLE, canonical_path, factor_key
 
 _DOUBLE, _SINGLE = 19, 38  # blocks of Flux.1; other models with such names have more
 _QKV = {
@@ -117,11 +117,10 @@ class _Fused:
         fused: dict[str, dict[str, np.ndarray]] = {}
         keys: dict[tuple[str, str], str] = {}
         for key, value in checkpoint.tensors.items():
-            beside = KEY.match(key) if key.startswith(CLIP) else None
+            beside = factor_key(key) if key.startswith(CLIP) else None
             if beside:
-                path = canonical_path("text_encoder", beside["module"].removeprefix(CLIP))
-                role = ROLE[beside["ab"] or beside["half"] or beside["dotted"]]
-                parts.add(Target("text_encoder", path), role, key, value)
+                path = canonical_path("text_encoder", beside.module.removeprefix(CLIP))
+                parts.add(Target("text_encoder", path), beside.role, key, value)
             elif (found := self._sorted_key(key)) and is_flux(found[0]):
                 if found in keys:
                     raise UnsupportedFormatError(f"{checkpoint.where}: {key} and {keys[found]} name one module")
@@ -146,14 +145,14 @@ class BflFormat(_Fused):
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(
-            _ANY_BLOCK.match(key) and KEY.match(key) and not _XLABS.match(key) and ".processor." not in key
+            "_blocks." in key and ".processor." not in key and _ANY_BLOCK.match(key) and factor_key(key)
             for key in checkpoint.keys
         )
 
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
-        found = KEY.match(key)
+        found = factor_key(key)
         if found:
-            module, role = found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]]
+            module, role = found.module, found.role
         elif key.endswith(".alpha"):
             module, role = key.removesuffix(".alpha"), "alpha"
         else:
@@ -167,7 +166,7 @@ class XlabsFormat(_Fused):
     name = "flux-xlabs"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        return any(_XLABS.match(key) for key in checkpoint.keys)
+        return any(".processor." in key and _XLABS.match(key) for key in checkpoint.keys)
 
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
         found = _XLABS.match(key)

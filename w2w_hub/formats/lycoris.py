@@ -21,7 +21,7 @@ from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import bare_name, is_flux, pieces
-from .kohya import PREFIX, targets_of
+from .kohya import split_key, targets_of
 from .names import CONVOLUTIONS, dotted, target_of
 from .scales import alpha_of
 from .sgm import unet_path
@@ -185,9 +185,9 @@ class _Deltas(Mapping[Target, np.ndarray]):
 
 
 def _target(name: str) -> Target | None:
-    found = PREFIX.match(f"{name}.x")
+    found = split_key(f"{name}.x")
     if found:
-        return targets_of(found["part"], found["name"])
+        return targets_of(found[0], found[1])
     if name.startswith("lycoris_"):  # its wrapper around any model
         bare = name.removeprefix("lycoris_")
         path = unet_path(bare)
@@ -199,8 +199,8 @@ def _target(name: str) -> Target | None:
 
 
 def _fused_name(name: str) -> str | None:
-    found = PREFIX.match(f"{name}.x")
-    bare = found["name"] if found and found["part"] == "unet" else bare_name(name)
+    found = split_key(f"{name}.x")
+    bare = found[1] if found and found[0] == "unet" else bare_name(name)
     return bare if is_flux(bare) and (found is not None or "." in name) else None
 
 
