@@ -7,10 +7,11 @@ import click
 from .. import __version__
 from .adapters import convert
 from .common import Sections
-from .datasets import add, pack
+from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
+from .integrity import dedupe, diff, verify
 from .spaces import build
 
 
@@ -23,7 +24,7 @@ def main() -> None:
 for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect, convert),
-    "Dataset": (pack, add),
+    "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
     "Weight space": (build,),
     "Identities": (sample, edit, invert, render, grid, export),
 }.items():
