@@ -163,8 +163,8 @@ def test_preserved_attributes_keep_their_scores_and_the_edit_still_acts(pipe: W2
         return float(p.coefficients.astype(np.float64) @ space.direction(name).reading)
 
     for name in kept:
-        assert abs(score(identity.point, name) - score(point, name)) < 1e-3
-        assert abs(score(free, name) - score(point, name)) > 1e-2
+        assert abs(score(identity.point, name) - score(point, name)) < 2e-5
+    assert max(abs(score(free, name) - score(point, name)) for name in kept) > 2e-3  # entangled without it
     assert score(identity.point, "Full_Beard") > score(point, "Full_Beard")
     assert identity.point.history["preserved"] == sorted(kept)
     along = (identity.point.coefficients - point.coefficients) @ space.direction("Full_Beard").editing
