@@ -14,15 +14,21 @@ The rule, in float64 and for each module:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .adapter import Adapter, LoraFactors, Target
-from .errors import InvalidInputError
+from .errors import InvalidInputError, LayoutMismatchError
+
+if TYPE_CHECKING:
+    from .layout import ParameterLayout, Slot
 
 METHODS = ("svd",)
+NUMBERS_AT_ONCE = 1 << 22
 _SAME_VALUE, _SAME_LENGTH = 1e-7, 1e-6
 
 
@@ -112,3 +118,94 @@ def _basis(rows: np.ndarray) -> np.ndarray:
         turned, _ = np.linalg.qr(np.column_stack([rest[:, axis], np.eye(len(rest))]))
         rest = turned[:, 1 : len(rest)].T @ rest
     return np.array(basis)
+
+
+# ---------------------------------------------------------------- many adapters at once
+def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
+    """The same rule for flattened adapters, vectorised over rows and modules of one shape.
+
+    Parameters
+    ----------
+    rows : ndarray
+        ``(n, d)`` or ``(d,)``, factors in layout order.
+
+    Returns
+    -------
+    ndarray
+        float64, the shape of `rows`. Every module's B @ A is that of `rows` to float64 rounding; a rank that a
+        module does not use is zeros.
+
+    Raises
+    ------
+    LayoutMismatchError, InvalidInputError
+        If the rows do not have the layout's size, or hold NaN or infinite values.
+
+    Examples
+    --------
+    >>> canonical = canonicalise_rows(dataset.layout, dataset[:16])   # doctest: +SKIP
+    """
+    values = np.asarray(rows)
+    if values.ndim not in (1, 2) or values.shape[-1] != layout.size:
+        raise LayoutMismatchError(f"expected rows of {layout.size} numbers, got shape {values.shape}")
+    source = np.atleast_2d(values).astype(np.float64)
+    if not np.isfinite(source).all():
+        raise InvalidInputError("factors hold NaN or infinite values; they have no singular value decomposition")
+    result = np.empty_like(source)
+    for (rank, inputs, outputs), slots in _alike(layout).items():
+        step = max(1, NUMBERS_AT_ONCE // (len(slots) * rank * (inputs + outputs)))
+        for start in range(0, len(source), step):
+            part = slice(start, start + step)
+            a = np.stack([source[part, s.offset : s.middle] for s in slots], 1).reshape(-1, rank, inputs)
+            b = np.stack([source[part, s.middle : s.end] for s in slots], 1).reshape(-1, outputs, rank)
+            a, b = _balanced_vectors(a, b) if rank == 1 else _balanced_factors(a, b)
+            a, b = (x.reshape(-1, len(slots), x[0].size) for x in (a, b))
+            for j, s in enumerate(slots):
+                result[part, s.offset : s.middle], result[part, s.middle : s.end] = a[:, j], b[:, j]
+    return result.reshape(values.shape)
+
+
+def _alike(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
+    groups = defaultdict(list)
+    for slot in layout.slots:
+        groups[slot.rank, slot.inputs, slot.outputs].append(slot)
+    return groups
+
+
+def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank one, where no decomposition is needed: ``(m, 1, in)`` and ``(m, out, 1)``."""
+    left, right = np.linalg.norm(a, axis=(1, 2), keepdims=True), np.linalg.norm(b, axis=(1, 2), keepdims=True)
+    used = (left > 0) & (right > 0)
+    # norms are divided out first: their product may overflow where its root does not
+    root = np.sqrt(np.where(used, left, 0)) * np.sqrt(np.where(used, right, 0))
+    a, b = a / np.where(used, left, 1) * root, b / np.where(used, right, 1) * root
+    sign = _signs(a)
+    return a * sign[:, :, None], b * sign[:, None, :]
+
+
+def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Any rank: ``(m, r, in)`` and ``(m, out, r)``, by the decomposition of the small core between two QRs."""
+    rank, inputs, outputs = a.shape[1], a.shape[2], b.shape[1]
+    left, core_left = np.linalg.qr(b)
+    right, core_right = np.linalg.qr(a.swapaxes(1, 2))
+    u, values, v = np.linalg.svd(core_left @ core_right.swapaxes(1, 2), full_matrices=False)
+    u, v = left @ u, v @ right.swapaxes(1, 2)
+    # what rounding leaves of a rank that is not used is no direction
+    values = np.where(values > max(inputs, outputs) * np.finfo(np.float64).eps * values[:, :1], values, 0.0)
+    root = np.sqrt(values)
+    new_a, new_b = root[:, :, None] * v, u * root[:, None, :]
+    sign = _signs(new_a)
+    missing = rank - values.shape[1]  # a module may have fewer inputs or outputs than ranks
+    new_a = np.pad(new_a * sign[:, :, None], ((0, 0), (0, missing), (0, 0)))
+    new_b = np.pad(new_b * sign[:, None, :], ((0, 0), (0, 0), (0, missing)))
+    alike = (values[:, 1:] > 0) & (values[:, :-1] - values[:, 1:] <= _SAME_VALUE * values[:, :1])
+    for i in np.flatnonzero(alike.any(1)):  # where only a span is determined
+        found, _, _ = representative(u[i], values[i], v[i], rank, 1.0)
+        new_a[i], new_b[i] = found.A, found.B
+    return new_a, new_b
+
+
+def _signs(a: np.ndarray) -> np.ndarray:
+    size = np.abs(a)
+    # the first of entries that are equal up to rounding, as in `_basis`
+    first = (size >= (1 - _SAME_LENGTH) * size.max(2, keepdims=True)).argmax(2)
+    return np.where(np.take_along_axis(a, first[:, :, None], 2)[:, :, 0] < 0, -1.0, 1.0)

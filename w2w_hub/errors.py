@@ -50,6 +50,14 @@ class InitialisationError(W2WError, ValueError):
     """Adapters without one shared initialisation cannot make a raw weight space."""
 
 
+class DatasetChangedError(W2WError, ValueError):
+    """A dataset is not the one that a weight space was built from."""
+
+
+class ConvergenceError(W2WError, ArithmeticError):
+    """An iteration did not reach the accuracy that was asked for."""
+
+
 class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction that does not exist."""
 

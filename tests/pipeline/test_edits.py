@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from w2w_hub import W2WPipeline
 from w2w_hub.errors import InvalidInputError, UnknownNameError
-from w2w_hub.space.identity import edited, preserving, resolve
+from w2w_hub.space.directions import preserving
+from w2w_hub.space.identity import edited, resolve
 
 from ..tiny_world import ATTRIBUTES
 

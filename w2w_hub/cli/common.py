@@ -102,7 +102,7 @@ class StrengthType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
-        name, sign, number = str(value).partition("=")
+        name, sign, number = str(value).rpartition("=")  # a level is Hair=red
         try:
             strength = float(number)
         except ValueError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..space.identity import edited, known_attribute
+from ..space.identity import edited
 
 if TYPE_CHECKING:
     from .mixin import W2WMixin
@@ -45,7 +45,7 @@ def strength_grid(
     """
     if not len(identities) or not len(strengths):
         raise InvalidInputError("a grid needs at least one identity and one strength")
-    known_attribute(pipe.space, attribute)
+    pipe.space.direction(attribute)  # an unknown name is said before anything is drawn
     preserve = list(preserve)
     people = [pipe.resolve(identity) for identity in identities]
     jobs = [

@@ -201,7 +201,7 @@ class W2WMixin:
         Parameters
         ----------
         preserve : iterable of str
-            Attributes whose scores the edit leaves as they are, see :func:`w2w_hub.space.identity.preserving`.
+            Attributes whose scores the edit leaves as they are, see :meth:`WeightSpace.edit`.
         start : float
             Share of the denoising schedule that is still drawn with the unedited identity: 0.3 to 0.7 keeps
             the composition and changes what the later steps draw.

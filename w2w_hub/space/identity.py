@@ -63,7 +63,7 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
         return _from_path(space, what)
     if isinstance(what, Adapter):
         what.require_finite("this adapter")
-        vector = space.layout.flatten(what)
+        vector = space.represent(what).astype(np.float32, copy=False)
         return Identity(vector, space.point(space.project(vector), made="projection"))
     point = what if isinstance(what, Point) else space.point(_coefficients(what))
     return Identity(space.decode(point), point)
@@ -106,18 +106,6 @@ def _coefficients(what: Any) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- edits
-def known_attribute(space: WeightSpace, name: str) -> str:
-    """The name, if the space has a direction for it; otherwise an error that suggests the nearest."""
-    if name in space.directions:
-        return name
-    if not space.directions:
-        raise UnknownNameError("this weight space has no directions; build it from a labelled dataset")
-    lowered = {known.lower(): known for known in space.directions}
-    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {', '.join(space.directions)}")
-
-
 def edited(
     space: WeightSpace,
     identity: Identity,
@@ -136,7 +124,7 @@ def edited(
         Delayed injection: until this share of the denoising schedule the identity is drawn as it was, so that
         the composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
     preserve : iterable of str
-        Attributes whose score, by the reading direction, the edit leaves as it is; see :func:`preserving`.
+        Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
 
     Raises
     ------
@@ -145,13 +133,13 @@ def edited(
     InvalidInputError
         If `start` is not in [0, 1), an attribute is both edited and preserved, or the identity has edits that
         are delayed otherwise.
+
+    Warns
+    -----
+    UnreliableDirectionWarning
+        If a direction reads held-out rows no better than permuted labels do.
     """
     preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
-    for name in (*strengths, *preserve):
-        known_attribute(space, name)
-    both = [name for name in preserve if name in strengths]
-    if both:
-        raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
     if not 0 <= start < 1:
         raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")
     if start and identity.start not in (0.0, start):
@@ -159,11 +147,8 @@ def edited(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
         )
     before = completed(space, identity.point)
-    point = space.edit(before, strengths)
-    if preserve:
-        moved = point.coefficients.astype(np.float64) - before.coefficients
-        history = {**point.history, "preserved": sorted({*point.history.get("preserved", ()), *preserve})}
-        point = space.point(before.coefficients + preserving(space, moved, preserve), **history)
+    space.warn_unreliable(strengths)
+    point = space.edit(before, strengths, preserve=preserve)
     step = space.decode(point) - space.decode(before)
     early = identity.early
     if start:
@@ -179,22 +164,3 @@ def completed(space: WeightSpace, point: Point) -> Point:
     if len(c) == space.k:
         return point
     return space.point(np.pad(c, (0, space.k - len(c))), **point.history)
-
-
-def preserving(space: WeightSpace, step: np.ndarray, names: Iterable[str]) -> np.ndarray:
-    """The step ``(k,)`` nearest to `step` that leaves the named attributes' scores unchanged: float64.
-
-    A score is ``c @ reading``, so the step must be orthogonal to those reading directions. Nearest is meant in
-    the population's own metric (Mahalanobis): the correction is a sum of covariance times reading, along which
-    people do differ. Cutting along the readings themselves would satisfy them just as well, but they lie in
-    components that hardly vary: it would leave the population and show nothing.
-    """
-    names = list(names)
-    readings = np.zeros((len(names), len(step)))
-    for row, name in zip(readings, names, strict=True):
-        reading = space.direction(name).reading
-        row[: len(reading)] = reading
-    variance = np.square(space.coefficient_std)
-    gram = (readings * variance) @ readings.T
-    shares = np.linalg.lstsq(gram, readings @ step, rcond=1e-10)[0]  # attributes may share one reading
-    return step - (shares @ readings) * variance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,16 +18,20 @@ from ..errors import (
     InvalidInputError,
     MissingPathError,
     UnsupportedFormatError,
+    W2WError,
 )
 from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
 from ..layout import ParameterLayout
 from .directions import Direction
 from .space import Point, WeightSpace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FORMAT, FORMAT_VERSION = "w2w-space", 1
 POINT_FORMAT = "w2w-point"
 COMPONENTS_A_FILE = 1000
-EVIDENCE = ("sd", "intercept", "auc", "positives", "rows", "held_out_rows")
+BASIS_KEY = "basis_digest"  # in the metadata of what means nothing without that basis
 
 
 def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
@@ -38,12 +42,13 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
     extend : callable, optional
         Called with the unfinished folder, to add files (an embedded base model) before the manifest.
     """
-    import pandas as pd
     from safetensors.numpy import save_file
 
     path = Path(path)
     with new_folder(path) as folder:
         tensors = {"mean": space.mean, "std": space.std, "singular_values": space.singular_values}
+        if space.residuals is not None:
+            tensors["residuals"] = space.residuals
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
         for start in range(0, space.k, COMPONENTS_A_FILE):
             part = np.ascontiguousarray(space.basis[start : start + COMPONENTS_A_FILE])
@@ -52,18 +57,11 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             arrays = {
                 f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")
             }
-            save_file(arrays, folder / "directions.safetensors")
-            write_json(
-                folder / "directions.json",
-                {n: {field: getattr(d, field) for field in EVIDENCE} for n, d in space.directions.items()},
-            )
-        (folder / "coefficients").mkdir()
+            save_file(arrays, folder / "directions.safetensors", metadata={BASIS_KEY: space.digest})
+            write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
         splits = np.asarray(space.splits)
         for split in dict.fromkeys(splits.tolist()):
-            chosen = np.flatnonzero(splits == split)
-            frame = pd.DataFrame({"id": [space.ids[i] for i in chosen], "row": chosen})
-            frame["coefficients"] = list(space.coefficients[chosen])
-            frame.to_parquet(folder / "coefficients" / f"{split}.parquet", index=False)
+            _save_coefficients(space, np.flatnonzero(splits == split), folder / "coefficients" / f"{split}.parquet")
         if extend is not None:
             extend(folder)
         manifest: dict[str, Any] = {
@@ -90,6 +88,24 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())))
     space.path = path
     return path
+
+
+def _save_coefficients(space: WeightSpace, chosen: np.ndarray, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = pa.array(space.coefficients[chosen].ravel())
+    offsets = pa.array(np.arange(len(chosen) + 1) * space.k, pa.int64())
+    columns = {
+        "id": pa.array([space.ids[i] for i in chosen], pa.string()),
+        "row": pa.array(chosen, pa.int64()),
+        "fitted": pa.array(space.fitted[chosen]),
+        "coefficients": pa.LargeListArray.from_arrays(offsets, flat),
+    }
+    if space.squared_norms is not None:
+        columns["squared_norm"] = pa.array(space.squared_norms[chosen])
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata({BASIS_KEY: space.digest}), path)
 
 
 def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None = None) -> Path:
@@ -134,49 +150,72 @@ def load_space(path: Path | str) -> WeightSpace:
             read_safetensors(path / f"basis-{i:05d}.safetensors")[0]["basis"]
             for i in range(-(-data["k"] // COMPONENTS_A_FILE))
         ]
-        frames = []
-        for split in data["splits"]:
-            file = path / "coefficients" / f"{split}.parquet"
-            if not file.is_file():
-                raise MissingPathError(f"{file} is not there; fetch the weight space again")
-            frames.append(pd.read_parquet(file).assign(split=split))
-        table = pd.concat(frames).sort_values("row")
+        table = pd.concat([_load_coefficients(path, split, data["digest"]) for split in data["splits"]])
+        table = table.sort_values("row")
+        inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
+        fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
+        ids = tuple(table["id"])
         space = WeightSpace(
             layout=layout,
             mean=tensors["mean"],
             std=tensors["std"],
             basis=np.concatenate(parts),
             singular_values=tensors["singular_values"],
-            ids=tuple(table["id"]),
+            residuals=tensors.get("residuals"),
+            ids=ids,
             splits=table["split"].to_numpy(str),
             coefficients=np.stack(list(table["coefficients"])).astype(np.float32),
+            squared_norms=table["squared_norm"].to_numpy(float) if "squared_norm" in table else None,
             fitted_split=data["fitted_split"],
+            left_out=tuple(ids[i] for i in np.flatnonzero(inside & ~fitted)),
             recipe=data["recipe"],
             diagnostics=data["diagnostics"],
             compatibility=Compatibility(**data["compatibility"]),
-            directions=_load_directions(path) if data["directions"] else {},
+            directions=_load_directions(path, data["digest"]) if data["directions"] else {},
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
             path=path,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, W2WError):
+            raise
         raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
-    if space.basis.shape != (data["k"], layout.size) or space.mean.shape != (layout.size,):
+    if space.basis.shape != (data["k"], layout.size) or {space.mean.shape, space.std.shape} != {(layout.size,)}:
         raise CorruptFileError(
             f"{path}: the basis is {space.basis.shape}, the manifest states ({data['k']}, {layout.size})"
         )
+    if space.coefficients.shape[1:] != (space.k,):
+        raise CorruptFileError(f"{path}: rows have {space.coefficients.shape[1:]} coefficients, the basis {space.k}")
     if space.digest != data["digest"]:
         raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
     return space
 
 
-def _load_directions(path: Path) -> dict[str, Direction]:
-    tensors, _ = read_safetensors(path / "directions.safetensors")
-    evidence = read_json(path / "directions.json")
+def _load_coefficients(path: Path, split: str, digest: str) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = path / "coefficients" / f"{split}.parquet"
+    if not file.is_file():
+        raise MissingPathError(f"{file} is not there; fetch the weight space again")
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptFileError(f"{file} cannot be read ({error}); fetch the weight space again") from error
+    stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode()
+    if stated != digest:
+        raise CorruptFileError(f"{file} holds coefficients of the basis {stated[:12]}, not of {digest[:12]}")
+    return table.to_pandas().assign(split=split)
+
+
+def _load_directions(path: Path, digest: str) -> dict[str, Direction]:
+    tensors, metadata = read_safetensors(path / "directions.safetensors")
+    if metadata.get(BASIS_KEY, digest) != digest:
+        raise CorruptFileError(f"{path}/directions.safetensors belongs to another basis than {digest[:12]}")
     return {
-        name: Direction(editing=tensors[f"{name}.editing"], reading=tensors[f"{name}.reading"], **entry)
-        for name, entry in evidence.items()
+        name: Direction.from_evidence(tensors[f"{name}.editing"], tensors[f"{name}.reading"], entry)
+        for name, entry in read_json(path / "directions.json").items()
     }
 
 
