@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from w2w_hub.space.rows import Rows  # noqa: E402
+from w2w_hub.space.rows import Rows
 
 REACHED = 0.9999  # of the variance that the exact components carry
 
@@ -403,7 +403,9 @@ def gpu(
                     stored[start : start + 2048] = values[start : start + 2048].cpu().numpy()
                 stored.flush()
                 del stored
-            seconds, peak, found = timed(lambda k=k: krylov(np.load(file, mmap_mode="r"), k, int(memory * 1e9)))
+            seconds, peak, found = timed(
+                lambda k=k, file=file: krylov(np.load(file, mmap_mode="r"), k, int(memory * 1e9))
+            )
             basis = torch.as_tensor(found.basis, dtype=torch.float32, device=first)
             passes = found.facts["passes"] + 1
             results.append(("w2w_hub, from disk", seconds, passes, peak, *quality(values, basis)))
@@ -431,8 +433,9 @@ def scaling(
     row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
 ) -> None:
     """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
-    from w2w_hub.space.engines import get_engine
     from w2w_hub.space.report.svg import line_chart
+
+    from w2w_hub.space.engines import get_engine
     from w2w_hub.space.solvers import plan, solve
 
     values = decaying(max(row_counts), max(widths))

@@ -154,7 +154,7 @@ def test_results_of_another_build_are_not_used_and_foreign_folders_are_left_alon
 
 
 def test_too_few_passes_are_an_error_that_says_what_is_missed(dataset: WeightDataset) -> None:
-    with pytest.raises(ConvergenceError, match="after 2 passes .*max_passes"):
+    with pytest.raises(ConvergenceError, match=r"after 2 passes .*max_passes"):
         build_space(dataset, 12, solver="krylov", max_passes=2)
 
 
@@ -207,7 +207,10 @@ def test_a_subspace_that_grows_too_large_is_compressed_and_still_converges(tmp_p
 
 @settings(max_examples=25, deadline=None)
 @given(
-    n=st.integers(2, 40), d=st.integers(8, 40), seed=st.integers(0, 2**16), solver=st.sampled_from(["gram", "covariance"])
+    n=st.integers(2, 40),
+    d=st.integers(8, 40),
+    seed=st.integers(0, 2**16),
+    solver=st.sampled_from(["gram", "covariance"]),
 )
 def test_any_shape_reconstructs_its_rows_from_all_components(
     tmp_path_factory: pytest.TempPathFactory, n: int, d: int, seed: int, solver: str

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS_AT_ONCE = 4096
+COLUMNS_AT_ONCE = 16_384
 
 
 class NumpyOps:

@@ -110,28 +110,31 @@ def ritz(ops: Any, subspace: Any, images: Any, small: np.ndarray, k: int) -> Rit
 
 def orthonormal(ops: Any, vectors: Any, noise: float = NOISE) -> Any:
     """An orthonormal basis ``(<= b, d)`` of the rows' span; directions that hold noise only are dropped."""
-    for number in range(2):
-        if not len(vectors):
-            return vectors
-        values, turn = ops.eigh(ops.inner(vectors, vectors))
-        floor = (noise if number == 0 else 1e-3) ** 2 * max(values[0], 0.0)
-        count = int((values > floor).sum()) if values[0] > 0 else 0
-        scaled = turn[:, :count] / ops.array(np.sqrt(values[:count]), "f8")
-        vectors = ops.cast(scaled, "f4").T @ vectors
-    return vectors
+    return _scaled(ops, _scaled(ops, vectors, noise), 1e-3)
+
+
+def _scaled(ops: Any, vectors: Any, noise: float) -> Any:
+    """The rows turned and scaled by the decomposition of their Gram matrix: orthonormal up to its condition."""
+    if not len(vectors):
+        return vectors
+    values, turn = ops.eigh(ops.inner(vectors, vectors))
+    count = int((values > noise**2 * values[0]).sum()) if values[0] > 0 else 0
+    scaled = turn[:, :count] / ops.array(np.sqrt(values[:count]), "f8")
+    return ops.cast(scaled, "f4").T @ vectors
 
 
 def _next_block(ops: Any, subspace: Any, image: Any) -> Any:
     """What the last image adds to the subspace, orthonormal; empty once the rows' span is exhausted."""
     size = float(np.sqrt(ops.numpy(ops.squares(image)).max(initial=0.0)))
-    for _ in range(2):
-        image = image - ops.cast(ops.inner(image, subspace), "f4") @ subspace
-    left = np.sqrt(ops.numpy(ops.squares(image)))
-    if not len(left) or left.max() <= NOISE * size:
-        return image[:0]
-    block = orthonormal(ops, image, max(NOISE, min(1.0, NOISE * size / left.max())))
-    block = block - ops.cast(ops.inner(block, subspace), "f4") @ subspace
-    return orthonormal(ops, block)
+    noise, block = NOISE, image
+    for _ in range(2):  # twice is enough
+        block = block - ops.cast(ops.inner(block, subspace), "f4") @ subspace
+        left = float(np.sqrt(ops.numpy(ops.squares(block)).max(initial=0.0)))
+        if left <= noise * size:
+            return block[:0]
+        block = _scaled(ops, block, max(noise, min(1.0, noise * size / left)))
+        noise, size = 1e-3, 1.0
+    return block
 
 
 def _grown(ops: Any, small: np.ndarray, subspace: Any, images: Any, fresh: Any, image: Any) -> np.ndarray:
