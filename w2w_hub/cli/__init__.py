@@ -10,7 +10,7 @@ from .datasets import add, pack
 from .demo import demo
 from .identities import edit, export, invert, render, sample
 from .inspect import inspect
-from .spaces import build
+from .spaces import build, directions, nearest, read, rebuild, report
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +23,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect,),
     "Dataset": (pack, add),
-    "Weight space": (build,),
+    "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, export),
 }.items():
     for command in commands:
