@@ -185,9 +185,8 @@ def entanglement_by_population(
         for draw in range(1 if size == len(fitted) else draws):
             rng = np.random.default_rng([draw, size])
             rows = sorted(rng.choice(fitted, size, replace=False).tolist())
-            labels = (
-                np.stack([t.values[[where[r] for r in rows]] for t in targets], 1) if targets else np.empty((size, 0))
-            )
+            picked = [where[row] for row in rows]
+            labels = np.array([t.values[picked] for t in targets]).reshape(len(targets), size).T
             usable = np.array([not np.isnan(c).any() and np.ptp(c) > 0 for c in labels.T], bool)
             if usable.sum() < 2:
                 continue

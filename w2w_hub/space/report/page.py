@@ -104,7 +104,7 @@ def _spectrum(data: dict[str, Any]) -> str:
         "components carry. The mean alone carries 0. Components that describe only the fitted rows raise the first "
         "curve and not the second.</p><figure>"
         + svg.line_chart(curves, "components", "share of variance", dashed=nulls)
-        + f"</figure><h3>Scree</h3><p>{above:,} of {data['k']:,} components carry more than their counterpart of noise. "
+        + f"</figure><h3>Scree</h3><p>{above:,} of {data['k']:,} components carry more than noise's do. "
         "Where neighbours carry nearly the same, only their span is known, not each of them.</p><figure>"
         + svg.line_chart(scree, "component", "share of variance", logarithmic=True, dashed=list(scree)[1:])
         + "</figure>"
@@ -119,8 +119,8 @@ def _reconstruction(data: dict[str, Any]) -> str:
     if errors["held_out"]:
         groups["held out"] = np.array(errors["held_out"])
     return (
-        f"<h2>Reconstruction of single rows</h2><p>Share of a row's squared norm that all {data['k']:,} components leave "
-        "out: 0 is exact, 1 is no better than the mean.</p><figure>"
+        f"<h2>Reconstruction of single rows</h2><p>Share of a row's squared norm that all {data['k']:,} components "
+        "leave out: 0 is exact, 1 is no better than the mean.</p><figure>"
         + svg.histogram(groups, "error of a row")
         + "</figure>"
     )
@@ -141,8 +141,8 @@ def _directions(data: dict[str, Any]) -> str:
             ) + "</figure>")  # fmt: skip
     methods = sorted({d["interval_method"] for d in found.values() if d["interval_method"]})
     parts.append(
-        f"<p>Reading directions on rows that nothing was fitted on. Whiskers: 95 % intervals ({_e(', '.join(methods))}). "
-        "Red lines: what 95 % of permuted labels stay below; a direction that does not pass its line is unreliable, "
+        f"<p>Reading directions on rows that nothing was fitted on. Whiskers: 95 % intervals "
+        f"({_e(', '.join(methods))}). Red lines: what 95 % of permuted labels stay below; a direction that does not pass its line is unreliable, "
         "and the pipeline warns before it is used. Reading well says nothing of editing well.</p>"
     )
     parts.append(
@@ -152,6 +152,7 @@ def _directions(data: dict[str, Any]) -> str:
     )
     for name, d in found.items():
         score = d["r2"] if d["kind"] == "float" else d["auc"]
+        p = "" if d["p_value"] is None else f"{d['p_value']:.3f}"
         interval = "" if d["interval"] is None else f"{d['interval'][0]:.3f} to {d['interval'][1]:.3f}"
         positives = "" if d["kind"] == "float" else f"{d['positives']:,}"
         mark = ' class="bad"' if d["unreliable"] else ""
@@ -159,7 +160,7 @@ def _directions(data: dict[str, Any]) -> str:
         parts.append(
             f'<tr><td{mark}>{_e(name)}</td><td class="n">{positives}</td><td class="n">{d["rows"]:,}</td>'
             f'<td class="n">{d["held_out_rows"]:,}</td><td class="n">{"-" if score is None else f"{score:.3f}"}</td>'
-            f'<td class="n">{interval}</td><td class="n">{"" if d["p_value"] is None else f"{d['p_value']:.3f}"}</td>'
+            f'<td class="n">{interval}</td><td class="n">{p}</td>'
             f'<td class="n">{d["sd"]:.2f}</td><td>{_e(held if len(held) < 60 else held[:57] + "...")}</td></tr>'
         )
     parts.append("</table>")
@@ -186,12 +187,18 @@ def _entanglement(data: dict[str, Any]) -> str:
     sizes = data.get("entanglement_by_population")
     if sizes:
         chart = {"mean |cosine| of reading directions": [(row["people"], row["mean_cosine"]) for row in sizes]}
-        parts.append("<h3>Against the number of people</h3><p>Everything fitted anew from fewer people, over the pairs of "
-                     "attributes that can be read in all of them.</p><figure>")  # fmt: skip
-        parts.append(svg.line_chart(chart, "people", "mean |cosine|", log_x=True, dots=True, high=1.0) + "</figure><table>"
-                     '<tr><th class="n">people</th><th class="n">attributes</th><th class="n">mean |cosine|</th></tr>')  # fmt: skip
-        parts += [f'<tr><td class="n">{row["people"]:,}</td><td class="n">{row["attributes"]}</td>'
-                  f'<td class="n">{row["mean_cosine"]:.3f}</td></tr>' for row in sizes]  # fmt: skip
+        parts.append(
+            "<h3>Against the number of people</h3><p>Everything fitted anew from fewer people, over the pairs of "
+            "attributes that can be read in all of them.</p><figure>"
+            + svg.line_chart(chart, "people", "mean |cosine|", log_x=True, dots=True, high=1.0)
+            + '</figure><table><tr><th class="n">people</th><th class="n">attributes</th>'
+            '<th class="n">mean |cosine|</th></tr>'
+        )
+        parts += [
+            f'<tr><td class="n">{row["people"]:,}</td><td class="n">{row["attributes"]}</td>'
+            f'<td class="n">{row["mean_cosine"]:.3f}</td></tr>'
+            for row in sizes
+        ]
         parts.append("</table>")
     return "".join(parts)
 

@@ -78,8 +78,8 @@ class Plot:
     def box(self, x: tuple[float, float], y: tuple[float, float], colour: str, opacity: float = 0.5) -> None:
         left, right, top, bottom = self.x(x[0]), self.x(x[1]), self.y(y[1]), self.y(y[0])
         self.parts.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0):.1f}" height="{max(bottom - top, 0):.1f}" '
-            f'fill="{colour}" fill-opacity="{opacity}"/>'
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0):.1f}" '
+            f'height="{max(bottom - top, 0):.1f}" fill="{colour}" fill-opacity="{opacity}"/>'
         )
 
     def svg(self, title: str) -> str:
