@@ -142,8 +142,8 @@ def _directions(data: dict[str, Any]) -> str:
     methods = sorted({d["interval_method"] for d in found.values() if d["interval_method"]})
     parts.append(
         f"<p>Reading directions on rows that nothing was fitted on. Whiskers: 95 % intervals "
-        f"({_e(', '.join(methods))}). Red lines: what 95 % of permuted labels stay below; a direction that does not pass its line is unreliable, "
-        "and the pipeline warns before it is used. Reading well says nothing of editing well.</p>"
+        f"({_e(', '.join(methods))}). Red lines: what 95 % of permuted labels stay below; a direction that does not "
+        "pass its line is unreliable, and the pipeline warns before it is used. Reading well is not editing well.</p>"
     )
     parts.append(
         '<table><tr><th>attribute</th><th class="n">with it</th><th class="n">fitted</th><th class="n">held out</th>'
