@@ -14,8 +14,15 @@ import pytest
 from tests.tiny_world import tiny_space, tiny_world  # noqa: F401, fixtures for all
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.dataset import state
 
 REAL_LORAS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "loras"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unflushed() -> None:
+    """Datasets are not flushed to the disk before each commit: tests survive no power cut, and are quick."""
+    state.DURABLE = False
 
 
 @pytest.fixture

@@ -168,11 +168,23 @@ def test_a_model_without_the_target_modules_is_refused_by_name():
         ParameterLayout.from_model(torch.nn.Linear(2, 2))
 
 
-def test_a_mixed_scale_needs_a_stated_reference(adapter):
-    first = next(iter(adapter.factors))
-    adapter = Adapter(adapter.factors | {first: factors(scale=5.0)})
-    with pytest.raises(InvalidInputError, match="2 different scales"):
-        ParameterLayout.from_adapter(adapter)
+def test_of_several_scales_the_most_frequent_is_the_reference_and_the_others_ratios_are_told(adapter):
+    first, second = list(adapter.factors)[:2]
+    mixed = Adapter(adapter.factors | {first: factors(scale=6.0), second: factors(scale=-1.5)})
+    layout = ParameterLayout.from_adapter(mixed)
+    assert layout.scale == 3.0
+    assert layout.ratios(mixed) == {first: 2.0, second: -0.5}
+    again = layout.unflatten(layout.flatten(mixed))
+    for target, pair in mixed.factors.items():
+        np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)
+    assert ParameterLayout.from_adapter(mixed, scale=0.5).scale == 0.5
+
+
+def test_an_adapter_without_a_positive_scale_is_laid_out_with_reference_1():
+    off = Adapter({Target("unet", "mid_block.to_q"): factors(scale=0.0)})
+    layout = ParameterLayout.from_adapter(off)
+    assert layout.scale == 1.0
+    assert not layout.unflatten(layout.flatten(off)).factors[Target("unet", "mid_block.to_q")].delta().any()
 
 
 def test_an_adapter_of_another_shape_is_refused_with_module_and_sizes(layout, adapter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -28,24 +29,47 @@ def size_category(rows: int) -> str:
     return "1M<n<10M"
 
 
-def dataset_card(manifest: DatasetManifest, *, parquet_view: bool) -> str:
-    """README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
+def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
+    """The card's ``configs``: which files are which split, for the view and for the labels."""
     configs = []
-    for config, folder, wanted in (("weights", "parquet", parquet_view), ("labels", "labels", True)):
-        if wanted:
-            configs.append(f"- config_name: {config}")
-            if not any("default" in line for line in configs):
-                configs.append("  default: true")
-            configs.append("  data_files:")
-            for split in manifest.splits:
-                configs += [f"  - split: {json.dumps(split)}", f"    path: {folder}/{split}.parquet"]
+    views = {split: view_files(manifest.files, split) for split in manifest.splits}
+    if any(views.values()):
+        files = [{"split": s, "path": v if len(v) > 1 else v[0]} for s, v in views.items() if v]
+        configs.append({"config_name": "weights", "default": True, "data_files": files})
+    labels = [{"split": split, "path": f"labels/{split}.parquet"} for split in manifest.splits]
+    configs.append({"config_name": "labels", "data_files": labels} | ({} if configs else {"default": True}))
+    return configs
+
+
+def view_files(files: Mapping[str, Any], split: str) -> list[str]:
+    """The files of one split's Parquet view, in order."""
+    first = f"parquet/{split}.parquet"
+    return [*([first] if first in files else []), *sorted(f for f in files if f.startswith(f"parquet/{split}-"))]
+
+
+def dataset_card(manifest: DatasetManifest) -> str:
+    """README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
+    configs = dataset_configs(manifest)
+    view = manifest.view or {}
+    about = f"in {view['dtype']}, off by at most {view['max_error']:.2g}" if view else "in float16"
+    load = f"""
+from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" if len(configs) > 1 else ""}
+
+"""
+    load += "".join(f'load_dataset("{manifest.name}", "{config["config_name"]}")\n' for config in configs)
+    rows = [
+        f"| `{name}` | {kind} | {info.get('unit', '')} | {info.get('source', '')} |"
+        for name, kind in manifest.columns.items()
+        for info in (manifest.column_info.get(name, {}),)
+    ]
+    rule = manifest.split_rule
     values: dict[str, Any] = {
         "quoted_name": json.dumps(manifest.name),  # a JSON string is a YAML string, whatever it holds
         "quoted_licence": json.dumps(manifest.licence),
         "name": manifest.name,
         "version": manifest.version,
         "size_category": size_category(manifest.rows),
-        "configs": "\n".join(configs),
+        "configs": "\n".join(f"- {json.dumps(config, ensure_ascii=False)}" for config in configs),
         "rows": f"{manifest.rows:,}",
         "size": f"{manifest.layout.size:,}",
         "dtype": manifest.dtype,
@@ -56,10 +80,30 @@ def dataset_card(manifest: DatasetManifest, *, parquet_view: bool) -> str:
         "base_model": manifest.compatibility.base_model or "not stated",
         "base_digest": manifest.compatibility.base_digest or "not stated",
         "initialisation": manifest.compatibility.initialisation,
+        "rounding": "none" if manifest.float16_max_error is None else f"at most {manifest.float16_max_error:.3g}",
+        "split_rule": f"all rows of one `{rule['column']}` on one side" if rule else "as given",
         "splits": ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items()),
-        "columns": "\n".join(f"| `{name}` | {kind} |" for name, kind in manifest.columns.items()) or "| - | - |",
+        "columns": "\n".join(rows) or "| - | - | - | - |",
+        "load": load.rstrip(),
     }
     return template("dataset_card.md").substitute(values)
+
+
+def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
+    """The card of a new state: rendered again, unless somebody has written in it; then only its facts for machines."""
+    import yaml
+
+    path = folder / "README.md"
+    try:
+        text = path.read_text("utf-8")
+        _, head, body = text.split("---\n", 2)
+        data = yaml.safe_load(head)
+    except (OSError, ValueError, yaml.YAMLError):
+        return dataset_card(new)
+    if text == dataset_card(old) or not isinstance(data, dict):
+        return dataset_card(new)
+    data |= {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n{body}"
 
 
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:

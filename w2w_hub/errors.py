@@ -30,6 +30,10 @@ class UnsupportedFormatError(W2WError, ValueError):
     """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
 
 
+class NotACheckpointError(UnsupportedFormatError):
+    """A file or folder that is no adapter at all, so that a scan passes over it."""
+
+
 class ScaleConflictError(W2WError, ValueError):
     """Two places of one checkpoint state different LoRA scales."""
 
@@ -67,6 +71,14 @@ class AdapterNotAppliedError(W2WError, RuntimeError):
 
 class MissingExtraError(W2WError, ImportError):
     """An optional dependency is not installed."""
+
+
+class BusyError(W2WError, BlockingIOError):
+    """Another process is writing the same dataset."""
+
+
+class DiskError(W2WError, OSError):
+    """The disk is full or a file cannot be written; what was there is as before."""
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

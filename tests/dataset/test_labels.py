@@ -79,7 +79,7 @@ def test_reserved_columns_are_no_attributes(written):
 
 
 def test_labels_follow_the_ids_not_the_tables_order(written):
-    table = pd.DataFrame({"id": ["c", "a", "b", "not packed"], "Age": [3.0, 1.5, 2.0, 9.0]})
+    table = pd.DataFrame({"id": ["c", "a", "b"], "Age": [3.0, 1.5, 2.0]})
     ds = written(table, ids=["a", "b", "c"])
     assert ds.attribute("Age").to_dict() == {"a": 1.5, "b": 2.0, "c": 3.0}
 

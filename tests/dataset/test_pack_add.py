@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from tests.conftest import factors
-from w2w_hub import Adapter, ParameterLayout, WeightDataset, add_rows, pack_adapters, read_adapter, write_adapter
+from w2w_hub import (
+    Adapter,
+    ParameterLayout,
+    WeightDataset,
+    add_rows,
+    pack_adapters,
+    read_adapter,
+    write_adapter,
+    write_dataset,
+)
 from w2w_hub.adapter import Target
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import (
@@ -97,7 +106,8 @@ def test_added_checkpoints_come_after_the_old_rows_which_stay_as_they_were(make_
     before = make_dataset(version="1.0.0", licence="mit", compatibility=Compatibility("x/y", None, "seed-0"))
     old = before.to_numpy()
     labels = pd.DataFrame({"id": ["new"], "split": ["test"], "Beard": ["true"], "Age": [7]})
-    after = add_rows(before.path, [lora("new", seed=9)], labels=labels, version="1.1.0")
+    new = lora("new", seed=9)
+    after = add_rows(before.path, [new], labels=labels, version="1.1.0", initialisation="seed-0")
     assert after.ids == (*before.ids, "new")
     np.testing.assert_array_equal(after.to_numpy()[:6], old)
     np.testing.assert_array_equal(after["new"], after.layout.flatten(read_adapter(lora("again", seed=9))))
@@ -151,7 +161,7 @@ def test_a_number_stays_a_number_when_the_new_ones_look_like_booleans(make_datas
 @pytest.mark.parametrize(("column", "value", "kinds"), [("Beard", 0.5, "binary"), ("Age", "old", "float")])
 def test_a_label_of_another_kind_is_refused_and_the_dataset_is_as_before(make_dataset, lora, column, value, kinds):
     before = make_dataset()
-    with pytest.raises(InvalidInputError, match=f"label '{column}' is {kinds} in .*, the new rows would make it"):
+    with pytest.raises(InvalidInputError, match=f"label '{column}' is {kinds}; the new rows would make it"):
         add_rows(before.path, [lora("new")], labels=pd.DataFrame({"id": ["new"], column: [value]}))
     assert state(before.path) == before.manifest
 
@@ -163,14 +173,27 @@ def test_float16_rows_widen_exactly_into_a_float32_dataset(make_dataset):
     np.testing.assert_array_equal(after.to_numpy()[6:], half.to_numpy().astype(np.float32))
 
 
-def test_float32_rows_are_not_rounded_into_a_float16_dataset(make_dataset, lora):
-    half, wide = make_dataset("half", dtype="float16"), make_dataset("wide", prefix="q")
-    for source in (wide.path, lora("new")):
-        with pytest.raises(InvalidInputError, match="half stores float16 and would round the new float32 rows"):
-            add_rows(half.path, [source])
-    joined = add_rows(half.path, [make_dataset("more", prefix="r", dtype="float16").path])
+def test_float32_rows_are_not_rounded_into_a_dataset_that_was_born_float16(make_dataset, lora, layout):
+    rows = np.random.default_rng(0).normal(size=(2, layout.size)).astype(np.float16)
+    born = write_dataset(rows, make_dataset("wide", prefix="q").path.with_name("born"), layout=layout)
+    assert born.manifest.float16_max_error is None
+    for source in (born.path.with_name("wide"), lora("new")):
+        with pytest.raises(InvalidInputError, match=r"would be rounded by up to 0\.0.*; pack it as float32"):
+            add_rows(born.path, [source])
+    assert state(born.path) == born.manifest
+
+
+def test_a_float16_dataset_that_was_rounded_grows_and_its_largest_error_stays_known(make_dataset, lora, layout):
+    half = make_dataset("half", dtype="float16")
+    joined = add_rows(half.path, [make_dataset("more", prefix="r", dtype="float16", seed=5).path])
+    errors = [half.manifest.float16_max_error, state(joined.path.with_name("more")).float16_max_error]
     assert joined.manifest.dtype == "float16"
-    assert len(joined) == 12
+    assert joined.manifest.float16_max_error == max(errors)
+    big = layout.unflatten(np.full(layout.size, 1000.3))
+    write_adapter(big, joined.path.with_name("big"), ("peft",))
+    grown = add_rows(joined.path, [joined.path.with_name("big")])
+    assert grown.manifest.float16_max_error == pytest.approx(0.2, abs=0.01)
+    grown.verify()
 
 
 @pytest.mark.parametrize("view", [True, False])

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import w2w_hub
-from w2w_hub import ParameterLayout, WeightDataset, add_rows, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.adapter import Target
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -270,35 +266,3 @@ def test_a_failed_replacement_leaves_the_dataset_that_was_there(make_dataset, la
         write_dataset(np.full((1, layout.size), np.nan), before.path, layout=layout, replace=True)
     WeightDataset.open(before.path).verify()
     assert [p.name for p in before.path.parent.iterdir()] == ["people"]
-
-
-# ---------------------------------------------------------------- killed writes
-KILLED_ADD = """
-import os, sys
-import w2w_hub
-rename, done = os.rename, []
-def dying(*names):
-    if len(done) == int(sys.argv[3]):
-        os._exit(9)
-    rename(*names)
-    done.append(names)
-os.rename = dying
-w2w_hub.add_rows(sys.argv[1], [sys.argv[2]])
-"""
-
-
-@pytest.mark.parametrize("renames", [0, 1])
-def test_an_add_that_is_killed_at_any_rename_leaves_the_old_dataset_and_can_be_repeated(make_dataset, renames):
-    before, more = make_dataset(), make_dataset("more", prefix="q")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_ADD, str(before.path), str(more.path), str(renames)],
-        cwd=Path(w2w_hub.__file__).parents[1], env=os.environ, check=False,
-    )  # fmt: skip
-    assert killed.returncode == 9
-    assert before.path.exists() == (renames == 0)
-    opened = WeightDataset.open(before.path)
-    assert opened.manifest == before.manifest
-    opened.verify()
-    joined = add_rows(before.path, [more.path])
-    assert joined.ids == before.ids + more.ids
-    joined.verify()

@@ -137,7 +137,7 @@ def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> N
     assert space.read(kept, "Age") > space.read(start, "Age")
     assert not np.allclose(plain.coefficients, kept.coefficients)
     assert kept.history["preserved"] == ["Beard", "Hair=grey"]
-    with pytest.raises(InvalidInputError, match="edited and preserved"):
+    with pytest.raises(InvalidInputError, match="both edited and preserved"):
         space.edit(start, {"Age": 1.0}, preserve="Age")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .adapters import convert
 from .common import Sections
 from .datasets import add, pack
 from .demo import demo
-from .identities import edit, export, invert, render, sample
+from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .spaces import build, directions, nearest, read, rebuild, report
 
@@ -21,10 +22,10 @@ def main() -> None:
 
 for section, commands in {
     "Start here": (demo,),
-    "Adapters": (inspect,),
+    "Adapters": (inspect, convert),
     "Dataset": (pack, add),
     "Weight space": (build, rebuild, report, directions, nearest, read),
-    "Identities": (sample, edit, invert, render, export),
+    "Identities": (sample, edit, invert, render, grid, export),
 }.items():
     for command in commands:
         main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -33,6 +34,11 @@ class Sections(click.Group):
             if os.environ.get("W2W_DEBUG"):
                 raise
             click.echo(f"w2w: error: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:  # a disk that is full, a folder that may not be written
+            if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
+                raise
+            click.echo(f"w2w: error: {error.filename or 'the system'}: {error.strerror}", err=True)
             ctx.exit(2)
 
 
@@ -68,6 +74,24 @@ def out_option(help: str) -> Callable[[F], F]:
 
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
+
+
+def adapter_options(function: F) -> F:
+    """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
+    for option in (
+        click.option("--component", help="The model it adapts, if its keys do not say: unet, text_encoder_2, ..."),
+        click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
+        click.option(
+            "--believe",
+            type=click.Choice(["tensors", "config"]),
+            help="What holds where they disagree on rank or alpha.",
+        ),
+        click.option(
+            "--allow-torch", is_flag=True, help="Open a named .pt, .bin or .ckpt; only tensors, no code in it runs."
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 class StrengthType(click.ParamType):

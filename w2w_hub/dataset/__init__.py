@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from .grow import add_rows, relabel_rows, remove_rows
+from .integrity import check
 from .labels import read_labels
-from .pack import add_rows, pack_adapters
+from .pack import pack_adapters
 from .reader import WeightDataset
+from .splitting import SplitRule
 from .views import load_dataset
 from .writer import write_dataset
 
-__all__ = ["WeightDataset", "add_rows", "load_dataset", "pack_adapters", "read_labels", "write_dataset"]
+__all__ = [
+    "SplitRule",
+    "WeightDataset",
+    "add_rows",
+    "check",
+    "load_dataset",
+    "pack_adapters",
+    "read_labels",
+    "relabel_rows",
+    "remove_rows",
+    "write_dataset",
+]

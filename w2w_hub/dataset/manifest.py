@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..files import read_json
+from ..files import read_json, write_bytes
 from ..layout import ParameterLayout
 
 FORMAT, FORMAT_VERSION = "w2w-dataset", 1
@@ -20,7 +21,9 @@ FILENAME = "manifest.json"
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
 DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
+CHECKSUM = "checksum"
 _KINDS = {"name": str, "version": str, "rows": int, "digest": str, "columns": dict, "splits": dict, "files": dict}
+_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict}
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,26 @@ class DatasetManifest:
     licence: str = "unknown"
     float16_max_error: float | None = None  # largest change of a value by storing it in float16
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> sha256, size
+    column_info: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> unit, source
+    split_rule: dict[str, Any] | None = None  # column, holdout, seed and split of a split by groups
+    view: dict[str, Any] | None = None  # dtype and max_error of the Parquet view
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
+        for name, kind in _OPTIONAL_KINDS.items():
+            if not isinstance(getattr(self, name), (kind, type(None))):
+                raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
+        for name, info in self.column_info.items():
+            if name not in self.columns:
+                known = ", ".join(self.columns) or "none"
+                raise InvalidInputError(f"unit or source of a column {name!r} that is not there; there are {known}")
+            if not isinstance(info, dict) or not all(isinstance(v, str) for v in info.values()):
+                raise InvalidInputError(f"unit and source of column {name!r} must be text, not {info!r}")
         for name, entry in self.files.items():
+            if name.startswith("/") or ".." in name.split("/"):
+                raise InvalidInputError(f"files names {name!r}, which is outside the folder")
             if not isinstance(entry, dict) or {"sha256", "size"} - set(entry):
                 raise InvalidInputError(f"files does not state sha256 and size of {name!r}")
         if self.dtype not in DTYPES:
@@ -74,10 +91,22 @@ class DatasetManifest:
 
     def to_json(self) -> dict[str, Any]:
         data = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        data |= {key: value for key, value in vars(self).items() if key not in ("layout", "compatibility")}
+        data |= {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("layout", "compatibility") and not (key in _OPTIONAL_KINDS and not value)
+        }
         data["layout"] = {"digest": self.layout.digest, "size": self.layout.size, **self.layout.to_json()}
         data["compatibility"] = asdict(self.compatibility)
         return data
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` in one step, with the checksum of its own bytes."""
+        data = self.to_json() | {CHECKSUM: "0" * 64}
+        raw = (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+        blank = f'"{CHECKSUM}": "{"0" * 64}"'.encode()
+        filled = raw.replace(blank, f'"{CHECKSUM}": "{hashlib.sha256(raw).hexdigest()}"'.encode())
+        write_bytes(folder / FILENAME, filled, replace=True)
 
     @classmethod
     def read(cls, folder: Path) -> DatasetManifest:
@@ -104,6 +133,17 @@ def require_format(data: Mapping[str, Any], name: str, version: int, path: Path)
         raise UnsupportedFormatError(
             f"{path} has format version {found}, this w2w_hub reads up to {version}: pip install -U w2w-hub"
         )
+
+
+def verify_checksum(path: Path) -> None:
+    """Raise `CorruptFileError` if a manifest that states a checksum of its bytes has other bytes."""
+    raw = path.read_bytes()
+    found = re.findall(rb'"checksum": "([0-9a-f]{64})"', raw)
+    stated = read_json(path).get(CHECKSUM)
+    if not found and stated is None and CHECKSUM.encode() not in raw:
+        return  # written before manifests had one
+    if len(found) != 1 or hashlib.sha256(raw.replace(found[0], b"0" * 64)).hexdigest().encode() != found[0]:
+        raise CorruptFileError(f"{path} has changed since it was written; fetch the dataset again")
 
 
 def row_digest(row: np.ndarray) -> str:

@@ -10,14 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
-from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
-from ..files import recover, sha256_file
+from ..errors import (
+    BusyError,
+    CorruptFileError,
+    InvalidInputError,
+    MissingPathError,
+    UnknownNameError,
+    UnsupportedFormatError,
+    W2WError,
+    missing_extra,
+)
+from ..files import recover
 from ..layout import ParameterLayout
-from . import labels as label_table
-from .manifest import DatasetManifest, dataset_digest, row_digest
+from .manifest import FILENAME, DatasetManifest
+from .shards import Geometry, LocalFiles, ShardedMatrix, ZarrMatrix, require_group
+from .state import COMMIT, settle, staging_folder
+from .tables import read_labels
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OPEN_ATTEMPTS = 5
+PINNED_FILES = 256
+DASK_BLOCK_BYTES = 64_000_000
 
 
 class WeightDataset:
@@ -38,38 +53,61 @@ class WeightDataset:
     >>> ds.adapter("person-0001")                    # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, array: Any):
-        self.path, self.manifest, self.labels, self._array = path, manifest, labels, array
+    def __init__(self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, matrix: ShardedMatrix | ZarrMatrix):
+        self.path, self.manifest, self.labels, self._matrix = path, manifest, labels, matrix
         self._positions = {name: i for i, name in enumerate(labels.index)}
 
     @classmethod
     def open(cls, path: Path | str) -> WeightDataset:
         """Open a dataset folder. Nothing is hashed; :meth:`verify` does that.
 
+        What was opened stays as it was while others put new states in its place.
+
         Raises
         ------
         MissingPathError, CorruptFileError, UnsupportedFormatError
         """
-        import zarr
-
         path = recover(path)
         if not path.is_dir():
-            raise MissingPathError(f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}")
+            unfinished = staging_folder(path).is_dir()
+            raise MissingPathError(
+                f"{path} was not packed to the end; run the same w2w pack command again to continue"
+                if unfinished
+                else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
+            )
+        for attempt in range(OPEN_ATTEMPTS):
+            settle(path)
+            before = _stamp(path)
+            try:
+                opened = cls._open(path)
+            except W2WError:
+                if attempt + 1 < OPEN_ATTEMPTS and (_stamp(path) != before or (path / COMMIT).is_dir()):
+                    continue  # a new state was put in place meanwhile
+                raise
+            if _stamp(path) == before and not (path / COMMIT).is_dir():
+                return opened
+        raise BusyError(f"{path} is being written again and again; wait until that has ended")
+
+    @classmethod
+    def _open(cls, path: Path) -> WeightDataset:
         manifest = DatasetManifest.read(path)
-        labels = _read_labels(path, manifest)
-        _require_shards(path, manifest)
+        labels = read_labels(path, manifest)
+        files = _require_shards(path, manifest)
+        matrix: ShardedMatrix | ZarrMatrix
         try:
-            array: Any = zarr.open_group(path / "weights.zarr", mode="r")["weights"]
-        except (KeyError, ValueError, OSError) as error:
+            require_group(files, str(path))
+            matrix = ShardedMatrix(files, str(path))
+        except UnsupportedFormatError:
+            matrix = ZarrMatrix(path)
+        if matrix.shape != (manifest.rows, manifest.layout.size) or matrix.dtype.name != manifest.dtype:
             raise CorruptFileError(
-                f"{path}/weights.zarr cannot be opened ({error}); fetch the dataset again"
-            ) from error
-        if array.shape != (manifest.rows, manifest.layout.size) or array.dtype.name != manifest.dtype:
-            raise CorruptFileError(
-                f"{path}/weights.zarr is {array.dtype.name} {array.shape}, the manifest states "
+                f"{path}/weights.zarr is {matrix.dtype.name} {matrix.shape}, the manifest states "
                 f"{manifest.dtype} ({manifest.rows}, {manifest.layout.size})"
             )
-        return cls(path, manifest, labels, array)
+        return cls(path, manifest, labels, matrix)
+
+    def __reduce__(self) -> Any:
+        return _reopen, (self.path, self.manifest.digest)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -88,6 +126,20 @@ class WeightDataset:
     @property
     def shape(self) -> tuple[int, int]:
         return (self.manifest.rows, self.layout.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.manifest.dtype)
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """How the matrix is cut, or None if it is laid out in another way than we write it."""
+        return self._matrix.geometry
+
+    @property
+    def has_view(self) -> bool:
+        """Whether there is a Parquet view for stock `datasets`."""
+        return any(name.startswith("parquet/") for name in self.manifest.files)
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -126,32 +178,49 @@ class WeightDataset:
         """Rows as stored: one id or number gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""
         if isinstance(key, str):
             key = self.position(key)
-        if isinstance(key, (int, np.integer)):
+        if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
             if not -len(self) <= key < len(self):
                 raise IndexError(f"row {key} of {len(self)}")
-            return np.asarray(self._array[int(key) % len(self)])
+            return self._matrix.row(int(key) % len(self))
         if isinstance(key, slice):
-            start, stop, step = key.indices(len(self))
-            if step > 0:
-                return np.asarray(self._array[start:stop])[::step]
-            key = np.arange(start, stop, step)
-        picked = np.asarray([self.position(k) if isinstance(k, str) else k for k in key])
+            return self._matrix.rows(np.arange(*key.indices(len(self))))
+        return self._matrix.rows(self.numbers(key))
+
+    def numbers(self, key: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+        """Row numbers, 0 to n - 1, of a list of numbers or ids, or of a mask.
+
+        A mask from a table of labels is taken in row order, and what is missing in it is not chosen.
+        """
+        if hasattr(key, "to_numpy"):
+            nullable = str(getattr(key, "dtype", "")) == "boolean"
+            key = key.to_numpy(bool, na_value=False) if nullable else key.to_numpy()
+        if isinstance(key, np.ndarray) and key.dtype.kind in "biu":
+            picked = key
+        else:
+            picked = np.asarray([self.position(str(k)) if isinstance(k, str) else k for k in key])
+        if picked.ndim != 1 and picked.size:
+            raise InvalidInputError(f"rows are chosen by a list or mask of one dimension, not of shape {picked.shape}")
         if picked.dtype == bool:
             if picked.shape != (len(self),):
                 raise InvalidInputError(f"a mask needs {len(self)} entries, got {picked.shape}")
-            picked = np.flatnonzero(picked)
-        if not len(picked):
-            return np.empty((0, self.layout.size), self.manifest.dtype)
+            return np.flatnonzero(picked)
+        if not picked.size:
+            return np.empty(0, np.int64)
+        if picked.dtype.kind not in "iu":
+            raise InvalidInputError(f"rows are chosen by number, id or mask, not by {picked.dtype}")
+        picked = picked.astype(np.int64)
         if picked.min() < -len(self) or picked.max() >= len(self):
             raise IndexError(f"rows {picked.min()} to {picked.max()} of {len(self)}")
-        return np.asarray(self._array.oindex[picked % len(self), :])
+        return picked % len(self)
 
     def to_numpy(self, split: str | None = None) -> np.ndarray:
         """The whole matrix, or one split's rows, as stored."""
-        return np.asarray(self._array[:]) if split is None else self[self.where(split=split)]
+        return self._matrix.rows(np.arange(len(self)) if split is None else self.where(split=split))
 
     def iter_blocks(self, rows: int = 256, split: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row numbers and values ``(<= rows, d)``, in row order, one block in memory at a time."""
+        if rows < 1:
+            raise InvalidInputError(f"a block needs at least one row, not {rows}")
         chosen = self.where(split=split)
         for start in range(0, len(chosen), rows):
             numbers = chosen[start : start + rows]
@@ -163,59 +232,101 @@ class WeightDataset:
         adapter.base_model = self.manifest.compatibility.base_model
         return adapter
 
-    def verify(self) -> None:
-        """Hash everything; raise `CorruptFileError` naming the file or row that is not as published."""
-        for name, entry in self.manifest.files.items():
-            file = self.path / name
-            if not file.is_file():
-                raise CorruptFileError(f"{file} is missing; fetch the dataset again")
-            if file.stat().st_size != entry["size"] or sha256_file(file) != entry["sha256"]:
-                raise CorruptFileError(f"{file} is not what the manifest lists; fetch the dataset again")
-        table = self.labels.reset_index(names="id")
-        for numbers, block in self.iter_blocks():
-            for number, row in zip(numbers, block, strict=True):
-                if row_digest(row) != table["row_sha256"].iloc[number]:
-                    raise CorruptFileError(
-                        f"{self.path}: row {table['id'].iloc[number]!r} has other values than listed"
-                    )
-        if dataset_digest(self.layout, label_table.records(table)) != self.manifest.digest:
-            raise CorruptFileError(f"{self.path}: labels and rows do not give the digest in the manifest")
+    def mean_std(self, split: str | None = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (ddof 1) of each number over a split, float64 ``(size,)`` each, in one pass."""
+        count, mean, squares = 0, np.zeros(self.layout.size), np.zeros(self.layout.size)
+        for _, block in self.iter_blocks(64, split):
+            values = block.astype(np.float64)
+            here = values.mean(0)
+            values -= here
+            step = here - mean
+            total = count + len(block)
+            mean += step * (len(block) / total)
+            squares += (values**2).sum(0) + step**2 * (count * len(block) / total)
+            count = total
+        if count < 2:
+            raise InvalidInputError(f"a standard deviation needs at least two rows; split {split!r} has {count}")
+        return mean, np.sqrt(squares / (count - 1))
 
-
-def _require_shards(path: Path, manifest: DatasetManifest) -> None:
-    """Raise unless every file of the matrix is there in full size: Zarr reads a missing or empty shard as zeros."""
-    for name, entry in manifest.files.items():
-        file = path / name
-        if name.startswith("weights.zarr/"):
-            if not file.is_file():
-                raise MissingPathError(f"{file} is not there; fetch the dataset again")
-            found, listed = file.stat().st_size, entry["size"]
-            if found != listed:
-                raise CorruptFileError(
-                    f"{file} has {found} bytes, the manifest lists {listed}; fetch the dataset again"
-                )
-
-
-def _read_labels(path: Path, manifest: DatasetManifest) -> pd.DataFrame:
-    import pandas as pd
-
-    parts = []
-    for split in manifest.splits:
-        file = path / "labels" / f"{split}.parquet"
-        if not file.is_file():
-            raise MissingPathError(f"{file} is not there; fetch the dataset again")
+    def to_dask(self, rows: int | None = None) -> Any:
+        """The matrix as a lazy `dask.array`, in blocks of whole rows (about 64 MB, or `rows` each)."""
         try:
-            parts.append(pd.read_parquet(file, dtype_backend="numpy_nullable"))
-        except (ValueError, OSError) as error:
-            raise CorruptFileError(f"{file} cannot be read ({error}); fetch the dataset again") from error
-    table = pd.concat(parts, ignore_index=True)
-    for name in (*label_table.RESERVED, *manifest.columns):
-        if name not in table.columns:
-            raise CorruptFileError(f"{path}/labels has no column {name!r}; fetch the dataset again")
-    table = table.sort_values("row")
-    if list(table["row"]) != list(range(manifest.rows)):
-        raise CorruptFileError(f"{path}/labels does not number the rows 0 to {manifest.rows - 1}")
-    for name, kind in manifest.columns.items():
-        if kind == "float":
-            table[name] = table[name].astype("Float64")
-    return table.set_index("id")
+            import dask.array as da
+        except ImportError:
+            raise missing_extra("dask", "dask") from None
+        rows = rows or max(1, DASK_BLOCK_BYTES // (self.layout.size * self.dtype.itemsize))
+        return da.from_array(
+            _Lazy(self), chunks=(min(rows, len(self)), self.layout.size), name=f"w2w-{self.manifest.digest}-{rows}",
+            asarray=False, meta=np.empty((0, 0), self.dtype),
+        )  # fmt: skip
+
+    def torch(self, split: str | None = None, *, columns: Sequence[str] = ()) -> Any:
+        """A torch `Dataset` of one split: see :class:`w2w_hub.dataset.torch_data.RowDataset`."""
+        from .torch_data import RowDataset
+
+        return RowDataset(self, split, columns)
+
+    def torch_stream(self, split: str | None = None, *, columns: Sequence[str] = (), **options: Any) -> Any:
+        """A torch `IterableDataset` of one split: see :class:`w2w_hub.dataset.torch_data.RowStream`."""
+        from .torch_data import RowStream
+
+        return RowStream(self, split, columns, **options)
+
+    def verify(self, *, deep: bool = True) -> None:
+        """Raise one `CorruptFileError` that names every file, shard and row that is not as published.
+
+        See :func:`w2w_hub.dataset.integrity.check`; `deep` hashes all there is.
+        """
+        from .integrity import check
+
+        check(self.path, deep=deep).settle()
+
+
+class _Lazy:
+    """What `dask.array.from_array` asks of an array."""
+
+    ndim = 2
+
+    def __init__(self, dataset: WeightDataset):
+        self.dataset, self.shape, self.dtype = dataset, dataset.shape, dataset.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
+        return self.dataset[key[0]][(slice(None), *key[1:])]
+
+
+def _reopen(path: Path, digest: str) -> WeightDataset:
+    """Open in another process the state that was open in this one."""
+    opened = WeightDataset.open(path)
+    if opened.manifest.digest != digest:
+        raise CorruptFileError(f"{path} has changed since it was opened; open it again")
+    return opened
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = (path / FILENAME).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _require_shards(path: Path, manifest: DatasetManifest) -> LocalFiles:
+    """The open files of the matrix, each there in full size: Zarr reads a missing or empty shard as zeros."""
+    files = LocalFiles(path)
+    names = [name for name in manifest.files if name.startswith("weights.zarr/")]
+    for name in names:
+        # few enough are kept open from now on, so that a new state put in place meanwhile is not mixed into this one
+        found = files.size(name) if len(names) <= PINNED_FILES else _size(path / name)
+        listed = manifest.files[name]["size"]
+        if found != listed:
+            raise CorruptFileError(
+                f"{path / name} has {found} bytes, the manifest lists {listed}; fetch the dataset again"
+            )
+    return files
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise MissingPathError(f"{file} is not there; fetch the dataset again") from error

@@ -1,28 +1,27 @@
-"""Write a dataset: Zarr matrix, label tables, Parquet view, card and manifest, all or nothing."""
+"""Write a matrix in memory as a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cards import dataset_card
 from ..errors import InvalidInputError, LayoutMismatchError
-from ..files import list_files, new_folder, sha256_file, write_json
 from ..layout import ParameterLayout
 from . import labels as label_table
-from .manifest import DTYPES, FILENAME, Compatibility, DatasetManifest, dataset_digest, row_digest
+from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
+from .manifest import DTYPES, Compatibility
+from .problems import Problems
+from .shard_writer import ArrayRows
+from .splitting import SplitRule
+from .state import next_state
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .reader import WeightDataset
-
-CHUNK_BYTES, SHARD_BYTES = 256 * 1024, 500 * 1000 * 1000
-ROWS_A_ROW_GROUP = 64
-UNLISTED = (FILENAME, "README.md")  # editing the card breaks no pin
 
 
 def write_dataset(
@@ -32,12 +31,16 @@ def write_dataset(
     layout: ParameterLayout,
     ids: Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
+    column_info: Mapping[str, Mapping[str, str]] | None = None,
+    split_rule: SplitRule | None = None,
     dtype: str | None = None,
+    compression: str = "none",
+    shard_size: int | str = SHARD_BYTES,
     name: str | None = None,
     version: str = "0.1.0",
     licence: str = "unknown",
     compatibility: Compatibility | None = None,
-    parquet_view: bool = True,
+    parquet_view: bool | str = True,
     replace: bool = False,
 ) -> WeightDataset:
     """Write a matrix of flattened adapters as a dataset folder.
@@ -45,15 +48,24 @@ def write_dataset(
     Parameters
     ----------
     weights : ndarray
-        ``(n, layout.size)``, one adapter a row, raw factors in layout order at the layout's scale.
+        ``(n, layout.size)``, one adapter a row, raw factors in layout order at the layout's scale. A memory map
+        will do: rows are read one by one.
     labels : DataFrame, optional
         One row an id, with an ``id`` column (or as the index); ``split``, ``source``, ``licence`` and
         ``consent`` are known, every other column is an attribute.
+    column_info : mapping, optional
+        ``{"Age": {"unit": "years", "source": "self-reported"}}``.
+    split_rule : SplitRule, optional
+        Makes the split, all rows of one group on one side.
     dtype : {"float32", "float16"}, optional
         How values are stored; float16 input stays float16, anything else becomes float32.
-    parquet_view : bool
-        Also write ``parquet/``, the float16 view that stock `datasets.load_dataset` reads; values that do not
-        fit float16 are refused then.
+    compression : {"none", "bitshuffle"}
+        Lossless; bitshuffle halves float32 that was bfloat16 once and does little for anything else.
+    shard_size : int or str
+        At most ``"500MB"``.
+    parquet_view : bool or {"float16", "float32"}
+        Also write ``parquet/``, the view that stock `datasets.load_dataset` reads, in float16 unless said
+        otherwise; values that do not fit float16 are refused then.
     replace : bool
         Put the new dataset in the place of the one that is there.
 
@@ -63,105 +75,49 @@ def write_dataset(
 
     Raises
     ------
-    AlreadyExistsError, InvalidInputError, LayoutMismatchError, UnknownNameError
+    AlreadyExistsError, InvalidInputError, LayoutMismatchError, UnknownNameError, BusyError, DiskError
+        Nothing is written then.
     """
     from .reader import WeightDataset
 
-    path = Path(path)
-    values, error = _stored(np.asarray(weights), dtype, layout)
-    names = [f"row-{i:06d}" for i in range(len(values))] if ids is None else [str(i) for i in ids]
-    if len(names) != len(values):
-        raise InvalidInputError(f"{len(names)} ids for {len(values)} rows")
-    table = label_table.normalise(labels, names)
-    for row, identity in zip(values, names, strict=True):
-        if not np.isfinite(row).all():
-            raise InvalidInputError(f"row {identity!r} holds NaN or infinite values; leave it out or train it again")
-    if parquet_view:
-        _require_float16(values, names)
-    table["row"] = np.arange(len(values))
-    table["row_sha256"] = [row_digest(row) for row in values]
-    manifest = DatasetManifest(
-        name=name or path.name,
-        version=version,
-        rows=len(values),
-        dtype=values.dtype.name,
-        layout=layout,
-        digest=dataset_digest(layout, label_table.records(table)),
-        columns=label_table.kinds(table),
-        splits={str(k): int(v) for k, v in table["split"].value_counts(sort=False).items()},
-        compatibility=compatibility or Compatibility(),
-        licence=licence,
-        float16_max_error=error,
-    )
-    with new_folder(path, replace=replace) as partial:
-        write_zarr(values, partial / "weights.zarr")
-        for split in manifest.splits:
-            chosen = (table["split"] == split).to_numpy()
-            _write_parquet(table[chosen], None, partial / "labels" / f"{split}.parquet")
-            if parquet_view:
-                _write_parquet(table[chosen], values[chosen], partial / "parquet" / f"{split}.parquet")
-        manifest.files = {
-            file: {"sha256": sha256_file(partial / file), "size": (partial / file).stat().st_size}
-            for file in list_files(partial)
-        }
-        write_json(partial / FILENAME, manifest.to_json())
-        (partial / "README.md").write_text(dataset_card(manifest, parquet_view=parquet_view))
-    return WeightDataset.open(path)
-
-
-def _stored(weights: np.ndarray, dtype: str | None, layout: ParameterLayout) -> tuple[np.ndarray, float | None]:
+    path, weights = Path(path), np.asanyarray(weights)
     if weights.ndim != 2 or weights.shape[1] != layout.size:
         raise LayoutMismatchError(f"weights have shape {weights.shape}; this layout needs (n, {layout.size})")
     if not len(weights):
         raise InvalidInputError("a dataset needs at least one row")
-    if dtype is not None and dtype not in DTYPES:
-        raise InvalidInputError(f"dtype {dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
-    target = np.dtype(dtype or ("float16" if weights.dtype == np.float16 else "float32"))
-    with np.errstate(over="ignore"):
-        values = weights.astype(target, copy=False)
-    if target != np.float16 or weights.dtype == np.float16:
-        return values, None
-    if not np.isfinite(weights).all():
-        return values, None  # refused later, by the row's id
-    if not np.isfinite(values).all():
-        raise InvalidInputError(f"values up to {np.abs(weights).max():g} do not fit float16; store float32")
-    return values, float(np.abs(values.astype(np.float64) - weights).max())
-
-
-def _require_float16(values: np.ndarray, names: Sequence[str]) -> None:
-    limit = np.finfo(np.float16).max
-    for row, identity in zip(values, names, strict=True):
-        largest = np.abs(row).max()
-        if largest > limit:
-            raise InvalidInputError(
-                f"row {identity!r} has values up to {largest:g}, which the float16 Parquet view cannot hold; "
-                "write the dataset with parquet_view=False"
-            )
-
-
-def write_zarr(values: np.ndarray, path: Path) -> None:
-    """The matrix as array ``weights`` of a Zarr v3 group: whole-row chunks in shards, no compression."""
-    import zarr
-
-    rows, width = values.shape
-    row_bytes = width * values.dtype.itemsize
-    a_chunk = min(max(1, CHUNK_BYTES // row_bytes), rows)
-    chunks_a_shard = max(1, min(SHARD_BYTES // (row_bytes * a_chunk), -(-rows // a_chunk)))
-    array = zarr.open_group(path, mode="w", zarr_format=3).create_array(
-        "weights", shape=values.shape, dtype=values.dtype, chunks=(a_chunk, width),
-        shards=(a_chunk * chunks_a_shard, width), compressors=None, fill_value=0,
+    names = [f"row-{i:06d}" for i in range(len(weights))] if ids is None else [str(i) for i in ids]
+    if len(names) != len(weights):
+        raise InvalidInputError(f"{len(names)} ids for {len(weights)} rows")
+    stored = stored_dtype(dtype, weights.dtype)
+    content = Content(
+        name or path.name, layout, stored, version, licence, compatibility or Compatibility(),
+        {k: dict(v) for k, v in (column_info or {}).items()}, None, view_dtype(parquet_view),
     )  # fmt: skip
-    array[:] = values
+    geometry = plan_geometry(len(names), layout.size, stored, parse_size(shard_size), compression)
+    problems = Problems()
+    table = label_table.normalise(labels, names, problems=problems)
+    if split_rule is not None:
+        table = split_rule.apply(table, problems=problems)
+        content.split_rule = split_rule.to_json()
+    with next_state(path, replace=replace) as staging:
+        origin = Origin.joined([(ArrayRows(weights), range(len(names)))])
+        build(staging, path, content, names, table, origin, geometry=geometry, problems=problems)
+    return WeightDataset.open(path)
 
 
-def _write_parquet(table: pd.DataFrame, values: np.ndarray | None, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def stored_dtype(asked: str | None, given: np.dtype[Any] | None = None) -> str:
+    """The dtype to store: the one asked for, else float16 for float16 input and float32 for the rest."""
+    if asked is not None and asked not in DTYPES:
+        raise InvalidInputError(f"dtype {asked!r} cannot be stored; choose {' or '.join(DTYPES)}")
+    if given is not None and given.kind not in "fiub":
+        raise InvalidInputError(f"weights of dtype {given} are no real numbers")
+    return asked or ("float16" if given == np.float16 else "float32")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrow: Any = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    if values is not None:
-        half = np.ascontiguousarray(values, np.float16)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), half.shape[1])
-        arrow = arrow.append_column("weights", column)
-    pq.write_table(arrow, path, row_group_size=ROWS_A_ROW_GROUP, compression="zstd")
+
+def view_dtype(parquet_view: bool | str) -> str | None:
+    """The dtype of the Parquet view, or None without one."""
+    if isinstance(parquet_view, bool):
+        return "float16" if parquet_view else None
+    if parquet_view not in DTYPES:
+        raise InvalidInputError(f"a Parquet view in {parquet_view!r} is not possible; choose {' or '.join(DTYPES)}")
+    return parquet_view

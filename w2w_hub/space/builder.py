@@ -63,7 +63,7 @@ def build_space(
     standardize : bool
         Without it the columns are only centred: a declared variant, recorded in the recipe.
     canonical : {"svd"}, optional
-        Replace every adapter by one representative of its dW first (:func:`w2w_hub.canonical.canonicalise`), so that
+        Replace every adapter by one representative of its dW first (:mod:`w2w_hub.canonical`), so that
         rows of several or unknown initialisations can be compared. Recorded, and applied by
         :meth:`WeightSpace.project`.
     engine : {"numpy", "torch", "dask"} or Engine

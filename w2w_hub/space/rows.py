@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..canonical import canonicalise
+from ..canonical import canonicalise_rows
 from ..dataset import WeightDataset
 from ..progress import progress
 
@@ -114,7 +114,7 @@ class Rows:
         adjacent = len(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1 and (np.diff(numbers) == 1).all()
         values = self.dataset[int(numbers[0]) : int(numbers[-1]) + 1] if adjacent else self.dataset[numbers]
         if self.canonical:
-            values = canonicalise(self.dataset.layout, values)
+            values = canonicalise_rows(self.dataset.layout, values)
         return np.ascontiguousarray(values, np.float32)
 
     def __reduce__(self) -> Any:  # a worker process opens the dataset itself

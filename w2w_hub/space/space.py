@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
-from ..canonical import canonicalise
+from ..canonical import canonicalise_rows
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
@@ -187,7 +188,7 @@ class WeightSpace:
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
         if self.recipe.get("canonical"):
-            return canonicalise(self.layout, values)
+            return canonicalise_rows(self.layout, values)
         return values
 
     def _standardised(self, what: Adapter | np.ndarray) -> np.ndarray:
@@ -327,7 +328,10 @@ class WeightSpace:
         known = ", ".join([*self.directions, f"PC1 to PC{self.k}"])
         if not self.directions:
             known += " only: build the space from a labelled dataset"
-        raise UnknownNameError(f"no attribute {name!r} in this weight space; there are {known}")
+        lowered = {other.lower(): other for other in self.directions}
+        close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
 
     def warn_unreliable(self, names: Iterable[str], stacklevel: int = 3) -> None:
         """Warn of those directions that read held-out rows no better than permuted labels do."""
@@ -356,7 +360,7 @@ class WeightSpace:
             preserve = (preserve,)
         both = [name for name in preserve if name in strengths]
         if both:
-            raise InvalidInputError(f"{both[0]} cannot be edited and preserved at once")
+            raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
         c = self._coordinates(point).copy()
         change = np.zeros_like(c)
         for name, strength in strengths.items():

@@ -1,0 +1,425 @@
+"""The matrix of a dataset, read by byte range: a sharded Zarr v3 array whose chunks span whole rows.
+
+What is read comes through :class:`ByteSource`, so that a local folder and a store that serves ranges are the same
+to :class:`ShardedMatrix`. One row costs its shard's index (16 bytes a chunk, kept) and one chunk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
+
+ARRAY = "weights.zarr/weights"
+ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold: Zarr's fill value
+READ_BYTES = 8 * 1024 * 1024  # one read of many rows, and from where on reads are shared out to threads
+THREADS = 2
+DTYPES = ("float16", "float32")
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """Files that can be read in part; paths are relative to the dataset, with ``/``."""
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; `MissingPathError` if it is not there."""
+        ...
+
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        """Exactly the bytes from `start` to before `stop`."""
+        ...
+
+
+class LocalFiles:
+    """Files below one or more folders; the first that has a file is read.
+
+    A file once opened stays open, so that what is read is what was there then, also after another process has
+    put a new state of the dataset in its place. Reads carry their position: threads and forked processes share
+    them safely.
+    """
+
+    def __init__(self, *folders: Path):
+        self.folders = folders
+        self._open: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folders": self.folders}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(*state["folders"])  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        opened, self._open = getattr(self, "_open", {}), {}
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+    def open(self, path: str) -> int:
+        """The descriptor of a file, opened now if it is not yet."""
+        with self._lock:
+            if path not in self._open:
+                where = next((f / path for f in self.folders if (f / path).is_file()), self.folders[-1] / path)
+                try:
+                    self._open[path] = os.open(where, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                except FileNotFoundError:
+                    raise MissingPathError(f"{where} is not there; fetch the dataset again") from None
+                except OSError as error:
+                    raise MissingPathError(f"{where} cannot be read: {error.strerror}") from error
+            return self._open[path]
+
+    def size(self, path: str) -> int:
+        return os.fstat(self.open(path)).st_size
+
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        out = bytearray(stop - start)
+        self.read_into(path, start, memoryview(out))
+        return bytes(out)
+
+    def read_into(self, path: str, start: int, out: memoryview) -> None:
+        """Fill `out` with the bytes from `start` on, without a copy in between."""
+        descriptor, done = self.open(path), 0
+        while done < len(out):
+            try:
+                count = self._pread(descriptor, out[done:], start + done)
+            except OSError as error:
+                raise CorruptFileError(f"{self.folders[-1] / path} cannot be read: {error.strerror}") from error
+            if not count:
+                raise CorruptFileError(
+                    f"{self.folders[-1] / path} ends at byte {start + done}, where rows were expected; "
+                    "fetch the dataset again"
+                )
+            done += count
+
+    if hasattr(os, "preadv"):
+
+        def _pread(self, descriptor: int, out: memoryview, start: int) -> int:
+            return os.preadv(descriptor, [out], start)
+
+    else:
+
+        def _pread(self, descriptor: int, out: memoryview, start: int) -> int:
+            with self._lock:
+                os.lseek(descriptor, start, os.SEEK_SET)
+                data = os.read(descriptor, len(out))
+            out[: len(data)] = data
+            return len(data)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an ``(rows, width)`` matrix is cut into chunks of whole rows and shards of whole chunks.
+
+    Attributes
+    ----------
+    compressor : dict or None
+        Zarr's name and configuration of the one lossless compressor of chunks.
+    """
+
+    rows: int
+    width: int
+    dtype: str
+    chunk_rows: int
+    shard_rows: int
+    compressor: dict[str, Any] | None = None
+    index_last: bool = True
+    index_checked: bool = True
+    key: tuple[str, str] = ("default", "/")
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * np.dtype(self.dtype).itemsize
+
+    @property
+    def shards(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    @property
+    def chunks_a_shard(self) -> int:
+        return self.shard_rows // self.chunk_rows
+
+    @property
+    def index_bytes(self) -> int:
+        return 16 * self.chunks_a_shard + (4 if self.index_checked else 0)
+
+    def shard_path(self, number: int) -> str:
+        """Path of a shard, relative to the dataset."""
+        kind, separator = self.key
+        return f"{ARRAY}/" + separator.join((*(("c",) if kind == "default" else ()), str(number), "0"))
+
+    @classmethod
+    def from_zarr(cls, data: Any) -> Geometry:
+        """Read an array's ``zarr.json``.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If the array is valid Zarr but not cut into sharded whole rows, or has a codec not known here.
+        """
+        try:
+            rows, width = (int(n) for n in data["shape"])
+            shard_rows, shard_width = data["chunk_grid"]["configuration"]["chunk_shape"]
+            (sharding,) = data["codecs"]
+            inner = sharding["configuration"]
+            chunk_rows, chunk_width = inner["chunk_shape"]
+            plain, *compressors = inner["codecs"]
+            index_plain, *index_checks = inner["index_codecs"]
+            key = data["chunk_key_encoding"]
+            separator = key.get("configuration", {}).get("separator", "/" if key["name"] == "default" else ".")
+            known = (
+                data["zarr_format"] == 3
+                and data["node_type"] == "array"
+                and data["data_type"] in DTYPES
+                and data["fill_value"] == 0
+                and data["chunk_grid"]["name"] == "regular"
+                and sharding["name"] == "sharding_indexed"
+                and shard_width == chunk_width == width
+                and min(rows, width, chunk_rows, shard_rows) > 0
+                and shard_rows % chunk_rows == 0
+                and all(c["name"] == "bytes" and c["configuration"]["endian"] == "little" for c in (plain, index_plain))
+                and [c["name"] for c in index_checks] in ([], ["crc32c"])
+                and len(compressors) <= 1
+                and all(c["name"] in _DECODERS for c in compressors)
+                and key["name"] in ("default", "v2")
+                and not data.get("storage_transformers")
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UnsupportedFormatError(f"not a matrix of sharded whole rows ({error})") from error
+        if not known:
+            raise UnsupportedFormatError("not a matrix of sharded whole rows in codecs known here")
+        return cls(
+            rows, width, data["data_type"], int(chunk_rows), int(shard_rows), compressors[0] if compressors else None,
+            inner.get("index_location", "end") == "end", bool(index_checks), (key["name"], separator),
+        )  # fmt: skip
+
+
+def _blosc(configuration: dict[str, Any]) -> Any:
+    import numcodecs
+
+    shuffles = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+    return numcodecs.Blosc(
+        configuration["cname"], configuration["clevel"], shuffles[configuration["shuffle"]],
+        configuration.get("blocksize", 0), configuration.get("typesize"),
+    )  # fmt: skip
+
+
+def _zstd(configuration: dict[str, Any]) -> Any:
+    import numcodecs
+
+    return numcodecs.Zstd(configuration.get("level", 0), configuration.get("checksum", False))
+
+
+def _gzip(configuration: dict[str, Any]) -> Any:
+    import numcodecs
+
+    return numcodecs.GZip(configuration.get("level", 5))
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {"blosc": _blosc, "zstd": _zstd, "gzip": _gzip}
+
+
+def compressor(geometry: Geometry) -> Any:
+    """The numcodecs codec of a geometry's chunks, or None."""
+    found = geometry.compressor
+    return None if found is None else _DECODERS[found["name"]](found.get("configuration", {}))
+
+
+def _metadata(source: ByteSource, path: str, where: str) -> Any:
+    try:
+        return json.loads(source.read(path, 0, source.size(path)))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again") from error
+
+
+def require_group(source: ByteSource, where: str = "the dataset") -> None:
+    """Raise unless ``weights.zarr`` is a Zarr v3 group, as other readers need it to be."""
+    data = _metadata(source, "weights.zarr/zarr.json", where)
+    if not isinstance(data, dict) or data.get("zarr_format") != 3 or data.get("node_type") != "group":
+        raise CorruptFileError(f"{where}/weights.zarr cannot be opened (no Zarr v3 group); fetch the dataset again")
+
+
+class ShardedMatrix:
+    """Rows of a matrix in any order, each read by its byte range.
+
+    Parameters
+    ----------
+    source : ByteSource
+        Where the files are; :class:`LocalFiles` for a folder.
+    where : str
+        The dataset's name in messages.
+    """
+
+    def __init__(self, source: ByteSource, where: str = "the dataset", geometry: Geometry | None = None):
+        self.source, self.where = source, where
+        if geometry is None:
+            geometry = Geometry.from_zarr(_metadata(source, f"{ARRAY}/zarr.json", where))
+        self.geometry = geometry
+        self.shape, self.dtype = (geometry.rows, geometry.width), np.dtype(geometry.dtype)
+        self._indexes: dict[int, np.ndarray] = {}
+
+    def shard_index(self, number: int) -> np.ndarray:
+        """Offset and size of each chunk of a shard, uint64 ``(chunks, 2)``, checked against its checksum."""
+        if number in self._indexes:
+            return self._indexes[number]
+        import google_crc32c
+
+        g, path = self.geometry, self.geometry.shard_path(number)
+        size = self.source.size(path)
+        if size < g.index_bytes:
+            raise CorruptFileError(f"{self.where}/{path} has {size} bytes, too few for a shard; fetch it again")
+        start = size - g.index_bytes if g.index_last else 0
+        raw = self.source.read(path, start, start + g.index_bytes)
+        body = raw[: 16 * g.chunks_a_shard]
+        if g.index_checked and google_crc32c.value(bytes(body)) != int.from_bytes(raw[-4:], "little"):
+            raise CorruptFileError(f"{self.where}/{path} has a damaged shard index; fetch it again")
+        index = np.frombuffer(body, "<u8").reshape(-1, 2)
+        held = index[index[:, 0] != ABSENT]
+        wrong = (held > size).any() or (held.sum(1) > size).any()
+        if wrong or (g.compressor is None and (held[:, 1] != g.chunk_rows * g.row_bytes).any()):
+            raise CorruptFileError(f"{self.where}/{path} has a shard index that points outside it; fetch it again")
+        self._indexes[number] = index
+        return index
+
+    def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Rows by number (0 to rows - 1, in any order, repeated at will) as ``(m, width)``."""
+        wanted = np.asarray(numbers, np.int64)
+        if out is None:
+            out = np.empty((len(wanted), self.geometry.width), self.dtype)
+        if self.geometry.compressor is None:
+            tasks = list(self._plain_reads(wanted, out))
+        else:
+            tasks = list(self._chunk_reads(wanted, out))
+        if len(tasks) > 1 and out.nbytes >= READ_BYTES:
+            with ThreadPoolExecutor(THREADS) as pool:
+                for done in [pool.submit(task) for task in tasks]:
+                    done.result()
+        else:
+            for task in tasks:
+                task()
+        if sys.byteorder == "big":
+            out.byteswap(inplace=True)
+        return out
+
+    def row(self, number: int) -> np.ndarray:
+        """One row ``(width,)``."""
+        g = self.geometry
+        into = getattr(self.source, "read_into", None)
+        if into is None or g.compressor is not None or sys.byteorder == "big":
+            return self.rows([number])[0]
+        shard, within = divmod(number, g.shard_rows)
+        chunk, inside = divmod(within, g.chunk_rows)
+        start = int(self.shard_index(shard)[chunk, 0])
+        if start == ABSENT:
+            return np.zeros(g.width, self.dtype)
+        out = np.empty(g.width, self.dtype)
+        into(g.shard_path(shard), start + inside * g.row_bytes, out.view(np.uint8).data)
+        return out
+
+    def _plain_reads(self, wanted: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
+        """Reads of an uncompressed matrix, rows that lie side by side in one."""
+        g = self.geometry
+        shards = wanted // g.shard_rows
+        chunks, inside = np.divmod(wanted % g.shard_rows, g.chunk_rows)
+        starts = np.empty(len(wanted), np.int64)
+        for shard in dict.fromkeys(shards.tolist()):
+            here = shards == shard
+            starts[here] = self.shard_index(shard)[chunks[here], 0].astype(np.int64)  # ABSENT becomes -1
+        absent = starts < 0
+        starts += inside * g.row_bytes
+        follows = (shards[1:] == shards[:-1]) & (starts[1:] == starts[:-1] + g.row_bytes) & ~absent[1:] & ~absent[:-1]
+        a_read = max(1, READ_BYTES // g.row_bytes)
+        edges = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(wanted)]
+        view = out.reshape(-1).view(np.uint8).data
+        for first, last in pairwise(edges):
+            for i in range(first, last, a_read):
+                j = min(i + a_read, last)
+                if absent[i]:
+                    out[i:j] = 0
+                    continue
+                part = view[i * g.row_bytes : j * g.row_bytes]
+                yield self._read(g.shard_path(int(shards[i])), int(starts[i]), part)
+
+    def _read(self, path: str, start: int, out: memoryview) -> Callable[[], None]:
+        into = getattr(self.source, "read_into", None)
+        if into is not None:
+            return lambda: into(path, start, out)
+
+        def copied() -> None:
+            out[:] = self.source.read(path, start, start + len(out))
+
+        return copied
+
+    def _chunk_reads(self, wanted: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
+        """Reads of a compressed matrix, each chunk decoded once."""
+        order = np.argsort(wanted // self.geometry.chunk_rows, kind="stable")
+        chunks = wanted[order] // self.geometry.chunk_rows
+        for group in np.split(order, np.flatnonzero(np.diff(chunks)) + 1):
+            if len(group):
+                yield self._decode(wanted, group, out)
+
+    def _decode(self, wanted: np.ndarray, group: np.ndarray, out: np.ndarray) -> Callable[[], None]:
+        g = self.geometry
+        shard, within = divmod(int(wanted[group[0]]), g.shard_rows)
+
+        def decoded() -> None:
+            start, size = (int(n) for n in self.shard_index(shard)[within // g.chunk_rows])
+            if start == ABSENT:
+                out[group] = 0
+                return
+            path = g.shard_path(shard)
+            try:
+                plain = compressor(g).decode(self.source.read(path, start, start + size))
+                block = np.frombuffer(plain, self.dtype.newbyteorder("<")).reshape(g.chunk_rows, g.width)
+            except (RuntimeError, ValueError, OSError, EOFError) as error:
+                raise CorruptFileError(
+                    f"{self.where}/{path}: the chunk of row {int(wanted[group[0]])} cannot be decompressed ({error}); "
+                    "fetch it again"
+                ) from error
+            out[group] = block[wanted[group] % g.chunk_rows]
+
+        return decoded
+
+
+class ZarrMatrix:
+    """The same rows through zarr-python, for an array that is valid Zarr but not laid out as we write it."""
+
+    def __init__(self, folder: Path):
+        import zarr
+
+        try:
+            self._array: Any = zarr.open_group(folder / "weights.zarr", mode="r")["weights"]
+            self.shape, self.dtype = tuple(self._array.shape), np.dtype(self._array.dtype)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise CorruptFileError(
+                f"{folder}/weights.zarr cannot be opened ({error}); fetch the dataset again"
+            ) from error
+        self.where, self.geometry = str(folder), None
+
+    def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        wanted = np.asarray(numbers, np.int64)
+        if not len(wanted):
+            found = np.empty((0, self.shape[1]), self.dtype)
+        elif (np.diff(wanted) == 1).all():
+            found = np.asarray(self._array[int(wanted[0]) : int(wanted[-1]) + 1])
+        else:
+            found = np.asarray(self._array.oindex[wanted, :])
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    def row(self, number: int) -> np.ndarray:
+        return self.rows([number])[0]

@@ -1,0 +1,137 @@
+"""The Parquet files of a dataset: its labels, and the view that stock `datasets` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CorruptFileError, MissingPathError
+from . import labels as label_table
+from .manifest import DatasetManifest
+from .shards import LocalFiles, ShardedMatrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# few enough for a reader that wants one row of a remote view, and for the Hub's viewer
+ROWS_A_ROW_GROUP = 64
+# many labels fit one read; small enough that the digest of one row does not cost all of them
+LABELS_A_ROW_GROUP = 4096
+VIEW_PART_BYTES = 500 * 1000 * 1000
+
+
+def write_labels(table: pd.DataFrame, path: Path) -> None:
+    """One split's labels."""
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(_arrow(table), path, row_group_size=LABELS_A_ROW_GROUP, compression="zstd")
+
+
+def read_labels(path: Path, manifest: DatasetManifest) -> pd.DataFrame:
+    """The labels of all splits, indexed by id, in row order."""
+    import pandas as pd
+
+    parts = []
+    for split in manifest.splits:
+        file = path / "labels" / f"{split}.parquet"
+        if not file.is_file():
+            raise MissingPathError(f"{file} is not there; fetch the dataset again")
+        try:
+            parts.append(pd.read_parquet(file, dtype_backend="numpy_nullable"))
+        except (ValueError, OSError) as error:
+            raise CorruptFileError(f"{file} cannot be read ({error}); fetch the dataset again") from error
+    table = pd.concat(parts, ignore_index=True)
+    for name in (*label_table.RESERVED, *manifest.columns):
+        if name not in table.columns:
+            raise CorruptFileError(f"{path}/labels has no column {name!r}; fetch the dataset again")
+    table = table.sort_values("row")
+    if list(table["row"]) != list(range(manifest.rows)):
+        raise CorruptFileError(f"{path}/labels does not number the rows 0 to {manifest.rows - 1}")
+    for name, kind in manifest.columns.items():
+        if kind == "float":
+            table[name] = table[name].astype("Float64")
+    return table.set_index("id")
+
+
+@dataclass
+class ViewPart:
+    """One file of the Parquet view: the rows of `table` with their weights as `dtype`."""
+
+    name: str
+    table: pd.DataFrame
+    dtype: str
+    folder: Path
+    matrix_folders: tuple[Path, ...]
+
+
+def view_parts(
+    table: pd.DataFrame, splits: Mapping[str, int], width: int, dtype: str, folder: Path, matrix: tuple[Path, ...]
+) -> list[ViewPart]:
+    """Cut each split's rows, in row order, into files of at most 0.5 GB."""
+    rows = max(1, VIEW_PART_BYTES // (width * np.dtype(dtype).itemsize))
+    rows = max(rows // ROWS_A_ROW_GROUP * ROWS_A_ROW_GROUP, min(rows, ROWS_A_ROW_GROUP))
+    parts = []
+    for split in splits:
+        chosen = table[(table["split"] == split).to_numpy(bool)]
+        for number, start in enumerate(range(0, len(chosen), rows)):
+            name = f"parquet/{split}.parquet" if number == 0 else f"parquet/{split}-{number:05d}.parquet"
+            parts.append(ViewPart(name, chosen.iloc[start : start + rows], dtype, folder, matrix))
+    return parts
+
+
+def same_view_part(part: ViewPart, path: Path) -> bool:
+    """Whether a file that is there already holds this part's rows and labels in this dtype."""
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return False
+    schema = pq.read_schema(path)
+    if "weights" not in schema.names or str(schema.field("weights").type.value_type) not in _ARROW[part.dtype]:
+        return False
+    names = [n for n in schema.names if n != "weights"]
+    return pq.read_table(path, columns=names).equals(_arrow(part.table))
+
+
+_ARROW = {"float16": ("halffloat",), "float32": ("float",)}
+
+
+def write_view_part(part: ViewPart) -> tuple[str, float]:
+    """Write one file, 64 rows in memory at a time; the largest change of a value by its dtype."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    matrix = ShardedMatrix(LocalFiles(*part.matrix_folders), str(part.folder))
+    path = part.folder / part.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = _arrow(part.table)
+    numbers = part.table["row"].to_numpy(np.int64)
+    values = pa.list_(pa.from_numpy_dtype(part.dtype), matrix.shape[1])
+    schema = table.schema.append(pa.field("weights", values))
+    largest = 0.0
+    # weights do not compress and have no use for a dictionary or statistics
+    options: dict[str, Any] = {
+        "compression": dict.fromkeys(table.schema.names, "zstd") | {"weights.list.element": "none"},
+        "use_dictionary": table.schema.names,
+        "write_statistics": table.schema.names,
+    }
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        for start in range(0, len(numbers), ROWS_A_ROW_GROUP):
+            block = matrix.rows(numbers[start : start + ROWS_A_ROW_GROUP])
+            cast = block.astype(part.dtype, copy=False)
+            if cast.dtype != block.dtype:
+                largest = max(largest, float(np.abs(cast.astype(np.float32) - block).max(initial=0.0)))
+            column = pa.FixedSizeListArray.from_arrays(pa.array(cast.reshape(-1)), type=values)
+            rows = table.slice(start, len(block)).append_column("weights", column)
+            writer.write_table(rows, row_group_size=ROWS_A_ROW_GROUP)
+    return part.name, largest
+
+
+def _arrow(table: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
