@@ -12,7 +12,7 @@ from .demo import demo
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, verify
-from .spaces import build
+from .spaces import build, directions, nearest, read, rebuild, report
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +25,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
-    "Weight space": (build,),
+    "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
 }.items():
     for command in commands:
