@@ -78,7 +78,7 @@ out(before=before, done=push(sys.argv[1]), again=push(sys.argv[1]), dry=push(sys
     assert [line.split()[0] for line in log.stdout.splitlines()] == ["v1.1.0", "v1.0.0"]
     assert "70 rows" in log.stdout
     difference = json.loads(ann.w2w("diff", "org/people@v1.0.0", "org/people@v1.1.0", "--json").stdout)
-    assert (difference["level"], len(difference["rows"]["added"])) == ("minor", 10)
+    assert (difference["level"], len(difference["added"])) == ("minor", 10)
 
 
 def test_a_version_that_is_there_or_says_too_little_is_refused_with_the_one_to_use(

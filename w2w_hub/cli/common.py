@@ -117,10 +117,12 @@ class StrengthType(click.ParamType):
 def open_pipeline(space: Path) -> Any:
     """A pipeline on the best device there is, quiet."""
     from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from ..pipeline import W2WPipeline, best_device
 
     logging.disable_progress_bar()
+    disable_progress_bar()
     pipe = W2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

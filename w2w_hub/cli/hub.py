@@ -1,9 +1,8 @@
-"""`w2w push`, `log`, `diff`, `pin`, `verify`, `restore`, `archive` and `cite`."""
+"""`w2w push`, `log`, `pin`, `restore`, `archive`, `cite`, and `verify` of a lock."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -76,26 +75,6 @@ def log(repo: str, as_json: bool) -> None:
         say("(version): on main, not tagged")
 
 
-@click.command(epilog=examples("w2w diff org/people@v1.0.0 org/people@v1.1.0", "w2w diff people org/people@v1.0.0"))
-@click.argument("old")
-@click.argument("new")
-@json_option
-def diff(old: str, new: str, as_json: bool) -> None:
-    """What lies between two versions, each a folder or org/name@version."""
-    from ..hub.versions import diff_revisions
-
-    found = diff_revisions(old, new)
-    if as_json:
-        print_json(found.to_json())
-        return
-    for change in found.changes:
-        click.echo(f"{change.level:<6} {change.text}")
-    for side, facts in (("old", found.old), ("new", found.new)):
-        where = f" {facts['repo']} {facts['commit'][:12]}" if "repo" in facts else ""
-        say(f"{side}: version {facts['version']}, digest {str(facts['digest'])[:12]}{where}")
-    say(f"a {found.level} change" if found.changes else "no difference")
-
-
 @click.command(
     epilog=examples("w2w pin org/space@v1.2.0 org/people@v2.0.0 -o w2w.lock", "w2w pin org/space@v1.2.0 -o w2w.lock")
 )
@@ -154,7 +133,7 @@ def cite(what: str, kind: str) -> None:
 
 
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
-    """`w2w verify` of a lock file."""
+    """What `w2w verify` does with a lock file."""
     from ..errors import CorruptFileError
     from ..hub.lock import verify_lock
 
@@ -167,31 +146,3 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: w2w restore {lock} --from FOLDER")
-
-
-@click.command(epilog=examples("w2w verify w2w.lock", "w2w verify w2w.lock --rebuild", "w2w verify people"))
-@click.argument("what")
-@click.option("--rebuild", is_flag=True, help="Of a lock: compute its weight spaces again and compare.")
-@json_option
-def verify(what: str, rebuild: bool, as_json: bool) -> None:
-    """Hash everything that a lock file pins, or a dataset, and say what has changed."""
-    from ..errors import InvalidInputError
-    from ..hub.pins import is_lock
-
-    if is_lock(Path(what)):
-        verify_lock_file(Path(what), rebuild, as_json)
-        return
-    if rebuild:
-        raise InvalidInputError(f"{what} is no lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
-    verify_dataset(what, as_json)
-
-
-def verify_dataset(what: str, as_json: bool) -> None:
-    from ..dataset import WeightDataset
-
-    dataset: Any = WeightDataset.open(what)
-    dataset.verify()
-    if as_json:
-        print_json({"path": str(dataset.path), "digest": dataset.manifest.digest, "ok": True})
-    else:
-        click.echo(f"ok      {what}: {len(dataset):,} rows, digest {dataset.manifest.digest[:12]}")

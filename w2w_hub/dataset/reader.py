@@ -164,6 +164,11 @@ class WeightDataset:
         return self.source.revision
 
     @property
+    def address(self) -> str:
+        """What opens the same state again: the folder, or ``org/name@commit`` if not all of it is here."""
+        return str(self.revision) if isinstance(self._matrix, RangedMatrix) else str(self.path.absolute())
+
+    @property
     def layout(self) -> ParameterLayout:
         return self.manifest.layout
 

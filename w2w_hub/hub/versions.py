@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,8 @@ from .resolve import MANIFEST, ResolvedRevision, Source, locate, open_repository
 from .semver import Change, Version, compare_common, compare_files, highest
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-NOT_CONTENT = ("row", "row_sha256")  # columns of a label table that are no label
+    from ..dataset import WeightDataset
+    from ..dataset.compare import Difference as RowDifference
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Difference:
     level : {"none", "patch", "minor", "major"}
         What the version rules ask of the newer one.
     changes : tuple of Change
-    rows : dict of str to list of str
-        Of a dataset: ids of rows ``added``, ``removed``, ``changed`` (other weights) and ``relabelled``.
+    rows : w2w_hub.dataset.compare.Difference or None
+        Of datasets: the rows, labels and facts that differ.
     """
 
     kind: str
@@ -41,12 +40,13 @@ class Difference:
     new: dict[str, Any]
     level: str
     changes: tuple[Change, ...]
-    rows: dict[str, list[str]] = field(default_factory=dict)
+    rows: RowDifference | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind, "old": self.old, "new": self.new, "level": self.level,
-            "changes": [{"level": c.level, "text": c.text} for c in self.changes], "rows": self.rows,
+            "changes": [{"level": c.level, "text": c.text} for c in self.changes],
+            **({} if self.rows is None else vars(self.rows)),
         }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def diff_revisions(
 
     Examples
     --------
-    >>> diff_revisions("org/people@v1.0.0", "org/people@v1.1.0").rows["added"]   # doctest: +SKIP
+    >>> diff_revisions("org/people@v1.0.0", "org/people@v1.1.0").rows.added   # doctest: +SKIP
     """
     first = find(old, token=token, cache_dir=cache_dir)
     second = find(new, token=token, cache_dir=cache_dir, kind=kind_of(first.manifest()))
@@ -96,77 +96,55 @@ def _facts(source: Source) -> dict[str, Any]:
     return facts | (source.revision.to_json() if source.revision else {})
 
 
-def compare(old: Source, new: Source) -> tuple[list[Change], dict[str, list[str]]]:
+def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | None]:
     """All differences between two versions, and of datasets the rows that differ."""
     was, now = old.manifest(), new.manifest()
     changes = compare_common(was, now)
-    rows: dict[str, list[str]] = {}
+    rows = None
     if was["format"] == now["format"]:
         if kind_of(was) == "dataset":
-            found, rows = _compare_datasets(was, _labels(old), now, _labels(new))
+            from ..dataset.compare import diff
+
+            rows = diff(*(_dataset(source) for source in (old, new)))
+            found = _of_rows(rows, was, now)
         else:
             found = _compare_spaces(was, now)
         changes += found or compare_files(was, now)
     return changes, rows
 
 
-def _labels(source: Source) -> pd.DataFrame:
-    import pandas as pd
+def _dataset(source: Source) -> WeightDataset:
+    from ..dataset import WeightDataset
+    from ..dataset.remote import open_remote
 
-    names = [name for name in source.manifest()["files"] if name.startswith("labels/")]
-    folder = source.need(names)
-    return pd.concat([pd.read_parquet(folder / name, dtype_backend="numpy_nullable") for name in names]).set_index("id")
+    return WeightDataset.open(source.folder) if source.revision is None else open_remote(source, lazy=True)
 
 
-def _compare_datasets(
-    was: Mapping[str, Any], before: pd.DataFrame, now: Mapping[str, Any], after: pd.DataFrame
-) -> tuple[list[Change], dict[str, list[str]]]:
+def _of_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     changes = []
     if was["dtype"] != now["dtype"]:
         changes.append(Change("major", f"stored as {now['dtype']}, was {was['dtype']}"))
-    columns = {**was["columns"], **now["columns"]}
-    for name in columns:
-        first, second = was["columns"].get(name), now["columns"].get(name)
-        if first is None:
-            changes.append(Change("minor", f"new attribute {name} ({second})"))
-        elif second is None:
+    for name, (before, after) in rows.columns.items():
+        if before is None:
+            changes.append(Change("minor", f"new attribute {name} ({after})"))
+        elif after is None:
             changes.append(Change("major", f"attribute {name} is gone"))
-        elif first != second:
-            changes.append(Change("major", f"attribute {name} is {second}, was {first}"))
-    kept = before.index.intersection(after.index)
-    first, second = before.loc[kept], after.loc[kept]
-    weights = list(kept[(first["row_sha256"] != second["row_sha256"]).to_numpy(bool)])
-    moved = list(kept[(first["split"] != second["split"]).to_numpy(bool)])
-    shared = [c for c in before.columns if c in after.columns and c not in (*NOT_CONTENT, "split")]
-    unequal = (~_same(first[shared], second[shared])).any(axis=1).to_numpy(bool) if shared else [False] * len(kept)
-    rows = {
-        "added": sorted(after.index.difference(before.index)),
-        "removed": sorted(before.index.difference(after.index)),
-        "changed": sorted(weights),
-        "relabelled": sorted({*kept[unequal], *moved}),
-    }
-    for key, level, text in (
-        ("removed", "major", "rows are gone"),
-        ("changed", "major", "rows have other weights"),
-        ("added", "minor", "rows were added"),
+        else:
+            changes.append(Change("major", f"attribute {name} is {after}, was {before}"))
+    moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
+    relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
+    for ids, level, text in (
+        (rows.removed, "major", "rows are gone"),
+        (rows.changed, "major", "rows have other weights"),
+        (moved, "major", "rows are in another split"),
+        (rows.added, "minor", "rows were added"),
+        (relabelled, "minor", "rows are labelled otherwise"),
     ):
-        if rows[key]:
-            changes.append(Change(level, f"{len(rows[key]):,} {text} ({_few(rows[key])})"))
-    if moved:
-        changes.append(Change("major", f"{len(moved):,} rows are in another split ({_few(sorted(moved))})"))
-    if any(unequal):
-        relabelled = sorted(kept[unequal])
-        changes.append(Change("minor", f"{len(relabelled):,} rows are labelled otherwise ({_few(relabelled)})"))
-    return changes, rows
-
-
-def _same(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    both = first.isna() & second.isna()
-    return both | (first.astype(object) == second.astype(object)).fillna(False).astype(bool)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+        if ids:
+            changes.append(
+                Change(level, f"{len(ids):,} {text} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})")
+            )
+    return changes
 
 
 def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
