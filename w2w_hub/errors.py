@@ -15,9 +15,14 @@ class W2WError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__()
-        if not text.isprintable():  # control characters in a name that a file chose
-            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        return one_line(text, LONGEST)
+
+
+def one_line(text: str, limit: int) -> str:
+    """A text that a file may have chosen, without control characters and shortened."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class InvalidInputError(W2WError, ValueError):

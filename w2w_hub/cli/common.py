@@ -17,6 +17,10 @@ from ..errors import W2WError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+# w2w_hub.adapter.COMPONENTS, without importing NumPy for --help
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+
 class Sections(click.Group):
     """A group that lists its commands in sections and turns typed errors into exit status 2."""
 
@@ -81,7 +85,7 @@ def json_option(function: F) -> F:
 def adapter_options(function: F) -> F:
     """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
     for option in (
-        click.option("--component", help="The model it adapts, if its keys do not say: unet, text_encoder_2, ..."),
+        click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
         click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
         click.option(
             "--believe",
