@@ -31,15 +31,15 @@ class Target:
     @property
     def sort_key(self) -> tuple[Any, ...]:
         """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
-        known = self.component in COMPONENTS
-        return (
-            COMPONENTS.index(self.component) if known else len(COMPONENTS),
-            self.component,
-            natural_key(self.module),
-        )
+        return _sort_key(self.component, self.module)
 
 
 @lru_cache(maxsize=8192)  # the checkpoints of a population share their module names
+def _sort_key(component: str, module: str) -> tuple[Any, ...]:
+    known = component in COMPONENTS
+    return COMPONENTS.index(component) if known else len(COMPONENTS), component, natural_key(module)
+
+
 def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words.
 

@@ -33,7 +33,7 @@ def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.nda
     digest, wrong = hashlib.sha256(TAG), []
     for slot in layout.slots:
         values = weight(slot.target)
-        expected = (slot.outputs, slot.inputs)
+        expected = slot.weight_shape
         if values is None or values.shape != expected:
             found = "is missing" if values is None else f"has shape {values.shape}"
             wrong.append(f"{slot.target} {found}, expected {expected}")

@@ -5,9 +5,17 @@ A message is one line that says what was wrong, where, and what to do.
 
 from __future__ import annotations
 
+LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
+
 
 class W2WError(Exception):
     """Base of all errors of this package; the command line turns it into one line and exit status 2."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not text.isprintable():  # control characters in a name that a file chose
+            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 class InvalidInputError(W2WError, ValueError):

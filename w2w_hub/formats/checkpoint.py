@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
 from ..files import read_json
-from ..tensorfile import parse_safetensors, read_header, read_safetensors
+from ..tensorfile import parse_safetensors, read_header, read_tensors
 
 CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -130,7 +130,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
         path,
         {name: entry.shape for name, entry in header.entries.items()},
         {name: entry.dtype for name, entry in header.entries.items()},
-        lambda: read_safetensors(file)[0],
+        lambda: read_tensors(file, header),
         header.metadata,
         _config_beside(file),
     )

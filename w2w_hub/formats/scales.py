@@ -164,4 +164,6 @@ def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, Lo
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63  # JSON's integers have no limit
+    return isinstance(value, float)
