@@ -16,6 +16,7 @@ from ..dataset.manifest import FILENAME, Compatibility, require_format
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
+    InvalidInputError,
     MissingPathError,
     W2WError,
 )
