@@ -3,7 +3,7 @@
     python scripts/bench_hub.py
 
 Every line is a process with an empty cache unless it says warm. Bytes are of bodies, as the server counted them. The
-dataset is 10,000 rows of 1,000 random float32 numbers (40 MB, shards of 8 MB) with the float16 view; the release adds
+dataset is 10,000 rows of 2,500 random float32 numbers (100 MB, shards of 32 MB) with the float16 view; the release adds
 100 rows. Counts depend on neither the machine nor its load.
 """
 
@@ -26,15 +26,17 @@ from w2w_hub import ParameterLayout, WeightDataset, add_rows, build_space, write
 from w2w_hub.adapter import Target
 from w2w_hub.dataset.manifest import Compatibility
 
-ROWS, ADDED, SHARD = 10_000, 100, "8MB"
+ROWS, NUMBERS, ADDED, SHARD = 10_000, 2_500, 100, "32MB"
 OPEN = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/people", revision=sys.argv[1]{options})\n'
+PUSH = 'from w2w_hub.hub.publish import publish\npublish(sys.argv[1], "{repo}")'
 SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0"{options})\n'
 
 
-def make(folder: Path) -> tuple[Path, Path]:
+def make(folder: Path, view: bool) -> tuple[Path, Path]:
     """Version 1.0.0 and 1.1.0 of a dataset; the second is the first, grown by `add_rows`."""
-    layout = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, 100, 100)}, 1.0)
-    rng = np.random.default_rng(0)
+    sizes = {Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)}
+    layout = ParameterLayout(sizes, 1.0)
+    rng = np.random.default_rng(int(view))  # content that the Hub has in another repository is not sent either
 
     def write(name: str, first: int, count: int, version: str) -> Path:
         ids = [f"person-{i:05d}" for i in range(first, first + count)]
@@ -43,7 +45,7 @@ def make(folder: Path) -> tuple[Path, Path]:
         write_dataset(
             rng.normal(size=(count, layout.size)).astype(np.float32), folder / name, layout=layout, ids=ids,
             labels=table, name="people", version=version, licence="cc0-1.0", shard_size=SHARD,
-            compatibility=Compatibility(None, None, "seed-0"),
+            compatibility=Compatibility(None, None, "seed-0"), parquet_view=view,
         )  # fmt: skip
         return folder / name
 
@@ -73,11 +75,13 @@ def main() -> None:
     (scratch / "jobs").mkdir()
     nursery = Nursery(scratch / "jobs")
     try:
-        first, second = make(scratch)
+        first, second = make(scratch / "view", True)
+        bare = make(scratch / "bare", False)
         wide_space(scratch)
         with LoopbackHub() as hub:
             hub.user("org")
             measure(hub, nursery, scratch, first, second)
+            releases(hub, nursery, scratch, *bare)
     finally:
         nursery.close()
         shutil.rmtree(scratch)
@@ -96,7 +100,7 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
         line(what, requests, limit)
 
     print("| | requests | bytes down | bytes up | to reach |\n| --- | --- | --- | --- | --- |")
-    push = 'from w2w_hub.hub.publish import publish\npublish(sys.argv[1], "org/people")'
+    push = PUSH.format(repo="org/people")
     cost(f"publish 1.0.0: {ROWS:,} rows", org, push, str(first))
     cost("publish 1.0.0 again", org, push, str(first), limit="nothing sent")
     old = WeightDataset.open(first).manifest.files
@@ -107,7 +111,7 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
         "labels": sum(s for n, s in new.items() if n.startswith("labels/")),
     }
     told = ", ".join(f"{name} {size:,}" for name, size in parts.items())
-    rows = ADDED * 1000 * (4 + 2)
+    rows = ADDED * NUMBERS * (4 + 2)
     cost(f"publish 1.1.0: {ADDED} rows more ({told})", org, push, str(second), limit=f"new rows {rows:,} + one shard")
     commit = hub.repos[("dataset", "org/people")].tags["v1.1.0"]
     reader = client()
@@ -128,6 +132,16 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
     seed(hub, scratch / "space", "org/space")
     cost("weight space, all 1,200 components", client(), SPACE.format(options=""))
     cost("weight space, k = 1,000", client(), SPACE.format(options=", k=1000"), limit="one basis file")
+
+
+def releases(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path) -> None:
+    """The same two versions without the Parquet view."""
+    org, script = Client(hub, scratch / "org", nursery, hub.token("org")), PUSH.format(repo="org/bare")
+    for what, folder in ((f"{ROWS:,} rows", first), (f"{ADDED} rows more", second)):
+        with hub.counted() as requests:
+            org.run(script, str(folder))
+        limit = "" if folder == first else f"new rows {ADDED * NUMBERS * 4:,} + one shard"
+        line(f"publish, without the view: {what}", requests, limit)
 
 
 if __name__ == "__main__":
