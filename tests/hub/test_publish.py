@@ -299,3 +299,28 @@ def test_bad_input_is_one_line_and_status_2(hub: LoopbackHub, client: MakeClient
     assert done.stdout == ""
     assert done.stderr.startswith("w2w: error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_in_the_default_mode_versions_are_read_and_a_push_without_xet_storage_changes_nothing(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    # Xet's storage is not part of the loopback Hub: what an upload does with it only the real one can prove
+    seed(hub, folders.people, "org/people")
+    before = dataset(hub).branches["main"]
+    ann = client("ann", "ann")
+    ann.extra["HF_HUB_DISABLE_XET"] = "0"
+    found = ann.run(
+        PUSH
+        + """
+import w2w_hub
+from huggingface_hub.utils._runtime import is_xet_available
+ds = w2w_hub.WeightDataset.open("org/people", revision="v1.0.0", lazy=False)
+ds.verify()
+out(xet=is_xet_available(), rows=len(ds), done=push(sys.argv[1]))
+""",
+        folders.more,
+    )
+    assert found["xet"]
+    assert found["rows"] == 60
+    assert found["done"]["error"] in ("HubError", "HubNotFoundError"), found["done"]
+    assert (dataset(hub).branches["main"], list(dataset(hub).tags)) == (before, ["v1.0.0"])

@@ -357,7 +357,8 @@ def _require_public_base(folder: Path) -> None:
         return
     stated = read_json(folder / CONFIG)
     base, commit = stated.get("base_model"), stated.get("revision")
-    if base == EMBEDDED:
+    inside = isinstance(base, str) and ".." not in Path(base).parts and (folder / base).is_dir()
+    if base == EMBEDDED or inside:
         return
     if not isinstance(base, str) or not REPOSITORY.match(base) or not SHA.match(str(commit)):
         raise InvalidInputError(
