@@ -301,26 +301,31 @@ def test_bad_input_is_one_line_and_status_2(hub: LoopbackHub, client: MakeClient
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_in_the_default_mode_versions_are_read_and_a_push_without_xet_storage_changes_nothing(
+def test_in_the_default_mode_a_version_is_one_commit_too(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
-    # Xet's storage is not part of the loopback Hub: what an upload does with it only the real one can prove
+    # the bytes that hf_xet sends are accepted and not read back: that they are right only the real Hub can prove
     seed(hub, folders.people, "org/people")
-    before = dataset(hub).branches["main"]
+    hub.adopt(folders.more)
     ann = client("ann", "ann")
     ann.extra["HF_HUB_DISABLE_XET"] = "0"
-    found = ann.run(
-        PUSH
-        + """
+    with hub.counted() as requests:
+        found = ann.run(
+            PUSH
+            + """
 import w2w_hub
 from huggingface_hub.utils._runtime import is_xet_available
-ds = w2w_hub.WeightDataset.open("org/people", revision="v1.0.0", lazy=False)
+out(xet=is_xet_available(), done=push(sys.argv[1]), again=push(sys.argv[1]))
+ds = w2w_hub.WeightDataset.open("org/people", revision="v1.1.0", lazy=False)
 ds.verify()
-out(xet=is_xet_available(), rows=len(ds), done=push(sys.argv[1]))
+out(rows=len(ds))
 """,
-        folders.more,
-    )
+            folders.more,
+        )
     assert found["xet"]
-    assert found["rows"] == 60
-    assert found["done"]["error"] in ("HubError", "HubNotFoundError"), found["done"]
-    assert (dataset(hub).branches["main"], list(dataset(hub).tags)) == (before, ["v1.0.0"])
+    assert found["done"]["outcome"] == "published", found["done"]
+    assert found["again"]["outcome"] == "unchanged"
+    assert found["rows"] == 70
+    assert [r for r in requests if "/v1/xorbs/" in r.path]
+    assert not [r for r in requests if "/upload/" in r.path]
+    assert len(hub.history(dataset(hub), "main")) == 3
