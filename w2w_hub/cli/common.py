@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -32,6 +33,7 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"w2w: note: {message}", err=True)
         try:
             return super().invoke(ctx)
         except W2WError as error:
@@ -119,10 +121,12 @@ class StrengthType(click.ParamType):
 def open_pipeline(space: Path) -> Any:
     """A pipeline on the best device there is, quiet."""
     from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from ..pipeline import W2WPipeline, best_device
 
     logging.disable_progress_bar()
+    disable_progress_bar()
     pipe = W2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..dataset import WeightDataset
 from ..dataset.manifest import UNKNOWN
-from ..errors import InitialisationError, InvalidInputError, UnknownNameError
+from ..errors import InitialisationError, InvalidInputError, UnknownNameError, W2WError
 from .checkpoint import Checkpoint
 from .diagnostics import measure
 from .directions import fit_directions, why_not
@@ -120,6 +120,9 @@ def build_space(
             basis = found.basis.astype(np.float32)
             everybody = Rows(dataset, np.arange(len(dataset)), **options)
             coefficients, squares = runner.projected(everybody, found.moments, basis)
+    except W2WError:
+        runner.checkpoint.clear()  # it would fail again
+        raise
     finally:
         runner.close()
     back = np.argsort(everybody.numbers)
@@ -180,6 +183,7 @@ def _recipe(
         "dataset": dataset.manifest.name,
         "dataset_version": dataset.manifest.version,
         "dataset_digest": dataset.manifest.digest,
+        **({"dataset_revision": dataset.revision.to_json()} if dataset.revision else {}),
         "rows": fitted.n,
         "row_ids_sha256": ids_digest(fitted.ids),
         "k": k,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS_AT_ONCE = 4096
+COLUMNS_AT_ONCE = 16_384
 
 
 class NumpyOps:
@@ -25,8 +25,8 @@ class NumpyOps:
     def numpy(self, values: Any) -> np.ndarray:
         return np.asarray(values)
 
-    def stack(self, parts: list[Any]) -> Any:
-        return np.concatenate(parts)
+    def subtract(self, first: Any, second: Any, out: Any) -> Any:
+        return np.subtract(first, second, out=out)
 
     def eigh(self, matrix: Any) -> tuple[np.ndarray, Any]:
         """Eigenvalues (NumPy) and eigenvectors in columns, the largest first; `matrix` is used up."""

@@ -47,8 +47,8 @@ class TorchOps(NumpyOps):
     def numpy(self, values: Any) -> np.ndarray:
         return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
-    def stack(self, parts: list[Any]) -> Any:
-        return torch.cat(parts)
+    def subtract(self, first: Any, second: Any, out: Any) -> Any:
+        return torch.sub(first, second, out=out)
 
     def eigh(self, matrix: Any) -> tuple[np.ndarray, Any]:
         values, vectors = torch.linalg.eigh(matrix)
