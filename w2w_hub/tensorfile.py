@@ -82,7 +82,7 @@ def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
     with _opened(path) as file:
         try:
             file.seek(header.start)
-            whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[attr-defined]
+            whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
         except OSError as error:
             raise _corrupt(path, error.strerror or "read error") from error
     if not whole:
