@@ -15,21 +15,21 @@ from ..dataset.manifest import FILENAME, Compatibility, require_format
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
-    InvalidInputError,
     MissingPathError,
-    UnsupportedFormatError,
     W2WError,
 )
 from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
 from ..layout import ParameterLayout
 from .directions import Direction
-from .space import Point, WeightSpace
+from .points import load_point, save_point
+from .space import WeightSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["load_point", "load_space", "publish_space", "save_point", "save_space"]
+
 FORMAT, FORMAT_VERSION = "w2w-space", 1
-POINT_FORMAT = "w2w-point"
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # in the metadata of what means nothing without that basis
 
@@ -217,30 +217,3 @@ def _load_directions(path: Path, digest: str) -> dict[str, Direction]:
         name: Direction.from_evidence(tensors[f"{name}.editing"], tensors[f"{name}.reading"], entry)
         for name, entry in read_json(path / "directions.json").items()
     }
-
-
-# ---------------------------------------------------------------- points
-def save_point(point: Point, path: Path | str) -> None:
-    """Write a point as a small JSON file."""
-    coefficients = [float(c) for c in point.coefficients]
-    write_json(
-        path,
-        {"format": POINT_FORMAT, "format_version": 1, "basis_digest": point.basis_digest,
-         "history": dict(point.history), "coefficients": coefficients},
-    )  # fmt: skip
-
-
-def load_point(path: Path | str) -> Point:
-    """Read what :func:`save_point` wrote."""
-    path = Path(path)
-    data = read_json(path)
-    if data.get("format") != POINT_FORMAT:
-        raise UnsupportedFormatError(f"{path} is not a saved point (format {data.get('format')!r})")
-    try:
-        coefficients = np.asarray(data["coefficients"], np.float32)
-        point = Point(coefficients, str(data["basis_digest"]), data.get("history", {}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates {error}") from error
-    if coefficients.ndim != 1 or not np.isfinite(coefficients).all():
-        raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list")
-    return point
