@@ -68,7 +68,7 @@ class Population:
 
     def able_to_gain(self, attribute: str, people: int) -> list[str]:
         """Held-out people without the attribute; what needs hair to be seen is put on people with hair."""
-        own, *needed = self.judge.attributes[attribute].items()
+        needed = list(self.judge.attributes[attribute].items())[1:]
         held_out = self.dataset.labels[~np.isin(self.dataset.ids, np.asarray(self.space.ids)[self.space.fitted])]
         able = held_out[~held_out[attribute].fillna(True).astype(bool)]
         for factor, options in needed:
