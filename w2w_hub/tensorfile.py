@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError
+from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError, one_line
 
 MAX_HEADER = 32 * 2**20  # bytes; the largest real one seen, of a merged model with its training log, has 5 MB
 MAX_TENSORS = 100_000  # the largest adapter seen has 3,000
@@ -72,16 +72,22 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
     The tensors share one writable buffer. Nothing is memory-mapped: a file that another process cuts short is an
     error here, not a crash later.
     """
-    path = Path(path)
+    header = read_header(path)
+    return read_tensors(path, header), header.metadata
+
+
+def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
+    """The tensors of a file whose header was read."""
+    path, data = Path(path), bytearray(header.size)
     with _opened(path) as file:
-        header = _header_of(file, path)
-        data = bytearray(header.size)
         try:
-            if file.readinto(data) != header.size:  # type: ignore[attr-defined]
-                raise _corrupt(path, "it became shorter while it was read")
+            file.seek(header.start)
+            whole = file.readinto(data) == header.size and not file.read(1)  # type: ignore[attr-defined]
         except OSError as error:
             raise _corrupt(path, error.strerror or "read error") from error
-    return tensors_of(header, data, str(path)), header.metadata
+    if not whole:
+        raise _corrupt(path, "it changed while it was read")
+    return tensors_of(header, data, str(path))
 
 
 def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tuple[dict[str, np.ndarray], Header]:
@@ -149,12 +155,15 @@ def _entry(name: str, value: Any, where: Path | str) -> Entry:
         width = _BYTES.get(dtype)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise _corrupt(where, f"tensor {short(name)} lacks dtype, shape or data_offsets") from None
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is no whole number")
-    if width is None:
-        raise UnsupportedFormatError(f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known")
+    if not isinstance(shape, list):
+        raise _corrupt(where, f"tensor {short(name)} has no list for its shape")
     if len(shape) > MAX_RANK:
         raise _corrupt(where, f"tensor {short(name)} has {len(shape)} dimensions, the limit is {MAX_RANK}")
+    for n in (begin, end, *shape):
+        if type(n) is not int or n < 0:
+            raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is no whole number")
+    if width is None:
+        raise UnsupportedFormatError(f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known")
     numbers = 1
     for n in shape:
         numbers *= n
@@ -206,8 +215,5 @@ def _no_constant(name: str) -> float:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """One line of a text that a file chose."""
-    text = str(value)
-    if not text.isprintable():
-        text = ascii(text)[1:-1]
-    return text if len(text) <= limit else text[:limit] + "..."
+    """A name or value that a file chose, as part of one line."""
+    return one_line(str(value), limit)

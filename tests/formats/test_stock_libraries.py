@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.formats.stock import (
     picture,
     random_adapter,
 )
+from tests.tiny_world import make_base
 from w2w_hub import Adapter, read_adapter, write_adapter
 from w2w_hub.adapter import Target
 from w2w_hub.formats import detect
@@ -29,9 +31,27 @@ CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsam
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models as small as these are slowed down by threads that wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def pipe(tiny_world: Any) -> Any:
-    return load_pipeline(tiny_world.base)
+def base(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "base"
+    make_base(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(base: Path) -> Any:
+    return load_pipeline(base)
 
 
 @pytest.fixture(scope="module")
@@ -224,17 +244,17 @@ def test_the_kohya_file_is_opened_by_diffusers_with_its_true_alpha_and_changes_t
 
 
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
-def test_the_peft_folder_of_each_model_is_opened_by_peft_with_its_change(tiny_world, everything, tmp_path, component):
+def test_the_peft_folder_of_each_model_is_opened_by_peft_with_its_change(base, everything, tmp_path, component):
     from peft import PeftModel
 
     mine = Adapter({t: p for t, p in everything.factors.items() if t.component == component})
     write_adapter(mine, tmp_path / "lora", ("peft",))
-    pipe = load_pipeline(tiny_world.base)
-    base = picture(pipe)
+    pipe = load_pipeline(base)
+    before = picture(pipe)
     model = PeftModel.from_pretrained(getattr(pipe, component), tmp_path / "lora")
     setattr(pipe, component, model.get_base_model())
     assert_same_change(mine, deltas_in(pipe))
-    assert np.abs(picture(pipe) - base).max() > 1e-3
+    assert np.abs(picture(pipe) - before).max() > 1e-3
 
 
 # ------------------------------------------------------------- round trips

@@ -124,24 +124,42 @@ def test_an_edit_of_an_adapter_keeps_what_lies_outside_the_space(pipe: W2WPipeli
     np.testing.assert_allclose(pipe.identity.vector - pipe.space.decode(pipe.identity.point), outside, atol=1e-6)
 
 
-def test_the_exported_point_draws_the_same_picture_in_diffusers_and_peft(
+def in_diffusers(stock: StableDiffusionPipeline, folder: Path) -> None:
+    stock.load_lora_weights(str(folder), weight_name="pytorch_lora_weights.safetensors")
+
+
+def in_peft(stock: StableDiffusionPipeline, folder: Path) -> None:
+    stock.unet = PeftModel.from_pretrained(stock.unet, str(folder))
+
+
+def kohya_in_diffusers(stock: StableDiffusionPipeline, folder: Path) -> None:
+    stock.load_lora_weights(str(folder), weight_name="kohya_lora.safetensors")
+
+
+def fused(stock: StableDiffusionPipeline, folder: Path) -> None:
+    in_diffusers(stock, folder)
+    stock.fuse_lora()
+    stock.unload_lora_weights()
+
+
+def test_the_same_point_draws_the_same_picture_through_every_file_in_stock_libraries(
     pipe: W2WPipeline, tiny_world: TinyWorld, tmp_path: Path
 ) -> None:
     pipe.sample_identity(seed=3)
     pipe.edit({"Dark_Skin": 2.0})
     ours = draw(pipe)
-    pipe.export(tmp_path / "lora")
+    pipe.export(tmp_path / "lora", dialects=("peft", "diffusers", "kohya"))
     pipe.identity = None
     base = draw(pipe)
-    for library in ("diffusers", "peft"):
+    assert np.abs(ours - base).max() > 1e-2
+    for way in (in_diffusers, in_peft, kohya_in_diffusers, fused):
         stock = StableDiffusionPipeline.from_pretrained(tiny_world.base, dtype=torch.float32)
         stock.set_progress_bar_config(disable=True)
-        if library == "diffusers":
-            stock.load_lora_weights(str(tmp_path / "lora"))
-        else:
-            stock.unet = PeftModel.from_pretrained(stock.unet, str(tmp_path / "lora"))
-        np.testing.assert_allclose(ours, draw(stock), atol=1e-4, err_msg=library)
-    assert np.abs(ours - base).max() > 1e-3
+        way(stock, tmp_path / "lora")
+        np.testing.assert_allclose(ours, draw(stock), atol=1e-4, err_msg=way.__name__)
+    for file in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "kohya_lora.safetensors"):
+        pipe.identity = read_adapter(tmp_path / "lora" / file)
+        np.testing.assert_allclose(ours, draw(pipe), atol=1e-4, err_msg=file)
 
 
 def test_an_exported_identity_comes_back_as_the_same_vector(pipe: W2WPipeline, tmp_path: Path) -> None:

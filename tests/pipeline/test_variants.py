@@ -82,10 +82,8 @@ def test_image_to_image_and_inpainting_draw_identities_without_code_of_their_own
 
 def test_a_schedule_that_starts_late_counts_from_the_whole_one(pipe: W2WPipeline) -> None:
     """With strength 0.5, image-to-image begins at half of the schedule: an edit from there on is drawn at once."""
-    other, options = (
-        quiet(W2WImg2Img.from_pipe(pipe)),
-        {**image_options(StableDiffusionImg2ImgPipeline), "strength": 0.5},
-    )
+    other = quiet(W2WImg2Img.from_pipe(pipe))
+    options = image_options(StableDiffusionImg2ImgPipeline) | {"strength": 0.5}
     pictures = {}
     for start in (0.0, 0.5, 0.75):
         other.identity = "person-0000"

@@ -7,10 +7,12 @@ import click
 from .. import __version__
 from .adapters import convert
 from .common import Sections
-from .datasets import add, pack
+from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
+from .integrity import dedupe, diff, verify
 from .spaces import build, directions, nearest, read, rebuild, report
 
 
@@ -23,9 +25,10 @@ def main() -> None:
 for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect, convert),
-    "Dataset": (pack, add),
+    "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
+    "Hub": (push, log, pin, restore, archive, cite),
 }.items():
     for command in commands:
         main.add_command(command)

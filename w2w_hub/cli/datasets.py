@@ -1,70 +1,222 @@
-"""`w2w pack` and `w2w add`."""
+"""`w2w pack`, `add`, `remove` and `relabel`: make a dataset and change it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import examples, json_option, out_option, print_json, say
 
+if TYPE_CHECKING:
+    from ..dataset import SplitRule, WeightDataset
 
-def _report(dataset: object, as_json: bool, next_step: str) -> None:
-    from ..dataset import WeightDataset
+PARALLEL_FROM = 256  # adapters, below which starting processes costs more than it brings
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="Processes that read and write.  [default: as many as processors]"
+)
+dask_option = click.option(
+    "--dask", metavar="ADDRESS", help="Use a Dask cluster instead, for instance tcp://host:8786."
+)
+version_option = click.option("--version", "version", help="New version of the content; unchanged without it.")
 
-    assert isinstance(dataset, WeightDataset)
+
+class NamedText(click.ParamType):
+    """``COLUMN=TEXT``."""
+
+    name = "column=text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        column, sign, text = str(value).partition("=")
+        if not column or not sign or not text.strip():
+            self.fail(f"{value!r} is not COLUMN=TEXT, for instance Age=years", param, ctx)
+        return column, text.strip()
+
+
+def column_options(function: Any) -> Any:
+    """``--unit`` and ``--column-source``."""
+    for name, about in (("column-source", "Where a column comes from"), ("unit", "The unit of a column")):
+        function = click.option(
+            f"--{name}", f"{name.replace('-', '_')}s", type=NamedText(), multiple=True, help=f"{about}: COLUMN=TEXT."
+        )(function)
+    return function
+
+
+def split_options(function: Any) -> Any:
+    """``--split-by``, ``--holdout`` and ``--split-seed``."""
+    for option in (
+        click.option("--split-seed", default=0, show_default=True),
+        click.option(
+            "--holdout", default=0.1, show_default=True, help="Share of the rows that go to the split 'test'."
+        ),
+        click.option("--split-by", metavar="COLUMN", help="Make the split: all rows of one group on one side."),
+    ):
+        function = option(function)
+    return function
+
+
+def column_info(units: tuple[tuple[str, str], ...], sources: tuple[tuple[str, str], ...]) -> dict[str, dict[str, str]]:
+    info: dict[str, dict[str, str]] = {}
+    for field, pairs in (("unit", units), ("source", sources)):
+        for column, text in pairs:
+            info.setdefault(column, {})[field] = text
+    return info
+
+
+def split_rule(column: str | None, holdout: float, seed: int) -> SplitRule | None:
+    from ..dataset import SplitRule
+
+    return None if column is None else SplitRule(column, holdout, seed)
+
+
+def how_many(workers: int | None, rows: int) -> int:
+    return workers or (max(1, os.cpu_count() or 1) if rows >= PARALLEL_FROM else 1)
+
+
+def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
+    """What a dataset has become."""
     manifest = dataset.manifest
     if as_json:
         print_json(
             {"path": str(dataset.path), "rows": len(dataset), "size": dataset.layout.size, "dtype": manifest.dtype,
-             "splits": manifest.splits, "digest": manifest.digest}
+             "splits": manifest.splits, "digest": manifest.digest, "version": manifest.version}
         )  # fmt: skip
     else:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
         say(f"{dataset.path}: {len(dataset):,} rows of {dataset.layout.size:,} numbers ({splits})")
+        if manifest.float16_max_error:
+            say(f"float16 changed a value by at most {manifest.float16_max_error:.3g}")
         say(f"digest {manifest.digest[:16]}; next: {next_step}")
 
 
 @click.command(
     epilog=examples(
         "w2w pack loras/* --out people --labels labels.csv --initialisation seed-0",
+        "w2w pack loras/* --out people --labels labels.csv --split-by person --holdout 0.1",
         "w2w pack lora-a lora-b --out two --base ./my-base-model",
     )
 )
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("The dataset folder to make.")
-@click.option("--labels", type=click.Path(path_type=Path), help="CSV or Parquet with an id column: one row an adapter.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines with an id column: a row an adapter."
+)
+@column_options
+@split_options
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model, to record its digest.")
 @click.option(
     "--initialisation", default="unknown", help="Name of the one initialisation all adapters were trained from."
 )
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
+    help="Lossless; bitshuffle pays where values were bfloat16 once.",
+)  # fmt: skip
+@click.option("--shard-size", default="500MB", show_default=True, help="At most so much in one file of the matrix.")
+@click.option("--view", type=click.Choice(["float16", "float32", "none"]), default="float16", show_default=True,
+              help="The Parquet view for stock `datasets`: a second copy of the weights.")  # fmt: skip
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @click.option("--licence", default="unknown", help="Licence of the weights, as the Hub spells it.")
+@workers_option
+@dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, labels: Path | None, base: Path | None, initialisation: str, dtype: str,
-    version: str, licence: str, as_json: bool,
+    adapters: tuple[Path, ...], out: Path, labels: Path | None, units: Any, column_sources: Any, split_by: str | None,
+    holdout: float, split_seed: int, base: Path | None, initialisation: str, dtype: str, compression: str,
+    shard_size: str, view: str, version: str, licence: str, workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Pack LoRA checkpoints into a new dataset."""
+    """Pack LoRA checkpoints into a new dataset; a packing that was stopped continues with the same command."""
     from ..dataset import pack_adapters, read_labels
 
     dataset = pack_adapters(
-        adapters, out, labels=None if labels is None else read_labels(labels), base=base,
-        initialisation=initialisation, dtype=dtype, version=version, licence=licence,
+        adapters, out, labels=None if labels is None else read_labels(labels),
+        column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
+        initialisation=initialisation, dtype=dtype, compression=compression, shard_size=shard_size,
+        parquet_view=False if view == "none" else view, version=version, licence=licence,
+        workers=how_many(workers, len(adapters)), dask=dask,
     )  # fmt: skip
-    _report(dataset, as_json, f"w2w build {out} --k 100 --out SPACE --base BASE")
+    report(dataset, as_json, f"w2w build {out} --k 100 --out SPACE --base BASE")
 
 
-@click.command(epilog=examples("w2w add people new-lora --labels more.csv", "w2w add people other-dataset"))
+@click.command(
+    epilog=examples("w2w add people new-lora --labels more.csv --initialisation seed-0", "w2w add people other-dataset")
+)
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets bring their own.")
-@click.option("--version", "version", help="New version of the content; unchanged without it.")
+@click.option("--initialisation", help="What added adapters were trained from, where the dataset states it.")
+@column_options
+@version_option
+@workers_option
+@dask_option
 @json_option
-def add(dataset: Path, sources: tuple[Path, ...], labels: Path | None, version: str | None, as_json: bool) -> None:
+def add(
+    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialisation: str | None, units: Any,
+    column_sources: Any, version: str | None, workers: int | None, dask: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Add adapters, or the rows of other datasets, to a dataset."""
     from ..dataset import add_rows, read_labels
 
-    table = None if labels is None else read_labels(labels)
-    _report(add_rows(dataset, sources, labels=table, version=version), as_json, f"w2w inspect {dataset}")
+    grown = add_rows(
+        dataset, sources, labels=None if labels is None else read_labels(labels), initialisation=initialisation,
+        column_info=column_info(units, column_sources), version=version, workers=how_many(workers, len(sources)),
+        dask=dask,
+    )  # fmt: skip
+    report(grown, as_json, f"w2w inspect {dataset}")
+
+
+@click.command(epilog=examples("w2w remove people person-0007 person-0011", "w2w remove people --ids gone.txt"))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("ids", nargs=-1)
+@click.option("--ids", "file", type=click.Path(path_type=Path), help="A text file with an id a line.")
+@version_option
+@json_option
+def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str | None, as_json: bool) -> None:
+    """Take rows out of a dataset; nothing of them stays in its files."""
+    from ..dataset import remove_rows
+    from ..errors import MissingPathError
+
+    wanted = list(ids)
+    if file is not None:
+        try:
+            wanted += file.read_text("utf-8").split()
+        except (OSError, ValueError) as error:
+            raise MissingPathError(f"{file} cannot be read: {error}") from error
+    report(remove_rows(dataset, wanted, version=version), as_json, f"w2w verify {dataset} --deep")
+
+
+@click.command(
+    epilog=examples(
+        "w2w relabel people --labels better.csv",
+        "w2w relabel people --split-by person --holdout 0.1",
+        "w2w relabel people --drop Attractive --unit Age=years",
+    )
+)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines: any rows and columns that change."
+)
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Take a column out; may be given several times.")
+@column_options
+@split_options
+@version_option
+@json_option
+def relabel(
+    dataset: Path, labels: Path | None, drop: tuple[str, ...], units: Any, column_sources: Any, split_by: str | None,
+    holdout: float, split_seed: int, version: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Change labels, their units and sources, or the split."""
+    from ..dataset import read_labels, relabel_rows
+
+    info = column_info(units, column_sources)
+    if labels is None and not drop and not info and split_by is None:
+        raise click.UsageError("nothing to change: give --labels, --drop, --unit, --column-source or --split-by")
+    changed = relabel_rows(
+        dataset, None if labels is None else read_labels(labels), drop_columns=drop, column_info=info,
+        split_rule=split_rule(split_by, holdout, split_seed), version=version,
+    )  # fmt: skip
+    report(changed, as_json, f"w2w inspect {dataset}")

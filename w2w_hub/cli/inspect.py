@@ -158,11 +158,11 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..files import read_json
     from ..formats.inspection import inspect_adapter
     from ..space import WeightSpace
-    from ..space.storage import load_point
+    from ..space.points import is_point, load_point
 
     if not path.exists():
         raise MissingPathError(f"{path} is not there")
-    if path.suffix == ".json":
+    if is_point(path):
         point = load_point(path)
         return {
             "kind": "point",

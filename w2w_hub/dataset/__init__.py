@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .compare import diff
+from .duplicates import find_duplicates
 from .grow import add_rows, relabel_rows, remove_rows
 from .integrity import check
 from .labels import read_labels
@@ -16,6 +18,8 @@ __all__ = [
     "WeightDataset",
     "add_rows",
     "check",
+    "diff",
+    "find_duplicates",
     "load_dataset",
     "pack_adapters",
     "read_labels",

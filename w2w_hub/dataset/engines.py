@@ -87,8 +87,12 @@ def _on_dask(function: Callable[[T], R], tasks: Sequence[T], dask: str | Any) ->
         client = dask
     futures = client.map(function, list(tasks), pure=False)
     try:
-        for _, result in distributed.as_completed(futures, with_results=True):
+        for _, result in distributed.as_completed(futures, with_results=True, loop=client.loop):
             yield result
+    except (distributed.KilledWorker, distributed.CancelledError) as error:
+        raise W2WError(
+            "the Dask cluster lost its workers (out of memory?); run the same command again, what is finished is kept"
+        ) from error
     finally:
         client.cancel(futures)
         if client is not dask:

@@ -237,6 +237,19 @@ def compressor(geometry: Geometry) -> Any:
     return None if found is None else _DECODERS[found["name"]](found.get("configuration", {}))
 
 
+def _run(tasks: list[Callable[[], None]], threads: int) -> None:
+    """Run tasks in this thread and others beside it."""
+    if threads < 2 or len(tasks) < 2:
+        for task in tasks:
+            task()
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(_run, tasks[i::threads], 1) for i in range(1, threads)]
+        _run(tasks[::threads], 1)
+        for other in others:
+            other.result()
+
+
 def _metadata(source: ByteSource, path: str, where: str) -> Any:
     try:
         return json.loads(source.read(path, 0, source.size(path)))
@@ -302,13 +315,7 @@ class ShardedMatrix:
             tasks = list(self._plain_reads(wanted, out))
         else:
             tasks = list(self._chunk_reads(wanted, out))
-        if len(tasks) > 1 and out.nbytes >= READ_BYTES:
-            with ThreadPoolExecutor(THREADS) as pool:
-                for done in [pool.submit(task) for task in tasks]:
-                    done.result()
-        else:
-            for task in tasks:
-                task()
+        _run(tasks, THREADS if out.nbytes >= READ_BYTES else 1)
         if sys.byteorder == "big":
             out.byteswap(inplace=True)
         return out

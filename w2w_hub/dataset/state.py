@@ -79,7 +79,8 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     except OSError as error:
         if isinstance(error, W2WError):
             raise
-        kept = "; what is finished is kept, run the same command again to continue" if resumable else ""
+        left = resumable and (staging_folder(folder) / NOTES).is_dir()
+        kept = "; what is finished is kept, run the same command again to continue" if left else ""
         advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "nothing was changed"
         raise DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{kept}") from error
 

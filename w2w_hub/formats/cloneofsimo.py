@@ -43,7 +43,7 @@ class CloneofsimoFormat:
     def matches(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.is_list:
             return all(len(shape) in (2, 4) for shape in checkpoint.shapes.values())
-        return any(_KEY.match(key) for key in checkpoint.keys)
+        return any(":" in key and _KEY.match(key) for key in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         pairs, passengers = self._list(checkpoint) if checkpoint.is_list else self._numbered(checkpoint)

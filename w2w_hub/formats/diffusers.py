@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..adapter import Adapter, Target
+from ..adapter import Adapter, Target, as_float32
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import CLIP, is_flux
-from .names import KEY, OLD_KEY, ROLE, target_of
+from .flux import CLIP, bare_name, is_flux
+from .names import OLD_KEY, factor_key, target_of
 from .peft import PREFIX, stored
 from .sgm import unet_path
 
@@ -34,26 +34,26 @@ class DiffusersFormat:
     name = "diffusers"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        old = any(OLD_KEY.match(key) for key in checkpoint.keys)  # beside whose keys a text encoder's may be newer
-        flux = any(_FLUX.search(key) for key in checkpoint.keys)
+        # beside old keys a text encoder's may be newer
+        old = any("_lora." in key and OLD_KEY.match(key) for key in checkpoint.keys)
+        flux = any("_blocks." in key and _FLUX.search(key) for key in checkpoint.keys)
         for key in checkpoint.keys:
-            found = KEY.match(key)
-            if found is None or key.startswith((PREFIX, "lora_")) or ".processor." in key:
+            if key.startswith((PREFIX, "lora_")) or ".processor." in key or (found := factor_key(key)) is None:
                 continue
-            if flux and (_FLUX.search(key) or is_flux(found["module"].replace(".", "_")) or key.startswith(CLIP)):
+            if flux and (_FLUX.search(key) or is_flux(bare_name(found.module)) or key.startswith(CLIP)):
                 continue
-            if not (found["ab"] and checkpoint.config is not None) and not (old and "lora_linear_layer" in key):
+            if not (found.spelling == "lora_AB" and checkpoint.config is not None) and not (
+                old and found.spelling == "lora_linear_layer"
+            ):
                 return True
         return False
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         parts = Parts(checkpoint.where)
         for key, value in checkpoint.tensors.items():
-            found = KEY.match(key)
+            found = factor_key(key)
             if found:
-                place(
-                    parts, found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]], key, value, options
-                )
+                place(parts, found.module, found.role, key, value, options)
             elif key.endswith(".alpha"):
                 place(parts, key.removesuffix(".alpha"), "alpha", key, value, options)
             elif is_ordinary(key) or key.endswith(".lora_B.bias") or passenger_of(key, checkpoint.metadata):
@@ -68,7 +68,8 @@ class DiffusersFormat:
 
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
-            a, b = stored(pair, pair.B.astype(np.float64) * pair.scale)
+            folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
+            a, b = stored(pair, folded)
             tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
         metadata = {"format": "pt"}
         config = _config(adapter)

@@ -10,7 +10,7 @@ from ..adapter import COMPONENTS, Adapter
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
 from .diffusers import place
-from .names import KEY, OLD_KEY, ROLE
+from .names import OLD_KEY, ROLE, factor_key
 
 
 class DiffusersOldFormat:
@@ -19,7 +19,7 @@ class DiffusersOldFormat:
     name = "diffusers-attn-processor"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        return any(OLD_KEY.match(key) for key in checkpoint.keys)
+        return any("_lora." in key and OLD_KEY.match(key) for key in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         parts = Parts(checkpoint.where)
@@ -28,8 +28,8 @@ class DiffusersOldFormat:
             if found:
                 path = f"{found['attention']}.{_projection(found['attention'], found['name'], options)}"
                 place(parts, path, ROLE[found["half"]], key, value, options)
-            elif (beside := KEY.match(key)) and beside["half"]:  # a text encoder's newer keys in the same file
-                place(parts, beside["module"], ROLE[beside["half"]], key, value, options)
+            elif (beside := factor_key(key)) and beside.spelling in ("lora", "lora_linear_layer"):
+                place(parts, beside.module, beside.role, key, value, options)  # a text encoder's newer keys
             elif is_ordinary(key) or passenger_of(key, checkpoint.metadata):
                 parts.passengers.append(key)
             else:

@@ -7,7 +7,7 @@ ai-toolkit (dotted), kohya's trainer (underscored, read in :mod:`.kohya`) and XL
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..adapter import Adapter, Target
 from ..errors import UnsupportedFormatError
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .names import KEY, NUMBER, ROLE, canonical_path
+from .names import NUMBER, ROLE, canonical_path, factor_key
 
 _DOUBLE, _SINGLE = 19, 38  # blocks of Flux.1; other models with such names have more
 _QKV = {
@@ -53,7 +53,17 @@ def is_flux(name: str) -> bool:
     if found["kind"] == "double":
         known = (*_IN_DOUBLE, "img_attn_qkv", "txt_attn_qkv")
         return found["name"] in known and int(found["number"]) < _DOUBLE
-    return found["name"] in (*_IN_SINGLE, "linear1") and int(found["number"]) < _SINGLE
+    return found["name"] in (*_IN_SINGLE, "linear1", "qkv") and int(found["number"]) < _SINGLE
+
+
+def bare_name(module: str) -> str:
+    """The underscored name of a dotted module path in these names, without what stands in front of the model."""
+    return _PREFIX.sub("", module).replace(".", "_")
+
+
+def has_blocks(names: Iterable[str]) -> bool:
+    """Whether any underscored name is a block's, so that the others mean Flux' modules too."""
+    return any(_BLOCK.fullmatch(name) for name in names)
 
 
 def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -64,9 +74,9 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
             yield _OUTSIDE[name], dict(roles)
             return
         b = roles.get("B")  # diffusers has scale before shift here
-        if b is not None and b.shape[0] % 2:
+        if b is not None and b.ndim and b.shape[0] % 2:
             raise UnsupportedFormatError(f"{where}: {name} has {b.shape[0]} outputs, expected shift and scale")
-        swapped = {} if b is None else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
+        swapped = {} if b is None or not b.ndim else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
         yield "norm_out.linear", dict(roles) | swapped
         return
     blocks = f"{'transformer' if found['kind'] == 'double' else 'single_transformer'}_blocks.{found['number']}"
@@ -74,10 +84,12 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
     if found["name"] in single:
         yield f"{blocks}.{single[found['name']]}", dict(roles)
         return
-    names = (*_QKV["img"], "proj_mlp") if found["name"] == "linear1" else _QKV[found["name"][:3]]
+    names: tuple[str, ...] = _QKV["txt" if found["name"].startswith("txt") else "img"]
+    if found["name"] == "linear1":
+        names = (*names, "proj_mlp")
     a, b = roles.get("A"), roles.get("B")
-    if a is None or b is None or a.ndim < 2:
-        yield f"{blocks}.{names[0]}", dict(roles)  # half a pair, which is refused where pairs are made
+    if a is None or b is None or a.ndim < 2 or b.ndim < 2:
+        yield f"{blocks}.{names[0]}", dict(roles)  # no pair, which is refused where pairs are made
         return
     width = a.shape[1]
     expected = 7 * width if found["name"] == "linear1" else 3 * width
@@ -105,11 +117,10 @@ class _Fused:
         fused: dict[str, dict[str, np.ndarray]] = {}
         keys: dict[tuple[str, str], str] = {}
         for key, value in checkpoint.tensors.items():
-            beside = KEY.match(key) if key.startswith(CLIP) else None
+            beside = factor_key(key) if key.startswith(CLIP) else None
             if beside:
-                path = canonical_path("text_encoder", beside["module"].removeprefix(CLIP))
-                role = ROLE[beside["ab"] or beside["half"] or beside["dotted"]]
-                parts.add(Target("text_encoder", path), role, key, value)
+                path = canonical_path("text_encoder", beside.module.removeprefix(CLIP))
+                parts.add(Target("text_encoder", path), beside.role, key, value)
             elif (found := self._sorted_key(key)) and is_flux(found[0]):
                 if found in keys:
                     raise UnsupportedFormatError(f"{checkpoint.where}: {key} and {keys[found]} name one module")
@@ -134,19 +145,19 @@ class BflFormat(_Fused):
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(
-            _ANY_BLOCK.match(key) and KEY.match(key) and not _XLABS.match(key) and ".processor." not in key
+            "_blocks." in key and ".processor." not in key and _ANY_BLOCK.match(key) and factor_key(key)
             for key in checkpoint.keys
         )
 
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
-        found = KEY.match(key)
+        found = factor_key(key)
         if found:
-            module, role = found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]]
+            module, role = found.module, found.role
         elif key.endswith(".alpha"):
             module, role = key.removesuffix(".alpha"), "alpha"
         else:
             return None
-        return _PREFIX.sub("", module).replace(".", "_"), role
+        return bare_name(module), role
 
 
 class XlabsFormat(_Fused):
@@ -155,7 +166,7 @@ class XlabsFormat(_Fused):
     name = "flux-xlabs"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        return any(_XLABS.match(key) for key in checkpoint.keys)
+        return any(".processor." in key and _XLABS.match(key) for key in checkpoint.keys)
 
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
         found = _XLABS.match(key)

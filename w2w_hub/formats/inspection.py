@@ -69,7 +69,7 @@ def inspect_adapter(
         return facts | {"refused": str(error).removeprefix(f"{checkpoint.where}: ")}
     facts |= facts_of(adapter)
     if start is not None:
-        facts |= start.add(str(path), adapter)
+        facts |= start.add(str(path), adapter, facts["layout_digest"])
     if against is not None:
         facts |= against.compare(adapter)
     return facts
@@ -109,11 +109,12 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
 def vector_digest(adapter: Adapter) -> str:
     """sha256 of the little-endian float32 vector in layout order, every B multiplied by its module's scale."""
     digest = hashlib.sha256()
-    for slot in ParameterLayout.from_adapter(adapter, scale=1.0).slots:
-        pair = adapter.factors[slot.target]
+    for target in sorted(adapter.factors, key=lambda t: t.sort_key):
+        pair = adapter.factors[target]
         b = pair.B if pair.scale == 1 else pair.B.astype(np.float64) * pair.scale
         for factor in (pair.A, b):
-            digest.update(np.ascontiguousarray(factor, "<f4").data)
+            with np.errstate(over="ignore"):
+                digest.update(np.ascontiguousarray(factor, "<f4").data)
     return digest.hexdigest()
 
 
@@ -202,8 +203,8 @@ class SharedStart:
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, np.ndarray]] = {}
 
-    def add(self, path: str, adapter: Adapter) -> dict[str, Any]:
-        digest = ParameterLayout.from_adapter(adapter, scale=1.0).digest
+    def add(self, path: str, adapter: Adapter, digest: str) -> dict[str, Any]:
+        """The comparison of one adapter, whose layout has this digest."""
         mine = a_vector(adapter)
         if digest not in self._first:
             if len(self._first) < _KEPT:
@@ -274,5 +275,5 @@ def _of_dense(deltas: Mapping[Target, np.ndarray]) -> dict[str, Any]:
         "scale": sorted(getattr(deltas, "scales", [])),
         "modules": len(deltas),
         "targets": sorted({t.module.removesuffix(".0").rsplit(".", 1)[-1] for t in deltas}),
-        "note": "its changes are no rank-r products: read_deltas gives them exactly, --rank R approximates",
+        "note": "its changes are no rank-r products: read_deltas gives them exactly, w2w convert --rank R approximates",
     }

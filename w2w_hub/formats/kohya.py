@@ -7,6 +7,7 @@ Flux files as Black Forest Labs. OneTrainer writes the same tails behind ``lora_
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,28 @@ import numpy as np
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, passenger_of
+from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import is_flux, pieces
+from .flux import has_blocks, is_flux, pieces
 from .names import dotted
 from .peft import alpha_for, stored
 from .scales import Stated, alpha_of, settle
 from .sgm import is_sgm, sgm_name, unet_path
 
-WEIGHTS = "kohya_lora.safetensors"
-PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
+_PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
 COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}
 DEFAULT = "kohya's default, alpha = rank: nothing states it"
 
 
+@lru_cache(maxsize=8192)
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """Part (``unet``, ``te1``, ...), underscored module and tail of a key with kohya's prefix, or None."""
+    found = _PREFIX.match(key) if key.startswith("lora_") else None
+    return None if found is None else (found["part"], found["name"], found["tail"])
+
+
+@lru_cache(maxsize=8192)
 def targets_of(part: str, name: str) -> Target | None:
     """The target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here."""
     if part in COMPONENTS:
@@ -91,10 +100,10 @@ class KohyaFormat(_Underscored):
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         foreign = any(k.startswith("lora_transformer_") for k in checkpoint.keys)
-        found = [m for k in checkpoint.keys if (m := PREFIX.match(k)) and m["tail"] in _TAILS and m["tail"] != "alpha"]
+        found = [m for k in checkpoint.keys if (m := split_key(k)) and m[2] in _TAILS and m[2] != "alpha"]
         if any(".lokr_" in k or ".hada_" in k or ".oft_" in k for k in checkpoint.keys):
             return False  # LyCORIS writes such modules beside its own
-        return any(m["part"] == "unet" or (m["part"] in COMPONENTS and not foreign) for m in found)
+        return any(part == "unet" or (part in COMPONENTS and not foreign) for part, _, _ in found)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
         """Write ``kohya_lora.safetensors`` with every module's true alpha; SDXL gets its own numbering."""
@@ -125,27 +134,29 @@ class OneTrainerFormat(_Underscored):
     name = "onetrainer"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        return any(key.startswith("lora_transformer_") and PREFIX.match(key) for key in checkpoint.keys)
+        return any(key.startswith("lora_transformer_") and split_key(key) for key in checkpoint.keys)
 
 
 def sort(checkpoint: Checkpoint) -> Parts:
     """The tensors of a file with kohya's names by target, Flux' fused modules split."""
-    parts, fused = Parts(checkpoint.where), dict[tuple[str, str], dict[str, np.ndarray]]()
+    parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
     numberings: dict[bool, str] = {}
+    flux = has_blocks(m[1] for key in checkpoint.keys if (m := split_key(key)) and m[0] == "unet")
     for key, value in checkpoint.tensors.items():
-        found = PREFIX.match(key)
-        role = _TAILS.get(found["tail"]) if found else None
+        found = split_key(key)
+        role = _TAILS.get(found[2]) if found else None
         if found is None or role is None:
             (parts.passengers if passenger_of(key, checkpoint.metadata) else parts.strange).append(key)
             continue
-        part, name = found["part"], found["name"]
+        part, name, _ = found
+        if flux and part == "unet" and is_flux(name):
+            fused.setdefault(name, {})[role] = value
+            continue
         target = targets_of(part, name)
         if target is not None:
             parts.add(target, role, key, value)
             if target.component == "unet" and (is_sgm(name) or name.startswith(("down_b", "mid_b", "up_b"))):
                 numberings[is_sgm(name)] = key
-        elif part == "unet" and is_flux(name):
-            fused.setdefault((part, name), {})[role] = value
         else:
             parts.unplaced.append(key)
     if len(numberings) > 1:
@@ -153,10 +164,10 @@ def sort(checkpoint: Checkpoint) -> Parts:
             f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
             "put together from two files, bring them one by one"
         )
-    for (part, name), roles in fused.items():
+    for name, roles in fused.items():
         for path, share in pieces(name, roles, checkpoint.where):
             for role, value in share.items():
-                parts.add(Target("transformer", path), role, f"lora_{part}_{name}", value)
+                parts.add(Target("transformer", path), role, f"lora_unet_{name}", value)
     return parts
 
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target
 from ..canonical import representative
-from ..errors import CorruptFileError, UnsupportedFormatError
+from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
 from .checkpoint import Checkpoint, ReadOptions
-from .flux import is_flux, pieces
-from .kohya import PREFIX, targets_of
+from .flux import bare_name, is_flux, pieces
+from .kohya import split_key, targets_of
 from .names import CONVOLUTIONS, dotted, target_of
 from .scales import alpha_of
 from .sgm import unet_path
@@ -30,7 +30,6 @@ _TAIL = re.compile(
     r"^(?P<module>.+)\.(?P<role>lokr_(?:w[12](?:_[ab])?|t2)|hada_(?:w[12]_[ab]|t[12])|lora_(?:down|up|mid)\.weight|alpha)$"
 )
 _LORA = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid"}
-_DOTTED = re.compile(r"^(?:model\.)?(?:diffusion_model\.|transformer\.)?")
 _ROTATION = (".oft_diag", ".oft_blocks")
 
 
@@ -186,9 +185,9 @@ class _Deltas(Mapping[Target, np.ndarray]):
 
 
 def _target(name: str) -> Target | None:
-    found = PREFIX.match(f"{name}.x")
+    found = split_key(f"{name}.x")
     if found:
-        return targets_of(found["part"], found["name"])
+        return targets_of(found[0], found[1])
     if name.startswith("lycoris_"):  # its wrapper around any model
         bare = name.removeprefix("lycoris_")
         path = unet_path(bare)
@@ -200,8 +199,8 @@ def _target(name: str) -> Target | None:
 
 
 def _fused_name(name: str) -> str | None:
-    found = PREFIX.match(f"{name}.x")
-    bare = found["name"] if found and found["part"] == "unet" else _DOTTED.sub("", name).replace(".", "_")
+    found = split_key(f"{name}.x")
+    bare = found[1] if found and found[0] == "unet" else bare_name(name)
     return bare if is_flux(bare) and (found is not None or "." in name) else None
 
 
@@ -219,6 +218,8 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
             raise UnsupportedFormatError(f"{where}: {name} {role} has dtype {tensor.dtype}, expected floating point")
         if 0 in tensor.shape:
             raise CorruptFileError(f"{where}: {name} {role} is empty, {tensor.shape}; fetch it again")
+        if not np.isfinite(tensor).all():
+            raise InvalidInputError(f"{where}: {name} {role} holds NaN or infinity; train it again")
     alpha = alpha_of(roles["alpha"], f"{name}.alpha", where)[0] if "alpha" in roles else 0.0
     kinds = {role[:5] for role in roles if role != "alpha"}
     if len(kinds) != 1 and kinds - {"A", "B", "mid"}:
@@ -234,10 +235,12 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
         a, b, kernel = factors_of(roles, name, where)
     except KeyError as error:
         raise CorruptFileError(f"{where}: {name} has no {error.args[0]}; fetch it again") from error
-    except ValueError as error:
-        if isinstance(error, (CorruptFileError, UnsupportedFormatError)):
+    except (ValueError, IndexError) as error:
+        if isinstance(error, W2WError):
             raise
         raise CorruptFileError(f"{where}: {name}: its tensors do not multiply ({error})") from error
+    if a.shape[0] != b.shape[1]:
+        raise CorruptFileError(f"{where}: {name}: {b.shape} and {a.shape} do not multiply; fetch it again")
     scale = alpha / a.shape[0] if alpha else 1.0
     return Dense("product", (b.astype(np.float64),), (a.astype(np.float64),), scale, kernel)
 

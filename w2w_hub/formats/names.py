@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
 
 from ..adapter import COMPONENTS, Target
 
 NUMBER = r"(?:0|[1-9][0-9]*)"
 # the dotted keys of factors: PEFT's, diffusers' two older ones, and kohya's tails
-KEY = re.compile(
-    r"^(?P<module>.+)\.(?:lora_(?P<ab>[AB])(?:\.[^.]+)?\.weight|lora(?:_linear_layer)?\.(?P<half>down|up)\.weight"
-    r"|lora_(?P<dotted>down|up)\.weight)$"
+_KEY = re.compile(
+    r"^(?P<module>.+)\.(?:lora_(?P<ab>[AB])(?:\.(?P<adapter>[^.]+))?|lora(?P<linear>_linear_layer)?\.(?P<half>down|up)"
+    r"|lora_(?P<dotted>down|up))\.weight$"
 )
 ROLE = {"down": "A", "up": "B", "A": "A", "B": "B"}
 OLD_KEY = re.compile(
@@ -71,6 +72,25 @@ _COMPONENT_OF = {first: component for component, names in _FIRST_NAMES.items() f
 # CLIP as transformers 5 names it, without `text_model.`
 _BARE_CLIP = re.compile(rf"encoder\.layers\.{NUMBER}\.(?:{'|'.join(map(re.escape, _CLIP_LAYER))})")
 CONVOLUTIONS = re.compile(r"(?:.*\.)?(?:resnets\.\d+\.conv[12]|(?:down|up)samplers\.\d+\.conv)|conv_in|conv_out")
+
+
+class FactorKey(NamedTuple):
+    """What a dotted key says: the module's path, ``"A"`` or ``"B"``, in which spelling, and an adapter's own name."""
+
+    module: str
+    role: str
+    spelling: str  # lora_AB, lora, lora_linear_layer or lora_down
+    adapter: str | None
+
+
+@lru_cache(maxsize=8192)  # the checkpoints of a population share their keys
+def factor_key(key: str) -> FactorKey | None:
+    """A dotted key of a LoRA factor in any spelling, or None."""
+    found = _KEY.match(key) if ".lora" in key else None
+    if found is None:
+        return None
+    spelling = "lora_AB" if found["ab"] else "lora_down" if found["dotted"] else f"lora{found['linear'] or ''}"
+    return FactorKey(found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]], spelling, found["adapter"])
 
 
 def _grammar(paths: tuple[str, ...]) -> re.Pattern[str]:

@@ -7,7 +7,7 @@ written by other means than `save_pretrained`.
 from __future__ import annotations
 
 import json
-import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,10 @@ from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of
 from .checkpoint import CONFIG, Checkpoint, ReadOptions
 from .checkpoint import PEFT_WEIGHTS as WEIGHTS
-from .names import canonical_path, component_of, target_of
+from .names import FactorKey, canonical_path, component_of, factor_key, target_of
 from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
 
 PREFIX = "base_model.model."
-_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(\.(?P<adapter>[^.]+))?\.weight$")
 # CLIP of this width is the second text encoder of SDXL and SD3; nothing else has it
 _SECOND_WIDTH = 1280
 
@@ -32,6 +31,9 @@ class PeftFormat:
     name = "peft"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.config is not None and "peft_type" not in checkpoint.config:
+            # MLX has an adapter_config.json too
+            return not any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
         return checkpoint.config is not None or any(k.startswith(PREFIX) and ".lora_" in k for k in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
@@ -51,7 +53,7 @@ class PeftFormat:
         for target, roles in parts.modules.items():
             a, b, kernel = factors_of(roles, target, where)
             rank = a.shape[0]
-            module = str(_KEY.match(parts.keys[target, "A"])["module"]).removeprefix(PREFIX)  # type: ignore[index]
+            module = parts.keys[target, "A"].partition(".lora_A.")[0].removeprefix(PREFIX)
             stated = [s.scale(module, rank, options.believe) for s in settings]
             if options.alpha is not None:
                 stated.append(Stated("the alpha that was given", options.alpha / rank))
@@ -75,19 +77,19 @@ class PeftFormat:
     @staticmethod
     def _sort(checkpoint: Checkpoint, component: str | None) -> Parts:
         parts = Parts(checkpoint.where)
-        names = {str(found["adapter"]) for key in checkpoint.keys if (found := _KEY.match(key))}
+        names = {str(found.adapter) for key in checkpoint.keys if (found := _key(key))}
         if len(names) > 1:
             raise UnsupportedFormatError(
                 f"{checkpoint.where} holds several adapters ({', '.join(sorted(names))}); save one"
             )
         for key, value in checkpoint.tensors.items():
-            found = _KEY.match(key)
+            found = _key(key)
             if found:
-                target = peft_target(found["module"], component)
+                target = peft_target(found.module, component)
                 if target is None:
                     parts.unplaced.append(key)
                     continue
-                parts.add(target, found["factor"], key, value)
+                parts.add(target, found.role, key, value)
             elif key.endswith(".alpha") and (target := peft_target(key.removesuffix(".alpha"), component)):
                 parts.add(target, "alpha", key, value)
             elif key.endswith((".lora_B.bias", ".lora_B.default.bias")) or is_ordinary(key):
@@ -146,6 +148,12 @@ class PeftFormat:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def _key(key: str) -> FactorKey | None:
+    found = factor_key(key)
+    return found if found is not None and found.spelling == "lora_AB" else None
+
+
+@lru_cache(maxsize=8192)
 def peft_target(path: str, component: str | None = None) -> Target | None:
     """The target of a key's module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
     if not path.startswith(PREFIX):

@@ -1,0 +1,329 @@
+"""The dataset's speed beside its peers, interleaved in one run; prints the table for BENCHMARKS.md.
+
+    pip install h5py
+    python scripts/bench_dataset.py --rows 1500 --repeats 5
+
+Every figure is the median over repeats of the peer's time divided by ours in the same repeat (for reads: memmap's
+time / ours), so that a busy machine slows both sides. The page cache is warm, as it is for all peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import w2w_hub
+from w2w_hub.adapter import Target
+
+WIDTH = 99_648
+BLOCKS = [
+    *((f"down_blocks.{i // 2}.attentions.{i % 2}", d) for i, d in enumerate((320, 320, 640, 640, 1280, 1280))),
+    ("mid_block.attentions.0", 1280),
+    *((f"up_blocks.{1 + i // 3}.attentions.{i % 3}", d) for i, d in enumerate((1280,) * 3 + (640,) * 3 + (320,) * 3)),
+]
+
+
+def sd15_layout() -> w2w_hub.ParameterLayout:
+    """Rank 1 on to_q and to_v of Stable Diffusion 1.5: the paper's 99,648 numbers."""
+    sizes = {
+        Target("unet", f"{block}.transformer_blocks.0.{attention}.{name}"): (
+            1, 768 if (attention, name) == ("attn2", "to_v") else width, width,
+        )
+        for block, width in BLOCKS
+        for attention in ("attn1", "attn2")
+        for name in ("to_q", "to_v")
+    }  # fmt: skip
+    layout = w2w_hub.ParameterLayout(sizes, 27.0)
+    assert layout.size == WIDTH
+    return layout
+
+
+def timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(peers: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each peer in each repeat; the first, unmeasured round warms all caches."""
+    found: dict[str, list[float]] = {name: [] for name in peers}
+    for repeat in range(repeats + 1):
+        names = list(peers)
+        for name in names if repeat % 2 else reversed(names):
+            seconds = timed(peers[name])
+            if repeat:
+                found[name].append(seconds)
+    return found
+
+
+def ratios(found: dict[str, list[float]], against: str) -> dict[str, float]:
+    """How many times as fast as `against`, median over the repeats."""
+    return {
+        name: statistics.median(a / b for a, b in zip(found[against], seconds, strict=True))
+        for name, seconds in found.items()
+    }
+
+
+class Batches:
+    """A torch map-style dataset over anything that gives a row."""
+
+    def __init__(self, row: Callable[[int], np.ndarray], length: int):
+        self.row, self.length = row, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Any:
+        import torch
+
+        return torch.from_numpy(np.array(self.row(i)))
+
+
+def make_peers(folder: Path, rows: np.ndarray, layout: Any) -> dict[str, Any]:
+    """The same rows in every peer's own format."""
+    import datasets
+    import h5py
+    import torch
+    import zarr
+
+    np.save(folder / "rows.npy", rows)
+    torch.save(torch.from_numpy(rows), folder / "rows.pt")
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file.create_dataset("weights", data=rows, chunks=(1, rows.shape[1]))
+    ours = w2w_hub.write_dataset(rows, folder / "ours", layout=layout, parquet_view="float32")
+    view = datasets.load_dataset(str(ours.path), "weights", split="train", cache_dir=str(folder / "cache"))
+    return {
+        "memmap": np.load(folder / "rows.npy", mmap_mode="r"),
+        "torch.load(mmap)": torch.load(folder / "rows.pt", mmap=True),
+        "h5py": h5py.File(folder / "rows.h5")["weights"],
+        "datasets numpy": view.select_columns("weights").with_format("numpy"),
+        "datasets torch": view.select_columns("weights").with_format("torch"),
+        "zarr-python": zarr.open_group(ours.path / "weights.zarr", mode="r")["weights"],
+        "w2w_hub": ours,
+        "w2w_hub.load_dataset": w2w_hub.load_dataset(ours.path, split="train", cache_dir=folder / "lazy")
+        .select_columns("weights")
+        .with_format("numpy"),
+    }
+
+
+def row_readers(peers: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
+    """One row in memory of its own, from each peer."""
+    hf = ("datasets numpy", "datasets torch", "w2w_hub.load_dataset")
+    readers: dict[str, Callable[[int], np.ndarray]] = {
+        "memmap": lambda i: np.array(peers["memmap"][i]),
+        "torch.load(mmap)": lambda i: peers["torch.load(mmap)"][i].clone(),
+        "h5py": lambda i: peers["h5py"][i],
+        "zarr-python": lambda i: peers["zarr-python"][i],
+        "w2w_hub": lambda i: peers["w2w_hub"][i],
+    }
+    return readers | {name: (lambda i, p=peers[name]: p[i]["weights"]) for name in hf}
+
+
+def batch_readers(peers: dict[str, Any]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    hf = ("datasets numpy", "datasets torch", "w2w_hub.load_dataset")
+    readers: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "memmap": lambda b: peers["memmap"][b],
+        "torch.load(mmap)": lambda b: peers["torch.load(mmap)"][b],
+        "h5py": lambda b: np.stack([peers["h5py"][int(i)] for i in b]),
+        "zarr-python": lambda b: peers["zarr-python"].oindex[b, :],
+        "w2w_hub": lambda b: peers["w2w_hub"][b],
+    }
+    return readers | {name: (lambda b, p=peers[name]: p[b.tolist()]["weights"]) for name in hf}
+
+
+def bench_reads(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, dict[str, list[float]]]:
+    from torch.utils.data import DataLoader
+
+    peers = make_peers(folder, rows, layout)
+    rng = np.random.default_rng(1)
+    numbers = rng.integers(0, len(rows), 300).tolist()
+    batches = [rng.permutation(len(rows))[:64] for _ in range(8)]
+    single, batched = row_readers(peers), batch_readers(peers)
+    for name, read in single.items():  # the same rows, or the race means nothing
+        assert np.array_equal(np.asarray(read(3)), rows[3]), name
+    found = {}
+    found["random single rows"] = interleaved(
+        {name: (lambda read=read: [read(i) for i in numbers]) for name, read in single.items()}, repeats
+    )
+    found["shuffled batches of 64"] = interleaved(
+        {name: (lambda read=read: [read(b) for b in batches]) for name, read in batched.items()}, repeats
+    )
+    loaders = {
+        "memmap": Batches(single["memmap"], len(rows)),
+        "torch.load(mmap)": Batches(lambda i: peers["torch.load(mmap)"][i].numpy(), len(rows)),
+        "datasets torch": peers["datasets torch"],
+        "w2w_hub": peers["w2w_hub"].torch(),
+    }
+
+    def epoch(data: Any) -> None:
+        for _ in DataLoader(data, batch_size=64, shuffle=True):
+            pass
+
+    found["DataLoader, batch 64, shuffled"] = interleaved(
+        {name: (lambda data=data: epoch(data)) for name, data in loaders.items()}, repeats
+    )
+    found["whole matrix to memory"] = interleaved(
+        {
+            "np.load": lambda: np.load(folder / "rows.npy"),
+            "zarr-python": lambda: peers["zarr-python"][:],
+            "w2w_hub": lambda: peers["w2w_hub"].to_numpy(),
+        },
+        repeats,
+    )
+    return found
+
+
+def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, list[float]]:
+    """Packing PEFT folders, beside reading each with safetensors and one sequential write."""
+    from safetensors.numpy import load_file
+
+    from w2w_hub.dataset import state
+
+    loras = []
+    for i, row in enumerate(rows):
+        loras.append(folder / "loras" / f"person-{i:05d}")
+        w2w_hub.write_adapter(layout.unflatten(row), loras[-1], ("peft",))
+
+    def bound() -> None:
+        with open(folder / "bound.bin", "wb") as out:
+            for lora in loras:
+                for tensor in load_file(lora / "adapter_model.safetensors").values():
+                    out.write(tensor.data)
+
+    def pack(workers: int) -> None:
+        shutil.rmtree(folder / "packed", ignore_errors=True)
+        w2w_hub.pack_adapters(loras, folder / "packed", workers=workers, parquet_view=False, shard_size="100MB")
+
+    # neither side waits for the disk here: the bound does not flush, so packing does not either
+    state.DURABLE = False
+    return interleaved(
+        {"load_file + write": bound, "w2w_hub": lambda: pack(1), "w2w_hub, 2 processes": lambda: pack(2)}, repeats
+    )
+
+
+def bench_compression(folder: Path, rows: np.ndarray, layout: Any) -> list[tuple[str, str, float, float]]:
+    """Size and reading time of bitshuffle against none, on float32, on float32 that was bfloat16, and on float16."""
+    bf16 = (rows.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    found = []
+    for born, values in (("float32", rows), ("bfloat16", bf16), ("float16", rows.astype(np.float16))):
+        sizes, times = {}, {}
+        for how in ("none", "bitshuffle"):
+            ds = w2w_hub.write_dataset(
+                values, folder / f"{born}-{how}", layout=layout, compression=how, parquet_view=False
+            )
+            sizes[how] = sum(e["size"] for e in ds.manifest.files.values())
+            ds.to_numpy()
+            times[how] = statistics.median(timed(ds.to_numpy) for _ in range(3))
+            assert np.array_equal(ds.to_numpy(), values)
+            shutil.rmtree(ds.path)
+        found.append((born, "bitshuffle", sizes["bitshuffle"] / sizes["none"], times["bitshuffle"] / times["none"]))
+    return found
+
+
+MEMORY = """
+import sys, threading, time
+sys.path.insert(0, {scripts!r})
+from true_size import Peak
+import w2w_hub
+from pathlib import Path
+loras = sorted(Path({loras!r}).iterdir())
+with Peak() as peak:
+    {statement}
+print(peak.mb)
+"""
+
+
+def bench_memory(folder: Path) -> dict[str, float]:
+    """Peak anonymous memory in MB of each operation, in a process of its own."""
+    target = folder / "memory"
+    pack = f"w2w_hub.pack_adapters(loras[:-50], {str(target)!r}, shard_size='100MB')"
+    statements = {
+        "pack (with the Parquet view)": pack,
+        "add": f"w2w_hub.add_rows({str(target)!r}, loras[-50:])",
+        "verify": f"w2w_hub.WeightDataset.open({str(target)!r}).verify()",
+        "block iteration": f"[b.sum() for _, b in w2w_hub.WeightDataset.open({str(target)!r}).iter_blocks()]",
+    }
+    found = {}
+    for name, statement in statements.items():
+        code = MEMORY.format(scripts=str(Path(__file__).parent), loras=str(folder / "loras"), statement=statement)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found[name] = float(done.stdout.split()[-1])
+    return found
+
+
+def bench_view(folder: Path, rows: np.ndarray, layout: Any) -> list[tuple[str, str]]:
+    """What the Parquet view and each way of loading cost on disk."""
+    import datasets
+
+    def size(path: Path) -> int:
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.exists() else 0
+
+    ds = w2w_hub.write_dataset(rows, folder / "view", layout=layout)
+    matrix, view = size(ds.path / "weights.zarr"), size(ds.path / "parquet")
+    datasets.load_dataset(str(ds.path), "weights", cache_dir=str(folder / "stock"))
+    w2w_hub.load_dataset(ds.path, cache_dir=folder / "ours-lazy")
+    first = timed(lambda: next(iter(datasets.load_dataset(str(ds.path), "weights", split="train", streaming=True))))
+    return [
+        ("the matrix itself, float32", f"{matrix / 1e6:,.0f} MB"),
+        ("its Parquet view, float16", f"{view / 1e6:,.0f} MB"),
+        ("Arrow cache of stock `load_dataset`", f"{size(folder / 'stock') / 1e6:,.0f} MB"),
+        ("cache of `w2w_hub.load_dataset`", f"{size(folder / 'ours-lazy') / 1e6:,.2f} MB"),
+        ("stock, `streaming=True`: cache, first row after", f"none, {first:.1f} s"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--loras", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="Keep every measured second.")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    layout = sd15_layout()
+    rows = np.random.default_rng(0).standard_normal((options.rows, WIDTH), np.float32)
+    with tempfile.TemporaryDirectory(prefix="w2w-bench-") as name:
+        folder = Path(name)
+        found = bench_reads(folder, rows, layout, options.repeats)
+        for path in list(folder.iterdir()):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        found["pack from PEFT files"] = bench_pack(folder, rows[: options.loras], layout, options.repeats)
+        memory = bench_memory(folder)
+        compression = bench_compression(folder, rows[:400], layout)
+        view = bench_view(folder, rows[:400], layout)
+    print(f"{options.rows:,} x {WIDTH:,} float32, {os.cpu_count()} processors, Python {platform.python_version()}\n")
+    against = {"whole matrix to memory": "np.load", "pack from PEFT files": "load_file + write"}
+    print("| measured | peer | times as fast as the bound | median seconds |\n| --- | --- | --- | --- |")
+    for what, seconds in found.items():
+        reference = against.get(what, "memmap")
+        for peer, ratio in ratios(seconds, reference).items():
+            print(f"| {what} | {peer} | {ratio:.2f} | {statistics.median(seconds[peer]):.3f} |")
+    print("\n| peak memory | MB |\n| --- | --- |")
+    for what, mb in memory.items():
+        print(f"| {what} | {mb:.0f} |")
+    print("\n| values born | compression | size | time to read all |\n| --- | --- | --- | --- |")
+    for born, how, size, seconds_ in compression:
+        print(f"| {born} | {how} | {size:.2f} | {seconds_:.1f}x |")
+    print("\n| 400 rows | |\n| --- | --- |")
+    for what, cost in view:
+        print(f"| {what} | {cost} |")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

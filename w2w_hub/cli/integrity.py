@@ -1,0 +1,135 @@
+"""`w2w verify`, `diff` and `dedupe`: what a dataset is, against what it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import examples, json_option, print_json, say
+from .hub import verify_lock_file
+
+SHOWN = 10
+
+
+@click.command(epilog=examples("w2w verify people", "w2w verify people --deep --json", "w2w verify w2w.lock --rebuild"))
+@click.argument("what", type=click.Path(path_type=Path))
+@click.option("--deep", is_flag=True, help="Hash every shard and every row; without it only what is small.")
+@click.option("--rebuild", is_flag=True, help="Of a lock: compute its weight spaces again and compare.")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
+    """Check that a dataset, or all that a lock pins, is as it was published; exit status 2 names what is not.
+
+    A dataset is a folder or org/name@version. What a lock pins is always hashed to the last byte.
+    """
+    from ..dataset import check
+    from ..errors import InvalidInputError
+    from ..hub.pins import is_lock
+    from ..hub.resolve import locate
+
+    if is_lock(what):
+        verify_lock_file(what, rebuild, as_json)
+        return
+    if rebuild:
+        raise InvalidInputError(f"{what} is no lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
+    source = locate(what, "dataset")
+    dataset = source.need(source.files)
+    found = check(dataset, deep=deep)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for problem in found.problems:
+            say(f"w2w: error: {problem.message}")
+        for name in found.unlisted:
+            say(f"not part of the dataset: {dataset / name}")
+        if found.ok:
+            how = "every row and file hashed" if deep else "labels and sizes checked; --deep hashes every row"
+            say(f"{dataset}: {found.rows:,} rows in {found.files} files are as published ({how})")
+            say(f"digest {found.digest}")
+    if not found.ok:
+        ctx.exit(2)
+
+
+@click.command(
+    epilog=examples(
+        "w2w diff people-1.0 people", "w2w diff org/people@v1.0.0 org/people@v1.1.0", "w2w diff space org/space@v1.0.0"
+    )
+)
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@json_option
+def diff(first: Path, second: Path, as_json: bool) -> None:
+    """Tell what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
+    from ..hub.versions import diff_revisions
+
+    versions = diff_revisions(first, second)
+    found = versions.rows
+    if as_json:
+        print_json(versions.to_json())
+        return
+    if not versions.changes and not found:
+        click.echo("no difference")
+        return
+    for change in versions.changes:
+        click.echo(f"{change.level:<6} {change.text}")
+    if versions.changes:
+        say(f"a {versions.level} change, by the rules for versions")
+    if found is None:
+        return
+    for fact, (before, after) in found.facts.items():
+        click.echo(f"{fact}: {before} -> {after}")
+    for column, kinds in found.columns.items():
+        click.echo(f"column {column}: {kinds[0] or 'not there'} -> {kinds[1] or 'not there'}")
+    for text, ids in (("added", found.added), ("removed", found.removed), ("other weights", found.changed)):
+        if ids:
+            click.echo(f"{len(ids):,} {text}: {', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''}")
+    if found.relabelled:
+        click.echo(f"{len(found.relabelled):,} relabelled:")
+        for name, changes in list(found.relabelled.items())[:SHOWN]:
+            told = ", ".join(f"{column} {_text(a)} -> {_text(b)}" for column, (a, b) in changes.items())
+            click.echo(f"  {name}: {told}")
+        if len(found.relabelled) > SHOWN:
+            click.echo("  ...; --json lists all")
+
+
+def _text(value: object) -> str:
+    return "missing" if value is None else str(value)
+
+
+@click.command(
+    epilog=examples("w2w dedupe people", "w2w dedupe people --cosine 0.95 --json", "w2w dedupe people --remove")
+)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--cosine", default=0.99, show_default=True, help="Rows at least so near are listed.")
+@click.option("--exact-only", is_flag=True, help="Only equal rows, by their digests; reads no weights.")
+@click.option("--not-centred", is_flag=True, help="Take the cosine about zero, not about the dataset's mean.")
+@click.option("--remove", is_flag=True, help="Remove equal rows but the first of each; near ones are only listed.")
+@json_option
+def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, remove: bool, as_json: bool) -> None:
+    """Find rows that are there twice, exactly or nearly."""
+    from ..dataset import WeightDataset, find_duplicates, remove_rows
+
+    opened = WeightDataset.open(dataset)
+    found = find_duplicates(opened, None if exact_only else cosine, centred=not not_centred)
+    gone = found.superfluous()
+    if remove and gone:
+        remove_rows(dataset, gone)
+    if as_json:
+        print_json(
+            {"exact": found.exact, "near": [{"ids": [a, b], "cosine": value} for a, b, value in found.near],
+             "removed": gone if remove else []}
+        )  # fmt: skip
+        return
+    for group in found.exact:
+        click.echo("equal  " + "  ".join(group))
+    for a, b, value in found.near:
+        click.echo(f"{value:.4f}  {a}  {b}")
+    near = "" if exact_only else f", {len(found.near):,} pairs of cosine {cosine:g} or more"
+    say(f"{len(gone):,} superfluous equal rows{near} among {len(opened):,} rows")
+    if remove and gone:
+        say(f"removed {len(gone):,}; next: w2w verify {dataset} --deep")
+    elif gone:
+        say(f"next: w2w dedupe {dataset} --remove")
+    elif found.near:
+        say(f"look at them, then: w2w remove {dataset} {found.near[0][1]}")

@@ -1,0 +1,77 @@
+"""What two datasets, or two states of one, differ in: rows by id, values by digest, labels by column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import labels as label_table
+from .reader import WeightDataset
+
+
+@dataclass
+class Difference:
+    """The way from one dataset to another.
+
+    Attributes
+    ----------
+    added, removed : list of str
+        Ids that only the second, or only the first, has.
+    changed : list of str
+        Ids whose weights differ.
+    relabelled : dict of str to dict
+        For each id with the same weights or not: column to (before, after), where they differ.
+    columns : dict of str to tuple
+        Attribute columns whose kind differs, or that only one has: (before, after), None where it is not.
+    facts : dict of str to tuple
+        What else the manifests say differently.
+    """
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    relabelled: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    columns: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    facts: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+def diff(first: Path | str | WeightDataset, second: Path | str | WeightDataset) -> Difference:
+    """Compare two datasets by what their labels and manifests state; no weights are read.
+
+    Examples
+    --------
+    >>> diff("people-1.0", "people").added   # doctest: +SKIP
+    """
+    a, b = (d if isinstance(d, WeightDataset) else WeightDataset.open(d) for d in (first, second))
+    found = Difference()
+    mine, theirs = set(a.ids), set(b.ids)
+    found.added = [name for name in b.ids if name not in mine]
+    found.removed = [name for name in a.ids if name not in theirs]
+    both = [name for name in a.ids if name in theirs]
+    before = {r.pop("id"): r for r in label_table.records(a.labels.loc[both].reset_index(names="id"))}
+    after = {r.pop("id"): r for r in label_table.records(b.labels.loc[both].reset_index(names="id"))}
+    # rows of another dtype or layout are other rows, whatever their numbers
+    same_kind = a.layout == b.layout
+    for name in both:
+        old, new = before[name], after[name]
+        if old.pop("row_sha256") != new.pop("row_sha256") or not same_kind:
+            found.changed.append(name)
+        changes = {k: (old.get(k), new.get(k)) for k in [*old, *(k for k in new if k not in old)]}
+        changes = {k: pair for k, pair in changes.items() if pair[0] != pair[1]}
+        if changes:
+            found.relabelled[name] = changes
+    kinds = [d.manifest.columns for d in (a, b)]
+    found.columns = {
+        k: (kinds[0].get(k), kinds[1].get(k)) for k in {**kinds[0], **kinds[1]} if kinds[0].get(k) != kinds[1].get(k)
+    }
+    for fact in ("name", "version", "licence", "dtype", "compatibility", "column_info", "split_rule", "digest"):
+        pair = tuple(getattr(d.manifest, fact) for d in (a, b))
+        if pair[0] != pair[1]:
+            found.facts[fact] = pair if fact != "compatibility" else (vars(pair[0]), vars(pair[1]))
+    if not same_kind:
+        found.facts["layout"] = (a.layout.digest, b.layout.digest)
+    return found
