@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> WeightDataset:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles, panels and blocks also of a small matrix."""
-    monkeypatch.setattr(rows_module, "TILE_ROWS", (4, 32))
+    monkeypatch.setattr(rows_module, "SHORT_ROW", rows_module.TILE_NUMBERS // 32)
     monkeypatch.setattr(Engine, "panel_bytes", 8 * 300 * 70)
 
 
