@@ -28,6 +28,7 @@ def main() -> None:
     evaluation = json.loads((FOLDER / "evaluation.json").read_text())
     recipe = json.loads((FOLDER / "recipe.json").read_text())
     setting, config = evaluation["setting"], recipe["config"]
+    edit_setting = evaluation["edit_setting"]
     lines = [
         "# Fidelity of the shipped population",
         "",
@@ -52,6 +53,11 @@ def main() -> None:
         "Reading: AUC on held-out people. Editing: held-out people without the attribute; the share of pictures "
         f"that show it before and after, and in which the other factors stay. Wished: after >= {EDIT_WISH:g}, others "
         f"kept >= {EDIT_WISH:g}, at one strength for all.",
+        "",
+        "Edits are measured on what is shipped, by `python scripts/avatars/shipped_edits.py` on "
+        f"{edit_setting['machine']}: {edit_setting['fitted_rows']:,} of the people fitted, "
+        f"{edit_setting['held_out_people']} held out, {edit_setting['components']} components; the middle strength "
+        "under all pairs, the others under the first.",
         "",
     ]
     strengths = [key for key in next(iter(evaluation["edits"].values())) if key != "people"]

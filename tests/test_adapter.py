@@ -41,6 +41,13 @@ def test_factors_that_do_not_multiply_are_refused_with_module_and_shapes(a, b):
         Adapter({TARGET: LoraFactors(np.ones(a, np.float32), np.ones(b, np.float32), 1.0)})
 
 
+@pytest.mark.parametrize("kernel", [(4,), (2, 2), (0, 3)], ids=str)
+def test_a_kernel_that_does_not_divide_the_columns_is_refused(kernel):
+    pair = factors(2, 6, 7)
+    with pytest.raises(InvalidInputError, match=r"unet.mid_block.to_q: A \(2, 6\) does not fit a kernel"):
+        Adapter({TARGET: LoraFactors(pair.A, pair.B, 1.0, kernel)})
+
+
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
 def test_a_scale_that_is_no_number_is_refused(scale):
     with pytest.raises(InvalidInputError, match=r"unet.mid_block.to_q: scale"):

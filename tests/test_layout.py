@@ -120,6 +120,12 @@ def test_a_scale_other_than_the_reference_is_folded_into_B(layout, adapter):
         np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)
 
 
+def test_a_ratio_that_float32_cannot_hold_is_refused_with_its_module(layout, adapter):
+    far = Adapter({t: type(p)(p.A, p.B, 1e39) for t, p in adapter.factors.items()})
+    with pytest.raises(InvalidInputError, match=r"lora-9: B of unet\..*more than float32 holds"):
+        layout.flatten(far, where="lora-9")
+
+
 def test_unflattened_factors_do_not_share_memory_with_the_vector(layout):
     vector = np.ones(layout.size, np.float32)
     first = next(iter(layout.unflatten(vector).factors.values()))
@@ -161,6 +167,76 @@ def test_the_layout_of_sd15_is_the_order_of_weights2weights_99648_numbers():
     assert layout.digest == "d798f1bc9eb91575eff8b014a0467920933053acbe28ff2783e0b2ade4293acf"
 
 
+def test_the_layout_of_sdxl_costs_no_memory_and_counts_blocks_as_numbers():
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            cross_attention_dim=2048, block_out_channels=(320, 640, 1280), transformer_layers_per_block=(1, 2, 10),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=True,
+        )  # fmt: skip
+    layout = ParameterLayout.from_model(unet, rank=4)
+    assert len(layout.slots) == 280
+    numbers = [
+        int(s.target.module.split(".")[4])
+        for s in layout.slots
+        if s.target.module.startswith("mid_block.attentions.0.")
+    ]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [
+        (["conv1"], 8), (["to_out.0"], 8), (["mid_block.attentions.0.proj_in"], 1), (["out.0", "onv1"], 0),
+        (r".*attn[12]\.to_[qv]", 16), (r"mid_block\..*conv[12]", 4), ("to_q", 0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_models_modules_are_named_by_the_end_of_their_path_or_one_expression(tiny_unet, targets, count):
+    if not count:
+        with pytest.raises(InvalidInputError, match="no Linear or Conv2d module named"):
+            ParameterLayout.from_model(tiny_unet(), targets)
+        return
+    layout = ParameterLayout.from_model(tiny_unet(), targets, rank=2)
+    assert len(layout.slots) == count
+    modules = dict(tiny_unet().named_modules())
+    for slot in layout.slots:
+        assert slot.weight_shape == tuple(modules[slot.target.module].weight.shape)
+
+
+def test_a_grouped_convolution_is_refused_by_name():
+    import torch
+
+    with pytest.raises(InvalidInputError, match="conv is a convolution of 2 groups"):
+        ParameterLayout.from_model(torch.nn.ModuleDict({"conv": torch.nn.Conv2d(4, 4, 3, groups=2)}), ["conv"])
+
+
+def test_a_convolutions_kernel_is_in_layout_digest_and_json_and_comes_back():
+    plain = ParameterLayout({Target("unet", "conv1"): (2, 12, 5)}, 1.0)
+    conv = ParameterLayout({Target("unet", "conv1"): (2, 3, 5, (2, 2))}, 1.0)
+    assert plain.size == conv.size == 2 * 12 + 5 * 2
+    assert plain.digest != conv.digest
+    assert conv.to_json()["slots"] == [["unet", "conv1", 2, 3, 5, 2, 2]]
+    assert ParameterLayout.from_json(conv.to_json()) == conv
+    assert "kernel 2x2 instead of none (Linear) in unet.conv1" in plain.differences(conv)
+    pair = conv.unflatten(np.arange(conv.size)).factors[Target("unet", "conv1")]
+    assert (pair.kernel, pair.weight_shape, pair.delta().shape) == ((2, 2), (5, 3, 2, 2), (5, 3, 2, 2))
+    a, _ = conv.unflatten_batch(np.zeros((7, conv.size)))[Target("unet", "conv1")]
+    assert a.shape == (7, 2, 12)
+
+
+def test_a_batch_of_numpy_rows_is_viewed_not_copied(layout):
+    rows = np.zeros((3, layout.size), np.float32)
+    for a, b in layout.unflatten_batch(rows).values():
+        a += 1
+        b += 2
+    assert set(np.unique(rows)) == {1.0, 2.0}
+
+
 def test_a_model_without_the_target_modules_is_refused_by_name():
     import torch
 
@@ -168,11 +244,23 @@ def test_a_model_without_the_target_modules_is_refused_by_name():
         ParameterLayout.from_model(torch.nn.Linear(2, 2))
 
 
-def test_a_mixed_scale_needs_a_stated_reference(adapter):
-    first = next(iter(adapter.factors))
-    adapter = Adapter(adapter.factors | {first: factors(scale=5.0)})
-    with pytest.raises(InvalidInputError, match="2 different scales"):
-        ParameterLayout.from_adapter(adapter)
+def test_of_several_scales_the_most_frequent_is_the_reference_and_the_others_ratios_are_told(adapter):
+    first, second = list(adapter.factors)[:2]
+    mixed = Adapter(adapter.factors | {first: factors(scale=6.0), second: factors(scale=-1.5)})
+    layout = ParameterLayout.from_adapter(mixed)
+    assert layout.scale == 3.0
+    assert layout.ratios(mixed) == {first: 2.0, second: -0.5}
+    again = layout.unflatten(layout.flatten(mixed))
+    for target, pair in mixed.factors.items():
+        np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)
+    assert ParameterLayout.from_adapter(mixed, scale=0.5).scale == 0.5
+
+
+def test_an_adapter_without_a_positive_scale_is_laid_out_with_reference_1():
+    off = Adapter({Target("unet", "mid_block.to_q"): factors(scale=0.0)})
+    layout = ParameterLayout.from_adapter(off)
+    assert layout.scale == 1.0
+    assert not layout.unflatten(layout.flatten(off)).factors[Target("unet", "mid_block.to_q")].delta().any()
 
 
 def test_an_adapter_of_another_shape_is_refused_with_module_and_sizes(layout, adapter):

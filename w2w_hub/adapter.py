@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .errors import InvalidInputError
 
+# rank, inputs, outputs and, for a convolution, its kernel
+Size = tuple[int, int, int] | tuple[int, int, int, tuple[int, ...]]
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -24,15 +28,19 @@ class Target:
     def __str__(self) -> str:
         return f"{self.component}.{self.module}"
 
+    def __hash__(self) -> int:  # a string keeps its hash, a tuple does not
+        return hash(self.module)
+
     @property
     def sort_key(self) -> tuple[Any, ...]:
         """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
-        known = self.component in COMPONENTS
-        return (
-            COMPONENTS.index(self.component) if known else len(COMPONENTS),
-            self.component,
-            natural_key(self.module),
-        )
+        return _sort_key(self.component, self.module)
+
+
+@lru_cache(maxsize=8192)  # the checkpoints of a population share their module names
+def _sort_key(component: str, module: str) -> tuple[Any, ...]:
+    known = component in COMPONENTS
+    return COMPONENTS.index(component) if known else len(COMPONENTS), component, natural_key(module)
 
 
 def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
@@ -47,27 +55,64 @@ def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
 class LoraFactors:
     """The factors of one module.
 
+    A convolution's are matrices too: its A `(r, in, kh, kw)` is kept with the last three axes as one, its B
+    `(out, r, 1, 1)` without the last two, and `kernel` says how to undo it. A convolution of kernel 1 x 1 is not the
+    same as a Linear module, whose kernel is empty.
+
     Attributes
     ----------
     A : ndarray
-        float32 ``(r, in)``.
+        float32 (float64 if computed so) ``(r, in)``, of a convolution ``(r, in * kh * kw)``.
     B : ndarray
-        float32 ``(out, r)``.
+        Likewise ``(out, r)``.
     scale : float
         The factor of ``B @ A`` in the weight's change (alpha / r in most dialects).
+    kernel : tuple of int
+        Empty for a Linear module, ``(kh, kw)`` for a convolution.
     """
 
     A: np.ndarray
     B: np.ndarray
     scale: float
+    kernel: tuple[int, ...] = ()
 
     @property
     def rank(self) -> int:
         return self.A.shape[0]
 
+    @property
+    def inputs(self) -> int:
+        """Input features or channels."""
+        return self.A.shape[1] // math.prod(self.kernel)
+
+    @property
+    def outputs(self) -> int:
+        return self.B.shape[0]
+
+    @property
+    def size(self) -> Size:
+        """Rank, inputs, outputs and, for a convolution, its kernel: what a layout needs."""
+        plain = (self.rank, self.inputs, self.outputs)
+        return (*plain, self.kernel) if self.kernel else plain
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight that is changed: ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
+        return (self.outputs, self.inputs, *self.kernel)
+
     def delta(self) -> np.ndarray:
-        """The weight's change, float64 ``(out, in)``."""
-        return self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
+        """The weight's change, float64 of `weight_shape`."""
+        change = self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
+        return change.reshape(self.weight_shape)
+
+
+def as_float32(values: np.ndarray, what: str) -> np.ndarray:
+    """float64 values rounded to float32, or an error that names them if one does not fit."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not math.isfinite(np.abs(narrow).max(initial=0)):
+        raise InvalidInputError(f"{what} reaches {np.abs(values).max():g}, more than float32 holds")
+    return narrow
 
 
 @dataclass
@@ -84,6 +129,9 @@ class Adapter:
         The checkpoint format it was read from (``"peft"``, ...), or ``"memory"``.
     passengers : tuple of str
         Keys in the file that are no LoRA factors and were left out.
+    metadata : mapping
+        What else is known of it: ``scale_from``, the places that stated the scale; ``dtypes`` in the file;
+        ``error`` of an approximation that was asked for.
     """
 
     factors: dict[Target, LoraFactors]
@@ -101,13 +149,18 @@ class Adapter:
                     f"{target}: A {pair.A.shape} and B {pair.B.shape} do not multiply; "
                     "expected A (r, in) and B (out, r)"
                 )
-            if not np.isfinite(pair.scale):
+            if pair.kernel and (min(pair.kernel) < 1 or pair.A.shape[1] % math.prod(pair.kernel)):
+                raise InvalidInputError(f"{target}: A {pair.A.shape} does not fit a kernel of {pair.kernel}")
+            if not math.isfinite(pair.scale):
                 raise InvalidInputError(f"{target}: scale {pair.scale} is not a finite number")
 
     def require_finite(self, where: str) -> None:
         """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""
         for target, pair in self.factors.items():
             for name, factor in (("A", pair.A), ("B", pair.B)):
+                with np.errstate(all="ignore"):
+                    if math.isfinite(factor.sum()):  # one pass; a sum that overflows is looked at below
+                        continue
                 bad = int(np.size(factor) - np.isfinite(factor).sum())
                 if bad:
                     raise InvalidInputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,13 +40,17 @@ def identity_losses(
     text: torch.Tensor,
     identities: int,
     mask: torch.Tensor | None = None,
+    conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Mean squared denoising error of each identity ``(identities,)``; `text` is ``(tokens, width)``.
 
     `mask` ``(samples, 1, h, w)`` in [0, 1] weighs the latents' positions; the error is a mean over its weight.
+    `conditions` are one sample's further conditions, as SDXL's UNet has them.
     """
     prompt = text.to(clean.device)[None].expand(len(clean), -1, -1)
-    predicted = unet(scheduler.add_noise(clean, noise, timesteps), timesteps, prompt).sample
+    added = {name: value[None].expand(len(clean), *value.shape) for name, value in (conditions or {}).items()}
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    predicted = unet(noisy, timesteps, prompt, added_cond_kwargs=added or None).sample
     target = diffusion_target(scheduler, clean, noise, timesteps)
     loss = F.mse_loss(predicted.float(), target.float(), reduction="none").mean(1, keepdim=True)
     loss = loss.mean((1, 2, 3)) if mask is None else (loss * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))

@@ -5,9 +5,24 @@ A message is one line that says what was wrong, where, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
+
 
 class W2WError(Exception):
     """Base of all errors of this package; the command line turns it into one line and exit status 2."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return one_line(text, LONGEST)
+
+
+def one_line(text: str, limit: int) -> str:
+    """A text that a file may have chosen, without control characters and shortened."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class InvalidInputError(W2WError, ValueError):
@@ -30,6 +45,10 @@ class UnsupportedFormatError(W2WError, ValueError):
     """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
 
 
+class NotACheckpointError(UnsupportedFormatError):
+    """A file or folder that is no adapter at all, so that a scan passes over it."""
+
+
 class ScaleConflictError(W2WError, ValueError):
     """Two places of one checkpoint state different LoRA scales."""
 
@@ -46,6 +65,14 @@ class InitialisationError(W2WError, ValueError):
     """Adapters without one shared initialisation cannot make a raw weight space."""
 
 
+class DatasetChangedError(W2WError, ValueError):
+    """A dataset is not the one that a weight space was built from."""
+
+
+class ConvergenceError(W2WError, ArithmeticError):
+    """An iteration did not reach the accuracy that was asked for."""
+
+
 class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction that does not exist."""
 
@@ -55,6 +82,36 @@ class UnknownNameError(W2WError, KeyError):
 
 class AdapterNotAppliedError(W2WError, RuntimeError):
     """An identity was set but would not take effect."""
+
+
+class HubError(W2WError, OSError):
+    """The Hub cannot be reached, or did not do what was asked."""
+
+
+class HubNotFoundError(HubError, FileNotFoundError):
+    """A repository, revision or file is not on the Hub (or not visible), or offline not in the cache.
+
+    Attributes
+    ----------
+    cached : tuple of str
+        The revisions of the repository that are in the local cache.
+    """
+
+    def __init__(self, message: str, cached: Iterable[str] = ()):
+        super().__init__(message)
+        self.cached = tuple(cached)
+
+
+class HubAccessError(HubError, PermissionError):
+    """The token is missing, expired or not allowed to do this."""
+
+
+class HubConflictError(HubError):
+    """Somebody else changed the repository meanwhile."""
+
+
+class VersionError(InvalidInputError):
+    """A version that is no version, is there already with other content, or breaks the version rules."""
 
 
 class MissingExtraError(W2WError, ImportError):

@@ -12,16 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .errors import AlreadyExistsError, CorruptFileError, MissingPathError, UnsupportedFormatError
+from .errors import AlreadyExistsError, CorruptFileError, MissingPathError
+from .tensorfile import read_safetensors as read_safetensors
 
 PREVIOUS, PARTIAL = ".previous", ".partial"
-# safetensors' names of the dtypes that NumPy has too
-_KINDS = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
-}  # fmt: skip
 
 
 def require_new(path: Path | str) -> Path:
@@ -105,47 +99,6 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
-
-
-def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; bfloat16 widens to float32 without loss."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise MissingPathError(f"{path} is not there")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = dict(file.metadata() or {})
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no dict
-            strange = [name for name, kind in kinds.items() if kind != "BF16" and kind not in _KINDS]
-            narrow = "BF16" in kinds.values()
-            tensors = {} if narrow or strange else {name: file.get_tensor(name) for name in kinds}
-    except (SafetensorError, OSError) as error:
-        raise CorruptFileError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
-    if strange:
-        raise UnsupportedFormatError(
-            f"{path}: tensor {strange[0]} has dtype {kinds[strange[0]]}; only {', '.join(_KINDS)} and BF16 are read"
-        )
-    return _read_bfloat16(path) if narrow else tensors, metadata
-
-
-def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a file whose header has been validated, since NumPy has no bfloat16."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        if entry["dtype"] == "BF16":
-            values = (np.frombuffer(data[begin:end], "<u2").astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(data[begin:end], _KINDS[entry["dtype"]])
-        tensors[name] = values.reshape(entry["shape"])
-    return tensors
 
 
 def sha256_file(path: Path | str) -> str:

@@ -1,12 +1,17 @@
-"""How a flat vector acts on a torch model: rows beside its weights, or its weights rewritten for a while.
+"""How flat vectors act on a torch model: its target weights swapped for a second copy, or rows beside them.
 
-Both are undone when the block ends; the model's own parameters come back bit for bit.
+Both are undone when the block ends and can be nested. The model's own values are never written to: one
+identity is drawn from a second copy of the target weights, W + scale * B @ A, whose storage stands in for the
+originals' while the block runs, so a pointer is put back, not a number.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,29 +19,36 @@ from torch import nn
 
 from .adapter import Target
 from .base import digest_of_weights
-from .errors import AdapterNotAppliedError, BaseModelMismatchError, LayoutMismatchError
+from .errors import AdapterNotAppliedError, BaseModelMismatchError, InvalidInputError, LayoutMismatchError
 from .layout import ParameterLayout
 
 Use = Callable[[torch.Tensor], None]
 
 
+# ---------------------------------------------------------------- the modules
 def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear]:
-    """The layout's modules in a model.
+    """The layout's modules in a model; of one that PEFT has wrapped, the layer inside.
 
     Raises
     ------
     BaseModelMismatchError
         If one is missing or has another shape, naming the first.
+    AdapterNotAppliedError
+        If attention reads another copy of the weights (`fuse_qkv_projections`).
     """
-    named = dict(uncompiled(model).named_modules())
     found: dict[Target, nn.Linear] = {}
     wrong = []
     for slot in layout.slots:
-        module = named.get(slot.target.module)
+        path = _path(model, slot.target)
+        module = path[-1] if path else None
         shape = (getattr(module, "in_features", None), getattr(module, "out_features", None))
         if shape != (slot.inputs, slot.outputs):
             is_there = "is missing" if module is None else f"is {shape[0]} -> {shape[1]}"
             wrong.append(f"{slot.target} {is_there}, expected {slot.inputs} -> {slot.outputs}")
+        elif any(_fused(outer) for outer in path):
+            raise AdapterNotAppliedError(
+                f"{slot.target} is fused into another projection; call pipe.unfuse_qkv_projections() first"
+            )
         else:
             found[slot.target] = module  # type: ignore[assignment]
     if wrong:
@@ -47,6 +59,29 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
     return found
 
 
+def _path(model: nn.Module, target: Target) -> list[nn.Module]:
+    """The modules from the model's child to the target, PEFT's wrappers left out; empty if there is none.
+
+    Quicker than listing all modules, which for a large UNet costs more than writing an identity.
+    """
+    module, found = uncompiled(model), []
+    for name in target.module.split("."):
+        inner: Any = getattr(module, name, None)
+        while isinstance(getattr(inner, "base_layer", None), nn.Module):
+            inner = inner.base_layer
+        if not isinstance(inner, nn.Module):
+            return []
+        module = uncompiled(inner)  # blocks may be compiled one by one
+        found.append(module)
+    return found
+
+
+def _fused(attention: nn.Module) -> bool:
+    """Whether attention reads one fused projection; `unfuse_qkv_projections` only puts the processor back."""
+    processor = type(getattr(attention, "processor", None)).__name__
+    return getattr(attention, "fused_projections", False) and processor.startswith("Fused")
+
+
 def uncompiled(model: nn.Module) -> nn.Module:
     """The module that `torch.compile` wrapped, or the module itself."""
     return getattr(model, "_orig_mod", model)
@@ -54,17 +89,162 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 def base_digest(model: nn.Module, layout: ParameterLayout) -> str:
     """:func:`w2w_hub.base.digest_of_weights` of a model in memory (float32 or float16)."""
-    named = dict(uncompiled(model).named_modules())
 
     def weight(target: Target) -> np.ndarray | None:
-        values = getattr(named.get(target.module), "weight", None)
-        return None if values is None else values.detach().cpu().float().numpy()
+        path = _path(model, target)
+        values = getattr(path[-1], "weight", None) if path else None
+        return None if values is None or values.is_meta else values.detach().cpu().float().numpy()
 
     return digest_of_weights(layout, weight)
 
 
+def rewritable(model: nn.Module, layout: ParameterLayout) -> bool:
+    """Whether the target weights can be swapped: they are in memory, as plain floats of 16 bits or more.
+
+    They cannot under sequential or group offloading, which keeps copies of its own, nor where they are quantised,
+    sharded or stored in 8 bits (layerwise casting). An identity is then drawn beside them, unfused.
+
+    Raises
+    ------
+    AdapterNotAppliedError
+        If there are no weights at all (the meta device, without offloading that brings them).
+    """
+    plain = True
+    for slot in layout.slots:
+        path = _path(model, slot.target)
+        weight = path[-1].weight
+        if weight.is_meta and not hasattr(path[-1], "_hf_hook"):
+            raise AdapterNotAppliedError(f"{slot.target} has no weights in memory (meta device); load the base model")
+        plain &= type(weight.data) is torch.Tensor and weight.is_floating_point() and weight.element_size() > 1
+        plain &= not weight.is_meta and not any(_group_offloaded(outer) for outer in path)
+    return plain
+
+
+def _group_offloaded(module: nn.Module) -> bool:
+    hooks = getattr(module, "_diffusers_hook", None)  # diffusers.hooks.HookRegistry
+    return hooks is not None and hooks.get_hook("group_offloading") is not None
+
+
+# ---------------------------------------------------------------- one model's injection
+class Injection:
+    """What is drawn from a model at the moment, as a stack: a call inside a callback may want something else.
+
+    There is one for each model, whichever pipelines share it. Blocks of different threads wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.stack: list[_Weights | _Rows | None] = []
+        self.buffers: dict[Target, torch.Tensor] = {}
+        self.hooks: dict[Target, _RowsHook] = {}
+
+    @contextmanager
+    def show(self, state: _Weights | _Rows | None) -> Iterator[None]:
+        """Draw `state` (None: the base model, exactly) inside the block, and what was drawn before after it."""
+        with self.lock:
+            depth = len(self.stack)
+            before = self.stack[-1] if self.stack else None
+            try:
+                self.stack.append(state)
+                if before is not None:
+                    before.leave()
+                if state is not None:
+                    state.enter()
+                yield
+            finally:
+                if state is not None:
+                    state.leave()
+                del self.stack[depth:]
+                if before is not None:
+                    before.enter()
+
+
+_injections: WeakKeyDictionary[nn.Module, Injection] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def injection(model: nn.Module) -> Injection:
+    """The one :class:`Injection` of a model, compiled or not."""
+    with _making:
+        return _injections.setdefault(uncompiled(model), Injection())
+
+
 @contextmanager
-def rows_attached(model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor) -> Iterator[Use]:
+def base_shown(model: nn.Module) -> Iterator[None]:
+    """The base model exactly, also inside a block that draws an identity."""
+    with injection(model).show(None):
+        yield
+
+
+@contextmanager
+def identity_shown(
+    model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor, device: torch.device | None = None
+) -> Iterator[Use]:
+    """One identity ``(size,)`` in the cheapest way that the model allows, or several ``(n, size)`` beside it."""
+    target_modules(model, layout)
+    if vectors.ndim == 1 and rewritable(model, layout):
+        with weights_rewritten(model, layout, vectors) as use:
+            yield use
+        return
+    with rows_attached(model, layout, torch.atleast_2d(vectors), device) as use_rows:
+        yield lambda rows: use_rows(torch.atleast_2d(rows))
+
+
+# ---------------------------------------------------------------- several identities, unfused
+class _RowsHook:
+    """The forward hook of one target. It outlives the blocks, so that a compiled model is not compiled again."""
+
+    def __init__(self, target: Target, scale: float):
+        self.target, self.scale = target, scale
+        self.a = self.b = torch.empty(0)
+
+    def __call__(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        x, a, b = args[0], self.a.to(output.dtype), self.b.to(output.dtype)
+        samples = x.reshape(x.shape[0], -1, x.shape[-1]).to(output.dtype)
+        if a.shape[0] == 1:
+            added = (samples @ a[0].T) @ b[0].T
+            return torch.add(output, added.reshape(output.shape), alpha=self.scale)
+        repeats, rest = divmod(x.shape[0], a.shape[0])
+        if rest:
+            raise LayoutMismatchError(f"a batch of {x.shape[0]} samples cannot carry {a.shape[0]} identities")
+        if repeats > 1:
+            a, b = a.repeat(repeats, 1, 1), b.repeat(repeats, 1, 1)
+        down = torch.bmm(samples, a.transpose(1, 2))
+        flat = output.reshape(samples.shape[0], -1, output.shape[-1])
+        return torch.baddbmm(flat, down, b.transpose(1, 2), alpha=self.scale).reshape(output.shape)
+
+
+class _Rows:
+    def __init__(self, owner: Injection, modules: dict[Target, nn.Linear], layout: ParameterLayout):
+        self.owner, self.modules, self.layout = owner, modules, layout
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.vectors = torch.empty(0)
+
+    def use(self, vectors: torch.Tensor) -> None:
+        self.vectors = vectors
+        for target, (a, b) in self.layout.unflatten_batch(vectors).items():
+            hook = self.owner.hooks.get(target)
+            if hook is None or hook.scale != self.layout.scale:
+                hook = self.owner.hooks[target] = _RowsHook(target, self.layout.scale)
+            hook.a, hook.b = a, b
+
+    def enter(self) -> None:
+        self.use(self.vectors)
+        for target, module in self.modules.items():
+            self.handles.append(module.register_forward_hook(self.owner.hooks[target]))
+
+    def leave(self) -> None:
+        _all(self.handles, lambda handle: handle.remove())
+        for target in self.modules:  # no vectors, and no graph of their gradients, is held longer than drawn
+            hook = self.owner.hooks.get(target)
+            if hook is not None:
+                hook.a = hook.b = torch.empty(0)
+
+
+@contextmanager
+def rows_attached(
+    model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor, device: torch.device | None = None
+) -> Iterator[Use]:
     """Each sample of a batch carries its own adapter, unfused; gradients reach `vectors`.
 
     Yields a function that puts other vectors of the same shape in their place.
@@ -74,33 +254,91 @@ def rows_attached(model: nn.Module, layout: ParameterLayout, vectors: torch.Tens
     vectors : Tensor
         ``(n, layout.size)``. A batch of ``m`` samples (a multiple of n) uses row ``i % n`` for sample i,
         which suits both classifier-free guidance and several samples of each identity.
+    device : device, optional
+        Where the model computes, if `vectors` lie elsewhere.
     """
-    pairs: dict[Target, tuple[torch.Tensor, torch.Tensor]] = {}
-    handles = []
+    owner = injection(model)
+    state = _Rows(owner, target_modules(model, layout), layout)
+    state.vectors = vectors if device is None else vectors.to(device)
+    with owner.show(state):
+        yield lambda rows: state.use(rows if device is None else rows.to(device))
 
-    def use(rows: torch.Tensor) -> None:
-        pairs.update(layout.unflatten_batch(rows))
 
-    def hook_for(target: Target):
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            x, (a, b) = args[0], pairs[target]
-            repeats, rest = divmod(x.shape[0], a.shape[0])
-            if rest:
-                raise LayoutMismatchError(f"a batch of {x.shape[0]} samples cannot carry {a.shape[0]} identities")
-            down = a.to(x.dtype).repeat(repeats, 1, 1).transpose(1, 2)
-            up = b.to(x.dtype).repeat(repeats, 1, 1).transpose(1, 2)
-            return torch.baddbmm(output, torch.bmm(x, down), up, alpha=layout.scale)
+# ---------------------------------------------------------------- one identity, in a second copy of the weights
+class _Swap:
+    """One module's weight: the parameter, its own storage, and the second copy that stands in for it."""
 
-        return hook
+    def __init__(self, target: Target, module: nn.Linear, buffer: torch.Tensor):
+        self.target, self.module, self.parameter = target, module, module.weight
+        self.original, self.buffer = module.weight.data, buffer
 
-    use(vectors)
-    try:
-        for target, module in target_modules(model, layout).items():
-            handles.append(module.register_forward_hook(hook_for(target)))
-        yield use
-    finally:
-        for handle in handles:
-            handle.remove()
+    def write(self, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
+        """Put the sum into the second copy, rounded once to the weight's dtype."""
+        where = self.parameter.data
+        if self.module.weight is not self.parameter:
+            raise AdapterNotAppliedError(
+                f"{self.target} was replaced while an identity was drawn; load weights between calls, not inside one"
+            )
+        if where.data_ptr() != self.buffer.data_ptr() or where.dtype != self.buffer.dtype:
+            # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
+            self.buffer, self.original = where, self.original.to(where.device, where.dtype)
+        a, b = a.to(where.device), b.to(where.device)
+        if where.dtype in (torch.float32, torch.float64):
+            torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=self.buffer)
+        else:
+            torch.add(self.original, b @ a, alpha=scale, out=self.buffer)
+
+    def restore(self) -> None:
+        now = self.parameter.data
+        if self.module.weight is self.parameter and now.data_ptr() != self.original.data_ptr():
+            self.parameter.data = self.original.to(now.device, now.dtype)
+
+
+class _Weights:
+    def __init__(
+        self, owner: Injection, modules: dict[Target, nn.Linear], layout: ParameterLayout, vector: torch.Tensor
+    ):
+        self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
+        self.swaps: list[_Swap] = []
+
+    @torch.no_grad()
+    def use(self, vector: torch.Tensor) -> None:
+        self.vector = vector
+        device = self.swaps[0].parameter.device
+        pairs = self.layout.unflatten_batch(vector[None].to(device, torch.float32))
+        for swap in self.swaps:
+            a, b = pairs[swap.target]
+            swap.write(a[0], b[0], self.layout.scale)
+        if any(not torch.equal(s.buffer, s.original) for s in self.swaps):  # as a rule the first one does differ
+            return
+        if any(bool((b[0] @ a[0]).any()) for a, b in pairs.values()):
+            raise AdapterNotAppliedError(
+                "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
+            )
+
+    def enter(self) -> None:
+        for target, module in self.modules.items():
+            weight = module.weight.data
+            buffer = self.owner.buffers.get(target)
+            if buffer is None or not _fits(buffer, weight):
+                buffer = self.owner.buffers[target] = torch.empty_like(weight)
+            swap = _Swap(target, module, buffer)
+            self.swaps.append(swap)
+            swap.parameter.data = buffer
+        self.use(self.vector)
+
+    def leave(self) -> None:
+        _all(self.swaps, _Swap.restore)
+
+
+def _fits(buffer: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        buffer.shape == weight.shape
+        and buffer.dtype == weight.dtype
+        and buffer.device == weight.device
+        and buffer.stride() == weight.stride()
+        and buffer.data_ptr() != weight.data_ptr()
+    )
 
 
 @contextmanager
@@ -109,33 +347,30 @@ def weights_rewritten(model: nn.Module, layout: ParameterLayout, vector: torch.T
 
     The sum is taken in float32 and rounded once to the weights' dtype. The originals come back bit
     for bit, also after an error. Yields a function that writes another vector ``(layout.size,)``.
+    The second copy is kept for the next block.
     """
     modules = target_modules(model, layout)
-    for target, module in modules.items():
-        if module.weight.device.type == "meta":
-            raise AdapterNotAppliedError(
-                f"{target} has no weights in memory (sequential offloading); use enable_model_cpu_offload instead"
-            )
-    originals = {target: module.weight.detach().clone() for target, module in modules.items()}
+    if not rewritable(model, layout):
+        raise AdapterNotAppliedError(
+            "the target weights are not in memory as floats of 16 bits or more (offloaded or quantised); "
+            "use rows_attached"
+        )
+    if vector.shape != (layout.size,):
+        raise InvalidInputError(f"expected a vector of {layout.size} numbers, got shape {tuple(vector.shape)}")
+    owner = injection(model)
+    state = _Weights(owner, modules, layout, vector)
+    with owner.show(state):
+        yield state.use
 
-    @torch.no_grad()
-    def use(row: torch.Tensor) -> None:
-        changed = False
-        pairs = layout.unflatten_batch(row[None].float())
-        for target, module in modules.items():
-            original = originals[target].to(module.weight.device)  # offloading may have moved the module
-            a, b = (factor[0].to(original.device) for factor in pairs[target])
-            module.weight.copy_(original.float() + layout.scale * (b @ a))
-            changed = changed or not torch.equal(module.weight, original)
-        if not changed and bool(row.any()):
-            raise AdapterNotAppliedError(
-                "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
-            )
 
-    try:
-        use(vector)
-        yield use
-    finally:
-        with torch.no_grad():
-            for target, module in modules.items():
-                module.weight.copy_(originals[target])
+def _all(things: list, action: Callable) -> None:  # type: ignore[type-arg]
+    """Do it to all of a list, which is emptied; an interrupt is raised when all is done."""
+    interrupt: KeyboardInterrupt | None = None
+    while things:
+        try:
+            action(things[-1])
+            things.pop()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

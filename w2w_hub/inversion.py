@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ import torch
 
 from .denoising import draw_noise, identity_losses, pick
 from .errors import InvalidInputError
-from .injection import rows_attached
+from .injection import Use, rewritable, rows_attached
 from .progress import progress
 from .space import Point, WeightSpace
 
 WINDOW = 50  # steps whose losses are averaged to see whether they still fall
 COMPARED = 64  # fixed noises and timesteps under which restarts are compared
+CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
+WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,35 @@ class Settings:
     tolerance: float = 0.0
     restarts: int = 1
     seed: int = 0
+    capture: bool | None = None
 
     def __post_init__(self) -> None:
-        if min(self.num_steps, self.batch_size, self.restarts) < 1 or not self.learning_rate > 0:
+        if min(self.num_steps, self.batch_size, self.restarts) < 1 or not 0 < self.learning_rate < float("inf"):
             raise InvalidInputError(
                 "num_steps, batch_size and restarts must be at least 1 and learning_rate positive; got "
                 f"{self.num_steps}, {self.batch_size}, {self.restarts}, {self.learning_rate}"
             )
-        if not self.prior >= 0 or not self.tolerance >= 0:
-            raise InvalidInputError(f"prior and tolerance must not be negative; got {self.prior}, {self.tolerance}")
+        if not 0 <= self.prior < float("inf") or not 0 <= self.tolerance < 1:
+            raise InvalidInputError(
+                f"prior must not be negative and tolerance must be 0 to 1; got {self.prior}, {self.tolerance}"
+            )
+
+
+@dataclass
+class Batch:
+    """What one step sees, in storage that a captured graph keeps reading."""
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    mask: torch.Tensor | None
+
+    def copy_(self, other: Batch) -> None:
+        self.clean.copy_(other.clean)
+        self.noise.copy_(other.noise)
+        self.timesteps.copy_(other.timesteps)
+        if self.mask is not None and other.mask is not None:
+            self.mask.copy_(other.mask)
 
 
 class Inverter:
@@ -63,6 +85,8 @@ class Inverter:
         ``(tokens, width)``, the encoded prompt.
     masks : Tensor, optional
         ``(people, pictures, 1, h, w)`` in [0, 1]: which latents count.
+    conditions : mapping, optional
+        One sample's further conditions, as SDXL's UNet has them.
     """
 
     def __init__(
@@ -74,23 +98,28 @@ class Inverter:
         text: torch.Tensor,
         settings: Settings,
         masks: torch.Tensor | None = None,
+        conditions: Mapping[str, torch.Tensor] | None = None,
     ):
         self.unet, self.scheduler, self.space, self.settings = unet, scheduler, space, settings
-        self.latents, self.text, self.masks = latents, text, masks
+        self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
         k = self.k = space._k(settings.k)
         device = latents.device
-        self.basis = torch.from_numpy(space.basis[:k]).to(device)
+        # beside a bfloat16 model the basis is no more exact than what it is multiplied with, and half the size
+        wide = torch.float32 if latents.dtype != torch.bfloat16 else torch.bfloat16
+        self.basis = torch.from_numpy(np.ascontiguousarray(space.basis[:k])).to(device, wide)
         self.spread = torch.from_numpy(space.coefficient_std[:k]).to(device, torch.float32)
         self.centre = torch.from_numpy(space.coefficient_mean[:k]).to(device, torch.float32)
         self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.mean, space.std))
+        captures = device.type == "cuda" and rewritable(unet, space.layout)  # offloading copies inside the step
+        self.capture = captures if settings.capture is None else settings.capture
 
     def run(self) -> list[Inversion]:
         people = len(self.latents)
         best: list[tuple[float, torch.Tensor, list[float], int]] = []
-        with frozen(self.unet):
+        with frozen(self.unet), rows_attached(self.unet, self.space.layout, self.vectors(self.start(0))) as use:
             for restart in range(self.settings.restarts):
-                found, history = self.descend(self.start(restart), restart)
-                errors = self.compare(found) if self.settings.restarts > 1 else [0.0] * people
+                found, history = self.descend(use, restart)
+                errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
                 tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
         return [self.result(*entry) for entry in best]
@@ -103,52 +132,66 @@ class Inverter:
         generator = torch.Generator().manual_seed(self.settings.seed + restart)
         return 0.5 * torch.randn((1, self.k), generator=generator).expand(shape).to(device)
 
-    def losses(self, standardised: torch.Tensor, generator: torch.Generator, samples: int) -> torch.Tensor:
-        """Denoising error of each person under shared noise ``(people,)``."""
-        people, pictures = self.latents.shape[:2]
-        vectors = (self.centre + standardised * self.spread) @ self.basis * self.std + self.mean
-        picked = torch.randint(pictures, (samples,), generator=generator)
-        noise, t = draw_noise(generator, self.latents, samples, self.scheduler.config.num_train_timesteps)
-        mask = None if self.masks is None else pick(self.masks, picked)
-        with rows_attached(self.unet, self.space.layout, vectors):
-            return identity_losses(
-                self.unet, self.scheduler, pick(self.latents, picked), noise, t, self.text, people, mask
-            )
+    # ------------------------------------------------------------ the loss
+    def vectors(self, standardised: torch.Tensor) -> torch.Tensor:
+        """The people's adapters ``(people, d)``: one product for all layers."""
+        coefficients = self.centre + standardised * self.spread
+        return (coefficients.to(self.basis.dtype) @ self.basis).float() * self.std + self.mean
 
-    def descend(self, start: torch.Tensor, restart: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adam from `start`: the final standardised coefficients and the losses ``(people, steps)``."""
+    def draw(self, generator: torch.Generator) -> Batch:
+        """The pictures, noise and timesteps of the next step, the same for every person."""
+        samples = self.settings.batch_size
+        picked = torch.randint(self.latents.shape[1], (samples,), generator=generator)
+        noise, t = draw_noise(generator, self.latents, samples, self.scheduler.config.num_train_timesteps)
+        return Batch(
+            pick(self.latents, picked), noise, t, None if self.masks is None else pick(self.masks, picked)
+        )  # fmt: skip
+
+    def losses(self, use: Use, standardised: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Denoising error of each person ``(people,)``."""
+        use(self.vectors(standardised))
+        return identity_losses(
+            self.unet, self.scheduler, batch.clean, batch.noise, batch.timesteps, self.text, len(self.latents),
+            batch.mask, self.conditions,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ the descent
+    def descend(self, use: Use, restart: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adam from a start: the final standardised coefficients and the losses ``(people, steps)``."""
         settings = self.settings
-        standardised = start.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([standardised], lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=1e-10)
         generator = torch.Generator().manual_seed(settings.seed + restart)
+        descent = Descent(self, use, self.start(restart), self.draw(torch.Generator().manual_seed(0)))
         history: list[torch.Tensor] = []
+        read = 0  # steps whose losses have been looked at
 
         def status() -> str:
-            return f"loss {history[-1].mean():.4f}" if history else ""
+            return f"loss {history[read - 1].mean():.4f}" if read else ""
 
-        good = standardised.detach().clone()
         for step in progress(range(settings.num_steps), "inverting", status=status):
-            for group in optimizer.param_groups:  # the last third decays, so that the point settles
-                group["lr"] = settings.learning_rate * min(1.0, 3 * (1 - step / settings.num_steps))
-            loss = self.losses(standardised, generator, settings.batch_size)
-            optimizer.zero_grad()
-            (loss.sum() + settings.prior * standardised.square().mean(1).sum()).backward()
-            finite = bool(torch.isfinite(loss).all() and torch.isfinite(standardised.grad).all())  # type: ignore[arg-type]
-            if not finite and not history:
-                raise InvalidInputError("the loss is not finite at the first step; are the pictures and the weights?")
-            if not finite:
-                warnings.warn(
-                    f"the loss is not finite at step {step} of {settings.num_steps}; the inversion stops with the "
-                    "last good point: use a smaller learning_rate, or float32 weights",
-                    stacklevel=2,
-                )
-                return good, torch.stack(history, 1)
-            good = standardised.detach().clone()
-            optimizer.step()
-            history.append(loss.detach().cpu())
+            # the last third decays, so that the point settles
+            rate = settings.learning_rate * min(1.0, 3 * (1 - step / settings.num_steps))
+            history.append(descent.step(self.draw(generator), rate))
+            if step and (step + 1) % CHECKED and step + 1 < settings.num_steps:
+                continue
+            history[read:] = [loss.cpu() for loss in history[read:]]
+            read = len(history)
+            good = descent.good_steps()
+            if good < read:
+                return self.last_good(descent, history[:good])
             if settings.tolerance and self.settled(history):
                 break
-        return standardised.detach(), torch.stack(history, 1)
+        return descent.standardised.detach(), torch.stack(history, 1)
+
+    def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is returned, with a warning, when a loss or gradient is not finite."""
+        if not history:
+            raise InvalidInputError("the loss is not finite at the first step; are the pictures and the weights?")
+        warnings.warn(
+            f"the loss is not finite at step {len(history)} of {self.settings.num_steps}; the inversion stops with the "
+            "last good point: use a smaller learning_rate, or float32 weights",
+            stacklevel=2,
+        )
+        return descent.good.detach(), torch.stack(history, 1)
 
     def settled(self, history: list[torch.Tensor]) -> bool:
         """Whether the mean loss of the last steps fell by less than `tolerance` of itself."""
@@ -160,20 +203,99 @@ class Inverter:
         return earlier - later < self.settings.tolerance * earlier
 
     @torch.no_grad()
-    def compare(self, standardised: torch.Tensor) -> list[float]:
+    def compare(self, use: Use, standardised: torch.Tensor) -> list[float]:
         """Each person's error under the same noises and timesteps for every restart."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         rounds = max(1, COMPARED // self.settings.batch_size)
-        errors = sum(self.losses(standardised, generator, self.settings.batch_size) for _ in range(rounds)) / rounds
+        errors = torch.stack([self.losses(use, standardised, self.draw(generator)) for _ in range(rounds)]).mean(0)
         errors = errors + self.settings.prior * standardised.square().mean(1)
-        return [float(error) for error in errors]
+        return [float(error) if torch.isfinite(error) else float("inf") for error in errors]
 
     def result(self, error: float, standardised: torch.Tensor, losses: list[float], restart: int) -> Inversion:
         coefficients: np.ndarray = (self.centre + standardised * self.spread).cpu().numpy()
         history: dict[str, Any] = {"steps": len(losses), "seed": self.settings.seed, "k": self.k}
+        history["loss"] = [round(losses[0], 6), round(losses[-1], 6)]
         if self.settings.restarts > 1:
             history |= {"restarts": self.settings.restarts, "restart": restart, "error": round(error, 6)}
         return Inversion(self.space.point(coefficients, made="inversion", **history), tuple(losses))
+
+
+@dataclass
+class Descent:
+    """One descent's optimiser, whose steps a CUDA device may replay as one captured graph.
+
+    Everything a step needs and leaves behind stays on the device in fixed storage, and whether all was finite so
+    far as well: a step waits for nothing. The arithmetic is the same with and without a graph.
+    """
+
+    inverter: Inverter
+    use: Use
+    start: torch.Tensor
+    batch: Batch
+    graph: Any = field(default=None, init=False)
+    taken: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        start = self.start
+        self.standardised = start.clone().requires_grad_(True)
+        self.good, self.loss = start.clone(), torch.zeros(len(start), device=start.device)
+        self.alive = torch.ones((), dtype=torch.bool, device=start.device)
+        self.count = torch.zeros((), dtype=torch.long, device=start.device)
+        on_gpu = start.device.type == "cuda"
+        self.rate: Any = torch.zeros((), device=start.device) if on_gpu else 0.0
+        self.optimizer = torch.optim.Adam(
+            [self.standardised], lr=self.rate, betas=(0.9, 0.999), weight_decay=1e-10, capturable=on_gpu
+        )
+
+    def step(self, batch: Batch, rate: float) -> torch.Tensor:
+        """Take one step; returns the losses before it ``(people,)``, on the device."""
+        if self.graph is None:
+            self.batch = batch
+        else:
+            self.batch.copy_(batch)
+        if isinstance(self.rate, torch.Tensor):
+            self.rate.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.inverter.capture and self.taken >= WARM_UP:
+            self.captured()
+        else:
+            self.arithmetic()
+        self.taken += 1
+        return self.loss.clone()
+
+    def arithmetic(self) -> None:
+        settings = self.inverter.settings
+        loss = self.inverter.losses(self.use, self.standardised, self.batch)
+        total = loss.sum() + settings.prior * self.standardised.square().mean(1).sum()
+        (gradient,) = torch.autograd.grad(total, self.standardised)
+        self.standardised.grad = gradient
+        with torch.no_grad():
+            self.loss.copy_(loss)
+            self.alive &= torch.isfinite(loss).all() & torch.isfinite(gradient).all()
+            self.count += self.alive
+            self.good.copy_(torch.where(self.alive, self.standardised, self.good))
+        self.optimizer.step()
+
+    def captured(self) -> None:
+        """Record the step as a graph, and take it: recording alone computes nothing."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.arithmetic()
+        except RuntimeError as error:  # something in this model waits for the processor
+            warnings.warn(f"the inversion step could not be captured and runs eagerly ({error})", stacklevel=2)
+            self.inverter.capture = False
+            self.arithmetic()
+            return
+        self.graph = graph
+        graph.replay()
+
+    def good_steps(self) -> int:
+        """How many steps were finite before the first that was not."""
+        return int(self.count)
 
 
 @contextmanager

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapter import Adapter, LoraFactors, Target
+from .adapter import Adapter, LoraFactors, Size, Target, as_float32
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 
 if TYPE_CHECKING:
@@ -23,21 +26,40 @@ DEFAULT_TARGETS = ("to_q", "to_v")
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one target's factors lie in the flat vector: A ``(rank, inputs)``, then B ``(outputs, rank)``."""
+    """Where one target's factors lie in the flat vector: A ``(rank, inputs)``, then B ``(outputs, rank)``.
+
+    Of a convolution A has ``rank * inputs * kh * kw`` numbers, as `LoraFactors` keeps it.
+    """
 
     target: Target
     rank: int
     inputs: int
     outputs: int
     offset: int
+    kernel: tuple[int, ...] = ()
+
+    @property
+    def columns(self) -> int:
+        """Columns of A."""
+        return self.inputs * math.prod(self.kernel)
 
     @property
     def middle(self) -> int:
-        return self.offset + self.rank * self.inputs
+        return self.offset + self.rank * self.columns
 
     @property
     def end(self) -> int:
         return self.middle + self.rank * self.outputs
+
+    @property
+    def size(self) -> Size:
+        plain = (self.rank, self.inputs, self.outputs)
+        return (*plain, self.kernel) if self.kernel else plain
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the base weight: ``(outputs, inputs)``, of a convolution ``(outputs, inputs, kh, kw)``."""
+        return (self.outputs, self.inputs, *self.kernel)
 
 
 class ParameterLayout:
@@ -50,76 +72,109 @@ class ParameterLayout:
 
     Parameters
     ----------
-    sizes : dict of Target to (rank, inputs, outputs)
+    sizes : dict of Target to (rank, inputs, outputs) or (rank, inputs, outputs, kernel)
         Shapes of the adapted modules, in any order.
     scale : float
         The reference scale: dW = scale * B @ A for factors as stored.
     """
 
-    def __init__(self, sizes: dict[Target, tuple[int, int, int]], scale: float):
+    def __init__(self, sizes: Mapping[Target, Size], scale: float):
         if not sizes:
             raise InvalidInputError("a layout needs at least one target module")
         if not np.isfinite(scale) or scale <= 0:
             raise InvalidInputError(f"the reference scale must be a positive number, not {scale}")
         slots, offset = [], 0
         for target in sorted(sizes, key=lambda t: t.sort_key):
-            rank, inputs, outputs = sizes[target]
-            if min(rank, inputs, outputs) < 1:
+            rank, inputs, outputs, *rest = sizes[target]
+            kernel = tuple(rest[0]) if rest else ()
+            if min(rank, inputs, outputs, *kernel) < 1:
                 raise InvalidInputError(
                     f"{target}: rank {rank}, {inputs} inputs, {outputs} outputs; all must be at least 1"
                 )
-            slots.append(Slot(target, rank, inputs, outputs, offset))
+            slots.append(Slot(target, rank, inputs, outputs, offset, kernel))
             offset = slots[-1].end
         self.slots = tuple(slots)
         self.size = offset
         self.scale = float(scale)
 
     @classmethod
-    def from_adapter(cls, adapter: Adapter) -> ParameterLayout:
-        """The layout of an adapter's own shapes; its scale is the reference (it must have just one)."""
-        scales = {pair.scale for pair in adapter.factors.values()}
-        if len(scales) > 1:
-            raise InvalidInputError(
-                f"this adapter has {len(scales)} different scales ({min(scales):g} to {max(scales):g}); "
-                "make the layout from the model and give its reference scale"
-            )
-        sizes = {t: (p.rank, p.A.shape[1], p.B.shape[0]) for t, p in adapter.factors.items()}
-        return cls(sizes, scales.pop())
+    def from_adapter(cls, adapter: Adapter, *, scale: float | None = None) -> ParameterLayout:
+        """The layout of an adapter's own shapes.
+
+        Parameters
+        ----------
+        scale : float, optional
+            The reference scale. Without it, the adapter's own; of several the one that most modules have (the
+            smallest of equally frequent ones), or 1 if that is not positive. Any reference is exact: the ratio of
+            a module's own scale to it is folded into B, see :meth:`ratios`.
+        """
+        if scale is None:
+            counts = Counter(pair.scale for pair in adapter.factors.values())
+            scale = min(counts, key=lambda s: (-counts[s], s))
+            scale = scale if scale > 0 else 1.0
+        return cls({target: pair.size for target, pair in adapter.factors.items()}, scale)
 
     @classmethod
     def from_model(
         cls,
         model: torch.nn.Module,
-        targets: Iterable[str] = DEFAULT_TARGETS,
+        targets: Iterable[str] | str = DEFAULT_TARGETS,
         rank: int = 1,
         scale: float = 1.0,
         component: str = "unet",
     ) -> ParameterLayout:
-        """The layout of a model's Linear modules whose last name is in `targets`.
+        """The layout of a model's Linear and Conv2d modules that `targets` names.
 
         Works on the meta device too, so that a large model's layout costs no memory.
+
+        Parameters
+        ----------
+        targets : iterable of str, or str
+            As PEFT's ``target_modules``: names that a module's path ends with (``"to_q"``, ``"to_out.0"``), or one
+            regular expression that the whole path matches.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing is named, or a named module is a grouped convolution, which has no such factors.
         """
-        names = set(targets)
-        sizes = {
-            Target(component, name): (rank, int(module.in_features), int(module.out_features))
-            for name, module in model.named_modules()
-            if name.rsplit(".", 1)[-1] in names and hasattr(module, "in_features")
-        }
+        sizes: dict[Target, Size] = {}
+        names = (targets,) if isinstance(targets, str) else tuple(targets)
+        for name, module in model.named_modules():
+            if not (
+                re.fullmatch(targets, name)
+                if isinstance(targets, str)
+                else any(name == n or name.endswith(f".{n}") for n in names)
+            ):
+                continue
+            if hasattr(module, "in_features") and hasattr(module, "out_features"):
+                sizes[Target(component, name)] = (rank, int(module.in_features), int(module.out_features))
+            elif hasattr(module, "in_channels") and hasattr(module, "kernel_size"):
+                if module.groups != 1:
+                    raise InvalidInputError(f"{name} is a convolution of {module.groups} groups; leave it out")
+                kernel = tuple(int(n) for n in module.kernel_size)
+                sizes[Target(component, name)] = (rank, int(module.in_channels), int(module.out_channels), kernel)
         if not sizes:
-            raise InvalidInputError(f"the model has no Linear module named {' or '.join(sorted(names))}")
+            raise InvalidInputError(f"the model has no Linear or Conv2d module named {' or '.join(sorted(names))}")
         return cls(sizes, scale)
 
     # ------------------------------------------------------------ identity
     def to_json(self) -> dict[str, Any]:
         return {
             "scale": self.scale,
-            "slots": [[s.target.component, s.target.module, s.rank, s.inputs, s.outputs] for s in self.slots],
+            "slots": [
+                [s.target.component, s.target.module, s.rank, s.inputs, s.outputs, *s.kernel] for s in self.slots
+            ],
         }
 
     @classmethod
     def from_json(cls, data: Any) -> ParameterLayout:
         try:
-            sizes = {Target(str(c), str(m)): (int(r), int(i), int(o)) for c, m, r, i, o in data["slots"]}
+            sizes: dict[Target, Size] = {}
+            for component, module, rank, inputs, outputs, *kernel in data["slots"]:
+                plain = (int(rank), int(inputs), int(outputs))
+                size = (*plain, tuple(int(n) for n in kernel)) if kernel else plain
+                sizes[Target(str(component), str(module))] = size
             layout = cls(sizes, float(data["scale"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UnsupportedFormatError(f"not a parameter layout: {error}") from error
@@ -161,38 +216,62 @@ class ParameterLayout:
             if found:
                 notes.append(f"{len(found)} modules {text}: {_some(found)}")
         both = [t for t in mine if t in theirs]
-        for text, name in (("rank", "rank"), ("inputs", "inputs"), ("outputs", "outputs")):
+        for name in ("rank", "inputs", "outputs", "kernel"):
             wrong = [t for t in both if getattr(mine[t], name) != getattr(theirs[t], name)]
             if wrong:
-                first = wrong[0]
-                notes.append(
-                    f"{text} {getattr(theirs[first], name)} instead of {getattr(mine[first], name)} in {_some(wrong)}"
-                )
+                other_value, value = (_shape(getattr(slots[wrong[0]], name)) for slots in (theirs, mine))
+                notes.append(f"{name} {other_value} instead of {value} in {_some(wrong)}")
         if self.scale != other.scale:
             notes.append(f"scale {other.scale:g} instead of {self.scale:g}")
         return "; ".join(notes)
 
+    def misfit(self, adapter: Adapter) -> str:
+        """Why an adapter's modules and shapes are not this layout's, in one line; empty if they are."""
+        theirs = {target: pair.size for target, pair in adapter.factors.items()}
+        if theirs == {slot.target: slot.size for slot in self.slots}:
+            return ""
+        return self.differences(ParameterLayout(theirs, self.scale))
+
+    def ratios(self, adapter: Adapter) -> dict[Target, float]:
+        """Of the modules whose scale is not the reference: the factor that :meth:`flatten` folds into B."""
+        found = {target: pair.scale / self.scale for target, pair in adapter.factors.items()}
+        return {target: ratio for target, ratio in found.items() if ratio != 1}
+
     # ------------------------------------------------------------ vectors
-    def flatten(self, adapter: Adapter, *, where: str = "this adapter") -> np.ndarray:
+    def flatten(self, adapter: Adapter, *, where: str = "this adapter", canonical: str | None = None) -> np.ndarray:
         """The adapter as a float32 vector ``(size,)``.
 
         A module whose scale differs from the reference has the ratio folded into B.
+
+        Parameters
+        ----------
+        canonical : "svd", optional
+            Flatten :func:`w2w_hub.canonical.canonicalise` of the adapter, which depends on its dW alone, not on
+            which A and B it was trained to; ranks then need not agree with the layout's (they are padded with
+            zeros, or truncated).
 
         Raises
         ------
         LayoutMismatchError
             If the modules or shapes are not this layout's.
         """
-        theirs = {t: (p.rank, p.A.shape[1], p.B.shape[0]) for t, p in adapter.factors.items()}
-        if theirs != {s.target: (s.rank, s.inputs, s.outputs) for s in self.slots}:
-            found = self.differences(ParameterLayout(theirs, self.scale))
+        if canonical is not None:
+            from .canonical import canonicalise
+
+            ranks = {slot.target: slot.rank for slot in self.slots}
+            adapter = canonicalise(adapter, canonical, rank=ranks, scale=self.scale)
+        found = self.misfit(adapter)
+        if found:
             raise LayoutMismatchError(f"{where} does not fit the layout: {found}")
         vector = np.empty(self.size, np.float32)
         for slot in self.slots:
             pair = adapter.factors[slot.target]
             ratio = pair.scale / self.scale
             vector[slot.offset : slot.middle] = pair.A.ravel()
-            vector[slot.middle : slot.end] = (pair.B if ratio == 1 else pair.B.astype(np.float64) * ratio).ravel()
+            b = pair.B
+            if ratio != 1:
+                b = as_float32(b.astype(np.float64) * ratio, f"{where}: B of {slot.target} times {ratio:g}")
+            vector[slot.middle : slot.end] = b.ravel()
         return vector
 
     def unflatten(self, vector: np.ndarray) -> Adapter:
@@ -200,15 +279,17 @@ class ParameterLayout:
         values = np.asarray(vector, np.float32)
         if values.shape != (self.size,):
             raise LayoutMismatchError(f"expected a vector of {self.size} numbers, got shape {values.shape}")
-        factors = {
-            target: LoraFactors(a[0].copy(), b[0].copy(), self.scale)
-            for target, (a, b) in self.unflatten_batch(values[None]).items()
-        }
+        pairs = self.unflatten_batch(values[None])
+        factors = {}
+        for slot in self.slots:
+            a, b = pairs[slot.target]
+            factors[slot.target] = LoraFactors(a[0].copy(), b[0].copy(), self.scale, slot.kernel)
         return Adapter(factors)
 
     def unflatten_batch(self, vectors: Any) -> dict[Target, tuple[Any, Any]]:
         """Views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.
 
+        A convolution's A is ``(n, r, in * kh * kw)``.
         Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
         """
         n, width = vectors.shape
@@ -216,11 +297,15 @@ class ParameterLayout:
             raise LayoutMismatchError(f"expected rows of {self.size} numbers, got {width}")
         return {
             s.target: (
-                vectors[:, s.offset : s.middle].reshape(n, s.rank, s.inputs),
+                vectors[:, s.offset : s.middle].reshape(n, s.rank, s.columns),
                 vectors[:, s.middle : s.end].reshape(n, s.outputs, s.rank),
             )
             for s in self.slots
         }
+
+
+def _shape(value: int | tuple[int, ...]) -> str:
+    return str(value) if isinstance(value, int) else "x".join(map(str, value)) or "none (Linear)"
 
 
 def _some(targets: list[Target], shown: int = 2) -> str:

@@ -1,15 +1,17 @@
-"""Pictures for people: contact sheets with captions."""
+"""Pictures for people: contact sheets with captions, and sweeps that move."""
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import CorruptFileError, InvalidInputError, MissingPathError, missing_extra
+from .files import write_bytes
 
 try:
     from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 INK, PAPER, LINE = "#222222", "#ffffff", 15
+GAP = 4
 
 
 def open_picture(path: Path | str) -> Picture:
@@ -29,7 +32,7 @@ def open_picture(path: Path | str) -> Picture:
         raise MissingPathError(f"{path} is not there")
     try:
         return Image.open(path).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CorruptFileError(f"{path} is not a readable picture ({error})") from error
 
 
@@ -55,21 +58,70 @@ def contact_sheet(
         raise InvalidInputError(f"{len(rows)} x {len(columns)} captions for pictures of shape {pictures.shape}")
     font = ImageFont.load_default(12)
     height, width = (side * scale for side in pictures.shape[2:4])
-    gap = 4
     wrapped = [textwrap.wrap(text, max(8, width // 7)) or [""] for text in columns]
-    top = LINE * (max(map(len, wrapped)) + (2 if title else 0)) + gap
-    left = max((int(font.getlength(text)) for text in rows), default=0) + 3 * gap
-    sheet = Image.new("RGB", (left + len(columns) * (width + gap), top + len(rows) * (height + gap)), PAPER)
+    top = LINE * (max(map(len, wrapped)) + (2 if title else 0)) + GAP
+    left = max((int(font.getlength(text)) for text in rows), default=0) + 3 * GAP
+    sheet = Image.new("RGB", (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((gap, 2), title, fill=INK, font=font)
+        draw.text((GAP, 2), title, fill=INK, font=font)
     for j, lines in enumerate(wrapped):
-        start = top - LINE * len(lines) - gap // 2
+        start = top - LINE * len(lines) - GAP // 2
         for i, line in enumerate(lines):
-            draw.text((left + j * (width + gap), start + LINE * i), line, fill=INK, font=font)
+            draw.text((left + j * (width + GAP), start + LINE * i), line, fill=INK, font=font)
     for i, text in enumerate(rows):
-        y = top + i * (height + gap)
-        draw.text((gap, y + height // 2 - LINE // 2), text, fill=INK, font=font)
+        y = top + i * (height + GAP)
+        draw.text((GAP, y + height // 2 - LINE // 2), text, fill=INK, font=font)
         for j in range(len(columns)):
-            sheet.paste(to_picture(pictures[i, j], scale), (left + j * (width + gap), y))
+            sheet.paste(to_picture(pictures[i, j], scale), (left + j * (width + GAP), y))
     return sheet
+
+
+def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], *, scale: int = 2) -> list[Picture]:
+    """A sweep there and back: frame j shows column j of `pictures`, all rows side by side, under its caption.
+
+    Parameters
+    ----------
+    pictures : ndarray
+        Float ``(rows, frames, h, w, 3)`` in [0, 1].
+    """
+    shown = [
+        contact_sheet(pictures[:, j][None], [text], list(rows), scale=scale, title=text)
+        for j, text in enumerate(frames)
+    ]
+    width = max(picture.width for picture in shown)
+    level = [Image.new("RGB", (width, picture.height), PAPER) for picture in shown]
+    for blank, picture in zip(level, shown, strict=True):
+        blank.paste(picture, (width - picture.width, 0))  # captions differ in width, the pictures must not jump
+    return level + level[-2:0:-1]
+
+
+def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:
+    """Write a new picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+
+    Raises
+    ------
+    AlreadyExistsError
+    InvalidInputError
+        If the name's ending is no kind of picture that can be written.
+    """
+    path = Path(path)
+    kind = picture_kind(path)
+    first, *others = [picture] if isinstance(picture, Image.Image) else list(picture)
+    options: dict[str, Any] = {}
+    if others:
+        options = {"save_all": True, "append_images": others, "duration": milliseconds, "loop": 0}
+    if kind == "GIF":
+        options["optimize"] = False
+    data = io.BytesIO()
+    first.save(data, kind, **options)
+    write_bytes(path, data.getvalue())
+
+
+def picture_kind(path: Path | str) -> str:
+    """Pillow's name of the kind of picture that a path's ending stands for."""
+    Image.init()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise InvalidInputError(f"{path}: no picture is written under this ending; choose .png, .jpg, .webp or .gif")
+    return kind

@@ -113,7 +113,7 @@ def test_the_metadata_names_every_component_or_is_left_out(tmp_path):
     config = json.loads(metadata("both", (unet, factors(2)), (text, factors(3)))["lora_adapter_metadata"])
     assert config == {
         "unet.r": 2, "unet.lora_alpha": 2, "unet.target_modules": [unet.module],
-        "text_encoder.r": 3, "text_encoder.lora_alpha": 3, "text_encoder.target_modules": [text.module],
+        "text_encoder.r": 3, "text_encoder.lora_alpha": 3, "text_encoder.target_modules": ["encoder.layers.0.q_proj"],
     }  # fmt: skip
     other = Target("text_encoder", "text_model.encoder.layers.1.q_proj")
     assert metadata("mixed", (unet, factors(2)), (text, factors(3)), (other, factors(1))) == {"format": "pt"}
@@ -129,8 +129,8 @@ def test_a_folder_with_both_files_is_read_back_with_the_numbers_it_was_written_f
 
 
 def test_a_dialect_without_a_writer_is_refused_and_nothing_is_written(uniform, tmp_path):
-    with pytest.raises(InvalidInputError, match="no writer for dialect 'kohya'; there are peft, diffusers"):
-        write_adapter(uniform, tmp_path / "lora", ("peft", "kohya"))
+    with pytest.raises(InvalidInputError, match="no writer for dialect 'mlx'; there are peft, diffusers, kohya"):
+        write_adapter(uniform, tmp_path / "lora", ("peft", "mlx"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,8 +21,9 @@ from w2w_hub.errors import (
     UnknownNameError,
     UnsupportedFormatError,
 )
+from w2w_hub.space.points import load_point, save_point
 from w2w_hub.space.space import interpolate
-from w2w_hub.space.storage import load_point, publish_space, save_point
+from w2w_hub.space.storage import publish_space
 
 from ..tiny_world import TinyWorld, make_base
 

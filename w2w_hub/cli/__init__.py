@@ -5,13 +5,15 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
-from .identities import edit, export, invert, render, sample
+from .hub import archive, cite, log, pin, push, restore
+from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, verify
-from .spaces import build
+from .spaces import build, directions, nearest, read, rebuild, report
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,10 +24,11 @@ def main() -> None:
 
 for section, commands in {
     "Start here": (demo,),
-    "Adapters": (inspect,),
+    "Adapters": (inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
-    "Weight space": (build,),
-    "Identities": (sample, edit, invert, render, export),
+    "Weight space": (build, rebuild, report, directions, nearest, read),
+    "Identities": (sample, edit, invert, render, grid, export),
+    "Hub": (push, log, pin, restore, archive, cite),
 }.items():
     for command in commands:
         main.add_command(command)

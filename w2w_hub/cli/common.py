@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,6 +15,10 @@ import click
 from ..errors import W2WError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+# w2w_hub.adapter.COMPONENTS, without importing NumPy for --help
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class Sections(click.Group):
@@ -27,12 +33,18 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"w2w: note: {message}", err=True)
         try:
             return super().invoke(ctx)
         except W2WError as error:
             if os.environ.get("W2W_DEBUG"):
                 raise
             click.echo(f"w2w: error: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:  # a disk that is full, a folder that may not be written
+            if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
+                raise
+            click.echo(f"w2w: error: {error.filename or 'the system'}: {error.strerror}", err=True)
             ctx.exit(2)
 
 
@@ -70,6 +82,24 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
 
 
+def adapter_options(function: F) -> F:
+    """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
+    for option in (
+        click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
+        click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
+        click.option(
+            "--believe",
+            type=click.Choice(["tensors", "config"]),
+            help="What holds where they disagree on rank or alpha.",
+        ),
+        click.option(
+            "--allow-torch", is_flag=True, help="Open a named .pt, .bin or .ckpt; only tensors, no code in it runs."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 class StrengthType(click.ParamType):
     """``ATTRIBUTE=STRENGTH``, for instance ``Beard=+2``."""
 
@@ -78,7 +108,7 @@ class StrengthType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
-        name, sign, number = str(value).partition("=")
+        name, sign, number = str(value).rpartition("=")  # a level is Hair=red
         try:
             strength = float(number)
         except ValueError:
@@ -91,10 +121,12 @@ class StrengthType(click.ParamType):
 def open_pipeline(space: Path) -> Any:
     """A pipeline on the best device there is, quiet."""
     from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from ..pipeline import W2WPipeline, best_device
 
     logging.disable_progress_bar()
+    disable_progress_bar()
     pipe = W2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

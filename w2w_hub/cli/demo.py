@@ -14,6 +14,9 @@ from .common import examples, out_option, say
 @click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Another population than the shipped one.")
 def demo(out: Path, assets: Path | None) -> None:
     """Everything once, on a shipped population of drawn people; under three minutes on a CPU."""
+    from ..files import require_new
+
+    require_new(out)  # said before the seconds that torch and diffusers take to import
     from ..demo.story import tell
 
     group = click.get_current_context().parent

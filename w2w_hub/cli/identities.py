@@ -1,39 +1,62 @@
-"""`w2w sample`, `edit`, `invert`, `render` and `export`."""
+"""`w2w sample`, `edit`, `invert`, `render`, `grid` and `export`."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from .common import StrengthType, examples, json_option, open_pipeline, out_option, print_json, say
 
-IDENTITY = "a saved point, a row's id, or an adapter"
+F = TypeVar("F", bound=Callable[..., Any])
+KINDS = ("json", "safetensors")
 space_argument = click.argument("space", type=click.Path(path_type=Path))
+kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="Of file.")
+preserve_option = click.option(
+    "--preserve", multiple=True, metavar="ATTRIBUTE", help="Leave its score as it is. May be given several times."
+)
 
 
+def drawing_options(function: F) -> F:
+    """How pictures are drawn."""
+    for option in (
+        click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
+        click.option("--guidance", default=2.0, show_default=True),
+        click.option("--steps", default=15, show_default=True, type=click.IntRange(1)),
+        click.option("--seed", "seeds", multiple=True, type=int, help="May be given several times.  [default: 0]"),
+        click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
+    ):
+        function = option(function)
+    return function
+
+
+# ---------------------------------------------------------------- points
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--truncation", default=1.0, show_default=True, help="Factor of the spread: smaller is more average.")
+@kind_option
 @out_option("The folder of points to make.")
 @json_option
-def sample(space: Path, count: int, seed: int, truncation: float, out: Path, as_json: bool) -> None:
+def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
     """Draw new identities from a weight space."""
     from ..files import new_folder
     from ..space import WeightSpace
-    from ..space.storage import save_point
+    from ..space.points import save_point
 
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
+    names = [f"sample-{i:03d}.{kind}" for i in range(count)]
     with new_folder(out) as folder:
-        for i, point in enumerate(points):
-            save_point(point, folder / f"sample-{i:03d}.json")
+        for name, point in zip(names, points, strict=True):
+            save_point(point, folder / name)
     rows = [
-        {"point": str(out / f"sample-{i:03d}.json"), "nearest": name, "cosine": round(cosine, 4)}
-        for i, point in enumerate(points)
+        {"point": str(out / file), "nearest": name, "cosine": round(cosine, 4)}
+        for file, point in zip(names, points, strict=True)
         for name, cosine in opened.nearest(point)
     ]
     if as_json:
@@ -41,73 +64,126 @@ def sample(space: Path, count: int, seed: int, truncation: float, out: Path, as_
         return
     for row in rows:
         say(f"{row['point']}  nearest row {row['nearest']} (cosine {row['cosine']:.2f})")
-    say(f"next: w2w render {space} {out}/*.json --out people.png")
+    say(f"next: w2w render {space} {out}/*.{kind} --out people.png")
 
 
 @click.command(
     epilog=examples(
         "w2w edit space person-0001 Beard=+2 Eyeglasses=-1 --out bearded.json",
-        "w2w edit space points/sample-000.json Bald=3 --out bald.json",
+        "w2w edit space points/sample-000.json Bald=3 --preserve Young --out bald.json",
     )
 )
 @space_argument
 @click.argument("identity")
 @click.argument("strengths", nargs=-1, required=True, type=StrengthType())
-@out_option("The point to write (.json).")
-def edit(space: Path, identity: str, strengths: tuple[tuple[str, float], ...], out: Path) -> None:
+@preserve_option
+@out_option("The point to write (.json or .safetensors).")
+@json_option
+def edit(
+    space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...], out: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
+    from ..files import require_new
     from ..space import WeightSpace
     from ..space.identity import edited, resolve
-    from ..space.storage import save_point
+    from ..space.points import save_point
 
+    twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
+    if twice:
+        raise click.UsageError(f"{twice[0]} is given twice; add its strengths up")
+    require_new(out)
     opened = WeightSpace.from_pretrained(space)
-    found = edited(opened, resolve(opened, identity), dict(strengths))
+    before = resolve(opened, identity)
+    found = edited(opened, before, dict(strengths), preserve=preserve)
     save_point(found.point, out)
-    say(f"{out}: {opened.distance(found.point):.2f} standard deviations from the mean (1 is typical)")
+    distance, farthest = opened.distance(found.point), opened.largest_distance
+    if as_json:
+        reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
+        print_json({"point": str(out), "distance": distance, "farthest_row": farthest, "before_after": reads})
+        return
+    say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
+    if distance > farthest:
+        say(f"it leaves the population, whose farthest fitted row has {farthest:.2f}: use a smaller strength")
     say(f"next: w2w render {space} {identity} {out} --out before-after.png")
 
 
 @click.command(
-    epilog=examples("w2w invert space picture.png --out points", "w2w invert space a.png b.png --together --out points")
+    epilog=examples(
+        "w2w invert space picture.png --out points",
+        "w2w invert space a.png b.png --together --out points",
+        "w2w invert space picture.png --mask face.png --restarts 3 --out points",
+    )
 )
 @space_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--together", is_flag=True, help="All pictures show one person; without it, each is a person of its own.")
+@click.option(
+    "--mask", "masks", multiple=True, type=click.Path(path_type=Path), help="White pixels count; one a picture."
+)
+@click.option("--prompt", default="sks person", show_default=True)
 @click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
 @click.option("--learning-rate", default=0.1, show_default=True)
 @click.option("--prior", default=0.0, show_default=True, help="Larger stays closer to the population.")
+@click.option("--tolerance", default=0.0, show_default=True, help="Stop when 50 steps gain less than this share.")
+@click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Descents; the best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all without it.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@kind_option
 @out_option("The folder of points to make.")
+@json_option
 def invert(
-    space: Path,
-    images: tuple[Path, ...],
-    together: bool,
-    steps: int,
-    learning_rate: float,
-    prior: float,
-    k: int | None,
-    seed: int,
-    out: Path,
-) -> None:
+    space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
+    learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
+    out: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Find the identity in pictures."""
+    from ..errors import InvalidInputError
     from ..files import new_folder, require_new
     from ..pictures import open_picture
-    from ..space.storage import save_point
+    from ..space.points import save_point
 
     require_new(out)
     pictures = [open_picture(path) for path in images]
+    if masks and len(masks) != len(images):
+        raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
+    opened = [open_picture(path) for path in masks]
     people = [pictures] if together else [[picture] for picture in pictures]
+    kept = None if not masks else [opened] if together else [[mask] for mask in opened]
     pipe = open_pipeline(space)
-    found = pipe.invert(people, num_steps=steps, learning_rate=learning_rate, prior=prior, k=k, seed=seed)
+    found = pipe.invert(
+        people, mask=kept, prompt=prompt, num_steps=steps, learning_rate=learning_rate, prior=prior,
+        tolerance=tolerance, restarts=restarts, k=k, seed=seed,
+    )  # fmt: skip
+    names = [f"{stem}.{kind}" for stem in _distinct([path.stem for path in images[: len(found)]])]
     with new_folder(out) as folder:
-        for path, inversion in zip(images, found, strict=False):
-            save_point(inversion.point, folder / f"{path.stem}.json")
-    for path, inversion in zip(images, found, strict=False):
-        say(f"{out / path.stem}.json  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
-    say(f"next: w2w render {space} {out}/*.json --out inverted.png")
+        for name, inversion in zip(names, found, strict=True):
+            save_point(inversion.point, folder / name)
+    rows = [
+        {"point": str(out / name), "steps": len(inversion.losses), "losses": [round(x, 6) for x in inversion.losses]}
+        for name, inversion in zip(names, found, strict=True)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for name, inversion in zip(names, found, strict=True):
+        say(f"{out / name}  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
+    say(f"next: w2w render {space} {out}/*.{kind} --out inverted.png")
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """The names, of which later ones that were there before get a number."""
+    found: list[str] = []
+    for name in names:
+        number = 2
+        chosen = name
+        while chosen in found:
+            chosen, number = f"{name}-{number}", number + 1
+        found.append(chosen)
+    return found
+
+
+# ---------------------------------------------------------------- pictures
 @click.command(
     epilog=examples(
         "w2w render space person-0001 bearded.json --out sheet.png",
@@ -116,49 +192,131 @@ def invert(
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
-@click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]")
-@click.option("--seed", "seeds", multiple=True, type=int, help="May be given several times.  [default: 0]")
-@click.option("--steps", default=15, show_default=True, type=click.IntRange(1))
-@click.option("--guidance", default=2.0, show_default=True)
-@click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge small pictures.")
+@drawing_options
 @out_option("The contact sheet to write (.png).")
 def render(
-    space: Path,
-    identities: tuple[str, ...],
-    prompts: tuple[str, ...],
-    seeds: tuple[int, ...],
-    steps: int,
-    guidance: float,
-    scale: int,
-    out: Path,
-) -> None:
+    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
+    guidance: float, scale: int, out: Path,
+) -> None:  # fmt: skip
     """Draw IDENTITIES (points, row ids, adapters, or "base") on one contact sheet, a row each."""
-    from ..files import require_new
-    from ..pictures import contact_sheet
+    _draw_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
 
+
+@click.command(
+    epilog=examples(
+        "w2w grid space person-0001 person-0007 --attribute Beard --strengths=-3,0,3,6 --out beards.png",
+        "w2w grid space points/*.json --attribute Gray_Hair --from 0 --to 6 --count 13 --out slider.gif",
+        'w2w grid space person-0001 person-0007 --prompt "sks person smiling" --prompt "sks person" --out prompts.png',
+    )
+)
+@space_argument
+@click.argument("identities", nargs=-1, required=True)
+@click.option("--attribute", help="Columns are strengths of its edit; without it, prompts and seeds.")
+@click.option("--strengths", help="Comma-separated, in standard deviations.  [default: from --from to --to]")
+@click.option("--from", "low", default=-3.0, show_default=True, help="The first strength.")
+@click.option("--to", "high", default=6.0, show_default=True, help="The last strength.")
+@click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Strengths between the two.")
+@preserve_option
+@click.option("--start", default=0.0, show_default=True, help="Share of the schedule drawn without the edit.")
+@drawing_options
+@out_option("The sheet to write (.png), or with --attribute a sweep that moves (.gif).")
+def grid(
+    space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
+    count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
+    guidance: float, scale: int, out: Path,
+) -> None:  # fmt: skip
+    """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
+    from ..files import require_new
+    from ..pictures import animation, contact_sheet, picture_kind, save_picture
+    from ..pipeline.grids import strength_grid
+
+    moving = picture_kind(out) == "GIF"
+    if attribute is None:
+        if moving or strengths or preserve or start:
+            raise click.UsageError("a sweep, --strengths, --preserve and --start need an --attribute")
+        _draw_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+        return
+    if len(prompts) > 1 or len(seeds) > 1:
+        raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
+    values = _strengths(strengths, low, high, count)
+    require_new(out)
+    pipe = open_pipeline(space)
+    case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
+    drawn = strength_grid(
+        pipe, identities, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
+        guidance_scale=guidance,
+    )  # fmt: skip
+    rows = [Path(name).stem for name in identities]
+    columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
+    made: Any = animation if moving else contact_sheet
+    save_picture(made(drawn, rows, columns, scale=scale), out)
+    say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
+
+
+def _strengths(text: str | None, low: float, high: float, count: int) -> list[float]:
+    import math
+
+    if text is None:
+        values = [low + (high - low) * i / (count - 1) for i in range(count)]
+    else:
+        try:
+            values = [float(word) for word in text.split(",")]
+        except ValueError:
+            raise click.UsageError(f"--strengths {text!r} is no list of numbers such as -3,0,3") from None
+    if not all(map(math.isfinite, values)):
+        raise click.UsageError("strengths must be finite numbers")
+    return values
+
+
+def _draw_cases(
+    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
+    guidance: float, scale: int, out: Path,
+) -> None:  # fmt: skip
+    """A sheet of identities by (prompt, seed)."""
+    from ..files import require_new
+    from ..pictures import contact_sheet, picture_kind, save_picture
+
+    picture_kind(out)
     require_new(out)
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
     drawn = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
-    contact_sheet(
-        drawn, rows=[Path(name).stem for name in identities], columns=[f"{p} #{s}" for p, s in cases], scale=scale
-    ).save(out)
+    rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
+    save_picture(contact_sheet(drawn, rows, columns, scale=scale), out)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")
 
 
-@click.command(epilog=examples("w2w export space bearded.json --out bearded-lora"))
+# ---------------------------------------------------------------- export
+@click.command(
+    epilog=examples(
+        "w2w export space bearded.json --out bearded-lora",
+        "w2w export space person-0001 --dialect peft --dialect diffusers --dialect kohya --out lora",
+    )
+)
 @space_argument
 @click.argument("identity")
-@out_option("The folder to make; PEFT and diffusers both open it.")
-def export(space: Path, identity: str, out: Path) -> None:
-    """Write IDENTITY as a LoRA that stock PEFT and diffusers open."""
+@click.option(
+    "--dialect", "dialects", multiple=True,
+    help="May be given several times: peft, diffusers, kohya.  [default: peft and diffusers]",
+)  # fmt: skip
+@out_option("The folder to make.")
+def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
+    """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
+    from ..files import require_new
     from ..formats import write_adapter
     from ..space import WeightSpace
     from ..space.identity import resolve
 
+    require_new(out)
     opened = WeightSpace.from_pretrained(space)
     adapter = opened.layout.unflatten(resolve(opened, identity).vector)
     adapter.base_model = opened.compatibility.base_model
-    write_adapter(adapter, out)
-    say(f"{out}: PeftModel.from_pretrained(pipe.unet, {str(out)!r}) or pipe.load_lora_weights({str(out)!r})")
+    chosen = dialects or ("peft", "diffusers")
+    write_adapter(adapter, out, chosen)
+    how = {
+        "peft": f"PeftModel.from_pretrained(pipe.unet, {str(out)!r})",
+        "diffusers": f"pipe.load_lora_weights({str(out)!r})",
+    }
+    shown = [how[name] for name in chosen if name in how]
+    say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")

@@ -1,52 +1,172 @@
-"""`w2w inspect`: what a file or folder is."""
+"""`w2w inspect`: what files and folders are."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .common import examples, json_option, print_json
+from .common import adapter_options, examples, json_option, print_json, say
+
+_TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
 
 
-@click.command(epilog=examples("w2w inspect my-lora", "w2w inspect people --json", "w2w inspect space"))
-@click.argument("path", type=click.Path(path_type=Path))
+@click.command(
+    epilog=examples(
+        "w2w inspect my-lora",
+        "w2w inspect lora.safetensors --json",
+        "w2w inspect downloads            # every checkpoint below it",
+        "w2w inspect *.safetensors --json # one JSON object a line",
+        "w2w inspect my-lora --against people",
+        "w2w inspect people space edited.json",
+    )
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="A dataset, weight space, layout (.json) or adapter to fit."
+)
+@adapter_options
 @json_option
-def inspect(path: Path, as_json: bool) -> None:
-    """Tell what PATH is: an adapter, a dataset, a weight space or a saved point."""
-    facts = describe(path)
-    if as_json:
-        print_json(facts)
+def inspect(
+    paths: tuple[Path, ...],
+    against: Path | None,
+    allow_torch: bool,
+    believe: str | None,
+    alpha: float | None,
+    component: str | None,
+    as_json: bool,
+) -> None:
+    """Tell what PATHS are: adapters, datasets, weight spaces or saved points.
+
+    A folder of several checkpoints is scanned, and what is none is skipped. One path that is no such folder prints one
+    JSON object with --json, anything else one object a line. Exit status 2: a named path cannot be read; 1: an
+    adapter does not fit --against.
+    """
+    from ..formats.checkpoint import ReadOptions
+    from ..formats.inspection import Against
+    from ..formats.scan import is_tree
+
+    options = ReadOptions(believe, alpha, component)
+    wanted = None if against is None else Against(against)
+    if len(paths) == 1 and not is_tree(paths[0]):
+        facts = describe(paths[0], allow_torch, options, wanted)
+        print_json(facts) if as_json else _print_facts(facts)
+        _finish([facts["refused"]] if facts.get("refused") else [], facts.get("fits") is False)
         return
+    refused, misfits, rows = [], False, 0
+    for facts, named in _scanned(paths, allow_torch, options, wanted):
+        if named and facts.get("refused"):
+            refused.append(f"{facts['path']}: {facts['refused']}")
+        misfits = misfits or facts.get("fits") is False
+        click.echo(json.dumps(facts)) if as_json else _print_row(facts, rows == 0)
+        rows += 1
+    if not rows:
+        say(f"no checkpoint below {', '.join(map(str, paths))}")
+    _finish(refused, misfits)
+
+
+def _finish(refused: list[str], misfits: bool) -> None:
+    for reason in refused:
+        say(f"w2w: error: {reason}")
+    if refused or misfits:
+        click.get_current_context().exit(2 if refused else 1)
+
+
+def _scanned(
+    paths: tuple[Path, ...], allow_torch: bool, options: Any, against: Any
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The facts of every path, and of every checkpoint below the folders among them; True for the former."""
+    from ..errors import NotACheckpointError, W2WError
+    from ..formats.inspection import SharedStart
+    from ..formats.scan import Skipped, find_checkpoints, is_tree
+    from ..progress import progress
+
+    skipped, start = Skipped(), SharedStart()
+
+    def found() -> Iterator[tuple[Path, bool]]:
+        for path in paths:
+            if path.exists() and is_tree(path):
+                yield from ((inner, False) for inner in find_checkpoints(path, skipped))
+            else:
+                yield path, True
+
+    for path, named in progress(found(), "inspecting"):
+        try:
+            facts = describe(path, allow_torch and named, options, against, start)
+        except NotACheckpointError as error:
+            if not named:
+                skipped.add(path, "that are no checkpoint")
+                continue
+            facts = {"path": str(path), "kind": None, "refused": str(error)}
+        except W2WError as error:
+            facts = {"path": str(path), "kind": None, "refused": str(error)}
+        yield facts, named
+    if skipped.counts:
+        say(f"skipped {skipped}")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {_text(value)}")
+        if value is not None:
+            click.echo(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+
+
+def _print_row(facts: dict[str, Any], first: bool) -> None:
+    """One line of the table of a scan; streamed, so its columns have fixed widths."""
+    widths = (40, 24, 20, 6, 8, 7, 11, 22, 0)
+    if first:
+        click.echo(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())
+    note = facts.get("refused") or facts.get("misfit") or facts.get("note") or _passing(facts)
+    shown = {**facts, "dialect": facts.get("dialect") or facts.get("kind") or "unreadable", "note": note}
+    cells = ["-" if shown.get(n) in (None, []) else _text(shown[n]) for n in _TABLE[:-1]]
+    cells[0] = cells[0] if len(cells[0]) <= widths[0] else f"...{cells[0][3 - widths[0] :]}"
+    line = " ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=False))
+    click.echo(f"{line} {note}".rstrip())
+
+
+def _passing(facts: dict[str, Any]) -> str:
+    """What of a readable adapter deserves a word in a table."""
+    notes = []
+    if facts.get("passengers"):
+        notes.append(f"{len(facts['passengers'])} passengers")
+    if facts.get("zero_tensors"):
+        notes.append(f"{facts['zero_tensors']} zero tensors")
+    if facts.get("initialisation_cosine") is not None:
+        notes.append(f"cosine of A with the first's {facts['initialisation_cosine']:.2f}")
+    return ", ".join(notes)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: Any = None) -> dict[str, Any]:
     """The facts of a dataset, weight space, point or adapter."""
     from ..dataset import WeightDataset
     from ..dataset.manifest import FILENAME, FORMAT
     from ..errors import MissingPathError
     from ..files import read_json
+    from ..formats.inspection import inspect_adapter
     from ..space import WeightSpace
-    from ..space.storage import load_point
+    from ..space.points import is_point, load_point
 
     if not path.exists():
         raise MissingPathError(f"{path} is not there")
-    if path.suffix == ".json":
+    if is_point(path):
         point = load_point(path)
         return {
             "kind": "point",
+            "path": str(path),
             "coefficients": len(point.coefficients),
             "basis digest": point.basis_digest,
             "history": dict(point.history),
@@ -57,6 +177,7 @@ def describe(path: Path) -> dict[str, Any]:
             m = dataset.manifest
             return {
                 "kind": "dataset",
+                "path": str(path),
                 "name": m.name,
                 "version": m.version,
                 "rows": m.rows,
@@ -73,6 +194,7 @@ def describe(path: Path) -> dict[str, Any]:
         space = WeightSpace.from_pretrained(path)
         return {
             "kind": "weight space",
+            "path": str(path),
             "name": space.name,
             "version": space.version,
             "components": space.k,
@@ -83,27 +205,4 @@ def describe(path: Path) -> dict[str, Any]:
             "base model": space.compatibility.base_model or "not stated",
             "digest": space.digest,
         }
-    return describe_adapter(path)
-
-
-def describe_adapter(path: Path) -> dict[str, Any]:
-    """The facts of one LoRA checkpoint."""
-    from ..formats import read_adapter
-    from ..layout import ParameterLayout
-
-    adapter = read_adapter(path)
-    scales = sorted({pair.scale for pair in adapter.factors.values()})
-    sizes = {t: (p.rank, p.A.shape[1], p.B.shape[0]) for t, p in adapter.factors.items()}
-    layout = ParameterLayout(sizes, scales[0])
-    return {
-        "kind": "adapter",
-        "dialect": adapter.dialect,
-        "modules": len(adapter.factors),
-        "targets": sorted({t.module.rsplit(".", 1)[-1] for t in adapter.factors}),
-        "rank": sorted({pair.rank for pair in adapter.factors.values()}),
-        "scale": scales,
-        "numbers": layout.size,
-        "base model": adapter.base_model or "not stated",
-        "passengers": list(adapter.passengers),
-        "layout digest": layout.digest if len(scales) == 1 else "several scales",
-    }
+    return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, start=start)

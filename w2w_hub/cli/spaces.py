@@ -1,15 +1,38 @@
-"""`w2w build`."""
+"""`w2w build`, `rebuild`, `report`, `directions`, `nearest` and `read`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import examples, json_option, out_option, print_json, say
 
+if TYPE_CHECKING:
+    from ..space import WeightSpace
 
-@click.command(epilog=examples("w2w build people --k 200 --out space --base ./my-base-model"))
+space_argument = click.argument("space", type=click.Path(path_type=Path))
+engine_options = (
+    click.option("--engine", type=click.Choice(["numpy", "torch", "dask"]), help="What computes."),
+    click.option("--device", "devices", multiple=True, help="Of torch: cpu, cuda, or cuda:0 and cuda:1 for two GPUs."),
+    click.option("--scheduler", help="Of dask: the address of a running scheduler; a local cluster without it."),
+)
+
+
+def with_engine(function: Any) -> Any:
+    for option in reversed(engine_options):
+        function = option(function)
+    return function
+
+
+@click.command(
+    epilog=examples(
+        "w2w build people --k 200 --out space --base ./my-base-model",
+        "w2w build people --k 1000 --out space --engine torch --device cuda",
+        "w2w build mixed --k 100 --out space --canonical svd",
+    )
+)
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--k", type=click.IntRange(1), help="Principal components; as many as the rows allow without it.")
 @out_option("The weight-space folder to make.")
@@ -18,30 +41,232 @@ from .common import examples, json_option, out_option, print_json, say
 )
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
+@with_engine
+@click.option("--solver", type=click.Choice(["gram", "covariance", "krylov"]), help="The cheapest without it.")
+@click.option(
+    "--tolerance", default=1e-6, show_default=True, help="Share of the components' variance that krylov may miss."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of krylov's start.")
+@click.option("--canonical", type=click.Choice(["svd"]), help="One representative a dW: for mixed initialisations.")
+@click.option("--standardize/--no-standardize", default=True, show_default=True, help="Divide by standard deviations.")
+@click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
 @json_option
-def build(dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, as_json: bool) -> None:
-    """Build a weight space: PCA of the training split and a direction for each attribute."""
+def build(
+    dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, engine: str | None,
+    devices: tuple[str, ...], scheduler: str | None, solver: str | None, tolerance: float, seed: int,
+    canonical: str | None, standardize: bool, directions: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Build a weight space: PCA of the training split and a direction for each attribute.
+
+    A build that is stopped goes on where it was when the same command is run again.
+    """
     from ..dataset import WeightDataset
     from ..files import require_new
     from ..space import build_space
     from ..space.storage import publish_space
 
     require_new(out)
-    space = build_space(WeightDataset.open(dataset), k, split=split, name=out.name, version=version)
+    opened = WeightDataset.open(dataset)
+    if unfinished(out).is_dir():
+        say(f"going on with the unfinished build in {unfinished(out)}, if it is this one")
+    space = build_space(
+        opened, k, split=split, name=out.name, version=version, directions=directions, standardize=standardize,
+        canonical=canonical, engine=engine or "numpy", device=list(devices) or None, scheduler=scheduler,
+        solver=solver, tolerance=tolerance, seed=seed, checkpoint=unfinished(out),
+    )  # fmt: skip
     publish_space(space, out, base)
     if as_json:
         print_json(
-            {"path": str(out), "k": space.k, "digest": space.digest, "diagnostics": space.diagnostics,
-             "directions": {name: {"auc": d.auc, "sd": d.sd} for name, d in space.directions.items()}}
+            {"path": str(out), "k": space.k, "digest": space.digest, "recipe": space.recipe,
+             "diagnostics": space.diagnostics,
+             "directions": {name: d.evidence() for name, d in space.directions.items()}}
         )  # fmt: skip
         return
     explained = list(space.diagnostics["explained_variance"].values())[-1]
+    noise = list(space.diagnostics["nulls"]["gaussian_spectrum"].values())[-1]
     held_out = space.diagnostics["held_out"]
-    say(f"{out}: {space.k} components carry {explained:.1%} of the variance of {space.recipe['rows']:,} rows")
+    say(f"{space.recipe['algorithm']} ({space.recipe['engine']})")
+    say(
+        f"{out}: {space.k} components carry {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
+        f"(of Gaussian noise: {noise:.1%})"
+    )
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
         say(f"of {held_out['rows']:,} held-out rows they carry {there:.1%} (the mean alone: 0 %)")
-    for name, direction in space.directions.items():
-        auc = "-" if direction.auc is None else f"{direction.auc:.3f}"
-        say(f"  {name:<16} held-out AUC {auc}  1 sd = {direction.sd:.2f}")
-    say(f"digest {space.digest[:16]}; next: w2w sample {out} --count 8 --out points")
+    show_directions(space)
+    for name, reason in space.diagnostics.get("no_direction", {}).items():
+        say(f"  {name}: no direction, {reason}")
+    say(f"digest {space.digest[:16]}; next: w2w report {out} --out report, w2w sample {out} --count 8 --out points")
+
+
+def unfinished(out: Path) -> Path:
+    """Where the results of finished passes wait, beside the output."""
+    return out.with_name(f".{out.name}.build")
+
+
+def show_directions(space: WeightSpace) -> None:
+    width = max(map(len, space.directions), default=0)
+    for name, d in space.directions.items():
+        figure = "R2 " if d.kind == "float" else "AUC"
+        score = "-" if d.score is None else f"{d.score:.3f}"
+        if d.interval is not None:
+            score += f" ({d.interval[0]:.3f} to {d.interval[1]:.3f})"
+        mark = "  unreliable" if d.unreliable else ""
+        say(f"  {name:<{width}}  held-out {figure} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
+
+
+@click.command(
+    epilog=examples(
+        "w2w rebuild space --check --dataset people",
+        "w2w rebuild space --check --dataset people --engine torch --device cuda",
+        "w2w rebuild space --dataset people --out again",
+    )
+)
+@space_argument
+@click.option("--dataset", type=click.Path(path_type=Path), required=True, help="The dataset that it was built from.")
+@click.option("--check", is_flag=True, help="Compare with what is published; exit status 1 if they differ.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Also write the rebuilt weight space here.")
+@with_engine
+@json_option
+def rebuild(
+    space: Path, dataset: Path, check: bool, out: Path | None, engine: str | None, devices: tuple[str, ...],
+    scheduler: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Build SPACE again from its recipe and tell whether it is the same."""
+    from ..dataset import WeightDataset
+    from ..errors import InvalidInputError
+    from ..files import require_new
+    from ..space import WeightSpace
+    from ..space.rebuild import compare_spaces
+    from ..space.rebuild import rebuild as build_again
+    from ..space.storage import save_space
+
+    if not check and out is None:
+        raise InvalidInputError("say what to do with the rebuilt space: --check, --out SPACE, or both")
+    if out is not None:
+        require_new(out)
+    published = WeightSpace.from_pretrained(space)
+    again = build_again(
+        published, WeightDataset.open(dataset), engine=engine, device=list(devices) or None, scheduler=scheduler,
+        directions=out is not None,
+    )  # fmt: skip
+    found = compare_spaces(published, again)
+    if out is not None:
+        save_space(again, out)
+    if as_json:
+        print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
+    elif found.identical:
+        say(f"{space}: the same, bit for bit ({published.digest[:16]})")
+    else:
+        say(f"{space} has digest {published.digest[:16]}, rebuilt it is {again.digest[:16]}")
+        say(
+            f"largest relative difference of a singular value {found.singular_value_error:.1e}, of {found.separated} "
+            f"separated components the largest angle {found.angle:.1e}, of a mean or deviation {found.mean_error:.1e}"
+        )
+        verdict = "the same space, as another engine or number of threads makes it" if found.within_bound else (
+            "NOT the same space: its recipe does not lead to what is published"
+        )  # fmt: skip
+        say(verdict)
+    if check and not found.within_bound:
+        click.get_current_context().exit(1)
+
+
+@click.command(epilog=examples("w2w report space --out report", "w2w report space --out report --dataset people"))
+@space_argument
+@out_option("The folder to make: report.html, with everything inside, and report.json.")
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    help="The dataset it was built from: for the scatter by attribute, and entanglement against population size.",
+)
+@json_option
+def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
+    """How far SPACE can be trusted: spectrum, held-out rows, directions and nulls, as a page and as JSON."""
+    from ..dataset import WeightDataset
+    from ..files import require_new
+    from ..space import WeightSpace
+    from ..space.report import write_report
+
+    require_new(out)
+    opened = WeightSpace.from_pretrained(space)
+    data = write_report(opened, out, None if dataset is None else WeightDataset.open(dataset))
+    if as_json:
+        print_json(data)
+        return
+    say(f"{out / 'report.html'}: open it in a browser; the same figures are in {out / 'report.json'}")
+
+
+@click.command(
+    epilog=examples("w2w directions space", "w2w directions space --json", "w2w directions space --entanglement")
+)
+@space_argument
+@click.option("--entanglement", "table", is_flag=True, help="How far an edit of each attribute moves the others.")
+@json_option
+def directions(space: Path, table: bool, as_json: bool) -> None:
+    """The attributes of SPACE with their evidence."""
+    from ..space import WeightSpace
+
+    opened = WeightSpace.from_pretrained(space)
+    found = opened.entanglement() if table else None
+    if as_json:
+        evidence = {name: d.evidence() for name, d in opened.directions.items()}
+        print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
+        return
+    if not opened.directions:
+        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
+    show_directions(opened)
+    if found is not None and found.names:
+        say("\n+1 sd along a row's editing direction moves a column's read-out by so many of its standard deviations:")
+        width = max(map(len, found.names))
+        say(" " * (width + 2) + "".join(f"{name[:7]:>8}" for name in found.names))
+        for name, row in zip(found.names, found.spill, strict=True):
+            say(f"  {name:<{width}}" + "".join(f"{value:8.2f}" for value in row))
+
+
+@click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
+@space_argument
+@click.argument("identity")
+@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
+    """The fitted rows that are nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
+    from ..space import WeightSpace
+    from ..space.identity import resolve
+
+    opened = WeightSpace.from_pretrained(space)
+    found = opened.nearest(resolve(opened, identity).point, count)
+    if as_json:
+        print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
+        return
+    for name, cosine in found:
+        click.echo(f"{name}  {cosine:.4f}")
+
+
+@click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
+@space_argument
+@click.argument("identity")
+@json_option
+def read(space: Path, identity: str, as_json: bool) -> None:
+    """What SPACE reads from IDENTITY (a saved point, a row's id, or an adapter): attributes, and how typical it is."""
+    from ..space import WeightSpace
+    from ..space.identity import resolve
+
+    opened = WeightSpace.from_pretrained(space)
+    found = resolve(opened, identity)
+    inside = opened.explained(found.vector)
+    attributes = opened.read_all(found.point)
+    distance, farthest = opened.distance(found.point), opened.largest_distance
+    if as_json:
+        print_json(
+            {"attributes": {n: round(v, 6) for n, v in attributes.items()}, "explained": inside.share,
+             "distance": distance, "mahalanobis": opened.mahalanobis(found.point), "largest_distance": farthest}
+        )  # fmt: skip
+        return
+    width = max(map(len, attributes), default=0)
+    for name, value in attributes.items():
+        direction = opened.direction(name)
+        mark = "  unreliable" if direction.unreliable else ""
+        click.echo(f"{name:<{width}}  {value:.3g}{mark}" if direction.kind == "float" else
+                   f"{name:<{width}}  {value:.2f}{mark}")  # fmt: skip
+    say(f"{inside.share:.1%} of it lies in the space")
+    say(f"{distance:.2f} standard deviations from the mean; 1 is typical, the farthest fitted row has {farthest:.2f}")

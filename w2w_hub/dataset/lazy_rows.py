@@ -54,7 +54,7 @@ class WeightRow:
     def references(self, dataset: WeightDataset, ids: Sequence[str]) -> Any:
         """An Arrow array that refers to rows of a dataset."""
         checks = [value[:CHECK] for value in dataset.labels.loc[list(ids), "row_sha256"]]
-        source = pa.array([str(dataset.path.absolute())] * len(ids), pa.string())
+        source = pa.array([dataset.address] * len(ids), pa.string())
         return pa.StructArray.from_arrays(
             [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
             names=["source", "id", "check", "values"],

@@ -51,8 +51,8 @@ def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.nd
     return judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
 
 
-def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
-    """Share of the factors that the attribute is not about which read as before, for each picture.
+def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
+    """Which factors that the attribute is not about read as before: boolean ``(factors, ...)`` for each picture.
 
     A hair colour that cannot be seen, before or after, counts as kept.
     """
@@ -67,5 +67,10 @@ def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: 
         if factor == "hair_color" and hairstyles:
             shown = torch.tensor([option in hairstyles for option in judge.factors["top"]])
             same |= ~(shown[first["top"]] & shown[second["top"]])
-        kept.append(same)
-    return torch.stack(kept).float().mean(0).numpy().reshape(before.shape[:-3])
+        kept.append(same.numpy().reshape(before.shape[:-3]))
+    return np.stack(kept)
+
+
+def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
+    """Share of :func:`kept_factors`, for each picture."""
+    return kept_factors(judge, before, after, attribute).mean(0)

@@ -121,7 +121,7 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
     strength = f"{STRENGTHS[len(STRENGTHS) // 2]:g}"
     edits = evaluation["edits"]
     add(
-        f"attributes edited at +{strength} sd: there in {EDIT_WISH:g}, each other factor kept in {EDIT_WISH:g}",
+        f"attributes edited at +{strength} sd: there in {EDIT_WISH:g}, the others kept in {EDIT_WISH:g}",
         len(edits),
         len(edits_reached(edits, strength)),
     )

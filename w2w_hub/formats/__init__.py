@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .registry import CheckpointFormat, detect, read_adapter, write_adapter
+from .registry import CheckpointFormat, convert_adapter, detect, read_adapter, read_deltas, write_adapter, writers
 
-__all__ = ["CheckpointFormat", "detect", "read_adapter", "write_adapter"]
+__all__ = ["CheckpointFormat", "convert_adapter", "detect", "read_adapter", "read_deltas", "write_adapter", "writers"]

@@ -1,41 +1,76 @@
-"""diffusers' own LoRA file, ``pytorch_lora_weights.safetensors``, written for `load_lora_weights`.
+"""diffusers' LoRA files: dotted module paths with the component in front, in every spelling of the factors.
 
-The scale is folded into B and alpha is the rank, so the file means the same with and without metadata.
+``.lora_A/.lora_B`` since it stands on PEFT, ``.lora.down/.lora.up`` and, of text encoders, ``.lora_linear_layer``
+before. The writer folds the scale into B and makes alpha the rank, so the file means the same with and without
+metadata.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..adapter import Adapter
-from ..errors import UnsupportedFormatError
+from ..adapter import Adapter, Target, as_float32
+from .assemble import Parts, finish, is_ordinary, passenger_of
+from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
+from .checkpoint import Checkpoint, ReadOptions
+from .flux import CLIP, bare_name, is_flux
+from .names import OLD_KEY, factor_key, target_of
+from .peft import PREFIX, stored
+from .sgm import unet_path
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
+# Black Forest Labs' names of Flux; a file that has such a block has their other names too
+_FLUX = re.compile(r"(?:^|\.)(?:double_blocks|single_blocks)\.[0-9]+\.")
+DEFAULT = "diffusers' default: nothing states it"
 
 
 class DiffusersFormat:
-    """Writer of diffusers' layout; its files in the wild are not read yet."""
+    """``pytorch_lora_weights.safetensors`` as `save_lora_weights` of any version writes it."""
 
     name = "diffusers"
 
-    def matches(self, path: Path) -> bool:
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        # beside old keys a text encoder's may be newer
+        old = any("_lora." in key and OLD_KEY.match(key) for key in checkpoint.keys)
+        flux = any("_blocks." in key and _FLUX.search(key) for key in checkpoint.keys)
+        for key in checkpoint.keys:
+            if key.startswith((PREFIX, "lora_")) or ".processor." in key or (found := factor_key(key)) is None:
+                continue
+            if flux and (_FLUX.search(key) or is_flux(bare_name(found.module)) or key.startswith(CLIP)):
+                continue
+            if not (found.spelling == "lora_AB" and checkpoint.config is not None) and not (
+                old and found.spelling == "lora_linear_layer"
+            ):
+                return True
         return False
 
-    def read(self, path: Path) -> Adapter:
-        raise UnsupportedFormatError(f"{path}: diffusers LoRA files are not read yet; bring the PEFT folder")
+    def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
+        parts = Parts(checkpoint.where)
+        for key, value in checkpoint.tensors.items():
+            found = factor_key(key)
+            if found:
+                place(parts, found.module, found.role, key, value, options)
+            elif key.endswith(".alpha"):
+                place(parts, key.removesuffix(".alpha"), "alpha", key, value, options)
+            elif is_ordinary(key) or key.endswith(".lora_B.bias") or passenger_of(key, checkpoint.metadata):
+                parts.passengers.append(key)
+            else:
+                parts.strange.append(key)
+        parts.require_understood()
+        return finish(parts, checkpoint, options, self.name, DEFAULT)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
         from safetensors.numpy import save_file
 
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
-            folded = (pair.B.astype(np.float64) * pair.scale).astype(np.float32)
-            tensors[f"{target}.lora_A.weight"] = np.ascontiguousarray(pair.A)
-            tensors[f"{target}.lora_B.weight"] = folded
+            folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
+            a, b = stored(pair, folded)
+            tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
         metadata = {"format": "pt"}
         config = _config(adapter)
         if config is not None:
@@ -43,14 +78,30 @@ class DiffusersFormat:
         save_file(tensors, folder / WEIGHTS, metadata=metadata)
 
 
+def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, options: ReadOptions) -> None:
+    """Add a tensor under the target that its dotted module path names, or note that it names none."""
+    if module.startswith("diffusion_model."):  # ComfyUI's prefix of the model's own, not diffusers', names
+        path = unet_path(module.removeprefix("diffusion_model.").replace(".", "_"))
+        target = None if path is None else Target("unet", path)
+    else:
+        target = target_of(module, options.component)
+    if target is None:
+        parts.unplaced.append(key)
+    else:
+        parts.add(target, role, key, value)
+
+
 def _config(adapter: Adapter) -> dict[str, Any] | None:
     """The configuration of every component, or None where ranks are mixed: diffusers then infers them all.
 
     It must name all components or be left out: diffusers takes PEFT's default rank for one that it does not name.
+    CLIP's modules are named without ``text_model.``, which matches their end in every version of transformers.
     """
     config: dict[str, Any] = {}
     for component in sorted({t.component for t in adapter.factors}):
-        mine = {t.module: pair.rank for t, pair in adapter.factors.items() if t.component == component}
+        mine = {
+            t.module.removeprefix("text_model."): p.rank for t, p in adapter.factors.items() if t.component == component
+        }
         if len(set(mine.values())) > 1:
             return None
         rank = next(iter(mine.values()))

@@ -1,68 +1,28 @@
-"""PEFT adapters: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
+"""PEFT adapters: ``adapter_config.json`` beside ``adapter_model.safetensors``; weights2weights' own files are these.
+
+Keys are ``base_model.model.<module>.lora_A.weight``, with the adapter's name before ``.weight`` in files that were
+written by other means than `save_pretrained`.
+"""
 
 from __future__ import annotations
 
 import json
-import re
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..adapter import COMPONENTS, Adapter, LoraFactors, Target
-from ..errors import (
-    CorruptFileError,
-    InvalidInputError,
-    MissingPathError,
-    ScaleConflictError,
-    UnsupportedFormatError,
-)
-from ..files import read_json, read_safetensors
+from ..adapter import Adapter, LoraFactors, Target
+from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
+from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of
+from .checkpoint import CONFIG, Checkpoint, ReadOptions
+from .checkpoint import PEFT_WEIGHTS as WEIGHTS
+from .names import FactorKey, canonical_path, component_of, factor_key, target_of
+from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(\.(?P<adapter>[^.]+))?\.weight$")
-# a folder does not name the model it adapts; the first name of a module's path does
-_FIRST_NAMES = {
-    "unet": (
-        "down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "class_embedding",
-        "add_embedding", "encoder_hid_proj",
-    ),
-    "transformer": ("transformer_blocks", "single_transformer_blocks"),
-    "text_encoder": ("text_model",),
-}  # fmt: skip
-# options under which the weight's change is not scale * B @ A on the stock base model, and why
-_REFUSED = {
-    "use_dora": "its magnitudes rescale the base weights",
-    "fan_in_fan_out": "its factors belong to transposed weights",
-    "use_qalora": "its A is pooled over groups of inputs",
-    "layer_replication": "it repeats layers of the base model",
-    "alora_invocation_tokens": "it acts only after certain tokens",
-}
-# initialisations that leave the base weights alone; PiSSA, OLoRA and others change them
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-
-
-def pattern_value(pattern: dict[str, Any], module: str, default: float) -> float:
-    """PEFT's rule for ``alpha_pattern`` and ``rank_pattern``: a key matches a whole module-path suffix."""
-    for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
-
-
-def target_of(path: str) -> Target | None:
-    """The target that a key's module path names, or None if it does not say which model it belongs to.
-
-    Without PEFT's own prefix a path may start with the component, as pipelines write it; with it, the first
-    name below the model decides (``text_model.`` is a text encoder's, ``down_blocks.`` a UNet's).
-    """
-    first, _, rest = path.partition(".")
-    if first in COMPONENTS and rest:
-        return Target(first, rest)
-    module = path.removeprefix(PREFIX)
-    first = module.partition(".")[0]
-    return next((Target(component, module) for component, names in _FIRST_NAMES.items() if first in names), None)
+# CLIP of this width is the second text encoder of SDXL and SD3; nothing else has it
+_SECOND_WIDTH = 1280
 
 
 class PeftFormat:
@@ -70,109 +30,82 @@ class PeftFormat:
 
     name = "peft"
 
-    def matches(self, path: Path) -> bool:
-        # a folder with a config is PEFT's even when its weights are missing, so that reading can say so
-        return (path / CONFIG).is_file() if path.is_dir() else path.name == WEIGHTS
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.config is not None and "peft_type" not in checkpoint.config:
+            # MLX has an adapter_config.json too
+            return not any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
+        return checkpoint.config is not None or any(k.startswith(PREFIX) and ".lora_" in k for k in checkpoint.keys)
 
-    def read(self, path: Path) -> Adapter:
-        folder = path if path.is_dir() else path.parent
-        config = read_json(folder / CONFIG)
-        self._check_config(config, folder)
-        if not (folder / WEIGHTS).is_file():
-            pickled = (folder / "adapter_model.bin").is_file()
+    def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
+        where, config = checkpoint.where, checkpoint.config
+        header = header_settings(checkpoint.metadata, where)
+        settings = [header[None]] if None in header else []
+        if config is not None:
+            settings.insert(0, LoraSettings(config, CONFIG, where))
+        if not settings and options.alpha is None:
             raise MissingPathError(
-                f"{folder} has {CONFIG} but no {WEIGHTS}"
-                + ("; adapter_model.bin is a pickle and is not opened, save it again as safetensors" if pickled else "")
+                f"{where}: {CONFIG} is not there, and PEFT has no default for the scale that it states; put it beside "
+                "the weights, or state alpha (alpha=, --alpha)"
             )
-        tensors, _ = read_safetensors(folder / WEIGHTS)
-        pairs, passengers = self._pair(tensors, folder)
-        factors = {}
-        for target, pair in pairs.items():
-            a, b = pair.get("A"), pair.get("B")
-            if a is None or b is None:
-                raise CorruptFileError(f"{folder}: {target} has no lora_{'A' if a is None else 'B'}; fetch it again")
-            if a.ndim != 2 or b.ndim != 2:
-                raise UnsupportedFormatError(f"{folder}: {target} is a convolution ({a.shape}); only Linear is read")
-            scale = self._scale(config, target.module, a.shape[0], folder)
-            if "alpha" in pair and float(pair["alpha"].item()) / a.shape[0] != scale:
-                raise ScaleConflictError(
-                    f"{folder}: {target} has alpha {float(pair['alpha'].item()):g} in {WEIGHTS} and scale {scale:g} "
-                    f"by {CONFIG}; find out which is right and save it again"
-                )
-            factors[target] = LoraFactors(a.astype(np.float32), b.astype(np.float32), scale)
+        parts = self._sort(checkpoint, options.component or _text_component(checkpoint))
+        parts.require_understood()
+        factors, places = {}, set()
+        for target, roles in parts.modules.items():
+            a, b, kernel = factors_of(roles, target, where)
+            rank = a.shape[0]
+            module = parts.keys[target, "A"].partition(".lora_A.")[0].removeprefix(PREFIX)
+            stated = [s.scale(module, rank, options.believe) for s in settings]
+            if options.alpha is not None:
+                stated.append(Stated("the alpha that was given", options.alpha / rank))
+            if "alpha" in roles:
+                alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
+                stated.append(Stated(f"its alpha in {WEIGHTS}", alpha / rank, rounding))
+                if options.believe is not None and settings:  # it was said which of the two holds
+                    stated = stated[-1:] if options.believe == "tensors" else stated[:-1]
+            settled = settle(stated, stated[0], where, target)
+            places.add(settled.place)
+            factors[target] = LoraFactors(a, b, settled.scale, kernel)
+        base = (config or {}).get("base_model_name_or_path")
         return Adapter(
-            factors, base_model=config.get("base_model_name_or_path"), dialect=self.name, passengers=tuple(passengers)
+            factors,
+            base_model=base if isinstance(base, str) else None,
+            dialect=self.name,
+            passengers=tuple(parts.passengers),
+            metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
         )
 
     @staticmethod
-    def _check_config(config: dict[str, Any], folder: Path) -> None:
-        kind = config.get("peft_type")
-        if kind != "LORA":
-            raise UnsupportedFormatError(f"{folder}/{CONFIG} is a {kind} adapter; only LORA is read")
-        for option, reason in _REFUSED.items():
-            if config.get(option):
-                raise UnsupportedFormatError(f"{folder}/{CONFIG} sets {option}: {reason}, so it is no low-rank sum")
-        start = config.get("init_lora_weights")
-        if start not in _PLAIN_STARTS:
-            raise UnsupportedFormatError(
-                f"{folder}/{CONFIG} has init_lora_weights {start!r}, which changes the base weights; "
-                "convert it with PEFT's path_initial_model_for_weight_conversion"
-            )
-        for key in ("r", "lora_alpha"):
-            if not _is_number(config.get(key)):
-                raise CorruptFileError(f"{folder}/{CONFIG} does not state {key}; without it the scale is unknown")
-        for key in ("rank_pattern", "alpha_pattern"):
-            pattern = config.get(key) or {}
-            if not isinstance(pattern, dict) or not all(_is_number(value) for value in pattern.values()):
-                raise CorruptFileError(f"{folder}/{CONFIG} has {key} {pattern!r}; expected module names and numbers")
-
-    @staticmethod
-    def _pair(tensors: dict[str, np.ndarray], folder: Path) -> tuple[dict[Target, dict[str, np.ndarray]], list[str]]:
-        pairs: dict[Target, dict[str, np.ndarray]] = {}
-        passengers, strange, doubled, names = [], [], [], set()
-        for key, value in tensors.items():
-            found = _KEY.match(key)
-            if found:
-                target = target_of(found["module"])
-                if target is None:
-                    raise UnsupportedFormatError(
-                        f"{folder}: {key} names no module of a UNet, transformer or text encoder known here"
-                    )
-                if found["factor"] in pairs.setdefault(target, {}):
-                    doubled.append(key)
-                pairs[target][found["factor"]] = value
-                names.add(found["adapter"])
-            elif key.endswith(".alpha") and value.size == 1 and (target := target_of(key.removesuffix(".alpha"))):
-                pairs.setdefault(target, {})["alpha"] = value
-            elif "lora_" in key:
-                strange.append(key)
-            else:
-                passengers.append(key)  # modules_to_save: ordinary weights that travel along
-        if strange:
-            raise UnsupportedFormatError(f"{folder}: {len(strange)} keys are not understood: {', '.join(strange[:3])}")
+    def _sort(checkpoint: Checkpoint, component: str | None) -> Parts:
+        parts = Parts(checkpoint.where)
+        names = {str(found.adapter) for key in checkpoint.keys if (found := _key(key))}
         if len(names) > 1:
-            raise UnsupportedFormatError(f"{folder} holds several adapters ({', '.join(map(str, names))}); save one")
-        if doubled:
-            raise UnsupportedFormatError(f"{folder}: {doubled[0]} is there under another name too; save it again")
-        if not pairs:
-            raise UnsupportedFormatError(f"{folder}/{WEIGHTS} holds no lora_A or lora_B tensor")
-        return pairs, passengers
-
-    @staticmethod
-    def _scale(config: dict[str, Any], module: str, rank: int, folder: Path) -> float:
-        try:
-            stated = pattern_value(config.get("rank_pattern") or {}, module, config["r"])
-            alpha = pattern_value(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-        except re.error as error:
-            raise CorruptFileError(f"{folder}/{CONFIG} has an unreadable pattern: {error}") from error
-        if stated != rank or rank < 1:
-            raise CorruptFileError(f"{folder}: {module} has rank {rank}, {CONFIG} states {stated}; fetch it again")
-        return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+            raise UnsupportedFormatError(
+                f"{checkpoint.where} holds several adapters ({', '.join(sorted(names))}); save one"
+            )
+        for key, value in checkpoint.tensors.items():
+            found = _key(key)
+            if found:
+                target = peft_target(found.module, component)
+                if target is None:
+                    parts.unplaced.append(key)
+                    continue
+                parts.add(target, found.role, key, value)
+            elif key.endswith(".alpha") and (target := peft_target(key.removesuffix(".alpha"), component)):
+                parts.add(target, "alpha", key, value)
+            elif key.endswith((".lora_B.bias", ".lora_B.default.bias")) or is_ordinary(key):
+                parts.passengers.append(key)  # modules_to_save and biases: ordinary weights that travel along
+            elif passenger_of(key, checkpoint.metadata):
+                parts.passengers.append(key)
+            else:
+                parts.strange.append(key)
+        return parts
 
     def write(self, adapter: Adapter, folder: Path) -> None:
         """Write config and weights; rank and alpha stay as they are, a mixed set goes into the patterns.
 
-        A folder holds one component, since it does not name it: the module paths must.
+        A folder holds one component, since it does not name it: the module paths must. CLIP's layers are named as
+        its class in transformers 5 has them (`CLIPTextModel` without ``text_model.``, the second text encoder's
+        `CLIPTextModelWithProjection` with it): PEFT ignores other spellings with no more than a warning.
         """
         from safetensors.numpy import save_file
 
@@ -181,14 +114,15 @@ class PeftFormat:
             raise InvalidInputError(
                 f"a PEFT folder adapts one model, this adapter {' and '.join(components)}; write them one by one"
             )
-        for target in adapter.factors:
-            if target_of(PREFIX + target.module) != target:
+        for target, pair in adapter.factors.items():
+            wide = target.component == "text_encoder_2" and _SECOND_WIDTH in (pair.inputs, pair.outputs)
+            if peft_target(PREFIX + _spelled(target), target.component if wide else None) != target:
                 raise InvalidInputError(
                     f"a PEFT folder does not name its model and the path of {target} would not be read back as "
                     f"{target.component}'s; write it as diffusers"
                 )
         ordered = sorted(adapter.factors.items(), key=lambda item: item[0].sort_key)
-        rank, alpha = ordered[0][1].rank, _alpha(ordered[0][1])
+        rank, alpha = ordered[0][1].rank, alpha_for(ordered[0][1])
         config = {
             "peft_type": "LORA",
             "task_type": None,
@@ -201,23 +135,68 @@ class PeftFormat:
             "use_dora": False,
             "init_lora_weights": True,
             "inference_mode": True,
-            "rank_pattern": {t.module: p.rank for t, p in ordered if p.rank != rank},
-            "alpha_pattern": {t.module: _alpha(p) for t, p in ordered if _alpha(p) != alpha},
-            "target_modules": [t.module for t, _ in ordered],
+            "rank_pattern": {_spelled(t): p.rank for t, p in ordered if p.rank != rank},
+            "alpha_pattern": {_spelled(t): alpha_for(p) for t, p in ordered if alpha_for(p) != alpha},
+            "target_modules": [_spelled(t) for t, _ in ordered],
         }
         tensors = {}
         for target, pair in ordered:
-            tensors[f"{PREFIX}{target.module}.lora_A.weight"] = np.ascontiguousarray(pair.A)
-            tensors[f"{PREFIX}{target.module}.lora_B.weight"] = np.ascontiguousarray(pair.B)
+            a, b = stored(pair)
+            tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
+            tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _key(key: str) -> FactorKey | None:
+    found = factor_key(key)
+    return found if found is not None and found.spelling == "lora_AB" else None
 
 
-def _alpha(pair: LoraFactors) -> float | int:
+@lru_cache(maxsize=8192)
+def peft_target(path: str, component: str | None = None) -> Target | None:
+    """The target of a key's module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
+    if not path.startswith(PREFIX):
+        return target_of(path, component)
+    module = path.removeprefix(PREFIX)
+    component = component or component_of(module)
+    return None if component is None else Target(component, canonical_path(component, module))
+
+
+def _spelled(target: Target) -> str:
+    """The module's path as the class that holds it has it in transformers 5."""
+    bare = target.module.removeprefix("text_model.")
+    return (
+        bare if target.component == "text_encoder" and canonical_path("text_encoder", bare) != bare else target.module
+    )
+
+
+def _text_component(checkpoint: Checkpoint) -> str | None:
+    """Which text encoder an adapter of CLIP belongs to, by its configuration's class and its width."""
+    mapping = (checkpoint.config or {}).get("auto_mapping")
+    model = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    clip = [k for k in checkpoint.keys if ".self_attn." in k and "encoder.layers." in k and ".lora_A" in k]
+    if not clip:
+        return None
+    bare = not any("text_model." in key for key in clip)  # as transformers 5 names them, and other models theirs
+    if bare and isinstance(model, str) and not model.startswith("CLIPText"):
+        raise UnsupportedFormatError(
+            f"{checkpoint.where}: {CONFIG} names a {model[:80]}; only a CLIPTextModel's layers are read from such keys"
+        )
+    wide = any(checkpoint.shapes[k][1:2] == (_SECOND_WIDTH,) for k in clip)
+    return "text_encoder_2" if wide else None
+
+
+def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A and B as files hold them: float32, a convolution's with its kernel's axes; `b` in place of the pair's B."""
+    a, b = pair.A.astype(np.float32, copy=False), (pair.B if b is None else b).astype(np.float32, copy=False)
+    if pair.kernel:
+        a = a.reshape(pair.rank, pair.inputs, *pair.kernel)
+        b = b.reshape(pair.outputs, pair.rank, *(1 for _ in pair.kernel))
+    return np.ascontiguousarray(a), np.ascontiguousarray(b)
+
+
+def alpha_for(pair: LoraFactors) -> float | int:
     """The alpha of a scale: the integer that gives it, if there is one, without the product's rounding."""
     alpha = pair.scale * pair.rank
     return round(alpha) if round(alpha) / pair.rank == pair.scale else alpha

@@ -1,19 +1,27 @@
-"""Build a weight space: exact standardised PCA of a dataset's training split."""
+"""Build a weight space: standardised PCA of a dataset's training split, the same for everyone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..dataset import WeightDataset
 from ..dataset.manifest import UNKNOWN
-from ..errors import InitialisationError, InvalidInputError, UnknownNameError
-from ..progress import progress
-from .directions import fit_directions
+from ..errors import InitialisationError, InvalidInputError, UnknownNameError, W2WError
+from .checkpoint import Checkpoint
+from .diagnostics import measure
+from .directions import fit_directions, why_not
+from .engines import Engine, get_engine
+from .engines.base import ids_digest
+from .rows import Rows
+from .solvers import Plan, plan, solve
 from .space import WeightSpace
 
-COLUMNS_A_BLOCK = 2048
+CANONICAL = "svd"
 
 
 def build_space(
@@ -21,150 +29,170 @@ def build_space(
     k: int | None = None,
     *,
     split: str = "train",
+    rows: Sequence[str] | None = None,
     name: str | None = None,
     version: str = "0.1.0",
     directions: bool = True,
+    standardize: bool = True,
+    canonical: str | None = None,
+    engine: str | Engine = "numpy",
+    device: str | Sequence[str] | None = None,
+    scheduler: str | None = None,
+    memory: int | None = None,
+    solver: str | None = None,
+    block: int | None = None,
+    tolerance: float = 1e-6,
+    max_passes: int = 40,
+    seed: int = 0,
+    block_rows: int | None = None,
+    checkpoint: Path | str | None = None,
 ) -> WeightSpace:
-    """Standardised PCA of one split, exact, and a direction for each binary attribute.
+    """Standardised PCA of one split, and directions for its attributes.
 
-    Mean and standard deviation (ddof 1) are of the fitted split; the components are the eigenvectors
-    of the sample-side Gram matrix, accumulated in float64. Rows are taken in the order of their ids,
-    so that the order in the file does not matter. Sign rule: the entry of largest magnitude of every
-    component is positive.
+    Mean and standard deviation (ddof 1) are of the fitted split. The data is streamed, never held as a whole. Rows
+    are taken in the order of their ids and summed in tiles of a fixed size, so that neither the order in the file,
+    nor shards, nor `block_rows` changes a bit. Sign rule: the entry of largest magnitude of every component is
+    positive.
 
     Parameters
     ----------
     k : int, optional
         Components to keep; at most the number of fitted rows less one, which is the default.
+    rows : sequence of str, optional
+        Ids of the rows of `split` to fit; all of them without it. The others count as held out.
+    standardize : bool
+        Without it the columns are only centred: a declared variant, recorded in the recipe.
+    canonical : {"svd"}, optional
+        Replace every adapter by one representative of its dW first (:mod:`w2w_hub.canonical`), so that
+        rows of several or unknown initialisations can be compared. Recorded, and applied by
+        :meth:`WeightSpace.project`.
+    engine : {"numpy", "torch", "dask"} or Engine
+        What computes. `device` is of torch (``"cuda"``, ``["cuda:0", "cuda:1"]``), `scheduler` an address for Dask,
+        `memory` the bytes of rows that each GPU keeps. The same engine with the same number of threads gives the
+        same bits; another one the same space within the bound in BENCHMARKS.md.
+    solver : {"gram", "covariance", "krylov"}, optional
+        The cheapest for the sizes without it. The first two are exact in float64; Krylov iterates until its residuals
+        say that it misses less than `tolerance` of the components' variance, `block` vectors a pass.
+    seed : int
+        Of Krylov's start.
+    block_rows : int, optional
+        Rows read at once. Changes memory and speed only.
+    checkpoint : path, optional
+        Folder in which the results of finished passes are kept until the build is done: one that was killed goes on
+        from there when it is started again.
 
     Raises
     ------
     InitialisationError
-        If the dataset does not state one shared initialisation of its rows.
+        If the dataset does not state one shared initialisation of its rows, without `canonical`.
+    ConvergenceError
+        If Krylov needs more than `max_passes`.
     """
-    if dataset.manifest.compatibility.initialisation == UNKNOWN:
+    if canonical not in (None, CANONICAL):
+        raise InvalidInputError(f"canonical must be {CANONICAL!r} or None, not {canonical!r}")
+    if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
         raise InitialisationError(
             f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and B; "
-            "if they share one, pack them with: w2w pack --initialisation NAME"
+            "if they share one, pack them with: w2w pack --initialisation NAME; if not, build with --canonical svd"
         )
-    if split not in dataset.manifest.splits:
-        raise UnknownNameError(f"no split {split!r}; there are {', '.join(dataset.manifest.splits)}")
-    chosen = dataset.where(split=split)
-    chosen = chosen[np.argsort(np.asarray(dataset.ids)[chosen], kind="stable")]
+    if block_rows is not None and block_rows < 1:
+        raise InvalidInputError(f"block_rows must be at least 1, not {block_rows}")
+    chosen = _chosen(dataset, split, rows)
     n, d = len(chosen), dataset.layout.size
-    most = min(n - 1, d)
     if n < 2:
         raise InvalidInputError(f"a weight space needs at least two rows; split {split!r} has {n}")
+    most = min(n - 1, d)
     if k is None:
         k = most
     if not 1 <= k <= most:
         raise InvalidInputError(f"k must be 1 to {most} for {n} rows of {d} numbers, not {k}")
-    matrix = dataset[chosen]
-    mean, std, constant = _moments(matrix)
-    gram = np.zeros((n, n))
-    starts = range(0, d, COLUMNS_A_BLOCK)
-    for start in progress(starts, "Gram matrix"):
-        block = _standardise(matrix, mean, std, start)
-        gram += block @ block.T
-    values, vectors = _top_eigenvectors(gram, k)
-    singular = np.sqrt(values)
-    basis = np.empty((k, d))
-    for start in starts:
-        basis[:, start : start + COLUMNS_A_BLOCK] = vectors.T @ _standardise(matrix, mean, std, start)
-    basis /= singular[:, None]
-    basis *= _signs(basis)[:, None]
-    orthogonality = float(np.abs(basis @ basis.T - np.eye(k)).max())
-    total = float(np.trace(gram))
+    how = plan(n, d, k, solver=solver, block=block, tolerance=tolerance, max_passes=max_passes, seed=seed)
+    runner = get_engine(engine, device=device, scheduler=scheduler, memory=memory)
+    options: dict[str, Any] = {
+        "canonical": canonical is not None, "block_rows": block_rows, "tile_numbers": runner.tile_numbers,
+    }  # fmt: skip
+    fitted = Rows(dataset, chosen, **options)
+    recipe = _recipe(dataset, fitted, k, split, standardize, canonical, how, runner)
+    runner.checkpoint = Checkpoint(checkpoint, recipe)
+    try:
+        with runner.precision():
+            found = solve(runner, fitted, k, how, standardise=standardize)
+            basis = found.basis.astype(np.float32)
+            everybody = Rows(dataset, np.arange(len(dataset)), **options)
+            coefficients, squares = runner.projected(everybody, found.moments, basis)
+    except W2WError:
+        runner.checkpoint.clear()  # it would fail again
+        raise
+    finally:
+        runner.close()
+    back = np.argsort(everybody.numbers)
+    labels = dataset.labels["split"].to_numpy(str)
+    used = np.zeros(len(dataset), bool)
+    used[chosen] = True
     space = WeightSpace(
         layout=dataset.layout,
-        mean=mean.astype(np.float32),
-        std=std.astype(np.float32),
-        basis=basis.astype(np.float32),
-        singular_values=singular,
+        mean=found.moments.mean,
+        std=found.moments.std,
+        basis=basis,
+        singular_values=found.singular_values,
+        residuals=found.residuals,
         ids=dataset.ids,
-        splits=dataset.labels["split"].to_numpy(str),
-        coefficients=np.empty((0, k), np.float32),
+        splits=labels,
+        coefficients=coefficients[back],
+        squared_norms=squares[back],
         fitted_split=split,
-        recipe={
-            "dataset": dataset.manifest.name,
-            "dataset_version": dataset.manifest.version,
-            "dataset_digest": dataset.manifest.digest,
-            "rows": n,
-            "k": k,
-            "split": split,
-            "standardised": True,
-            "algorithm": "eigenvectors of the sample-side Gram matrix, float64",
-            "constant_numbers": constant,
-        },
+        left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
+        recipe={**recipe, "constant_numbers": found.moments.constant},
         compatibility=dataset.manifest.compatibility,
         name=name or f"{dataset.manifest.name}-space",
         version=version,
         licence=dataset.manifest.licence,
     )
-    space.coefficients = np.concatenate([space.project(rows) for _, rows in dataset.iter_blocks()])
-    space.diagnostics = {
-        "orthogonality_error": orthogonality,
-        "explained_variance": _explained(np.cumsum(singular**2) / total),
-        "held_out": _held_out(space, dataset, split),
-    }
+    space.diagnostics = measure(space, found)
     if directions:
+        space.diagnostics["no_direction"] = why_not(space, dataset)
         space.directions = fit_directions(space, dataset)
+    runner.checkpoint.clear()
     return space
 
 
-def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean and standard deviation (ddof 1) a column, float64; a constant column's deviation is set to 1."""
-    mean, std = np.empty(matrix.shape[1]), np.empty(matrix.shape[1])
-    for start in range(0, matrix.shape[1], COLUMNS_A_BLOCK):
-        part = slice(start, start + COLUMNS_A_BLOCK)
-        block = matrix[:, part].astype(np.float64)
-        mean[part], std[part] = block.mean(0), block.std(0, ddof=1)
-    # the basis is published in float32 against a float32 mean and std, so the same are used here
-    mean, std = mean.astype(np.float32).astype(np.float64), std.astype(np.float32).astype(np.float64)
-    constant = std == 0
-    std[constant] = 1
-    return mean, std, int(constant.sum())
+def _chosen(dataset: WeightDataset, split: str, rows: Sequence[str] | None) -> np.ndarray:
+    if split not in dataset.manifest.splits:
+        raise UnknownNameError(f"no split {split!r}; there are {', '.join(dataset.manifest.splits)}")
+    inside = dataset.where(split=split)
+    if rows is None:
+        return inside
+    numbers = np.array(sorted({dataset.position(row) for row in rows}), int)
+    outside = np.setdiff1d(numbers, inside)
+    if len(outside):
+        raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, which is to be fitted")
+    return numbers
 
 
-def _standardise(matrix: np.ndarray, mean: np.ndarray, std: np.ndarray, start: int) -> np.ndarray:
-    part = slice(start, start + COLUMNS_A_BLOCK)
-    return (matrix[:, part].astype(np.float64) - mean[part]) / std[part]
-
-
-def _top_eigenvectors(gram: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.linalg import eigh
-
-    n = len(gram)
-    values, vectors = eigh(gram, subset_by_index=[n - k, n - 1])
-    values, vectors = values[::-1], vectors[:, ::-1]
-    rank = int((values > values[0] * n * np.finfo(float).eps).sum()) if values[0] > 0 else 0
-    if rank < k:
-        raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}")
-    return values, vectors
-
-
-def _signs(basis: np.ndarray) -> np.ndarray:
-    # compared in float32 with ties to the first, so that rounding noise cannot choose the entry
-    largest = np.abs(basis.astype(np.float32)).argmax(1)
-    return np.sign(basis[np.arange(len(basis)), largest])
-
-
-def _explained(cumulative: np.ndarray) -> dict[str, float]:
-    counts = [c for c in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if c < len(cumulative)] + [len(cumulative)]
-    return {str(c): round(float(cumulative[c - 1]), 6) for c in counts}
-
-
-def _held_out(space: WeightSpace, dataset: WeightDataset, split: str) -> dict[str, Any]:
-    """Share of the held-out rows' variance about the fitted mean that the first components carry.
-
-    The floor is the mean-only reconstruction, whose share is 0 by definition.
-    """
-    numbers = np.flatnonzero(~space.fitted)
-    if not len(numbers):
-        return {"rows": 0}
-    captured, total = np.zeros(space.k), 0.0
-    for part in np.array_split(numbers, max(1, len(numbers) // 256)):
-        standardised = (dataset[part].astype(np.float64) - space.mean) / space.std
-        total += float((standardised**2).sum())
-        captured += ((standardised @ space.basis.T.astype(np.float64)) ** 2).sum(0)
-    return {"rows": len(numbers), "explained_variance": _explained(np.cumsum(captured) / total), "mean_only": 0.0}
+def _recipe(
+    dataset: WeightDataset,
+    fitted: Rows,
+    k: int,
+    split: str,
+    standardize: bool,
+    canonical: str | None,
+    how: Plan,
+    runner: Engine,
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset.manifest.name,
+        "dataset_version": dataset.manifest.version,
+        "dataset_digest": dataset.manifest.digest,
+        **({"dataset_revision": dataset.revision.to_json()} if dataset.revision else {}),
+        "rows": fitted.n,
+        "row_ids_sha256": ids_digest(fitted.ids),
+        "k": k,
+        "split": split,
+        "standardised": standardize,
+        "canonical": canonical,
+        "algorithm": how.text,
+        **how.to_json(),
+        **runner.describe(),
+        "tile_rows": fitted.tile_rows,
+        "software": {"w2w_hub": __version__, "numpy": np.__version__},
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..adapter import Adapter
-from ..errors import InvalidInputError, UnknownNameError
+from ..errors import InvalidInputError, MissingPathError, UnknownNameError
 from ..formats import read_adapter
+from .points import is_point, load_point
 from .space import Point, WeightSpace
-from .storage import load_point
 
 
 @dataclass(frozen=True)
@@ -45,53 +46,121 @@ class Identity:
 
 
 def resolve(space: WeightSpace, what: Any) -> Identity:
-    """A point, coefficients, row id, adapter, or the path of an adapter or a saved point, as an identity."""
+    """A point, coefficients, row id, adapter, or the path of an adapter or a saved point, as an identity.
+
+    Raises
+    ------
+    UnknownNameError
+        For a word that is neither a row nor a path.
+    InvalidInputError, LayoutMismatchError
+        For coefficients that are no numbers or too many, and for a point or adapter of another space.
+    """
     if isinstance(what, Identity):
         return what
+    if isinstance(what, str) and what in space.ids:
+        return resolve(space, space.row(what))
     if isinstance(what, (str, Path)):
-        if isinstance(what, str) and what in space.ids:
-            return resolve(space, space.row(what))
-        path = Path(what)
-        if path.suffix == ".json" and path.is_file():
-            return resolve(space, load_point(path))
-        if path.exists():
-            return resolve(space, read_adapter(path))
-        raise UnknownNameError(
-            f"{what!r} is neither a row of this weight space (they look like {', '.join(space.ids[:3])}), "
-            "nor a saved point, nor an adapter"
-        )
+        return _from_path(space, what)
     if isinstance(what, Adapter):
-        vector = space.layout.flatten(what)
+        what.require_finite("this adapter")
+        vector = space.represent(what).astype(np.float32, copy=False)
         return Identity(vector, space.point(space.project(vector), made="projection"))
-    point = what if isinstance(what, Point) else space.point(np.asarray(what, np.float32))
+    point = what if isinstance(what, Point) else space.point(_coefficients(what))
     return Identity(space.decode(point), point)
 
 
-def edited(space: WeightSpace, identity: Identity, strengths: Mapping[str, float], *, start: float = 0.0) -> Identity:
+def _from_path(space: WeightSpace, what: str | Path) -> Identity:
+    path = Path(what)
+    try:
+        there = bool(str(what)) and path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if there:
+        return resolve(space, load_point(path) if is_point(path) else read_adapter(path))
+    if path.suffix in (".json", ".safetensors"):
+        raise MissingPathError(f"{path} is not there")
+    raise UnknownNameError(
+        f"{str(what)!r} is neither a row of this weight space{_suggestion(str(what), space.ids)}, "
+        "nor a saved point, nor an adapter"
+    )
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 3, 0.6)
+    return f" (near it: {', '.join(close)})" if close else f" (they look like {', '.join(known[:3])})"
+
+
+def _coefficients(what: Any) -> np.ndarray:
+    if hasattr(what, "detach"):
+        what = what.detach().float().cpu().numpy()  # a torch tensor, wherever it lies
+    try:
+        values = np.asarray(what, np.float32)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"a {type(what).__name__} is no identity; give coefficients, a Point, a row's id, an adapter or a path"
+        ) from None
+    if values.ndim != 1 or not len(values):
+        raise InvalidInputError(f"coefficients must be one list of numbers, got shape {values.shape}")
+    return values
+
+
+# ---------------------------------------------------------------- edits
+def edited(
+    space: WeightSpace,
+    identity: Identity,
+    strengths: Mapping[str, float],
+    *,
+    start: float = 0.0,
+    preserve: Iterable[str] = (),
+) -> Identity:
     """An identity moved along editing directions; what lies outside the space stays.
 
     Parameters
     ----------
+    strengths : mapping of str to float
+        In standard deviations of the population along each direction.
     start : float
         Delayed injection: until this share of the denoising schedule the identity is drawn as it was, so that
         the composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
+    preserve : iterable of str
+        Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
 
     Raises
     ------
+    UnknownNameError
+        For an attribute without a direction, suggesting the nearest names.
     InvalidInputError
-        If `start` is not in [0, 1), or the identity has edits that are delayed otherwise.
+        If `start` is not in [0, 1), an attribute is both edited and preserved, or the identity has edits that
+        are delayed otherwise.
+
+    Warns
+    -----
+    UnreliableDirectionWarning
+        If a direction reads held-out rows no better than permuted labels do.
     """
+    preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
     if not 0 <= start < 1:
         raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")
     if start and identity.start not in (0.0, start):
         raise InvalidInputError(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
         )
-    point = space.edit(identity.point, strengths)
-    step = space.decode(point) - space.decode(identity.point)
+    before = completed(space, identity.point)
+    space.warn_unreliable(strengths)
+    point = space.edit(before, strengths, preserve=preserve)
+    step = space.decode(point) - space.decode(before)
     early = identity.early
     if start:
         early = identity.vector if early is None else early
     elif early is not None:
         early = early + step
     return Identity(identity.vector + step, point, max(start, identity.start), early)
+
+
+def completed(space: WeightSpace, point: Point) -> Point:
+    """A point with all of the space's coefficients: one inverted with fewer components has zeros for the rest."""
+    c = space._coordinates(point)
+    if len(c) == space.k:
+        return point
+    return space.point(np.pad(c, (0, space.k - len(c))), **point.history)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..canonical import canonicalise_rows
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
+from .directions import UnreliableDirectionWarning, entanglement, preserving
+from .directions.direction import component_direction
+from .engines.ops import NumpyOps
 
 if TYPE_CHECKING:
-    from .directions import Direction
+    from ..hub.resolve import ResolvedRevision, Source
+    from .directions import Direction, Entanglement
 
+OPS = NumpyOps()
 BASIS_TAG = b"w2w-basis-v1\n"
 
 
@@ -39,6 +47,25 @@ class Point:
     coefficients: np.ndarray
     basis_digest: str
     history: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An adapter as a space sees it.
+
+    Attributes
+    ----------
+    coefficients : ndarray
+        float32 ``(k,)``.
+    share : float
+        Of the adapter's squared norm, standardised, what the components carry: 1 is inside the space.
+    norm : float
+        Its norm, standardised.
+    """
+
+    coefficients: np.ndarray
+    share: float
+    norm: float
 
 
 @dataclass
@@ -62,7 +89,13 @@ class WeightSpace:
     splits : ndarray
         Their splits.
     coefficients : ndarray
-        float32 ``(n, k)`` of those rows; the mean and spread below are of the fitted split only.
+        float32 ``(n, k)`` of those rows; the mean and spread below are of the fitted rows only.
+    squared_norms : ndarray or None
+        float64 ``(n,)``: squared norms of the standardised rows; None in spaces written before there were any.
+    residuals : ndarray or None
+        float64 ``(k,)``: residual of each component, relative to its eigenvalue.
+    left_out : tuple of str
+        Rows of the fitted split that were not fitted.
     coefficient_mean, coefficient_std : ndarray
         float64 ``(k,)`` over the fitted rows.
     directions : dict of str to Direction
@@ -87,6 +120,11 @@ class WeightSpace:
     version: str = "0.1.0"
     licence: str = "unknown"
     path: Path | None = None
+    squared_norms: np.ndarray | None = None
+    residuals: np.ndarray | None = None
+    left_out: tuple[str, ...] = ()
+    source: Source | None = None  # where it was opened from
+    whole_digest: str | None = None  # if only the first components were read
 
     def __repr__(self) -> str:
         return (
@@ -95,11 +133,27 @@ class WeightSpace:
         )
 
     @classmethod
-    def from_pretrained(cls, path: Path | str) -> WeightSpace:
-        """Open a space folder, see :func:`w2w_hub.space.storage.load_space`."""
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        k: int | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+    ) -> WeightSpace:
+        """Open a folder, a Hub repository or a lock's pin, see :func:`w2w_hub.space.storage.load_space`."""
         from .storage import load_space
 
-        return load_space(path)
+        return load_space(
+            path, k, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+
+    @property
+    def revision(self) -> ResolvedRevision | None:
+        """The repository and commit that it was opened from; None for a folder or a space in memory."""
+        return None if self.source is None else self.source.revision
 
     def save(self, path: Path | str) -> Path:
         """Write a new space folder, see :func:`w2w_hub.space.storage.save_space`."""
@@ -114,6 +168,8 @@ class WeightSpace:
     @cached_property
     def digest(self) -> str:
         """sha256 over layout, mean, std and basis: what coefficients are tied to."""
+        if self.whole_digest is not None:
+            return self.whole_digest
         digest = hashlib.sha256(BASIS_TAG + f"{self.layout.digest}\n".encode())
         for values in (self.mean, self.std, self.basis):
             digest.update(np.ascontiguousarray(values, "<f4").tobytes())
@@ -122,7 +178,8 @@ class WeightSpace:
     @cached_property
     def fitted(self) -> np.ndarray:
         """Which of the known rows were fitted, boolean ``(n,)``."""
-        return np.asarray(self.splits) == self.fitted_split
+        inside = np.asarray(self.splits) == self.fitted_split
+        return inside & ~np.isin(np.asarray(self.ids), self.left_out) if self.left_out else inside
 
     @cached_property
     def coefficient_mean(self) -> np.ndarray:
@@ -132,19 +189,80 @@ class WeightSpace:
     def coefficient_std(self) -> np.ndarray:
         return self.coefficients[self.fitted].astype(np.float64).std(0, ddof=1)
 
+    @cached_property
+    def coefficient_covariance(self) -> np.ndarray:
+        """float64 ``(k, k)`` over the fitted rows."""
+        return np.atleast_2d(np.cov(self.coefficients[self.fitted].astype(np.float64), rowvar=False))
+
     # ------------------------------------------------------------ coordinates
     def project(self, what: Adapter | np.ndarray, k: int | None = None) -> np.ndarray:
         """Coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
-        values = self.layout.flatten(what) if isinstance(what, Adapter) else np.asarray(what)
-        if values.shape[-1] != self.layout.size:
-            raise LayoutMismatchError(f"expected {self.layout.size} numbers, got {values.shape[-1]}")
-        standardised = (values.astype(np.float64) - self.mean) / self.std
-        return (standardised @ self.basis[: self._k(k)].T.astype(np.float64)).astype(np.float32)
+        rows = self._standardised(what).astype(np.float32)
+        found = OPS.inner(np.atleast_2d(rows), self.basis[: self._k(k)]).astype(np.float32)
+        return found[0] if rows.ndim == 1 else found
 
-    def decode(self, coefficients: np.ndarray | Point) -> np.ndarray:
-        """Vectors, float32 ``(d,)`` or ``(n, d)``, of points that may use only the first components."""
+    def represent(self, what: Adapter | np.ndarray) -> np.ndarray:
+        """The vectors ``(d,)`` or ``(n, d)`` that stand for adapters here: themselves, or in a canonical space their
+        canonical representatives (float64).
+        """
+        values = self.layout.flatten(what) if isinstance(what, Adapter) else np.asarray(what)
+        if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
+            raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
+        if self.recipe.get("canonical"):
+            return canonicalise_rows(self.layout, values)
+        return values
+
+    def _standardised(self, what: Adapter | np.ndarray) -> np.ndarray:
+        return (self.represent(what).astype(np.float64) - self.mean) / self.std
+
+    def reconstruction_error(self, k: int | None = None) -> np.ndarray:
+        """Share of each known row's squared norm (standardised, about the mean) outside of the first k components.
+
+        Returns
+        -------
+        ndarray
+            float64 ``(n,)`` from 0, all of it inside, to 1.
+        """
+        if self.squared_norms is None:
+            raise InvalidInputError(
+                "this weight space was written before rows' norms were kept; build it again with: w2w build"
+            )
+        inside = (self.coefficients[:, : self._k(k)].astype(np.float64) ** 2).sum(1)
+        return np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1)
+
+    def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:
+        """Any adapter in the space's coordinates, with the share of its norm that the space explains.
+
+        Parameters
+        ----------
+        difference : bool
+            Take it for a change of an identity (a Concept Slider) instead of an identity: the mean is not
+            subtracted. In a raw space this means something only for an adapter from the same initialisation.
+        """
+        standardised = self._standardised(what)
+        if difference:
+            standardised = standardised + self.mean.astype(np.float64) / self.std
+        if standardised.ndim != 1:
+            raise InvalidInputError("explained takes one adapter; use project for a matrix of them")
+        c = standardised @ self.basis.T.astype(np.float64)
+        total = float(standardised @ standardised)
+        return Explained(c.astype(np.float32), float(c @ c) / total if total else 0.0, np.sqrt(total))
+
+    def decode(self, coefficients: np.ndarray | Point, k: int | None = None) -> np.ndarray:
+        """Vectors, float32 ``(d,)`` or ``(n, d)``, of points that may use only the first components.
+
+        Parameters
+        ----------
+        k : int, optional
+            Use only the first k coefficients of the points.
+        """
         c = self._coordinates(coefficients)
-        return ((c @ self.basis[: c.shape[-1]]) * self.std + self.mean).astype(np.float32)
+        if k is not None:
+            c = c[..., : self._k(k)]
+        vectors = c.astype(np.float32) @ self.basis[: c.shape[-1]]  # float64 would copy the basis
+        vectors *= self.std
+        vectors += self.mean
+        return vectors
 
     def adapter(self, point: np.ndarray | Point) -> Adapter:
         """A point as a LoRA."""
@@ -153,6 +271,8 @@ class WeightSpace:
         return adapter
 
     def point(self, coefficients: np.ndarray, **history: Any) -> Point:
+        if self.revision is not None:
+            history = {"space": str(self.revision), **history}
         return Point(np.asarray(coefficients, np.float32), self.digest, history)
 
     def row(self, row_id: str) -> Point:
@@ -188,34 +308,84 @@ class WeightSpace:
         return c
 
     # ------------------------------------------------------------ points
-    def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0) -> list[Point]:
-        """New identities: each coefficient an independent Gaussian of the fitted rows (paper, section 4.2).
+    def sample(
+        self, count: int = 1, seed: int = 0, truncation: float = 1.0, *, covariance: str = "independent"
+    ) -> list[Point]:
+        """New identities: Gaussian coefficients with the fitted rows' mean and spread (paper, section 4.2).
 
         Parameters
         ----------
         truncation : float
             Factor of the standard deviations: smaller is more average.
+        covariance : {"independent", "full"}
+            Each coefficient by itself, as in the paper, or all with their covariance. Principal coefficients of the
+            fitted rows are uncorrelated, so the two differ by sampling noise only where all of them were fitted.
         """
-        if count < 1 or not truncation >= 0:
+        if count < 1 or not (truncation >= 0 and np.isfinite(truncation)):
             raise InvalidInputError(f"count must be at least 1 and truncation not negative: {count}, {truncation}")
+        if covariance not in ("independent", "full"):
+            raise InvalidInputError(f"covariance must be 'independent' or 'full', not {covariance!r}")
         drawn = np.random.default_rng(seed).standard_normal((count, self.k))
-        values = self.coefficient_mean + truncation * self.coefficient_std * drawn
-        return [self.point(c, made="sample", seed=seed, index=i, truncation=truncation) for i, c in enumerate(values)]
+        if covariance == "full":
+            values, vectors = np.linalg.eigh(self.coefficient_covariance)
+            spread = (drawn * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        else:
+            spread = self.coefficient_std * drawn
+        made = {"made": "sample", "seed": seed, "truncation": truncation}
+        if covariance != "independent":
+            made["covariance"] = covariance
+        found = self.coefficient_mean + truncation * spread
+        return [self.point(c, index=i, **made) for i, c in enumerate(found)]
 
     def direction(self, name: str) -> Direction:
-        if name not in self.directions:
-            known = ", ".join(self.directions) or "none: build the space from a labelled dataset"
-            raise UnknownNameError(f"no attribute {name!r} in this weight space; there are {known}")
-        return self.directions[name]
+        """An attribute's direction, or ``PC1`` to ``PCk``: a principal component as a slider."""
+        if name in self.directions:
+            return self.directions[name]
+        number = int(name[2:]) if name.startswith("PC") and name[2:].isascii() and name[2:].isdigit() else 0
+        if 1 <= number <= self.k:
+            sd = float(self.coefficient_std[number - 1])
+            return component_direction(number, self.k, sd, int(self.fitted.sum()))
+        reasons = self.diagnostics.get("no_direction", {})
+        if name in reasons:
+            raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
+        known = ", ".join([*self.directions, f"PC1 to PC{self.k}"])
+        if not self.directions:
+            known += " only: build the space from a labelled dataset"
+        lowered = {other.lower(): other for other in self.directions}
+        close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
 
-    def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float]) -> Point:
+    def warn_unreliable(self, names: Iterable[str], stacklevel: int = 3) -> None:
+        """Warn of those directions that read held-out rows no better than permuted labels do."""
+        for name in names:
+            reason = self.direction(name).unreliable
+            if reason:
+                warnings.warn(
+                    f"the direction of {name} is unreliable: {reason}",
+                    UnreliableDirectionWarning,
+                    stacklevel=stacklevel,
+                )
+
+    def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Sequence[str] = ()) -> Point:
         """Move along editing directions; strength in standard deviations of the population along each.
+
+        Parameters
+        ----------
+        preserve : sequence of str
+            Attributes whose read-out the whole edit must leave as it is, beyond what each direction holds already.
 
         Examples
         --------
         >>> space.edit(space.row("person-0001"), {"Beard": 2.0, "Eyeglasses": -1.0})   # doctest: +SKIP
         """
+        if isinstance(preserve, str):
+            preserve = (preserve,)
+        both = [name for name in preserve if name in strengths]
+        if both:
+            raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
         c = self._coordinates(point).copy()
+        change = np.zeros_like(c)
         for name, strength in strengths.items():
             direction = self.direction(name)
             if not np.isfinite(strength):
@@ -223,20 +393,40 @@ class WeightSpace:
             step = float(strength) * direction.sd * direction.editing
             if len(c) < len(step):
                 raise LayoutMismatchError(f"{name} needs {len(step)} coefficients, this point has {len(c)}")
-            c[: len(step)] += step
+            change[: len(step)] += step
+        c += preserving(self, change, preserve)
         history = dict(point.history) if isinstance(point, Point) else {}
         edits = dict(history.get("edits", {}))
         for name, strength in strengths.items():
             edits[name] = edits.get(name, 0.0) + float(strength)
+        if preserve:
+            history["preserved"] = sorted({*history.get("preserved", ()), *preserve})
         return self.point(c, **{**history, "edits": edits})
 
     def read(self, point: np.ndarray | Point, name: str) -> float:
-        """Probability of an attribute, by its reading direction."""
-        return self.direction(name).probability(self._coordinates(point))
+        """Probability of an attribute, or the value of a continuous one, by its reading direction."""
+        return self.direction(name).read(self._coordinates(point))
+
+    def read_all(self, what: Adapter | np.ndarray | Point) -> dict[str, float]:
+        """Every attribute of a point, of an adapter, or of a vector ``(d,)`` or coefficients ``(k,)``."""
+        if not isinstance(what, Point) and (isinstance(what, Adapter) or np.shape(what) == (self.layout.size,)):
+            what = self.project(what)
+        c = self._coordinates(what)
+        return {name: direction.read(c) for name, direction in self.directions.items()}
+
+    def interpolate(self, points: Sequence[Point], shares: Sequence[float]) -> Point:
+        """A weighted mean of points; shares are normalised."""
+        return interpolate(self, points, shares)
+
+    def entanglement(self) -> Entanglement:
+        """How much the attributes come along with each other, see :class:`Entanglement`."""
+        return entanglement(self)
 
     def nearest(self, point: np.ndarray | Point, count: int = 1) -> list[tuple[str, float]]:
         """The fitted rows with the largest cosine to a point's coefficients, and that cosine."""
         c = self._coordinates(point)
+        if count < 1:
+            raise InvalidInputError(f"count must be at least 1, not {count}")
         rows = self.coefficients[self.fitted][:, : c.shape[-1]].astype(np.float64)
         cosines = rows @ c / (np.linalg.norm(rows, axis=1) * np.linalg.norm(c) + 1e-30)
         best = np.argsort(-cosines, kind="stable")[:count]
@@ -246,13 +436,28 @@ class WeightSpace:
     def distance(self, point: np.ndarray | Point) -> float:
         """Root mean square of a point's standardised coefficients: 1 is typical of the population."""
         c = self._coordinates(point)
-        z = (c - self.coefficient_mean[: len(c)]) / np.maximum(self.coefficient_std[: len(c)], 1e-30)
-        return float(np.sqrt(np.mean(z**2)))
+        return float(self._distances(c[None])[0])
+
+    def _distances(self, c: np.ndarray) -> np.ndarray:
+        count = c.shape[-1]
+        z = (c - self.coefficient_mean[:count]) / np.maximum(self.coefficient_std[:count], 1e-30)
+        return np.sqrt(np.mean(z**2, axis=1))
 
     @cached_property
     def largest_distance(self) -> float:
         """The distance of the fitted row that is farthest from the mean."""
-        return max(self.distance(row) for row in self.coefficients[self.fitted])
+        return float(self._distances(self.coefficients[self.fitted].astype(np.float64)).max())
+
+    def mahalanobis(self, point: np.ndarray | Point) -> float:
+        """Mahalanobis distance from the fitted rows' mean, with their full covariance; about the root of k is typical.
+
+        :meth:`distance` is the same with each coefficient by itself and divided by that root, so that 1 is typical.
+        """
+        c = self._coordinates(point)
+        apart = c - self.coefficient_mean[: len(c)]
+        values, vectors = np.linalg.eigh(self.coefficient_covariance[: len(c), : len(c)])
+        usable = values > values[-1] * len(values) * np.finfo(float).eps
+        return float(np.sqrt((((apart @ vectors)[usable]) ** 2 / values[usable]).sum()))
 
 
 def interpolate(space: WeightSpace, points: Sequence[Point], shares: Sequence[float]) -> Point:

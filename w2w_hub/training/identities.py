@@ -19,8 +19,8 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     start = torch.zeros(layout.size)
     for slot in layout.slots:
-        a = torch.rand(slot.rank * slot.inputs, generator=generator) * 2 - 1
-        start[slot.offset : slot.middle] = a / math.sqrt(slot.inputs)
+        a = torch.rand(slot.rank * slot.columns, generator=generator) * 2 - 1
+        start[slot.offset : slot.middle] = a / math.sqrt(slot.columns)
     return start
 
 

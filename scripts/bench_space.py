@@ -1,0 +1,463 @@
+"""Speed, memory and accuracy of the space builder against what people would use instead.
+
+    python scripts/bench_space.py cpu                       # 6,000 x 20,000, k = 200: every peer in its own process
+    python scripts/bench_space.py decode                    # one point of 99,648 numbers
+    python scripts/bench_space.py gpu --device cuda:0       # the paper's size, in GPU memory and from disk
+    python scripts/bench_space.py scaling --plot scaling.svg
+
+Every command prints a Markdown table. Peers run one after the other in rounds, so that whatever else the machine does
+falls on all of them; the median of the rounds is shown, and ratios are what to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from w2w_hub.space.rows import Rows
+
+REACHED = 0.9999  # of the variance that the exact components carry
+
+
+# ---------------------------------------------------------------- data with a known kind of spectrum
+def decaying(rows: int, numbers: int, seed: int = 0) -> np.ndarray:
+    """float32 rows: components that decay as i^-0.6 over noise, columns of many scales, far from zero."""
+    rng = np.random.default_rng(seed)
+    rank = min(rows, numbers, 2000)
+    left = rng.standard_normal((rows, rank), np.float32) * (1 + np.arange(rank, dtype=np.float32)) ** -0.6
+    right = rng.standard_normal((rank, numbers), np.float32)
+    scale = np.exp(rng.standard_normal(numbers, np.float32))
+    values = np.empty((rows, numbers), np.float32)
+    for start in range(0, rows, 1000):
+        part = slice(start, start + 1000)
+        noise = 0.5 * rng.standard_normal((len(left[part]), numbers), np.float32)
+        values[part] = 1e-3 * scale * (left[part] @ right + noise) + 0.05
+    return values
+
+
+class FileRows(Rows):
+    """The rows of a `.npy` file, or of anything else that can be sliced, in place of a dataset's."""
+
+    def __init__(self, values: Any, tile_numbers: int):
+        self.values, self.tile_numbers, self.block_rows = values, tile_numbers, None
+        self.n, self.d = values.shape
+        self.tile_rows = max(16, tile_numbers // self.d)
+
+    def _read(self, first: int, last: int) -> Any:
+        part = self.values[first * self.tile_rows : last * self.tile_rows]
+        return np.array(part, np.float32) if isinstance(part, np.ndarray) else part
+
+
+# ---------------------------------------------------------------- peers
+def standardised(folder: Path) -> np.ndarray:
+    """What each peer needs: the whole matrix in memory, standardised in place."""
+    values = np.load(folder / "rows.npy")
+    values -= values.mean(0, dtype=np.float64).astype(np.float32)
+    values /= np.sqrt(np.einsum("ij,ij->j", values, values, dtype=np.float64) / (len(values) - 1)).astype(np.float32)
+    return values
+
+
+def sklearn_pca(folder: Path, k: int, **options: Any) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    model = PCA(k, svd_solver="randomized", random_state=0, copy=False, **options)
+    return model.fit(standardised(folder)).components_
+
+
+def sklearn_incremental(folder: Path, k: int) -> np.ndarray:
+    from sklearn.decomposition import IncrementalPCA
+
+    return IncrementalPCA(k, batch_size=max(1000, 2 * k), copy=False).fit(standardised(folder)).components_
+
+
+def torch_lowrank(folder: Path, k: int, niter: int) -> np.ndarray:
+    import torch
+
+    torch.manual_seed(0)
+    return torch.svd_lowrank(torch.from_numpy(standardised(folder)), q=k, niter=niter)[2].T.numpy()
+
+
+def gram_eigh(folder: Path, k: int) -> np.ndarray:
+    from scipy.linalg import eigh
+
+    values = standardised(folder)
+    n = len(values)
+    found, vectors = eigh((values @ values.T).astype(np.float64), subset_by_index=[n - k, n - 1], overwrite_a=True)
+    return ((vectors / np.sqrt(found)).T[::-1].astype(np.float32)) @ values
+
+
+def dask_compressed(folder: Path, k: int) -> np.ndarray:
+    import dask.array as da
+
+    values = da.from_array(standardised(folder), chunks=(1000, -1))
+    return da.linalg.svd_compressed(values, k, n_power_iter=4, seed=0)[2].compute(scheduler="threads")
+
+
+def ours(folder: Path, k: int, engine: str = "numpy") -> np.ndarray:
+    """From the dataset on disk to components, streaming; nothing but the components is made."""
+    from w2w_hub import WeightDataset
+    from w2w_hub.space.engines import get_engine
+    from w2w_hub.space.solvers import plan, solve
+
+    dataset = WeightDataset.open(folder / "dataset")
+    runner = get_engine(engine, device="cpu" if engine == "torch" else None)
+    rows = Rows(dataset, np.arange(len(dataset)), tile_numbers=runner.tile_numbers)
+    with runner.precision():
+        found = solve(runner, rows, k, plan(rows.n, rows.d, k))
+    print(found.facts, file=sys.stderr)
+    return found.basis
+
+
+def whole_build(folder: Path, k: int) -> np.ndarray:
+    """The public call: also every row's coefficients, norms and the diagnostics."""
+    from w2w_hub import WeightDataset, build_space
+
+    return build_space(WeightDataset.open(folder / "dataset"), k).basis
+
+
+PEERS: dict[str, Callable[..., np.ndarray]] = {
+    "w2w_hub, components": ours,
+    "w2w_hub, build_space": whole_build,
+    "w2w_hub, components, torch": lambda folder, k: ours(folder, k, "torch"),
+    "sklearn PCA randomized": sklearn_pca,
+    "sklearn PCA randomized, iterated_power=7, n_oversamples=50": lambda folder, k: sklearn_pca(
+        folder, k, iterated_power=7, n_oversamples=50
+    ),
+    "sklearn IncrementalPCA": sklearn_incremental,
+    "torch.svd_lowrank niter=4": lambda folder, k: torch_lowrank(folder, k, 4),
+    "torch.svd_lowrank niter=20": lambda folder, k: torch_lowrank(folder, k, 20),
+    "Gram + scipy eigh": gram_eigh,
+    "dask svd_compressed, n_power_iter=4": dask_compressed,
+}
+IMPORTS = ("scipy.linalg", "sklearn.decomposition", "w2w_hub.space")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command(hidden=True)
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("k", type=int)
+@click.argument("basis", type=click.Path(path_type=Path))
+def peer(name: str, folder: Path, k: int, basis: Path) -> None:
+    """One peer in this process: seconds and peak memory, as JSON."""
+    import importlib
+
+    for module in (*IMPORTS, *(["torch"] if "torch" in name else []), *(["dask.array"] if "dask" in name else [])):
+        importlib.import_module(module)
+    began = time.perf_counter()
+    found = PEERS[name](folder, k)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    np.save(basis, found.astype(np.float32))
+    print(json.dumps({"seconds": seconds, "peak": peak}))
+
+
+@main.command()
+@click.option("--rows", default=6000, show_default=True)
+@click.option("--numbers", default=20_000, show_default=True)
+@click.option("--k", default=200, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--only", multiple=True, help="Peers whose names start with this.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("bench-space"), show_default=True)
+def cpu(rows: int, numbers: int, k: int, rounds: int, only: tuple[str, ...], work: Path) -> None:
+    """Every peer in rounds, each in its own process."""
+    from threadpoolctl import threadpool_info
+
+    names = [n for n in PEERS if not only or n.startswith(only)]
+    work.mkdir(exist_ok=True)
+    try:
+        prepare(work, rows, numbers)
+        exact = exact_variance(work, k)
+        times: dict[str, list[float]] = {n: [] for n in names}
+        peaks: dict[str, list[float]] = {n: [] for n in names}
+        captured: dict[str, float] = {}
+        for number in range(rounds):
+            for name in names:
+                words = [sys.executable, __file__, "peer", name, str(work), str(k), str(work / "basis.npy")]
+                done = subprocess.run(words, capture_output=True, text=True)
+                if done.returncode:
+                    click.echo(f"{name} failed: {done.stderr.strip().splitlines()[-1]}", err=True)
+                    continue
+                told = json.loads(done.stdout)
+                times[name].append(told["seconds"])
+                peaks[name].append(told["peak"])
+                captured[name] = carried(work, np.load(work / "basis.npy")) / exact
+                click.echo(
+                    f"round {number + 1}, {name}: {told['seconds']:.1f} s {done.stderr.strip()[-120:]}", err=True
+                )
+        blas = {f"{p['internal_api']} {p.get('architecture', '')}".strip() for p in threadpool_info()}
+        threads = max(p["num_threads"] for p in threadpool_info())
+        click.echo(f"{rows:,} x {numbers:,} float32, k = {k}, {threads} threads ({', '.join(sorted(blas))}), "
+                   f"median of {rounds} rounds\n")  # fmt: skip
+        report_cpu(names, times, peaks, captured)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def report_cpu(names: list[str], times: dict, peaks: dict, captured: dict[str, float]) -> None:
+    peers = [n for n in names if not n.startswith("w2w_hub") and n in captured and captured[n] >= REACHED]
+    fastest = min(peers, key=lambda n: median(times[n]), default=None)
+    click.echo("| | seconds | all rounds | of the fastest that reaches it | peak memory | of its | captured |")
+    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        if name not in captured:
+            click.echo(f"| {name} | failed | | | | | |")
+            continue
+        mine, peak = median(times[name]), median(peaks[name])
+        ratios = ("", "") if fastest is None else (
+            f"{median(a / b for a, b in zip(times[name], times[fastest], strict=False)):.2f}",
+            f"{peak / median(peaks[fastest]):.2f}",
+        )  # fmt: skip
+        every = ", ".join(f"{t:.1f}" for t in times[name])
+        click.echo(
+            f"| {name} | {mine:.1f} | {every} | {ratios[0]} | {peak / 1e9:.2f} GB | {ratios[1]} | "
+            f"{captured[name]:.7f} |"
+        )
+    click.echo(f"\nThe fastest peer that captures {REACHED} of the exact variance: {fastest}.")
+
+
+def prepare(work: Path, rows: int, numbers: int) -> None:
+    """The same matrix as a `.npy` file for the peers and as a dataset for us."""
+    from w2w_hub import ParameterLayout, write_dataset
+    from w2w_hub.adapter import Target
+    from w2w_hub.dataset.manifest import Compatibility
+
+    values = decaying(rows, numbers)
+    np.save(work / "rows.npy", values)
+    layout = ParameterLayout({Target("unet", "blocks.0.to_q"): (1, numbers // 2, numbers - numbers // 2)}, 27.0)
+    shutil.rmtree(work / "dataset", ignore_errors=True)
+    write_dataset(
+        values, work / "dataset", layout=layout, compatibility=Compatibility(initialisation="made up"),
+        parquet_view=False,
+    )  # fmt: skip
+
+
+def exact_variance(work: Path, k: int) -> float:
+    """Sum of the k largest eigenvalues of the Gram matrix, in float64."""
+    from scipy.linalg import eigh
+
+    values = standardised(work)
+    n = len(values)
+    gram = np.zeros((n, n))
+    for start in range(0, values.shape[1], 2000):
+        block = values[:, start : start + 2000].astype(np.float64)
+        gram += block @ block.T
+    return float(eigh(gram, subset_by_index=[n - k, n - 1], eigvals_only=True, overwrite_a=True).sum())
+
+
+def carried(work: Path, basis: np.ndarray) -> float:
+    """Variance of the standardised rows inside of the span of a basis."""
+    q = np.linalg.qr(basis.T.astype(np.float64))[0].astype(np.float32)
+    values = standardised(work)
+    return float(sum(((values[i : i + 500] @ q).astype(np.float64) ** 2).sum() for i in range(0, len(values), 500)))
+
+
+@main.command()
+@click.option("--numbers", default=99_648, show_default=True)
+@click.option("--k", default=1000, show_default=True)
+def decode(numbers: int, k: int) -> None:
+    """One point decoded, against the plain product of a vector and a matrix."""
+    from w2w_hub import ParameterLayout, WeightSpace
+    from w2w_hub.adapter import Target
+
+    rng = np.random.default_rng(0)
+    layout = ParameterLayout({Target("unet", "a.to_q"): (1, numbers // 2, numbers - numbers // 2)}, 27.0)
+    basis = rng.standard_normal((k, numbers), np.float32) / np.sqrt(numbers, dtype=np.float32)
+    space = WeightSpace(
+        layout=layout, mean=np.zeros(numbers, np.float32), std=np.ones(numbers, np.float32), basis=basis,
+        singular_values=np.ones(k), ids=(), splits=np.empty(0, str), coefficients=np.empty((0, k), np.float32),
+        fitted_split="train", recipe={},
+    )  # fmt: skip
+    point = space.point(rng.standard_normal(k).astype(np.float32))
+    pairs = []
+    for _ in range(41):
+        began = time.perf_counter()
+        point.coefficients @ basis
+        middle = time.perf_counter()
+        space.decode(point)
+        pairs.append((middle - began, time.perf_counter() - middle))
+    plain, whole = (median(column) for column in zip(*pairs[1:], strict=True))
+    click.echo(f"| one point, d = {numbers:,}, k = {k:,} | ms |\n| --- | --- |")
+    click.echo(f"| vector times matrix | {1e3 * plain:.1f} |\n| `WeightSpace.decode` | {1e3 * whole:.1f} |")
+    click.echo(f"\nRatio {median(b / a for a, b in pairs[1:]):.2f}.")
+
+
+# ---------------------------------------------------------------- GPUs
+def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
+    """Standardised rows with decaying components, made on the device a block at a time."""
+    import torch
+
+    torch.manual_seed(seed)
+    rank = min(rows, numbers, 4000)
+    decay = torch.arange(1, rank + 1, device=device, dtype=torch.float32) ** -0.6
+    right = torch.randn(rank, numbers, device=device)
+    values = torch.empty(rows, numbers, device=device)
+    for start in range(0, rows, 2048):
+        part = values[start : start + 2048]
+        torch.randn(part.shape, out=part, device=device)
+        part *= 0.5
+        part += (torch.randn(len(part), rank, device=device) * decay) @ right
+    for start in range(0, numbers, 4096):
+        part = values[:, start : start + 4096]
+        part -= part.mean(0)
+        part /= part.std(0)
+    return values
+
+
+def quality(values: Any, basis: Any) -> tuple[float, float]:
+    """Variance that an orthonormal basis ``(k, d)`` carries, and its largest relative residual."""
+    import torch
+
+    image, squares = torch.zeros_like(basis), torch.zeros(len(basis), dtype=torch.float64, device=basis.device)
+    for start in range(0, len(values), 2048):
+        part = values[start : start + 2048] @ basis.T
+        squares += (part.double() ** 2).sum(0)
+        image += part.T @ values[start : start + 2048]
+    theta = squares.float()[:, None]
+    return float(squares.sum()), float(((image - theta * basis).norm(dim=1) / theta[:, 0]).max())
+
+
+@main.command()
+@click.option("--device", "devices", multiple=True, default=("cuda:0",), show_default=True, help="One, or several.")
+@click.option("--rows", default=64_974, show_default=True)
+@click.option("--numbers", default=99_648, show_default=True)
+@click.option("--k", "counts", multiple=True, type=int, default=(1000, 10_000), show_default=True)
+@click.option("--niter", "niters", multiple=True, type=int, default=(2, 20), show_default=True)
+@click.option("--memory", default=16.0, show_default=True, help="GB of rows that the GPU keeps when out of core.")
+@click.option("--work", type=click.Path(path_type=Path), help="Also out of core, with the matrix as a file in here.")
+def gpu(
+    devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...],
+    memory: float, work: Path | None,
+) -> None:  # fmt: skip
+    """The matrix in the memory of the first device (and, with --work, from disk)."""
+    import torch
+
+    from w2w_hub.space.engines.torch_engine import TorchEngine
+    from w2w_hub.space.solvers import plan, solve
+
+    torch.set_float32_matmul_precision("highest")
+    first = torch.device(devices[0])
+    cuda = first.type == "cuda"
+    values = on_device(rows, numbers, first)
+    size = values.numel() * 4
+    name = torch.cuda.get_device_name(first) if cuda else "CPU"
+    click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) on {name}, torch {torch.__version__}\n")
+    click.echo("| k | | seconds | passes | peak memory / matrix | carried of the best | largest residual |")
+    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
+
+    def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        found = function()
+        if cuda:
+            torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated(first) / size if cuda else float("nan")
+        return time.perf_counter() - began, peak, found
+
+    def krylov(source: Any, k: int, budget: int | None) -> Any:
+        engine = TorchEngine(list(devices), budget)
+        if not cuda:
+            engine.tile_numbers = 1 << 20
+        matrix = FileRows(source, engine.tile_numbers)
+        with engine.precision():
+            found = solve(engine, matrix, k, plan(rows, numbers, k, solver="krylov"))
+        engine.close()
+        return found
+
+    for k in counts:
+        results: list[tuple[str, float, Any, float, float, float]] = []
+        for niter in niters:
+            seconds, peak, basis = timed(lambda k=k, n=niter: torch.svd_lowrank(values, q=k, niter=n)[2].T.contiguous())
+            results.append((f"torch.svd_lowrank niter={niter}", seconds, 2 * niter + 2, peak, *quality(values, basis)))
+            del basis
+        seconds, peak, found = timed(lambda k=k: krylov(values, k, None))
+        basis = torch.as_tensor(found.basis, dtype=torch.float32, device=first)
+        results.append(
+            ("w2w_hub, in memory", seconds, found.facts["passes"] + 1, peak, *quality(values, basis))
+        )  # fmt: skip
+        if work is not None:
+            work.mkdir(exist_ok=True)
+            file = work / "rows.npy"
+            if not file.exists():
+                stored = np.lib.format.open_memmap(file, "w+", np.float32, (rows, numbers))
+                for start in range(0, rows, 2048):
+                    stored[start : start + 2048] = values[start : start + 2048].cpu().numpy()
+                stored.flush()
+                del stored
+            seconds, peak, found = timed(
+                lambda k=k, file=file: krylov(np.load(file, mmap_mode="r"), k, int(memory * 1e9))
+            )
+            basis = torch.as_tensor(found.basis, dtype=torch.float32, device=first)
+            passes = found.facts["passes"] + 1
+            results.append(("w2w_hub, from disk", seconds, passes, peak, *quality(values, basis)))
+            began = time.perf_counter()
+            for _ in range(passes):
+                for _, _ in FileRows(np.load(file, mmap_mode="r"), 1 << 27).tiles():
+                    pass
+            results.append(
+                ("reading the file that often", time.perf_counter() - began, passes, *[float("nan")] * 3)
+            )  # fmt: skip
+        best = np.nanmax([r[4] for r in results])
+        for what, took, passes, high, variance, residual in results:
+            click.echo(
+                f"| {k:,} | {what} | {took:.1f} | {passes} | {high:.2f} | {variance / best:.7f} | {residual:.1e} |"
+            )
+
+
+@main.command()
+@click.option("--rows", "row_counts", multiple=True, type=int, default=(1000, 2000, 4000), show_default=True)
+@click.option("--numbers", "widths", multiple=True, type=int, default=(2500, 5000, 10_000), show_default=True)
+@click.option("--k", "counts", multiple=True, type=int, default=(25, 50, 100), show_default=True)
+@click.option("--device", default=None, help="Torch on this device; NumPy without it.")
+@click.option("--plot", type=click.Path(path_type=Path), help="An SVG of seconds against each, other sizes held.")
+def scaling(
+    row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
+) -> None:
+    """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
+    from w2w_hub.space.report.svg import line_chart
+
+    from w2w_hub.space.engines import get_engine
+    from w2w_hub.space.solvers import plan, solve
+
+    values = decaying(max(row_counts), max(widths))
+    middle = [sorted(c)[len(c) // 2] for c in (row_counts, widths, counts)]
+    series: dict[str, list[tuple[float, float]]] = {"n": [], "d": [], "k": []}
+    click.echo("| n | d | k | seconds | passes | ms a pass |\n| --- | --- | --- | --- | --- | --- |")
+    for axis, (letter, steps) in enumerate(zip("ndk", (row_counts, widths, counts), strict=True)):
+        for step in steps:
+            n, d, k = (step if i == axis else m for i, m in enumerate(middle))
+            engine = get_engine("torch", device=device) if device else get_engine("numpy")
+            rows = FileRows(np.ascontiguousarray(values[:n, :d]), min(engine.tile_numbers, 1 << 22))
+            began = time.perf_counter()
+            with engine.precision():
+                found = solve(engine, rows, k, plan(n, d, k, solver="krylov"))
+            seconds = time.perf_counter() - began
+            passes = found.facts["passes"]
+            series[letter].append((step / steps[0], seconds / passes))
+            click.echo(f"| {n:,} | {d:,} | {k} | {seconds:.2f} | {passes} | {1e3 * seconds / passes:.0f} |")
+    if plot is not None:
+        plot.write_text(line_chart(series, "size, of the smallest", "seconds a pass", logarithmic=True))
+        click.echo(f"\n{plot}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""`w2w sample`, `edit`, `invert`, `render`, `grid` and `export` on the tiny world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from w2w_hub import read_adapter
+from w2w_hub.space.points import load_point
+
+from .test_commands import refused, w2w
+
+DRAW = ("--steps", 1, "--scale", 1)
+
+
+def test_points_are_json_or_safetensors_and_mean_the_same(tiny_space: Path, tmp_path: Path) -> None:
+    for kind in ("json", "safetensors"):
+        assert w2w("sample", tiny_space, "--count", 2, "--kind", kind, "--out", tmp_path / kind).exit_code == 0
+        edit = ("edit", tiny_space, tmp_path / kind / f"sample-001.{kind}", "Full_Beard=1")
+        assert w2w(*edit, "--out", tmp_path / f"edited.{kind}").exit_code == 0
+    a, b = (load_point(tmp_path / f"edited.{kind}") for kind in ("json", "safetensors"))
+    np.testing.assert_array_equal(a.coefficients, b.coefficients)
+    assert a.history == b.history
+    assert json.loads(w2w("inspect", tmp_path / "edited.safetensors", "--json").stdout)["kind"] == "point"
+    refused(w2w(*edit, "--out", tmp_path / "edited.txt"), ".json or .safetensors")
+
+
+def test_an_edit_reports_distance_and_scores_and_preserves(tiny_space: Path, tmp_path: Path) -> None:
+    result = w2w("edit", tiny_space, "person-0001", "Full_Beard=+2", "--preserve", "Sunglasses", "--json",
+                 "--out", tmp_path / "p.json")  # fmt: skip
+    facts = json.loads(result.stdout)
+    before, after = facts["before_after"]["Sunglasses"]
+    assert before == pytest.approx(after, abs=1e-3)
+    assert facts["distance"] > 0
+    far = w2w("edit", tiny_space, "person-0001", "Full_Beard=99", "--out", tmp_path / "far.json")
+    assert far.exit_code == 0
+    assert "leaves the population" in far.stderr
+    twice = w2w("edit", tiny_space, "person-0001", "Full_Beard=1", "Full_Beard=2", "--out", tmp_path / "x.json")
+    assert twice.exit_code == 2
+    assert "given twice" in twice.stderr
+    wrong = ("edit", tiny_space, "person-0001", "Ful_Beard=1", "--out", tmp_path / "x.json")
+    refused(w2w(*wrong), "did you mean Full_Beard")
+    refused(w2w("edit", tiny_space, "person-001", "Full_Beard=1", "--out", tmp_path / "x.json"), "near it: person-00")
+
+
+def test_a_grid_shows_strengths_or_prompts_and_a_sweep_moves(tiny_space: Path, tmp_path: Path) -> None:
+    people = ("person-0001", "person-0007")
+    strengths = w2w("grid", tiny_space, *people, "--attribute", "Full_Beard", "--strengths=-3,0,3", *DRAW,
+                    "--out", tmp_path / "s.png")  # fmt: skip
+    assert strengths.exit_code == 0, strengths.output
+    sheet = Image.open(tmp_path / "s.png")
+    assert sheet.width > 3 * 64
+    assert sheet.height > 2 * 64
+    prompts = w2w("grid", tiny_space, *people, "--prompt", "a", "--prompt", "b", *DRAW, "--out", tmp_path / "p.png")
+    assert prompts.exit_code == 0, prompts.output
+    sweep = w2w("grid", tiny_space, *people, "--attribute", "Full_Beard", "--count", 4, "--preserve", "Sunglasses",
+                "--start", 0.5, *DRAW, "--out", tmp_path / "s.gif")  # fmt: skip
+    assert sweep.exit_code == 0, sweep.output
+    assert Image.open(tmp_path / "s.gif").n_frames == 6  # there and back
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--out", "x.gif"), "need an --attribute"),
+        (("--strengths", "1,2", "--out", "x.png"), "need an --attribute"),
+        (("--attribute", "Full_Beard", "--strengths", "1,a", "--out", "x.png"), "no list of numbers"),
+        (("--attribute", "Full_Beard", "--strengths", "nan", "--out", "x.png"), "finite"),
+        (("--attribute", "Full_Beard", "--prompt", "a", "--prompt", "b", "--out", "x.png"), "one prompt and one seed"),
+        (("--attribute", "Halo", "--out", "x.png"), "no attribute 'Halo'"),
+        (("--attribute", "Full_Beard", "--start", "1", "--out", "x.png"), "below 1"),
+        (("--attribute", "Full_Beard", "--out", "x.txt"), "choose .png"),
+        (("--out", "x"), "choose .png"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_refused(
+    tiny_space: Path, tmp_path: Path, options: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = w2w("grid", tiny_space, "person-0001", *options)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_inversion_takes_masks_and_tells_each_loss(tiny_space: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64), (200, 100, 50)).save(tmp_path / folder / "face.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    Image.new("L", (64, 64), 0).save(tmp_path / "black.png")
+    faces = (tmp_path / "a" / "face.png", tmp_path / "b" / "face.png")
+    masks = ("--mask", tmp_path / "mask.png") * 2
+    result = w2w("invert", tiny_space, *faces, *masks, "--steps", 2, "--kind", "safetensors", "--json",
+                 "--out", tmp_path / "points")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [Path(row["point"]).name for row in rows] == ["face.safetensors", "face-2.safetensors"]
+    assert [len(row["losses"]) for row in rows] == [2, 2]
+    one = ("invert", tiny_space, faces[0], "--steps", 2, "--out", tmp_path / "more")
+    refused(w2w(*one, *masks), "as many masks")
+    refused(w2w(*one, "--mask", tmp_path / "black.png"), "a mask is empty")
+    refused(w2w(*one, "--k", 10_000), "k must be 1 to 12")
+    Image.new("RGB", (32, 64)).save(tmp_path / "small.png")
+    refused(w2w("invert", tiny_space, tmp_path / "small.png", "--out", tmp_path / "more"), "needs 64x64")
+    assert not (tmp_path / "more").exists()
+
+
+def test_an_export_holds_the_dialects_that_were_asked_for(tiny_space: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lora"
+    assert w2w("export", tiny_space, "person-0001", "--dialect", "kohya", "--out", out).exit_code == 0
+    assert [p.name for p in out.iterdir()] == ["kohya_lora.safetensors"]
+    assert len(read_adapter(out / "kohya_lora.safetensors").factors) > 0
+    refused(w2w("export", tiny_space, "person-0001", "--dialect", "nothing", "--out", tmp_path / "x"), "no writer")
+    refused(w2w("export", tiny_space, "base", "--out", tmp_path / "x"), "neither a row")
+    refused(w2w("export", tiny_space, tmp_path / "gone.json", "--out", tmp_path / "x"), "gone.json is not there")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tiny_space: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = w2w("sample", tiny_space, "--out", tmp_path / "file" / "points")
+    refused(result, "file")

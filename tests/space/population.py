@@ -1,0 +1,42 @@
+"""Small datasets along known factors, for the tests of spaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub.adapter import Target
+from w2w_hub.dataset.manifest import Compatibility
+
+LAYOUT = ParameterLayout({Target("unet", f"blocks.{i}.to_q"): (1, 20, 30) for i in range(2)}, 27.0)
+SHARED = Compatibility(initialisation="seed-0")
+
+
+def decaying(rows: int, numbers: int, seed: int = 0, mean: float = 0.5) -> np.ndarray:
+    """float32 rows whose components decay as a power, over noise, far from zero as trained factors are."""
+    rng = np.random.default_rng(seed)
+    rank = min(rows, numbers, 60)
+    left, right = rng.normal(size=(rows, rank)), rng.normal(size=(rank, numbers))
+    values = (left * (1 + np.arange(rank)) ** -0.7) @ right + 0.1 * rng.normal(size=(rows, numbers))
+    return (1e-3 * values + mean).astype(np.float32)
+
+
+def dataset_of(
+    folder: Path, values: np.ndarray, *, order: np.ndarray | None = None, held_out: int = 0, **options: Any
+) -> WeightDataset:
+    """Any matrix as a dataset, rows written in `order`; the last `held_out` are the split ``test``."""
+    n, d = values.shape
+    layout = options.pop("layout", None) or ParameterLayout({Target("unet", "blocks.0.to_q"): (1, d - 7, 7)}, 27.0)
+    table = pd.DataFrame({"id": [f"p{i:05d}" for i in range(n)]})
+    table["split"] = ["train" if i < n - held_out else "test" for i in range(n)]
+    for name, column in options.pop("columns", {}).items():
+        table[name] = column
+    order = np.arange(n) if order is None else order
+    return write_dataset(
+        values[order], folder, layout=layout, ids=list(table["id"].to_numpy()[order]), labels=table,
+        **{"compatibility": SHARED, "parquet_view": False, **options},
+    )  # fmt: skip

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import r2_score, roc_auc_score
+
+from w2w_hub import WeightDataset, WeightSpace, build_space
+from w2w_hub.errors import DatasetChangedError, InvalidInputError, UnknownNameError
+from w2w_hub.space.directions import UnreliableDirectionWarning, fit_directions
+from w2w_hub.space.directions.evidence import auc, auc_interval, p_value
+from w2w_hub.space.identity import edited, resolve
+
+from .population import LAYOUT, dataset_of
+
+ROWS = 240
+HAIR = ("black", "grey", "red ✂")
+
+
+def labelled(folder: Path, **changes: object) -> WeightDataset:
+    """Rows that follow a binary, a categorical and a continuous label, each along an axis of its own."""
+    rng = np.random.default_rng(0)
+    beard = rng.random(ROWS) < 0.4
+    hair = rng.integers(0, 3, ROWS)
+    age = rng.normal(40, 10, ROWS) + 8 * beard  # entangled
+    axes = np.linalg.qr(rng.normal(size=(LAYOUT.size, 5)))[0].T
+    values = 3 * np.outer(beard, axes[0]) + 3 * axes[1 + hair] + np.outer(age / 5, axes[4])
+    values = (1e-2 * (values + 0.15 * rng.normal(size=values.shape)) + 0.3).astype(np.float32)
+    columns: dict[str, object] = {
+        "Beard": beard,
+        "Hair": np.array(HAIR)[hair],
+        "Age": np.where(rng.random(ROWS) < 0.1, np.nan, age),
+        "Coin": rng.random(ROWS) < 0.5,
+        "Rare": np.arange(ROWS) < 3,
+        "Always": True,
+        "Nobody": pd.array([None] * ROWS, dtype="boolean"),
+        **changes,
+    }
+    return dataset_of(folder, values, layout=LAYOUT, held_out=60, columns=columns)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> WeightDataset:
+    return labelled(tmp_path_factory.mktemp("d") / "people")
+
+
+@pytest.fixture(scope="module")
+def space(dataset: WeightDataset) -> WeightSpace:
+    return build_space(dataset, 12)
+
+
+def test_every_kind_of_label_has_its_directions(space: WeightSpace) -> None:
+    assert set(space.directions) == {"Beard", "Hair=black", "Hair=grey", "Hair=red ✂", "Age", "Coin"}
+    kinds = {name: (d.kind, d.attribute, d.level) for name, d in space.directions.items()}
+    assert kinds["Hair=red ✂"] == ("categorical", "Hair", "red ✂")
+    assert kinds["Age"] == ("float", "Age", None)
+    for name in ("Beard", "Hair=grey"):
+        assert space.direction(name).auc == pytest.approx(1, abs=0.01)
+    age = space.direction("Age")
+    assert age.auc is None
+    assert age.r2 is not None
+    assert age.r2 > 0.9
+    assert age.held_out_rows < 60  # those with a label
+
+
+def test_held_out_figures_are_scikit_learns(dataset: WeightDataset, space: WeightSpace) -> None:
+    held_out = dataset.where(split="test")
+    c = space.coefficients[held_out].astype(np.float64)
+    for name in ("Beard", "Coin"):
+        direction = space.direction(name)
+        truth = dataset.labels[name].to_numpy(bool)[held_out]
+        assert direction.auc == pytest.approx(roc_auc_score(truth, c @ direction.reading), abs=1e-6)
+    age = space.direction("Age")
+    truth = dataset.labels["Age"].iloc[held_out].to_numpy(float, na_value=np.nan)
+    known = ~np.isnan(truth)
+    assert age.r2 == pytest.approx(r2_score(truth[known], c[known] @ age.reading + age.intercept), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Beard", "Hair=grey", "Age"])
+def test_more_strength_means_more_of_the_attribute(space: WeightSpace, name: str) -> None:
+    start = space.mean_point()
+    values = [space.read(space.edit(start, {name: s}), name) for s in (-2, 0, 2)]
+    assert values[0] < values[1] < values[2]
+    assert np.linalg.norm(space.direction(name).editing) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_label_that_says_nothing_is_marked_unreliable_and_warns_when_used(space: WeightSpace) -> None:
+    assert "no better than permuted labels" in space.direction("Coin").unreliable
+    assert not space.direction("Beard").unreliable
+    with pytest.warns(UnreliableDirectionWarning, match="Coin"):
+        edited(space, resolve(space, "p00000"), {"Coin": 1.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edited(space, resolve(space, "p00000"), {"Beard": 1.0})
+
+
+def test_evidence_is_saved_and_opens_as_it_was(space: WeightSpace, tmp_path: Path) -> None:
+    space.save(tmp_path / "space")
+    again = WeightSpace.from_pretrained(tmp_path / "space")
+    for name, direction in space.directions.items():
+        assert again.direction(name).evidence() == direction.evidence()
+    np.testing.assert_array_equal(again.squared_norms, space.squared_norms)
+    np.testing.assert_array_equal(again.residuals, space.residuals)
+
+
+def test_what_cannot_be_measured_says_why_and_how_rare_it_is(dataset: WeightDataset, space: WeightSpace) -> None:
+    for name, says in {
+        "Rare": "3 of 180 labelled fitted rows have it, at least 5",
+        "Always": "all 180 labelled fitted rows have the same label",
+        "Nobody": "no fitted row has a label",
+    }.items():
+        with pytest.raises(UnknownNameError, match=says):
+            space.edit(space.mean_point(), {name: 1.0})
+        with pytest.raises(InvalidInputError, match=says):
+            fit_directions(space, dataset, attributes=[name])
+    with pytest.raises(UnknownNameError, match="no attribute 'Halo'"):
+        fit_directions(space, dataset, attributes=["Halo"])
+
+
+def test_a_dataset_that_has_changed_under_a_space_is_refused(space: WeightSpace, tmp_path: Path) -> None:
+    other = labelled(tmp_path / "other", Beard=np.arange(ROWS) % 2 == 0)
+    with pytest.raises(DatasetChangedError, match="was built from"):
+        fit_directions(space, other)
+
+
+def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> None:
+    start = space.row("p00000")
+    plain, kept = space.edit(start, {"Age": 2.0}), space.edit(start, {"Age": 2.0}, preserve=["Beard", "Hair=grey"])
+    for name in ("Beard", "Hair=grey"):
+        assert space.read(kept, name) == pytest.approx(space.read(start, name), abs=1e-4)
+    assert space.read(kept, "Age") > space.read(start, "Age")
+    assert not np.allclose(plain.coefficients, kept.coefficients)
+    assert kept.history["preserved"] == ["Beard", "Hair=grey"]
+    with pytest.raises(InvalidInputError, match="both edited and preserved"):
+        space.edit(start, {"Age": 1.0}, preserve="Age")
+
+
+def test_preserving_by_fit_holds_what_is_named_and_nothing_else(dataset: WeightDataset, space: WeightSpace) -> None:
+    default = fit_directions(space, dataset, attributes=["Age"])["Age"]
+    assert "Beard" in default.held  # they overlap
+    assert fit_directions(space, dataset, attributes=["Age"], preserve=[])["Age"].held == ()
+    one = fit_directions(space, dataset, attributes=["Age"], preserve={"Age": ["Hair"]})["Age"]
+    assert one.held == ("Hair=black", "Hair=grey", "Hair=red ✂")
+    with pytest.raises(UnknownNameError, match="to preserve"):
+        fit_directions(space, dataset, preserve=["Halo"])
+
+
+def test_held_attributes_stay_where_plain_class_means_move_them(dataset: WeightDataset, space: WeightSpace) -> None:
+    beard = space.direction("Beard").reading.astype(float)
+    plain = fit_directions(space, dataset, attributes=["Age"], editing="means")["Age"]
+    clean = fit_directions(space, dataset, attributes=["Age"])["Age"]
+    assert abs(clean.editing @ beard) < 0.5 * abs(plain.editing @ beard)
+
+
+@pytest.mark.parametrize("reading", ["ridge", "lda"])
+def test_other_readers_are_scikit_learns_and_give_probabilities(
+    dataset: WeightDataset, space: WeightSpace, reading: str
+) -> None:
+    found = fit_directions(space, dataset, attributes=["Beard"], reading=reading)["Beard"]
+    assert found.auc == pytest.approx(1, abs=0.01)
+    c, truth = space.coefficients[space.fitted].astype(np.float64), dataset.labels["Beard"].to_numpy(bool)[space.fitted]
+    if reading == "lda":
+        z = (c - space.coefficient_mean) / space.coefficient_std
+        golden = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(z, truth).decision_function(z)
+        np.testing.assert_allclose(c @ found.reading + found.intercept, golden, rtol=1e-3, atol=1e-2)
+    read = np.array([found.read(row) for row in c])
+    assert read[truth].mean() > 0.9
+    assert read[~truth].mean() < 0.1
+
+
+def test_covariance_times_weights_moves_more_than_the_weights_do(dataset: WeightDataset, space: WeightSpace) -> None:
+    weights = fit_directions(space, dataset, attributes=["Beard"], editing="reading")["Beard"]
+    moved = fit_directions(space, dataset, attributes=["Beard"], editing="covariance")["Beard"]
+    means = fit_directions(space, dataset, attributes=["Beard"], editing="means")["Beard"]
+    assert moved.editing @ means.editing > weights.editing @ means.editing
+    assert moved.sd > weights.sd
+    whitened = fit_directions(space, dataset, attributes=["Beard"], editing="means", whiten=True)["Beard"]
+    expected = means.editing / space.coefficient_std**2
+    np.testing.assert_allclose(whitened.editing, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_components_are_chosen_by_cross_validation_or_by_number(dataset: WeightDataset, space: WeightSpace) -> None:
+    few = fit_directions(space, dataset, attributes=["Beard"], components=3)["Beard"]
+    assert few.components == 3
+    assert not few.editing[3:].any()
+    assert not few.reading[3:].any()
+    chosen = fit_directions(space, dataset, attributes=["Beard", "Age"], components="cv")
+    assert all(d.components is None or 1 <= d.components <= space.k for d in chosen.values())
+    assert chosen["Beard"].auc == pytest.approx(1, abs=0.01)
+    with pytest.raises(InvalidInputError, match="components"):
+        fit_directions(space, dataset, components=99)
+
+
+def test_principal_components_are_sliders(space: WeightSpace) -> None:
+    start = space.mean_point()
+    moved = space.edit(start, {"PC2": 1.5})
+    apart = moved.coefficients - start.coefficients
+    assert apart[1] == pytest.approx(1.5 * space.coefficient_std[1], rel=1e-4)
+    assert np.count_nonzero(np.abs(apart) > 1e-6) == 1
+    for name in ("PC0", "PC13", "PC", "PC²"):
+        with pytest.raises(UnknownNameError, match="PC1 to PC12"):
+            space.direction(name)
+
+
+def test_entanglement_tells_what_comes_along(space: WeightSpace, dataset: WeightDataset) -> None:
+    table = space.entanglement()
+    assert table.names == tuple(space.directions)
+    np.testing.assert_allclose(np.diag(table.editing), 1, atol=1e-6)
+    i, j = table.names.index("Age"), table.names.index("Coin")
+    assert table.spill[i, i] > 0.5
+    assert abs(table.spill[i, j]) < 0.5
+    step = space.direction("Age").sd * space.direction("Age").editing
+    scores = space.coefficients[space.fitted] @ space.direction("Beard").reading
+    expected = step @ space.direction("Beard").reading / scores.std(ddof=1)
+    assert table.spill[i, table.names.index("Beard")] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_space_without_labels_has_sliders_and_an_empty_table(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(20, 60)).astype(np.float32)
+    space = build_space(dataset_of(tmp_path / "plain", values), 4)
+    assert space.directions == {}
+    assert space.entanglement().names == ()
+    assert space.direction("PC4").sd > 0
+    with pytest.raises(UnknownNameError, match="labelled dataset"):
+        space.direction("Beard")
+
+
+# ---------------------------------------------------------------- evidence
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=4, max_size=40))
+def test_auc_and_its_interval_hold_for_any_scores_with_ties(pairs: list[tuple[bool, int]]) -> None:
+    truth, scores = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float)
+    if len(set(truth)) < 2:
+        return
+    area = auc(truth, scores)
+    assert area == pytest.approx(roc_auc_score(truth, scores))
+    (low, high), _ = auc_interval(truth, scores)
+    assert 0 <= low <= area + 1e-9
+    assert area - 1e-9 <= high <= 1
+    assert high - low > 0  # also at 0 and 1, where a plain DeLong interval has no width
+
+
+def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(0)
+    real = norm.cdf(1.5 / np.sqrt(2))
+    truth = np.repeat([0.0, 1.0], [60, 40])
+    covered = []
+    for _ in range(400):
+        (low, high), method = auc_interval(truth, rng.normal(size=100) + 1.5 * truth)
+        assert method == "DeLong"
+        covered.append(low <= real <= high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_a_p_value_counts_the_permutations_that_do_as_well() -> None:
+    assert p_value(0.9, np.array([0.5, 0.6, 0.9, 0.95])) == pytest.approx(3 / 5)

@@ -1,0 +1,55 @@
+"""`w2w convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import adapter_options, examples, out_option, say
+
+_NEXT = {
+    "peft": "PeftModel.from_pretrained(model, {out!r})",
+    "diffusers": "pipe.load_lora_weights({out!r})",
+    "kohya": "pipe.load_lora_weights({out!r}), or ComfyUI's models/loras",
+}
+
+
+@click.command(
+    epilog=examples(
+        "w2w convert kohya.safetensors --to peft --out my-lora",
+        "w2w convert my-lora --to kohya --out my-lora.safetensors",
+        "w2w convert lokr.safetensors --to diffusers --rank 16 --out approximated",
+        "w2w convert old.pt --allow-torch --to diffusers --out my-lora",
+    )
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--to", "dialect", type=click.Choice(list(_NEXT)), required=True, help="The dialect to write.")
+@out_option("The folder to make; a name ending in .safetensors makes one file (diffusers, kohya).")
+@click.option("--rank", type=click.IntRange(1), help="Approximate every module by its best factors of this rank.")
+@adapter_options
+def convert(
+    source: Path,
+    dialect: str,
+    out: Path,
+    rank: int | None,
+    allow_torch: bool,
+    believe: str | None,
+    alpha: float | None,
+    component: str | None,
+) -> None:
+    """Write SOURCE, a LoRA checkpoint of any known dialect, in another."""
+    from ..formats import convert_adapter
+
+    adapter = convert_adapter(
+        source, out, dialect,
+        allow_torch=allow_torch, believe=believe, alpha=alpha, component=component, svd_rank=rank,
+    )  # fmt: skip
+    scales = ", ".join(f"{s:g}" for s in sorted({p.scale for p in adapter.factors.values()}))
+    say(f"{out}: {len(adapter.factors)} modules, from {adapter.dialect} to {dialect}, scale {scales}")
+    if adapter.metadata.get("error") is not None:
+        say(f"an approximation of rank {rank}: relative error {adapter.metadata['error']:.3g}")
+    if adapter.passengers:
+        names = ", ".join(adapter.passengers[:3])
+        say(f"left out, since {dialect} has no place for them: {len(adapter.passengers)} passengers ({names})")
+    say(f"next: {_NEXT[dialect].format(out=str(out))}")

@@ -1,0 +1,102 @@
+"""Looking for checkpoints below a folder: one at a time, in order, nothing followed out of it, no pickle opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import MissingPathError
+from .checkpoint import (
+    CHECKPOINTS,
+    CONFIG,
+    DIFFUSERS_WEIGHTS,
+    KOHYA_WEIGHTS,
+    MLX_WEIGHTS,
+    PEFT_WEIGHTS,
+    PICKLES,
+    escapes,
+    weights_file,
+)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Skipped:
+    """What a scan passed over: how many of each reason, and the first ones' names."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, path: Path | str, reason: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        if len(names := self.names.setdefault(reason, [])) < 3:
+            names.append(str(path))
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{count:,} {reason} ({', '.join(self.names[reason])}{', ...' if count > 3 else ''})"
+            for reason, count in self.counts.items()
+        )
+
+
+def is_tree(path: Path) -> bool:
+    """Whether a folder is to be scanned, rather than being one checkpoint, dataset or weight space itself."""
+    if not path.is_dir() or (path / MANIFEST).is_file() or (path / CONFIG).is_file():
+        return False
+    try:
+        found = weights_file(path)
+        if found is None:
+            names = [p.name for p in path.iterdir()]
+            # a lone pickle or archive is one checkpoint, refused by name
+            return not (len(names) == 1 and names[0].endswith(CHECKPOINTS))
+        if found.name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
+            return False
+        return any(p.suffix == ".safetensors" for sub in path.iterdir() if sub.is_dir() for p in sub.iterdir())
+    except OSError as error:
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
+    """Files and folders below `root` that may be checkpoints, datasets or weight spaces, in order of their names.
+
+    A folder with ``adapter_config.json`` or a manifest is yielded itself. Folders that are links are not entered,
+    and files that are links out of `root` not opened; both are skipped, as are pickles.
+    """
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        if folder != root and (folder / MANIFEST).is_file():
+            yield folder
+            continue
+        try:
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError:
+            skipped.add(folder, "that cannot be read")
+            continue
+        whole = any(entry.name == CONFIG for entry in entries)
+        if whole:
+            yield folder
+        inner = []
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink() and (entry.is_dir() or escapes(path, root)):
+                skipped.add(path, "links out of the tree")
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith("."):
+                    skipped.add(path, "hidden folders")
+                else:
+                    inner.append(path)
+            elif path.suffix in PICKLES:
+                skipped.add(path, "pickles, never opened in a scan")
+            elif whole and path.name in (CONFIG, PEFT_WEIGHTS, MLX_WEIGHTS):
+                continue
+            elif whole and path.name in (DIFFUSERS_WEIGHTS, KOHYA_WEIGHTS):
+                skipped.add(path, "that repeat a PEFT folder in another dialect")
+            elif path.suffix in CHECKPOINTS:
+                yield path
+            else:
+                skipped.add(path, "that are no checkpoint")
+        folders += reversed(inner)

@@ -1,0 +1,22 @@
+"""Directions of attributes: one to read them from coefficients, one to edit them, with their evidence."""
+
+from __future__ import annotations
+
+from .direction import Direction, UnreliableDirectionWarning
+from .editing import overlap, partial_effects, preserving
+from .entanglement import Entanglement, entanglement
+from .fit import fit_directions
+from .targets import MIN_ROWS_A_CLASS, why_not
+
+__all__ = [
+    "MIN_ROWS_A_CLASS",
+    "Direction",
+    "Entanglement",
+    "UnreliableDirectionWarning",
+    "entanglement",
+    "fit_directions",
+    "overlap",
+    "partial_effects",
+    "preserving",
+    "why_not",
+]

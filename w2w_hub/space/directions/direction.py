@@ -1,0 +1,130 @@
+"""Direction: a named vector in coefficient space with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+ARRAYS = ("editing", "reading")
+
+
+class UnreliableDirectionWarning(UserWarning):
+    """A direction that is used reads held-out rows no better than permuted labels do."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One attribute in coefficient space.
+
+    Attributes
+    ----------
+    editing : ndarray
+        float32 ``(k,)``, unit length: how the population moves with the attribute while the other
+        attributes stay; + means more of it.
+    sd : float
+        Standard deviation of the fitted rows along `editing`: one unit of strength.
+    reading : ndarray
+        float32 ``(k,)``: the reader's weights; ``c @ reading + intercept`` are the attribute's log-odds, or its value
+        if it is continuous.
+    auc : float or None
+        Area under the ROC curve of the reading direction on held-out rows; None without both classes there, and for
+        a continuous attribute.
+    positives, rows : int
+        Fitted rows with the attribute, and with a label at all.
+    held_out_rows : int
+        Rows that `auc` or `r2` is measured on.
+    kind : {"binary", "categorical", "float", "component"}
+        Of the attribute; each level of a categorical one has a direction of its own, named ``attribute=level``.
+    attribute, level : str or None
+        The column of the dataset, and the level of it.
+    r2 : float or None
+        Coefficient of determination on held-out rows, of a continuous attribute.
+    interval : (float, float) or None
+        95 % confidence interval of `auc` or `r2`, made by `interval_method`.
+    null : (float, float) or None
+        Mean and 95 % quantile of the same figure under permuted held-out labels.
+    p_value : float or None
+        Share of permutations that do as well.
+    reading_method, editing_method : str
+        How the vectors were fitted.
+    held : tuple of str
+        Directions whose attributes the editing direction keeps as they are.
+    components : int or None
+        Leading components that the vectors use; None for all.
+    """
+
+    editing: np.ndarray
+    sd: float
+    reading: np.ndarray
+    intercept: float
+    auc: float | None
+    positives: int
+    rows: int
+    held_out_rows: int
+    kind: str = "binary"
+    attribute: str | None = None
+    level: str | None = None
+    r2: float | None = None
+    interval: tuple[float, float] | None = None
+    interval_method: str | None = None
+    null: tuple[float, float] | None = None
+    p_value: float | None = None
+    reading_method: str = "logistic"
+    editing_method: str = "overlap"
+    held: tuple[str, ...] = ()
+    components: int | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The held-out figure: `auc`, or `r2` of a continuous attribute."""
+        return self.r2 if self.kind == "float" else self.auc
+
+    @property
+    def unreliable(self) -> str:
+        """Why the direction should not be trusted; empty if nothing speaks against it."""
+        if self.score is None or self.p_value is None:
+            return ""
+        figure = "R2" if self.kind == "float" else "AUC"
+        if self.p_value >= 0.05 or (self.kind == "float" and self.score <= 0):
+            assert self.null is not None
+            return (
+                f"{figure} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted labels "
+                f"(95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+            )
+        return ""
+
+    def read(self, coefficients: np.ndarray) -> float:
+        """The attribute's probability, or the value of a continuous one, of one point ``(>= k,)``."""
+        value = float(coefficients[: len(self.reading)] @ self.reading + self.intercept)
+        return value if self.kind in ("float", "component") else float(0.5 * (1 + np.tanh(0.5 * value)))
+
+    def probability(self, coefficients: np.ndarray) -> float:
+        """The same as :meth:`read`."""
+        return self.read(coefficients)
+
+    def evidence(self) -> dict[str, Any]:
+        """All but the arrays, as JSON; `unreliable` is there to be read by people."""
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
+        return {**data, "unreliable": self.unreliable}
+
+    @classmethod
+    def from_evidence(cls, editing: np.ndarray, reading: np.ndarray, entry: Mapping[str, Any]) -> Direction:
+        """What :meth:`evidence` described; fields of later versions are ignored."""
+        known = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
+        for name in ("interval", "null", "held"):
+            if known.get(name) is not None:
+                known[name] = tuple(known[name])
+        return cls(editing=editing, reading=reading, **known)
+
+
+def component_direction(number: int, k: int, sd: float, rows: int) -> Direction:
+    """A principal component as a slider (GANSpace, arXiv 2004.02546): ``PC1`` varies most; its sign means nothing."""
+    axis = np.zeros(k, np.float32)
+    axis[number - 1] = 1
+    return Direction(
+        editing=axis, sd=sd, reading=axis, intercept=0.0, auc=None, positives=0, rows=rows, held_out_rows=0,
+        kind="component", reading_method="component", editing_method="component", components=number,
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""How much attributes come along with each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..space import WeightSpace
+
+
+@dataclass(frozen=True)
+class Entanglement:
+    """Attributes against each other; every matrix is ``(a, a)`` float64.
+
+    Attributes
+    ----------
+    editing, reading : ndarray
+        Cosines between the editing directions, and between the reading directions.
+    spill : ndarray
+        ``[i, j]``: how far one standard deviation along i's editing direction moves j's read-out, in standard
+        deviations of j's read-out over the population. On the diagonal what the edit is made for.
+    """
+
+    names: tuple[str, ...]
+    editing: np.ndarray
+    reading: np.ndarray
+    spill: np.ndarray
+
+    @property
+    def mean_cosine(self) -> float | None:
+        """Mean |cosine| of the reading directions over all pairs (the paper's figure 9)."""
+        return mean_off_diagonal(self.reading)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names),
+            "editing": self.editing.round(6).tolist(),
+            "reading": self.reading.round(6).tolist(),
+            "spill": self.spill.round(6).tolist(),
+            "mean_cosine": self.mean_cosine,
+        }
+
+
+def entanglement(space: WeightSpace) -> Entanglement:
+    """The entanglement of all directions of a space."""
+    directions = [d for d in space.directions.values() if len(d.editing) == space.k]
+    names = tuple(n for n, d in space.directions.items() if len(d.editing) == space.k)
+    if not directions:
+        empty = np.empty((0, 0))
+        return Entanglement((), empty, empty, empty)
+    editing = np.stack([d.editing.astype(np.float64) for d in directions])
+    reading = np.stack([d.reading.astype(np.float64) for d in directions])
+    scores = space.coefficients[space.fitted].astype(np.float64) @ reading.T
+    steps = editing * np.array([d.sd for d in directions])[:, None]
+    spill = steps @ reading.T / np.maximum(scores.std(0, ddof=1), 1e-300)
+    return Entanglement(names, cosines(editing), cosines(reading), spill)
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+    return unit @ unit.T
+
+
+def mean_off_diagonal(matrix: np.ndarray) -> float | None:
+    """Mean magnitude of the entries beside the diagonal; None if there are none."""
+    count = len(matrix)
+    return float(np.abs(matrix[~np.eye(count, dtype=bool)]).mean()) if count > 1 else None

@@ -1,0 +1,35 @@
+"""The report of a weight space: one HTML page with everything inside, and the same figures as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...files import new_folder, write_json
+from .figures import entanglement_by_population, figures
+from .page import page
+
+if TYPE_CHECKING:
+    from ...dataset import WeightDataset
+    from ..space import WeightSpace
+
+__all__ = ["entanglement_by_population", "figures", "page", "write_report"]
+
+
+def write_report(space: WeightSpace, path: Path | str, dataset: WeightDataset | None = None) -> dict[str, Any]:
+    """Write a new folder with ``report.html`` and ``report.json``, and return the latter's contents.
+
+    Parameters
+    ----------
+    dataset : WeightDataset, optional
+        What the space was built from: adds the scatter by attribute and entanglement against population size.
+
+    Raises
+    ------
+    AlreadyExistsError, DatasetChangedError
+    """
+    data = figures(space, dataset)
+    with new_folder(path) as folder:
+        (folder / "report.html").write_text(page(data), "utf-8")
+        write_json(folder / "report.json", data)
+    return data

@@ -1,0 +1,211 @@
+"""Everything a report shows, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ..builder import build_space
+from ..diagnostics import held_out_curve
+from ..directions.entanglement import cosines, mean_off_diagonal
+from ..directions.targets import require_dataset, targets_of
+from ..nulls import gaussian_spectrum
+
+if TYPE_CHECKING:
+    from ...dataset import WeightDataset
+    from ..space import WeightSpace
+
+HISTOGRAMS, SCATTERS, EXAMPLES, SAMPLES = 6, 6, 12, 200
+POPULATIONS = (10, 100, 1000, 10_000)
+SCATTERED = 1500  # rows at most
+
+
+def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[str, Any]:
+    """The report's data, JSON throughout.
+
+    Parameters
+    ----------
+    dataset : WeightDataset, optional
+        Adds the attributes' scatter and entanglement against population size.
+    """
+    if dataset is not None:
+        require_dataset(space, dataset)
+    data: dict[str, Any] = {
+        "name": space.name,
+        "version": space.version,
+        "digest": space.digest,
+        "k": space.k,
+        "numbers": space.layout.size,
+        "recipe": space.recipe,
+        "diagnostics": space.diagnostics,
+        "spectrum": spectrum(space),
+        "reconstruction_error": reconstruction(space),
+        "coefficients": histograms(space),
+        "directions": {name: d.evidence() for name, d in space.directions.items()},
+        "entanglement": space.entanglement().to_json(),
+        "neighbours": neighbours(space),
+    }
+    if dataset is not None:
+        data["scatter"] = scatters(space, dataset)
+        data["entanglement_by_population"] = entanglement_by_population(space, dataset)
+    return data
+
+
+def spectrum(space: WeightSpace) -> dict[str, Any]:
+    """Share of variance of each component, and cumulated, with the nulls: lists of k."""
+    fitted = space.fitted
+    n, d = int(fitted.sum()), space.layout.size - int(space.recipe.get("constant_numbers", 0))
+    total = float(space.squared_norms[fitted].sum()) if space.squared_norms is not None else _total(space)
+    share = space.singular_values**2 / total
+    noise = gaussian_spectrum(n, d)[: space.k]
+    found: dict[str, Any] = {
+        "share": share.tolist(),
+        "gaussian_null": noise.tolist(),
+        "fitted": np.cumsum(share).tolist(),
+        "held_out": None,
+        "gaussian_null_cumulated": np.cumsum(noise).tolist(),
+        "held_out_chance": (np.arange(1, space.k + 1) / d).tolist(),
+    }
+    if space.squared_norms is not None and not fitted.all():
+        found["held_out"] = held_out_curve(space).tolist()
+    return found
+
+
+def _total(space: WeightSpace) -> float:
+    """Of a space that does not keep its rows' norms: from the share that it states for all of its components."""
+    shares = space.diagnostics.get("explained_variance", {})
+    return float((space.singular_values**2).sum() / shares.get(str(space.k), 1.0))
+
+
+def reconstruction(space: WeightSpace) -> dict[str, list[float]] | None:
+    """Error of every row with all components, fitted and held out."""
+    if space.squared_norms is None:
+        return None
+    errors = space.reconstruction_error().round(6)
+    return {"fitted": errors[space.fitted].tolist(), "held_out": errors[~space.fitted].tolist()}
+
+
+def histograms(space: WeightSpace) -> dict[str, Any]:
+    """Coefficients of the first components over the fitted rows, and how Gaussian each is."""
+    from scipy.stats import kurtosis, skew
+
+    rows = space.coefficients[space.fitted].astype(np.float64)
+    found = {}
+    for j in range(min(HISTOGRAMS, space.k)):
+        values = rows[:, j]
+        found[f"PC{j + 1}"] = {
+            "values": values.round(5).tolist(),
+            "skew": float(skew(values)),
+            "excess_kurtosis": float(kurtosis(values)),
+        }
+    return found
+
+
+def neighbours(space: WeightSpace) -> dict[str, Any]:
+    """Cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
+    fitted = unit(space.coefficients[space.fitted])
+    held_out = unit(space.coefficients[~space.fitted])
+    samples = unit(np.stack([p.coefficients for p in space.sample(SAMPLES, seed=0)]))
+    names = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
+    others = [name for name, used in zip(space.ids, space.fitted, strict=True) if not used]
+    examples = []
+    for i in range(min(EXAMPLES, len(held_out))):
+        cosine = fitted @ held_out[i]
+        best = np.argsort(-cosine, kind="stable")[:3]
+        examples.append({"row": others[i], "nearest": [[names[j], round(float(cosine[j]), 4)] for j in best]})
+    return {
+        "fitted": _nearest(fitted, fitted, skip_self=True),
+        "held_out": _nearest(held_out, fitted),
+        "samples": _nearest(samples, fitted),
+        "examples": examples,
+    }
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    values = rows.astype(np.float64)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-300)
+
+
+def _nearest(rows: np.ndarray, fitted: np.ndarray, skip_self: bool = False) -> list[float]:
+    found: list[float] = []
+    for start in range(0, len(rows), 512):
+        cosine = rows[start : start + 512] @ fitted.T
+        if skip_self:
+            cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
+        found += cosine.max(1).round(5).tolist()
+    return [value for value in found if np.isfinite(value)]
+
+
+def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]:
+    """For the attributes that a pair of components shows best: that pair, with the rows that have it and lack it."""
+    targets, _ = targets_of(space, dataset)
+    fitted = np.flatnonzero(space.fitted)
+    if len(fitted) > SCATTERED:
+        fitted = np.sort(np.random.default_rng(0).choice(fitted, SCATTERED, replace=False))
+    rows = space.coefficients.astype(np.float64)
+    shown = []
+    for target in targets:
+        values = target.values[fitted]
+        known = ~np.isnan(values)
+        x, y = rows[fitted][known], values[known]
+        if len(y) < 3 or np.ptp(y) == 0 or space.k < 2:
+            continue
+        split = y > np.median(y) if target.kind == "float" else y == 1
+        centred = (x - x.mean(0)) / np.maximum(x.std(0), 1e-300)
+        strength = np.abs(centred.T @ (y - y.mean())) / (len(y) * y.std())
+        first, second = sorted(np.argsort(-strength, kind="stable")[:2])
+        shown.append({
+            "attribute": target.name,
+            "continuous": target.kind == "float",
+            "components": [int(first) + 1, int(second) + 1],
+            "correlation": float(np.sqrt((strength[[first, second]] ** 2).sum())),
+            "with": x[split][:, [first, second]].round(4).tolist(),
+            "without": x[~split][:, [first, second]].round(4).tolist(),
+        })  # fmt: skip
+    return sorted(shown, key=lambda s: -s["correlation"])[:SCATTERS]
+
+
+def entanglement_by_population(
+    space: WeightSpace, dataset: WeightDataset, sizes: tuple[int, ...] = POPULATIONS, draws: int = 3
+) -> list[dict[str, Any]]:
+    """Mean |cosine| of the reading directions when the space is built from fewer people (the paper's figure 9).
+
+    Mean, deviation and components are fitted anew for each size; readers are least-squares fits on the coefficients,
+    as in the paper, of the attributes that have both classes in every draw. `draws` random subsets a size.
+    """
+    require_dataset(space, dataset)
+    fitted = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
+    targets = [t for t in targets_of(space, dataset)[0] if t.kind != "float"]
+    where = {name: i for i, name in enumerate(space.ids)}
+    found = []
+    for size in [*(s for s in sizes if s < len(fitted)), len(fitted)]:
+        measured = []
+        for draw in range(1 if size == len(fitted) else draws):
+            rng = np.random.default_rng([draw, size])
+            rows = sorted(rng.choice(fitted, size, replace=False).tolist())
+            picked = [where[row] for row in rows]
+            labels = np.array([t.values[picked] for t in targets]).reshape(len(targets), size).T
+            usable = np.array([not np.isnan(c).any() and np.ptp(c) > 0 for c in labels.T], bool)
+            if usable.sum() < 2:
+                continue
+            try:
+                smaller = build_space(
+                    dataset, min(space.k, size - 1), split=space.fitted_split, rows=rows, directions=False,
+                    standardize=space.recipe.get("standardised", True), canonical=space.recipe.get("canonical"),
+                )  # fmt: skip
+            except InvalidInputError:  # so few rows may span fewer dimensions
+                continue
+            coefficients = smaller.coefficients[smaller.fitted].astype(np.float64)
+            order = [smaller.ids[i] for i in np.flatnonzero(smaller.fitted)]
+            y = labels[[rows.index(name) for name in order]][:, usable]
+            weights = np.linalg.pinv(coefficients - coefficients.mean(0)) @ (y - y.mean(0))
+            measured.append((mean_off_diagonal(cosines(weights.T)), int(usable.sum())))
+        if measured:
+            values = [float(value) for value, _ in measured if value is not None]
+            found.append({
+                "people": size, "mean_cosine": float(np.mean(values)), "draws": values,
+                "attributes": min(count for _, count in measured),
+            })  # fmt: skip
+    return found

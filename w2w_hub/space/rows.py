@@ -1,0 +1,131 @@
+"""The matrix that a space is fitted on, read as a stream of tiles whose order and size depend on nothing but it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..canonical import canonicalise_rows
+from ..dataset import WeightDataset
+from ..progress import progress
+
+TILE_NUMBERS = 1 << 23  # 32 MiB of float32
+LEAST_TILE_ROWS = 16
+SHORT_ROW = 4096  # rows shorter than this count as this long, so that a tile has a bounded number of them
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the columns are standardised with: published in float32, so float32 values are used throughout.
+
+    Attributes
+    ----------
+    mean, std : ndarray
+        float32 ``(d,)``; std has ddof 1, and is 1 where a number never varies and without standardisation.
+    exact_mean : ndarray
+        float64 ``(d,)``, for the solvers that are exact: rounding it leaves the same offset in every row.
+    total : float
+        Sum of squares of the centred and divided matrix: its variance times the rows less one.
+    constant : int
+        Columns that never vary.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    exact_mean: np.ndarray
+    total: float
+    constant: int
+
+
+class Rows:
+    """Rows of a dataset in the order of their ids, in tiles of a fixed number of rows.
+
+    Every sum over rows is taken tile by tile, so that neither the order of the rows on disk, nor the shards,
+    nor `block_rows` changes a bit of any result.
+
+    Parameters
+    ----------
+    numbers : ndarray
+        Row numbers in the dataset, in any order.
+    canonical : bool
+        Replace each row by its canonical representative.
+    block_rows : int, optional
+        Rows read at once; rounded up to whole tiles, one tile by default.
+    tile_numbers : int
+        About how many numbers a tile holds; an engine's constant.
+    """
+
+    def __init__(
+        self,
+        dataset: WeightDataset,
+        numbers: np.ndarray,
+        *,
+        canonical: bool = False,
+        block_rows: int | None = None,
+        tile_numbers: int = TILE_NUMBERS,
+    ):
+        self.dataset, self.canonical, self.tile_numbers = dataset, canonical, tile_numbers
+        ids = np.asarray(dataset.ids)
+        self.numbers = numbers[np.argsort(ids[numbers], kind="stable")]
+        self.n, self.d = len(self.numbers), dataset.layout.size
+        self.tile_rows = max(LEAST_TILE_ROWS, tile_numbers // max(self.d, SHORT_ROW))
+        self.block_rows = block_rows
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.dataset.ids[i] for i in self.numbers]
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return -(-self.n // self.tile_rows)
+
+    def tiles(self, first: int = 0, last: int | None = None, text: str = "rows") -> Iterator[tuple[int, np.ndarray]]:
+        """Position of its first row and values, float32 ``(<= tile_rows, d)``, of the tiles from `first` to `last`.
+
+        The next block is read while the caller works on this one.
+        """
+        last = self.count if last is None else last
+        a_block = max(1, -(-(self.block_rows or self.tile_rows) // self.tile_rows))
+        starts = list(range(first, last, a_block))
+        with ThreadPoolExecutor(1) as reader:
+            pending = [reader.submit(self._read, starts[0], min(starts[0] + a_block, last))] if starts else []
+            for number, start in enumerate(progress(starts, text)):
+                block = pending.pop().result()
+                if number + 1 < len(starts):
+                    following = starts[number + 1]
+                    pending.append(reader.submit(self._read, following, min(following + a_block, last)))
+                for tile in range(start, min(start + a_block, last)):
+                    offset = (tile - start) * self.tile_rows
+                    yield tile * self.tile_rows, block[offset : offset + self.tile_rows]
+
+    def tile(self, number: int) -> np.ndarray:
+        return self._read(number, number + 1)
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
+        adjacent = len(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1 and (np.diff(numbers) == 1).all()
+        values = self.dataset[int(numbers[0]) : int(numbers[-1]) + 1] if adjacent else self.dataset[numbers]
+        if self.canonical:
+            values = canonicalise_rows(self.dataset.layout, values)
+        return np.ascontiguousarray(values, np.float32)
+
+    def __reduce__(self) -> Any:  # a worker process opens the dataset itself
+        return _reopened, (
+            self.dataset.path.resolve(), self.numbers, self.canonical, self.block_rows, self.tile_numbers
+        )  # fmt: skip
+
+
+def _reopened(path: Path, numbers: np.ndarray, canonical: bool, block_rows: int | None, tile_numbers: int) -> Rows:
+    return Rows(_open(path), numbers, canonical=canonical, block_rows=block_rows, tile_numbers=tile_numbers)
+
+
+@lru_cache(maxsize=4)
+def _open(path: Path) -> WeightDataset:
+    return WeightDataset.open(path)

@@ -1,0 +1,87 @@
+"""The components of a matrix by the planned solver, with signs fixed and residuals beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ..engines.base import Engine
+from ..rows import Moments, Rows
+from .choose import Plan
+from .krylov import krylov
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of the standardised matrix A.
+
+    Attributes
+    ----------
+    singular_values : ndarray
+        float64 ``(k,)``.
+    basis : ndarray
+        float64 ``(k, d)``.
+    residuals : ndarray
+        float64 ``(k,)``: ‖AᵀA v - s² v‖ / s² of each component.
+    facts : dict
+        How it went: passes, estimated share of variance that is missed.
+    """
+
+    moments: Moments
+    singular_values: np.ndarray
+    basis: np.ndarray
+    residuals: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool = True) -> Components:
+    """The k first components.
+
+    Raises
+    ------
+    InvalidInputError
+        If the rows span fewer than k dimensions.
+    ConvergenceError
+    """
+    sketch = None
+    if plan.solver == "krylov":
+        sketch = np.random.default_rng(plan.seed).standard_normal((plan.block, rows.n), np.float32)
+    moments, start = engine.moments(rows, sketch, standardise=standardise)
+    facts: dict[str, Any] = {}
+    if plan.solver == "krylov":
+        assert start is not None
+        values, residuals, basis, facts = krylov(engine, rows, moments, start, k, plan)
+        _require_rank(values, k, rows, floor=1e-6)
+    elif plan.solver == "gram":
+        gram = engine.gram(rows, moments)
+        values, vectors = engine.ops.top(gram.copy(), k)
+        _require_rank(values, k, rows)
+        apart = gram @ vectors - vectors * values
+        residuals = np.sqrt(np.maximum((apart * (gram @ apart)).sum(0), 0)) / np.sqrt(values)
+        del gram
+        basis = engine.back_projected(rows, moments, np.ascontiguousarray((vectors / np.sqrt(values)).T))
+    else:
+        covariance = engine.covariance(rows, moments)
+        values, vectors = engine.ops.top(covariance.copy(), k)
+        _require_rank(values, k, rows)
+        residuals = np.linalg.norm(covariance @ vectors - vectors * values, axis=0)
+        basis = np.ascontiguousarray(vectors.T)
+    basis *= signs(basis)[:, None]
+    return Components(moments, np.sqrt(values), basis, residuals / values, facts)
+
+
+def _require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = None) -> None:
+    floor = max(rows.n, rows.d) * np.finfo(float).eps if floor is None else floor
+    rank = int((values > values[0] * floor).sum()) if len(values) and values[0] > 0 else 0
+    if rank < k:
+        raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}")
+
+
+def signs(basis: np.ndarray) -> np.ndarray:
+    """The published rule: in every component the entry of largest magnitude is positive."""
+    # compared in float32 with ties to the first, so that rounding noise cannot choose the entry
+    largest = np.abs(basis.astype(np.float32)).argmax(1)
+    return np.sign(basis[np.arange(len(basis)), largest])
