@@ -13,7 +13,7 @@ from .common import examples, json_option, out_option, print_json, say
 if TYPE_CHECKING:
     from ..dataset import SplitRule, WeightDataset
 
-PARALLEL_FROM = 256  # adapters, below which starting processes costs more than it brings
+PARALLEL_FROM = 2000  # adapters, below which starting processes costs more than it brings
 workers_option = click.option(
     "--workers", type=click.IntRange(1), help="Processes that read and write.  [default: as many as processors]"
 )
