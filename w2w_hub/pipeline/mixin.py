@@ -364,7 +364,7 @@ class W2WMixin:
                 raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
             masks = torch.stack([latent_masks(self, m) for m in given])
         unet, scheduler = self.unet, self.scheduler  # type: ignore[attr-defined]
-        with injection(unet).lock, torch.enable_grad():
+        with injection(unet).lock, torch.inference_mode(False), torch.enable_grad():
             try:
                 latents = torch.stack([encode_pictures(self, pictures) for pictures in people])
                 text, conditions = encode_text(self, prompt)
