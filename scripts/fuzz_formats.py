@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import time
@@ -130,7 +131,7 @@ def made(rng: random.Random) -> tuple[bytes, dict[str, Any] | None]:
     data = bytearray()
     for key, shape in shapes.items():
         kind = kinds.get(key, "F32")
-        size = int(np.prod(shape, dtype=object)) * WIDTH.get(kind, 1)
+        size = math.prod(shape) * WIDTH.get(kind, 1)
         header[key] = {"dtype": kind, "shape": list(shape), "data_offsets": [len(data), len(data) + size]}
         if key in values and kind == "F32":
             data += np.full(size // 4, values[key], "<f4").tobytes()

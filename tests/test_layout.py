@@ -120,6 +120,12 @@ def test_a_scale_other_than_the_reference_is_folded_into_B(layout, adapter):
         np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)
 
 
+def test_a_ratio_that_float32_cannot_hold_is_refused_with_its_module(layout, adapter):
+    far = Adapter({t: type(p)(p.A, p.B, 1e39) for t, p in adapter.factors.items()})
+    with pytest.raises(InvalidInputError, match=r"lora-9: B of unet\..*more than float32 holds"):
+        layout.flatten(far, where="lora-9")
+
+
 def test_unflattened_factors_do_not_share_memory_with_the_vector(layout):
     vector = np.ones(layout.size, np.float32)
     first = next(iter(layout.unflatten(vector).factors.values()))

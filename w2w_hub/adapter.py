@@ -103,6 +103,15 @@ class LoraFactors:
         return change.reshape(self.weight_shape)
 
 
+def as_float32(values: np.ndarray, what: str) -> np.ndarray:
+    """float64 values rounded to float32, or an error that names them if one does not fit."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not math.isfinite(np.abs(narrow).max(initial=0)):
+        raise InvalidInputError(f"{what} reaches {np.abs(values).max():g}, more than float32 holds")
+    return narrow
+
+
 @dataclass
 class Adapter:
     """One LoRA checkpoint.
@@ -146,8 +155,9 @@ class Adapter:
         """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""
         for target, pair in self.factors.items():
             for name, factor in (("A", pair.A), ("B", pair.B)):
-                if math.isfinite(factor.sum()):  # one pass; a sum that overflows is looked at below
-                    continue
+                with np.errstate(all="ignore"):
+                    if math.isfinite(factor.sum()):  # one pass; a sum that overflows is looked at below
+                        continue
                 bad = int(np.size(factor) - np.isfinite(factor).sum())
                 if bad:
                     raise InvalidInputError(

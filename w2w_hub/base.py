@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
 CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
 EMBEDDED = "embedded"
+NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
 
 
 def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.ndarray | None]) -> str:
@@ -63,6 +64,11 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout) -> str:
         for file in files:
             tensors[component].update(read_safetensors(file)[0])
     return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
+
+
+def base_files(files: Iterable[str]) -> list[str]:
+    """Which of a weight space's files are its embedded base model, or say where the base model is."""
+    return [f for f in files if f in (MODEL_INDEX, CONFIG) or ("/" in f and not f.startswith(NO_COMPONENT))]
 
 
 def pipeline_class(folder: Path | str) -> str:

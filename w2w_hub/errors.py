@@ -5,6 +5,8 @@ A message is one line that says what was wrong, where, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
 
 
@@ -13,9 +15,14 @@ class W2WError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__()
-        if not text.isprintable():  # control characters in a name that a file chose
-            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        return one_line(text, LONGEST)
+
+
+def one_line(text: str, limit: int) -> str:
+    """A text that a file may have chosen, without control characters and shortened."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class InvalidInputError(W2WError, ValueError):
@@ -75,6 +82,36 @@ class UnknownNameError(W2WError, KeyError):
 
 class AdapterNotAppliedError(W2WError, RuntimeError):
     """An identity was set but would not take effect."""
+
+
+class HubError(W2WError, OSError):
+    """The Hub cannot be reached, or did not do what was asked."""
+
+
+class HubNotFoundError(HubError, FileNotFoundError):
+    """A repository, revision or file is not on the Hub (or not visible), or offline not in the cache.
+
+    Attributes
+    ----------
+    cached : tuple of str
+        The revisions of the repository that are in the local cache.
+    """
+
+    def __init__(self, message: str, cached: Iterable[str] = ()):
+        super().__init__(message)
+        self.cached = tuple(cached)
+
+
+class HubAccessError(HubError, PermissionError):
+    """The token is missing, expired or not allowed to do this."""
+
+
+class HubConflictError(HubError):
+    """Somebody else changed the repository meanwhile."""
+
+
+class VersionError(InvalidInputError):
+    """A version that is no version, is there already with other content, or breaks the version rules."""
 
 
 class MissingExtraError(W2WError, ImportError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapter import Adapter, LoraFactors, Size, Target
+from .adapter import Adapter, LoraFactors, Size, Target, as_float32
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 
 if TYPE_CHECKING:
@@ -268,7 +268,10 @@ class ParameterLayout:
             pair = adapter.factors[slot.target]
             ratio = pair.scale / self.scale
             vector[slot.offset : slot.middle] = pair.A.ravel()
-            vector[slot.middle : slot.end] = (pair.B if ratio == 1 else pair.B.astype(np.float64) * ratio).ravel()
+            b = pair.B
+            if ratio != 1:
+                b = as_float32(b.astype(np.float64) * ratio, f"{where}: B of {slot.target} times {ratio:g}")
+            vector[slot.middle : slot.end] = b.ravel()
         return vector
 
     def unflatten(self, vector: np.ndarray) -> Adapter:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError
+from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError, one_line
 
 MAX_HEADER = 32 * 2**20  # bytes; the largest real one seen, of a merged model with its training log, has 5 MB
 MAX_TENSORS = 100_000  # the largest adapter seen has 3,000
@@ -215,8 +215,5 @@ def _no_constant(name: str) -> float:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """One line of a text that a file chose."""
-    text = str(value)
-    if not text.isprintable():
-        text = ascii(text)[1:-1]
-    return text if len(text) <= limit else text[:limit] + "..."
+    """A name or value that a file chose, as part of one line."""
+    return one_line(str(value), limit)

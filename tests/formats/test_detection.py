@@ -60,6 +60,13 @@ def test_a_file_of_two_dialects_is_an_error_that_names_both(tmp_path, first, sec
 def test_a_language_models_mlx_adapter_is_refused_with_the_reason(tmp_path):
     with pytest.raises(UnsupportedFormatError, match="MLX adapter of a language model: its scale stands"):
         read_adapter(saved(tmp_path, PAIRS["mlx"]))
+    (tmp_path / "mlx").mkdir()
+    save_file(PAIRS["mlx"], tmp_path / "mlx" / "adapters.safetensors")
+    (tmp_path / "mlx" / "adapter_config.json").write_text(
+        '{"fine_tune_type": "lora", "lora_parameters": {"scale": 20}}'
+    )
+    with pytest.raises(UnsupportedFormatError, match="MLX adapter of a language model"):
+        read_adapter(tmp_path / "mlx")
     np.savez(tmp_path / "adapters.npz", **PAIRS["mlx"])
     with pytest.raises(UnsupportedFormatError, match="MLX adapter of a language model"):
         read_adapter(tmp_path / "adapters.npz")

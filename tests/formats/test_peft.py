@@ -234,6 +234,7 @@ def test_a_component_that_would_not_be_read_back_is_not_written(tmp_path, target
     ("options", "message"),
     [
         ({"peft_type": "LOKR"}, "is a LOKR adapter; only LORA is read"),
+        ({"peft_type": None}, "is a None adapter; only LORA is read"),
         ({"use_dora": True}, "sets use_dora: its magnitudes rescale"),
         ({"fan_in_fan_out": True}, "sets fan_in_fan_out"),
         ({"use_qalora": True}, "sets use_qalora"),

@@ -9,6 +9,7 @@ from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, verify
@@ -27,6 +28,7 @@ for section, commands in {
     "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
+    "Hub": (push, log, pin, restore, archive, cite),
 }.items():
     for command in commands:
         main.add_command(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +15,10 @@ import click
 from ..errors import W2WError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+# w2w_hub.adapter.COMPONENTS, without importing NumPy for --help
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class Sections(click.Group):
@@ -28,6 +33,7 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"w2w: note: {message}", err=True)
         try:
             return super().invoke(ctx)
         except W2WError as error:
@@ -79,7 +85,7 @@ def json_option(function: F) -> F:
 def adapter_options(function: F) -> F:
     """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
     for option in (
-        click.option("--component", help="The model it adapts, if its keys do not say: unet, text_encoder_2, ..."),
+        click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
         click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
         click.option(
             "--believe",

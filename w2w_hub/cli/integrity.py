@@ -7,19 +7,34 @@ from pathlib import Path
 import click
 
 from .common import examples, json_option, print_json, say
+from .hub import verify_lock_file
 
 SHOWN = 10
 
 
-@click.command(epilog=examples("w2w verify people", "w2w verify people --deep --json"))
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.command(epilog=examples("w2w verify people", "w2w verify people --deep --json", "w2w verify w2w.lock --rebuild"))
+@click.argument("what", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Hash every shard and every row; without it only what is small.")
+@click.option("--rebuild", is_flag=True, help="Of a lock: compute its weight spaces again and compare.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, dataset: Path, deep: bool, as_json: bool) -> None:
-    """Check that nothing has changed since it was published; exit status 2 names what has."""
-    from ..dataset import check
+def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
+    """Check that a dataset, or all that a lock pins, is as it was published; exit status 2 names what is not.
 
+    A dataset is a folder or org/name@version. What a lock pins is always hashed to the last byte.
+    """
+    from ..dataset import check
+    from ..errors import InvalidInputError
+    from ..hub.pins import is_lock
+    from ..hub.resolve import locate
+
+    if is_lock(what):
+        verify_lock_file(what, rebuild, as_json)
+        return
+    if rebuild:
+        raise InvalidInputError(f"{what} is no lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
+    source = locate(what, "dataset")
+    dataset = source.need(source.files)
     found = check(dataset, deep=deep)
     if as_json:
         print_json(found.to_json())
@@ -36,20 +51,31 @@ def verify(ctx: click.Context, dataset: Path, deep: bool, as_json: bool) -> None
         ctx.exit(2)
 
 
-@click.command(epilog=examples("w2w diff people-1.0 people", "w2w diff people-1.0 people --json"))
+@click.command(
+    epilog=examples(
+        "w2w diff people-1.0 people", "w2w diff org/people@v1.0.0 org/people@v1.1.0", "w2w diff space org/space@v1.0.0"
+    )
+)
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> None:
-    """Tell which rows were added, removed, changed or relabelled from FIRST to SECOND."""
-    from ..dataset import diff as difference
+    """Tell what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
+    from ..hub.versions import diff_revisions
 
-    found = difference(first, second)
+    versions = diff_revisions(first, second)
+    found = versions.rows
     if as_json:
-        print_json(vars(found))
+        print_json(versions.to_json())
         return
-    if not found:
+    if not versions.changes and not found:
         click.echo("no difference")
+        return
+    for change in versions.changes:
+        click.echo(f"{change.level:<6} {change.text}")
+    if versions.changes:
+        say(f"a {versions.level} change, by the rules for versions")
+    if found is None:
         return
     for fact, (before, after) in found.facts.items():
         click.echo(f"{fact}: {before} -> {after}")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 SHARD_BYTES = 500 * 1000 * 1000
+SMALL_SHARD_BYTES = SHARD_BYTES // 16
 MANY_ROWS = 2000
 COMPRESSIONS = ("none", "bitshuffle")
 
@@ -235,7 +236,7 @@ def _geometry(base: WeightDataset | None, rows: int, geometry: Geometry | None) 
     if found is None or not (found.index_last and found.index_checked):
         return plan_geometry(rows, width, dtype)
     # a small dataset may have been cut to its size; growing in such shards would make thousands of them
-    small = found.shard_rows * found.row_bytes < SHARD_BYTES // 16 and found.rows * found.row_bytes < SHARD_BYTES
+    small = found.shard_rows * found.row_bytes < SMALL_SHARD_BYTES and found.rows * found.row_bytes < SHARD_BYTES
     if small and found.compressor is None:
         return plan_geometry(rows, width, dtype)
     return Geometry(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorruptFileError, W2WError
+from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..files import list_files, sha256_file
 from ..progress import progress
 from . import labels as label_table
@@ -76,14 +76,16 @@ def check(path: Path | str, *, deep: bool = True) -> Report:
         if not path.is_dir():
             WeightDataset.open(path)  # says what is missing
         settle(path)
-        manifest = DatasetManifest.read(path)
-    except CorruptFileError as error:
-        report.problems.append(Problem(FILENAME, str(error)))
-        return report
-    try:
         verify_checksum(path / FILENAME)
     except CorruptFileError as error:
         report.problems.append(Problem(FILENAME, str(error)))
+    try:
+        manifest = DatasetManifest.read(path)
+    except (CorruptFileError, UnsupportedFormatError) as error:
+        if not report.problems and isinstance(error, UnsupportedFormatError):
+            raise  # it is as it was written, by another version or as something else
+        report.problems.append(Problem(FILENAME, str(error)))
+        return report
     report.digest, report.rows = manifest.digest, manifest.rows
     _check_files(report, manifest)
     wrong = {problem.file for problem in report.problems} - {FILENAME}

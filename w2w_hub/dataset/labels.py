@@ -196,10 +196,13 @@ def kinds(table: pd.DataFrame) -> dict[str, str]:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values; a missing one is None."""
-    import pandas as pd
-
-    plain = []
-    for row in table.drop(columns=["row"], errors="ignore").to_dict("records"):
-        values = {str(k): None if pd.isna(v) else (v.item() if hasattr(v, "item") else v) for k, v in row.items()}
-        plain.append(values)
-    return plain
+    names = [str(name) for name in table.columns if name != "row"]
+    columns = []
+    for name in names:
+        column = table[name]
+        missing = column.isna().to_numpy(bool).tolist()
+        values = column.astype(object).tolist()
+        columns.append(
+            [None if gone else v.item() if hasattr(v, "item") else v for v, gone in zip(values, missing, strict=True)]
+        )
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

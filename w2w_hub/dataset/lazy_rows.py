@@ -9,7 +9,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -54,7 +54,7 @@ class WeightRow:
     def references(self, dataset: WeightDataset, ids: Sequence[str]) -> Any:
         """An Arrow array that refers to rows of a dataset."""
         checks = [value[:CHECK] for value in dataset.labels.loc[list(ids), "row_sha256"]]
-        source = pa.array([str(dataset.path.absolute())] * len(ids), pa.string())
+        source = pa.array([dataset.address] * len(ids), pa.string())
         return pa.StructArray.from_arrays(
             [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
             names=["source", "id", "check", "values"],
@@ -149,6 +149,49 @@ def _read(source: str, row_id: str, check: str) -> np.ndarray:
     raise CorruptFileError(f"{source} no longer has row {row_id!r} as it was; load the dataset again")
 
 
+class _Example(dict[str, Any]):
+    """An example whose rows of weights are read when they are looked at."""
+
+    def __init__(self, values: dict[str, Any], wide: dict[str, WeightRow]):
+        super().__init__(values)
+        self._wide = wide
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if name in self._wide and isinstance(value, dict):
+            value = self._wide[name].decode_example(value)
+            self[name] = value
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401, dict.get would not decode
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+
+@dataclass
+class _OnDemand:
+    """A function of examples that are :class:`_Example`; what it is called with decides what is read."""
+
+    function: Any
+    wide: dict[str, WeightRow]
+
+    def __call__(self, example: dict[str, Any], *more: Any, **named: Any) -> Any:
+        return self.function(_Example(example, self.wide), *more, **named)
+
+
+def _as_lazy(found: Any) -> Any:
+    """What a method of `Dataset` made, as lazy as its input: `datasets` names its own class where it makes one."""
+    for part in found.values() if isinstance(found, dict) else [found]:
+        if type(part) is datasets.Dataset:
+            part.__class__ = LazyDataset
+    return found
+
+
 class LazyDataset(datasets.Dataset):
     """A `datasets.Dataset` that writes values, not references, to where others read them.
 
@@ -162,6 +205,24 @@ class LazyDataset(datasets.Dataset):
         copied = copy.copy(data)
         copied.__class__ = cls
         return copied
+
+    def filter(self, function: Any = None, *args: Any, batch_size: int | None = ROWS_A_ROW_GROUP, **kwargs: Any) -> Any:
+        """As `Dataset.filter`, but a row's weights are read only if the function looks at them.
+
+        `datasets` would decode whole batches first; of those that it must, 64 rows are in memory at a time.
+        """
+        wide = {k: v for k, v in self.features.items() if isinstance(v, WeightRow)}
+        plain = not kwargs.get("batched") and not kwargs.get("input_columns") and self.format["type"] is None
+        if not wide or function is None or args or not plain:
+            return _as_lazy(super().filter(function, *args, batch_size=batch_size, **kwargs))
+        closed = copy.copy(self)
+        closed._info = self.info.copy()
+        closed._info.features = datasets.Features(
+            {k: replace(v, decode=False) if k in wide else v for k, v in self.features.items()}
+        )
+        found = super(LazyDataset, closed).filter(_OnDemand(function, wide), batch_size=batch_size, **kwargs)
+        found._info.features = self.features.copy()
+        return _as_lazy(found)
 
     def plain_features(self) -> Any:
         """Features in which rows of weights are plain lists."""
@@ -223,22 +284,18 @@ class _Kept:
 
 
 def _keeping_class(name: str) -> Any:
-    """A method of `Dataset` whose result stays lazy: `datasets` names its own class where it makes a new one."""
+    """A method of `Dataset` whose result stays lazy."""
     method = getattr(datasets.Dataset, name)
 
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = method(self, *args, **kwargs)
-        for part in found.values() if isinstance(found, dict) else [found]:
-            if type(part) is datasets.Dataset:
-                part.__class__ = LazyDataset
-        return found
+        return _as_lazy(method(self, *args, **kwargs))
 
     return wrapped
 
 
 for _name in (
-    "add_column", "cast", "cast_column", "class_encode_column", "filter", "flatten", "flatten_indices", "map",
+    "add_column", "cast", "cast_column", "class_encode_column", "flatten", "flatten_indices", "map",
     "remove_columns", "rename_column", "rename_columns", "repeat", "select", "select_columns", "shard", "shuffle",
     "skip", "sort", "take", "train_test_split",
 ):  # fmt: skip

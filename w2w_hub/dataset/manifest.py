@@ -139,8 +139,10 @@ def verify_checksum(path: Path) -> None:
     """Raise `CorruptFileError` if a manifest that states a checksum of its bytes has other bytes."""
     raw = path.read_bytes()
     found = re.findall(rb'"checksum": "([0-9a-f]{64})"', raw)
-    stated = read_json(path).get(CHECKSUM)
-    if not found and stated is None and CHECKSUM.encode() not in raw:
+    known = {"format", "format_version", *DatasetManifest.__dataclass_fields__}
+    strange = [v for k, v in read_json(path).items() if k not in known]
+    # its own name may be what was changed
+    if not found and not any(isinstance(v, str) and re.fullmatch(".{62,66}", v) for v in strange):
         return  # written before manifests had one
     if len(found) != 1 or hashlib.sha256(raw.replace(found[0], b"0" * 64)).hexdigest().encode() != found[0]:
         raise CorruptFileError(f"{path} has changed since it was written; fetch the dataset again")
@@ -149,7 +151,9 @@ def verify_checksum(path: Path) -> None:
 def row_digest(row: np.ndarray) -> str:
     """sha256 of an algorithm tag, the dtype and the stored little-endian values; the scale is not applied."""
     little = np.ascontiguousarray(row, row.dtype.newbyteorder("<"))
-    return hashlib.sha256(ROW_TAG + f"{row.dtype.name}\n".encode() + little.tobytes()).hexdigest()
+    digest = hashlib.sha256(ROW_TAG + f"{row.dtype.name}\n".encode())
+    digest.update(little.view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def dataset_digest(layout: ParameterLayout, rows: Iterable[Mapping[str, Any]]) -> str:

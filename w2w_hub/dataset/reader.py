@@ -21,8 +21,10 @@ from ..errors import (
     missing_extra,
 )
 from ..files import recover
+from ..hub.resolve import ResolvedRevision, Source, locate
 from ..layout import ParameterLayout
 from .manifest import FILENAME, DatasetManifest
+from .remote import RangedMatrix, open_remote
 from .shards import Geometry, LocalFiles, ShardedMatrix, ZarrMatrix, require_group
 from .state import COMMIT, settle, staging_folder
 from .tables import read_labels
@@ -53,21 +55,56 @@ class WeightDataset:
     >>> ds.adapter("person-0001")                    # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, matrix: ShardedMatrix | ZarrMatrix):
+    def __init__(
+        self,
+        path: Path,
+        manifest: DatasetManifest,
+        labels: pd.DataFrame,
+        matrix: ShardedMatrix | ZarrMatrix,
+        source: Source | None = None,
+    ):
         self.path, self.manifest, self.labels, self._matrix = path, manifest, labels, matrix
+        self.source = source or Source(path)
         self._positions = {name: i for i, name in enumerate(labels.index)}
 
     @classmethod
-    def open(cls, path: Path | str) -> WeightDataset:
-        """Open a dataset folder. Nothing is hashed; :meth:`verify` does that.
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+        lazy: bool | None = None,
+    ) -> WeightDataset:
+        """Open a dataset folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
+
+        Nothing in a folder is hashed; :meth:`verify` does that. What comes from the Hub is verified.
+
+        Parameters
+        ----------
+        revision : str, optional
+            Tag, branch or commit of a repository; ``main`` without it.
+        token, cache_dir, local_files_only
+            As in huggingface_hub.
+        lazy : bool, optional
+            Fetch labels only; rows come by byte range when they are read, each checked by its digest, and a shard
+            whole once half of it was read. False fetches all shards now, so that all of it opens offline. By
+            default a matrix of more than 1 MB is lazy.
 
         What was opened stays as it was while others put new states in its place.
 
         Raises
         ------
-        MissingPathError, CorruptFileError, UnsupportedFormatError
+        MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
         """
-        path = recover(path)
+        source = locate(
+            path, "dataset", revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        if source.revision is not None:
+            return open_remote(source, lazy)
+        path = recover(source.folder)
         if not path.is_dir():
             unfinished = staging_folder(path).is_dir()
             raise MissingPathError(
@@ -107,6 +144,8 @@ class WeightDataset:
         return cls(path, manifest, labels, matrix)
 
     def __reduce__(self) -> Any:
+        if self.revision is not None:
+            return open_remote, (self.source, isinstance(self._matrix, RangedMatrix))
         return _reopen, (self.path, self.manifest.digest)
 
     def __repr__(self) -> str:
@@ -118,6 +157,16 @@ class WeightDataset:
 
     def __len__(self) -> int:
         return self.manifest.rows
+
+    @property
+    def revision(self) -> ResolvedRevision | None:
+        """The repository and commit that it was opened from; None for a folder."""
+        return self.source.revision
+
+    @property
+    def address(self) -> str:
+        """What opens the same state again: the folder, or ``org/name@commit`` if not all of it is here."""
+        return str(self.revision) if isinstance(self._matrix, RangedMatrix) else str(self.path.absolute())
 
     @property
     def layout(self) -> ParameterLayout:
@@ -279,6 +328,7 @@ class WeightDataset:
         """
         from .integrity import check
 
+        self.source.need(self.source.files)
         check(self.path, deep=deep).settle()
 
 

@@ -104,7 +104,8 @@ def _stored(
         return InvalidInputError(f"row {name!r} holds NaN or infinite values; leave it out or train it again")
     if target == np.float16:
         if row.dtype != np.float16:
-            error = float(np.abs(stored.astype(np.float64) - row).max(initial=0.0))
+            change = stored - row  # in the wider dtype
+            error = float(max(change.max(initial=0.0), -change.min(initial=0.0)))
             if error and not task.may_round:
                 return InvalidInputError(
                     f"row {name!r} would be rounded by up to {error:g}, in a float16 dataset whose values never were; "
@@ -112,7 +113,7 @@ def _stored(
                 )
             result.max_error = max(result.max_error or 0.0, error)
     elif task.half_view:
-        largest = float(np.abs(stored).max(initial=0.0))
+        largest = float(max(stored.max(initial=0.0), -stored.min(initial=0.0)))
         if largest > HALF_LIMIT:
             return InvalidInputError(
                 f"row {name!r} has values up to {largest:g}, which the float16 Parquet view cannot hold; "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Templates:
         opened = _open(path)
         if opened is None or (parts := self._known.get(opened[0])) is None:
             return None
-        _, _, data = opened
+        data = opened[2]
         out = np.empty(self.layout.size, np.float32)
         for start, stop, dtype, offset in parts:
             _widen(np.frombuffer(data, dtype, stop - start, offset), out[start:stop])
@@ -56,6 +57,9 @@ class Templates:
             return
         self._lessons += 1
         key, header, data = opened
+        entries = _entries(header, len(data))
+        if entries is None:
+            return
         places: dict[bytes, tuple[int, int]] = {}
         for slot in self.layout.slots:
             for start, stop in ((slot.offset, slot.middle), (slot.middle, slot.end)):
@@ -64,7 +68,7 @@ class Templates:
                     return
                 places[found] = start, stop
         parts = []
-        for entry in header.values():
+        for entry in entries:
             dtype = _DTYPES.get(entry["dtype"])
             begin, end = entry["data_offsets"]
             if dtype is None or end - begin != int(np.prod(entry["shape"])) * dtype.itemsize or end > len(data):
@@ -88,32 +92,40 @@ def _widen(values: np.ndarray, out: np.ndarray) -> None:
         out[:] = values
 
 
-def _open(path: Path) -> tuple[bytes, dict[str, Any], bytes] | None:
+def _open(path: Path) -> tuple[bytes, bytes, memoryview] | None:
     """A digest of all but the numbers, the header and the numbers of a checkpoint with one safetensors file."""
     try:
-        files = sorted(p for p in path.iterdir()) if path.is_dir() else [path]
-        weights = [p for p in files if p.suffix == ".safetensors"]
-        if len(weights) != 1 or path.is_file():
+        if not path.is_dir():
             return None  # what a reader looks up beside a single file is its own affair
-        raw = weights[0].read_bytes()
+        names = sorted(os.listdir(path))
+        weights = [n for n in names if n.endswith(".safetensors")]
+        if len(weights) != 1:
+            return None
+        raw = (path / weights[0]).read_bytes()
         length = int.from_bytes(raw[:8], "little")
         if length > min(LARGEST_HEADER, len(raw) - 8):
             return None
-        digest = hashlib.sha256(raw[: 8 + length])
-        for file in files:
-            if file == weights[0] or file.suffix in _IGNORED:
+        digest = hashlib.sha256(len(raw).to_bytes(8, "little") + raw[: 8 + length])
+        for name in names:
+            suffix = os.path.splitext(name)[1]
+            if name == weights[0] or suffix in _IGNORED:
                 continue
-            if not file.is_file() or file.suffix not in _HASHED:
+            if suffix not in _HASHED:
                 return None
-            digest.update(f"\n{file.name}\n".encode() + file.read_bytes())
-        header = json.loads(raw[8 : 8 + length])
-        header.pop("__metadata__", None)
-        ends = sorted(entry["data_offsets"] for entry in header.values())
-        if (
-            any(b[0] != a[1] for a, b in zip([[0, 0], *ends], ends, strict=False))
-            or ends[-1][1] != len(raw) - 8 - length
-        ):
-            return None
-        return digest.digest(), header, raw[8 + length :]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+            digest.update(f"\n{name}\n".encode() + (path / name).read_bytes())
+        return digest.digest(), raw[8 : 8 + length], memoryview(raw)[8 + length :]
+    except OSError:
+        return None
+
+
+def _entries(header: bytes, size: int) -> list[dict[str, Any]] | None:
+    """The tensors of a header, if they fill the file without a gap or overlap."""
+    try:
+        found = json.loads(header)
+        found.pop("__metadata__", None)
+        entries: list[dict[str, Any]] = sorted(found.values(), key=lambda entry: entry["data_offsets"])
+        edges = [0, *(edge for entry in entries for edge in entry["data_offsets"]), size]
+        whole = bool(entries) and edges[0::2] == edges[1::2]
+        return entries if whole else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

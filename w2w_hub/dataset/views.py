@@ -23,6 +23,9 @@ def load_dataset(
     *,
     streaming: bool = False,
     cache_dir: Path | str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
 ) -> Any:
     """A dataset as a Hugging Face `datasets.Dataset`, without a copy of it on disk or in memory.
 
@@ -42,6 +45,9 @@ def load_dataset(
     cache_dir : path, optional
         Where labels and references are kept (about 250 bytes a row), and what `map` makes of them; the cache of
         `datasets` without it.
+    revision, token, local_files_only
+        Of a Hub repository, see :meth:`WeightDataset.open`; the revision that is asked for is also the one that is
+        given offline.
 
     Examples
     --------
@@ -56,7 +62,10 @@ def load_dataset(
 
     if name not in CONFIGS:
         raise InvalidInputError(f"no configuration {name!r}; there are {', '.join(CONFIGS)}")
-    opened = WeightDataset.open(path)
+    # rows are looked up again by the dataset's address, which holds no token
+    opened = WeightDataset.open(
+        path, revision=revision, token=token, local_files_only=local_files_only, lazy=None if token is None else False
+    )
     known = opened.manifest.splits
     if split is not None and split not in known:
         raise UnknownNameError(f"no split {split!r}; there are {', '.join(known)}")

@@ -134,7 +134,8 @@ def finish(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dialect: 
 
 def matrix(tensor: np.ndarray) -> np.ndarray:
     """A tensor as a float32 matrix of its first axis against the others; its own memory where that is one already."""
-    return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as that
+        return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
 
 
 def limited(numbers: int, target: object, where: str) -> None:

@@ -15,7 +15,8 @@ from ..files import read_json
 from ..tensorfile import parse_safetensors, read_header, read_tensors
 
 CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
+DIFFUSERS_WEIGHTS, KOHYA_WEIGHTS = "pytorch_lora_weights.safetensors", "kohya_lora.safetensors"
+MLX_WEIGHTS = "adapters.safetensors"  # beside an adapter_config.json of its own kind
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CHECKPOINTS = (".safetensors", ".npz", *PICKLES)
 MAX_DATA = 16 * 2**30  # bytes of one checkpoint's tensors; the largest adapters, of rank 256 for Flux, have 5 GB
@@ -138,7 +139,8 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
 
 def weights_file(folder: Path) -> Path | None:
     """The weights that a folder stands for; None if it has none, or several and no usual name among them."""
-    for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
+    usual = (PEFT_WEIGHTS, MLX_WEIGHTS) if (folder / CONFIG).is_file() else (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS)
+    for name in usual:
         if (folder / name).is_file():
             return folder / name
     found = [p for p in sorted(folder.iterdir()) if p.suffix == ".safetensors" and p.is_file()]
@@ -158,7 +160,7 @@ def _weights_in(folder: Path) -> Path:
         if pickles
         else ""
     )
-    if (folder / CONFIG).is_file() and (found is None or found.name != PEFT_WEIGHTS):
+    if (folder / CONFIG).is_file() and (found is None or found.name not in (PEFT_WEIGHTS, MLX_WEIGHTS)):
         raise MissingPathError(f"{folder} has {CONFIG} but no {PEFT_WEIGHTS}{unopened}")
     if found is None:
         tensors = [name for name in names if name.endswith((".safetensors", ".npz"))]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adapter import Adapter, Target
+from ..adapter import Adapter, Target, as_float32
 from .assemble import Parts, finish, is_ordinary, passenger_of
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
@@ -68,7 +68,8 @@ class DiffusersFormat:
 
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
-            a, b = stored(pair, pair.B.astype(np.float64) * pair.scale)
+            folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
+            a, b = stored(pair, folded)
             tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
         metadata = {"format": "pt"}
         config = _config(adapter)

@@ -113,7 +113,8 @@ def vector_digest(adapter: Adapter) -> str:
         pair = adapter.factors[target]
         b = pair.B if pair.scale == 1 else pair.B.astype(np.float64) * pair.scale
         for factor in (pair.A, b):
-            digest.update(np.ascontiguousarray(factor, "<f4").data)
+            with np.errstate(over="ignore"):
+                digest.update(np.ascontiguousarray(factor, "<f4").data)
     return digest.hexdigest()
 
 
@@ -274,5 +275,5 @@ def _of_dense(deltas: Mapping[Target, np.ndarray]) -> dict[str, Any]:
         "scale": sorted(getattr(deltas, "scales", [])),
         "modules": len(deltas),
         "targets": sorted({t.module.removesuffix(".0").rsplit(".", 1)[-1] for t in deltas}),
-        "note": "its changes are no rank-r products: read_deltas gives them exactly, --rank R approximates",
+        "note": "its changes are no rank-r products: read_deltas gives them exactly, w2w convert --rank R approximates",
     }

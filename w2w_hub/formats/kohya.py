@@ -15,6 +15,7 @@ import numpy as np
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, passenger_of
+from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import has_blocks, is_flux, pieces
 from .names import dotted
@@ -22,7 +23,6 @@ from .peft import alpha_for, stored
 from .scales import Stated, alpha_of, settle
 from .sgm import is_sgm, sgm_name, unet_path
 
-WEIGHTS = "kohya_lora.safetensors"
 _PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
 COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}

@@ -31,6 +31,9 @@ class PeftFormat:
     name = "peft"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.config is not None and "peft_type" not in checkpoint.config:
+            # MLX has an adapter_config.json too
+            return not any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
         return checkpoint.config is not None or any(k.startswith(PREFIX) and ".lora_" in k for k in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:

@@ -80,7 +80,7 @@ class LoraSettings:
 
     def __init__(self, data: dict[str, Any], place: str, where: str):
         self.data, self.place, self.where = data, place, where
-        kind = data.get("peft_type", "LORA")
+        kind = data.get("peft_type", "LORA" if place.startswith("the header") else None)
         if kind != "LORA":
             raise UnsupportedFormatError(f"{where}: {place} is a {kind} adapter; only LORA is read")
         for option, reason in _REFUSED.items():
@@ -127,7 +127,12 @@ class LoraSettings:
                     f"{self.where}: {module} has rank {rank}, {self.place} states {stated}; fetch it again, or say "
                     "which to believe (believe='tensors' or 'config', --believe)"
                 )
-            rank = rank if believe == "tensors" else int(stated)
+            if believe == "config":
+                if not float(stated).is_integer():
+                    raise CorruptFileError(
+                        f"{self.where}: {self.place} states rank {stated}; believe the tensors instead"
+                    )
+                rank = int(stated)
         if rank < 1:
             raise CorruptFileError(f"{self.where}: {module} has rank {rank}; fetch it again")
         return Stated(self.place, float(alpha) / (rank**0.5 if self.data.get("use_rslora") else rank))

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MissingPathError
-from .checkpoint import CHECKPOINTS, CONFIG, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, PICKLES, escapes, weights_file
+from .checkpoint import (
+    CHECKPOINTS,
+    CONFIG,
+    DIFFUSERS_WEIGHTS,
+    KOHYA_WEIGHTS,
+    MLX_WEIGHTS,
+    PEFT_WEIGHTS,
+    PICKLES,
+    escapes,
+    weights_file,
+)
 
 MANIFEST = "manifest.json"
 
@@ -78,8 +88,12 @@ def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
                 inner.append(path)
             elif path.suffix in PICKLES:
                 skipped.add(path, "pickles, never opened in a scan")
-            elif path.suffix in CHECKPOINTS and not (whole and path.name == PEFT_WEIGHTS):
+            elif whole and path.name in (CONFIG, PEFT_WEIGHTS, MLX_WEIGHTS):
+                continue
+            elif whole and path.name in (DIFFUSERS_WEIGHTS, KOHYA_WEIGHTS):
+                skipped.add(path, "that repeat a PEFT folder in another dialect")
+            elif path.suffix in CHECKPOINTS:
                 yield path
-            elif not (whole and path.name in (PEFT_WEIGHTS, CONFIG)):
+            else:
                 skipped.add(path, "that are no checkpoint")
         folders += reversed(inner)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 
-from ..base import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder, pipeline_class
+from ..base import CONFIG, EMBEDDED, MODEL_INDEX, base_files, digest_of_folder, pipeline_class
 from ..errors import (
     BaseModelMismatchError,
     InvalidInputError,
@@ -18,6 +18,7 @@ from ..errors import (
     W2WError,
 )
 from ..files import read_json, write_bytes, write_json
+from ..hub.resolve import open_base
 from ..injection import base_digest, uncompiled
 from ..pictures import save_picture
 from ..space import WeightSpace
@@ -36,12 +37,22 @@ EXACT = (torch.float32, torch.float16)
 
 
 # ---------------------------------------------------------------- opening
-def open_space(cls: type[W2WMixin], space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+def open_space(
+    cls: type[W2WMixin],
+    space: WeightSpace,
+    dtype: torch.dtype,
+    options: Mapping[str, Any],
+    hub: Mapping[str, Any] | None = None,
+) -> Any:
     """A pipeline of a space in a local folder and the base model that the folder's configuration names.
 
-    This is where every way of opening ends: a name on a Hub is first resolved to a folder.
+    This is where every way of opening ends: a name on a Hub is first resolved to a folder. `hub` says how a
+    repository is asked for a base model by reference.
     """
     assert space.path is not None
+    assert space.source is not None
+    hub = hub or {}
+    space.source.need(base_files(space.source.files))
     if not (space.path / CONFIG).is_file():
         raise MissingPathError(
             f"{space.path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
@@ -53,10 +64,13 @@ def open_space(cls: type[W2WMixin], space: WeightSpace, dtype: torch.dtype, opti
         return with_base(cls, space.path, space, dtype, options)
     if not isinstance(base, str) or not base or not isinstance(revision, (str, type(None))):
         raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
+    if space.source.base is not None:  # a lock says which files of it, by digest
+        return with_base(cls, open_base(space.source.base, **hub).folder, space, dtype, options)
+    options = {**hub, **({"revision": revision} if revision else {}), **options}
     source: Path | str = base
     if not is_repository(base) and not Path(base).is_absolute():
         source = space.path / base  # a folder beside the space
-    return with_base(cls, source, space, dtype, {"revision": revision, **options} if revision else options)
+    return with_base(cls, source, space, dtype, options)
 
 
 def is_repository(name: Path | str) -> bool:

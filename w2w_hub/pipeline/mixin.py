@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
 from .grids import preview_sheets
 from .inputs import encode_pictures, encode_text, latent_masks, nested
 from .loading import open_space, require_base, require_same_kind, save_folder, with_base
+
+if TYPE_CHECKING:
+    from ..hub.publish import Published
 
 PROMPT = "sks person"
 
@@ -61,13 +65,30 @@ class W2WMixin:
 
     # ------------------------------------------------------------ load and save
     @classmethod
-    def from_pretrained(cls, path: Path | str, dtype: torch.dtype | None = None, **options: Any) -> Any:
-        """Open a weight-space folder with its base model.
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        dtype: torch.dtype | None = None,
+        *,
+        k: int | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Open a weight space with its base model: a folder, a Hub repository (``org/name``) or a lock's pin.
 
         Parameters
         ----------
         dtype : torch dtype
             Of the base model's weights; float32 by default. `torch_dtype` is understood too.
+        k : int, optional
+            Components to read; fewer files are fetched.
+        revision : str, optional
+            Tag, branch or commit of a repository; ``main`` without it. Its commit is `pipe.space.revision`.
+        token, cache_dir, local_files_only
+            As in huggingface_hub; for a base model by reference too.
         **options
             Passed on to the base pipeline's `from_pretrained`.
 
@@ -75,8 +96,12 @@ class W2WMixin:
         ------
         BaseModelMismatchError
             If the base model is not the one that the space belongs to.
+        HubError
+            If something is asked of the Hub and it does not give it.
         """
-        return open_space(cls, WeightSpace.from_pretrained(path), _dtype(dtype, options), options)
+        hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)  # type: ignore[arg-type]
+        return open_space(cls, space, _dtype(dtype, options), options, hub)
 
     @classmethod
     def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype | None = None, **options: Any) -> Any:
@@ -146,6 +171,37 @@ class W2WMixin:
         """
         sheets = None if previews is None else preview_sheets(self, PROMPT, **previews)
         save_folder(self, path, base_model, revision, custom_pipeline, options, sheets)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        version: str | None = None,
+        private: bool = False,
+        token: str | bool | None = None,
+        dry_run: bool = False,
+        **options: Any,
+    ) -> Published:
+        """Publish the space with its base model as one version of a repository.
+
+        Parameters
+        ----------
+        version, private, token, dry_run
+            See :func:`w2w_hub.hub.publish.publish`.
+        **options
+            As of :meth:`save_pretrained`.
+
+        Examples
+        --------
+        >>> pipe.push_to_hub("org/space", version="1.0.0", private=True)   # doctest: +SKIP
+        """
+        from ..hub.publish import publish
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "space", **options)
+            return publish(
+                Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run
+            )
 
     # ------------------------------------------------------------ identity
     @property

@@ -183,6 +183,7 @@ def _recipe(
         "dataset": dataset.manifest.name,
         "dataset_version": dataset.manifest.version,
         "dataset_digest": dataset.manifest.digest,
+        **({"dataset_revision": dataset.revision.to_json()} if dataset.revision else {}),
         "rows": fitted.n,
         "row_ids_sha256": ids_digest(fitted.ids),
         "k": k,

@@ -23,6 +23,7 @@ from .directions.direction import component_direction
 from .engines.ops import NumpyOps
 
 if TYPE_CHECKING:
+    from ..hub.resolve import ResolvedRevision, Source
     from .directions import Direction, Entanglement
 
 OPS = NumpyOps()
@@ -122,6 +123,8 @@ class WeightSpace:
     squared_norms: np.ndarray | None = None
     residuals: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    source: Source | None = None  # where it was opened from
+    whole_digest: str | None = None  # if only the first components were read
 
     def __repr__(self) -> str:
         return (
@@ -130,11 +133,27 @@ class WeightSpace:
         )
 
     @classmethod
-    def from_pretrained(cls, path: Path | str) -> WeightSpace:
-        """Open a space folder, see :func:`w2w_hub.space.storage.load_space`."""
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        k: int | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+    ) -> WeightSpace:
+        """Open a folder, a Hub repository or a lock's pin, see :func:`w2w_hub.space.storage.load_space`."""
         from .storage import load_space
 
-        return load_space(path)
+        return load_space(
+            path, k, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+
+    @property
+    def revision(self) -> ResolvedRevision | None:
+        """The repository and commit that it was opened from; None for a folder or a space in memory."""
+        return None if self.source is None else self.source.revision
 
     def save(self, path: Path | str) -> Path:
         """Write a new space folder, see :func:`w2w_hub.space.storage.save_space`."""
@@ -149,6 +168,8 @@ class WeightSpace:
     @cached_property
     def digest(self) -> str:
         """sha256 over layout, mean, std and basis: what coefficients are tied to."""
+        if self.whole_digest is not None:
+            return self.whole_digest
         digest = hashlib.sha256(BASIS_TAG + f"{self.layout.digest}\n".encode())
         for values in (self.mean, self.std, self.basis):
             digest.update(np.ascontiguousarray(values, "<f4").tobytes())
@@ -250,6 +271,8 @@ class WeightSpace:
         return adapter
 
     def point(self, coefficients: np.ndarray, **history: Any) -> Point:
+        if self.revision is not None:
+            history = {"space": str(self.revision), **history}
         return Point(np.asarray(coefficients, np.float32), self.digest, history)
 
     def row(self, row_id: str) -> Point:

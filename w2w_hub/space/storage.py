@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from ..dataset.manifest import FILENAME, Compatibility, require_format
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
+    InvalidInputError,
     MissingPathError,
     W2WError,
 )
 from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
+from ..hub.resolve import Source, locate
 from ..layout import ParameterLayout
 from .directions import Direction
 from .space import WeightSpace
@@ -42,6 +45,9 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
     from safetensors.numpy import save_file
 
     path = Path(path)
+    if space.whole_digest is not None:
+        raise InvalidInputError(f"this weight space was opened with k={space.k}; open the whole of it to save it")
+    recipe = space.recipe | ({"saved_from": space.revision.to_json()} if space.revision else {})
     with new_folder(path) as folder:
         tensors = {"mean": space.mean, "std": space.std, "singular_values": space.singular_values}
         if space.residuals is not None:
@@ -71,7 +77,7 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             "k": space.k,
             "fitted_split": space.fitted_split,
             "splits": list(dict.fromkeys(splits.tolist())),
-            "recipe": space.recipe,
+            "recipe": recipe,
             "diagnostics": space.diagnostics,
             "compatibility": asdict(space.compatibility),
             "layout": {"digest": space.layout.digest, "size": space.layout.size, **space.layout.to_json()},
@@ -126,26 +132,36 @@ def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None 
     return save_space(space, path, extend=lambda folder: embed_base(base, folder))
 
 
-def load_space(path: Path | str) -> WeightSpace:
-    """Open a space folder.
+def load_space(path: Path | str, k: int | None = None, **options: Any) -> WeightSpace:
+    """Open a space folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
+
+    Parameters
+    ----------
+    k : int, optional
+        Components to read: fewer files are fetched. The space keeps its digest, so that its points stay its own.
+    **options
+        `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.hub.resolve.locate`.
 
     Raises
     ------
-    MissingPathError, CorruptFileError, UnsupportedFormatError
+    MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
     """
     import pandas as pd
 
-    path = recover(path)
+    source = locate(path, "space", **options)
+    path = recover(source.need(_needed(source, k)))
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
     data = read_json(path / FILENAME)
     require_format(data, FORMAT, FORMAT_VERSION, path / FILENAME)
     try:
+        whole, k = data["k"], data["k"] if k is None else k
+        if not 1 <= k <= whole:
+            raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
         layout = ParameterLayout.from_json(data["layout"])
         tensors, _ = read_safetensors(path / "space.safetensors")
         parts = [
-            read_safetensors(path / f"basis-{i:05d}.safetensors")[0]["basis"]
-            for i in range(-(-data["k"] // COMPONENTS_A_FILE))
+            read_safetensors(path / f"basis-{i:05d}.safetensors")[0]["basis"] for i in range(-(-k // COMPONENTS_A_FILE))
         ]
         table = pd.concat([_load_coefficients(path, split, data["digest"]) for split in data["splits"]])
         table = table.sort_values("row")
@@ -156,9 +172,9 @@ def load_space(path: Path | str) -> WeightSpace:
             layout=layout,
             mean=tensors["mean"],
             std=tensors["std"],
-            basis=np.concatenate(parts),
-            singular_values=tensors["singular_values"],
-            residuals=tensors.get("residuals"),
+            basis=np.concatenate(parts)[:k],
+            singular_values=tensors["singular_values"][:k],
+            residuals=None if "residuals" not in tensors else tensors["residuals"][:k],
             ids=ids,
             splits=table["split"].to_numpy(str),
             coefficients=np.stack(list(table["coefficients"])).astype(np.float32),
@@ -168,25 +184,39 @@ def load_space(path: Path | str) -> WeightSpace:
             recipe=data["recipe"],
             diagnostics=data["diagnostics"],
             compatibility=Compatibility(**data["compatibility"]),
-            directions=_load_directions(path, data["digest"]) if data["directions"] else {},
+            directions=_load_directions(path, data["digest"], k) if data["directions"] else {},
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
             path=path,
+            source=source,
+            whole_digest=data["digest"] if k < whole else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, W2WError):
             raise
         raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
-    if space.basis.shape != (data["k"], layout.size) or {space.mean.shape, space.std.shape} != {(layout.size,)}:
-        raise CorruptFileError(
-            f"{path}: the basis is {space.basis.shape}, the manifest states ({data['k']}, {layout.size})"
-        )
-    if space.coefficients.shape[1:] != (space.k,):
-        raise CorruptFileError(f"{path}: rows have {space.coefficients.shape[1:]} coefficients, the basis {space.k}")
+    if space.basis.shape != (k, layout.size) or {space.mean.shape, space.std.shape} != {(layout.size,)}:
+        raise CorruptFileError(f"{path}: the basis is {space.basis.shape}, the manifest states ({k}, {layout.size})")
+    if space.coefficients.shape[1:] != (whole,):
+        raise CorruptFileError(f"{path}: rows have {space.coefficients.shape[1:]} coefficients, the basis {whole}")
+    space.coefficients = space.coefficients[:, :k]
     if space.digest != data["digest"]:
         raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
     return space
+
+
+def _needed(source: Source, k: int | None) -> list[str]:
+    """The files that a space of the first `k` components is made of; all for None, and no base model."""
+    last = float("inf") if k is None else -(-k // COMPONENTS_A_FILE)
+    basis = re.compile(r"basis-(\d+)\.safetensors")
+    return [
+        name
+        for name in source.files
+        if name == "space.safetensors"
+        or name.startswith(("coefficients/", "directions."))
+        or ((match := basis.fullmatch(name)) and int(match[1]) < last)
+    ]
 
 
 def _load_coefficients(path: Path, split: str, digest: str) -> pd.DataFrame:
@@ -206,11 +236,12 @@ def _load_coefficients(path: Path, split: str, digest: str) -> pd.DataFrame:
     return table.to_pandas().assign(split=split)
 
 
-def _load_directions(path: Path, digest: str) -> dict[str, Direction]:
+def _load_directions(path: Path, digest: str, k: int | None = None) -> dict[str, Direction]:
+    """Directions, along the first `k` components only if that is given."""
     tensors, metadata = read_safetensors(path / "directions.safetensors")
     if metadata.get(BASIS_KEY, digest) != digest:
         raise CorruptFileError(f"{path}/directions.safetensors belongs to another basis than {digest[:12]}")
     return {
-        name: Direction.from_evidence(tensors[f"{name}.editing"], tensors[f"{name}.reading"], entry)
+        name: Direction.from_evidence(tensors[f"{name}.editing"][:k], tensors[f"{name}.reading"][:k], entry)
         for name, entry in read_json(path / "directions.json").items()
     }

@@ -1,0 +1,133 @@
+"""The dataset's commands: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from w2w_hub import WeightDataset, write_adapter
+from w2w_hub.cli import main
+
+
+def w2w(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def refused(result: Result, *says: str) -> None:
+    """One line on standard error, exit status 2, nothing on standard output."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for text in says:
+        assert text in result.stderr
+
+
+@pytest.fixture
+def loras(tmp_path, layout):
+    for i in range(6):
+        vector = np.random.default_rng(i).normal(size=layout.size)
+        write_adapter(layout.unflatten(vector), tmp_path / "loras" / f"l{i}", ("peft",))
+    return sorted((tmp_path / "loras").iterdir())
+
+
+def test_pack_takes_json_lines_units_groups_sizes_and_compression(loras, tmp_path):
+    lines = [{"id": f"l{i}", "Age": 20 + i, "person": f"x{i // 2}", "note": None if i else "Zoë"} for i in range(6)]
+    (tmp_path / "l.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n\n")
+    result = w2w(
+        "pack", *loras, "--out", tmp_path / "d", "--labels", tmp_path / "l.jsonl", "--unit", "Age=years",
+        "--column-source", "Age=asked them", "--split-by", "person", "--holdout", 0.3, "--dtype", "float16",
+        "--compression", "bitshuffle", "--shard-size", "64 MiB", "--view", "none", "--workers", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    ds = WeightDataset.open(tmp_path / "d")
+    assert json.loads(result.stdout)["digest"] == ds.manifest.digest
+    assert ds.manifest.column_info == {"Age": {"unit": "years", "source": "asked them"}}
+    assert ds.manifest.splits == {"train": 4, "test": 2}
+    assert ds.labels.loc["l0", "note"] == "Zoë"
+    assert (ds.has_view, ds.manifest.dtype, ds.geometry.compressor["name"]) == (False, "float16", "blosc")
+    told = w2w("pack", *loras, "--out", tmp_path / "e", "--dtype", "float16").stderr
+    assert "float16 changed a value by at most" in told
+    assert "next: w2w build" in told
+
+
+def test_add_remove_relabel_diff_and_verify_run_one_after_the_other(loras, tmp_path):
+    first, d = tmp_path / "first", tmp_path / "d"
+    for out in (first, d):
+        assert w2w("pack", *loras[:4], "--out", out, "--initialisation", "seed-0").exit_code == 0
+    refused(w2w("add", d, *loras[4:]), "say so: --initialisation seed-0")
+    assert w2w("add", d, *loras[4:], "--initialisation", "seed-0").exit_code == 0
+    (tmp_path / "gone.txt").write_text("l1\n")
+    assert w2w("remove", d, "l0", "--ids", tmp_path / "gone.txt", "--version", "0.2.0").exit_code == 0
+    pd.DataFrame({"id": ["l2"], "Age": [7.5], "split": ["test"]}).to_csv(tmp_path / "l.csv", index=False)
+    assert w2w("relabel", d, "--labels", tmp_path / "l.csv", "--unit", "Age=years").exit_code == 0
+    told = w2w("diff", first, d).stdout
+    for line in (
+        "version: 0.1.0 -> 0.2.0", "column Age: not there -> float", "2 added: l5, l4", "2 removed: l0, l1",
+        "  l2: split train -> test, Age missing -> 7.5",
+    ):  # fmt: skip
+        assert line in told or line.replace("l5, l4", "l4, l5") in told, told
+    assert json.loads(w2w("diff", first, d, "--json").stdout)["removed"] == ["l0", "l1"]
+    assert w2w("diff", d, d).stdout == "no difference\n"
+    for words in (("verify", d), ("verify", d, "--deep")):
+        result = w2w(*words)
+        assert result.exit_code == 0
+        assert "4 rows in" in result.stderr
+    assert json.loads(w2w("verify", d, "--json").stdout)["ok"] is True
+
+
+def test_verify_exits_with_2_and_names_the_row(loras, tmp_path):
+    assert w2w("pack", *loras, "--out", tmp_path / "d", "--view", "none").exit_code == 0
+    shard = tmp_path / "d" / "weights.zarr" / "weights" / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[5 * 122 * 4] ^= 1
+    shard.write_bytes(data)
+    result = w2w("verify", tmp_path / "d", "--deep")
+    assert result.exit_code == 2
+    assert "row 'l5' has other values than listed" in result.stderr
+    found = json.loads(w2w("verify", tmp_path / "d", "--deep", "--json").stdout)
+    assert [p["rows"] for p in found["problems"]] == [[], ["l5"]]
+    assert w2w("verify", tmp_path / "d").exit_code == 0  # a changed value takes --deep
+    refused(w2w("verify", tmp_path / "nothing"), "is not a dataset folder")
+
+
+def test_dedupe_lists_pairs_and_removes_equal_rows_only_when_asked(loras, layout, tmp_path):
+    write_adapter(layout.unflatten(np.random.default_rng(3).normal(size=layout.size)), tmp_path / "twin", ("peft",))
+    assert w2w("pack", *loras, tmp_path / "twin", "--out", tmp_path / "d").exit_code == 0
+    result = w2w("dedupe", tmp_path / "d")
+    assert result.stdout == "equal  l3  twin\n"
+    assert "w2w dedupe" in result.stderr
+    assert len(WeightDataset.open(tmp_path / "d")) == 7
+    found = json.loads(w2w("dedupe", tmp_path / "d", "--exact-only", "--remove", "--json").stdout)
+    assert found == {"exact": [["l3", "twin"]], "near": [], "removed": ["twin"]}
+    assert len(WeightDataset.open(tmp_path / "d")) == 6
+
+
+def test_bad_input_is_one_line(loras, tmp_path):
+    assert w2w("pack", *loras, "--out", tmp_path / "d").exit_code == 0
+    before = WeightDataset.open(tmp_path / "d").manifest
+    for words, says in (
+        (("pack", *loras, "--out", tmp_path / "e", "--shard-size", "2GB"), "at most 500MB"),
+        (("pack", *loras, "--out", tmp_path / "e", "--shard-size", "big"), "is no size; write for instance 500MB"),
+        (("pack", *loras, "--out", tmp_path / "e", "--split-by", "person"), "no column 'person' to split by"),
+        (("pack", *loras, "--out", tmp_path / "e", "--unit", "Age=years"), "unit or source of a column 'Age'"),
+        (("pack", *loras, loras[0], "--out", tmp_path / "e"), "row id 'l0' occurs 2 times"),
+        (("pack", *loras, "--out", "/proc/nowhere/d"), "failed"),
+        (("remove", tmp_path / "d", "nobody"), "no row 'nobody'"),
+        (("remove", tmp_path / "d"), "no row to remove was given"),
+        (("remove", tmp_path / "d", "--ids", tmp_path / "no.txt"), "no.txt cannot be read"),
+        (("relabel", tmp_path / "d", "--drop", "Hat"), "no attribute 'Hat' to drop"),
+        (("relabel", tmp_path / "d", "--labels", tmp_path / "no.csv"), "no.csv is not there"),
+        (("diff", tmp_path / "d", tmp_path / "no"), "is not a dataset folder"),
+        (("dedupe", tmp_path / "d", "--cosine", "7"), "cosine must be more than 0 and at most 1"),
+        (("add", tmp_path / "d", tmp_path / "no"), "no is not there"),
+    ):
+        refused(w2w(*words), says)
+        assert not (tmp_path / "e").exists()
+    assert WeightDataset.open(tmp_path / "d").manifest == before
+    assert w2w("relabel", tmp_path / "d").exit_code == 2
+    assert "nothing to change" in w2w("relabel", tmp_path / "d").stderr
+    assert "is not COLUMN=TEXT" in w2w("relabel", tmp_path / "d", "--unit", "Age").stderr

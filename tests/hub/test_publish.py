@@ -1,0 +1,301 @@
+"""Publishing: one visible change, resumed when killed, races told, versions never replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from w2w_hub import WeightDataset
+from w2w_hub.hub.card import split_card
+
+from .conftest import Client, Folders, seed
+from .loopback import LoopbackHub
+
+MakeClient = Callable[..., Client]
+PUSH = """
+from w2w_hub.hub.publish import publish
+def push(folder, repo="org/people", **options):
+    try:
+        return publish(folder, repo, **options).to_json()
+    except Exception as error:
+        return {"error": type(error).__name__, "says": str(error)}
+"""
+
+
+def dataset(hub: LoopbackHub):
+    return hub.repos[("dataset", "org/people")]
+
+
+def sent_files(requests: list) -> int:
+    return sum(r.received for r in requests if "/upload/" in r.path)
+
+
+def content(hub: LoopbackHub, kind: str, name: str, revision: str, path: str) -> bytes:
+    blob = hub.repos[(kind, name)].files(revision)[path]
+    return hub.blobs[blob.etag]
+
+
+def test_a_version_is_one_commit_and_a_tag_and_pushing_it_again_changes_nothing(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    ann = client("ann", "ann")
+    first = ann.run(
+        PUSH
+        + """
+before = publish(sys.argv[1], "org/people", dry_run=True).to_json()
+out(before=before, done=push(sys.argv[1]), again=push(sys.argv[1]), dry=push(sys.argv[2], dry_run=True))
+""",
+        folders.people,
+        folders.more,
+    )
+    assert (first["before"]["outcome"], first["before"]["created"]) == ("planned", True)
+    assert first["before"]["sent"] == first["done"]["sent"]
+    assert first["done"]["outcome"] == "published"
+    assert first["again"]["outcome"] == "unchanged"
+    assert first["again"]["commit"] == first["done"]["commit"] == dataset(hub).tags["v1.0.0"]
+    assert (first["dry"]["outcome"], first["dry"]["level"], first["dry"]["commit"]) == ("planned", "minor", None)
+    assert [c.title for c in hub.history(dataset(hub), "main")] == ["Version 1.0.0", "initial commit"]
+    card = content(hub, "dataset", "org/people", "main", "README.md").decode()
+    assert '"org/people"' in card
+    assert split_card(card)[0]["license"] == "cc0-1.0"
+
+    with hub.counted() as requests:
+        second = ann.w2w("push", folders.more, "org/people", "--version", "1.1.0")
+    assert second.status == 0, second.stderr
+    assert "10 rows were added" in second.stderr
+    assert "a minor change, as 1.1.0 says" in second.stderr
+    assert "w2w pin org/people@v1.1.0 -o w2w.lock" in second.stderr
+    assert len(hub.history(dataset(hub), "main")) == 3
+    unchanged = {n for n, b in dataset(hub).files("v1.0.0").items() if dataset(hub).files("main").get(n) == b}
+    assert "weights.zarr/zarr.json" in unchanged
+    assert not [r for r in requests if "zarr.json" in r.path]
+    log = ann.w2w("log", "org/people")
+    assert [line.split()[0] for line in log.stdout.splitlines()] == ["v1.1.0", "v1.0.0"]
+    assert "70 rows" in log.stdout
+    difference = json.loads(ann.w2w("diff", "org/people@v1.0.0", "org/people@v1.1.0", "--json").stdout)
+    assert (difference["level"], len(difference["added"])) == ("minor", 10)
+
+
+def test_a_version_that_is_there_or_says_too_little_is_refused_with_the_one_to_use(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    seed(hub, folders.people, "org/people")
+    before = dict(dataset(hub).tags), dataset(hub).branches["main"]
+    broken = shutil.copytree(folders.people, tmp_path / "broken")
+    (broken / "labels" / "test.parquet").write_bytes(b"PAR1")
+    found = client("ann", "ann").run(
+        PUSH
+        + """
+people, more, fewer, broken = sys.argv[1:]
+out(other=push(more, version="1.0.0"), low=push(more, version="0.9.0"), patch=push(more, version="1.0.1"))
+out(minor=push(fewer, version="1.1.0"), word=push(more, version="two"), broken=push(broken, version="1.0.1"))
+out(name=push(people, "people"), at=push(people, "org/people@v1"), nothing=push("nowhere"))
+out(pre=push(fewer, version="2.0.0-rc.1", dry_run=True), major=push(fewer, version="2.0.0", dry_run=True))
+""",
+        folders.people,
+        folders.more,
+        folders.fewer,
+        broken,
+    )
+    assert found["other"]["error"] == "AlreadyExistsError"
+    assert "a version is never replaced: push it as 1.0.1 or later" in found["other"]["says"]
+    assert found["low"]["says"] == "version 0.9.0 is not after 1.0.0, the newest one; push it as 1.1.0"
+    assert found["patch"]["error"] == found["minor"]["error"] == found["word"]["error"] == "VersionError"
+    assert "10 rows were added" in found["patch"]["says"]
+    assert found["patch"]["says"].endswith("is a minor change; push it as 1.1.0")
+    assert found["minor"]["says"].endswith("is a major change; push it as 2.0.0")
+    assert found["broken"]["error"] == "CorruptFileError"
+    assert found["name"]["error"] == found["at"]["error"] == "InvalidInputError"
+    assert found["nothing"]["error"] == "MissingPathError"
+    assert found["pre"]["outcome"] == found["major"]["outcome"] == "planned"
+    assert (dict(dataset(hub).tags), dataset(hub).branches["main"]) == before
+
+
+def test_a_push_killed_while_files_go_up_shows_nothing_and_goes_on_where_it_stopped(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    old, ann = dataset(hub).branches["main"], client("ann", "ann")
+    before = len(hub.blobs)
+    held = hub.fault("PUT /upload/", "hold", skip=2, times=99)
+    job = ann.start(PUSH + "out(done=push(sys.argv[1]))", folders.more)
+    assert held.reached.wait(60)
+    while len(hub.blobs) < before + 2:  # the two that may pass
+        time.sleep(0.01)
+    job.kill()
+    held.abandon()
+    assert dataset(hub).branches["main"] == old
+    assert list(dataset(hub).tags) == ["v1.0.0"]
+    with hub.counted() as requests:
+        done = ann.run(PUSH + "out(done=push(sys.argv[1]))", folders.more)["done"]
+    assert done["outcome"] == "published"
+    large = [name for name in done["sent"] if name.endswith((".parquet", "/0"))]
+    assert len([r for r in requests if r.method == "PUT" and r.status == 200]) == len(large) - 2
+    assert len(hub.history(dataset(hub), "main")) == 3
+    assert dataset(hub).tags["v1.1.0"] == dataset(hub).branches["main"]
+    reader = client().run('import w2w_hub; w2w_hub.WeightDataset.open("org/people", revision="v1.1.0").verify()')
+    assert reader["stderr"] == ""
+
+
+def test_a_push_killed_before_its_tag_is_finished_by_the_same_command(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    ann = client("ann", "ann")
+    held = hub.fault("POST .*/tag/", "hold")
+    job = ann.start(PUSH + "out(done=push(sys.argv[1]))", folders.people)
+    assert held.reached.wait(60)
+    job.kill()
+    held.abandon()
+    head = dataset(hub).branches["main"]
+    assert dataset(hub).tags == {}
+    assert "main, not tagged" in ann.w2w("log", "org/people").stderr
+    with hub.counted() as requests:
+        done = ann.run(PUSH + "out(done=push(sys.argv[1]))", folders.people)["done"]
+    assert (done["outcome"], done["commit"]) == ("tagged", head)
+    assert dataset(hub).tags == {"v1.0.0": head}
+    assert not [r for r in requests if "preupload" in r.path or "/commit/" in r.path]
+
+
+def test_lost_answers_overload_and_cut_uploads_end_in_one_commit_and_one_tag(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    hub.fault("POST .*/preupload/", status=500)
+    hub.fault("PUT /upload/", status=503)
+    hub.fault("PUT /upload/", "drop", skip=1)
+    hub.fault("POST .*/lfs/objects/batch", status=429, headers={"Retry-After": "0"})
+    hub.fault("POST .*/commit/main", "drop")
+    hub.fault("POST .*/commit/main", status=503)
+    hub.fault("POST .*/commit/main", "lost")
+    hub.fault("POST .*/tag/", "lost")
+    done = client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", folders.more)["done"]
+    assert done.get("outcome") == "published", done
+    assert all(fault.times == 0 for fault in hub.faults)
+    assert len(hub.history(dataset(hub), "main")) == 3
+    assert dataset(hub).tags["v1.1.0"] == dataset(hub).branches["main"] == done["commit"]
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_told(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    ann, org = client("ann", "ann"), client("org", "org")
+    held = hub.fault("POST .*/commit/main", "hold")
+    slow = ann.start(PUSH + "out(done=push(sys.argv[1]))", folders.more)
+    assert held.reached.wait(60)
+    fast = org.run(PUSH + "out(done=push(sys.argv[1]))", folders.fewer)["done"]
+    held.released.set()
+    told = ann.finish(slow)["done"]
+    assert fast["outcome"] == "published"
+    assert told["error"] == "HubConflictError"
+    assert "main is now at 2.0.0" in told["says"]
+    assert dataset(hub).tags.keys() == {"v1.0.0", "v2.0.0"}
+    assert dataset(hub).branches["main"] == dataset(hub).tags["v2.0.0"]
+
+
+def test_two_who_publish_the_same_make_one_version(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:
+    seed(hub, folders.people, "org/people")
+    held = hub.fault("POST .*/commit/main", "hold")
+    slow = client("ann", "ann").start(PUSH + "out(done=push(sys.argv[1]))", folders.more)
+    assert held.reached.wait(60)
+    fast = client("org", "org").run(PUSH + "out(done=push(sys.argv[1]))", folders.more)["done"]
+    held.released.set()
+    done = client("ann", "ann").finish(slow)["done"]
+    assert fast["commit"] == done["commit"] == dataset(hub).tags["v1.1.0"]
+    assert len(hub.history(dataset(hub), "main")) == 3
+
+
+def test_who_may_not_publish_is_told_and_private_and_gated_repositories_are_made(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    script = PUSH + 'out(done=push(sys.argv[1], version="1.1.0"), new=push(sys.argv[1], "org/new"))'
+    for name, role in (("bob", "write"), ("ann", "read"), ("ann", "expired")):
+        found = client(name + role, name, role).run(script, folders.more)
+        assert found["done"]["error"] == found["new"]["error"] == "HubAccessError", (name, role, found)
+    anonymous = client("nobody").run(script, folders.more)
+    assert anonymous["done"]["error"] == "HubAccessError"
+    assert list(dataset(hub).tags) == ["v1.0.0"]
+    closed = client("ann", "ann").w2w("push", folders.people, "org/closed", "--private", "--gated", "manual")
+    assert closed.status == 0, closed.stderr
+    made = hub.repos[("dataset", "org/closed")]
+    assert (made.private, made.gated) == (True, "manual")
+
+
+def test_files_that_others_added_stay_and_files_that_a_version_drops_go(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    seed(hub, folders.people, "org/people")
+    repo = dataset(hub)
+    note = {"key": "file", "value": {"path": "NOTES.md", "content": "aGk="}}
+    hub.apply(repo, "main", [{"key": "header", "value": {"summary": "a note"}}, note], "bob", create_pr=False)
+    from w2w_hub import write_dataset
+
+    people = WeightDataset.open(folders.people)
+    bare = write_dataset(
+        people.to_numpy(), tmp_path / "bare", layout=people.layout, ids=people.ids, labels=people.labels.reset_index(),
+        name="people", licence="cc0-1.0", compatibility=people.manifest.compatibility, parquet_view=False,
+    )  # fmt: skip
+    done = client("ann", "ann").run(PUSH + 'out(done=push(sys.argv[1], version="1.0.1"))', bare.path)["done"]
+    assert done["level"] == "patch"
+    assert done["deleted"] == ["parquet/test.parquet", "parquet/train.parquet"]
+    assert "NOTES.md" in repo.files("main")
+    assert "parquet/test.parquet" not in repo.files("main")
+    assert "parquet/test.parquet" in repo.files("v1.0.0")
+
+
+def test_a_card_that_somebody_wrote_is_kept_with_what_the_hub_needs_at_its_head(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(folders.people, tmp_path / "mine")
+    (mine / "README.md").write_text("---\ntags: [faces]\nlicense: mit\nthumbnail: a.png\n---\n\n# Zoë's people\n")
+    manifest = json.loads((mine / "manifest.json").read_text())
+    manifest["licence"] = "Faces only: no. 3"
+    (mine / "manifest.json").write_text(json.dumps(manifest))
+    assert client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", mine)["done"]["outcome"] == "published"
+    data, body = split_card(content(hub, "dataset", "org/people", "v1.0.0", "README.md").decode())
+    assert body == "\n# Zoë's people\n"
+    assert (data["license"], data["license_name"]) == ("other", "faces-only-no.-3")
+    assert data["thumbnail"] == "a.png"
+    assert data["tags"][0] == "faces"
+    assert "w2w-hub" in data["tags"]
+    assert data["size_categories"] == ["n<1K"]
+    assert [config["config_name"] for config in data["configs"]] == ["weights", "labels"]
+
+
+def test_a_weight_space_is_published_as_a_model_that_names_its_origins(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    done = client("ann", "ann").w2w("push", folders.space, "org/space", "--json")
+    assert json.loads(done.stdout)["kind"] == "space"
+    data, body = split_card(content(hub, "model", "org/space", "v1.0.0", "README.md").decode())
+    assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "text-to-image")
+    assert data["base_model"] == ["org/base"]
+    assert 'from_pretrained("org/space")' in body
+
+
+def test_a_dry_run_sends_nothing(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:
+    seed(hub, folders.people, "org/people")
+    with hub.counted() as requests:
+        done = client("ann", "ann").w2w("push", folders.more, "org/people", "--dry-run")
+    assert done.status == 0
+    assert "would send" in done.stderr
+    assert {r.method for r in requests} <= {"GET", "HEAD"}
+    with hub.counted() as requests:
+        assert client("ann", "ann").w2w("push", folders.more, "org/new", "--dry-run").status == 0
+    assert {r.method for r in requests} <= {"GET", "HEAD"}
+    assert ("dataset", "org/new") not in hub.repos
+
+
+@pytest.mark.parametrize("words", [("push", "nowhere", "org/x"), ("log", "org/nothing"), ("diff", "org/a", "org/b")])
+def test_bad_input_is_one_line_and_status_2(hub: LoopbackHub, client: MakeClient, words: tuple[str, ...]) -> None:
+    done = client("ann", "ann").w2w(*words)
+    assert done.status == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("w2w: error: ")
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,148 @@
+"""`w2w push`, `log`, `pin`, `restore`, `archive`, `cite`, and `verify` of a lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import examples, json_option, out_option, print_json, say
+
+lock_argument = click.argument("lock", type=click.Path(path_type=Path))
+
+
+@click.command(
+    epilog=examples(
+        "w2w push people org/people --version 1.0.0 --private",
+        "w2w push space org/space --version 1.2.0 --dry-run",
+    )
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("repo")
+@click.option("--version", "version", help="Version of the content; the manifest's without it.")
+@click.option("--private", is_flag=True, help="Of a new repository.")
+@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of a new repository ask for access.")
+@click.option("--message", "-m", help="Title of the commit.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be sent; send nothing.")
+@json_option
+def push(
+    folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None, dry_run: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
+    from ..hub.publish import publish
+
+    done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
+    if as_json:
+        print_json(done.to_json())
+        return
+    if done.outcome == "unchanged":
+        say(f"{repo} has {done.tag} already, with the same content; nothing was changed")
+    elif done.outcome == "tagged":
+        say(f"{repo}: the files were there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
+    else:
+        verb = "would send" if dry_run else "sent"
+        size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else f"{done.bytes_sent:,} bytes"
+        new = " (a new repository)" if done.created else ""
+        say(f"{repo}{new}: {verb} {len(done.sent)} files, {size}; {len(done.reused)} are there already")
+        for change in done.changes:
+            say(f"  {change}")
+        if done.changes:
+            say(f"a {done.level} change, as {done.version} says")
+    if dry_run:
+        say(f"next: w2w push {folder} {repo} --version {done.version}")
+    else:
+        say(f"{done.tag} is commit {done.commit}; next: w2w pin {repo}@{done.tag} -o w2w.lock")
+
+
+@click.command(epilog=examples("w2w log org/people", "w2w log org/people --json"))
+@click.argument("repo")
+@json_option
+def log(repo: str, as_json: bool) -> None:
+    """The versions of a Hub repository, newest first."""
+    from ..hub.versions import log_versions
+
+    releases = log_versions(repo)
+    if as_json:
+        print_json([release.to_json() for release in releases])
+        return
+    if not releases:
+        say(f"{repo} has no version yet; publish one with: w2w push FOLDER {repo} --version 1.0.0")
+    for release in releases:
+        name = release.tag or f"({release.version})"
+        click.echo(f"{name:<10} {release.date:<10}  {release.commit[:12]}  {release.contents:<18} {release.title}")
+    if any(release.tag is None for release in releases):
+        say("(version): on main, not tagged")
+
+
+@click.command(
+    epilog=examples("w2w pin org/space@v1.2.0 org/people@v2.0.0 -o w2w.lock", "w2w pin org/space@v1.2.0 -o w2w.lock")
+)
+@click.argument("names", nargs=-1, required=True)
+@out_option("The lock file to write.")
+@click.option("--replace", is_flag=True, help="Write it anew if it is there.")
+def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
+    """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
+    from ..hub.lock import pin as pin_them
+
+    lock = pin_them(names, out, replace=replace)
+    for each in lock.pins:
+        say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
+        wanted = each.recipe.get("dataset_digest")
+        if wanted and not any(p.digest == wanted for p in lock.pins):
+            say(f"  its dataset {each.recipe.get('dataset')} is not pinned; pin it too, to be able to rebuild")
+    say(f"next: w2w verify {out}, or w2w archive {out} -o bundle")
+
+
+@click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
+@lock_argument
+@click.option("--from", "source", help="A folder or URL with copies; the Hub without it.")
+def restore(lock: Path, source: str | None) -> None:
+    """Bring everything that LOCK pins to this machine, verified and ready to be used offline."""
+    from ..hub.restore import restore as bring
+
+    for folder in bring(lock, source):
+        click.echo(str(folder))
+    say(f"ready offline; next: w2w verify {lock}")
+
+
+@click.command(epilog=examples("w2w archive w2w.lock -o bundle"))
+@lock_argument
+@out_option("The folder to make: a BagIt bag.")
+def archive(lock: Path, out: Path) -> None:
+    """Write everything that LOCK pins as a folder fit for a long-term archive."""
+    from ..hub.restore import archive as write
+
+    write(lock, out)
+    say(f"{out}: check it with sha256sum -c manifest-sha256.txt; next: w2w restore {lock} --from {out}")
+
+
+@click.command(epilog=examples("w2w cite org/people@v1.0.0", "w2w cite w2w.lock --format cff > CITATION.cff"))
+@click.argument("what")
+@click.option(
+    "--format", "kind", type=click.Choice(["bibtex", "cff"]), default="bibtex", show_default=True,
+    help="BibTeX entries, or a CITATION.cff.",
+)  # fmt: skip
+def cite(what: str, kind: str) -> None:
+    """How to cite org/name@version, or everything in a lock file."""
+    from ..hub import cite as citing
+
+    pins = citing.cite(what)
+    text = citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins)
+    click.echo(text, nl=False)
+
+
+def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
+    """What `w2w verify` does with a lock file."""
+    from ..errors import CorruptFileError
+    from ..hub.lock import verify_lock
+
+    checks = verify_lock(lock, rebuild=rebuild)
+    if as_json:
+        print_json([vars(check) for check in checks])
+    else:
+        for check in checks:
+            click.echo(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
+    bad = sum(not check.ok for check in checks)
+    if bad:
+        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: w2w restore {lock} --from FOLDER")

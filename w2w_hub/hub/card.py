@@ -1,0 +1,116 @@
+"""The metadata at the head of a card, as the Hub's checks want it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..files import read_json
+
+# https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
+HUB_LICENCES = frozenset(
+    """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
+    lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib
+    pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown other
+    """.split()  # noqa: SIM905, it is read as a list of words
+)
+# keys that the Hub or `datasets` act on; others in a card that somebody wrote stay as they are
+OURS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def licence_keys(licence: str) -> dict[str, str]:
+    """`license`, and `license_name` for one that the Hub has no name for."""
+    if licence.lower() in HUB_LICENCES - {"other"}:
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", licence).strip("-").lower() or "other"}
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Metadata and body of a card; metadata that is no mapping is taken as none."""
+    import yaml
+
+    match = _FRONT.match(text)
+    if match is None:
+        return {}, text
+    try:
+        data = yaml.safe_load(match["yaml"])
+    except yaml.YAMLError:
+        data = None
+    return (data if isinstance(data, dict) else {}), text[match.end() :]
+
+
+def join_card(data: Mapping[str, Any], body: str) -> str:
+    import yaml
+
+    dumped = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{dumped}---\n{body}"
+
+
+def with_metadata(text: str, required: Mapping[str, Any]) -> str:
+    """A card with this metadata at its head: what the Hub reads is ours, other keys of the card are kept."""
+    data, body = split_card(text)
+    for key, value in required.items():
+        there = data.get(key)
+        if key == "tags":
+            data[key] = list(dict.fromkeys([*(there if isinstance(there, list) else ()), *value]))
+        elif key in OURS or there is None:
+            data[key] = value
+    if "license_name" not in required:
+        data.pop("license_name", None)
+    return join_card(data, body)
+
+
+def published_card(folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str) -> str:
+    """The card of a version: rendered anew for `manifest`, or the folder's own text if somebody wrote one.
+
+    Parameters
+    ----------
+    before : dict
+        The folder's manifest, whose card would be what `w2w_hub` wrote itself.
+    """
+    file = folder / "README.md"
+    own = file.read_text("utf-8") if file.is_file() else None
+    rendered = _render(folder, manifest)
+    licence = licence_keys(str(manifest.get("licence", "unknown")))
+    metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
+    text = rendered if own is None or own == _render(folder, before) else own
+    data, body = split_card(text)
+    return with_metadata(join_card(data, body.replace(json.dumps(manifest["name"]), json.dumps(repo))), metadata)
+
+
+def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
+    from ..cards import dataset_card, space_card
+    from ..dataset.manifest import DatasetManifest
+    from ..space.storage import _load_directions
+
+    if manifest["format"] == "w2w-dataset":
+        typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
+        return dataset_card(typed)
+    directions = _load_directions(folder, manifest["digest"]) if manifest["directions"] else {}
+    return space_card(dict(manifest), list(directions.items()))
+
+
+def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The repositories that a space stands on, for the Hub's links."""
+    if manifest["format"] == "w2w-dataset":
+        return {}
+    found = {}
+    base = manifest.get("compatibility", {}).get("base_model")
+    if (folder / "w2w_pipeline.json").is_file():
+        stated = read_json(folder / "w2w_pipeline.json").get("base_model")
+        base = base if stated == "embedded" else stated
+    dataset = manifest.get("recipe", {}).get("dataset_revision", {}).get("repo")
+    for key, value in (("base_model", base), ("datasets", dataset)):
+        if isinstance(value, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", value, re.ASCII):
+            found[key] = [value]
+    return found

@@ -1,0 +1,367 @@
+"""Publish a dataset or weight space as a version: one commit that is seen whole or not at all, then a tag."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    HubConflictError,
+    HubError,
+    HubNotFoundError,
+    InvalidInputError,
+    MissingPathError,
+)
+from ..files import read_json, recover, sha256_file
+from ..progress import progress
+from .cache import TYPES
+from .card import published_card
+from .client import PATIENCE, Token, api, call
+from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, open_repository
+from .semver import Change, Version, highest, require_level
+from .versions import compare, is_version_tag, kind_of
+
+FILES_A_BATCH = 50  # uploaded and then known to the Hub, so that a killed push goes on from there
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `publish` did, or would do.
+
+    Attributes
+    ----------
+    repo, kind, version, tag : str
+    commit : str or None
+        None in a dry run that would make one.
+    outcome : {"published", "tagged", "unchanged", "planned"}
+        `tagged`: an earlier push had been cut short before its tag. `unchanged`: the version was there already.
+    sent, reused, deleted : tuple of str
+        Files whose content is new, that the repository has already, and that it loses.
+    bytes_sent : int
+        Size of `sent`; what the Hub has of it already is not sent again.
+    level : str
+        Of the change since the version before: none, patch, minor or major.
+    changes : tuple of str
+    """
+
+    repo: str
+    kind: str
+    version: str
+    commit: str | None
+    outcome: str
+    sent: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    bytes_sent: int = 0
+    level: str = "none"
+    changes: tuple[str, ...] = ()
+    created: bool = False
+
+    @property
+    def tag(self) -> str:
+        return f"v{self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "tag": self.tag}
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What main and the version tags are at one moment."""
+
+    commit: str | None
+    tags: Mapping[str, str]
+    source: Source | None  # main's manifest, if it has one of ours
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        return None if self.source is None else self.source.manifest()
+
+
+def publish(
+    path: Path | str,
+    repo: str,
+    *,
+    version: str | None = None,
+    private: bool = False,
+    gated: str | None = None,
+    message: str | None = None,
+    token: Token = None,
+    dry_run: bool = False,
+) -> Published:
+    """Publish a dataset or weight-space folder as one version of a Hub repository.
+
+    A reader sees the old version or the whole new one. Files that the repository has are not sent; a push that
+    was killed is repeated by the same call and goes on. The tag is set last and never moved; history is kept.
+
+    Parameters
+    ----------
+    repo : str
+        ``org/name``, created if it is not there.
+    version : str, optional
+        Semantic version; the manifest's without it. How far it must be from the last one follows from what
+        changed, see ``cards/FORMAT.md``.
+    private : bool
+        Of a new repository.
+    gated : {"auto", "manual"}, optional
+        Readers of a new repository must ask for access.
+    dry_run : bool
+        Tell what would be done; nothing is sent.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the version is there with other content.
+    VersionError
+        If the version is not after the last one, or does not say how much has changed.
+    HubConflictError
+        If somebody else published meanwhile.
+    CorruptFileError
+        If a file of the folder is not what its manifest lists.
+    HubAccessError, HubError
+
+    Examples
+    --------
+    >>> publish("people", "org/people", version="1.0.0")   # doctest: +SKIP
+    """
+    if not REPOSITORY.match(repo) or "@" in repo:
+        raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
+    if gated not in (None, "auto", "manual"):
+        raise InvalidInputError(f"gated is auto or manual, not {gated!r}")
+    job = _Push(recover(path), repo, version, token, message)
+    return job.run(private=private, gated=gated, dry_run=dry_run)
+
+
+class _Push:
+    """One push: what the folder is, and the steps that bring it to the Hub."""
+
+    def __init__(self, folder: Path, repo: str, version: str | None, token: Token, message: str | None):
+        self.folder, self.repo, self.token, self.message = folder, repo, token, message
+        if not (folder / MANIFEST).is_file():
+            raise MissingPathError(f"{folder} is no dataset or weight space: it has no {MANIFEST}")
+        manifest = read_json(folder / MANIFEST)
+        if manifest.get("format") not in FORMATS:
+            raise InvalidInputError(f"{folder}/{MANIFEST} is a {manifest.get('format')!r} manifest; it is not pushed")
+        self.kind = kind_of(manifest)
+        self.version = Version.parse(version or str(manifest.get("version")))
+        self.manifest = {**manifest, "version": str(self.version)}
+        self.type, self.client = TYPES[self.kind], api(token)
+        self.content: dict[str, bytes | Path] = {name: folder / name for name in manifest["files"]}
+        self.sha256 = _verified(folder, manifest)
+        unchanged = str(manifest.get("version")) == str(self.version)
+        own = (folder / MANIFEST).read_bytes()
+        self.content[MANIFEST] = own if unchanged else (json.dumps(self.manifest, indent=1) + "\n").encode()
+        self.content[CARD] = published_card(folder, manifest, self.manifest, repo).encode()
+
+    # ------------------------------------------------------------ steps
+    def run(self, *, private: bool, gated: str | None, dry_run: bool) -> Published:
+        head, created = self._head(), False
+        if head is None:
+            created = True
+            if not dry_run:
+                self._create(private, gated)
+                head = self._head()
+            head = head or _Head(None, {}, None)
+        done = self._already(head)
+        if done is not None:
+            return done
+        changes = self._changes(head)
+        plan = self._plan(head, changes, created)
+        if dry_run:
+            return plan
+        if plan.outcome == "tagged":
+            assert head.commit is not None
+            self._tag(head.commit)
+            return plan
+        commit = self._commit(head, plan)
+        self._tag(commit)
+        return replace(plan, commit=commit, outcome="published")
+
+    def _head(self) -> _Head | None:
+        """Main's head and the version tags; None without a repository."""
+        try:
+            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
+        except HubNotFoundError:
+            return None
+        tags = {ref.name: ref.target_commit for ref in refs.tags if is_version_tag(ref.name)}
+        commit = next((ref.target_commit for ref in refs.branches if ref.name == "main"), None)
+        return _Head(commit, tags, None if commit is None else self._source(commit))
+
+    def _source(self, commit: str) -> Source | None:
+        try:
+            return open_repository(self.repo, self.kind, commit, token=self.token)
+        except (InvalidInputError, HubNotFoundError, ValueError):
+            return None  # nothing of ours there yet
+
+    def _create(self, private: bool, gated: str | None) -> None:
+        call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
+        if gated:
+            call(self.repo, self.client.update_repo_settings, self.repo, repo_type=self.type, gated=gated)
+
+    def _already(self, head: _Head) -> Published | None:
+        """The result, if this version is tagged already."""
+        commit = head.tags.get(self.version.tag)
+        if commit is None:
+            return None
+        there = head.source if commit == head.commit else self._source(commit)
+        if there is not None and _same_content(there.manifest(), self.manifest):
+            return self._result(commit, "unchanged")
+        found = "nothing of ours" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
+        mine = str(self.manifest["digest"])[:12]
+        newest = max((Version.parse(tag) for tag in head.tags), default=self.version)
+        raise AlreadyExistsError(
+            f"{self.repo} has {self.version.tag} already with other content ({found}, this folder has {mine}); a "
+            f"version is never replaced: push it as {newest.next('patch')} or later"
+        )
+
+    def _changes(self, head: _Head) -> list[Change]:
+        """What changed since main's version; refuses a version that does not say so."""
+        newest = max((Version.parse(tag) for tag in head.tags), default=None)
+        if head.source is None or head.manifest is None:
+            if newest is not None and not newest < self.version:
+                require_level(newest, self.version, [])
+            return []
+        if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
+            return []
+        changes, _ = compare(head.source, Source(self.folder, files=self.manifest["files"]))
+        before = Version.parse(str(head.manifest["version"]))
+        if newest is not None and before < newest:
+            before = newest
+        require_level(before, self.version, changes)
+        return changes
+
+    def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
+        if head.manifest is not None and _same_content(head.manifest, self.manifest):
+            return self._result(head.commit, "tagged")
+        there = self._tree(head.commit)
+        send = [name for name in self.content if there.get(name) != self._identity(name, there.get(name))]
+        # what the last version listed and this one does not; files that others added stay
+        listed = head.manifest.get("files", {}) if head.manifest else {}
+        delete = [name for name in listed if name in there and name not in self.content]
+        return Published(
+            self.repo, self.kind, str(self.version), None, "planned",
+            sent=tuple(sorted(send)), reused=tuple(sorted(set(self.content) - set(send))), deleted=tuple(delete),
+            bytes_sent=sum(self._size(name) for name in send),
+            level=highest(changes), changes=tuple(c.text for c in changes), created=created,
+        )  # fmt: skip
+
+    def _tree(self, commit: str | None) -> dict[str, str]:
+        """Path to sha256 of a large file, or to git's digest of a small one."""
+        from huggingface_hub.hf_api import RepoFile
+
+        if commit is None:
+            return {}
+
+        def listing() -> dict[str, str]:
+            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
+            return {e.path: e.lfs.sha256 if e.lfs else e.blob_id for e in entries if isinstance(e, RepoFile)}
+
+        return call(self.repo, listing)
+
+    def _identity(self, name: str, there: str | None) -> str | None:
+        """The digest of one of our files, of the kind that the repository has for it."""
+        if there is None:
+            return "new"
+        content = self.content[name]
+        if len(there) == 64:
+            return self.sha256[name] if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        data = content.read_bytes() if isinstance(content, Path) else content
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+    def _size(self, name: str) -> int:
+        content = self.content[name]
+        return content.stat().st_size if isinstance(content, Path) else len(content)
+
+    def _commit(self, head: _Head, plan: Published) -> str:
+        """Upload, then make the one commit that changes main."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        additions = []
+        for name in plan.sent:
+            content = self.content[name]
+            source = str(content) if isinstance(content, Path) else content
+            additions.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=source))
+            if isinstance(content, Path):
+                additions[-1].upload_info.sha256 = bytes.fromhex(self.sha256[name])  # hashed once
+        batches = [additions[i : i + FILES_A_BATCH] for i in range(0, len(additions), FILES_A_BATCH)]
+        for batch in progress(batches, f"sending to {self.repo}", len(batches)):
+            call(
+                self.repo, self.client.preupload_lfs_files, self.repo, additions=batch, repo_type=self.type,
+                free_memory=False,
+            )  # fmt: skip
+        operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in plan.deleted)]
+        what = f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
+        return self._land(
+            head,
+            lambda: self.client.create_commit(
+                self.repo, operations, repo_type=self.type, parent_commit=head.commit,
+                commit_message=self.message or what, commit_description="\n".join(plan.changes),
+            ).oid,
+        )  # fmt: skip
+
+    def _land(self, head: _Head, commit: Callable[[], str]) -> str:
+        """Commit once: an answer that was lost is looked for at the head before anything is repeated."""
+        for _ in range(PATIENCE):
+            try:
+                return call(self.repo, commit, patience=0)
+            except HubError as error:
+                now = self._head()
+                if now is not None and now.commit != head.commit:
+                    if now.manifest is not None and _same_content(now.manifest, self.manifest):
+                        assert now.commit is not None
+                        return now.commit
+                    there = now.manifest.get("version") if now.manifest else "something else"
+                    raise HubConflictError(
+                        f"{self.repo} was changed meanwhile (main is now at {there}); see w2w log {self.repo}, then "
+                        "push again"
+                    ) from error
+                if type(error) is not HubError:
+                    raise
+                failure = error
+        raise failure
+
+    def _tag(self, commit: str) -> None:
+        """Set the version's tag; if it is there, it must be on this commit."""
+        try:
+            call(self.repo, self.client.create_tag, self.repo, tag=self.version.tag, revision=commit,
+                 repo_type=self.type, tag_message=f"Version {self.version}")  # fmt: skip
+        except HubError as error:
+            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
+            there = {ref.name: ref.target_commit for ref in refs.tags}.get(self.version.tag)
+            if there == commit:
+                return
+            if there is None:
+                raise type(error)(
+                    f"{error}; the files are on main, run the same command again to set the tag"
+                ) from error
+            raise HubConflictError(
+                f"{self.repo} got {self.version.tag} on {there[:12]} meanwhile, this push is {commit[:12]}; a version "
+                "is never moved: push this under the next one"
+            ) from error
+
+    def _result(self, commit: str | None, outcome: str) -> Published:
+        return Published(self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.content)))
+
+
+def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """sha256 of every listed file, after checking it."""
+    found = {}
+    for name, entry in progress(list(manifest["files"].items()), "checking files"):
+        file = folder / name
+        if not file.is_file():
+            raise MissingPathError(f"{file} is not there; it is not pushed without it")
+        found[name] = sha256_file(file)
+        if found[name] != entry["sha256"]:
+            raise CorruptFileError(f"{file} is not what the manifest lists; it is not pushed")
+    return found
+
+
+def _same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Whether two manifests list the same version of the same files."""
+    return dict(there) == dict(mine)

@@ -1,0 +1,372 @@
+"""A folder, a repository at a revision, or a pin in a lock file becomes local files of one commit, verified."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputError, UnsupportedFormatError, W2WError
+from ..files import read_json, recover, sha256_file
+from ..progress import progress
+from .cache import SHA, TYPES, RepoCache, is_own_blob
+from .client import Token, api, call, endpoint, is_offline, is_transient, translate
+from .pins import BasePin, Pin, is_lock, read_lock
+
+MANIFEST, CARD = "manifest.json", "README.md"
+FORMATS = ("w2w-dataset", "w2w-space")
+REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?$", re.ASCII)
+WORKERS = 8
+
+
+@dataclass(frozen=True)
+class ResolvedRevision:
+    """What was asked for, and the commit that it is.
+
+    Attributes
+    ----------
+    repo : str
+        ``org/name``, as it was asked for.
+    kind : {"dataset", "space", "model"}
+    asked : str
+        A tag, a branch or a commit.
+    commit : str
+    renamed : str or None
+        What the repository is called today, if that is something else.
+    """
+
+    repo: str
+    kind: str
+    asked: str
+    commit: str
+    renamed: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.commit}"
+
+    def to_json(self) -> dict[str, str]:
+        """For records, under today's name."""
+        return {"repo": self.renamed or self.repo, "revision": self.asked, "commit": self.commit}
+
+
+@dataclass
+class Source:
+    """Where the files of a dataset, weight space or base model are; :meth:`need` brings them there.
+
+    Attributes
+    ----------
+    folder : Path
+        A user's folder, or the commit's folder in the cache.
+    revision : ResolvedRevision or None
+        None for a user's folder.
+    files : dict
+        Path to ``{"sha256", "size"}``, from the manifest or the lock.
+    """
+
+    folder: Path
+    revision: ResolvedRevision | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    token: Token = None
+    cache_dir: Path | str | None = None
+    local_files_only: bool = False
+    base: BasePin | None = None
+
+    @property
+    def cache(self) -> RepoCache:
+        assert self.revision is not None
+        return RepoCache(self.revision.repo, self.revision.kind, self.cache_dir)
+
+    def need(self, names: Iterable[str]) -> Path:
+        """See that these files are in :attr:`folder`, and are what the manifest lists; give the folder.
+
+        A user's folder is taken as it is. A file in the cache is hashed once; if it is damaged it is fetched once
+        more.
+
+        Raises
+        ------
+        CorruptFileError
+            If a file is not what the manifest lists, also after it was fetched again.
+        HubError
+        """
+        if self.revision is None:
+            return self.folder
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.files:
+                raise HubNotFoundError(f"{self.revision}: the manifest lists no {name}")
+        missing = [name for name in wanted if not self._is_right(name)]
+        if missing:
+            with ThreadPoolExecutor(min(WORKERS, len(missing))) as pool:
+                jobs = pool.map(self._bring, missing)
+                for _ in progress(jobs, f"fetching {self.revision.repo}", len(missing)):
+                    pass
+        return self.folder
+
+    def need_card(self) -> None:
+        """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
+        if self.revision is None or (self.folder / CARD).is_file() or self.local_files_only:
+            return
+        with suppress(HubNotFoundError):
+            download(self.revision, CARD, self)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is local and verified, so that reading it asks nobody."""
+        return self.revision is None or (name in self.files and self._is_right(name))
+
+    def _is_right(self, name: str) -> bool:
+        file = self.folder / name
+        return file.is_file() and self.cache.is_verified(file, self.files[name])
+
+    def _bring(self, name: str) -> None:
+        revision, damaged = self.revision, (self.folder / name).is_file()
+        assert revision is not None
+        if damaged and (self.local_files_only or is_offline()):
+            raise CorruptFileError(
+                f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+            )
+        if not damaged:
+            download(revision, name, self)
+            if self._is_right(name):
+                return
+        warnings.warn(f"{revision.repo}: {name} arrived damaged; it is fetched again", stacklevel=2)
+        download(revision, name, self, force=True)
+        if not self._is_right(name):
+            (self.folder / name).unlink(missing_ok=True)
+            raise CorruptFileError(
+                f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
+                "another copy with: w2w restore LOCK --from FOLDER"
+            )
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.folder / MANIFEST)
+
+
+def locate(
+    what: Path | str,
+    kind: str,
+    *,
+    revision: str | None = None,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> Source:
+    """Find a dataset or weight space.
+
+    Parameters
+    ----------
+    what : path or str
+        A folder; ``org/name`` or ``org/name@revision``; a lock file, with ``#org/name`` if it pins several.
+    kind : {"dataset", "space"}
+    revision : str, optional
+        Tag, branch or commit; ``main`` without it.
+
+    Raises
+    ------
+    HubNotFoundError
+        If there is no such repository or revision; offline, if it is not in the cache.
+    """
+    path, text = Path(what), Path(what).as_posix()
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    lock, _, name = text.partition("#")
+    if is_lock(Path(lock)):
+        if revision is not None:
+            raise InvalidInputError(f"{lock} is a lock and states the commit; leave out revision={revision!r}")
+        return open_pin(read_lock(lock).find(kind, name or None, Path(lock)), **options)
+    match = REPOSITORY.match(text)
+    if match and revision is not None and match["revision"] is not None:
+        raise InvalidInputError(f"{text} states a revision, and so does revision={revision!r}; give one of them")
+    asked = revision or (match["revision"] if match else None)
+    if is_ours(path):
+        if asked is None:
+            return Source(path)
+        if match is None:
+            raise InvalidInputError(f"{path} is a folder; revision={asked!r} is for a Hub repository (org/name)")
+        warnings.warn(f"{text} is also a folder here; with a revision the Hub's is opened", stacklevel=3)
+    if match is None:
+        if asked is not None:
+            raise InvalidInputError(f"{text} is not the name of a Hub repository (org/name); it has no revisions")
+        return Source(path)  # its reader says what is missing
+    if path.is_dir() and asked is None:
+        warnings.warn(f"{text} is also a folder here, but not one of ours; the Hub's is opened", stacklevel=3)
+    try:
+        return open_repository(match["repo"], kind, asked or "main", **options)
+    except PermissionError as error:
+        if isinstance(error, W2WError):
+            raise
+        raise translate(error, text) from error
+    except HubNotFoundError as error:
+        # a misspelt path looks like a repository that is not there
+        misspelt = not path.exists() and "no revision" not in str(error) and not error.cached
+        here = f"{text} is no folder here; " if misspelt else ""
+        raise HubNotFoundError(f"{here}{error}", error.cached) from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a path is a folder with a dataset or weight space."""
+    try:
+        return recover(path).is_dir() and read_json(path / MANIFEST).get("format") in FORMATS
+    except W2WError:
+        return False
+
+
+def open_repository(
+    repo: str,
+    kind: str,
+    asked: str,
+    *,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+    manifest_sha256: str | None = None,
+) -> Source:
+    """One commit of a repository with its manifest; other files come when they are needed."""
+    resolved = resolve(repo, kind, asked, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    cache = RepoCache(repo, kind, cache_dir)
+    source = Source(cache.snapshot(resolved.commit), resolved, {}, token, cache_dir, local_files_only or is_offline())
+    file = source.folder / MANIFEST
+    if not file.is_file():
+        if source.local_files_only:
+            raise _not_cached(cache, asked, f"{repo} at {asked} is not in the cache")
+        try:
+            download(resolved, MANIFEST, source)
+        except HubNotFoundError as error:
+            if "lacks a file" not in str(error):
+                raise
+            raise UnsupportedFormatError(f"{resolved} has no {MANIFEST}; it is no {kind} of w2w_hub") from error
+    for force in (False, True):
+        if force:
+            if source.local_files_only:
+                raise CorruptFileError(f"{file} is damaged; go online and open {repo} again")
+            warnings.warn(f"{repo}: {MANIFEST} arrived damaged; it is fetched again", stacklevel=3)
+            download(resolved, MANIFEST, source, force=True)
+        if is_own_blob(file) and manifest_sha256 in (None, sha256_file(file)):
+            break
+    else:
+        raise CorruptFileError(f"{resolved}: {MANIFEST} is not the one that was pinned, or arrives damaged")
+    cache.remember(asked, resolved.commit)
+    files = source.manifest().get("files")
+    if not isinstance(files, dict) or any(_leaves(name) for name in files):
+        raise CorruptFileError(f"{resolved}: {MANIFEST} lists no files, or files outside the folder")
+    source.files = files
+    return source
+
+
+def open_pin(
+    pin: Pin, *, token: Token = None, cache_dir: Path | str | None = None, local_files_only: bool = False
+) -> Source:
+    """The commit that a lock pins; its manifest must have the pinned sha256."""
+    source = open_repository(
+        pin.repo, pin.kind, pin.commit, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+        manifest_sha256=pin.manifest_sha256,
+    )  # fmt: skip
+    source.base = pin.base
+    return source
+
+
+def open_base(
+    base: BasePin, *, token: Token = None, cache_dir: Path | str | None = None, local_files_only: bool = False
+) -> Source:
+    """The base model that a lock pins, every file of it verified."""
+    resolved = ResolvedRevision(base.repo, "model", base.commit, base.commit)
+    folder = RepoCache(base.repo, "model", cache_dir).snapshot(base.commit)
+    source = Source(folder, resolved, base.files, token, cache_dir, local_files_only or is_offline())
+    if source.local_files_only and not all((folder / name).is_file() for name in base.files):
+        raise HubNotFoundError(f"the base model {resolved} is not in the cache; fetch it with: w2w restore LOCK")
+    source.need(base.files)
+    return source
+
+
+def _leaves(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/") or "\\" in name
+
+
+def resolve(
+    repo: str,
+    kind: str,
+    asked: str,
+    *,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> ResolvedRevision:
+    """The commit that a revision is: asked of the Hub, or of the cache if the Hub is away or not to be asked.
+
+    A commit in the cache asks nobody. What the cache says of a branch may be old, and is said to be so.
+    """
+    cache = RepoCache(repo, kind, cache_dir)
+    known = cache.commit(asked)
+    if known is not None and SHA.match(asked):
+        return ResolvedRevision(repo, kind, asked, known)
+    if local_files_only or is_offline():
+        if known is None:
+            raise _not_cached(cache, asked, f"{repo} at {asked} is not in the cache")
+        return ResolvedRevision(repo, kind, asked, known)
+    client, repo_type = api(token), TYPES[kind]
+    try:
+        found = _info(client, repo, repo_type, asked)
+    except Exception as error:
+        if not is_transient(error):
+            raise _refusal(error, cache, asked) from error
+        if known is not None:
+            warnings.warn(f"{translate(error, repo)}; opened from the cache: {asked} is {known}", stacklevel=4)
+            return ResolvedRevision(repo, kind, asked, known)
+        try:
+            found = call(repo, _info, client, repo, repo_type, asked)
+        except HubError as final:
+            raise _not_cached(cache, asked, f"{str(final).rstrip('.')}, and {asked} is not in the cache") from error
+    renamed = found.id if found.id.lower() != repo.lower() else None
+    if renamed:
+        warnings.warn(f"{repo} is now called {renamed}; use that name", stacklevel=4)
+    if known not in (None, found.sha) and re.match(r"^v\d", asked):
+        warnings.warn(
+            f"the tag {asked} of {repo} was {known[:12]} and is now {found.sha[:12]}: somebody moved it; pin commits",
+            stacklevel=4,
+        )
+    return ResolvedRevision(repo, kind, asked, found.sha, renamed)
+
+
+def _info(client: Any, repo: str, repo_type: str, revision: str) -> Any:
+    return client.repo_info(repo, repo_type=repo_type, revision=revision, timeout=10)
+
+
+def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
+    """The error for a repository or revision that the Hub does not give, with what else there would be."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    told = translate(error, cache.repo)
+    if isinstance(error, RevisionNotFoundError):
+        told = HubNotFoundError(f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}")
+    cached = cache.revisions()
+    if not cached or not isinstance(told, HubError):
+        return told
+    text = f"{told}. In the cache (open with local_files_only=True): {', '.join(cached)}"
+    return HubNotFoundError(text, cached) if isinstance(told, HubNotFoundError) else type(told)(text)
+
+
+def _not_cached(cache: RepoCache, asked: str, why: str) -> HubNotFoundError:
+    cached = cache.revisions()
+    there = f"there is {', '.join(cached)}" if cached else "nothing of it is cached"
+    return HubNotFoundError(f"{why}; {there}", cached)
+
+
+def download(revision: ResolvedRevision, name: str, source: Source, *, force: bool = False) -> Path:
+    """Bring one file into the cache, patiently."""
+    from huggingface_hub import hf_hub_download
+
+    from .. import __version__
+
+    return Path(
+        call(
+            revision.repo, hf_hub_download, revision.repo, name, repo_type=TYPES[revision.kind],
+            revision=revision.commit, token=source.token, cache_dir=source.cache_dir, force_download=force,
+            library_name="w2w_hub", library_version=__version__,
+        )
+    )  # fmt: skip
+
+
+__all__ = ["ResolvedRevision", "Source", "endpoint", "locate", "open_base", "open_pin", "open_repository", "resolve"]

@@ -1,0 +1,257 @@
+"""What lies between two versions of a dataset or weight space: their differences, and a repository's history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HubError, HubNotFoundError, InvalidInputError, VersionError
+from ..files import read_json
+from .cache import TYPES
+from .client import Token, api, call
+from .resolve import MANIFEST, ResolvedRevision, Source, locate, open_repository
+from .semver import Change, Version, compare_common, compare_files, highest
+
+if TYPE_CHECKING:
+    from ..dataset import WeightDataset
+    from ..dataset.compare import Difference as RowDifference
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What `diff_revisions` finds.
+
+    Attributes
+    ----------
+    kind : {"dataset", "space"}
+    old, new : dict
+        ``version``, ``digest`` and, from the Hub, ``repo`` and ``commit``.
+    level : {"none", "patch", "minor", "major"}
+        What the version rules ask of the newer one.
+    changes : tuple of Change
+    rows : w2w_hub.dataset.compare.Difference or None
+        Of datasets: the rows, labels and facts that differ.
+    """
+
+    kind: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+    level: str
+    changes: tuple[Change, ...]
+    rows: RowDifference | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "old": self.old, "new": self.new, "level": self.level,
+            "changes": [{"level": c.level, "text": c.text} for c in self.changes],
+            **({} if self.rows is None else vars(self.rows)),
+        }  # fmt: skip
+
+
+def kind_of(manifest: Mapping[str, Any]) -> str:
+    """``dataset`` or ``space``."""
+    return "dataset" if manifest.get("format") == "w2w-dataset" else "space"
+
+
+def diff_revisions(
+    old: str | Path, new: str | Path, *, token: Token = None, cache_dir: Path | str | None = None
+) -> Difference:
+    """Compare two versions, each ``org/name@revision`` or a folder. Only manifests and label tables are fetched.
+
+    Examples
+    --------
+    >>> diff_revisions("org/people@v1.0.0", "org/people@v1.1.0").rows.added   # doctest: +SKIP
+    """
+    first = find(old, token=token, cache_dir=cache_dir)
+    second = find(new, token=token, cache_dir=cache_dir, kind=kind_of(first.manifest()))
+    changes, rows = compare(first, second)
+    return Difference(kind_of(first.manifest()), _facts(first), _facts(second), highest(changes), tuple(changes), rows)
+
+
+def find(
+    what: str | Path, *, kind: str | None = None, token: Token = None, cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> Source:  # fmt: skip
+    """A source whose kind is not known: a dataset is looked for first, then a weight space."""
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    kinds = (kind,) if kind else ("dataset", "space")
+    failures: list[HubNotFoundError] = []
+    for each in kinds:
+        try:
+            source = locate(what, each, **options)
+        except HubNotFoundError as error:
+            failures.append(error)
+            continue
+        read_json(source.folder / MANIFEST)
+        return source
+    # the failure that knows more: a revision that is missing rather than the repository
+    raise max(failures, key=lambda e: ("no revision" in str(e), len(e.cached)))
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    manifest = source.manifest()
+    facts = {"version": manifest.get("version"), "digest": manifest.get("digest")}
+    return facts | (source.revision.to_json() if source.revision else {})
+
+
+def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | None]:
+    """All differences between two versions, and of datasets the rows that differ."""
+    was, now = old.manifest(), new.manifest()
+    changes = compare_common(was, now)
+    rows = None
+    if was["format"] == now["format"]:
+        if kind_of(was) == "dataset":
+            from ..dataset.compare import diff
+
+            rows = diff(*(_dataset(source) for source in (old, new)))
+            found = _of_rows(rows, was, now)
+        else:
+            found = _compare_spaces(was, now)
+        changes += found or compare_files(was, now)
+    return changes, rows
+
+
+def _dataset(source: Source) -> WeightDataset:
+    from ..dataset import WeightDataset
+    from ..dataset.remote import open_remote
+
+    return WeightDataset.open(source.folder) if source.revision is None else open_remote(source, lazy=True)
+
+
+def _of_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    changes = []
+    if was["dtype"] != now["dtype"]:
+        changes.append(Change("major", f"stored as {now['dtype']}, was {was['dtype']}"))
+    for name, (before, after) in rows.columns.items():
+        if before is None:
+            changes.append(Change("minor", f"new attribute {name} ({after})"))
+        elif after is None:
+            changes.append(Change("major", f"attribute {name} is gone"))
+        else:
+            changes.append(Change("major", f"attribute {name} is {after}, was {before}"))
+    moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
+    relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
+    for ids, level, text in (
+        (rows.removed, "major", "rows are gone"),
+        (rows.changed, "major", "rows have other weights"),
+        (moved, "major", "rows are in another split"),
+        (rows.added, "minor", "rows were added"),
+        (relabelled, "minor", "rows are labelled otherwise"),
+    ):
+        if ids:
+            changes.append(
+                Change(level, f"{len(ids):,} {text} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})")
+            )
+    return changes
+
+
+def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    changes = []
+    if was["digest"] != now["digest"]:
+        why = "another dataset" if _fitted(was) != _fitted(now) else "another computation"
+        text = f"another basis: k {was['k']} -> {now['k']}, from {why}; saved points do not fit it"
+        changes.append(Change("major", text))
+    gone = sorted(set(was["directions"]) - set(now["directions"]))
+    new = sorted(set(now["directions"]) - set(was["directions"]))
+    if gone:
+        changes.append(Change("major", f"directions are gone: {', '.join(gone)}"))
+    if new:
+        changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
+    differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
+    if not (gone or new) and any(name.startswith("directions.") for name in differing):
+        changes.append(Change("minor", "directions were estimated again"))
+    if any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
+        changes.append(Change("minor", "coefficients of other rows"))
+    if any("/" in n and n.endswith(".safetensors") for n in differing) or "w2w_pipeline.json" in differing:
+        changes.append(Change("major", "the base model is another one, or stands elsewhere"))
+    return changes
+
+
+def _fitted(manifest: Mapping[str, Any]) -> Any:
+    return manifest.get("recipe", {}).get("dataset_digest")
+
+
+# ---------------------------------------------------------------- history
+@dataclass(frozen=True)
+class Release:
+    """One version tag of a repository, or an untagged head of main."""
+
+    version: str
+    tag: str | None
+    commit: str
+    date: str
+    title: str
+    digest: str | None
+    contents: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def log_versions(repo: str, *, token: Token = None, cache_dir: Path | str | None = None) -> list[Release]:
+    """The versions of a repository, newest first.
+
+    Raises
+    ------
+    HubNotFoundError, HubError
+    """
+    client, failures = api(token), []
+    for kind in ("dataset", "space"):
+        try:
+            refs = call(repo, client.list_repo_refs, repo, repo_type=TYPES[kind])
+        except HubNotFoundError as error:
+            failures.append(error)
+            continue
+        return _releases(client, repo, kind, refs, token, cache_dir)
+    raise failures[0]
+
+
+def _releases(
+    client: Any, repo: str, kind: str, refs: Any, token: Token, cache_dir: Path | str | None
+) -> list[Release]:
+    history = {c.commit_id: c for c in call(repo, client.list_repo_commits, repo, repo_type=TYPES[kind])}
+    tags = {ref.name: ref.target_commit for ref in refs.tags}
+    head = next((ref.target_commit for ref in refs.branches if ref.name == "main"), None)
+    listed = [(name, commit) for name, commit in tags.items() if is_version_tag(name)]
+    if head is not None and head not in tags.values():
+        listed.append(("main", head))
+    found = []
+    for name, commit in listed:
+        try:
+            manifest = open_repository(repo, kind, commit, token=token, cache_dir=cache_dir).manifest()
+        except (HubError, InvalidInputError, ValueError):
+            manifest = {}
+        entry = history.get(commit)
+        tagged = name != "main"
+        found.append(
+            Release(
+                version=name.removeprefix("v") if tagged else str(manifest.get("version", "?")),
+                tag=name if tagged else None,
+                commit=commit,
+                date=entry.created_at.strftime("%Y-%m-%d") if entry else "",
+                title=entry.title if entry else "",
+                digest=manifest.get("digest"),
+                contents=_contents(manifest),
+            )
+        )
+    untagged = [r for r in found if r.tag is None and r.digest is not None]
+    tagged_ones = sorted((r for r in found if r.tag), key=lambda r: Version.parse(r.version), reverse=True)
+    return untagged + tagged_ones
+
+
+def _contents(manifest: Mapping[str, Any]) -> str:
+    if "rows" in manifest:
+        return f"{manifest['rows']:,} rows"
+    return f"{manifest['k']:,} components" if "k" in manifest else ""
+
+
+def is_version_tag(name: str) -> bool:
+    try:
+        return name.startswith("v") and bool(Version.parse(name))
+    except VersionError:
+        return False
+
+
+__all__ = ["Difference", "Release", "ResolvedRevision", "diff_revisions", "log_versions"]
