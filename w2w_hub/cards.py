@@ -113,13 +113,15 @@ def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> st
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
     """README.md of a weight space."""
     embedded = "model_index.json" in manifest["files"]
-    held_out = manifest["diagnostics"].get("held_out", {})
-    rows = [
-        f"| {name} | {'-' if d.auc is None else f'{d.auc:.3f}'} | {d.held_out_rows} | {d.sd:.2f} |"
-        for name, d in directions
-    ]
-    explained = manifest["diagnostics"].get("explained_variance", {})
+    recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
+    held_out = diagnostics.get("held_out", {})
     there = held_out.get("explained_variance", {})
+    noise = diagnostics.get("nulls", {}).get("gaussian_spectrum", {})
+    before = ["standardised" if recipe.get("standardised", True) else "centred only"]
+    if recipe.get("canonical"):
+        before.insert(0, "canonical representatives of dW")
+    remarks = [f"- `{name}` is unreliable: {d.unreliable}." for name, d in directions if d.unreliable]
+    remarks += [f"- No direction for `{name}`: {why}." for name, why in diagnostics.get("no_direction", {}).items()]
     values = {
         "name": manifest["name"],
         "version": manifest["version"],
@@ -127,18 +129,41 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
         "related": related_repositories(manifest),
         "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
-        "dataset": f"{manifest['recipe']['dataset']} {manifest['recipe']['dataset_version']}",
-        "dataset_digest": manifest["recipe"]["dataset_digest"],
+        "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
+        "dataset_digest": recipe["dataset_digest"],
         "digest": manifest["digest"],
         "k": manifest["k"],
-        "rows": manifest["recipe"]["rows"],
+        "rows": recipe["rows"],
         "size": f"{manifest['layout']['size']:,}",
-        "algorithm": manifest["recipe"]["algorithm"],
+        "algorithm": recipe["algorithm"],
+        "rows_before": ", ".join(before),
+        "residual": _small(diagnostics.get("largest_residual")),
+        "orthogonality": _small(diagnostics.get("orthogonality_error")),
         "held_out_rows": held_out.get("rows", 0),
-        "spectrum": "\n".join(f"| {c} | {v:.3f} | {there.get(c, float('nan')):.3f} |" for c, v in explained.items()),
-        "directions": "\n".join(rows) or "| - | - | - | - |",
+        "spectrum": "\n".join(
+            f"| {c} | {v:.3f} | {_share(there.get(c))} | {_share(noise.get(c))} |"
+            for c, v in diagnostics.get("explained_variance", {}).items()
+        ),
+        "directions": "\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |",
+        "remarks": "\n".join(["", *remarks, ""]) if remarks else "",
     }
     return template("space_card.md").substitute(values)
+
+
+def _direction_row(name: str, direction: Any) -> str:
+    figure = "-" if direction.score is None else f"{direction.score:.3f}"
+    if direction.kind == "float" and direction.score is not None:
+        figure = f"R² {figure}"
+    interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _small(value: float | None) -> str:
+    return "not stated" if value is None else f"{value:.1e}"
 
 
 def related_repositories(manifest: dict[str, Any]) -> str:
