@@ -205,7 +205,8 @@ class W2WMixin:
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
             try:
-                found = WeightSpace.from_pretrained(opened_from) if opened_from else None
+                # of a repository's name alone the revision would be a guess
+                found = WeightSpace.from_pretrained(opened_from) if opened_from and Path(opened_from).is_dir() else None
             except MissingPathError:
                 found = None
             if found is None:
