@@ -3,7 +3,7 @@
     python scripts/bench_space.py cpu                       # 6,000 x 20,000, k = 200: every peer in its own process
     python scripts/bench_space.py decode                    # one point of 99,648 numbers
     python scripts/bench_space.py gpu --device cuda:0       # the paper's size, in GPU memory and from disk
-    python scripts/bench_space.py scaling --plot scaling.svg
+    python scripts/bench_space.py scaling --plot scaling.html
 
 Every command prints a Markdown table. Peers run one after the other in rounds, so that whatever else the machine does
 falls on all of them; the median of the rounds is shown, and ratios are what to look at.
@@ -415,12 +415,13 @@ def gpu(
 @click.option("--numbers", "widths", multiple=True, type=int, default=(2500, 5000, 10_000), show_default=True)
 @click.option("--k", "counts", multiple=True, type=int, default=(25, 50, 100), show_default=True)
 @click.option("--device", default=None, help="Torch on this device; NumPy without it.")
-@click.option("--plot", type=click.Path(path_type=Path), help="An SVG of seconds against each, other sizes held.")
+@click.option("--plot", type=click.Path(path_type=Path), help="A page with the seconds against each, other sizes held.")
 def scaling(
     row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
 ) -> None:
     """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
     from w2w_hub.space.engines import get_engine
+    from w2w_hub.space.report.page import STYLE
     from w2w_hub.space.report.svg import line_chart
     from w2w_hub.space.solvers import plan, solve
 
@@ -441,7 +442,8 @@ def scaling(
             series[letter].append((step / steps[0], seconds / passes))
             click.echo(f"| {n:,} | {d:,} | {k} | {seconds:.2f} | {passes} | {1e3 * seconds / passes:.0f} |")
     if plot is not None:
-        plot.write_text(line_chart(series, "size, of the smallest", "seconds a pass", logarithmic=True))
+        chart = line_chart(series, "size, of the smallest", "seconds a pass", logarithmic=True)
+        plot.write_text(f"<!doctype html><meta charset=utf-8><style>{STYLE}</style>{chart}", "utf-8")
         click.echo(f"\n{plot}")
 
 
