@@ -28,6 +28,9 @@ class Target:
     def __str__(self) -> str:
         return f"{self.component}.{self.module}"
 
+    def __hash__(self) -> int:  # a string keeps its hash, a tuple does not
+        return hash(self.module)
+
     @property
     def sort_key(self) -> tuple[Any, ...]:
         """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""

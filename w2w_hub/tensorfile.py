@@ -78,11 +78,11 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
 
 def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
     """The tensors of a file whose header was read."""
-    path, data = Path(path), bytearray(header.size)
+    path, data = Path(path), np.empty(header.size, np.uint8)
     with _opened(path) as file:
         try:
             file.seek(header.start)
-            whole = file.readinto(data) == header.size and not file.read(1)  # type: ignore[attr-defined]
+            whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
         except OSError as error:
             raise _corrupt(path, error.strerror or "read error") from error
     if not whole:
@@ -94,10 +94,10 @@ def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tu
     """The same for a file in memory."""
     length = int.from_bytes(data[:8], "little")
     header = parse_header(bytes(data[8 : 8 + min(length, MAX_HEADER)]), length, len(data), where)
-    return tensors_of(header, bytearray(data[header.start :]), where), header
+    return tensors_of(header, np.frombuffer(bytearray(data[header.start :]), np.uint8), where), header
 
 
-def tensors_of(header: Header, data: bytearray, where: str) -> dict[str, np.ndarray]:
+def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.ndarray]:
     """The tensors of a validated header over its data."""
     tensors = {}
     for name, entry in header.entries.items():

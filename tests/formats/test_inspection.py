@@ -139,6 +139,8 @@ def tree(mixed, tmp_path) -> Path:
     save_file({"conv_in.weight": np.ones((2, 2), np.float32)}, root / "a" / "model.safetensors")
     (root / "a" / "cut.safetensors").write_bytes(b"ab")
     (root / "notes 日本.txt").write_text("x")
+    (root / ".cache").mkdir()
+    save_file(PAIRS["kohya"], root / ".cache" / "kohya.safetensors")
     (root / "c").mkdir()
     (root / "c" / "pickle.ckpt").write_bytes(b"\x80")
     return root
@@ -155,6 +157,7 @@ def test_a_tree_is_scanned_to_one_object_a_line_and_what_is_skipped_is_told(tree
     assert (found["a/kohya.safetensors"]["dialect"], found["b/peft"]["dialect"]) == ("kohya", "peft")
     assert "2 that are no checkpoint" in result.stderr
     assert "1 pickles, never opened in a scan" in result.stderr
+    assert "1 hidden folders" in result.stderr
     table = w2w("inspect", tree)
     assert table.exit_code == 0
     assert len(table.stdout.splitlines()) == 5

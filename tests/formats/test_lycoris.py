@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from w2w_hub import read_adapter
 from w2w_hub.adapter import Target
-from w2w_hub.errors import CorruptFileError, UnsupportedFormatError
+from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from w2w_hub.formats import read_deltas
 
 LINEAR, CONV = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "mid_block.resnets.0.conv1"
@@ -76,6 +76,25 @@ def test_a_rank_r_reading_that_was_not_asked_for_is_refused_with_both_ways(tmp_p
     save_file(by_peft("LoHa", LINEAR)[0], tmp_path / "a.safetensors")
     with pytest.raises(UnsupportedFormatError, match=r"is a LoHa, .*read_deltas gives it exactly.*--rank 8"):
         read_adapter(tmp_path / "a.safetensors")
+
+
+def test_more_equal_singular_values_than_the_rank_do_not_matter(tmp_path):
+    name, eye = NAMES[LINEAR], np.eye(8, dtype=np.float32)
+    save_file({f"{name}.lokr_w1": eye, f"{name}.lokr_w2": eye}, tmp_path / "a.safetensors")
+    adapter = read_adapter(tmp_path / "a.safetensors", svd_rank=2)
+    assert adapter.metadata["error"] == pytest.approx((62 / 64) ** 0.5)
+    delta = adapter.factors[Target("unet", LINEAR)].delta()
+    assert np.linalg.matrix_rank(delta) == 2
+    np.testing.assert_allclose(delta @ delta, delta, atol=1e-6)  # a projection, as any best approximation of identity
+
+
+def test_a_product_that_overflows_is_refused(tmp_path):
+    name, far = NAMES[LINEAR], np.full((2, 2), 1e300)
+    save_file({f"{name}.lokr_w1": far, f"{name}.lokr_w2": far}, tmp_path / "a.safetensors")
+    with pytest.raises(InvalidInputError, match="larger than float64 holds"):
+        read_deltas(tmp_path / "a.safetensors")[Target("unet", LINEAR)]
+    with pytest.raises(InvalidInputError, match="larger than float64 holds"):
+        read_adapter(tmp_path / "a.safetensors", svd_rank=1)
 
 
 def test_two_whole_factors_have_scale_1_whatever_alpha_says(tmp_path):

@@ -299,3 +299,33 @@ def test_bad_input_is_one_line_and_status_2(hub: LoopbackHub, client: MakeClient
     assert done.stdout == ""
     assert done.stderr.startswith("w2w: error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_in_the_default_mode_a_version_is_one_commit_too(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    # the bytes that hf_xet sends are accepted and not read back: that they are right only the real Hub can prove
+    seed(hub, folders.people, "org/people")
+    hub.adopt(folders.more)
+    ann = client("ann", "ann")
+    ann.extra["HF_HUB_DISABLE_XET"] = "0"
+    with hub.counted() as requests:
+        found = ann.run(
+            PUSH
+            + """
+import w2w_hub
+from huggingface_hub.utils._runtime import is_xet_available
+out(xet=is_xet_available(), done=push(sys.argv[1]), again=push(sys.argv[1]))
+ds = w2w_hub.WeightDataset.open("org/people", revision="v1.1.0", lazy=False)
+ds.verify()
+out(rows=len(ds))
+""",
+            folders.more,
+        )
+    assert found["xet"]
+    assert found["done"]["outcome"] == "published", found["done"]
+    assert found["again"]["outcome"] == "unchanged"
+    assert found["rows"] == 70
+    assert [r for r in requests if "/v1/xorbs/" in r.path]
+    assert not [r for r in requests if "/upload/" in r.path]
+    assert len(hub.history(dataset(hub), "main")) == 3

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..adapter import Adapter, LoraFactors, Target
+from ..adapter import Adapter, LoraFactors, Target, as_float32
 from ..canonical import representative
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
 from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
@@ -52,6 +52,7 @@ class Dense:
     scale: float
     kernel: tuple[int, ...] = ()
     rows: np.ndarray | None = None
+    label: str = "this module"  # in messages
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,12 +61,15 @@ class Dense:
         return {"kron": (m1 * m2, n1 * n2), "hadamard": (m1, n1), "product": (m1, n2)}[self.kind]
 
     def matrix(self) -> np.ndarray:
-        left, right = (f[0] if len(f) == 1 else f[0] @ f[1] for f in (self.left, self.right))
+        left, right = (_product(f, self.label) for f in (self.left, self.right))
         combine: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
             "kron": np.kron, "hadamard": np.multiply, "product": np.matmul
         }  # fmt: skip
-        found = combine[self.kind](left, right) * self.scale
-        return found if self.rows is None else found[self.rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = combine[self.kind](left, right) * self.scale
+        found = found if self.rows is None else found[self.rows]
+        _require_finite(found, self.label)
+        return found
 
     def delta(self) -> np.ndarray:
         """float64 ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
@@ -77,18 +81,32 @@ class Dense:
         if self.rows is None and self.kind == "kron":
             # the decomposition of a Kronecker product is the product of the decompositions
             (u1, s1, v1), (u2, s2, v2) = (
-                np.linalg.svd(f[0] if len(f) == 1 else f[0] @ f[1], full_matrices=False)
-                for f in (self.left, self.right)
+                np.linalg.svd(_product(f, self.label), full_matrices=False) for f in (self.left, self.right)
             )
-            products = np.multiply.outer(s1, s2)
+            with np.errstate(over="ignore"):
+                products = np.multiply.outer(s1, s2)
             order = np.argsort(-products, axis=None, kind="stable")
             kept = order[: rank + 8]  # and a few more, so that equal values are seen as such
             i, j = np.unravel_index(kept, products.shape)
             u = np.einsum("mk,nk->mnk", u1[:, i], u2[:, j]).reshape(-1, len(kept))
             v = np.einsum("km,kn->kmn", v1[i], v2[j]).reshape(len(kept), -1)
             values = products.ravel()[order] * abs(self.scale)
+            _require_finite(values, self.label)
             return u * np.sign(self.scale), values, v
         return np.linalg.svd(self.matrix(), full_matrices=False)
+
+
+def _product(factors: tuple[np.ndarray, ...], label: str) -> np.ndarray:
+    """One side of a module, multiplied out."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = factors[0] if len(factors) == 1 else factors[0] @ factors[1]
+    _require_finite(found, label)
+    return found
+
+
+def _require_finite(values: np.ndarray, label: str) -> None:
+    if not np.isfinite(values).all():
+        raise InvalidInputError(f"{label}: the factors' product is larger than float64 holds; train it again")
 
 
 class LycorisFormat:
@@ -114,9 +132,10 @@ class LycorisFormat:
         for target, module in modules.items():
             limited(math.prod(module.shape), target, checkpoint.where)
             u, values, v = module.svd(options.svd_rank)
-            pair, _, norm = representative(u, values, v, options.svd_rank, 1.0, module.kernel)
-            lost, total = lost + float((values[options.svd_rank :] ** 2).sum()), total + norm**2
-            factors[target] = LoraFactors(pair.A.astype(np.float32), pair.B.astype(np.float32), 1.0, module.kernel)
+            pair, _, _ = representative(u, values[: u.shape[1]], v, options.svd_rank, 1.0, module.kernel)
+            lost, total = lost + float((values[options.svd_rank :] ** 2).sum()), total + float((values**2).sum())
+            a, b = (as_float32(f, module.label) for f in (pair.A, pair.B))
+            factors[target] = LoraFactors(a, b, 1.0, module.kernel)
         return Adapter(
             factors,
             base_model=checkpoint.metadata.get("ss_sd_model_name"),
@@ -242,7 +261,7 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
     if a.shape[0] != b.shape[1]:
         raise CorruptFileError(f"{where}: {name}: {b.shape} and {a.shape} do not multiply; fetch it again")
     scale = alpha / a.shape[0] if alpha else 1.0
-    return Dense("product", (b.astype(np.float64),), (a.astype(np.float64),), scale, kernel)
+    return Dense("product", (b.astype(np.float64),), (a.astype(np.float64),), scale, kernel, label=f"{where}: {name}")
 
 
 def _lokr(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: float, where: str) -> Dense:
@@ -308,7 +327,7 @@ def _checked(dense: Dense, kernel: tuple[int, ...], name: str, target: Target | 
         kernel = (3, 3)
     if dense.shape[1] % math.prod(kernel):
         raise CorruptFileError(f"{where}: {name} has {dense.shape[1]} columns, which is no convolution of {kernel}")
-    return replace(dense, kernel=tuple(kernel))
+    return replace(dense, kernel=tuple(kernel), label=f"{where}: {name}")
 
 
 LYCORIS = LycorisFormat()

@@ -85,7 +85,10 @@ def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
             if entry.is_symlink() and (entry.is_dir() or escapes(path, root)):
                 skipped.add(path, "links out of the tree")
             elif entry.is_dir(follow_symlinks=False):
-                inner.append(path)
+                if entry.name.startswith("."):
+                    skipped.add(path, "hidden folders")
+                else:
+                    inner.append(path)
             elif path.suffix in PICKLES:
                 skipped.add(path, "pickles, never opened in a scan")
             elif whole and path.name in (CONFIG, PEFT_WEIGHTS, MLX_WEIGHTS):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..base import CONFIG, EMBEDDED
 from ..errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -20,7 +21,7 @@ from ..errors import (
 )
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
-from .cache import TYPES
+from .cache import SHA, TYPES
 from .card import published_card
 from .client import PATIENCE, Token, api, call
 from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, open_repository
@@ -148,6 +149,7 @@ class _Push:
         manifest = read_json(folder / MANIFEST)
         if manifest.get("format") not in FORMATS:
             raise InvalidInputError(f"{folder}/{MANIFEST} is a {manifest.get('format')!r} manifest; it is not pushed")
+        _require_public_base(folder)
         self.kind = kind_of(manifest)
         self.version = Version.parse(version or str(manifest.get("version")))
         self.manifest = {**manifest, "version": str(self.version)}
@@ -347,6 +349,22 @@ class _Push:
 
     def _result(self, commit: str | None, outcome: str) -> Published:
         return Published(self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.content)))
+
+
+def _require_public_base(folder: Path) -> None:
+    """Refuse a weight space whose base model others could not find again."""
+    if not (folder / CONFIG).is_file():
+        return
+    stated = read_json(folder / CONFIG)
+    base, commit = stated.get("base_model"), stated.get("revision")
+    inside = isinstance(base, str) and ".." not in Path(base).parts and (folder / base).is_dir()
+    if base == EMBEDDED or inside:
+        return
+    if not isinstance(base, str) or not REPOSITORY.match(base) or not SHA.match(str(commit)):
+        raise InvalidInputError(
+            f"{folder}/{CONFIG} names the base model {base!r} at {commit!r}, which others cannot find again; embed it, "
+            "or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)"
+        )
 
 
 def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
