@@ -155,6 +155,7 @@ def _direction_row(name: str, direction: Any) -> str:
     if direction.kind == "float" and direction.score is not None:
         figure = f"R² {figure}"
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    name = name.replace("|", "\\|").replace("\n", " ")
     return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
 
 
