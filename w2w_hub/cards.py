@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
+
+from . import __version__
 
 if TYPE_CHECKING:
     from .dataset.manifest import DatasetManifest
@@ -109,27 +113,96 @@ def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> st
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
     """README.md of a weight space."""
     embedded = "model_index.json" in manifest["files"]
-    held_out = manifest["diagnostics"].get("held_out", {})
-    rows = [
-        f"| {name} | {'-' if d.auc is None else f'{d.auc:.3f}'} | {d.held_out_rows} | {d.sd:.2f} |"
-        for name, d in directions
-    ]
-    explained = manifest["diagnostics"].get("explained_variance", {})
+    recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
+    held_out = diagnostics.get("held_out", {})
     there = held_out.get("explained_variance", {})
+    noise = diagnostics.get("nulls", {}).get("gaussian_spectrum", {})
+    before = ["standardised" if recipe.get("standardised", True) else "centred only"]
+    if recipe.get("canonical"):
+        before.insert(0, "canonical representatives of dW")
+    remarks = [f"- `{name}` is unreliable: {d.unreliable}." for name, d in directions if d.unreliable]
+    remarks += [f"- No direction for `{name}`: {why}." for name, why in diagnostics.get("no_direction", {}).items()]
     values = {
         "name": manifest["name"],
         "version": manifest["version"],
-        "licence": manifest["licence"],
+        "quoted_licence": json.dumps(manifest["licence"]),
+        "related": related_repositories(manifest),
+        "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
-        "dataset": f"{manifest['recipe']['dataset']} {manifest['recipe']['dataset_version']}",
-        "dataset_digest": manifest["recipe"]["dataset_digest"],
+        "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
+        "dataset_digest": recipe["dataset_digest"],
         "digest": manifest["digest"],
         "k": manifest["k"],
-        "rows": manifest["recipe"]["rows"],
+        "rows": recipe["rows"],
         "size": f"{manifest['layout']['size']:,}",
-        "algorithm": manifest["recipe"]["algorithm"],
+        "algorithm": recipe["algorithm"],
+        "rows_before": ", ".join(before),
+        "residual": _small(diagnostics.get("largest_residual")),
+        "orthogonality": _small(diagnostics.get("orthogonality_error")),
         "held_out_rows": held_out.get("rows", 0),
-        "spectrum": "\n".join(f"| {c} | {v:.3f} | {there.get(c, float('nan')):.3f} |" for c, v in explained.items()),
-        "directions": "\n".join(rows) or "| - | - | - | - |",
+        "spectrum": "\n".join(
+            f"| {c} | {v:.3f} | {_share(there.get(c))} | {_share(noise.get(c))} |"
+            for c, v in diagnostics.get("explained_variance", {}).items()
+        ),
+        "directions": "\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |",
+        "remarks": "\n".join(["", *remarks, ""]) if remarks else "",
     }
     return template("space_card.md").substitute(values)
+
+
+def _direction_row(name: str, direction: Any) -> str:
+    figure = "-" if direction.score is None else f"{direction.score:.3f}"
+    if direction.kind == "float" and direction.score is not None:
+        figure = f"R² {figure}"
+    interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    name = name.replace("|", "\\|").replace("\n", " ")
+    return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _small(value: float | None) -> str:
+    return "not stated" if value is None else f"{value:.1e}"
+
+
+def related_repositories(manifest: dict[str, Any]) -> str:
+    """YAML lines that name the base model and the dataset, if they are repositories on a Hub."""
+    named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
+    lines = []
+    for key, name in named.items():
+        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+            lines += [f"{key}:", f"- {name}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> str:
+    """How to draw from a space with a base model, with its previews; nothing for one without."""
+    files = manifest["files"]
+    if "w2w_pipeline.json" not in files:
+        return ""
+    import importlib.metadata
+
+    versions = []
+    for package in ("torch", "diffusers", "transformers", "peft"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    edits = f"pipe.edit({{{json.dumps(attributes[0])}: 3.0}})  # standard deviations\n" if attributes else ""
+    pictures = "".join(f"![{Path(f).stem}]({f})\n\n" for f in sorted(files) if f.startswith("previews/"))
+    return f"""{pictures}```bash
+pip install 'w2w-hub[diffusers]=={__version__}'
+```
+
+```python
+from w2w_hub import W2WPipeline
+
+pipe = W2WPipeline.from_pretrained(".")  # this folder, or the name of its repository with a revision
+pipe.sample_identity(seed=0)  # a new person; pipe.identity = None is the base model, exactly
+{edits}pipe("sks person").images[0].save("person.png")
+pipe.export("person-lora")  # a LoRA for PEFT and diffusers
+```
+
+Written with {", ".join(versions)}.
+
+"""

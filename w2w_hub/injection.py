@@ -301,6 +301,7 @@ class _Weights:
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []
 
+    @torch.inference_mode(False)  # what stays, the copy, must be usable outside a caller's inference mode too
     @torch.no_grad()
     def use(self, vector: torch.Tensor) -> None:
         self.vector = vector
@@ -316,6 +317,7 @@ class _Weights:
                 "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
             )
 
+    @torch.inference_mode(False)
     def enter(self) -> None:
         for target, module in self.modules.items():
             weight = module.weight.data
@@ -327,6 +329,7 @@ class _Weights:
             swap.parameter.data = buffer
         self.use(self.vector)
 
+    @torch.inference_mode(False)
     def leave(self) -> None:
         _all(self.swaps, _Swap.restore)
 

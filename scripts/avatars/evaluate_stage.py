@@ -85,6 +85,7 @@ class Evaluation:
         return {
             name: {"auc": round(d.auc, 4) if d.auc is not None else None, "positives": round(d.positives / d.rows, 3)}
             for name, d in self.space.directions.items()
+            if name in world.ATTRIBUTES  # not the levels of the factors that they are made of
         }
 
     def edits(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Evaluation:
         result: dict[str, Any] = {}
         drawn = self.base.draw(torch.from_numpy(self.rows), CASES)
         before_read = self.read(drawn)
-        for name in self.space.directions:
+        for name in (n for n in self.space.directions if n in world.ATTRIBUTES):
             able = able_to_gain([self.scorer.people[i] for i in self.unseen], name)[:EDIT_PEOPLE]
             result[name] = {"people": len(able)}
             for strength in STRENGTHS:

@@ -1,6 +1,7 @@
 """A Hub on 127.0.0.1: the part of the protocol that huggingface_hub, datasets, diffusers and peft speak, and faults.
 
-Large files go by the LFS protocol and are served by a second port, as the real Hub's are by another host.
+Large files go by the LFS protocol and are served by a second port, as the real Hub's are by another host. Uploads
+by Xet are accepted and thrown away: a test that wants them served has to :meth:`Store.adopt` their content.
 """
 
 from __future__ import annotations
@@ -503,6 +504,37 @@ def upload(hub: LoopbackHub, to: Any, oid: str) -> None:
 def lfs_verify(hub: LoopbackHub, to: Any, oid: str) -> None:
     if oid not in hub.blobs:
         raise Refused(404, "not uploaded")
+    to.answer(200)
+
+
+# ---------------------------------------------------------------- Xet's storage: accepted, never read back
+@route("GET", "/api/KIND/REPO/xet-write-token/(?P<rev>[^/]+)")
+def xet_token(hub: LoopbackHub, to: Any, kind: str, repo: str, rev: str) -> None:
+    hub.repo(kind, repo, to.token, "write")
+    expiry = int(time.time()) + 3600
+    headers = {
+        "X-Xet-Cas-Url": hub.url, "X-Xet-Access-Token": "xet-token", "X-Xet-Token-Expiration": str(expiry)
+    }  # fmt: skip
+    to.answer(200, {"casUrl": hub.url, "accessToken": "xet-token", "exp": expiry}, **headers)
+
+
+@route("GET", "/v1/chunks/default/(?P<digest>[0-9a-f]+)")
+def xet_chunks(hub: LoopbackHub, to: Any, digest: str) -> None:
+    to.answer(404, {})  # nothing to deduplicate with
+
+
+@route("POST", "/v1/xorbs/default/(?P<digest>[0-9a-f]+)")
+def xet_xorb(hub: LoopbackHub, to: Any, digest: str) -> None:
+    to.answer(200, {"was_inserted": True})
+
+
+@route("POST", "/v1/shards")
+def xet_shard(hub: LoopbackHub, to: Any) -> None:
+    to.answer(200, {"result": 1})
+
+
+@route("POST", "/v1/telemetry")
+def xet_telemetry(hub: LoopbackHub, to: Any) -> None:
     to.answer(200)
 
 

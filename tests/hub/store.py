@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.parquet filter=lfs diff=lfs merge=lfs -text\n"
@@ -234,6 +235,13 @@ class Store:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Refused(400, "the content does not have the sha256 that was announced")
         self.blobs[sha256] = data
+
+    def adopt(self, folder: Path) -> None:
+        """Know the content of a folder's files by their sha256, as a storage does after an upload that it can read."""
+        for file in folder.rglob("*"):
+            if file.is_file():
+                data = file.read_bytes()
+                self.put(hashlib.sha256(data).hexdigest(), data)
 
     # ------------------------------------------------------------ references
     def tag(self, repo: Repo, name: str, revision: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -272,11 +273,34 @@ def test_a_weight_space_is_published_as_a_model_that_names_its_origins(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
     done = client("ann", "ann").w2w("push", folders.space, "org/space", "--json")
+    assert done.stderr == ""
     assert json.loads(done.stdout)["kind"] == "space"
     data, body = split_card(content(hub, "model", "org/space", "v1.0.0", "README.md").decode())
     assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "text-to-image")
     assert data["base_model"] == ["org/base"]
     assert 'from_pretrained("org/space")' in body
+
+
+def test_what_is_published_is_not_changed_in_place_and_what_others_cannot_find_is_not_published(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    seed(hub, folders.people, "org/people")
+    ann = client("ann", "ann")
+    added = ann.w2w("add", "org/people@v1.0.0", folders.more)
+    assert (added.status, "hf download org/people --repo-type dataset" in added.stderr) == (2, True)
+    removed = ann.w2w("remove", "org/people", "person-00")
+    assert (removed.status, "does not change" in removed.stderr) == (2, True)
+    space = shutil.copytree(folders.space, tmp_path / "space")
+    for stated in ({"base_model": "/home/me/base"}, {"base_model": "org/base"}, {"base_model": "../base"}):
+        text = json.dumps(stated)
+        (space / "w2w_pipeline.json").write_text(text)
+        manifest = json.loads((folders.space / "manifest.json").read_text())
+        entry = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
+        manifest["files"]["w2w_pipeline.json"] = entry
+        (space / "manifest.json").write_text(json.dumps(manifest))
+        done = ann.w2w("push", space, "org/space")
+        assert (done.status, "others cannot find again" in done.stderr) == (2, True), done.stderr
+    assert ("model", "org/space") not in hub.repos
 
 
 def test_a_dry_run_sends_nothing(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:
@@ -299,3 +323,33 @@ def test_bad_input_is_one_line_and_status_2(hub: LoopbackHub, client: MakeClient
     assert done.stdout == ""
     assert done.stderr.startswith("w2w: error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_in_the_default_mode_a_version_is_one_commit_too(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    # the bytes that hf_xet sends are accepted and not read back: that they are right only the real Hub can prove
+    seed(hub, folders.people, "org/people")
+    hub.adopt(folders.more)
+    ann = client("ann", "ann")
+    ann.extra["HF_HUB_DISABLE_XET"] = "0"
+    with hub.counted() as requests:
+        found = ann.run(
+            PUSH
+            + """
+import w2w_hub
+from huggingface_hub.utils._runtime import is_xet_available
+out(xet=is_xet_available(), done=push(sys.argv[1]), again=push(sys.argv[1]))
+ds = w2w_hub.WeightDataset.open("org/people", revision="v1.1.0", lazy=False)
+ds.verify()
+out(rows=len(ds))
+""",
+            folders.more,
+        )
+    assert found["xet"]
+    assert found["done"]["outcome"] == "published", found["done"]
+    assert found["again"]["outcome"] == "unchanged"
+    assert found["rows"] == 70
+    assert [r for r in requests if "/v1/xorbs/" in r.path]
+    assert not [r for r in requests if "/upload/" in r.path]
+    assert len(hub.history(dataset(hub), "main")) == 3

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> WeightDataset:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles, panels and blocks also of a small matrix."""
-    monkeypatch.setattr(rows_module, "TILE_ROWS", (4, 32))
+    monkeypatch.setattr(rows_module, "SHORT_ROW", rows_module.TILE_NUMBERS // 32)
     monkeypatch.setattr(Engine, "panel_bytes", 8 * 300 * 70)
 
 
@@ -89,10 +89,8 @@ def test_engines_agree_within_the_stated_bound(
 def test_order_shards_and_block_size_change_no_bit(
     dataset: WeightDataset, engine: str, solver: str, tmp_path: Path, small_tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2w_hub.dataset.writer.CHUNK_BYTES", 3 * 4 * 300)
-    monkeypatch.setattr("w2w_hub.dataset.writer.SHARD_BYTES", 50 * 4 * 300)
     order = np.random.default_rng(1).permutation(200)
-    shuffled = dataset_of(tmp_path / "shuffled", decaying(200, 300), order=order, held_out=20)
+    shuffled = dataset_of(tmp_path / "shuffled", decaying(200, 300), order=order, held_out=20, shard_size=50 * 4 * 300)
     assert len([f for f in shuffled.manifest.files if "/c/" in f]) > len(
         [f for f in dataset.manifest.files if "/c/" in f]
     )

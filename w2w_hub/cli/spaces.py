@@ -67,6 +67,8 @@ def build(
 
     require_new(out)
     opened = WeightDataset.open(dataset)
+    if unfinished(out).is_dir():
+        say(f"going on with the unfinished build in {unfinished(out)}, if it is this one")
     space = build_space(
         opened, k, split=split, name=out.name, version=version, directions=directions, standardize=standardize,
         canonical=canonical, engine=engine or "numpy", device=list(devices) or None, scheduler=scheduler,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CorruptFileError, UnsupportedFormatError
-from ..hub.ranges import RangedFiles
+from ..hub.ranges import WHOLE_SHARE, RangedFiles
 from ..hub.resolve import Source
 from .manifest import DatasetManifest, row_digest
 from .shards import ShardedMatrix, ZarrMatrix, require_group
@@ -36,6 +36,9 @@ class RangedMatrix(ShardedMatrix):
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         wanted = np.asarray(numbers, np.int64)
+        shards, counts = np.unique(wanted // self.geometry.shard_rows, return_counts=True)
+        for shard in shards[counts >= WHOLE_SHARE * self.geometry.shard_rows]:
+            self.files.keep(self.geometry.shard_path(int(shard)))
         for attempt in range(ATTEMPTS):
             try:
                 found = super().rows(wanted, out)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..base import CONFIG, EMBEDDED
 from ..errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -17,10 +20,11 @@ from ..errors import (
     HubNotFoundError,
     InvalidInputError,
     MissingPathError,
+    VersionError,
 )
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
-from .cache import TYPES
+from .cache import SHA, TYPES
 from .card import published_card
 from .client import PATIENCE, Token, api, call
 from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, open_repository
@@ -148,6 +152,7 @@ class _Push:
         manifest = read_json(folder / MANIFEST)
         if manifest.get("format") not in FORMATS:
             raise InvalidInputError(f"{folder}/{MANIFEST} is a {manifest.get('format')!r} manifest; it is not pushed")
+        _require_public_base(folder)
         self.kind = kind_of(manifest)
         self.version = Version.parse(version or str(manifest.get("version")))
         self.manifest = {**manifest, "version": str(self.version)}
@@ -230,10 +235,11 @@ class _Push:
         if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
             return []
         changes, _ = compare(head.source, Source(self.folder, files=self.manifest["files"]))
-        before = Version.parse(str(head.manifest["version"]))
-        if newest is not None and before < newest:
-            before = newest
-        require_level(before, self.version, changes)
+        known = [newest] if newest else []
+        with suppress(VersionError):  # pushed by other means, under something that is no version
+            known.append(Version.parse(str(head.manifest.get("version"))))
+        if known:
+            require_level(max(known), self.version, changes)
         return changes
 
     def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
@@ -297,13 +303,16 @@ class _Push:
             )  # fmt: skip
         operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in plan.deleted)]
         what = f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
-        return self._land(
-            head,
-            lambda: self.client.create_commit(
-                self.repo, operations, repo_type=self.type, parent_commit=head.commit,
-                commit_message=self.message or what, commit_description="\n".join(plan.changes),
-            ).oid,
-        )  # fmt: skip
+
+        def commit() -> str:
+            with warnings.catch_warnings():  # a model repository with Parquet files is what is meant
+                warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+                return self.client.create_commit(
+                    self.repo, operations, repo_type=self.type, parent_commit=head.commit,
+                    commit_message=self.message or what, commit_description="\n".join(plan.changes),
+                ).oid  # fmt: skip
+
+        return self._land(head, commit)
 
     def _land(self, head: _Head, commit: Callable[[], str]) -> str:
         """Commit once: an answer that was lost is looked for at the head before anything is repeated."""
@@ -347,6 +356,22 @@ class _Push:
 
     def _result(self, commit: str | None, outcome: str) -> Published:
         return Published(self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.content)))
+
+
+def _require_public_base(folder: Path) -> None:
+    """Refuse a weight space whose base model others could not find again."""
+    if not (folder / CONFIG).is_file():
+        return
+    stated = read_json(folder / CONFIG)
+    base, commit = stated.get("base_model"), stated.get("revision")
+    inside = isinstance(base, str) and ".." not in Path(base).parts and (folder / base).is_dir()
+    if base == EMBEDDED or inside:
+        return
+    if not isinstance(base, str) or not REPOSITORY.match(base) or not SHA.match(str(commit)):
+        raise InvalidInputError(
+            f"{folder}/{CONFIG} names the base model {base!r} at {commit!r}, which others cannot find again; embed it, "
+            "or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)"
+        )
 
 
 def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -50,6 +50,10 @@ class RangedFiles:
         """Whether a file is read from disk, whole and verified."""
         return path in self._open
 
+    def keep(self, path: str) -> None:
+        """Fetch a file whole and verify it, unless it is here."""
+        self._descriptor(path)
+
     def read(self, path: str, start: int, stop: int) -> bytes:
         """Exactly the bytes from `start` to before `stop`."""
         size = self.size(path)

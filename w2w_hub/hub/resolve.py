@@ -125,9 +125,14 @@ class Source:
     def _bring(self, name: str) -> None:
         revision, damaged = self.revision, (self.folder / name).is_file()
         assert revision is not None
-        if damaged and (self.local_files_only or is_offline()):
-            raise CorruptFileError(
-                f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+        if self.local_files_only or is_offline():
+            if damaged:
+                raise CorruptFileError(
+                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+                )
+            raise HubNotFoundError(
+                f"{revision}: {name} is not in the cache; open it online once, a dataset with lazy=False",
+                self.cache.revisions(),
             )
         if not damaged:
             download(revision, name, self)

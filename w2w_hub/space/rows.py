@@ -16,7 +16,8 @@ from ..dataset import WeightDataset
 from ..progress import progress
 
 TILE_NUMBERS = 1 << 23  # 32 MiB of float32
-TILE_ROWS = (16, 2048)
+LEAST_TILE_ROWS = 16
+SHORT_ROW = 4096  # rows shorter than this count as this long, so that a tile has a bounded number of them
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ class Rows:
         ids = np.asarray(dataset.ids)
         self.numbers = numbers[np.argsort(ids[numbers], kind="stable")]
         self.n, self.d = len(self.numbers), dataset.layout.size
-        self.tile_rows = int(np.clip(tile_numbers // self.d, *TILE_ROWS)) if tile_numbers <= TILE_NUMBERS else max(
-            TILE_ROWS[0], tile_numbers // self.d
-        )  # fmt: skip
+        self.tile_rows = max(LEAST_TILE_ROWS, tile_numbers // max(self.d, SHORT_ROW))
         self.block_rows = block_rows
 
     @property
