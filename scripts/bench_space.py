@@ -2,6 +2,7 @@
 
     python scripts/bench_space.py cpu                       # 6,000 x 20,000, k = 200: every peer in its own process
     python scripts/bench_space.py decode                    # one point of 99,648 numbers
+    python scripts/bench_space.py engines                   # how far numpy, torch and dask agree
     python scripts/bench_space.py gpu --device cuda:0       # the paper's size, in GPU memory and from disk
     python scripts/bench_space.py scaling --plot scaling.html
 
@@ -290,6 +291,39 @@ def decode(numbers: int, k: int) -> None:
     click.echo(f"| one point, d = {numbers:,}, k = {k:,} | ms |\n| --- | --- |")
     click.echo(f"| vector times matrix | {1e3 * plain:.1f} |\n| `WeightSpace.decode` | {1e3 * whole:.1f} |")
     click.echo(f"\nRatio {median(b / a for a, b in pairs[1:]):.2f}.")
+
+
+@main.command()
+@click.option("--rows", default=2000, show_default=True)
+@click.option("--numbers", default=4000, show_default=True)
+@click.option("--k", default=40, show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), default=Path("bench-space"), show_default=True)
+def engines(rows: int, numbers: int, k: int, work: Path) -> None:
+    """How far engines and solvers agree with the Krylov solver in NumPy."""
+    from w2w_hub import WeightDataset, build_space
+    from w2w_hub.space.rebuild import compare_spaces
+
+    work.mkdir(exist_ok=True)
+    try:
+        prepare(work, rows, numbers)
+        dataset = WeightDataset.open(work / "dataset")
+        first = build_space(dataset, k, solver="krylov", directions=False)
+        click.echo(f"{rows:,} x {numbers:,}, k = {k}\n\n| | singular values | angle | separated components |")
+        click.echo("| --- | --- | --- | --- |")
+        for name, options in {
+            "numpy, read in other blocks": {"block_rows": 999},
+            "torch": {"engine": "torch", "device": "cpu"},
+            "dask": {"engine": "dask"},
+            "numpy, exact Gram": {"solver": "gram"},
+        }.items():
+            other = build_space(dataset, k, directions=False, **{"solver": "krylov", **options})
+            found = compare_spaces(first, other)
+            same = " (the same bits)" if found.identical else ""
+            click.echo(
+                f"| {name}{same} | {found.singular_value_error:.0e} | {found.angle:.0e} | {found.separated} of {k} |"
+            )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- GPUs
