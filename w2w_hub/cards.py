@@ -55,7 +55,9 @@ def dataset_card(manifest: DatasetManifest) -> str:
     """README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
     configs = dataset_configs(manifest)
     view = manifest.view or {}
-    about = f"in {view['dtype']}, off by at most {view['max_error']:.2g}" if view else "in float16"
+    about = "in float16"
+    if view:
+        about = f"in {view['dtype']}, " + (f"off by at most {view['max_error']:.2g}" if view["max_error"] else "exact")
     load = f"""
 from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" if len(configs) > 1 else ""}
 
@@ -155,6 +157,7 @@ def _direction_row(name: str, direction: Any) -> str:
     if direction.kind == "float" and direction.score is not None:
         figure = f"R² {figure}"
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    name = name.replace("|", "\\|").replace("\n", " ")
     return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
 
 

@@ -210,6 +210,7 @@ class W2WMixin:
         """The weight space; that of the folder which a stock loader opened this pipeline from, if none was attached."""
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
+            # of a repository's name alone the revision would be a guess
             if not opened_from or not (Path(opened_from) / MANIFEST).is_file():
                 raise UnknownNameError(
                     "this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained or attach(space)"
