@@ -57,7 +57,7 @@ entries = st.fixed_dictionaries(
     data=st.binary(max_size=12),
     length=st.none() | st.integers(0, 60),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_what_the_library_refuses_is_refused_and_nothing_but_our_errors_comes_out(header, data, length):
     raw = file_of(header, data, length=length)
     try:
