@@ -244,7 +244,12 @@ def test_closed_repositories_open_for_those_who_may_and_say_what_to_do_to_others
     repo = hub.repos[("dataset", "org/people")]
     repo.private = True
     script = OPEN + 'out(v1=refused(open_at, "v1.0.0"))'
-    assert client("ann", "ann").run(script)["v1"][0] == "nothing raised"
+    mine = client("ann", "ann").run(
+        script
+        + '\nds = w2w_hub.WeightDataset.open("org/people", token=os.environ["HF_TOKEN"])\nout(told=repr(ds.source))'
+    )
+    assert mine["v1"][0] == "nothing raised"
+    assert "org/people" in mine["told"]
     anonymous = client("anonymous").run(script)["v1"]
     stranger = client("bob", "bob").run(script)["v1"]
     expired = client("late", "ann", "expired").run(script)["v1"]

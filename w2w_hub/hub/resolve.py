@@ -15,7 +15,7 @@ from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputE
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES, RepoCache, is_own_blob
-from .client import Token, api, call, endpoint, is_offline, is_transient, translate
+from .client import Token, api, call, is_offline, is_transient, translate
 from .pins import BasePin, Pin, is_lock, read_lock
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -71,7 +71,7 @@ class Source:
     folder: Path
     revision: ResolvedRevision | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    token: Token = None
+    token: Token = field(default=None, repr=False)
     cache_dir: Path | str | None = None
     local_files_only: bool = False
     base: BasePin | None = None
@@ -386,4 +386,4 @@ def download(revision: ResolvedRevision, name: str, source: Source, *, force: bo
     )  # fmt: skip
 
 
-__all__ = ["ResolvedRevision", "Source", "endpoint", "locate", "open_base", "open_pin", "open_repository", "resolve"]
+__all__ = ["ResolvedRevision", "Source", "locate", "open_base", "open_pin", "open_repository", "resolve"]
