@@ -50,6 +50,19 @@ def test_a_data_loader_gives_every_row_once_in_batches(many, workers):
         np.testing.assert_array_equal(batch["weights"].numpy(), many[list(batch["id"])])
 
 
+def test_a_batch_that_was_read_at_once_is_not_copied_and_one_that_was_not_is_collated_right(many):
+    from torch.utils.data import default_collate
+
+    data = many.torch()
+    items = data.__getitems__([5, 3, 9])
+    batch = default_collate(items)
+    assert batch["weights"].data_ptr() == items[0]["weights"].data_ptr()
+    np.testing.assert_array_equal(batch["weights"].numpy(), many[[5, 3, 9]])
+    for mixed in (items[::-1], items[:2], [items[0], data[4], items[2]], [data[1]]):
+        batch = default_collate(mixed)
+        np.testing.assert_array_equal(batch["weights"].numpy(), many[list(batch["id"])])
+
+
 def test_a_spawned_worker_opens_the_dataset_by_itself(many):
     loader = DataLoader(many.torch(), batch_size=50, num_workers=1, multiprocessing_context="spawn")
     assert ids(loader) == list(many.ids)

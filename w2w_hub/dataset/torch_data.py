@@ -14,8 +14,26 @@ from .reader import WeightDataset
 try:
     import torch
     from torch.utils.data import Dataset, IterableDataset, get_worker_info
+    from torch.utils.data._utils.collate import collate, default_collate_fn_map
 except ImportError:
     raise missing_extra("torch", "diffusers") from None
+
+
+class Example(dict[str, Any]):
+    """One row and its labels; a batch of examples that were read together is not copied to be collated."""
+
+
+def _collate(batch: list[Example], *, collate_fn_map: Any = None) -> dict[str, Any]:
+    first = batch[0]["weights"]
+    base, size = first._base, first.nbytes
+    together = base is not None and len(base) == len(batch) and base.is_contiguous()
+    if not together or any(e["weights"].data_ptr() != base.data_ptr() + i * size for i, e in enumerate(batch)):
+        return collate([dict(example) for example in batch], collate_fn_map=collate_fn_map)
+    labels = [{k: v for k, v in example.items() if k != "weights"} for example in batch]
+    return {"weights": base, **collate(labels, collate_fn_map=collate_fn_map)}
+
+
+default_collate_fn_map[Example] = _collate
 
 
 class _Rows:
@@ -41,12 +59,12 @@ class _Rows:
         ids = np.asarray(dataset.ids, object)
         self.ids = [str(name) for name in ids[self.rows]]
 
-    def examples(self, positions: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    def examples(self, positions: Sequence[int] | np.ndarray) -> list[Example]:
         """The rows at these positions of the split, read together."""
         positions = [int(p) for p in positions]
         block = torch.from_numpy(self.dataset[self.rows[positions]])
         return [
-            {"weights": row, "id": self.ids[p], **{name: values[p] for name, values in self.labels.items()}}
+            Example(weights=row, id=self.ids[p], **{name: values[p] for name, values in self.labels.items()})
             for row, p in zip(block, positions, strict=True)
         ]
 
@@ -64,12 +82,12 @@ class RowDataset(Dataset):
     def __len__(self) -> int:
         return len(self._rows.rows)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def __getitem__(self, position: int) -> Example:
         if not -len(self) <= position < len(self):
             raise IndexError(f"row {position} of {len(self)}")
         return self._rows.examples([position % len(self)])[0]
 
-    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, positions: list[int]) -> list[Example]:
         return self._rows.examples(positions)
 
 
@@ -154,7 +172,7 @@ class RowStream(IterableDataset):
             positions = np.concatenate([rng.permutation(pool) for pool in pools]) if pools else positions
         return positions[: self._total()]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         order = self.order()
         start, stop = self._part(len(order), self.rank, self.world_size)
         worker = get_worker_info()
@@ -169,4 +187,4 @@ class RowStream(IterableDataset):
             place[np.argsort(wanted)] = np.arange(len(wanted))
             found = self._rows.examples(np.sort(wanted))
             for i in place:
-                yield {k: v.clone() if k == "weights" else v for k, v in found[i].items()}
+                yield Example(found[i], weights=found[i]["weights"].clone())
