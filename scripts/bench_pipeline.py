@@ -7,10 +7,11 @@
     python scripts/bench_pipeline.py --device cpu --size sd15 --only switch
     python scripts/bench_pipeline.py --device cpu --size tiny --rounds 1 --steps 4    # does it run?
 
-Prints one JSON object. All peers of a section run in turns in one process and one mode; figures are medians of
-their rounds. Weights are random, for they cost the same. `upstream` is its forward rule, written anew from its
-description: every target layer projects the coefficients through its own slice of the basis in every forward
-pass, and another identity is a new network around a base model loaded again. There are no files of its in here.
+Prints one JSON object. All peers of a section run in turns in one process and one mode; a figure is the least of
+its rounds, since whatever else a machine does only adds to it (`timeit` says why). Weights are random, for they cost
+the same. `upstream` is its forward rule, written anew from its description: every target layer projects the
+coefficients through its own slice of the basis in every forward pass, and another identity is a new network around a
+base model loaded again. There are no files of its in here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import copy
 import gc
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -195,7 +195,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def in_turns(self, peers: dict[str, Callable[[int], Any]], repeats: int = 1) -> dict[str, float]:
-        """Median milliseconds of each peer, whose rounds are run in turns."""
+        """Milliseconds of each peer's best round; the rounds are run in turns."""
         times: dict[str, list[float]] = {name: [] for name in peers}
         for round_ in range(-self.options.warm_up, self.options.rounds):
             for name, work in peers.items():
@@ -206,7 +206,7 @@ class Bench:
                 self.sync()
                 if round_ >= 0:
                     times[name].append((time.perf_counter() - began) * 1e3 / repeats)
-        return {name: round(statistics.median(values), 4) for name, values in times.items()}
+        return {name: round(min(values), 4) for name, values in times.items()}
 
     def peak(self, work: Callable[[], Any]) -> tuple[float, float | None, Any]:
         """Seconds of a piece of work, its peak memory on the device in GB, and its result."""

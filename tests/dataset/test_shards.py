@@ -196,8 +196,12 @@ def test_a_shard_that_shrinks_while_it_is_open_is_an_error_not_a_crash(tmp_path)
     ds[0]
     with open(shard_of(ds), "r+b") as file:
         file.truncate(30)
-    with pytest.raises(CorruptFileError, match="ends at byte 84, where rows were expected"):
+    with pytest.raises(CorruptFileError, match="was cut to 30 bytes while open"):
         ds[3]
+    with pytest.raises(CorruptFileError, match="was cut to 30 bytes while open"):
+        ds[[3, 0]]
+    with pytest.raises(CorruptFileError, match="ends at byte 30, where rows were expected"):
+        ds.to_numpy()
 
 
 @pytest.mark.parametrize(

@@ -50,15 +50,15 @@ def test_a_call_that_is_stopped_leaves_the_base_as_it_was(pipe: W2WPipeline, err
 def test_an_interrupt_while_an_identity_is_written_leaves_the_base_as_it_was(
     pipe: W2WPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, calls, addmm = weights(pipe), [0], torch.addmm
+    before, calls, addcmul = weights(pipe), [0], torch.addcmul
 
     def interrupted(*args: Any, **options: Any) -> torch.Tensor:
         calls[0] += 1
         if calls[0] == 3:
             raise KeyboardInterrupt
-        return addmm(*args, **options)
+        return addcmul(*args, **options)
 
-    monkeypatch.setattr(torch, "addmm", interrupted)
+    monkeypatch.setattr(torch, "addcmul", interrupted)
     pipe.identity = "person-0000"
     with pytest.raises(KeyboardInterrupt):
         draw(pipe)

@@ -11,7 +11,7 @@ from ..files import list_files, sha256_file
 from ..progress import progress
 from . import labels as label_table
 from .manifest import FILENAME, DatasetManifest, dataset_digest, row_digest, verify_checksum
-from .problems import SHOWN
+from .problems import SHOWN, tell_all
 from .reader import WeightDataset
 from .shards import ARRAY, ShardedMatrix
 from .state import settle
@@ -50,7 +50,7 @@ class Report:
         if self.problems:
             told = "; ".join(problem.message for problem in self.problems[:SHOWN])
             more = f"; and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
-            raise CorruptFileError(told + more)
+            raise tell_all(CorruptFileError(told + more))
 
     def to_json(self) -> dict[str, Any]:
         return {"path": str(self.path), "ok": self.ok} | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ..errors import InvalidInputError, W2WError
+from ..errors import LONGEST, InvalidInputError, W2WError
 
 SHOWN = 20
 
@@ -40,4 +40,10 @@ class Problems:
         more = f"; and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
         told = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found[:SHOWN], 1))
         kind = kinds.pop() if len(kinds) == 1 else InvalidInputError
-        raise kind(f"{len(self.found)} problems, nothing was written: {told}{more}")
+        raise tell_all(kind(f"{len(self.found)} problems, nothing was written: {told}{more}"))
+
+
+def tell_all(error: W2WError) -> W2WError:
+    """An error whose message is told to its end: its parts are short enough each."""
+    error.limit = (SHOWN + 1) * LONGEST
+    return error

@@ -67,7 +67,7 @@ class SplitRule:
             found.add(
                 InvalidInputError(
                     f"{len(open_rows)} rows have no {self.column!r}, the first is {table['id'].iloc[open_rows[0]]!r}; "
-                    "without it nobody knows on which side they belong"
+                    "without it nobody knows on which side they belong: label them, or give each row its split"
                 )
             )
             if problems is None:

@@ -80,7 +80,7 @@ def write_dataset(
     """
     from .reader import WeightDataset
 
-    path, weights = Path(path), np.asanyarray(weights)
+    path, weights = Path(path), np.asarray(weights)
     if weights.ndim != 2 or weights.shape[1] != layout.size:
         raise LayoutMismatchError(f"weights have shape {weights.shape}; this layout needs (n, {layout.size})")
     if not len(weights):

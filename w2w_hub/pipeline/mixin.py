@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import InvalidInputError, MissingPathError, UnknownNameError
+from ..dataset.manifest import FILENAME as MANIFEST
+from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
 from ..injection import base_shown, injection
 from ..inversion import Inversion, Inverter, Settings
@@ -209,15 +210,12 @@ class W2WMixin:
         """The weight space; that of the folder which a stock loader opened this pipeline from, if none was attached."""
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
-            try:
-                found = WeightSpace.from_pretrained(opened_from) if opened_from else None
-            except MissingPathError:
-                found = None
-            if found is None:
+            # of a repository's name alone the revision would be a guess
+            if not opened_from or not (Path(opened_from) / MANIFEST).is_file():
                 raise UnknownNameError(
                     "this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained or attach(space)"
                 )
-            self.attach(found)
+            self.attach(WeightSpace.from_pretrained(opened_from))
         assert self._space is not None
         return self._space
 
