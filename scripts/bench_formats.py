@@ -25,13 +25,13 @@ WIDTHS = {"down_blocks.0": 320, "down_blocks.1": 640, "down_blocks.2": 1280}
 WIDTHS |= {"up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320, "mid_block": 1280}
 
 
-def sd15(rank: int = 4, width: float = 1.0) -> Adapter:
+def sd15(rank: int = 4, width: float = 1.0, names: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")) -> Adapter:
     """Random factors for the attention of Stable Diffusion 1.5, or of a model so much narrower."""
     rng, factors = np.random.default_rng(0), {}
     for block, channels in WIDTHS.items():
         for i in range({"d": 2, "u": 3, "m": 1}[block[0]]):
             for attention, text in (("attn1", channels), ("attn2", 768)):
-                for name in ("to_q", "to_k", "to_v", "to_out.0"):
+                for name in names:
                     inputs = int((text if name in ("to_k", "to_v") else channels) * width)
                     path = f"{block}.attentions.{i}.transformer_blocks.0.{attention}.{name}"
                     a = rng.normal(size=(rank, inputs)).astype(np.float32)
@@ -70,14 +70,16 @@ def peak(call: Callable[[], object]) -> int:
 
 
 SCAN = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 from w2w_hub.cli import main
 began = time.perf_counter()
 try:
     main(["inspect", sys.argv[1], "--json"])
 except SystemExit:
     pass
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+print(time.perf_counter() - began, time.process_time(), peak, file=sys.stderr)
 """
 
 
@@ -85,7 +87,7 @@ def scan(count: int) -> None:
     """Inspect a tenth of a tree of small adapters and then all of it, each in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        write_adapter(sd15(1, 0.05), tree / "0" / "first", ("peft",))
+        write_adapter(sd15(1, 0.05, ("to_q", "to_v")), tree / "0" / "first", ("peft",))
         files = {p.name: p.read_bytes() for p in (tree / "0" / "first").iterdir()}
         made = 1
         for part in (max(count // 10, 1), count):
@@ -96,9 +98,13 @@ def scan(count: int) -> None:
                     (adapter / name).write_bytes(data)
             made = part
             done = subprocess.run([sys.executable, "-c", SCAN, str(tree)], capture_output=True, text=True, check=True)
-            seconds, kilobytes = done.stderr.split()[-2:]
+            seconds, processor, kilobytes = done.stderr.split()[-3:]
             rows = done.stdout.count("\n")
-            print(f"scan of {rows:,} adapters: {float(seconds):.1f} s, peak memory {int(kilobytes) / 1024:.0f} MB")
+            print(
+                f"scan of {rows:,} adapters: {float(seconds):.0f} s ({float(processor):.0f} s of a processor), "
+                f"peak memory {int(kilobytes) / 1024:.0f} MB",
+                flush=True,
+            )
 
 
 def main() -> None:

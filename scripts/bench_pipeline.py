@@ -7,10 +7,11 @@
     python scripts/bench_pipeline.py --device cpu --size sd15 --only switch
     python scripts/bench_pipeline.py --device cpu --size tiny --rounds 1 --steps 4    # does it run?
 
-Prints one JSON object. All peers of a section run in turns in one process and one mode; figures are medians of
-their rounds. Weights are random, for they cost the same. `upstream` is its forward rule, written anew from its
-description: every target layer projects the coefficients through its own slice of the basis in every forward
-pass, and another identity is a new network around a base model loaded again. There are no files of its in here.
+Prints one JSON object. All peers of a section run in turns in one process and one mode; a figure is the least of
+its rounds, since whatever else a machine does only adds to it (`timeit` says why). Weights are random, for they cost
+the same. `upstream` is its forward rule, written anew from its description: every target layer projects the
+coefficients through its own slice of the basis in every forward pass, and another identity is a new network around a
+base model loaded again. There are no files of its in here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import copy
 import gc
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -147,11 +147,19 @@ class Bench:
         size = self.options.size
         if size == "avatars":
             unet = UNet2DConditionModel.from_pretrained(ASSETS / "base" / "unet")
-        elif size == "sd15" and self.device.type == "cpu":
+        elif self.hollow:
             unet = hollow_unet(SD15)
         else:
             unet = UNet2DConditionModel(**(SD15 if size == "sd15" else TINY))
         return unet.to(self.device, self.dtype).eval().requires_grad_(False)
+
+    def another_unet(self) -> Any:
+        """A copy; of a hollow model a fresh one, since a copy would fill what is hollow."""
+        return self.make_unet() if self.hollow else copy.deepcopy(self.unet)
+
+    @property
+    def hollow(self) -> bool:
+        return bool(self.options.size == "sd15" and self.device.type == "cpu")
 
     def make_space(self) -> WeightSpace:
         layout = ParameterLayout.from_model(self.unet, rank=1, scale=27.0)
@@ -187,7 +195,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def in_turns(self, peers: dict[str, Callable[[int], Any]], repeats: int = 1) -> dict[str, float]:
-        """Median milliseconds of each peer, whose rounds are run in turns."""
+        """Milliseconds of each peer's best round; the rounds are run in turns."""
         times: dict[str, list[float]] = {name: [] for name in peers}
         for round_ in range(-self.options.warm_up, self.options.rounds):
             for name, work in peers.items():
@@ -198,7 +206,7 @@ class Bench:
                 self.sync()
                 if round_ >= 0:
                     times[name].append((time.perf_counter() - began) * 1e3 / repeats)
-        return {name: round(statistics.median(values), 4) for name, values in times.items()}
+        return {name: round(min(values), 4) for name, values in times.items()}
 
     def peak(self, work: Callable[[], Any]) -> tuple[float, float | None, Any]:
         """Seconds of a piece of work, its peak memory on the device in GB, and its result."""
@@ -219,8 +227,8 @@ class Bench:
     def step(self) -> dict[str, Any]:
         """One denoising step (two samples: classifier-free guidance) with one identity."""
         inputs, layout = self.inputs(2), self.space.layout
-        ours, beside, plain = (self.compiled(copy.deepcopy(self.unet)) for _ in range(3))
-        peft, upstream = copy.deepcopy(self.unet), copy.deepcopy(self.unet)
+        ours, beside, plain = (self.compiled(self.another_unet()) for _ in range(3))
+        peft, upstream = self.another_unet(), self.another_unet()
         self.add_adapter(peft, 0)
         upstream_network(upstream, self.space, torch.from_numpy(self.space.coefficients[0]))
         peft, upstream = self.compiled(peft), self.compiled(upstream)
@@ -259,7 +267,7 @@ class Bench:
         """Another identity in a model that has one already."""
         from peft import PeftModel
 
-        options, layout, space = self.options, self.space.layout, self.space
+        layout, space = self.space.layout, self.space
         folder = Path(tempfile.mkdtemp(prefix="bench-pipeline-"))
         for i in range(2):
             write_adapter(layout.unflatten(self.rows[i]), folder / f"lora-{i}")
@@ -267,8 +275,8 @@ class Bench:
         mean, std = (torch.from_numpy(v).to(self.device) for v in (space.mean, space.std))
         points = torch.from_numpy(space.coefficients).to(self.device)
         ours = self.unet
-        reloaded, swapped, resident = (copy.deepcopy(ours) for _ in range(3))
-        wrapped = PeftModel.from_pretrained(copy.deepcopy(ours), str(folder / "lora-0"))
+        reloaded, swapped, resident = (self.another_unet() for _ in range(3))
+        wrapped = PeftModel.from_pretrained(self.another_unet(), str(folder / "lora-0"))
         for unet in (reloaded, swapped):
             unet.load_lora_adapter(str(folder / "lora-0"), prefix="unet", adapter_name="one", weight_name=WEIGHTS)
         for i in range(2):
@@ -305,7 +313,7 @@ class Bench:
                 "resident set_adapter": lambda i: resident.set_adapter(f"a{i % 2}"),
             }
             times = self.in_turns(peers)
-        if options.size != "sd15" or self.device.type == "cuda":
+        if not self.hollow:
             ours.save_pretrained(folder / "base")
 
             def new_network(i: int) -> None:
@@ -327,7 +335,7 @@ class Bench:
         """Many identities, one image each: one batch against a loop over identities, in the same mode."""
         people, layout = self.options.people, self.space.layout
         one, many = self.inputs(2), self.inputs(2 * people)
-        looped, together = self.compiled(copy.deepcopy(self.unet)), self.compiled(copy.deepcopy(self.unet))
+        looped, together = self.compiled(self.another_unet()), self.compiled(self.another_unet())
         rows = torch.from_numpy(self.rows[:people]).to(self.device)
         with identity_shown(looped, layout, rows[0]) as use, rows_attached(together, layout, rows):
             times = self.in_turns(

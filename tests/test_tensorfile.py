@@ -57,7 +57,7 @@ entries = st.fixed_dictionaries(
     data=st.binary(max_size=12),
     length=st.none() | st.integers(0, 60),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_what_the_library_refuses_is_refused_and_nothing_but_our_errors_comes_out(header, data, length):
     raw = file_of(header, data, length=length)
     try:
@@ -90,6 +90,7 @@ def test_what_the_library_refuses_is_refused_and_nothing_but_our_errors_comes_ou
         (file_of({"x": tensor([10**9, 10**9], 0, 2)}, b"ab"), "does not fit its 2 bytes"),
         (file_of({"x": tensor([1] * 9, 0, 1)}, b"a"), "has 9 dimensions, the limit is 8"),
         (file_of({"x": tensor([True], 0, 1)}, b"a"), "no whole number"),
+        (file_of({"x" * 2000: tensor([1], 0, 1)}, b"a"), "name has 2,000 characters, the limit is 1,024"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path, data, message):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
+
+from . import __version__
 
 if TYPE_CHECKING:
     from .dataset.manifest import DatasetManifest
@@ -123,7 +127,9 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
     values = {
         "name": manifest["name"],
         "version": manifest["version"],
-        "licence": manifest["licence"],
+        "quoted_licence": json.dumps(manifest["licence"]),
+        "related": related_repositories(manifest),
+        "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
         "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
         "dataset_digest": recipe["dataset_digest"],
@@ -151,6 +157,7 @@ def _direction_row(name: str, direction: Any) -> str:
     if direction.kind == "float" and direction.score is not None:
         figure = f"R² {figure}"
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    name = name.replace("|", "\\|").replace("\n", " ")
     return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
 
 
@@ -160,3 +167,44 @@ def _share(value: float | None) -> str:
 
 def _small(value: float | None) -> str:
     return "not stated" if value is None else f"{value:.1e}"
+
+
+def related_repositories(manifest: dict[str, Any]) -> str:
+    """YAML lines that name the base model and the dataset, if they are repositories on a Hub."""
+    named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
+    lines = []
+    for key, name in named.items():
+        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+            lines += [f"{key}:", f"- {name}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> str:
+    """How to draw from a space with a base model, with its previews; nothing for one without."""
+    files = manifest["files"]
+    if "w2w_pipeline.json" not in files:
+        return ""
+    import importlib.metadata
+
+    versions = []
+    for package in ("torch", "diffusers", "transformers", "peft"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    edits = f"pipe.edit({{{json.dumps(attributes[0])}: 3.0}})  # standard deviations\n" if attributes else ""
+    pictures = "".join(f"![{Path(f).stem}]({f})\n\n" for f in sorted(files) if f.startswith("previews/"))
+    return f"""{pictures}```bash
+pip install 'w2w-hub[diffusers]=={__version__}'
+```
+
+```python
+from w2w_hub import W2WPipeline
+
+pipe = W2WPipeline.from_pretrained(".")  # this folder, or the name of its repository with a revision
+pipe.sample_identity(seed=0)  # a new person; pipe.identity = None is the base model, exactly
+{edits}pipe("sks person").images[0].save("person.png")
+pipe.export("person-lora")  # a LoRA for PEFT and diffusers
+```
+
+Written with {", ".join(versions)}.
+
+"""

@@ -61,6 +61,8 @@ def new_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
 def recover(path: Path | str) -> Path:
     """The path; if a killed replacement left only its previous state, that state is put back first."""
     path = Path(path)
+    if not path.name:  # "." and "/": they are there
+        return path
     previous = path.with_name(f".{path.name}{PREVIOUS}")
     if not path.exists() and previous.is_dir():
         os.rename(previous, path)

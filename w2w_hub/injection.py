@@ -283,7 +283,9 @@ class _Swap:
             # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
             self.buffer, self.original = where, self.original.to(where.device, where.dtype)
         a, b = a.to(where.device), b.to(where.device)
-        if where.dtype in (torch.float32, torch.float64):
+        if a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
+            torch.addcmul(self.original, b, a, value=scale, out=self.buffer)
+        elif where.dtype in (torch.float32, torch.float64):
             torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=self.buffer)
         else:
             torch.add(self.original, b @ a, alpha=scale, out=self.buffer)
@@ -301,6 +303,7 @@ class _Weights:
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []
 
+    @torch.inference_mode(False)  # what stays, the copy, must be usable outside a caller's inference mode too
     @torch.no_grad()
     def use(self, vector: torch.Tensor) -> None:
         self.vector = vector
@@ -316,6 +319,7 @@ class _Weights:
                 "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
             )
 
+    @torch.inference_mode(False)
     def enter(self) -> None:
         for target, module in self.modules.items():
             weight = module.weight.data
@@ -327,6 +331,7 @@ class _Weights:
             swap.parameter.data = buffer
         self.use(self.vector)
 
+    @torch.inference_mode(False)
     def leave(self) -> None:
         _all(self.swaps, _Swap.restore)
 

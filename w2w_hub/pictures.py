@@ -85,15 +85,8 @@ def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], 
     pictures : ndarray
         Float ``(rows, frames, h, w, 3)`` in [0, 1].
     """
-    shown = [
-        contact_sheet(pictures[:, j][None], [text], list(rows), scale=scale, title=text)
-        for j, text in enumerate(frames)
-    ]
-    width = max(picture.width for picture in shown)
-    level = [Image.new("RGB", (width, picture.height), PAPER) for picture in shown]
-    for blank, picture in zip(level, shown, strict=True):
-        blank.paste(picture, (width - picture.width, 0))  # captions differ in width, the pictures must not jump
-    return level + level[-2:0:-1]
+    shown = [contact_sheet(pictures[:, j][None], [""], rows, scale=scale, title=text) for j, text in enumerate(frames)]
+    return shown + shown[-2:0:-1]
 
 
 def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:

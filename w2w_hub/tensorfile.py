@@ -21,6 +21,7 @@ from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError, 
 MAX_HEADER = 32 * 2**20  # bytes; the largest real one seen, of a merged model with its training log, has 5 MB
 MAX_TENSORS = 100_000  # the largest adapter seen has 3,000
 MAX_RANK = 8  # dimensions of one tensor
+MAX_NAME = 1024  # characters of its name; parsed names are kept in bounded caches
 METADATA = "__metadata__"
 LFS = b"version https://git-lfs"
 # safetensors' names of the dtypes that NumPy has too, and of all others with their bytes
@@ -148,6 +149,8 @@ def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Head
 
 
 def _entry(name: str, value: Any, where: Path | str) -> Entry:
+    if len(name) > MAX_NAME:
+        raise _corrupt(where, f"a tensor's name has {len(name):,} characters, the limit is {MAX_NAME:,}: {short(name)}")
     try:
         if value.keys() != {"dtype", "shape", "data_offsets"}:
             raise KeyError

@@ -248,6 +248,24 @@ def test_one_file_is_made_where_the_name_says_so_and_refused_for_peft(tmp_path):
     assert (again.exit_code, "already exists" in again.stderr) == (2, True)
 
 
+def test_an_adapter_of_two_models_becomes_a_peft_folder_for_each(tmp_path):
+    clip = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    both = PAIRS["kohya"] | {
+        f"{clip}.lora_down.weight": np.ones((2, 5), "f4"),
+        f"{clip}.lora_up.weight": np.ones((4, 2), "f4"),
+    }
+    save_file(both, tmp_path / "a.safetensors")
+    result = w2w("convert", tmp_path / "a.safetensors", "--to", "peft", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    before = read_adapter(tmp_path / "a.safetensors")
+    found = {}
+    for component in ("unet", "text_encoder"):
+        found |= read_adapter(tmp_path / "out" / component).factors
+    assert {str(t) for t in found} == {str(t) for t in before.factors}
+    assert f"{tmp_path / 'out'}/text_encoder, {tmp_path / 'out'}/unet" in result.stderr
+    assert len(w2w("inspect", tmp_path / "out", "--json").stdout.splitlines()) == 2
+
+
 def test_what_a_dialect_has_no_place_for_is_told(tmp_path):
     save_file(
         PAIRS["kohya"] | {"<s1>": np.ones(768, np.float32)}, tmp_path / "a.safetensors", metadata={"<s1>": "<embed>"}

@@ -308,13 +308,13 @@ def test_the_links_of_a_hub_cache_are_followed(tmp_path):
 
 # ---------------------------------------------------------------- anything at all
 @given(seed=st.integers(0, 2**63))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 def test_whatever_is_done_to_keys_shapes_headers_and_bytes_only_our_errors_come_out(seed):
     one_case(seed)
 
 
 @given(data=st.binary(max_size=200) | st.builds(mutated, st.integers(0, 2**63)))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_a_file_the_commands_end_with_0_or_2_and_one_line(tmp_path, data):
     (tmp_path / "a.safetensors").write_bytes(data)
     result = w2w("inspect", tmp_path / "a.safetensors", "--json")

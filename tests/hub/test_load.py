@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,6 +205,37 @@ def test_a_tag_that_somebody_moved_is_said_to_have_moved(
     assert "somebody moved it" in reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')["v1"]["said"][0]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m.update(files={"../../x": {"sha256": "0" * 64, "size": 1}}), "lies outside the folder"),
+        (lambda m: m.update(files={"x": {"sha256": 5, "size": 1}}), "misstates the file"),
+        (lambda m: m.pop("digest"), "lacks or misstates 'digest'"),
+        (lambda m: m.update(format="other"), "'other' manifest"),
+        (lambda m: m.update(format_version=99), "pip install -U w2w-hub"),
+    ],
+)
+def test_a_manifest_that_cannot_be_relied_on_is_refused(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path, change: Callable[[dict], object], says: str
+) -> None:
+    bad = shutil.copytree(folders.people, tmp_path / "bad")
+    manifest = json.loads((bad / "manifest.json").read_text())
+    change(manifest)
+    (bad / "manifest.json").write_text(json.dumps(manifest))
+    seed(hub, bad, "org/people")
+    found = client().run(
+        """
+import w2w_hub
+from w2w_hub.hub.versions import diff_revisions
+out(opened=refused(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0"))
+out(diff=refused(diff_revisions, "org/people@v1.0.0", "org/people@v1.0.0"))
+"""
+    )
+    assert found["opened"][0] in ("CorruptFileError", "UnsupportedFormatError")
+    assert says in found["opened"][1]
+    assert found["diff"][0] in ("CorruptFileError", "UnsupportedFormatError")
+
+
 # ---------------------------------------------------------------- access
 def test_closed_repositories_open_for_those_who_may_and_say_what_to_do_to_others(
     hub: LoopbackHub, client: MakeClient, folders: Folders
@@ -211,7 +244,12 @@ def test_closed_repositories_open_for_those_who_may_and_say_what_to_do_to_others
     repo = hub.repos[("dataset", "org/people")]
     repo.private = True
     script = OPEN + 'out(v1=refused(open_at, "v1.0.0"))'
-    assert client("ann", "ann").run(script)["v1"][0] == "nothing raised"
+    mine = client("ann", "ann").run(
+        script
+        + '\nds = w2w_hub.WeightDataset.open("org/people", token=os.environ["HF_TOKEN"])\nout(told=repr(ds.source))'
+    )
+    assert mine["v1"][0] == "nothing raised"
+    assert "org/people" in mine["told"]
     anonymous = client("anonymous").run(script)["v1"]
     stranger = client("bob", "bob").run(script)["v1"]
     expired = client("late", "ann", "expired").run(script)["v1"]
@@ -331,8 +369,6 @@ def test_what_is_built_from_a_repository_records_its_commit(
     reader = client()
     built = reader.w2w("build", "org/people@v1.0.0", "--k", 3, "--out", "built")
     assert built.status == 0, built.stderr
-    import json
-
     recipe = json.loads((reader.home / "built" / "manifest.json").read_text())["recipe"]
     assert recipe["dataset_revision"] == {"repo": "org/people", "revision": "v1.0.0", "commit": commit}
 

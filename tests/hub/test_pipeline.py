@@ -69,6 +69,7 @@ out(lora=sorted(k for k in again.state_dict() if "lora" in k))
 """
 
 
+@pytest.mark.slow
 def test_pipelines_and_adapters_are_pushed_and_open_with_ours_and_with_stock_libraries(
     hub: LoopbackHub, client: MakeClient, tiny_space: Path
 ) -> None:
@@ -89,6 +90,8 @@ np.save("mine.npy", draw(pipe))
     pushed = written["done"]
     assert (pushed["kind"], pushed["version"], pushed["outcome"]) == ("space", "1.0.0", "published")
     commit = hub.repos[("model", "org/space")].tags["v1.0.0"]
+    blob = hub.repos[("model", "org/space")].files("v1.0.0")["README.md"]
+    assert b'W2WPipeline.from_pretrained("org/space", revision="v1.0.0")' in hub.blobs[blob.etag]
     reader = client()
     shutil.copy(client("ann", "ann").home / "mine.npy", reader.home)
     found = reader.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -61,7 +62,8 @@ out(before=before, done=push(sys.argv[1]), again=push(sys.argv[1]), dry=push(sys
     assert (first["dry"]["outcome"], first["dry"]["level"], first["dry"]["commit"]) == ("planned", "minor", None)
     assert [c.title for c in hub.history(dataset(hub), "main")] == ["Version 1.0.0", "initial commit"]
     card = content(hub, "dataset", "org/people", "main", "README.md").decode()
-    assert '"org/people"' in card
+    assert 'WeightDataset.open("org/people", revision="v1.0.0")  # rows by number' in card
+    assert 'load_dataset("org/people", "labels", revision="v1.0.0")' in card
     assert split_card(card)[0]["license"] == "cc0-1.0"
 
     with hub.counted() as requests:
@@ -272,11 +274,33 @@ def test_a_weight_space_is_published_as_a_model_that_names_its_origins(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
     done = client("ann", "ann").w2w("push", folders.space, "org/space", "--json")
+    assert done.stderr == ""
     assert json.loads(done.stdout)["kind"] == "space"
-    data, body = split_card(content(hub, "model", "org/space", "v1.0.0", "README.md").decode())
+    data, _ = split_card(content(hub, "model", "org/space", "v1.0.0", "README.md").decode())
     assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "text-to-image")
     assert data["base_model"] == ["org/base"]
-    assert 'from_pretrained("org/space")' in body
+
+
+def test_what_is_published_is_not_changed_in_place_and_what_others_cannot_find_is_not_published(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    seed(hub, folders.people, "org/people")
+    ann = client("ann", "ann")
+    added = ann.w2w("add", "org/people@v1.0.0", folders.more)
+    assert (added.status, "hf download org/people --repo-type dataset" in added.stderr) == (2, True)
+    removed = ann.w2w("remove", "org/people", "person-00")
+    assert (removed.status, "does not change" in removed.stderr) == (2, True)
+    space = shutil.copytree(folders.space, tmp_path / "space")
+    for stated in ({"base_model": "/home/me/base"}, {"base_model": "org/base"}, {"base_model": "../base"}):
+        text = json.dumps(stated)
+        (space / "w2w_pipeline.json").write_text(text)
+        manifest = json.loads((folders.space / "manifest.json").read_text())
+        entry = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
+        manifest["files"]["w2w_pipeline.json"] = entry
+        (space / "manifest.json").write_text(json.dumps(manifest))
+        done = ann.w2w("push", space, "org/space")
+        assert (done.status, "others cannot find again" in done.stderr) == (2, True), done.stderr
+    assert ("model", "org/space") not in hub.repos
 
 
 def test_a_dry_run_sends_nothing(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:

@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig, get_peft_model_state_dict
 from torch._dynamo.testing import CompileCounter
 
-from w2w_hub import W2WPipeline
+from w2w_hub import ParameterLayout, W2WPipeline
 from w2w_hub.errors import AdapterNotAppliedError
 from w2w_hub.injection import identity_shown
 
@@ -249,3 +249,22 @@ def test_an_identity_takes_effect_under_model_offloading(pipe: W2WPipeline) -> N
     assert np.abs(draw(pipe) - plain).max() > 1e-3
     pipe.identity = None
     np.testing.assert_array_equal(draw(pipe), plain)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_the_sum_is_taken_in_float32_and_rounded_once(dtype: torch.dtype, rank: int) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"to_q": torch.nn.Linear(24, 40, bias=False)}).to(dtype)
+    layout = ParameterLayout.from_model(model, rank=rank, scale=1.5)
+    original, row = model["to_q"].weight.data.clone(), torch.randn(layout.size) * 0.1
+    [(a, b)] = layout.unflatten_batch(row[None]).values()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    expected = (original.double() + 1.5 * (b[0].double() @ a[0].double())).to(wide).to(dtype)
+    with identity_shown(model, layout, row):
+        found = model["to_q"].weight.data.clone()
+    step = {torch.float32: 1e-6, torch.float64: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
+    torch.testing.assert_close(found, expected, rtol=step, atol=1e-6)
+    if found.element_size() == 2:  # but for ties the rounding is that of the exact sum
+        assert (found == expected).double().mean() > 0.99
+    assert torch.equal(model["to_q"].weight.data, original)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,15 @@ def test_a_call_that_is_stopped_leaves_the_base_as_it_was(pipe: W2WPipeline, err
 def test_an_interrupt_while_an_identity_is_written_leaves_the_base_as_it_was(
     pipe: W2WPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, calls, addmm = weights(pipe), [0], torch.addmm
+    before, calls, addcmul = weights(pipe), [0], torch.addcmul
 
     def interrupted(*args: Any, **options: Any) -> torch.Tensor:
         calls[0] += 1
         if calls[0] == 3:
             raise KeyboardInterrupt
-        return addmm(*args, **options)
+        return addcmul(*args, **options)
 
-    monkeypatch.setattr(torch, "addmm", interrupted)
+    monkeypatch.setattr(torch, "addcmul", interrupted)
     pipe.identity = "person-0000"
     with pytest.raises(KeyboardInterrupt):
         draw(pipe)
@@ -135,6 +136,22 @@ def test_the_originals_are_never_written_to(pipe: W2WPipeline) -> None:
         assert module.weight.data_ptr() != original.data_ptr()
     assert module.weight.data_ptr() == original.data_ptr()
     assert original._version == version
+
+
+def test_a_callers_inference_mode_leaves_nothing_that_fails_outside_it(tiny_space: Path) -> None:
+    fresh = W2WPipeline.from_pretrained(tiny_space)
+    fresh.set_progress_bar_config(disable=True)
+    before, picture = weights(fresh), np.full((64, 64, 3), 0.5, np.float32)
+    fresh.identity = "person-0000"
+    with torch.inference_mode():
+        inside = draw(fresh)
+        inverted = fresh.invert(picture, num_steps=2)
+        several = fresh.render(["person-0000", "person-0001"], [("sks person", 0)], **FAST)
+    np.testing.assert_array_equal(draw(fresh), inside)
+    assert inverted.losses == fresh.invert(picture, num_steps=2).losses
+    np.testing.assert_array_equal(fresh.render(["person-0000", "person-0001"], [("sks person", 0)], **FAST), several)
+    assert unchanged(fresh, before)
+    assert not any(p.is_inference() for p in fresh.unet.parameters())
 
 
 # ---------------------------------------------------------------- prompts and seeds

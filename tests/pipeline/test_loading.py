@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from peft import LoraConfig
+from PIL import Image
 
 from w2w_hub import W2WPipeline, WeightSpace
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnsupportedFormatError
@@ -39,6 +41,26 @@ def test_a_saved_folder_opens_as_a_custom_pipeline_of_stock_diffusers(pipe: W2WP
     np.testing.assert_allclose(draw(opened), draw(pipe), atol=1e-5)
     pipe.save_pretrained(tmp_path / "without")
     assert not (tmp_path / "without" / "pipeline.py").exists()
+
+
+def test_the_card_shows_previews_and_its_code_runs_as_written(
+    pipe: W2WPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pipe.identity = None
+    pipe.save_pretrained(tmp_path / "saved", previews={"num_inference_steps": 1})
+    assert pipe.identity is before
+    card = (tmp_path / "saved" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["library_name"], head["pipeline_tag"]) == ("diffusers", "text-to-image")
+    assert head["base_model"] == ["tiny/base"]
+    for name in ("people", "sliders"):
+        assert f"![{name}](previews/{name}.png)" in card
+        assert Image.open(tmp_path / "saved" / "previews" / f"{name}.png").width > 4 * 64
+    monkeypatch.chdir(tmp_path / "saved")
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(code.replace('"sks person")', '"sks person", num_inference_steps=1)'), {})
+    assert (tmp_path / "saved" / "person.png").is_file()
+    assert (tmp_path / "saved" / "person-lora").is_dir()
 
 
 def test_a_base_by_reference_is_loaded_from_there_and_verified(

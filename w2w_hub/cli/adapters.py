@@ -52,4 +52,8 @@ def convert(
     if adapter.passengers:
         names = ", ".join(adapter.passengers[:3])
         say(f"left out, since {dialect} has no place for them: {len(adapter.passengers)} passengers ({names})")
+    components = sorted({target.component for target in adapter.factors})
+    if dialect == "peft" and len(components) > 1:
+        say(f"a folder for each model: {', '.join(f'{out}/{name}' for name in components)}")
+        out = out / components[-1]
     say(f"next: {_NEXT[dialect].format(out=str(out))}")

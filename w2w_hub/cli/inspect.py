@@ -157,11 +157,20 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..errors import MissingPathError
     from ..files import read_json
     from ..formats.inspection import inspect_adapter
+    from ..hub.pins import is_lock, read_lock
+    from ..hub.resolve import REPOSITORY
+    from ..hub.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
 
+    folder, commit = path, {}
     if not path.exists():
-        raise MissingPathError(f"{path} is not there")
+        if not REPOSITORY.match(path.as_posix()):
+            raise MissingPathError(f"{path} is not there")
+        found = find(path)
+        folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
+    elif is_lock(path):
+        return {"kind": "lock", "path": str(path), "pins": [f"{p.name} ({p.kind})" for p in read_lock(path).pins]}
     if is_point(path):
         point = load_point(path)
         return {
@@ -171,8 +180,8 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
             "basis digest": point.basis_digest,
             "history": dict(point.history),
         }
-    if (path / FILENAME).is_file():
-        if read_json(path / FILENAME).get("format") == FORMAT:
+    if (folder / FILENAME).is_file():
+        if read_json(folder / FILENAME).get("format") == FORMAT:
             dataset = WeightDataset.open(path)
             m = dataset.manifest
             return {
@@ -190,6 +199,7 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
                 "initialisation": m.compatibility.initialisation,
                 "base model": m.compatibility.base_model or "not stated",
                 "digest": m.digest,
+                **commit,
             }
         space = WeightSpace.from_pretrained(path)
         return {
@@ -204,5 +214,6 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
             "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
             "base model": space.compatibility.base_model or "not stated",
             "digest": space.digest,
+            **commit,
         }
     return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, start=start)

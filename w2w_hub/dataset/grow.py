@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 def _changing(path: Path | str) -> Iterator[tuple[WeightDataset, Path]]:
     """The present state and the staging folder of the next, under the writers' lock."""
     dataset = WeightDataset.open(path)  # says what is wrong before a folder is staged
+    if dataset.revision is not None:
+        repo = dataset.revision.repo
+        raise InvalidInputError(
+            f"{path} is on the Hub, and what is published does not change; get a folder of it first: "
+            f"hf download {repo} --repo-type dataset --local-dir {repo.split('/')[1]}"
+        )
     with next_state(dataset.path, replace=True, resumable=True) as staging:
         yield WeightDataset.open(path), staging
 

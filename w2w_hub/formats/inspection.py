@@ -275,5 +275,6 @@ def _of_dense(deltas: Mapping[Target, np.ndarray]) -> dict[str, Any]:
         "scale": sorted(getattr(deltas, "scales", [])),
         "modules": len(deltas),
         "targets": sorted({t.module.removesuffix(".0").rsplit(".", 1)[-1] for t in deltas}),
-        "note": "its changes are no rank-r products: read_deltas gives them exactly, w2w convert --rank R approximates",
+        "note": "its changes are no rank-r products: w2w_hub.formats.read_deltas gives them exactly, "
+        "w2w convert --rank R approximates",
     }

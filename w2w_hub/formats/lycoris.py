@@ -125,7 +125,7 @@ class LycorisFormat:
             self._refuse_rotations(checkpoint)
             raise UnsupportedFormatError(
                 f"{checkpoint.where} is a {' and '.join(kinds)}, whose change is no product of two low-rank factors; "
-                "read_deltas gives it exactly, or approximate it by a LoRA of some rank (svd_rank=8, --rank 8)"
+                "w2w_hub.formats.read_deltas gives it exactly, or approximate it by a LoRA (svd_rank=8, --rank 8)"
             )
         modules, parts = self._modules(checkpoint)
         factors, lost, total = {}, 0.0, 0.0

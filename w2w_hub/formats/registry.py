@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -250,7 +251,8 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     Parameters
     ----------
     out : path
-        A new folder, or with the ending ``.safetensors`` a new file, which PEFT cannot be.
+        A new folder, or with the ending ``.safetensors`` a new file, which PEFT cannot be. A PEFT folder holds one
+        model: of an adapter of several, each gets a folder of its component's name in it.
     **options
         As :func:`read_adapter` takes them.
 
@@ -263,6 +265,13 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     if single and dialect == "peft":
         raise InvalidInputError(f"a PEFT adapter is a folder with its configuration; name {out.stem}, not {out.name}")
     adapter = read_adapter(source, **options)
+    components = sorted({target.component for target in adapter.factors})
+    if dialect == "peft" and len(components) > 1:
+        with new_folder(out) as partial:
+            for name in components:
+                mine = {target: pair for target, pair in adapter.factors.items() if target.component == name}
+                write_adapter(replace(adapter, factors=mine), partial / name, (dialect,))
+        return adapter
     if not single:
         write_adapter(adapter, out, (dialect,))
         return adapter

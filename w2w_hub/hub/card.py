@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -83,9 +82,21 @@ def published_card(folder: Path, before: Mapping[str, Any], manifest: Mapping[st
     rendered = _render(folder, manifest)
     licence = licence_keys(str(manifest.get("licence", "unknown")))
     metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
-    text = rendered if own is None or own == _render(folder, before) else own
-    data, body = split_card(text)
-    return with_metadata(join_card(data, body.replace(json.dumps(manifest["name"]), json.dumps(repo))), metadata)
+    data, body = split_card(rendered if own is None or own == _render(folder, before) else own)
+    return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
+
+
+def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
+    """A card whose examples open the published version rather than the folder that it was."""
+    where = f'"{repo}"', f'revision="v{manifest["version"]}"'
+    body = re.sub(
+        rf'\b(open|load_dataset)\("{re.escape(str(manifest["name"]))}"((?:, "\w+")?)\)(  # a folder: )?',
+        lambda m: f"{m[1]}({where[0]}{m[2]}, {where[1]})" + ("  # " if m[3] else ""),
+        body,
+    )
+    return re.sub(
+        r'from_pretrained\("\."\)(  # this folder[^\n]*)?', lambda _: f"from_pretrained({where[0]}, {where[1]})", body
+    )
 
 
 def _render(folder: Path, manifest: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ..errors import (
     HubNotFoundError,
     InvalidInputError,
     MissingPathError,
+    VersionError,
 )
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
@@ -232,10 +235,11 @@ class _Push:
         if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
             return []
         changes, _ = compare(head.source, Source(self.folder, files=self.manifest["files"]))
-        before = Version.parse(str(head.manifest["version"]))
-        if newest is not None and before < newest:
-            before = newest
-        require_level(before, self.version, changes)
+        known = [newest] if newest else []
+        with suppress(VersionError):  # pushed by other means, under something that is no version
+            known.append(Version.parse(str(head.manifest.get("version"))))
+        if known:
+            require_level(max(known), self.version, changes)
         return changes
 
     def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
@@ -299,13 +303,16 @@ class _Push:
             )  # fmt: skip
         operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in plan.deleted)]
         what = f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
-        return self._land(
-            head,
-            lambda: self.client.create_commit(
-                self.repo, operations, repo_type=self.type, parent_commit=head.commit,
-                commit_message=self.message or what, commit_description="\n".join(plan.changes),
-            ).oid,
-        )  # fmt: skip
+
+        def commit() -> str:
+            with warnings.catch_warnings():  # a model repository with Parquet files is what is meant
+                warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+                return self.client.create_commit(
+                    self.repo, operations, repo_type=self.type, parent_commit=head.commit,
+                    commit_message=self.message or what, commit_description="\n".join(plan.changes),
+                ).oid  # fmt: skip
+
+        return self._land(head, commit)
 
     def _land(self, head: _Head, commit: Callable[[], str]) -> str:
         """Commit once: an answer that was lost is looked for at the head before anything is repeated."""

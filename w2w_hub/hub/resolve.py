@@ -15,7 +15,7 @@ from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputE
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES, RepoCache, is_own_blob
-from .client import Token, api, call, endpoint, is_offline, is_transient, translate
+from .client import Token, api, call, is_offline, is_transient, translate
 from .pins import BasePin, Pin, is_lock, read_lock
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -71,7 +71,7 @@ class Source:
     folder: Path
     revision: ResolvedRevision | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    token: Token = None
+    token: Token = field(default=None, repr=False)
     cache_dir: Path | str | None = None
     local_files_only: bool = False
     base: BasePin | None = None
@@ -254,11 +254,23 @@ def open_repository(
     else:
         raise CorruptFileError(f"{resolved}: {MANIFEST} is not the one that was pinned, or arrives damaged")
     cache.remember(asked, resolved.commit)
-    files = source.manifest().get("files")
-    if not isinstance(files, dict) or any(_leaves(name) for name in files):
-        raise CorruptFileError(f"{resolved}: {MANIFEST} lists no files, or files outside the folder")
-    source.files = files
+    source.files = _require_fields(source.manifest(), f"{resolved}: {MANIFEST}")
     return source
+
+
+def _require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The files of a manifest; raises unless it states what everything here relies on."""
+    if manifest.get("format") not in FORMATS:
+        raise UnsupportedFormatError(f"{where} is a {manifest.get('format')!r} manifest, none of {', '.join(FORMATS)}")
+    kinds = {"version": str, "digest": str, "files": dict, "layout": dict, "compatibility": dict}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            raise CorruptFileError(f"{where} lacks or misstates {name!r}; tell who published it")
+    for name, entry in manifest["files"].items():
+        stated = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("size"), int)
+        if not stated or _leaves(name):
+            raise CorruptFileError(f"{where} misstates the file {name!r}, or it lies outside the folder")
+    return dict(manifest["files"])
 
 
 def open_pin(
@@ -374,4 +386,4 @@ def download(revision: ResolvedRevision, name: str, source: Source, *, force: bo
     )  # fmt: skip
 
 
-__all__ = ["ResolvedRevision", "Source", "endpoint", "locate", "open_base", "open_pin", "open_repository", "resolve"]
+__all__ = ["ResolvedRevision", "Source", "locate", "open_base", "open_pin", "open_repository", "resolve"]

@@ -239,7 +239,7 @@ def _take(copies: Copy, found: Any, name: str, target: Path, entry: Mapping[str,
 
 # ---------------------------------------------------------------- archive
 GUIDE = """\
-An archive of what {names} used
+An archive of {names}
 {line}
 
 It is a BagIt bag (RFC 8493): `data/` holds the files, `manifest-sha256.txt` their digests. Check it with
@@ -298,7 +298,7 @@ def _make_bag(bag: Path, lock: Lock) -> None:
     data = bag / "data"
     names = ", ".join(pin.name for pin in lock.pins)
     folders = "\n".join(f"data/{Wanted(p.repo, p.kind, p.commit, '', '').folder}" for p in lock.pins)
-    (bag / "README.txt").write_text(GUIDE.format(names=names, line="=" * (28 + len(names)), folders=folders))
+    (bag / "README.txt").write_text(GUIDE.format(names=names, line="=" * (14 + len(names)), folders=folders))
     (bag / "bagit.txt").write_text("BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
     files = list_files(data)
     size = sum((data / name).stat().st_size for name in files)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HubError, HubNotFoundError, InvalidInputError, VersionError
+from ..errors import HubError, HubNotFoundError, InvalidInputError, MissingPathError, VersionError
 from ..files import read_json
 from .cache import TYPES
 from .client import Token, api, call
-from .resolve import MANIFEST, ResolvedRevision, Source, locate, open_repository
+from .resolve import MANIFEST, Source, is_ours, locate, open_repository
 from .semver import Change, Version, compare_common, compare_files, highest
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def find(
         except HubNotFoundError as error:
             failures.append(error)
             continue
-        read_json(source.folder / MANIFEST)
+        if source.revision is None and not is_ours(source.folder):
+            if (source.folder / MANIFEST).is_file():
+                read_json(source.folder / MANIFEST)  # says what is wrong with it
+            raise MissingPathError(f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)")
         return source
     # the failure that knows more: a revision that is missing rather than the repository
     raise max(failures, key=lambda e: ("no revision" in str(e), len(e.cached)))
@@ -254,4 +257,4 @@ def is_version_tag(name: str) -> bool:
         return False
 
 
-__all__ = ["Difference", "Release", "ResolvedRevision", "diff_revisions", "log_versions"]
+__all__ = ["Difference", "Release", "diff_revisions", "log_versions"]

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..pictures import contact_sheet
 from ..space.identity import edited
 
 if TYPE_CHECKING:
     from .mixin import W2WMixin
+
+PEOPLE, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)  # of a card's previews
 
 
 def strength_grid(
@@ -55,3 +58,17 @@ def strength_grid(
     ]
     drawn = pipe.render(jobs, [case], **options)
     return drawn[:, 0].reshape(len(people), len(strengths), *drawn.shape[2:])
+
+
+def preview_sheets(pipe: W2WMixin, prompt: str, **options: Any) -> dict[str, Any]:
+    """A sheet of sampled people and, if there are directions, one of sliders, for a card."""
+    space = pipe.space
+    people = space.sample(PEOPLE, seed=0)
+    sheets = {}
+    drawn = pipe.render(people, [(prompt, 0)], **options)
+    sheets["people"] = contact_sheet(drawn[:, 0][None], [""], [f"sample {i}" for i in range(PEOPLE)])
+    names = list(space.directions)[:SLIDERS]
+    if names:
+        rows = [strength_grid(pipe, [people[0]], name, STRENGTHS, (prompt, 0), **options)[0] for name in names]
+        sheets["sliders"] = contact_sheet(np.stack(rows), names, [f"{s:+g} sd" if s else "as it is" for s in STRENGTHS])
+    return sheets

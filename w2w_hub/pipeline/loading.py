@@ -20,6 +20,7 @@ from ..errors import (
 from ..files import read_json, write_bytes, write_json
 from ..hub.resolve import open_base
 from ..injection import base_digest, uncompiled
+from ..pictures import save_picture
 from ..space import WeightSpace
 from ..space.storage import save_space
 
@@ -170,6 +171,7 @@ def save_folder(
     revision: str | None,
     custom_pipeline: bool,
     options: Mapping[str, Any],
+    sheets: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the space with its base model, embedded or by reference; see :meth:`W2WMixin.save_pretrained`."""
     space, unet = pipe.space, uncompiled(pipe.unet)  # type: ignore[attr-defined]
@@ -195,6 +197,8 @@ def save_folder(
             write_json(folder / CONFIG, {"base_model": EMBEDDED})
         else:
             write_json(folder / CONFIG, {"base_model": base_model, "revision": revision})
+        for name, sheet in (sheets or {}).items():
+            save_picture(sheet, folder / "previews" / f"{name}.png")
         if custom_pipeline:
             write_bytes(folder / CUSTOM, CUSTOM_CODE.encode())
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import InvalidInputError, MissingPathError, UnknownNameError
+from ..dataset.manifest import FILENAME as MANIFEST
+from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
 from ..injection import base_shown, injection
 from ..inversion import Inversion, Inverter, Settings
@@ -22,6 +23,7 @@ from ..space import Point, WeightSpace
 from ..space.identity import Identity, edited, resolve
 from ..space.space import interpolate
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
+from .grids import preview_sheets
 from .inputs import encode_pictures, encode_text, latent_masks, nested
 from .loading import open_space, require_base, require_same_kind, save_folder, with_base
 
@@ -150,6 +152,7 @@ class W2WMixin:
         base_model: str | None = None,
         revision: str | None = None,
         custom_pipeline: bool = False,
+        previews: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         """Write the space with this base model embedded; the folder opens as a stock pipeline too.
@@ -162,10 +165,13 @@ class W2WMixin:
         custom_pipeline : bool
             Also write a `pipeline.py` for ``DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder)``: an
             import of this package.
+        previews : mapping, optional
+            Draw pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
         **options
             As of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
-        save_folder(self, path, base_model, revision, custom_pipeline, options)
+        sheets = None if previews is None else preview_sheets(self, PROMPT, **previews)
+        save_folder(self, path, base_model, revision, custom_pipeline, options, sheets)
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -204,15 +210,12 @@ class W2WMixin:
         """The weight space; that of the folder which a stock loader opened this pipeline from, if none was attached."""
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
-            try:
-                found = WeightSpace.from_pretrained(opened_from) if opened_from else None
-            except MissingPathError:
-                found = None
-            if found is None:
+            # of a repository's name alone the revision would be a guess
+            if not opened_from or not (Path(opened_from) / MANIFEST).is_file():
                 raise UnknownNameError(
                     "this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained or attach(space)"
                 )
-            self.attach(found)
+            self.attach(WeightSpace.from_pretrained(opened_from))
         assert self._space is not None
         return self._space
 
@@ -415,7 +418,7 @@ class W2WMixin:
                 raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
             masks = torch.stack([latent_masks(self, m) for m in given])
         unet, scheduler = self.unet, self.scheduler  # type: ignore[attr-defined]
-        with injection(unet).lock, torch.enable_grad():
+        with injection(unet).lock, torch.inference_mode(False), torch.enable_grad():
             try:
                 latents = torch.stack([encode_pictures(self, pictures) for pictures in people])
                 text, conditions = encode_text(self, prompt)

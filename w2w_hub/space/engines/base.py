@@ -59,7 +59,7 @@ class Engine:
             parts = self.summed(partial.moments_of, rows, shift, sketch)
             return {name: self.ops.numpy(value) for name, value in zip(names, parts, strict=True)}
 
-        shift = rows.tile(0)[0]
+        shift = self.ops.numpy(rows.tile(0)[0])
         with np.errstate(over="ignore"):
             found = self.checkpoint.remember("moments", compute)
         apart = found["first"] / rows.n

@@ -140,6 +140,8 @@ class TorchEngine(Engine):
             return rows
         key = (id(rows), number)
         if key not in self._resident:
+            for other in [k for k in self._resident if k[1] == number]:  # rows of a finished part of the build
+                del self._resident[other]
             free = torch.cuda.mem_get_info(device)[0]
             budget = int(free * RESIDENT_SHARE) if self.memory is None else self.memory
             self._resident[key] = Resident(rows, self.workers[number], span, budget)

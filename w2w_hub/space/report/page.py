@@ -21,7 +21,7 @@ p{max-width:72ch;margin:.4em 0}.lead{color:#555}code{font-size:.9em;overflow-wra
 .tile span{color:#555;font-size:.86em}
 table{border-collapse:collapse;margin:.7em 0;font-size:.93em}
 th,td{border-bottom:1px solid #e3e5e8;padding:.25em 1.1em .25em 0;text-align:left;vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bad{color:#c0392b}
+td.n,th.n{white-space:nowrap;text-align:right;font-variant-numeric:tabular-nums}.bad{color:#c0392b}
 .row{display:flex;flex-wrap:wrap;gap:14px 26px}.row figure{margin:0}figure{margin:.6em 0}
 figcaption{font-size:.88em;color:#555}
 svg{max-width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif;fill:#444}
@@ -145,6 +145,8 @@ def _directions(data: dict[str, Any]) -> str:
         f"({_e(', '.join(methods))}). Red lines: what 95 % of permuted labels stay below; a direction that does not "
         "pass its line is unreliable, and the pipeline warns before it is used. Reading well is not editing well.</p>"
     )
+    parts.append("<details open>" if len(found) <= 25 else "<details>")
+    parts.append(f"<summary>All {len(found)} directions</summary>")
     parts.append(
         '<table><tr><th>attribute</th><th class="n">with it</th><th class="n">fitted</th><th class="n">held out</th>'
         '<th class="n">AUC or R²</th><th class="n">interval</th><th class="n">p</th><th class="n">1 sd</th><th>held by '
@@ -156,14 +158,18 @@ def _directions(data: dict[str, Any]) -> str:
         interval = "" if d["interval"] is None else f"{d['interval'][0]:.3f} to {d['interval'][1]:.3f}"
         positives = "" if d["kind"] == "float" else f"{d['positives']:,}"
         mark = ' class="bad"' if d["unreliable"] else ""
-        held = ", ".join(d["held"]) or "nothing"
+        held = ", ".join(d["held"][:3]) or "nothing"
+        if len(d["held"]) > 3:
+            held = f'<span title="{_e(", ".join(d["held"]))}">{_e(held)} and {len(d["held"]) - 3} more</span>'
+        else:
+            held = _e(held)
         parts.append(
             f'<tr><td{mark}>{_e(name)}</td><td class="n">{positives}</td><td class="n">{d["rows"]:,}</td>'
             f'<td class="n">{d["held_out_rows"]:,}</td><td class="n">{"-" if score is None else f"{score:.3f}"}</td>'
             f'<td class="n">{interval}</td><td class="n">{p}</td>'
-            f'<td class="n">{d["sd"]:.2f}</td><td>{_e(held if len(held) < 60 else held[:57] + "...")}</td></tr>'
+            f'<td class="n">{d["sd"]:.2f}</td><td>{held}</td></tr>'
         )
-    parts.append("</table>")
+    parts.append("</table></details>")
     reasons = data["diagnostics"].get("no_direction", {})
     if reasons:
         parts.append("<h3>Attributes without a direction</h3><table>")

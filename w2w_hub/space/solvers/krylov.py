@@ -59,10 +59,10 @@ def krylov(
         passes += 1
         note = "" if passes == 1 or missed == 1.0 else f", misses {missed:.1e}"
         image = engine.product(rows, moments, fresh, passes, f"pass {passes}{note}")
-        small = _grown(ops, small, subspace, fresh, image)
         subspace.append(fresh)
         images.append(image)
-        rest, fresh = _next_block(ops, subspace, image)
+        products, rest, fresh = _next_block(ops, subspace, image)
+        small = _grown(small, products)
         exhausted = not len(fresh)  # the rows span no more
         if len(small) < k and exhausted:
             return (*_final(ops, subspace, images, small, len(small)), {"passes": passes, "missed": 0.0})
@@ -120,34 +120,35 @@ def _scaled(ops: Any, vectors: Any, noise: float) -> Any:
     return ops.cast(scaled, "f4").T @ vectors
 
 
-def _next_block(ops: Any, subspace: list[Any], image: Any) -> tuple[np.ndarray, Any]:
-    """What the last image adds to the subspace: products of the part outside ``(b, b)``, and its orthonormal basis.
+def _next_block(ops: Any, subspace: list[Any], image: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What the last image adds to the subspace.
 
-    The basis is empty once the rows' span is exhausted.
+    Its products with the subspace ``(columns, b)``, those of its part outside ``(b, b)``, and an orthonormal basis of
+    that part, which is empty once the rows' span is exhausted.
     """
     size = float(np.sqrt(ops.numpy(ops.squares(image)).max(initial=0.0)))
-    outside = _without(ops, subspace, image)
+    outside, products = _without(ops, subspace, image)
     rest = ops.numpy(ops.inner(outside, outside))
     left = float(np.sqrt(rest.diagonal().max(initial=0.0)))
     if left <= NOISE * size:
-        return rest, image[:0]
+        return products, rest, image[:0]
     block = _scaled(ops, outside, max(NOISE, min(1.0, NOISE * size / left)))
-    return rest, _scaled(ops, _without(ops, subspace, block), 1e-3)  # twice is enough
+    return products, rest, _scaled(ops, _without(ops, subspace, block)[0], 1e-3)  # twice is enough
 
 
-def _without(ops: Any, subspace: list[Any], vectors: Any) -> Any:
-    """Vectors less their part in the subspace."""
+def _without(ops: Any, subspace: list[Any], vectors: Any) -> tuple[Any, np.ndarray]:
+    """Vectors less their part in the subspace, and their products with it ``(columns, b)``."""
+    left, products = vectors, []
     for block in subspace:
-        vectors = vectors - ops.cast(ops.inner(vectors, block), "f4") @ block
-    return vectors
+        product = ops.inner(block, vectors)
+        left = left - ops.cast(product, "f4").T @ block
+        products.append(ops.numpy(product))
+    return left, np.concatenate(products)
 
 
-def _grown(ops: Any, small: np.ndarray, subspace: list[Any], fresh: Any, image: Any) -> np.ndarray:
+def _grown(small: np.ndarray, products: np.ndarray) -> np.ndarray:
     """The projected matrix with the new block's rows and columns."""
-    own = ops.numpy(ops.inner(fresh, image))
-    if not subspace:
-        return (own + own.T) / 2
-    cross = np.concatenate([ops.numpy(ops.inner(block, image)) for block in subspace])
+    cross, own = products[: len(small)], products[len(small) :]
     return np.block([[small, cross], [cross.T, (own + own.T) / 2]])
 
 

@@ -74,10 +74,12 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
 
 
 def _require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = None) -> None:
+    exact = floor is None
     floor = max(rows.n, rows.d) * np.finfo(float).eps if floor is None else floor
     rank = int((values > values[0] * floor).sum()) if len(values) and values[0] > 0 else 0
     if rank < k:
-        raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}")
+        hint = "" if exact else ", or for the exact solver (gram), which tells smaller components from rounding"
+        raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}{hint}")
 
 
 def signs(basis: np.ndarray) -> np.ndarray:
