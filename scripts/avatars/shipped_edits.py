@@ -67,7 +67,7 @@ def main(most: int, out: Path) -> None:
         before = dict(zip(held_out, pipe.render(list(own.values()), CASES, **drawn), strict=True))
         hairstyles = judge.attributes_of("hair_color", "top")
         edits: dict[str, Any] = {}
-        for name in space.directions:
+        for name in judge.attributes:
             able = [p for p in held_out if not people.labels.loc[p, name]]
             if "hair_color" in judge.attributes[name]:  # a hair colour is put on people with hair
                 able = [p for p in able if people.labels.loc[p, "top"] in hairstyles]

@@ -16,6 +16,7 @@ from w2w_hub import (
     write_dataset,
 )
 from w2w_hub.adapter import Target
+from w2w_hub.dataset import remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -71,6 +72,18 @@ def test_another_scale_is_folded_into_the_row(lora, tmp_path):
     assert ds.layout.scale == 3
     for target, pair in read_adapter(lora("again", seed=1, scale=1.5)).factors.items():
         np.testing.assert_allclose(ds.adapter("b").factors[target].delta(), pair.delta(), rtol=1e-6)
+
+
+def test_rows_whose_scale_was_folded_are_recorded_as_long_as_they_are_there(lora, tmp_path):
+    ds = pack_adapters([lora("a"), lora("b", seed=1, scale=1.5)], tmp_path / "people")
+    modules = len(ds.layout.slots)
+    assert ds.manifest.rescaled == {"b": {"1.5": modules}}
+    other = pack_adapters([lora("c", seed=2), lora("d", seed=3, scale=6.0)], tmp_path / "other")
+    ds = add_rows(ds.path, [lora("e", seed=4, scale=0.75), other.path])
+    assert ds.manifest.rescaled == {"b": {"1.5": modules}, "d": {"6.0": modules}, "e": {"0.75": modules}}
+    ds = remove_rows(ds.path, ["b", "c"])
+    assert ds.manifest.rescaled == {"d": {"6.0": modules}, "e": {"0.75": modules}}
+    assert pack_adapters([lora("f")], tmp_path / "plain").manifest.rescaled is None
 
 
 def test_the_base_models_name_is_recorded_where_all_adapters_agree(lora, tmp_path):

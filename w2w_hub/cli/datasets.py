@@ -83,13 +83,19 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     if as_json:
         print_json(
             {"path": str(dataset.path), "rows": len(dataset), "size": dataset.layout.size, "dtype": manifest.dtype,
-             "splits": manifest.splits, "digest": manifest.digest, "version": manifest.version}
+             "splits": manifest.splits, "digest": manifest.digest, "version": manifest.version,
+             "rescaled": len(manifest.rescaled or {})}
         )  # fmt: skip
     else:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
         say(f"{dataset.path}: {len(dataset):,} rows of {dataset.layout.size:,} numbers ({splits})")
         if manifest.float16_max_error:
             say(f"float16 changed a value by at most {manifest.float16_max_error:.3g}")
+        if manifest.rescaled:
+            say(
+                f"{len(manifest.rescaled):,} rows have modules of another scale than {dataset.layout.scale:g}; "
+                "the ratio is in B, see rescaled in manifest.json"
+            )
         say(f"digest {manifest.digest[:16]}; next: {next_step}")
 
 

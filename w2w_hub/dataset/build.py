@@ -53,6 +53,7 @@ class Content:
     split_rule: dict[str, Any] | None = None
     view: str | None = "float16"  # dtype of the Parquet view
     float16_max_error: float | None = None  # of the rows that are there
+    rescaled: dict[str, dict[str, int]] = field(default_factory=dict)  # likewise, see `DatasetManifest`
 
     @classmethod
     def of(cls, manifest: DatasetManifest, has_view: bool, version: str | None = None) -> Content:
@@ -61,7 +62,7 @@ class Content:
         return cls(
             manifest.name, manifest.layout, manifest.dtype, version or manifest.version, manifest.licence,
             manifest.compatibility, dict(manifest.column_info), manifest.split_rule, dtype if has_view else None,
-            manifest.float16_max_error,
+            manifest.float16_max_error, dict(manifest.rescaled or {}),
         )  # fmt: skip
 
 
@@ -186,6 +187,8 @@ def build(
     if content.float16_max_error is not None:
         errors.append(content.float16_max_error)
     bases = set().union(*(r.notes.get("base_model", set()) for r in results)) if results else set()
+    told = (json.loads(text) for result in results for text in result.notes.get("rescaled", ()))
+    rescaled = content.rescaled | dict(told)
     if base is None and content.compatibility.base_model is None and len(bases) == 1:
         content.compatibility = Compatibility(
             bases.pop(), content.compatibility.base_digest, content.compatibility.initialisation
@@ -208,6 +211,7 @@ def build(
         float16_max_error=max(errors, default=None),
         column_info={k: v for k, v in content.column_info.items() if v},
         split_rule=content.split_rule,
+        rescaled={name: rescaled[name] for name in sorted(set(ids) & set(rescaled))} or None,
     )
     _write_zarr_metadata(staging, g)
     for name in ("weights.zarr/zarr.json", f"{ARRAY}/zarr.json"):
@@ -217,7 +221,7 @@ def build(
         write_labels(table[(table["split"] == split).to_numpy(bool)], staging / name)
         files[name] = _entry(staging / name)
     if content.view is not None:
-        _write_view(staging, folder, content.view, table, manifest, base, files, old_files, workers, dask)
+        _write_view(staging, folder, content.view, table, manifest, base, files, old_files, g, workers, dask)
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
     card = dataset_card(manifest)
@@ -363,9 +367,10 @@ def _write_zarr_metadata(staging: Path, g: Geometry) -> None:
 
 def _write_view(
     staging: Path, folder: Path, dtype: str, table: pd.DataFrame, manifest: DatasetManifest,
-    base: WeightDataset | None, files: dict[str, dict[str, Any]], old_files: dict[str, Any], workers: int, dask: Any,
+    base: WeightDataset | None, files: dict[str, dict[str, Any]], old_files: dict[str, Any], g: Geometry,
+    workers: int, dask: Any,
 ) -> None:  # fmt: skip
-    parts = view_parts(table, manifest.splits, manifest.layout.size, dtype, staging, (staging, folder))
+    parts = view_parts(table, manifest.splits, g, dtype, staging, (staging, folder))
     largest = 0.0
     wanted: list[ViewPart] = []
     for part in parts:

@@ -14,10 +14,9 @@ from . import labels as label_table
 from .build import Content, Origin, build
 from .labels import DEFAULT_SPLIT
 from .manifest import FILENAME, UNKNOWN
-from .pack import row_id
 from .problems import Problems
 from .reader import WeightDataset
-from .sources import AdapterRows, DatasetRows
+from .sources import AdapterRows, DatasetRows, row_id
 from .splitting import SplitRule
 from .state import next_state
 
@@ -96,6 +95,7 @@ def add_rows(
                 ids += other.ids
                 placed += [False] * len(other)
                 content.column_info = {**dict(other.manifest.column_info), **content.column_info}
+                content.rescaled |= other.manifest.rescaled or {}
             else:
                 if not adapters or not isinstance(parts[-1][0], AdapterRows):
                     parts.append((AdapterRows([], dataset.layout), []))

@@ -23,7 +23,7 @@ DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
 CHECKSUM = "checksum"
 _KINDS = {"name": str, "version": str, "rows": int, "digest": str, "columns": dict, "splits": dict, "files": dict}
-_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict}
+_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class DatasetManifest:
     column_info: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> unit, source
     split_rule: dict[str, Any] | None = None  # column, holdout, seed and split of a split by groups
     view: dict[str, Any] | None = None  # dtype and max_error of the Parquet view
+    # id -> {scale: modules}, of rows with modules whose own scale was not the layout's: the ratio is folded into B
+    rescaled: dict[str, dict[str, int]] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometr
 from .manifest import UNKNOWN, Compatibility
 from .problems import Problems
 from .reader import WeightDataset
-from .sources import AdapterRows
+from .sources import AdapterRows, row_id
 from .splitting import SplitRule
 from .state import next_state
 from .writer import stored_dtype, view_dtype
@@ -97,12 +96,6 @@ def pack_adapters(
             staging, path, content, ids, table, origin, geometry=geometry, problems=problems, workers=workers, dask=dask
         )
     return WeightDataset.open(path)
-
-
-def row_id(path: Path) -> str:
-    """The id of a checkpoint's row: its file's or folder's name."""
-    path = Path(os.path.abspath(path))  # "." has a name too; a link keeps its own
-    return path.name if path.is_dir() else path.stem
 
 
 def first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +37,7 @@ class AdapterRows:
     def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
         templates = Templates(self.layout)
         bases = self.notes.setdefault("base_model", set())
+        rescaled = self.notes.setdefault("rescaled", set())
         for number in progress(numbers, "reading adapters") if self.show_progress else numbers:
             path = self.paths[number]
             row = templates.row(path)
@@ -47,12 +51,21 @@ class AdapterRows:
                 yield error
                 continue
             bases.add(adapter.base_model)
+            if own := self.layout.ratios(adapter):
+                scales = Counter(repr(adapter.factors[target].scale) for target in own)
+                rescaled.add(json.dumps([row_id(path), dict(sorted(scales.items()))]))
             templates.learn(path, row)
             yield row
 
     def fingerprint(self, numbers: list[int]) -> Any:
         """Changes whenever a row might; None if it cannot be told."""
         return [self.layout.digest, *([str(self.paths[n]), *stamps(self.paths[n])] for n in numbers)]
+
+
+def row_id(path: Path) -> str:
+    """The id of a checkpoint's row: its file's or folder's name."""
+    path = Path(os.path.abspath(path))  # "." has a name too; a link keeps its own
+    return path.name if path.is_dir() else path.stem
 
 
 def stamps(path: Path) -> list[tuple[str, int, int]]:

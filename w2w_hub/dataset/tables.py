@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import CorruptFileError, MissingPathError
 from . import labels as label_table
 from .manifest import DatasetManifest
-from .shards import LocalFiles, ShardedMatrix
+from .shards import Geometry, LocalFiles, ShardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,10 +70,13 @@ class ViewPart:
 
 
 def view_parts(
-    table: pd.DataFrame, splits: Mapping[str, int], width: int, dtype: str, folder: Path, matrix: tuple[Path, ...]
+    table: pd.DataFrame, splits: Mapping[str, int], g: Geometry, dtype: str, folder: Path, matrix: tuple[Path, ...]
 ) -> list[ViewPart]:
-    """Cut each split's rows, in row order, into files of at most 0.5 GB."""
-    rows = max(1, VIEW_PART_BYTES // (width * np.dtype(dtype).itemsize))
+    """Cut each split's rows, in row order, into files of at most 0.5 GB and of no more rows than a shard.
+
+    What grows then changes one shard and one file of the view, however large the dataset is.
+    """
+    rows = max(1, min(g.shard_rows, VIEW_PART_BYTES // (g.width * np.dtype(dtype).itemsize)))
     rows = max(rows // ROWS_A_ROW_GROUP * ROWS_A_ROW_GROUP, min(rows, ROWS_A_ROW_GROUP))
     parts = []
     for split in splits:
