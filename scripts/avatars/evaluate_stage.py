@@ -1,4 +1,7 @@
-"""Stage `evaluate`: what the population, the space, the edits and the inversion reach on held-out people."""
+"""Stage `evaluate`: what the population, the space and the inversion reach on held-out people.
+
+Edits are measured on what is shipped, once the assets are there: `shipped_edits.py`.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,11 @@ from w2w_hub.demo.settings import (
     INVERSION_PRIOR,
     INVERSION_STEPS,
     SAMPLING_STEPS,
-    STRENGTHS,
 )
 from w2w_hub.inversion import Inverter, Settings
 from w2w_hub.space import WeightSpace, build_space
-from w2w_hub.space.identity import Identity, edited
 
-EDIT_PEOPLE, INVERTED_PEOPLE = 64, 64
+INVERTED_PEOPLE = 64
 
 
 class Evaluation:
@@ -88,51 +89,6 @@ class Evaluation:
             if name in world.ATTRIBUTES  # not the levels of the factors that they are made of
         }
 
-    def edits(self) -> dict[str, Any]:
-        """Every attribute over held-out people without it: the middle strength under all cases, others under one."""
-        result: dict[str, Any] = {}
-        drawn = self.base.draw(torch.from_numpy(self.rows), CASES)
-        before_read = self.read(drawn)
-        for name in (n for n in self.space.directions if n in world.ATTRIBUTES):
-            able = able_to_gain([self.scorer.people[i] for i in self.unseen], name)[:EDIT_PEOPLE]
-            result[name] = {"people": len(able)}
-            for strength in STRENGTHS:
-                vectors = []
-                for j in able:
-                    point = self.space.point(self.space.project(self.rows[j]))
-                    vectors.append(edited(self.space, Identity(self.rows[j], point), {name: strength}).vector)
-                cases = CASES if strength == STRENGTHS[len(STRENGTHS) // 2] else CASES[:1]
-                after = self.read(self.base.draw(torch.from_numpy(np.stack(vectors)), cases))
-                before = {key: read[:, : len(cases)] for key, read in before_read.items()}
-                result[name][f"{strength:g}"] = self.compare(name, before, able, after)
-        return result
-
-    def read(self, pictures: torch.Tensor) -> dict[str, np.ndarray]:
-        """What the judge sees: likeliest option of every factor and every attribute, ``(n, cases)``."""
-        n, cases = pictures.shape[:2]
-        flat = pictures.flatten(0, 1)
-        read = {k: p.argmax(1).view(n, cases).cpu().numpy() for k, p in self.scorer.judge.read(flat).items()}
-        return read | {k: v.view(n, cases).cpu().numpy() for k, v in self.scorer.judge.read_attributes(flat).items()}
-
-    def compare(self, name: str, before: dict, able: list[int], after: dict) -> dict[str, float]:
-        """An edit's figures: `before` of everybody, `after` of the people `able` to gain the attribute."""
-        factor = next(iter(world.ATTRIBUTES[name]))
-        hair = [world.FACTORS["top"].index(top) for top in world.HAIRSTYLES]
-        kept = []
-        for other in world.FACTORS:
-            if other == factor:
-                continue
-            same = before[other][able] == after[other]
-            if other == "hair_color":  # a colour that cannot be seen, before or after, has not changed
-                same |= ~(np.isin(before["top"][able], hair) & np.isin(after["top"], hair))
-            kept.append(same)
-        return {
-            "before": round(float(before[name][able].mean()), 4),
-            "after": round(float(after[name].mean()), 4),
-            "each_other_factor_kept": round(float(np.mean(kept)), 4),
-            "all_other_factors_kept": round(float(np.all(kept, 0).mean()), 4),
-        }
-
     def inversion(self) -> dict[str, Any]:
         """One picture of each person, inverted; another context than the ones it is judged in."""
         some = self.unseen[:INVERTED_PEOPLE]
@@ -168,12 +124,6 @@ class Evaluation:
         }
 
 
-def able_to_gain(people: list[world.Identity], attribute: str) -> list[int]:
-    """Positions of the people without the attribute; a hair colour is put on people with hair."""
-    colour = next(iter(world.ATTRIBUTES[attribute])) == "hair_color"
-    return [j for j, p in enumerate(people) if not world.has(p, attribute) and (not colour or world.has_hair(p))]
-
-
 def evaluate(config: Config, work: Path, minutes: float) -> None:
     stage = Stage(work, "evaluate", minutes)
     path = work / "evaluation.json"
@@ -186,7 +136,6 @@ def evaluate(config: Config, work: Path, minutes: float) -> None:
         evaluation.reading,
         evaluation.samples,
         evaluation.inversion,
-        evaluation.edits,
     ]
     for part in parts:
         if part.__name__ in results:

@@ -119,12 +119,12 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
     aucs = [entry["auc"] for entry in evaluation["reading"].values() if entry["auc"] is not None]
     add("attributes read from coefficients with AUC >= .95", 10, sum(auc >= 0.95 for auc in aucs))
     strength = f"{STRENGTHS[len(STRENGTHS) // 2]:g}"
-    edits = evaluation["edits"]
-    add(
-        f"attributes edited at +{strength} sd: there in {EDIT_WISH:g}, the others kept in {EDIT_WISH:g}",
-        len(edits),
-        len(edits_reached(edits, strength)),
-    )
+    if edits := evaluation.get("edits"):  # measured when the assets are there, by a script of its own
+        add(
+            f"attributes edited at +{strength} sd: there in {EDIT_WISH:g}, the others kept in {EDIT_WISH:g}",
+            len(edits),
+            len(edits_reached(edits, strength)),
+        )
     add("relative score of inversions of one picture", 0.45, evaluation["inversion"]["relative_score"])
     return rows
 

@@ -328,7 +328,8 @@ class Story:
                     rows=wished_beside_reached(evaluation),
                 )
             )
-            self.sections.append(evaluated_edits(evaluation, f"{STRENGTHS[len(STRENGTHS) // 2]:g}"))
+            if "edits" in evaluation:
+                self.sections.append(evaluated_edits(evaluation, f"{STRENGTHS[len(STRENGTHS) // 2]:g}"))
         intro = (
             f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can "
             "be done in it. Every figure is read off pictures by a judge that nothing was fitted with."
