@@ -281,3 +281,19 @@ def test_what_a_dataset_states_of_itself_survives_every_change(tmp_path):
         assert m.view == {"dtype": "float32", "max_error": 0.0}
     assert WeightDataset.open(ds.path).geometry.compressor["name"] == "blosc"
     WeightDataset.open(ds.path).verify()
+
+
+def test_ids_that_are_there_twice_are_refused_in_a_dataset_split_by_groups_too(make_dataset):
+    labels = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": list("aabbcc")})
+    ds = make_dataset(labels=labels, split_rule=SplitRule("who", 0.3))
+    for sources in ([ds.path], [ds.path, ds.path]):
+        with pytest.raises(InvalidInputError, match="'p0' occurs"):
+            add_rows(ds.path, sources)
+    assert WeightDataset.open(ds.path).manifest.digest == ds.manifest.digest
+
+
+def test_one_id_as_text_is_one_id_not_its_letters(make_dataset):
+    ds = make_dataset(prefix="", labels=None)
+    with pytest.raises(UnknownNameError, match="no row '12'"):
+        remove_rows(ds.path, "12")
+    assert remove_rows(ds.path, "1").ids == ("0", "5", "2", "3", "4")

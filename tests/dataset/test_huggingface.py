@@ -312,6 +312,33 @@ def test_what_is_pushed_holds_the_numbers_and_is_read_by_a_stranger(make_dataset
         np.testing.assert_array_equal(np.float32(row["weights"]), ds[row["id"]])
 
 
+@pytest.mark.parametrize(
+    ("split", "ids"),
+    [
+        ("train[:2]", ["p0", "p1"]),
+        ("train[-1:]+test[:1]", ["p5", "p2"]),
+        ("train[50%:]", ["p3", "p5"]),
+        ("all", ["p0", "p1", "p3", "p5", "p2", "p4"]),
+        (datasets.Split.TEST, ["p2", "p4"]),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_is_written_as_datasets_takes_it(make_dataset, offline, split, ids, streaming):
+    ds = make_dataset()
+    found = w2w_hub.load_dataset(ds.path, split=split, streaming=streaming, **offline)
+    rows = list(found)
+    assert [row["id"] for row in rows] == ids
+    np.testing.assert_array_equal([row["weights"] for row in rows], ds[ids])
+    assert streaming or isinstance(found, LazyDataset)
+
+
+def test_a_slice_beyond_a_split_is_empty_and_cannot_be_streamed(make_dataset, offline):
+    ds = make_dataset()
+    assert len(w2w_hub.load_dataset(ds.path, split="train[9:]", **offline)) == 0
+    with pytest.raises(InvalidInputError, match="no rows to stream"):
+        w2w_hub.load_dataset(ds.path, split="train[9:]", streaming=True, **offline)
+
+
 def test_what_the_folder_does_not_have_is_refused_with_what_it_has(make_dataset, offline):
     ds = make_dataset(parquet_view=False)
     with pytest.raises(InvalidInputError, match="no configuration 'images'; there are weights, labels"):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
@@ -45,6 +49,9 @@ def written(tmp_path):
         (["a", None, "b"], "categorical", ["a", None, "b"]),
         (["0", "1"], "categorical", ["0", "1"]),
         (["3", "x"], "categorical", ["3", "x"]),
+        ([Decimal("1.5"), None], "float", [1.5, None]),
+        (np.array([2, 3], np.longdouble), "float", [2.0, 3.0]),
+        (pd.array([date(2020, 1, 2), None], pd.ArrowDtype(pa.date32())), "categorical", ["2020-01-02", None]),
     ],
     ids=str,
 )
@@ -145,6 +152,10 @@ def test_the_labels_of_a_dataset_can_be_read_and_given_to_another(written, tmp_p
         ("l.csv", b"", CorruptFileError, r"l\.csv cannot be read as a table"),
         ("l.csv", b"id\n\xff\n", CorruptFileError, r"l\.csv cannot be read as a table"),
         ("l.csv", b'id,x\na,1\nb,1,2,3,"', CorruptFileError, r"l\.csv cannot be read as a table"),
+        # pandas would take the first fields for an index and the last two for id and x
+        ("l.csv", b"id,x\na,1,2,3\nb,1,2,3\n", CorruptFileError, "more fields than the 2 columns"),
+        ("l.csv", b"id,x,x\na,1,2\n", CorruptFileError, "2 columns 'x'"),
+        ("l.jsonl", b'{"id":' + b"[" * 5000, CorruptFileError, r"l\.jsonl cannot be read as a table"),
         ("l.parquet", b"PAR1 no", CorruptFileError, r"l\.parquet cannot be read as a table"),
     ],
 )
@@ -152,6 +163,48 @@ def test_a_file_that_is_no_label_table_is_an_error_that_names_it(tmp_path, name,
     (tmp_path / name).write_bytes(data)
     with pytest.raises(error, match=message):
         read_labels(tmp_path / name)
+
+
+def test_a_comma_at_the_end_of_every_row_moves_no_field_to_another_column(tmp_path):
+    (tmp_path / "l.csv").write_text("id,x\na,1,\nb,2,\n")
+    assert read_labels(tmp_path / "l.csv").to_dict("list") == {"id": ["a", "b"], "x": [1, 2]}
+
+
+def test_a_parquet_table_may_have_the_ids_as_its_index_and_suffixes_are_known_in_capitals(tmp_path):
+    pd.DataFrame({"x": [1]}, index=pd.Index(["01"], name="id")).to_parquet(tmp_path / "l.PARQUET")
+    (tmp_path / "l.TSV").write_text("id\tx\n01\t1\n")
+    for name in ("l.PARQUET", "l.TSV"):
+        assert read_labels(tmp_path / name).to_dict("list") == {"id": ["01"], "x": [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1], None], "'x' holds list values"),
+        ([{"a": 1}, None], "'x' holds dict values"),
+        ([1j, 2j], "'x' holds complex values"),
+        (pd.Series(["\ud800", "a"], dtype=object), "'x' holds .* no valid text"),
+    ],
+)
+def test_values_that_are_no_labels_are_refused_with_their_column(written, tmp_path, values, message):
+    with pytest.raises(InvalidInputError, match=message):
+        written(x=values)
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pd.Series([1], ["p0"]), "not a Series"),
+        ({"id": ["p0"]}, "not a dict"),
+        (pd.DataFrame({("id", ""): ["p0"], ("x", "y"): [1]}), "one level"),
+        (pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([("p0", 1)])), "one level"),
+        (pd.DataFrame({"id": ["p0"], 7: [1], "7": [2]}), "two columns '7'"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(written, table, message):
+    with pytest.raises(InvalidInputError, match=message):
+        written(table, ids=["p0"])
 
 
 def test_labels_that_are_not_there_are_an_error_that_names_the_file(tmp_path):

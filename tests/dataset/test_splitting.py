@@ -62,3 +62,9 @@ def test_a_column_that_is_not_there_and_impossible_shares_are_refused():
             SplitRule("person", holdout)
     with pytest.raises(InvalidInputError, match="name another split"):
         SplitRule("person", 0.1, split="train")
+
+
+@pytest.mark.parametrize("name", ["a-b", "all", "", "über"])
+def test_a_name_that_no_split_can_have_is_refused_before_anything_is_split(name):
+    with pytest.raises(InvalidInputError, match="use letters, digits"):
+        SplitRule("person", split=name)

@@ -101,6 +101,16 @@ def test_the_order_depends_on_seed_and_epoch_alone_and_is_that_of_the_file_unshu
     assert np.corrcoef(mixed, range(103))[0, 1] < 0.5
 
 
+def test_an_epoch_reaches_workers_that_stay_from_one_to_the_next(many):
+    stream = many.torch_stream(seed=3, run=4, buffer=2)
+    loader = DataLoader(stream, batch_size=8, num_workers=1, persistent_workers=True)
+    for epoch in (0, 1, 2):
+        stream.set_epoch(epoch)
+        expected = [many.ids[i] for i in stream.order()]
+        assert ids(loader) == expected
+        assert stream.epoch == epoch
+
+
 def test_a_stream_yields_the_rows_it_names(many):
     for batch in DataLoader(many.torch_stream(run=4, buffer=2), batch_size=9):
         np.testing.assert_array_equal(batch["weights"].numpy(), many[list(batch["id"])])

@@ -256,3 +256,11 @@ def test_replacing_puts_the_new_dataset_in_the_old_ones_place(make_dataset):
     assert new.manifest.digest != old
     assert [p.name for p in new.path.parent.iterdir()] == ["people"]
     new.verify()
+
+
+def test_a_list_of_values_is_not_compared_row_by_row_when_rows_are_asked_for(make_dataset):
+    ds = make_dataset()
+    with pytest.raises(InvalidInputError, match="one value of 'Hair'"):
+        ds.where(Hair=["red"] * 6)
+    with pytest.raises(InvalidInputError, match="at least one row"):
+        ds.to_dask(rows=-2)

@@ -42,7 +42,7 @@ def _changing(path: Path | str) -> Iterator[tuple[WeightDataset, Path]]:
 
 def add_rows(
     path: Path | str,
-    sources: Sequence[Path | str],
+    sources: Path | str | Sequence[Path | str],
     *,
     labels: pd.DataFrame | None = None,
     initialisation: str | None = None,
@@ -72,6 +72,7 @@ def add_rows(
     """
     import pandas as pd
 
+    sources = [sources] if isinstance(sources, (str, Path)) else sources
     if not sources:
         raise InvalidInputError("nothing to add was given")
     with _changing(path) as (dataset, staging):
@@ -121,7 +122,10 @@ def add_rows(
         merged = merged.drop_duplicates("id") if merged["id"].duplicated().any() else merged
         table = label_table.normalise(merged, ids, problems=problems, known=_kept_kinds(dataset))
         if manifest.split_rule is not None and not has_split:
-            table = SplitRule(**manifest.split_rule).apply(table, placed=np.array(placed), problems=problems)
+            stands = dict(zip(reversed(ids), reversed(placed), strict=True))  # an id that is there twice stands once
+            table = SplitRule(**manifest.split_rule).apply(
+                table, placed=[stands[name] for name in table["id"]], problems=problems
+            )
         content.column_info |= {k: dict(v) for k, v in (column_info or {}).items()}
         origin = Origin.joined(parts)
         build(
@@ -172,7 +176,7 @@ def _labels_of(adapters: Sequence[Path], labels: pd.DataFrame | None, problems: 
     names = [row_id(p) for p in adapters]
     if labels is None:
         return pd.DataFrame({"id": pd.Series(names, dtype=object)})
-    table = labels if "id" in labels.columns else labels.reset_index(names="id")
+    table = label_table.as_table(labels)
     table = table.assign(id=table["id"].astype(str))
     unknown = [n for n in table["id"] if n not in set(names)]
     if unknown:
@@ -190,7 +194,7 @@ def _kept_kinds(dataset: WeightDataset) -> dict[str, str]:
     return {k: kind for k, kind in dataset.manifest.columns.items() if dataset.labels[k].notna().any()}
 
 
-def remove_rows(path: Path | str, ids: Sequence[str], *, version: str | None = None) -> WeightDataset:
+def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | None = None) -> WeightDataset:
     """Take rows out of a dataset as one new state; their values are gone from its files.
 
     The last rows move into the places of those removed, so that only shards that held one, and the last, are
@@ -204,7 +208,7 @@ def remove_rows(path: Path | str, ids: Sequence[str], *, version: str | None = N
     with _changing(path) as (dataset, staging):
         problems = Problems()
         gone = []
-        for name in dict.fromkeys(ids):
+        for name in dict.fromkeys([ids] if isinstance(ids, str) else ids):
             with problems.collecting():
                 gone.append(dataset.position(name))
         if not problems.found and not gone:
@@ -284,7 +288,7 @@ def _resplit(labels: pd.DataFrame | None) -> bool:
 
 def _with_labels(table: pd.DataFrame, labels: pd.DataFrame, problems: Problems) -> tuple[pd.DataFrame, set[str]]:
     """The table with new values, and the columns of which every value is new."""
-    new = labels if "id" in labels.columns else labels.reset_index(names="id")
+    new = label_table.as_table(labels)
     new = new.assign(id=new["id"].astype(str)).drop(columns=["row", "row_sha256", "weights"], errors="ignore")
     for name in new["id"][new["id"].duplicated()].unique():
         problems.add(InvalidInputError(f"the labels name id {name!r} twice"))

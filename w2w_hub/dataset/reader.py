@@ -214,6 +214,8 @@ class WeightDataset:
                 raise UnknownNameError(f"no split {split!r}; there are {', '.join(self.manifest.splits)}")
             chosen &= (self.labels["split"] == split).to_numpy(bool)
         for name, value in attributes.items():
+            if not np.isscalar(value) and value is not None and np.ndim(value):
+                raise InvalidInputError(f"one value of {name!r} is asked for at a time, not {value!r}")
             chosen &= (self.attribute(name) == value).fillna(False).to_numpy(bool)
         return np.flatnonzero(chosen)
 
@@ -303,6 +305,8 @@ class WeightDataset:
             import dask.array as da
         except ImportError:
             raise missing_extra("dask", "dask") from None
+        if rows is not None and rows < 1:
+            raise InvalidInputError(f"a block needs at least one row, not {rows}")
         rows = rows or max(1, DASK_BLOCK_BYTES // (self.layout.size * self.dtype.itemsize))
         return da.from_array(
             _Lazy(self), chunks=(min(rows, len(self)), self.layout.size), name=f"w2w-{self.manifest.digest}-{rows}",

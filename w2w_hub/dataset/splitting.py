@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, UnknownNameError
-from .labels import DEFAULT_SPLIT
+from .labels import DEFAULT_SPLIT, require_split_name
 from .problems import Problems
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class SplitRule:
             raise InvalidInputError(f"holdout must be between 0 and 1, not {self.holdout}")
         if self.split == DEFAULT_SPLIT:
             raise InvalidInputError(f"rows cannot be held out from {DEFAULT_SPLIT!r} into itself; name another split")
+        require_split_name(self.split)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

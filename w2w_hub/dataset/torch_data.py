@@ -143,11 +143,19 @@ class RowStream(IterableDataset):
         if not 0 <= rank < world_size:
             raise InvalidInputError(f"rank {rank} of {world_size} is not possible")
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        # shared, since persistent workers keep the copy of this stream that they started with
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch whose order comes next; call it before each, as with torch's `DistributedSampler`."""
-        self.epoch = epoch
+        """The epoch whose order comes next; call it before each, as with torch's `DistributedSampler`.
+
+        It reaches the workers of a `DataLoader` too, also persistent ones.
+        """
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         start, stop = self._part(self._total(), self.rank, self.world_size)

@@ -39,7 +39,8 @@ def load_dataset(
     name : {"weights", "labels"}
         With or without the column ``weights``.
     split : str, optional
-        One split as a `Dataset`; without it all of them as a `DatasetDict`.
+        One split as a `Dataset`, or what `datasets` takes for one: ``train[:10%]``, ``train+test``, ``all``; without
+        it all of them as a `DatasetDict`.
     streaming : bool
         An `IterableDataset` (or `IterableDatasetDict`) instead, in as many parts as the matrix has shards.
     cache_dir : path, optional
@@ -67,11 +68,10 @@ def load_dataset(
         path, revision=revision, token=token, local_files_only=local_files_only, lazy=None if token is None else False
     )
     known = opened.manifest.splits
-    if split is not None and split not in known:
-        raise UnknownNameError(f"no split {split!r}; there are {', '.join(known)}")
+    spans = None if split is None else _spans(str(split), known)
     feature = WeightRow(opened.layout.size, opened.manifest.dtype)
     parts: dict[str, Any] = {}
-    for part in known if split is None else (split,):
+    for part in known if spans is None else dict.fromkeys(name for name, _, _ in spans):
         table, features = _labels(opened, opened.where(split=part))
         if name == "weights":
             table = table.append_column("weights", feature.references(opened, table["id"].to_pylist()))
@@ -86,13 +86,29 @@ def load_dataset(
         data = LazyDataset(
             datasets.table.MemoryMappedTable.from_file(str(file)), info, datasets.NamedSplit(part), fingerprint=key
         )
-        if streaming:
-            shards = 1 if opened.geometry is None else opened.geometry.shards
-            data = data.to_iterable_dataset(num_shards=max(1, min(shards, len(data))))
         parts[part] = data
-    if split is not None:
-        return parts[split]
+    if spans is not None:
+        cut = [parts[p] if b - a == known[p] else parts[p].select(range(a, b)) for p, a, b in spans]
+        parts = {"": cut[0] if len(cut) == 1 else LazyDataset.of(datasets.concatenate_datasets(cut))}
+    if streaming:
+        if not all(len(d) for d in parts.values()):
+            raise InvalidInputError(f"split {split!r} has no rows to stream")
+        shards = 1 if opened.geometry is None else opened.geometry.shards
+        parts = {k: d.to_iterable_dataset(num_shards=max(1, min(shards, len(d)))) for k, d in parts.items()}
+    if spans is not None:
+        return parts[""]
     return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(parts)
+
+
+def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
+    """What a split of `datasets` means: (split, first row, row after the last) of each part."""
+    from datasets import ReadInstruction
+
+    try:
+        wanted = ReadInstruction.from_spec("+".join(known) if split == "all" else split).to_absolute(known)
+    except (ValueError, AssertionError) as error:
+        raise UnknownNameError(f"no split {split!r}; there are {', '.join(known)}") from error
+    return [(p.splitname, p.from_, p.to) if p.from_ < p.to else (p.splitname, 0, 0) for p in wanted]
 
 
 def _write_arrow(table: Any, file: Path) -> None:
