@@ -71,7 +71,7 @@ class RepoCache:
 
     def remember(self, revision: str, commit: str) -> None:
         """Note what a branch or tag is, so that it is found offline; a read-only cache stays as it is."""
-        if SHA.match(revision) or ".." in revision.split("/"):
+        if SHA.match(revision) or leaves(revision):
             return
         file = self.folder / "refs" / revision
         with suppress(OSError):
@@ -114,6 +114,12 @@ def is_own_blob(file: Path) -> bool:
         data = file.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == name
     return True
+
+
+def leaves(name: str) -> bool:
+    """Whether a file that somebody else named would lie outside its folder, or be no file."""
+    parts = name.split("/")
+    return not all(parts) or any(part in (".", "..") for part in parts) or "\\" in name or "\0" in name
 
 
 def _write(file: Path, text: str) -> None:

@@ -69,21 +69,37 @@ def with_metadata(text: str, required: Mapping[str, Any]) -> str:
     return join_card(data, body)
 
 
-def published_card(folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str) -> str:
+def published_card(
+    folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
+) -> str:
     """The card of a version: rendered anew for `manifest`, or the folder's own text if somebody wrote one.
 
     Parameters
     ----------
     before : dict
         The folder's manifest, whose card would be what `w2w_hub` wrote itself.
+    own : str, optional
+        A card that somebody wrote elsewhere.
     """
-    file = folder / "README.md"
-    own = file.read_text("utf-8") if file.is_file() else None
+    if own is None and is_written(folder, before):
+        own = (folder / "README.md").read_text("utf-8")
     rendered = _render(folder, manifest)
     licence = licence_keys(str(manifest.get("licence", "unknown")))
     metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
-    data, body = split_card(rendered if own is None or own == _render(folder, before) else own)
+    data, body = split_card(rendered if own is None else own)
     return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
+
+
+def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a folder's card is one that somebody wrote, not the one that its manifest gives."""
+    file = folder / "README.md"
+    return file.is_file() and file.read_text("utf-8") != _render(folder, manifest)
+
+
+def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
+    """The text of a version's card as a folder has it and as `publish` writes it, if nobody writes one."""
+    body = split_card(_render(folder, manifest))[1]
+    return body, _as_published(body, manifest, repo)
 
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
