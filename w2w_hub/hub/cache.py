@@ -14,7 +14,8 @@ from typing import Any
 
 from ..files import sha256_file
 
-SHA = re.compile(r"^[0-9a-f]{40}$")
+SHA = re.compile(r"^[0-9a-f]{40}\Z")
+SHORT = re.compile(r"[0-9a-f]{7,39}")
 TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # our word -> the Hub's repository type
 MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
 
@@ -58,6 +59,13 @@ class RepoCache:
         """The commit that a revision had when it was last resolved, if its manifest is there."""
         commit = revision if SHA.match(revision) else self.refs().get(revision)
         return commit if commit and self.is_cached(commit) else None
+
+    def whole(self, revision: str) -> str:
+        """The one cached commit that a short SHA begins, as messages show it; any other revision as it is."""
+        if not SHORT.fullmatch(revision) or revision in self.refs():
+            return revision
+        found = [commit.name for commit in (self.folder / "snapshots").glob(f"{revision}*")]
+        return found[0] if len(found) == 1 and SHA.match(found[0]) else revision
 
     def is_cached(self, commit: str) -> bool:
         return (self.snapshot(commit) / "manifest.json").is_file()

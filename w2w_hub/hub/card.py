@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tup
     """The text of a version's card as a folder has it and as `publish` writes it, if nobody writes one."""
     body = split_card(_render(folder, manifest))[1]
     return body, _as_published(body, manifest, repo)
+
+
+def with_facts(text: str, before: str, after: str) -> str:
+    """A card that somebody edited, with the lines that still state facts of the version before brought up to date."""
+    old, new = before.splitlines(), after.splitlines()
+    fresh: dict[str, str] = {}
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace" and j - i == m - k:
+            fresh.update(zip(old[i:j], new[k:m], strict=True))
+    return "".join(fresh.get(line.rstrip("\r\n"), line.rstrip("\r\n")) + "\n" for line in text.splitlines())
 
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:

@@ -26,7 +26,7 @@ from ..errors import (
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES
-from .card import is_written, published_card, rendered_bodies, split_card
+from .card import is_written, published_card, rendered_bodies, split_card, with_facts
 from .client import PATIENCE, Token, api, call, pause
 from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, download, open_repository, require_fields
 from .semver import Change, Version, highest, require_level
@@ -300,7 +300,8 @@ class _Push:
         was = published.manifest()
         published.need(name for name in published.files if name.startswith("directions."))
         theirs = download(published.revision, CARD, published).read_text("utf-8", errors="replace")
-        if split_card(theirs)[1] in rendered_bodies(published.folder, was, self.repo):
+        before = rendered_bodies(published.folder, was, self.repo)
+        if split_card(theirs)[1] in before:
             return
         if is_written(self.folder, self.local):
             warnings.warn(
@@ -309,7 +310,8 @@ class _Push:
                 stacklevel=5,
             )
             return
-        text = theirs.replace(f'revision="v{was["version"]}"', f'revision="{self.version.tag}"')
+        after = rendered_bodies(self.folder, self.manifest, self.repo)
+        text = with_facts(theirs, before[1], after[1])
         self.content[CARD] = published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode()
 
     def _tree(self, commit: str | None) -> dict[str, str]:

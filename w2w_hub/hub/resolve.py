@@ -20,7 +20,7 @@ from .pins import BasePin, Pin, is_lock, read_lock
 
 MANIFEST, CARD = "manifest.json", "README.md"
 FORMATS = ("w2w-dataset", "w2w-space")
-REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?$", re.ASCII)
+REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
 # as huggingface_hub writes the type of a repository; a weight space is a model there
 PREFIXES = {"datasets/": "dataset", "models/": "space"}
 WORDS = {"dataset": "dataset", "space": "weight space"}
@@ -144,6 +144,7 @@ class Source:
         warnings.warn(f"{revision.repo}: {name} arrived damaged; it is fetched again", stacklevel=2)
         download(revision, name, self, force=True)
         if not self._is_right(name):
+            (self.folder / name).resolve().unlink(missing_ok=True)  # the blob, or the next load would link it again
             (self.folder / name).unlink(missing_ok=True)
             raise CorruptFileError(
                 f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
@@ -188,8 +189,8 @@ def locate(
         return open_pin(read_lock(lock).find(kind, name or None, Path(lock)), **options)
     stated, bare = split_kind(text)
     match = REPOSITORY.match(bare)
-    if revision == "":
-        raise InvalidInputError(f"{text}: revision='' names nothing; give a tag, a branch or a commit")
+    if revision is not None and (not isinstance(revision, str) or not revision.strip()):
+        raise InvalidInputError(f"{text}: revision={revision!r} names nothing; give a tag, a branch or a commit")
     if match and revision is not None and match["revision"] is not None:
         raise InvalidInputError(f"{text} states a revision, and so does revision={revision!r}; give one of them")
     asked = revision or (match["revision"] if match else None)
@@ -337,6 +338,7 @@ def resolve(
     A commit in the cache asks nobody. What the cache says of a branch may be old, and is said to be so.
     """
     cache = RepoCache(repo, kind, cache_dir)
+    asked = cache.whole(asked)
     known = cache.commit(asked)
     if known is not None and SHA.match(asked):
         return ResolvedRevision(repo, kind, asked, known)
