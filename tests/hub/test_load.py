@@ -350,6 +350,7 @@ import numpy as np
 out(k=s.k, digest=s.digest == whole.digest, same=bool(np.allclose(whole.decode(point), s.decode(point))))
 out(history=point.history["space"], saved=refused(s.save, "copy"))
 out(much=refused(w2w_hub.WeightSpace.from_pretrained, "org/space", 99))
+out(no_number=[refused(w2w_hub.WeightSpace.from_pretrained, "org/space", k) for k in ("3", 2.5, 0)])
 whole.save("copy")
 out(recipe=json.loads(Path("copy/manifest.json").read_text())["recipe"]["saved_from"])
 """
@@ -359,6 +360,7 @@ out(recipe=json.loads(Path("copy/manifest.json").read_text())["recipe"]["saved_f
     assert found["history"] == f"org/space@{commit}"
     assert found["recipe"] == {"repo": "org/space", "revision": commit, "commit": commit}
     assert found["saved"][0] == found["much"][0] == "InvalidInputError"
+    assert [kind for kind, _ in found["no_number"]] == ["InvalidInputError"] * 3
     assert any("basis-00000" in r.path for r in requests)
 
 
@@ -445,3 +447,37 @@ def test_offline_a_row_that_was_not_fetched_is_an_error_that_says_how_to_fetch_a
     assert "lazy=False" in found["row"][1]
     reader.run('import w2w_hub\nw2w_hub.WeightDataset.open("org/many", revision="v1.0.0", lazy=False)')
     assert reader.run(script + "out(row=len(ds[3]))", HF_HUB_OFFLINE="1")["row"] == 2500
+
+
+def test_a_short_commit_opens_what_is_cached_and_what_is_no_revision_is_refused(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    commit, reader = seed(hub, folders.people, "org/people"), client()
+    reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')
+    script = OPEN + "out(short=open_at(sys.argv[1][:12]), bad=[refused(open_at, r) for r in (5, '', ' ', 'abcdefabc')])"
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        with hub.counted() as requests:
+            found = reader.run(script, commit, **environment)
+        assert found["short"]["commit"] == commit
+        assert [name for name, _ in found["bad"]] == ["InvalidInputError"] * 3 + ["HubNotFoundError"]
+        assert len(requests) == (0 if environment else 1)
+
+
+def test_a_flipped_byte_in_a_basis_is_caught_and_repaired(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.space, "org/space")
+    files = hub.repos[("model", "org/space")].files("main")
+    sha256 = next(b.sha256 for n, b in files.items() if n.startswith("basis-"))
+    hub.fault(f"GET /cdn/{sha256}", "flip", times=3)
+    found = client().run(
+        """
+import w2w_hub
+out(bad=refused(w2w_hub.WeightSpace.from_pretrained, "org/space", k=3))
+space, said = warned(w2w_hub.WeightSpace.from_pretrained, "org/space", k=3)
+out(k=space.k, said=said)
+"""
+    )
+    assert found["bad"][0] == "CorruptFileError"
+    assert found["k"] == 3
+    assert "arrived damaged" in found["said"][0]

@@ -267,3 +267,135 @@ def test_citations_name_version_commit_and_digest(hub: LoopbackHub, locked: Clie
     assert cff["identifiers"][0]["value"] == f"sha256:{space.digest}"
     assert [r["commit"] for r in cff["references"]] == [people.commit]
     assert str(cff["date-released"]) == "2026-01-01"
+
+
+def test_a_name_that_is_a_dataset_and_a_space_is_refused_until_one_is_named(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    commit, model = seed(hub, folders.people, "org/both"), seed(hub, folders.space, "org/both")
+    seed(hub, folders.people, "org/people")
+    seed(hub, folders.more, "org/both")
+    reader = client()
+    for words in (
+        ("pin", "org/both@v1.0.0", "-o", "a.lock"),
+        ("cite", "org/both@v1.0.0"),
+        ("log", "org/both"),
+        ("diff", "org/both@v1.0.0", "org/both@v1.1.0"),
+        ("inspect", "org/both@v1.0.0"),
+    ):
+        done = reader.w2w(*words)
+        assert done.status == 2, words
+        assert "is a dataset and a weight space; say which: datasets/org/both" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not (reader.home / "a.lock").exists()
+    pinned = reader.w2w("pin", "datasets/org/both@v1.0.0", "models/org/both@v1.0.0", "-o", "a.lock")
+    assert pinned.status == 0, pinned.stderr
+    assert {(p.kind, p.name, p.commit) for p in read_lock(reader.home / "a.lock").pins} == {
+        ("dataset", "org/both@v1.0.0", commit),
+        ("space", "org/both@v1.0.0", model),
+    }
+    assert commit in reader.w2w("cite", "datasets/org/both@v1.0.0").stdout
+    assert "weight space" in reader.w2w("cite", "models/org/both@v1.0.0").stdout
+    assert "weight space" in reader.w2w("inspect", "models/org/both@v1.0.0").stdout
+    assert "70 rows" in reader.w2w("log", "datasets/org/both").stdout
+    assert "8 components" in reader.w2w("log", "models/org/both").stdout
+    assert "10 added" in reader.w2w("diff", "datasets/org/both@v1.0.0", "datasets/org/both@v1.1.0").stdout
+    assert commit in reader.w2w("cite", f"org/both@{commit}").stdout  # no two repositories share a commit
+    assert "70 rows" not in reader.w2w("cite", "org/both@v1.1.0").stderr  # only the dataset has that version
+    assert reader.w2w("cite", "org/both@v1.1.0").status == 0
+    found = reader.run(
+        """
+import w2w_hub
+out(rows=len(w2w_hub.WeightDataset.open("datasets/org/both", revision="v1.0.0")))
+out(k=w2w_hub.WeightSpace.from_pretrained("models/org/both@v1.0.0").k)
+out(wrong=refused(w2w_hub.WeightSpace.from_pretrained, "datasets/org/both"))
+out(empty=refused(w2w_hub.WeightDataset.open, "org/both", revision=""))
+"""
+    )
+    assert (found["rows"], found["k"]) == (60, 8)
+    assert found["wrong"] == [
+        "InvalidInputError",
+        "datasets/org/both names a dataset, and a weight space is wanted here; name one of those",
+    ]
+    assert found["empty"][0] == "InvalidInputError"
+
+
+def test_a_model_that_is_none_of_ours_does_not_put_a_dataset_of_its_name_in_doubt(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    commit = seed(hub, folders.people, "org/people")
+    hub.tag(hub.create("model", "org/people", hub.token("org")), "v1.0.0", "main")
+    hub.create("dataset", "org/space", hub.token("org"))
+    seed(hub, folders.space, "org/space")
+    reader = client()
+    assert commit in reader.w2w("cite", "org/people@v1.0.0").stdout
+    assert "60 rows" in reader.w2w("log", "org/people").stdout
+    assert "8 components" in reader.w2w("log", "org/space").stdout
+    assert reader.w2w("pin", "org/space@v1.0.0", "-o", "a.lock").status == 0
+
+
+def test_a_lock_that_somebody_edited_writes_nothing_elsewhere_and_does_not_verify(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, locked: Client, tmp_path: Path
+) -> None:
+    text, path = (locked.home / "w2w.lock").read_text(), locked.home / "w2w.lock"
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    base = {"repo": "org/base", "commit": "0" * 40, "files": {"model_index.json": {"size": 1}}}
+    for change in (
+        {"revision": str(victim)}, {"revision": "../x"}, {"revision": ["v1"]}, {"recipe": [1]}, {"licence": 3},
+        {"repo": "/etc"}, {"commit": "0" * 40 + "\n"}, {"base": base}, {"base": {**base, "repo": 3}},
+        {"manifest_sha256": "x" * 64},
+    ):  # fmt: skip
+        lock = json.loads(text)
+        lock["pins"][0].update(change)
+        path.write_text(json.dumps(lock))
+        for words in (("restore", "w2w.lock", "--from", folders.people.parent), ("verify", "w2w.lock")):
+            done = locked.w2w(*words)
+            assert done.status == 2, change
+            assert "lacks or misstates a field" in done.stderr, change
+    assert victim.read_text() == "mine"
+    for change in ({"licence": "mit"}, {"version": "9.0.0"}, {"recipe": {"k": 1}}):
+        lock = json.loads(text)
+        lock["pins"][0].update(change)
+        path.write_text(json.dumps(lock))
+        done = locked.w2w("verify", "w2w.lock")
+        assert (done.status, f"the lock's {next(iter(change))} is not the manifest's" in done.stdout) == (2, True)
+
+
+def test_a_lock_may_be_called_anything(locked: Client) -> None:
+    (locked.home / "a#b").mkdir()
+    shutil.copy(locked.home / "w2w.lock", locked.home / "a#b" / "pins")
+    found = locked.run(
+        'import w2w_hub\nout(one=len(w2w_hub.WeightDataset.open("a#b/pins")), '
+        'two=len(w2w_hub.WeightDataset.open("a#b/pins#org/people")))'
+    )
+    assert (found["one"], found["two"]) == (60, 60)
+    assert locked.w2w("verify", "a#b/pins").status == 0
+
+
+def test_no_message_shows_a_password_in_an_address_or_a_token_that_cannot_be_sent(
+    hub: LoopbackHub, client: MakeClient, locked: Client, served: Callable[[Path], str], tmp_path: Path
+) -> None:
+    with_password = served(tmp_path).replace("http://", "http://me:hunter2@")
+    for place in (with_password, "http://me:hunter2@127.0.0.1:9/x"):
+        done = client("island").w2w("restore", locked.home / "w2w.lock", "--from", place)
+        assert done.status == 2
+        assert "hunter2" not in done.stderr
+    found = client("odd").run(
+        r"""
+import traceback, w2w_hub
+from w2w_hub.hub.publish import publish
+def told(function, *args, **options):
+    try:
+        function(*args, **options)
+    except w2w_hub.W2WError:
+        return traceback.format_exc()
+for token in ("hf_sec\x01ret", "hf_sec\nret", "hf_secr\xe9t", "hf_sec ret"):
+    said = told(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0", token=token)
+    said2 = told(publish, sys.argv[1], "org/people", token=token)
+    out(**{str(len(said)): [said, said2]})
+""",
+        locked.home,
+    )
+    for said in (text for key, pair in found.items() if key != "stderr" for text in pair if text):
+        assert "hf_sec" not in said.replace("hf_sec\\", "hf_sec")

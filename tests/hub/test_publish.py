@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -353,3 +354,141 @@ out(rows=len(ds))
     assert [r for r in requests if "/v1/xorbs/" in r.path]
     assert not [r for r in requests if "/upload/" in r.path]
     assert len(hub.history(dataset(hub), "main")) == 3
+
+
+# ---------------------------------------------------------------- what others did on the Hub meanwhile
+def edit(hub: LoopbackHub, path: str, data: bytes | None) -> None:
+    """A file of org/people changed in the Hub's web editor; deleted for None."""
+    value = {"path": path} | ({} if data is None else {"content": base64.b64encode(data).decode()})
+    lines = [{"key": "header", "value": {"summary": "edit"}}]
+    lines.append({"key": "deletedFile" if data is None else "file", "value": value})
+    hub.apply(dataset(hub), "main", lines, "org", create_pr=False)
+
+
+def test_a_card_that_was_edited_on_the_hub_goes_on_in_the_next_versions(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    ann = client("ann", "ann")
+    assert ann.w2w("push", folders.people, "org/people").status == 0
+    card = content(hub, "dataset", "org/people", "main", "README.md").decode()
+    edit(hub, "README.md", (card + "\n## Ethics\nAsk Zoë.\n").encode())
+    assert ann.w2w("push", folders.people, "org/people").status == 0
+    for folder, version in ((folders.more, "1.1.0"), (folders.fewer, "2.0.0")):
+        done = ann.w2w("push", folder, "org/people")
+        assert done.status == 0, done.stderr
+        card = content(hub, "dataset", "org/people", f"v{version}", "README.md").decode()
+        assert "## Ethics\nAsk Zoë.\n" in card
+        assert f'revision="v{version}"' in card
+        assert 'revision="v1.0.0"' not in card
+        assert json.loads((folder / "manifest.json").read_text())["digest"] in card
+        assert split_card(card)[0]["license"] == "cc0-1.0"
+    mine = shutil.copytree(folders.fewer, tmp_path / "mine")
+    (mine / "README.md").write_text("# Mine\n")
+    done = ann.w2w("push", mine, "org/people", "--version", "2.0.1")
+    assert (done.status, "README.md was edited on the Hub" in done.stderr) == (0, True), done.stderr
+    assert content(hub, "dataset", "org/people", "v2.0.1", "README.md").decode().endswith("# Mine\n")
+
+
+def test_a_card_that_nobody_edited_is_rendered_anew(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:
+    ann = client("ann", "ann")
+    assert ann.w2w("push", folders.people, "org/people").status == 0
+    assert ann.w2w("push", folders.more, "org/people").status == 0
+    digest = json.loads((folders.more / "manifest.json").read_text())["digest"]
+    assert f"| dataset digest | `{digest}` |" in content(hub, "dataset", "org/people", "main", "README.md").decode()
+
+
+def test_files_that_were_changed_after_a_cut_push_are_put_right_before_the_tag(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people", tag=False)
+    edit(hub, "weights.zarr/zarr.json", b"{}")
+    done = client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", folders.people)["done"]
+    assert done["outcome"] == "published", done
+    assert "weights.zarr/zarr.json" in done["sent"]
+    client().run('import w2w_hub; w2w_hub.WeightDataset.open("org/people", revision="v1.0.0", lazy=False).verify()')
+
+
+@pytest.mark.parametrize("left", [None, b"{", b"{}"])
+def test_a_manifest_that_somebody_broke_on_main_does_not_switch_the_version_rules_off(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, left: bytes | None
+) -> None:
+    seed(hub, folders.people, "org/people")
+    edit(hub, "manifest.json", left)
+    found = client("ann", "ann").run(
+        PUSH + 'out(low=push(sys.argv[1], version="1.0.1"), right=push(sys.argv[1], version="2.0.0"))', folders.fewer
+    )
+    assert found["low"]["says"].endswith("is a major change; push it as 2.0.0"), found
+    assert found["right"]["outcome"] == "published"
+
+
+def test_a_release_after_a_pre_release_is_compared_with_the_release_before(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    found = client("ann", "ann").run(
+        PUSH
+        + """
+people, more, fewer = sys.argv[1:]
+out(rc=push(more, version="1.1.0-rc.1"), next=push(fewer, version="1.1.0-rc.2"), low=push(fewer, version="v1.1.0"))
+out(minor=push(more, version="v1.1.0"))
+""",
+        folders.people,
+        folders.more,
+        folders.fewer,
+    )
+    assert (found["rc"]["outcome"], found["minor"]["outcome"]) == ("published", "published")
+    for name in ("next", "low"):
+        assert "is a major change; push it as 2.0.0" in found[name]["says"], found[name]
+
+
+def test_a_branch_that_is_called_like_the_tag_is_refused(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    dataset(hub).branches["v1.1.0"] = dataset(hub).branches["main"]
+    done = client("ann", "ann").w2w("push", folders.more, "org/people")
+    assert (done.status, "has a branch v1.1.0" in done.stderr) == (2, True), done.stderr
+    assert list(dataset(hub).tags) == ["v1.0.0"]
+
+
+# ---------------------------------------------------------------- closed repositories
+def test_nothing_is_published_openly_that_was_asked_to_be_closed(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    ann = client("ann", "ann")
+    for option in (["--private"], ["--gated", "auto"]):
+        done = ann.w2w("push", folders.more, "org/people", *option)
+        assert (done.status, "nothing was sent" in done.stderr) == (2, True), done.stderr
+    assert list(dataset(hub).tags) == ["v1.0.0"]
+    hub.fault("PUT .*/settings", status=400)  # cut short between its creation and its gate
+    words = ("push", folders.people, "org/closed", "--private", "--gated", "manual")
+    assert ann.w2w(*words).status == 2
+    assert ann.w2w(*words).status == 0
+    made = hub.repos[("dataset", "org/closed")]
+    assert (made.private, made.gated, list(made.tags)) == (True, "manual", ["v1.0.0"])
+
+
+def test_a_commit_that_the_hub_asks_to_delay_is_made_after_that_time(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    hub.fault("POST .*/commit/main", status=429, headers={"Retry-After": "2"})
+    began = time.monotonic()
+    done = client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", folders.more)["done"]
+    assert done["outcome"] == "published"
+    assert time.monotonic() - began > 2
+    refused = hub.fault("POST .*/commit/main", status=400, times=9)
+    done = client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", folders.fewer)["done"]
+    assert (done["error"], refused.times) == ("HubError", 8)  # what cannot help is not repeated
+
+
+def test_a_folder_whose_manifest_lacks_fields_is_not_pushed(
+    client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    bad = shutil.copytree(folders.people, tmp_path / "bad")
+    manifest = json.loads((bad / "manifest.json").read_text())
+    for change in ({"files": None}, {"files": {"../x": {"sha256": "0" * 64, "size": 1}}}, {"digest": None}):
+        (bad / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        done = client("ann", "ann").w2w("push", bad, "org/people")
+        assert (done.status, done.stderr.count("\n")) == (2, 1), done.stderr

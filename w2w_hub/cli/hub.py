@@ -20,8 +20,8 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo")
 @click.option("--version", "version", help="Version of the content; the manifest's without it.")
-@click.option("--private", is_flag=True, help="Of a new repository.")
-@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of a new repository ask for access.")
+@click.option("--private", is_flag=True, help="Make the new repository private; refuse an open one.")
+@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of the new repository ask for access.")
 @click.option("--message", "-m", help="Title of the commit.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent; send nothing.")
 @json_option
@@ -124,7 +124,10 @@ def archive(lock: Path, out: Path) -> None:
     help="BibTeX entries, or a CITATION.cff.",
 )  # fmt: skip
 def cite(what: str, kind: str) -> None:
-    """How to cite org/name@version, or everything in a lock file."""
+    """How to cite org/name@version, or everything in a lock file.
+
+    datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
+    """
     from ..hub import cite as citing
 
     pins = citing.cite(what)

@@ -158,14 +158,14 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..files import read_json
     from ..formats.inspection import inspect_adapter
     from ..hub.pins import is_lock, read_lock
-    from ..hub.resolve import REPOSITORY
+    from ..hub.resolve import REPOSITORY, split_kind
     from ..hub.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
 
     folder, commit = path, {}
     if not path.exists():
-        if not REPOSITORY.match(path.as_posix()):
+        if not REPOSITORY.match(split_kind(path.as_posix())[1]):
             raise MissingPathError(f"{path} is not there")
         found = find(path)
         folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}

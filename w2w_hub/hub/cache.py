@@ -14,7 +14,8 @@ from typing import Any
 
 from ..files import sha256_file
 
-SHA = re.compile(r"^[0-9a-f]{40}$")
+SHA = re.compile(r"^[0-9a-f]{40}\Z")
+SHORT = re.compile(r"[0-9a-f]{7,39}")
 TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # our word -> the Hub's repository type
 MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
 
@@ -59,6 +60,13 @@ class RepoCache:
         commit = revision if SHA.match(revision) else self.refs().get(revision)
         return commit if commit and self.is_cached(commit) else None
 
+    def whole(self, revision: str) -> str:
+        """The one cached commit that a short SHA begins, as messages show it; any other revision as it is."""
+        if not SHORT.fullmatch(revision) or revision in self.refs():
+            return revision
+        found = [commit.name for commit in (self.folder / "snapshots").glob(f"{revision}*")]
+        return found[0] if len(found) == 1 and SHA.match(found[0]) else revision
+
     def is_cached(self, commit: str) -> bool:
         return (self.snapshot(commit) / "manifest.json").is_file()
 
@@ -71,7 +79,7 @@ class RepoCache:
 
     def remember(self, revision: str, commit: str) -> None:
         """Note what a branch or tag is, so that it is found offline; a read-only cache stays as it is."""
-        if SHA.match(revision) or ".." in revision.split("/"):
+        if SHA.match(revision) or leaves(revision):
             return
         file = self.folder / "refs" / revision
         with suppress(OSError):
@@ -114,6 +122,12 @@ def is_own_blob(file: Path) -> bool:
         data = file.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == name
     return True
+
+
+def leaves(name: str) -> bool:
+    """Whether a file that somebody else named would lie outside its folder, or be no file."""
+    parts = name.split("/")
+    return not all(parts) or any(part in (".", "..") for part in parts) or "\\" in name or "\0" in name
 
 
 def _write(file: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,47 @@ def with_metadata(text: str, required: Mapping[str, Any]) -> str:
     return join_card(data, body)
 
 
-def published_card(folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str) -> str:
+def published_card(
+    folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
+) -> str:
     """The card of a version: rendered anew for `manifest`, or the folder's own text if somebody wrote one.
 
     Parameters
     ----------
     before : dict
         The folder's manifest, whose card would be what `w2w_hub` wrote itself.
+    own : str, optional
+        A card that somebody wrote elsewhere.
     """
-    file = folder / "README.md"
-    own = file.read_text("utf-8") if file.is_file() else None
+    if own is None and is_written(folder, before):
+        own = (folder / "README.md").read_text("utf-8")
     rendered = _render(folder, manifest)
     licence = licence_keys(str(manifest.get("licence", "unknown")))
     metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
-    data, body = split_card(rendered if own is None or own == _render(folder, before) else own)
+    data, body = split_card(rendered if own is None else own)
     return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
+
+
+def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a folder's card is one that somebody wrote, not the one that its manifest gives."""
+    file = folder / "README.md"
+    return file.is_file() and file.read_text("utf-8") != _render(folder, manifest)
+
+
+def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
+    """The text of a version's card as a folder has it and as `publish` writes it, if nobody writes one."""
+    body = split_card(_render(folder, manifest))[1]
+    return body, _as_published(body, manifest, repo)
+
+
+def with_facts(text: str, before: str, after: str) -> str:
+    """A card that somebody edited, with the lines that still state facts of the version before brought up to date."""
+    old, new = before.splitlines(), after.splitlines()
+    fresh: dict[str, str] = {}
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace" and j - i == m - k:
+            fresh.update(zip(old[i:j], new[k:m], strict=True))
+    return "".join(fresh.get(line.rstrip("\r\n"), line.rstrip("\r\n")) + "\n" for line in text.splitlines())
 
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:

@@ -43,8 +43,18 @@ def api(token: Token = None) -> HfApi:
     from .. import __version__
 
     keep_secrets()
+    require_sendable(token)
 
     return HfApi(token=token, library_name="w2w_hub", library_version=__version__)
+
+
+def require_sendable(token: Token) -> None:
+    """Refuse a token that no header can hold: the HTTP library would put it into its error message."""
+    from huggingface_hub import get_token
+
+    found = token if isinstance(token, str) else None if token is False else get_token()
+    if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
+        raise HubAccessError(f"the token has characters that no token has (a space, a line's end); {LOG_IN}")
 
 
 def endpoint() -> str:
@@ -69,6 +79,7 @@ def call(what: str, function: Callable[..., T], *args: Any, patience: int = PATI
         Or one of its kinds; never an exception of an HTTP library.
     """
     keep_secrets()
+    require_sendable(options.get("token"))
     attempt = 0
     while True:
         try:

@@ -17,7 +17,7 @@ from ..progress import progress
 from .cache import TYPES, RepoCache
 from .client import Token, api, call
 from .pins import BasePin, Lock, Pin, read_lock
-from .resolve import MANIFEST, REPOSITORY, ResolvedRevision, Source, download, open_base, open_pin, resolve
+from .resolve import MANIFEST, REPOSITORY, ResolvedRevision, Source, download, open_base, open_pin, resolve, split_kind
 from .versions import find, kind_of
 
 # what can change a number that is computed from a pinned space
@@ -64,7 +64,7 @@ def pin(
         raise InvalidInputError("name what to pin: org/name@v1.0.0")
     pins: dict[tuple[str, str, str], Pin] = {}
     for name in names:
-        if not REPOSITORY.match(str(name)):
+        if not REPOSITORY.match(split_kind(str(name))[1]):
             raise InvalidInputError(f"{name} cannot be pinned; publish it with w2w push, then pin org/name@version")
         found = _pin(find(name, token=token, cache_dir=cache_dir), token, cache_dir)
         pins[(found.kind, found.repo, found.commit)] = found
@@ -199,8 +199,12 @@ def _guarded(name: str, check: Any) -> list[Check]:
 def _verify_pin(each: Pin, options: dict[str, Any]) -> str:
     source = open_pin(each, **options)
     manifest = source.manifest()
-    if manifest.get("digest") != each.digest or str(manifest.get("version")) != each.version:
-        raise CorruptFileError(f"{each.name}: the manifest does not have the pinned digest and version")
+    facts = {
+        "version": str(manifest["version"]), "digest": manifest["digest"], "recipe": dict(manifest.get("recipe", {})),
+        "licence": str(manifest.get("licence", "unknown")),
+    }  # fmt: skip
+    if edited := [name for name, value in facts.items() if getattr(each, name) != value]:
+        raise CorruptFileError(f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again")
     _hash_all(source, source.files)
     if each.kind == "dataset":
         from ..dataset import WeightDataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, UnsupportedFormatError
 from ..files import read_json
-from .cache import SHA
+from .cache import SHA, leaves
 
 FORMAT, FORMAT_VERSION = "w2w-lock", 1
 KINDS = ("dataset", "space")
+REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
+LARGEST = 64 << 20  # bytes of a file that is looked into to see whether it is a lock
 
 
 @dataclass(frozen=True)
@@ -127,25 +130,37 @@ def read_lock(path: Path | str) -> Lock:
 
 def _read_pin(item: Mapping[str, Any]) -> Pin:
     known = {key: item[key] for key in Pin.__dataclass_fields__ if key in item}
-    if "base" in known:
-        known["base"] = BasePin(**known["base"])
+    if known.get("base") is not None:
+        known["base"] = BasePin(**{"digest": None, **known["base"]})
     pin = Pin(**known)
     if pin.kind not in KINDS:
         raise ValueError(f"kind {pin.kind!r}")
+    for name in ("revision", "version", "digest", "licence"):
+        if not isinstance(getattr(pin, name), str):
+            raise ValueError(f"{name} {getattr(pin, name)!r}")
+    if not pin.revision or leaves(pin.revision):  # it becomes a file name in the cache
+        raise ValueError(f"revision {pin.revision!r}")
+    if not isinstance(pin.recipe, dict) or not isinstance(pin.published, (str, type(None))):
+        raise ValueError("recipe or published")
     for owner in (pin, pin.base) if pin.base else (pin,):
-        if not SHA.match(owner.commit) or owner.repo.count("/") != 1 or ".." in owner.repo:
+        if not SHA.fullmatch(owner.commit) or not REPO.fullmatch(owner.repo) or ".." in owner.repo:
             raise ValueError(f"{owner.repo!r} at {owner.commit!r}")
-    if len(pin.manifest_sha256) != 64:
-        raise ValueError(f"manifest_sha256 {pin.manifest_sha256!r}")
-    for name in pin.base.files if pin.base else ():
-        if name.startswith("/") or ".." in name.split("/") or "\\" in name:
-            raise ValueError(f"file name {name!r}")
+    _require_digest("manifest_sha256", pin.manifest_sha256)
+    for name, entry in pin.base.files.items() if pin.base else ():
+        if leaves(name) or not isinstance(entry["size"], int):
+            raise ValueError(f"file {name!r}")
+        _require_digest(name, entry["sha256"])
     return pin
 
 
+def _require_digest(name: str, digest: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError(f"{name} has sha256 {digest!r}")
+
+
 def is_lock(path: Path) -> bool:
-    """Whether a path is a lock file; a folder or another file is not."""
-    if not path.is_file() or path.suffix not in (".lock", ".json"):
+    """Whether a path is a lock file, whatever it is called; a folder or another file is not."""
+    if not path.is_file() or (path.suffix != ".lock" and path.stat().st_size > LARGEST):
         return False
     try:
         return read_json(path).get("format") == FORMAT

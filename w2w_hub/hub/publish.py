@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,9 +26,9 @@ from ..errors import (
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES
-from .card import published_card
-from .client import PATIENCE, Token, api, call
-from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, open_repository
+from .card import is_written, published_card, rendered_bodies, split_card, with_facts
+from .client import PATIENCE, Token, api, call, pause
+from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, download, open_repository, require_fields
 from .semver import Change, Version, highest, require_level
 from .versions import compare, is_version_tag, kind_of
 
@@ -82,6 +83,7 @@ class _Head:
     commit: str | None
     tags: Mapping[str, str]
     source: Source | None  # main's manifest, if it has one of ours
+    branches: frozenset[str] = frozenset()
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -152,6 +154,7 @@ class _Push:
         manifest = read_json(folder / MANIFEST)
         if manifest.get("format") not in FORMATS:
             raise InvalidInputError(f"{folder}/{MANIFEST} is a {manifest.get('format')!r} manifest; it is not pushed")
+        require_fields(manifest, f"{folder}/{MANIFEST}")
         _require_public_base(folder)
         self.kind = kind_of(manifest)
         self.version = Version.parse(version or str(manifest.get("version")))
@@ -162,6 +165,7 @@ class _Push:
         unchanged = str(manifest.get("version")) == str(self.version)
         own = (folder / MANIFEST).read_bytes()
         self.content[MANIFEST] = own if unchanged else (json.dumps(self.manifest, indent=1) + "\n").encode()
+        self.local = manifest
         self.content[CARD] = published_card(folder, manifest, self.manifest, repo).encode()
 
     # ------------------------------------------------------------ steps
@@ -170,9 +174,16 @@ class _Push:
         if head is None:
             created = True
             if not dry_run:
-                self._create(private, gated)
+                self._create(private)
                 head = self._head()
             head = head or _Head(None, {}, None)
+        if head.commit is not None and (private or gated):
+            self._require_closed(head, private, gated, dry_run)
+        if self.version.tag in head.branches:
+            raise InvalidInputError(
+                f"{self.repo} has a branch {self.version.tag}, so that nobody could tell the version from it; "
+                "delete the branch, or push the next version"
+            )
         done = self._already(head)
         if done is not None:
             return done
@@ -195,8 +206,9 @@ class _Push:
         except HubNotFoundError:
             return None
         tags = {ref.name: ref.target_commit for ref in refs.tags if is_version_tag(ref.name)}
-        commit = next((ref.target_commit for ref in refs.branches if ref.name == "main"), None)
-        return _Head(commit, tags, None if commit is None else self._source(commit))
+        branches = {ref.name: ref.target_commit for ref in refs.branches}
+        commit = branches.get("main")
+        return _Head(commit, tags, None if commit is None else self._source(commit), frozenset(branches))
 
     def _source(self, commit: str) -> Source | None:
         try:
@@ -204,10 +216,25 @@ class _Push:
         except (InvalidInputError, HubNotFoundError, ValueError):
             return None  # nothing of ours there yet
 
-    def _create(self, private: bool, gated: str | None) -> None:
+    def _create(self, private: bool) -> None:
         call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
-        if gated:
+
+    def _require_closed(self, head: _Head, private: bool, gated: str | None, dry_run: bool) -> None:
+        """Refuse to publish openly what was asked to be closed: these options make new repositories only.
+
+        One without a version counts as new, since a push may have been cut short before it was gated.
+        """
+        there: Any = call(self.repo, self.client.repo_info, self.repo, repo_type=self.type)
+        if gated and not there.gated and not head.tags and head.source is None and not dry_run:
             call(self.repo, self.client.update_repo_settings, self.repo, repo_type=self.type, gated=gated)
+            there.gated = gated
+        known = not dry_run or head.tags or head.source is not None
+        if (private and not there.private) or (gated and not there.gated and known):
+            wanted = "private" if private and not there.private else "gated"
+            raise InvalidInputError(
+                f"{self.repo} is there already and is not {wanted}; nothing was sent: make it {wanted} in its "
+                "settings on the Hub, then push again, or leave the option out"
+            )
 
     def _already(self, head: _Head) -> Published | None:
         """The result, if this version is tagged already."""
@@ -228,25 +255,35 @@ class _Push:
     def _changes(self, head: _Head) -> list[Change]:
         """What changed since main's version; refuses a version that does not say so."""
         newest = max((Version.parse(tag) for tag in head.tags), default=None)
+        if head.source is None and newest is not None:  # somebody broke or removed main's manifest
+            head = replace(head, source=self._source(head.tags[newest.tag]))
         if head.source is None or head.manifest is None:
             if newest is not None and not newest < self.version:
                 require_level(newest, self.version, [])
             return []
         if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
             return []
-        changes, _ = compare(head.source, Source(self.folder, files=self.manifest["files"]))
+        mine = Source(self.folder, files=self.manifest["files"])
+        changes, _ = compare(head.source, mine)
         known = [newest] if newest else []
         with suppress(VersionError):  # pushed by other means, under something that is no version
             known.append(Version.parse(str(head.manifest.get("version"))))
         if known:
             require_level(max(known), self.version, changes)
+            released = max((v for v in map(Version.parse, head.tags) if not v.pre), default=None)
+            if max(known).pre and released is not None:  # pre-releases promise nothing; the last release did
+                last = self._source(head.tags[released.tag])
+                if last is not None:
+                    require_level(released, self.version, compare(last, mine)[0])
         return changes
 
     def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
-        if head.manifest is not None and _same_content(head.manifest, self.manifest):
-            return self._result(head.commit, "tagged")
         there = self._tree(head.commit)
+        if head.source is not None and CARD in there and there[CARD] != self._identity(CARD, there[CARD]):
+            self._keep_card(head.source)
         send = [name for name in self.content if there.get(name) != self._identity(name, there.get(name))]
+        if head.manifest is not None and _same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
+            return self._result(head.commit, "tagged")
         # what the last version listed and this one does not; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
         delete = [name for name in listed if name in there and name not in self.content]
@@ -256,6 +293,26 @@ class _Push:
             bytes_sent=sum(self._size(name) for name in send),
             level=highest(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
+
+    def _keep_card(self, published: Source) -> None:
+        """Go on with a card that somebody wrote on the Hub, unless the folder has one that somebody wrote, too."""
+        assert published.revision is not None
+        was = published.manifest()
+        published.need(name for name in published.files if name.startswith("directions."))
+        theirs = download(published.revision, CARD, published).read_text("utf-8", errors="replace")
+        before = rendered_bodies(published.folder, was, self.repo)
+        if split_card(theirs)[1] in before:
+            return
+        if is_written(self.folder, self.local):
+            warnings.warn(
+                f"{self.repo}: README.md was edited on the Hub; the folder's takes its place, and the Hub's history "
+                "keeps the other",
+                stacklevel=5,
+            )
+            return
+        after = rendered_bodies(self.folder, self.manifest, self.repo)
+        text = with_facts(theirs, before[1], after[1])
+        self.content[CARD] = published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode()
 
     def _tree(self, commit: str | None) -> dict[str, str]:
         """Path to sha256 of a large file, or to git's digest of a small one."""
@@ -316,10 +373,14 @@ class _Push:
 
     def _land(self, head: _Head, commit: Callable[[], str]) -> str:
         """Commit once: an answer that was lost is looked for at the head before anything is repeated."""
-        for _ in range(PATIENCE):
+        for attempt in range(PATIENCE + 1):
             try:
                 return call(self.repo, commit, patience=0)
             except HubError as error:
+                cause = error.__cause__ or error
+                wait = pause(cause, attempt)
+                if wait is not None:
+                    time.sleep(wait)
                 now = self._head()
                 if now is not None and now.commit != head.commit:
                     if now.manifest is not None and _same_content(now.manifest, self.manifest):
@@ -330,10 +391,9 @@ class _Push:
                         f"{self.repo} was changed meanwhile (main is now at {there}); see w2w log {self.repo}, then "
                         "push again"
                     ) from error
-                if type(error) is not HubError:
+                if wait is None or attempt == PATIENCE:
                     raise
-                failure = error
-        raise failure
+        raise AssertionError  # the last attempt returns or raises
 
     def _tag(self, commit: str) -> None:
         """Set the version's tag; if it is there, it must be on this commit."""

@@ -14,13 +14,16 @@ from typing import Any
 from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputError, UnsupportedFormatError, W2WError
 from ..files import read_json, recover, sha256_file
 from ..progress import progress
-from .cache import SHA, TYPES, RepoCache, is_own_blob
+from .cache import SHA, TYPES, RepoCache, is_own_blob, leaves
 from .client import Token, api, call, is_offline, is_transient, translate
 from .pins import BasePin, Pin, is_lock, read_lock
 
 MANIFEST, CARD = "manifest.json", "README.md"
 FORMATS = ("w2w-dataset", "w2w-space")
-REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?$", re.ASCII)
+REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
+# as huggingface_hub writes the type of a repository; a weight space is a model there
+PREFIXES = {"datasets/": "dataset", "models/": "space"}
+WORDS = {"dataset": "dataset", "space": "weight space"}
 WORKERS = 8
 
 
@@ -141,6 +144,7 @@ class Source:
         warnings.warn(f"{revision.repo}: {name} arrived damaged; it is fetched again", stacklevel=2)
         download(revision, name, self, force=True)
         if not self._is_right(name):
+            (self.folder / name).resolve().unlink(missing_ok=True)  # the blob, or the next load would link it again
             (self.folder / name).unlink(missing_ok=True)
             raise CorruptFileError(
                 f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
@@ -165,7 +169,8 @@ def locate(
     Parameters
     ----------
     what : path or str
-        A folder; ``org/name`` or ``org/name@revision``; a lock file, with ``#org/name`` if it pins several.
+        A folder; ``org/name`` or ``org/name@revision``, with ``datasets/`` or ``models/`` before it if one likes; a
+        lock file, with ``#org/name`` if it pins several.
     kind : {"dataset", "space"}
     revision : str, optional
         Tag, branch or commit; ``main`` without it.
@@ -177,12 +182,15 @@ def locate(
     """
     path, text = Path(what), Path(what).as_posix()
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    lock, _, name = text.partition("#")
+    lock, name = split_lock(text)
     if is_lock(Path(lock)):
         if revision is not None:
             raise InvalidInputError(f"{lock} is a lock and states the commit; leave out revision={revision!r}")
         return open_pin(read_lock(lock).find(kind, name or None, Path(lock)), **options)
-    match = REPOSITORY.match(text)
+    stated, bare = split_kind(text)
+    match = REPOSITORY.match(bare)
+    if revision is not None and (not isinstance(revision, str) or not revision.strip()):
+        raise InvalidInputError(f"{text}: revision={revision!r} names nothing; give a tag, a branch or a commit")
     if match and revision is not None and match["revision"] is not None:
         raise InvalidInputError(f"{text} states a revision, and so does revision={revision!r}; give one of them")
     asked = revision or (match["revision"] if match else None)
@@ -196,6 +204,10 @@ def locate(
         if asked is not None:
             raise InvalidInputError(f"{text} is not the name of a Hub repository (org/name); it has no revisions")
         return Source(path)  # its reader says what is missing
+    if stated not in (None, kind):
+        raise InvalidInputError(
+            f"{text} names a {WORDS[stated]}, and a {WORDS[kind]} is wanted here; name one of those"
+        )
     if path.is_dir() and asked is None:
         warnings.warn(f"{text} is also a folder here, but not one of ours; the Hub's is opened", stacklevel=3)
     try:
@@ -209,6 +221,20 @@ def locate(
         misspelt = not path.exists() and "no revision" not in str(error) and not error.cached
         here = f"{text} is no folder here; " if misspelt else ""
         raise HubNotFoundError(f"{here}{error}", error.cached) from error
+
+
+def split_kind(text: str) -> tuple[str | None, str]:
+    """The kind that a name states by its prefix, and ``org/name`` without it."""
+    for prefix, kind in PREFIXES.items():
+        if text.startswith(prefix) and REPOSITORY.match(bare := text.removeprefix(prefix)):
+            return kind, bare
+    return None, text
+
+
+def split_lock(text: str) -> tuple[str, str | None]:
+    """A lock's path and what follows ``#``; a path may have that sign too."""
+    path, sign, name = text.rpartition("#")
+    return (text, None) if not sign or Path(text).is_file() else (path, name)
 
 
 def is_ours(path: Path) -> bool:
@@ -254,11 +280,11 @@ def open_repository(
     else:
         raise CorruptFileError(f"{resolved}: {MANIFEST} is not the one that was pinned, or arrives damaged")
     cache.remember(asked, resolved.commit)
-    source.files = _require_fields(source.manifest(), f"{resolved}: {MANIFEST}")
+    source.files = require_fields(source.manifest(), f"{resolved}: {MANIFEST}")
     return source
 
 
-def _require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+def require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     """The files of a manifest; raises unless it states what everything here relies on."""
     if manifest.get("format") not in FORMATS:
         raise UnsupportedFormatError(f"{where} is a {manifest.get('format')!r} manifest, none of {', '.join(FORMATS)}")
@@ -268,7 +294,7 @@ def _require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[s
             raise CorruptFileError(f"{where} lacks or misstates {name!r}; tell who published it")
     for name, entry in manifest["files"].items():
         stated = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("size"), int)
-        if not stated or _leaves(name):
+        if not stated or leaves(name):
             raise CorruptFileError(f"{where} misstates the file {name!r}, or it lies outside the folder")
     return dict(manifest["files"])
 
@@ -298,10 +324,6 @@ def open_base(
     return source
 
 
-def _leaves(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/") or "\\" in name
-
-
 def resolve(
     repo: str,
     kind: str,
@@ -316,6 +338,7 @@ def resolve(
     A commit in the cache asks nobody. What the cache says of a branch may be old, and is said to be so.
     """
     cache = RepoCache(repo, kind, cache_dir)
+    asked = cache.whole(asked)
     known = cache.commit(asked)
     if known is not None and SHA.match(asked):
         return ResolvedRevision(repo, kind, asked, known)

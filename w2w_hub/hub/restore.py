@@ -24,7 +24,7 @@ from .cache import RepoCache
 from .cite import citation_file
 from .client import Token, call
 from .pins import BasePin, Lock, Pin, read_lock
-from .resolve import CARD, MANIFEST, open_base, open_pin
+from .resolve import CARD, MANIFEST, open_base, open_pin, require_fields
 
 PLURAL = {"dataset": "datasets", "space": "spaces", "model": "models"}
 LOCK = "w2w.lock"
@@ -47,7 +47,9 @@ class Wanted:
 
 
 class Copy(Protocol):
-    """Somewhere that may have what a lock pins."""
+    """Somewhere that may have what a lock pins; `shown` names it in messages."""
+
+    shown: str
 
     def find(self, wanted: Wanted) -> Any:
         """What to give to `open`, or None if there is no copy whose anchor has the digest."""
@@ -62,7 +64,7 @@ class FolderCopy:
     def __init__(self, folder: Path):
         if not folder.is_dir():
             raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL")
-        self.folder = folder
+        self.folder, self.shown = folder, str(folder)
         self._anchors: dict[str, list[tuple[str, Path]]] = {}
 
     def find(self, wanted: Wanted) -> Path | None:
@@ -82,7 +84,10 @@ class UrlCopy:
     """A web server with an archive, a plain copy, or the paths of a Hub (a mirror)."""
 
     def __init__(self, url: str):
+        parts = urlsplit(url)
         self.url = url.rstrip("/")
+        # who names a copy may do so with a password or a signature, which messages leave out
+        self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
     def find(self, wanted: Wanted) -> str | None:
         hub = ("datasets/" if wanted.kind == "dataset" else "") + f"{wanted.repo}/resolve/{wanted.commit}"
@@ -107,12 +112,12 @@ class UrlCopy:
             part = Path(holder) / "part"
             with get_session().stream("GET", url) as response, open(part, "wb") as file:
                 if response.status_code != 200:
-                    raise HubNotFoundError(f"{url} answered {response.status_code}")
+                    raise HubNotFoundError(f"{self.shown}: {name} is not there ({response.status_code})")
                 for block in response.iter_bytes():
                     file.write(block)
             return part
 
-        with tempfile.TemporaryDirectory() as holder, open(call(self.url, get), "rb") as stream:
+        with tempfile.TemporaryDirectory() as holder, open(call(self.shown, get), "rb") as stream:
             yield stream
 
 
@@ -164,26 +169,23 @@ def restore(
             if pin.base is not None:
                 folders.append(open_base(pin.base, token=token, cache_dir=cache_dir).folder)
         else:
-            folders.append(_restore_pin(pin, copies, source, cache_dir))
+            folders.append(_restore_pin(pin, copies, cache_dir))
             if pin.base is not None:
-                folders.append(_restore_base(pin.base, copies, source, cache_dir))
+                folders.append(_restore_base(pin.base, copies, cache_dir))
         cache = RepoCache(pin.repo, pin.kind, cache_dir)
         if pin.revision not in cache.refs():
             cache.remember(pin.revision, pin.commit)
     return folders
 
 
-def _restore_pin(pin: Pin, copies: Copy, source: Any, cache_dir: Path | str | None) -> Path:
+def _restore_pin(pin: Pin, copies: Copy, cache_dir: Path | str | None) -> Path:
     wanted = Wanted(pin.repo, pin.kind, pin.commit, MANIFEST, pin.manifest_sha256)
     cache = RepoCache(pin.repo, pin.kind, cache_dir)
-    folder, found = cache.snapshot(pin.commit), _found(copies, wanted, pin.name, source)
+    folder, found = cache.snapshot(pin.commit), _found(copies, wanted, pin.name)
     scratch = folder / f".{uuid.uuid4().hex[:8]}.manifest"
     try:
         _take(copies, found, MANIFEST, scratch, {"sha256": pin.manifest_sha256})
-        files: Mapping[str, Mapping[str, Any]] = read_json(scratch)["files"]
-        for name in files:
-            if name.startswith("/") or ".." in name.split("/") or "\\" in name:
-                raise CorruptFileError(f"{pin.name}: the manifest lists {name!r}, outside the folder")
+        files = require_fields(read_json(scratch), f"{pin.name}: {MANIFEST}")
         _take_all(copies, found, files, folder, cache)
         os.replace(scratch, folder / MANIFEST)  # last: what has a manifest is whole
     finally:
@@ -193,21 +195,22 @@ def _restore_pin(pin: Pin, copies: Copy, source: Any, cache_dir: Path | str | No
     return folder
 
 
-def _restore_base(base: BasePin, copies: Copy, source: Any, cache_dir: Path | str | None) -> Path:
+def _restore_base(base: BasePin, copies: Copy, cache_dir: Path | str | None) -> Path:
     if MODEL_INDEX not in base.files:
         raise CorruptFileError(f"the lock lists no {MODEL_INDEX} of the base model {base.repo}; make it again")
     wanted = Wanted(base.repo, "model", base.commit, MODEL_INDEX, base.files[MODEL_INDEX]["sha256"])
     cache = RepoCache(base.repo, "model", cache_dir)
-    found = _found(copies, wanted, f"{base.repo}@{base.commit[:12]}", source)
+    found = _found(copies, wanted, f"{base.repo}@{base.commit[:12]}")
     _take_all(copies, found, base.files, cache.snapshot(base.commit), cache)
     return cache.snapshot(base.commit)
 
 
-def _found(copies: Copy, wanted: Wanted, name: str, source: Any) -> Any:
+def _found(copies: Copy, wanted: Wanted, name: str) -> Any:
     found = copies.find(wanted)
     if found is None:
         raise HubNotFoundError(
-            f"{source} has no copy of {name}: no {wanted.anchor} with sha256 {wanted.sha256[:12]}; try another copy"
+            f"{copies.shown} has no copy of {name}: no {wanted.anchor} with sha256 {wanted.sha256[:12]}; "
+            "try another copy"
         )
     return found
 
@@ -231,7 +234,7 @@ def _take(copies: Copy, found: Any, name: str, target: Path, entry: Mapping[str,
                 digest.update(block)
                 file.write(block)
         if entry is not None and digest.hexdigest() != entry["sha256"]:
-            raise CorruptFileError(f"{found}/{name} is not what was pinned; restore from another copy")
+            raise CorruptFileError(f"{copies.shown}: {name} is not what was pinned; restore from another copy")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HubError, HubNotFoundError, InvalidInputError, MissingPathError, VersionError
+from ..errors import (
+    HubAccessError,
+    HubError,
+    HubNotFoundError,
+    InvalidInputError,
+    MissingPathError,
+    UnknownNameError,
+    UnsupportedFormatError,
+    VersionError,
+    W2WError,
+)
 from ..files import read_json
-from .cache import TYPES
+from .cache import SHA, TYPES
 from .client import Token, api, call
-from .resolve import MANIFEST, Source, is_ours, locate, open_repository
+from .pins import is_lock
+from .resolve import MANIFEST, REPOSITORY, Source, is_ours, locate, open_repository, split_kind, split_lock
 from .semver import Change, Version, compare_common, compare_files, highest
 
 if TYPE_CHECKING:
@@ -74,23 +85,55 @@ def find(
     what: str | Path, *, kind: str | None = None, token: Token = None, cache_dir: Path | str | None = None,
     local_files_only: bool = False,
 ) -> Source:  # fmt: skip
-    """A source whose kind is not known: a dataset is looked for first, then a weight space."""
+    """A source whose kind is not known: a dataset and a weight space are looked for, and one must be there.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are both and the name does not say which.
+    """
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    kinds = (kind,) if kind else ("dataset", "space")
-    failures: list[HubNotFoundError] = []
-    for each in kinds:
+    text = Path(what).as_posix()
+    kind = kind or split_kind(text)[0]
+    failures: list[W2WError] = []
+    found: list[Source] = []
+    for each in (kind,) if kind else ("dataset", "space"):
         try:
             source = locate(what, each, **options)
-        except HubNotFoundError as error:
+        except (HubNotFoundError, UnknownNameError, UnsupportedFormatError) as error:  # none, or none of ours
             failures.append(error)
             continue
+        except HubAccessError as error:
+            if not found:
+                raise
+            raise _doubt(text) from error
         if source.revision is None and not is_ours(source.folder):
             if (source.folder / MANIFEST).is_file():
                 read_json(source.folder / MANIFEST)  # says what is wrong with it
             raise MissingPathError(f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)")
-        return source
-    # the failure that knows more: a revision that is missing rather than the repository
-    raise max(failures, key=lambda e: ("no revision" in str(e), len(e.cached)))
+        found.append(source)
+        by_commit = source.revision is None or SHA.match(text.rpartition("@")[2])
+        if by_commit:  # a folder has one kind, and no two repositories share a commit
+            return source
+    if len(found) > 1:
+        if is_lock(Path(split_lock(text)[0])):
+            raise InvalidInputError(
+                f"{text} pins a dataset and a weight space; say which: {split_lock(text)[0]}#org/name"
+            )
+        raise _doubt(text)
+    if found:
+        return found[0]
+    # the failure that knows more: what is there but not ours, or a revision that is missing
+    raise max(failures, key=_knows)
+
+
+def _knows(failure: W2WError) -> tuple[bool, bool, int]:
+    cached = failure.cached if isinstance(failure, HubNotFoundError) else ()
+    return not isinstance(failure, HubNotFoundError), "no revision" in str(failure), len(cached)
+
+
+def _doubt(name: str) -> InvalidInputError:
+    return InvalidInputError(f"{name} is a dataset and a weight space; say which: datasets/{name} or models/{name}")
 
 
 def _facts(source: Source) -> dict[str, Any]:
@@ -194,21 +237,33 @@ class Release:
 
 
 def log_versions(repo: str, *, token: Token = None, cache_dir: Path | str | None = None) -> list[Release]:
-    """The versions of a repository, newest first.
+    """The versions of a repository (``org/name``, or ``datasets/`` or ``models/`` before it), newest first.
 
     Raises
     ------
+    InvalidInputError
+        If there is a dataset and a weight space of that name.
     HubNotFoundError, HubError
     """
+    stated, bare = split_kind(repo)
+    match = REPOSITORY.match(bare)
+    if match is None or match["revision"]:
+        raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
     client, failures = api(token), []
-    for kind in ("dataset", "space"):
+    found: list[list[Release]] = []
+    for kind in (stated,) if stated else ("dataset", "space"):
         try:
-            refs = call(repo, client.list_repo_refs, repo, repo_type=TYPES[kind])
+            refs = call(bare, client.list_repo_refs, bare, repo_type=TYPES[kind])
         except HubNotFoundError as error:
             failures.append(error)
             continue
-        return _releases(client, repo, kind, refs, token, cache_dir)
-    raise failures[0]
+        found.append(_releases(client, bare, kind, refs, token, cache_dir))
+    if not found:
+        raise failures[0]
+    ours = [releases for releases in found if any(release.digest for release in releases)]
+    if len(ours) > 1:
+        raise _doubt(repo)
+    return (ours or found)[0]
 
 
 def _releases(

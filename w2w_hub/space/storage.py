@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,8 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     """
     import pandas as pd
 
+    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral)):
+        raise InvalidInputError(f"k is a number of components, not {k!r}")
     source = locate(path, "space", **options)
     path = recover(source.need(_needed(source, k)))
     if not path.is_dir():
