@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import factors
-from w2w_hub import read_adapter
+from w2w_hub import Adapter, read_adapter, write_adapter
+from w2w_hub.adapter import LoraFactors, Target
 from w2w_hub.errors import NotACheckpointError, ScaleConflictError, UnsupportedFormatError, W2WError
 from w2w_hub.formats import detect
 from w2w_hub.formats.checkpoint import Checkpoint
@@ -244,3 +245,9 @@ def test_the_keys_of_many_files_are_classified_by_their_algorithm_and_all_are_pl
         assert recognise(of_keys(mark, mine)).name == dialect
     placed = Counter(targets_of(m[0], m[1]) is not None for key in keys if (m := split_key(key)))
     assert placed == {True: len(keys)}
+
+
+def test_a_scale_too_small_for_kohyas_alpha_is_not_read_back_as_scale_1(tmp_path):
+    target = Target("unet", MODULE)
+    write_adapter(Adapter({target: LoraFactors(A, B, 1e-60)}), tmp_path / "out", ("kohya",))
+    assert abs(read_adapter(tmp_path / "out").factors[target].delta()).max() < 1e-38

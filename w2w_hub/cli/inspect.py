@@ -71,7 +71,7 @@ def inspect(
 
 def _named(facts: dict[str, Any]) -> str:
     """Why a checkpoint was refused, with its name in front where the reason does not start with it."""
-    path, reason = str(facts["path"]), str(facts["refused"])
+    path, reason = one_line(str(facts["path"]), 1000), str(facts["refused"])
     return reason if reason.startswith(path) else f"{path}: {reason}"
 
 
