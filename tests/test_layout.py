@@ -121,7 +121,7 @@ def test_a_scale_other_than_the_reference_is_folded_into_B(layout, adapter):
 
 
 def test_a_ratio_that_float32_cannot_hold_is_refused_with_its_module(layout, adapter):
-    far = Adapter({t: type(p)(p.A, p.B, 1e39) for t, p in adapter.factors.items()})
+    far = Adapter({t: type(p)(p.A, p.B * 1e6, 1e38) for t, p in adapter.factors.items()})
     with pytest.raises(InvalidInputError, match=r"lora-9: B of unet\..*more than float32 holds"):
         layout.flatten(far, where="lora-9")
 
@@ -287,7 +287,7 @@ def test_equal_layouts_have_no_differences_and_a_scale_is_one(layout):
 def test_a_vector_of_another_length_is_refused(layout):
     with pytest.raises(LayoutMismatchError, match="expected a vector of 122 numbers"):
         layout.unflatten(np.zeros(121))
-    with pytest.raises(LayoutMismatchError, match="expected rows of 122 numbers, got 121"):
+    with pytest.raises(LayoutMismatchError, match="expected rows of 122 numbers, got shape"):
         layout.unflatten_batch(np.zeros((2, 121)))
 
 
@@ -315,3 +315,26 @@ def test_json_with_slots_in_another_order_is_refused(layout):
     data = layout.to_json()
     with pytest.raises(UnsupportedFormatError, match="canonical order"):
         ParameterLayout.from_json(data | {"slots": data["slots"][::-1]})
+
+
+def test_a_text_encoders_layout_names_its_modules_as_read_adapters_do():
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        model = CLIPTextModel(
+            CLIPTextConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+        )
+    layout = ParameterLayout.from_model(model, ["q_proj"], component="text_encoder")
+    assert [str(s.target) for s in layout.slots] == ["text_encoder.text_model.encoder.layers.0.self_attn.q_proj"]
+
+
+@pytest.mark.parametrize("options", [{"rank": 1.5}, {"rank": True}, {"targets": "("}, {"targets": []}], ids=str)
+def test_a_rank_that_is_no_integer_and_targets_that_name_nothing_are_refused(tiny_unet, options):
+    with pytest.raises(InvalidInputError):
+        ParameterLayout.from_model(tiny_unet(), **options)
+
+
+def test_one_vector_in_place_of_a_batch_is_refused_with_its_shape(layout):
+    with pytest.raises(LayoutMismatchError, match="rows of"):
+        layout.unflatten_batch(np.zeros(layout.size))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from w2w_hub import ParameterLayout
+from w2w_hub.adapter import Target
 from w2w_hub.denoising import draw_noise, identity_losses, pick
-from w2w_hub.errors import InvalidInputError, LayoutMismatchError
+from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError
 from w2w_hub.injection import rows_attached, weights_rewritten
 from w2w_hub.training import kaiming_start, train_identities
 
@@ -113,3 +116,41 @@ def test_kaiming_start_is_pefts_own_initialisation(unet, layout) -> None:
         assert not b.any()
         bound = a.shape[-1] ** -0.5  # kaiming_uniform_ with a = sqrt(5)
         assert 0.5 * bound < a.abs().max() <= bound
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_convolutions_are_drawn_with_the_change_that_their_factors_multiply_to(memory_format) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 3, stride=2, padding=1),
+        torch.nn.Conv2d(5, 4, (1, 3), padding="same", padding_mode="circular", dilation=(1, 2)),
+        torch.nn.Conv2d(4, 6, 1),
+    ).to(memory_format=memory_format)
+    layout = ParameterLayout.from_model(model, ["0", "1", "2"], rank=2, scale=3.0)
+    rows, inputs = torch.randn(2, layout.size), torch.randn(4, 3, 8, 9)
+    with torch.no_grad():
+        plain, expected = model(inputs), []
+        for row in rows:
+            dense = copy.deepcopy(model)
+            for target, pair in layout.unflatten(row.numpy()).factors.items():
+                dense.get_submodule(target.module).weight += torch.tensor(pair.delta(), dtype=torch.float32)
+            expected.append(dense(inputs))
+            with weights_rewritten(model, layout, row):
+                torch.testing.assert_close(model(inputs), expected[-1], atol=1e-3, rtol=1e-4)
+        with rows_attached(model, layout, rows):
+            attached = model(inputs)
+        assert torch.equal(model(inputs), plain)
+    for i in range(4):
+        torch.testing.assert_close(attached[i], expected[i % 2][i], atol=1e-3, rtol=1e-4)
+
+
+def test_a_convolution_with_another_kernel_is_refused_with_both() -> None:
+    layout = ParameterLayout({Target("unet", "0"): (1, 3, 5, (3, 3))}, 1.0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1))
+    with (
+        pytest.raises(
+            BaseModelMismatchError, match="3 -> 5 with a kernel of 1x1, expected 3 -> 5 with a kernel of 3x3"
+        ),
+        weights_rewritten(model, layout, torch.zeros(layout.size)),
+    ):
+        pass

@@ -15,6 +15,7 @@ from .errors import InvalidInputError
 
 # rank, inputs, outputs and, for a convolution, its kernel
 Size = tuple[int, int, int] | tuple[int, int, int, tuple[int, ...]]
+MAX_SCALE = 3.4028234663852886e38
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -153,6 +154,8 @@ class Adapter:
                 raise InvalidInputError(f"{target}: A {pair.A.shape} does not fit a kernel of {pair.kernel}")
             if not math.isfinite(pair.scale):
                 raise InvalidInputError(f"{target}: scale {pair.scale} is not a finite number")
+            if abs(pair.scale) > MAX_SCALE:
+                raise InvalidInputError(f"{target}: scale {pair.scale:g} is more than float32 holds")
 
     def require_finite(self, where: str) -> None:
         """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .adapter import Target
 from .base import digest_of_weights
@@ -26,8 +27,8 @@ Use = Callable[[torch.Tensor], None]
 
 
 # ---------------------------------------------------------------- the modules
-def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear]:
-    """The layout's modules in a model; of one that PEFT has wrapped, the layer inside.
+def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear | nn.Conv2d]:
+    """The layout's modules in a model, Linear or Conv2d; of one that PEFT has wrapped, the layer inside.
 
     Raises
     ------
@@ -36,15 +37,15 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
     AdapterNotAppliedError
         If attention reads another copy of the weights (`fuse_qkv_projections`).
     """
-    found: dict[Target, nn.Linear] = {}
+    found: dict[Target, nn.Linear | nn.Conv2d] = {}
     wrong = []
     for slot in layout.slots:
         path = _path(model, slot.target)
         module = path[-1] if path else None
-        shape = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-        if shape != (slot.inputs, slot.outputs):
-            is_there = "is missing" if module is None else f"is {shape[0]} -> {shape[1]}"
-            wrong.append(f"{slot.target} {is_there}, expected {slot.inputs} -> {slot.outputs}")
+        shape, expected = _shape_of(module), (slot.inputs, slot.outputs, slot.kernel)
+        if shape != expected:
+            is_there = "is missing" if module is None else f"is {_words(module, shape)}"
+            wrong.append(f"{slot.target} {is_there}, expected {_words(None, expected)}")
         elif any(_fused(outer) for outer in path):
             raise AdapterNotAppliedError(
                 f"{slot.target} is fused into another projection; call pipe.unfuse_qkv_projections() first"
@@ -57,6 +58,25 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
             + (f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else "")
         )
     return found
+
+
+_Shape = tuple[int, int, tuple[int, ...]]
+
+
+def _shape_of(module: nn.Module | None) -> _Shape | None:
+    """Inputs, outputs and kernel of a layer that has low-rank factors, or None."""
+    if module is not None and hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return module.in_features, module.out_features, ()
+    if isinstance(module, nn.Conv2d) and module.groups == 1:
+        return module.in_channels, module.out_channels, tuple(module.kernel_size)
+    return None
+
+
+def _words(module: nn.Module | None, shape: _Shape | None) -> str:
+    if shape is None:
+        return f"a {type(module).__name__}"
+    kernel = f" with a kernel of {'x'.join(map(str, shape[2]))}" if shape[2] else ""
+    return f"{shape[0]} -> {shape[1]}{kernel}"
 
 
 def _path(model: nn.Module, target: Target) -> list[nn.Module]:
@@ -200,22 +220,46 @@ class _RowsHook:
 
     def __call__(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         x, a, b = args[0], self.a.to(output.dtype), self.b.to(output.dtype)
+        if isinstance(module, nn.Conv2d):
+            return self._convolved(module, x.to(output.dtype), a, b, output)
         samples = x.reshape(x.shape[0], -1, x.shape[-1]).to(output.dtype)
         if a.shape[0] == 1:
             added = (samples @ a[0].T) @ b[0].T
             return torch.add(output, added.reshape(output.shape), alpha=self.scale)
-        repeats, rest = divmod(x.shape[0], a.shape[0])
-        if rest:
-            raise LayoutMismatchError(f"a batch of {x.shape[0]} samples cannot carry {a.shape[0]} identities")
-        if repeats > 1:
-            a, b = a.repeat(repeats, 1, 1), b.repeat(repeats, 1, 1)
+        a, b = _for_each_sample(x.shape[0], a, b)
         down = torch.bmm(samples, a.transpose(1, 2))
         flat = output.reshape(samples.shape[0], -1, output.shape[-1])
         return torch.baddbmm(flat, down, b.transpose(1, 2), alpha=self.scale).reshape(output.shape)
 
+    def _convolved(
+        self, module: nn.Conv2d, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        """A is a convolution like the module's own, one group for each sample; B mixes its channels at each place."""
+        single = x.ndim == 3
+        x = x[None] if single else x
+        a, b = _for_each_sample(x.shape[0], a, b)
+        padding: str | tuple[int, ...] = module.padding  # type: ignore[assignment]
+        if module.padding_mode != "zeros":
+            x, padding = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode), (0, 0)
+        n, rank = a.shape[:2]
+        down = F.conv2d(
+            x.reshape(1, n * x.shape[1], *x.shape[2:]), a.reshape(n * rank, x.shape[1], *module.kernel_size),
+            None, module.stride, padding, module.dilation, n,
+        )  # fmt: skip
+        added = torch.bmm(b, down.reshape(n, rank, -1)).reshape(n, -1, *down.shape[2:])
+        return torch.add(output, added[0] if single else added, alpha=self.scale)
+
+
+def _for_each_sample(samples: int, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of n identities, repeated for a batch in which sample i is of identity ``i % n``."""
+    repeats, rest = divmod(samples, a.shape[0])
+    if rest:
+        raise LayoutMismatchError(f"a batch of {samples} samples cannot carry {a.shape[0]} identities")
+    return (a.repeat(repeats, 1, 1), b.repeat(repeats, 1, 1)) if repeats > 1 else (a, b)
+
 
 class _Rows:
-    def __init__(self, owner: Injection, modules: dict[Target, nn.Linear], layout: ParameterLayout):
+    def __init__(self, owner: Injection, modules: dict[Target, nn.Linear | nn.Conv2d], layout: ParameterLayout):
         self.owner, self.modules, self.layout = owner, modules, layout
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.vectors = torch.empty(0)
@@ -268,7 +312,7 @@ def rows_attached(
 class _Swap:
     """One module's weight: the parameter, its own storage, and the second copy that stands in for it."""
 
-    def __init__(self, target: Target, module: nn.Linear, buffer: torch.Tensor):
+    def __init__(self, target: Target, module: nn.Linear | nn.Conv2d, buffer: torch.Tensor):
         self.target, self.module, self.parameter = target, module, module.weight
         self.original, self.buffer = module.weight.data, buffer
 
@@ -283,7 +327,9 @@ class _Swap:
             # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
             self.buffer, self.original = where, self.original.to(where.device, where.dtype)
         a, b = a.to(where.device), b.to(where.device)
-        if a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
+        if self.original.ndim > 2:  # a convolution's, in whatever memory format
+            torch.add(self.original, (b @ a).reshape(self.original.shape), alpha=scale, out=self.buffer)
+        elif a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
             torch.addcmul(self.original, b, a, value=scale, out=self.buffer)
         elif where.dtype in (torch.float32, torch.float64):
             torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=self.buffer)
@@ -298,7 +344,11 @@ class _Swap:
 
 class _Weights:
     def __init__(
-        self, owner: Injection, modules: dict[Target, nn.Linear], layout: ParameterLayout, vector: torch.Tensor
+        self,
+        owner: Injection,
+        modules: dict[Target, nn.Linear | nn.Conv2d],
+        layout: ParameterLayout,
+        vector: torch.Tensor,
     ):
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,11 +88,15 @@ class ParameterLayout:
         for target in sorted(sizes, key=lambda t: t.sort_key):
             rank, inputs, outputs, *rest = sizes[target]
             kernel = tuple(rest[0]) if rest else ()
+            if isinstance(rank, bool) or not all(isinstance(n, Integral) for n in (rank, inputs, outputs, *kernel)):
+                raise InvalidInputError(
+                    f"{target}: rank {rank!r}, {inputs!r} inputs, {outputs!r} outputs; all are integers"
+                )
             if min(rank, inputs, outputs, *kernel) < 1:
                 raise InvalidInputError(
                     f"{target}: rank {rank}, {inputs} inputs, {outputs} outputs; all must be at least 1"
                 )
-            slots.append(Slot(target, rank, inputs, outputs, offset, kernel))
+            slots.append(Slot(target, int(rank), int(inputs), int(outputs), offset, kernel))
             offset = slots[-1].end
         self.slots = tuple(slots)
         self.size = offset
@@ -138,22 +143,31 @@ class ParameterLayout:
         InvalidInputError
             If nothing is named, or a named module is a grouped convolution, which has no such factors.
         """
+        from .formats.names import canonical_path
+
         sizes: dict[Target, Size] = {}
         names = (targets,) if isinstance(targets, str) else tuple(targets)
+        if not names:
+            raise InvalidInputError("no target modules are named; name some, for instance to_q and to_v")
+        try:
+            pattern = re.compile(targets) if isinstance(targets, str) else None
+        except re.error as error:
+            raise InvalidInputError(f"targets {targets!r} is no regular expression: {error}") from error
         for name, module in model.named_modules():
             if not (
-                re.fullmatch(targets, name)
-                if isinstance(targets, str)
+                pattern.fullmatch(name)
+                if pattern is not None
                 else any(name == n or name.endswith(f".{n}") for n in names)
             ):
                 continue
+            target = Target(component, canonical_path(component, name))  # as adapters are read
             if hasattr(module, "in_features") and hasattr(module, "out_features"):
-                sizes[Target(component, name)] = (rank, int(module.in_features), int(module.out_features))
+                sizes[target] = (rank, int(module.in_features), int(module.out_features))
             elif hasattr(module, "in_channels") and hasattr(module, "kernel_size"):
                 if module.groups != 1:
                     raise InvalidInputError(f"{name} is a convolution of {module.groups} groups; leave it out")
                 kernel = tuple(int(n) for n in module.kernel_size)
-                sizes[Target(component, name)] = (rank, int(module.in_channels), int(module.out_channels), kernel)
+                sizes[target] = (rank, int(module.in_channels), int(module.out_channels), kernel)
         if not sizes:
             raise InvalidInputError(f"the model has no Linear or Conv2d module named {' or '.join(sorted(names))}")
         return cls(sizes, scale)
@@ -292,9 +306,9 @@ class ParameterLayout:
         A convolution's A is ``(n, r, in * kh * kw)``.
         Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
         """
-        n, width = vectors.shape
-        if width != self.size:
-            raise LayoutMismatchError(f"expected rows of {self.size} numbers, got {width}")
+        if vectors.ndim != 2 or vectors.shape[1] != self.size:
+            raise LayoutMismatchError(f"expected rows of {self.size} numbers, got shape {tuple(vectors.shape)}")
+        n = vectors.shape[0]
         return {
             s.target: (
                 vectors[:, s.offset : s.middle].reshape(n, s.rank, s.columns),

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import factors
-from w2w_hub import read_adapter
-from w2w_hub.errors import NotACheckpointError, ScaleConflictError, UnsupportedFormatError, W2WError
+from w2w_hub import Adapter, read_adapter, write_adapter
+from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.errors import InvalidInputError, NotACheckpointError, ScaleConflictError, UnsupportedFormatError, W2WError
 from w2w_hub.formats import detect
 from w2w_hub.formats.checkpoint import Checkpoint
 from w2w_hub.formats.registry import parse_checkpoint, recognise
@@ -244,3 +245,28 @@ def test_the_keys_of_many_files_are_classified_by_their_algorithm_and_all_are_pl
         assert recognise(of_keys(mark, mine)).name == dialect
     placed = Counter(targets_of(m[0], m[1]) is not None for key in keys if (m := split_key(key)))
     assert placed == {True: len(keys)}
+
+
+def test_a_scale_too_small_for_kohyas_alpha_is_not_read_back_as_scale_1(tmp_path):
+    target = Target("unet", MODULE)
+    write_adapter(Adapter({target: LoraFactors(A, B, 1e-60)}), tmp_path / "out", ("kohya",))
+    assert abs(read_adapter(tmp_path / "out").factors[target].delta()).max() < 1e-38
+
+
+@pytest.mark.parametrize("names", ["ab", "aa"])
+def test_factors_of_two_named_adapters_are_never_paired_or_merged(tmp_path, names):
+    other = MODULE.replace("to_q", "to_v")
+    keys = [
+        f"unet.{m}.lora_{half}.{n}.weight"
+        for m, ns in ((MODULE, names), (other, "bb"))
+        for half, n in zip("AB", ns, strict=True)
+    ]
+    path = saved(tmp_path, dict(zip(keys, (A, B, A, B), strict=True)))
+    with pytest.raises(UnsupportedFormatError, match=r"several adapters \(a, b\)"):
+        read_adapter(path)
+
+
+def test_factors_that_do_not_multiply_are_refused_with_the_file(tmp_path):
+    path = saved(tmp_path, {f"unet.{MODULE}.lora_A.weight": A, f"unet.{MODULE}.lora_B.weight": B[:, :1].copy()})
+    with pytest.raises(InvalidInputError, match=r"a\.safetensors: unet\..* do not multiply"):
+        read_adapter(path)

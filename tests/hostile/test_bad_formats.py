@@ -327,3 +327,53 @@ def test_whatever_stands_in_a_file_the_commands_end_with_0_or_2_and_one_line(tmp
     else:
         message = ""
     assert "\n" not in message
+
+
+# ---------------------------------------------------------------- what a configuration may make the reader do
+@pytest.mark.parametrize("pattern", ["(([a-z_0-9.])+)+#", "(a|a)" * 30, "[a-z.]?" * 40, "(?:.*a){20}"])
+def test_a_pattern_that_would_be_matched_for_ever_is_refused_with_the_pattern(peft_folder, pattern):
+    config = peft_folder() / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"alpha_pattern": {pattern: 8}}))
+    with pytest.raises(UnsupportedFormatError, match="could take for ever"):
+        read_adapter(config.parent)
+
+
+def test_a_scale_beyond_float32_is_refused_by_every_command(peft_folder, tmp_path):
+    config = peft_folder() / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 1e308}))
+    for command in (
+        ("inspect", config.parent),
+        *(("convert", config.parent, "--to", d, "--out", tmp_path / d) for d in ("peft", "diffusers", "kohya")),
+    ):
+        result = w2w(*command)
+        assert result.exit_code == 2
+        assert "more than float32 holds" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not [path for path in tmp_path.iterdir() if path.name in ("peft", "diffusers", "kohya")]
+
+
+def test_a_single_refused_checkpoint_is_named_in_the_message(tmp_path):
+    path = file_of(tmp_path, {**PAIRS["diffusers"], "stray": np.zeros(2, np.float32)})
+    for arguments in ((path,), (path, path)):
+        result = w2w("inspect", *arguments)
+        assert result.exit_code == 2
+        assert f"w2w: error: {path}: 1 keys are not understood" in result.stderr
+
+
+def test_no_control_character_of_a_file_reaches_the_terminal(tmp_path):
+    path = file_of(tmp_path, {**PAIRS["diffusers"], "unet.\x1b[31m.weight": np.zeros(2, np.float32)})
+    results = [w2w("inspect", path), w2w("convert", path, "--to", "peft", "--out", tmp_path / "out")]
+    assert [r.exit_code for r in results] == [0, 0]
+    assert all("\x1b" not in r.output and "\\x1b[31m" in r.output for r in results)
+
+
+def test_a_scan_prints_names_of_files_without_their_control_characters(tmp_path):
+    for name in ("note\x1b[31m\n.txt", "bad\x1b[31m.safetensors", "worse.safetensors"):
+        (tmp_path / name).write_bytes(b"ab")
+    scanned = w2w("inspect", tmp_path)
+    named = w2w("inspect", tmp_path / "bad\x1b[31m.safetensors", tmp_path)
+    assert (scanned.exit_code, named.exit_code) == (0, 2)
+    assert "\x1b" not in scanned.output + named.output
+    assert (
+        named.stderr.count("is not a readable safetensors file") == named.stderr.count("bad\\x1b[31m.safetensors") == 1
+    )

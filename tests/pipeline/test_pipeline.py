@@ -10,8 +10,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import PeftModel
 
-from w2w_hub import W2WPipeline, WeightDataset, read_adapter
-from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnknownNameError
+from w2w_hub import Adapter, W2WPipeline, WeightDataset, read_adapter, write_adapter
+from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.errors import (
+    BaseModelMismatchError,
+    InvalidInputError,
+    LayoutMismatchError,
+    MissingPathError,
+    UnknownNameError,
+)
 from w2w_hub.injection import identity_shown
 
 from ..tiny_world import TinyWorld, make_base
@@ -226,3 +233,11 @@ def test_rows_of_the_dataset_and_their_adapters_are_the_same_identity(pipe: W2WP
     dataset = WeightDataset.open(tiny_world.rows)
     pipe.identity = dataset.adapter("person-0004")
     np.testing.assert_array_equal(pipe.identity.vector, dataset["person-0004"].astype(np.float32))
+
+
+def test_an_adapter_of_another_shape_is_refused_with_its_path(pipe: W2WPipeline, tmp_path: Path) -> None:
+    target = Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+    pair = LoraFactors(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 1.0)
+    write_adapter(Adapter({target: pair}), tmp_path / "other", ("kohya",))
+    with pytest.raises(LayoutMismatchError, match=r"other does not fit the layout of space .*: \d+ modules missing"):
+        pipe.identity = tmp_path / "other"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import one_line
 from .common import adapter_options, examples, out_option, say
 
 _NEXT = {
@@ -50,7 +51,7 @@ def convert(
     if adapter.metadata.get("error") is not None:
         say(f"an approximation of rank {rank}: relative error {adapter.metadata['error']:.3g}")
     if adapter.passengers:
-        names = ", ".join(adapter.passengers[:3])
+        names = ", ".join(one_line(name, 120) for name in adapter.passengers[:3])
         say(f"left out, since {dialect} has no place for them: {len(adapter.passengers)} passengers ({names})")
     components = sorted({target.component for target in adapter.factors})
     if dialect == "peft" and len(components) > 1:

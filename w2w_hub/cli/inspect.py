@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..errors import one_line
 from .common import adapter_options, examples, json_option, print_json, say
 
 _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
@@ -54,18 +55,24 @@ def inspect(
     if len(paths) == 1 and not is_tree(paths[0]):
         facts = describe(paths[0], allow_torch, options, wanted)
         print_json(facts) if as_json else _print_facts(facts)
-        _finish([facts["refused"]] if facts.get("refused") else [], facts.get("fits") is False)
+        _finish([_named(facts)] if facts.get("refused") else [], facts.get("fits") is False)
         return
     refused, misfits, rows = [], False, 0
     for facts, named in _scanned(paths, allow_torch, options, wanted):
         if named and facts.get("refused"):
-            refused.append(f"{facts['path']}: {facts['refused']}")
+            refused.append(_named(facts))
         misfits = misfits or facts.get("fits") is False
         click.echo(json.dumps(facts)) if as_json else _print_row(facts, rows == 0)
         rows += 1
     if not rows:
         say(f"no checkpoint below {', '.join(map(str, paths))}")
     _finish(refused, misfits)
+
+
+def _named(facts: dict[str, Any]) -> str:
+    """Why a checkpoint was refused, with its name in front where the reason does not start with it."""
+    path, reason = one_line(str(facts["path"]), 1000), str(facts["refused"])
+    return reason if reason.startswith(path) else f"{path}: {reason}"
 
 
 def _finish(refused: list[str], misfits: bool) -> None:
@@ -147,7 +154,9 @@ def _text(value: Any) -> str:
         return ", ".join(map(_text, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return one_line(str(value), 1000)  # names and hints that a file chose, on a terminal
 
 
 def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: Any = None) -> dict[str, Any]:

@@ -69,6 +69,12 @@ def is_ordinary(key: str) -> bool:
     return bool(module) and last in ("weight", "bias", "scale") and ".lora" not in key and "_lora" not in key
 
 
+def require_one_adapter(names: set[str | None], where: str) -> None:
+    """Raise if the keys of a file hold factors of more than one named adapter; no name counts as one."""
+    if len(names) > 1:
+        raise UnsupportedFormatError(f"{where} holds several adapters ({', '.join(sorted(map(str, names)))}); save one")
+
+
 def factors_of(
     roles: Mapping[str, np.ndarray], target: object, where: str
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..adapter import Adapter, Target, as_float32
-from .assemble import Parts, finish, is_ordinary, passenger_of
+from .assemble import Parts, finish, is_ordinary, passenger_of, require_one_adapter
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import CLIP, bare_name, is_flux
@@ -50,6 +50,8 @@ class DiffusersFormat:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         parts = Parts(checkpoint.where)
+        keys = [found for key in checkpoint.keys if (found := factor_key(key))]
+        require_one_adapter({k.adapter for k in keys if k.spelling == "lora_AB"}, checkpoint.where)
         for key, value in checkpoint.tensors.items():
             found = factor_key(key)
             if found:

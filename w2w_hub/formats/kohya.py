@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapter import Adapter, LoraFactors, Target
+from ..adapter import Adapter, LoraFactors, Target, as_float32
 from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
 from .assemble import Parts, dtypes_of, factors_of, passenger_of
 from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
@@ -110,19 +110,21 @@ class KohyaFormat(_Underscored):
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {}
+        ranks, alphas = set[int](), set[float]()
         sdxl = is_sdxl(adapter)
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             name = _written_name(target, sdxl)
             a, b = stored(pair)
             tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = a, b
             alpha = alpha_for(pair)
-            if alpha == 0:  # which readers take for "none was given"
+            if np.float32(alpha) == 0:  # which readers take for "none was given"
                 tensors[f"{name}.lora_up.weight"], alpha = np.zeros_like(b), pair.rank
-            tensors[f"{name}.alpha"] = np.array(alpha, np.float32)
+            ranks.add(pair.rank)
+            alphas.add(float(alpha))
+            tensors[f"{name}.alpha"] = as_float32(np.array(alpha, np.float64), f"alpha of {target}")
         metadata = {"ss_network_module": "networks.lora"}
-        ranks, alphas = ({f(p) for p in adapter.factors.values()} for f in (lambda p: p.rank, alpha_for))
         if len(ranks) == len(alphas) == 1:
-            metadata |= {"ss_network_dim": str(ranks.pop()), "ss_network_alpha": str(float(alphas.pop()))}
+            metadata |= {"ss_network_dim": str(ranks.pop()), "ss_network_alpha": str(alphas.pop())}
         if adapter.base_model:
             metadata["ss_sd_model_name"] = adapter.base_model
         save_file(tensors, folder / WEIGHTS, metadata=metadata)

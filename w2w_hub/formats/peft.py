@@ -14,7 +14,7 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
-from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of
+from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of, require_one_adapter
 from .checkpoint import CONFIG, Checkpoint, ReadOptions
 from .checkpoint import PEFT_WEIGHTS as WEIGHTS
 from .names import FactorKey, canonical_path, component_of, factor_key, target_of
@@ -77,11 +77,7 @@ class PeftFormat:
     @staticmethod
     def _sort(checkpoint: Checkpoint, component: str | None) -> Parts:
         parts = Parts(checkpoint.where)
-        names = {str(found.adapter) for key in checkpoint.keys if (found := _key(key))}
-        if len(names) > 1:
-            raise UnsupportedFormatError(
-                f"{checkpoint.where} holds several adapters ({', '.join(sorted(names))}); save one"
-            )
+        require_one_adapter({found.adapter for key in checkpoint.keys if (found := _key(key))}, checkpoint.where)
         for key, value in checkpoint.tensors.items():
             found = _key(key)
             if found:

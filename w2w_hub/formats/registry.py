@@ -173,7 +173,12 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
     options = options or ReadOptions()
     form = recognise(checkpoint)
     _refuse_dora(checkpoint)
-    adapter = form.read(checkpoint, options)
+    try:
+        adapter = form.read(checkpoint, options)
+    except InvalidInputError as error:
+        if type(error) is not InvalidInputError or str(error).startswith(checkpoint.where):
+            raise
+        raise InvalidInputError(f"{checkpoint.where}: {error}") from error
     adapter.require_finite(checkpoint.where)
     if options.svd_rank is not None and not isinstance(form, DenseFormat):
         from ..canonical import canonicalise

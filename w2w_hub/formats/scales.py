@@ -17,6 +17,7 @@ import numpy as np
 
 from ..adapter import COMPONENTS
 from ..errors import CorruptFileError, ScaleConflictError, UnsupportedFormatError
+from ..tensorfile import short
 
 HEADER_KEY = "lora_adapter_metadata"
 # options under which the weight's change is not scale * B @ A on the stock base model, and why
@@ -27,6 +28,8 @@ _REFUSED = {
     "layer_replication": "it repeats layers of the base model",
     "alora_invocation_tokens": "it acts only after certain tokens",
 }
+# of a regular expression for modules; PEFT's own are names
+_REPEATS, _LONGEST = 4, 500
 # initialisations that leave the base weights alone; PiSSA, OLoRA and others change them
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -102,8 +105,16 @@ class LoraSettings:
             try:
                 for name in pattern:
                     re.compile(rf"(.*\.)?({name})$")
-            except re.error as error:
-                raise CorruptFileError(f"{where}: {place} has an unreadable pattern {name!r}: {error}") from error
+            except (re.error, RecursionError, OverflowError) as error:
+                raise CorruptFileError(
+                    f"{where}: {place} has an unreadable pattern {short(name)!r}: {error}"
+                ) from error
+            slow = next((name for name in pattern if not _is_quick(name)), None)
+            if slow is not None:
+                raise UnsupportedFormatError(
+                    f"{where}: {place} has a pattern that could take for ever to match, {short(slow)!r}; "
+                    f"name the modules, or use at most {_REPEATS} repeats and groups, and repeat no group"
+                )
         self._plain = not (data.get("rank_pattern") or data.get("alpha_pattern"))
 
     def rank(self, module: str) -> float:
@@ -136,6 +147,14 @@ class LoraSettings:
         if rank < 1:
             raise CorruptFileError(f"{self.where}: {module} has rank {rank}; fetch it again")
         return Stated(self.place, float(alpha) / (rank**0.5 if self.data.get("use_rslora") else rank))
+
+
+def _is_quick(pattern: str) -> bool:
+    """Whether a regular expression that a file chose has few repeats and choices, so little to try again."""
+    bare = re.sub(r"\[\^?\]?[^\]]*\]", "c", re.sub(r"\\.", "c", pattern))  # without escapes and character classes
+    bare = re.sub(r"\(\?(?::|=|!|<=|<!|P<\w+>)", "(", bare)
+    counts = (len(re.findall(r"[*+?{]\??", bare)), bare.count("("))
+    return len(pattern) <= _LONGEST and max(counts) <= _REPEATS and not re.search(r"\)[*+{]", bare)
 
 
 def pattern_value(pattern: dict[str, Any] | None, module: str, default: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import MissingPathError
+from ..errors import MissingPathError, one_line
 from .checkpoint import (
     CHECKPOINTS,
     CONFIG,
@@ -33,7 +33,7 @@ class Skipped:
     def add(self, path: Path | str, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if len(names := self.names.setdefault(reason, [])) < 3:
-            names.append(str(path))
+            names.append(one_line(str(path), 1000))
 
     def __str__(self) -> str:
         return "; ".join(

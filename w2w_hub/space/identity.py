@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..adapter import Adapter
-from ..errors import InvalidInputError, MissingPathError, UnknownNameError
+from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..formats import read_adapter
 from .points import is_point, load_point
 from .space import Point, WeightSpace
@@ -76,7 +76,13 @@ def _from_path(space: WeightSpace, what: str | Path) -> Identity:
     except (OSError, ValueError):  # a name that no file can have
         there = False
     if there:
-        return resolve(space, load_point(path) if is_point(path) else read_adapter(path))
+        if is_point(path):
+            return resolve(space, load_point(path))
+        adapter = read_adapter(path)
+        misfit = space.layout.misfit(adapter)
+        if misfit:
+            raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {misfit}")
+        return resolve(space, adapter)
     if path.suffix in (".json", ".safetensors"):
         raise MissingPathError(f"{path} is not there")
     raise UnknownNameError(
