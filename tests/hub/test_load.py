@@ -284,10 +284,14 @@ def test_a_read_only_cache_serves_what_it_has_and_names_itself_for_what_it_has_n
     for parent in reader.home.parents:
         if "pytest-" in str(parent):  # pytest's folders are for their owner only
             parent.chmod(0o755)
-    # a superuser may write anywhere, so the script gives that up, once all that it imports is imported
+    # a superuser may write anywhere, so the script gives that up, once all is imported that it will need: a virtual
+    # environment may be for its owner only
     script = """
 open_at("v1.0.0")
 if os.geteuid() == 0:
+    import tempfile
+    from huggingface_hub import hf_hub_download
+    hf_hub_download("org/people", "README.md", repo_type="dataset", local_dir=tempfile.mkdtemp())
     os.setuid(65534)
 out(v1=open_at("v1.0.0"), v2=refused(open_at, "v2.0.0"))
 """
