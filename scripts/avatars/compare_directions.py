@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 from w2w_hub import Direction, WeightDataset, WeightSpace, build_space  # noqa: E402
 from w2w_hub.demo.assets import Assets  # noqa: E402
 from w2w_hub.demo.judge import Judge  # noqa: E402
-from w2w_hub.demo.measure import attribute_shown, others_kept  # noqa: E402
+from w2w_hub.demo.measure import able_to_gain, attribute_shown, others_kept  # noqa: E402
 from w2w_hub.demo.settings import CASES, COMPONENTS, EDIT_WISH, GUIDANCE, SAMPLING_STEPS  # noqa: E402
 from w2w_hub.space.directions import fit_directions, overlap  # noqa: E402
 
@@ -67,13 +67,9 @@ class Population:
         return [n for n in self.judge.attributes if n in self.space.directions]
 
     def able_to_gain(self, attribute: str, people: int) -> list[str]:
-        """Held-out people without the attribute; what needs hair to be seen is put on people with hair."""
-        needed = list(self.judge.attributes[attribute].items())[1:]
+        """Held-out people without the attribute, at most `people`."""
         held_out = self.dataset.labels[~np.isin(self.dataset.ids, np.asarray(self.space.ids)[self.space.fitted])]
-        able = held_out[~held_out[attribute].fillna(True).astype(bool)]
-        for factor, options in needed:
-            able = able[able[factor].isin(options)]
-        return list(able.index[:people])
+        return able_to_gain(self.judge, held_out, attribute)[:people]
 
 
 def shipped() -> Population:

@@ -23,7 +23,7 @@ from w2w_hub import W2WPipeline, WeightDataset, add_rows, build_space, pack_adap
 from w2w_hub.dataset import read_labels  # noqa: E402
 from w2w_hub.demo.assets import FOLDER, Assets  # noqa: E402
 from w2w_hub.demo.judge import Judge  # noqa: E402
-from w2w_hub.demo.measure import attribute_shown, kept_factors  # noqa: E402
+from w2w_hub.demo.measure import able_to_gain, attribute_shown, kept_factors  # noqa: E402
 from w2w_hub.demo.settings import CASES, COMPONENTS, GUIDANCE, SAMPLING_STEPS, STRENGTHS  # noqa: E402
 from w2w_hub.space.identity import edited, resolve  # noqa: E402
 
@@ -65,13 +65,9 @@ def main(most: int, out: Path) -> None:
         held_out = [people.ids[i] for i in people.where(split="test")]
         own = {name: resolve(space, people.adapter(name)) for name in held_out}
         before = dict(zip(held_out, pipe.render(list(own.values()), CASES, **drawn), strict=True))
-        hairstyles = judge.attributes_of("hair_color", "top")
         edits: dict[str, Any] = {}
         for name in judge.attributes:
-            able = [p for p in held_out if not people.labels.loc[p, name]]
-            if "hair_color" in judge.attributes[name]:  # a hair colour is put on people with hair
-                able = [p for p in able if people.labels.loc[p, "top"] in hairstyles]
-            able = able[:most]
+            able = able_to_gain(judge, people.labels.loc[held_out], name)[:most]
             edits[name] = {"people": len(able)}
             for strength in STRENGTHS:
                 cases = CASES if strength == STRENGTHS[len(STRENGTHS) // 2] else CASES[:1]

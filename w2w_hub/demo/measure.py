@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .judge import Judge, identity_score, real_score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def tensor(pictures: np.ndarray) -> torch.Tensor:
@@ -44,6 +48,18 @@ class Measure:
     def relative(self, score: float) -> float:
         """(score - strangers) / (real - strangers)."""
         return (score - self.cross_id_score) / (self.real_id_score - self.cross_id_score)
+
+
+def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str]:
+    """The people without the attribute; what needs hair to be seen is put on people with hair.
+
+    `labels` has a column for the attribute and for each of the world's factors, and is indexed by person.
+    """
+    able = labels[~labels[attribute].fillna(True).astype(bool)]
+    _, *needed = judge.attributes[attribute].items()
+    for factor, options in needed:
+        able = able[able[factor].isin(options)]
+    return list(able.index)
 
 
 def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.ndarray:

@@ -101,10 +101,6 @@ class Direction:
         value = float(coefficients[: len(self.reading)] @ self.reading + self.intercept)
         return value if self.kind in ("float", "component") else float(0.5 * (1 + np.tanh(0.5 * value)))
 
-    def probability(self, coefficients: np.ndarray) -> float:
-        """The same as :meth:`read`."""
-        return self.read(coefficients)
-
     def evidence(self) -> dict[str, Any]:
         """All but the arrays, as JSON; `unreliable` is there to be read by people."""
         data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
