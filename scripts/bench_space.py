@@ -3,7 +3,8 @@
     python scripts/bench_space.py cpu                       # 6,000 x 20,000, k = 200: every peer in its own process
     python scripts/bench_space.py decode                    # one point of 99,648 numbers
     python scripts/bench_space.py engines                   # how far numpy, torch and dask agree
-    python scripts/bench_space.py gpu --device cuda:0       # the paper's size, in GPU memory and from disk
+    python scripts/bench_space.py gpu --device cuda:0       # the paper's size, in GPU memory
+    python scripts/bench_space.py disk --work DIR --k 1000  # the same, from disk
     python scripts/bench_space.py scaling --plot scaling.html
 
 Every command prints a Markdown table. Peers run one after the other in rounds, so that whatever else the machine does
@@ -49,8 +50,8 @@ def decaying(rows: int, numbers: int, seed: int = 0) -> np.ndarray:
     return values
 
 
-class FileRows(Rows):
-    """The rows of a `.npy` file, or of anything else that can be sliced, in place of a dataset's."""
+class ArrayRows(Rows):
+    """The rows of anything that can be sliced, in place of a dataset's."""
 
     def __init__(self, values: Any, tile_numbers: int):
         self.values, self.tile_numbers, self.block_rows = values, tile_numbers, None
@@ -58,8 +59,20 @@ class FileRows(Rows):
         self.tile_rows = max(16, tile_numbers // self.d)
 
     def _read(self, first: int, last: int) -> Any:
-        part = self.values[first * self.tile_rows : last * self.tile_rows]
-        return np.array(part, np.float32) if isinstance(part, np.ndarray) else part
+        return self.values[first * self.tile_rows : last * self.tile_rows]
+
+
+class FileRows(ArrayRows):
+    """The rows of a `.npy` file, read anew in every pass."""
+
+    def __init__(self, path: Path, tile_numbers: int):
+        super().__init__(np.load(path, mmap_mode="r"), tile_numbers)
+        self.path = path
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        start, stop = first * self.tile_rows, min(last * self.tile_rows, self.n)
+        offset = self.values.offset + 4 * start * self.d
+        return np.fromfile(self.path, np.float32, (stop - start) * self.d, offset=offset).reshape(-1, self.d)
 
 
 # ---------------------------------------------------------------- peers
@@ -333,11 +346,11 @@ def engines(rows: int, numbers: int, k: int, work: Path) -> None:
 
 # ---------------------------------------------------------------- GPUs
 def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
-    """Standardised rows with decaying components, made on the device a block at a time."""
+    """Standardised rows with components that decay as i^-0.6 over noise, made on the device a block at a time."""
     import torch
 
     torch.manual_seed(seed)
-    rank = min(rows, numbers, 4000)
+    rank = min(rows, numbers, 20_000)
     decay = torch.arange(1, rank + 1, device=device, dtype=torch.float32) ** -0.6
     right = torch.randn(rank, numbers, device=device)
     values = torch.empty(rows, numbers, device=device)
@@ -353,106 +366,152 @@ def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
     return values
 
 
-def quality(values: Any, basis: Any) -> tuple[float, float]:
-    """Variance that an orthonormal basis ``(k, d)`` carries, and its largest relative residual."""
+def quality(source: ArrayRows, basis: Any) -> tuple[float, float]:
+    """Share of all variance that an orthonormal basis ``(k, d)`` carries, and its largest relative residual."""
     import torch
 
     image, squares = torch.zeros_like(basis), torch.zeros(len(basis), dtype=torch.float64, device=basis.device)
-    for start in range(0, len(values), 2048):
-        part = values[start : start + 2048] @ basis.T
-        squares += (part.double() ** 2).sum(0)
-        image += part.T @ values[start : start + 2048]
+    total = 0.0
+    for _, tile in source.tiles():
+        part = torch.as_tensor(tile, device=basis.device)
+        total += float(part.norm().double() ** 2)
+        inside = part @ basis.T
+        squares += (inside.double() ** 2).sum(0)
+        image += inside.T @ part
     theta = squares.float()[:, None]
-    return float(squares.sum()), float(((image - theta * basis).norm(dim=1) / theta[:, 0]).max())
+    return float(squares.sum()) / total, float(((image - theta * basis).norm(dim=1) / theta[:, 0]).max())
+
+
+class Device:
+    """One or several devices, the clock, and the solver on them."""
+
+    def __init__(self, names: tuple[str, ...]):
+        import torch
+
+        self.names, self.first = list(names), torch.device(names[0])
+        self.cuda = self.first.type == "cuda"
+        torch.set_float32_matmul_precision("highest")
+
+    @property
+    def tile_numbers(self) -> int:
+        return 1 << 27 if self.cuda else 1 << 20
+
+    def __str__(self) -> str:
+        import torch
+
+        name = torch.cuda.get_device_name(self.first) if self.cuda else "CPU"
+        return f"{len(self.names)} {name}, torch {torch.__version__}"
+
+    def timed(self, function: Callable[[], Any]) -> tuple[float, float, Any]:
+        """Seconds, peak memory of the first device in bytes, and the result."""
+        import torch
+
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats(self.first)
+        began = time.perf_counter()
+        found = function()
+        if self.cuda:
+            torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated(self.first) if self.cuda else float("nan")
+        return time.perf_counter() - began, peak, found
+
+    def components(self, source: ArrayRows, k: int, memory: int | None) -> tuple[Any, int]:
+        """What the solver finds, and how often it went through the rows."""
+        from w2w_hub.space.engines.torch_engine import TorchEngine
+        from w2w_hub.space.solvers import plan, solve
+
+        engine = TorchEngine(self.names, memory)
+        engine.tile_numbers = source.tile_numbers
+        with engine.precision():
+            found = solve(engine, source, k, plan(source.n, source.d, k, solver="krylov"))
+        engine.close()
+        return found.basis, found.facts["passes"] + 1  # and the pass for mean and standard deviation
+
+
+HEADER = (
+    "| k | | seconds | passes | peak memory, GB | / matrix | carried of all variance | largest residual |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def on_gpu(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--k", "counts", multiple=True, type=int, default=(1000, 10_000), show_default=True),
+        click.option("--numbers", default=99_648, show_default=True),
+        click.option("--rows", default=64_974, show_default=True),
+        click.option("--device", "devices", multiple=True, default=("cuda:0",), show_default=True),
+    ):
+        function = option(function)
+    return function
 
 
 @main.command()
-@click.option("--device", "devices", multiple=True, default=("cuda:0",), show_default=True, help="One, or several.")
-@click.option("--rows", default=64_974, show_default=True)
-@click.option("--numbers", default=99_648, show_default=True)
-@click.option("--k", "counts", multiple=True, type=int, default=(1000, 10_000), show_default=True)
+@on_gpu
 @click.option("--niter", "niters", multiple=True, type=int, default=(2, 20), show_default=True)
-@click.option("--memory", default=16.0, show_default=True, help="GB of rows that the GPU keeps when out of core.")
-@click.option("--work", type=click.Path(path_type=Path), help="Also out of core, with the matrix as a file in here.")
-def gpu(
-    devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...],
-    memory: float, work: Path | None,
-) -> None:  # fmt: skip
-    """The matrix in the memory of the first device (and, with --work, from disk)."""
+def gpu(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...]) -> None:
+    """The matrix in the memory of the first device, beside torch.svd_lowrank."""
     import torch
 
-    from w2w_hub.space.engines.torch_engine import TorchEngine
-    from w2w_hub.space.solvers import plan, solve
-
-    torch.set_float32_matmul_precision("highest")
-    first = torch.device(devices[0])
-    cuda = first.type == "cuda"
-    values = on_device(rows, numbers, first)
+    device = Device(devices)
+    values = on_device(rows, numbers, device.first)
     size = values.numel() * 4
-    name = torch.cuda.get_device_name(first) if cuda else "CPU"
-    click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) on {name}, torch {torch.__version__}\n")
-    click.echo("| k | | seconds | passes | peak memory / matrix | carried of the best | largest residual |")
-    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
-
-    def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
-        found = function()
-        if cuda:
-            torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated(first) / size if cuda else float("nan")
-        return time.perf_counter() - began, peak, found
-
-    def krylov(source: Any, k: int, budget: int | None) -> Any:
-        engine = TorchEngine(list(devices), budget)
-        if not cuda:
-            engine.tile_numbers = 1 << 20
-        matrix = FileRows(source, engine.tile_numbers)
-        with engine.precision():
-            found = solve(engine, matrix, k, plan(rows, numbers, k, solver="krylov"))
-        engine.close()
-        return found
-
+    source = ArrayRows(values, device.tile_numbers)
+    click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) in the memory of {device}\n\n{HEADER}")
     for k in counts:
-        results: list[tuple[str, float, Any, float, float, float]] = []
-        for niter in niters:
-            seconds, peak, basis = timed(lambda k=k, n=niter: torch.svd_lowrank(values, q=k, niter=n)[2].T.contiguous())
-            results.append((f"torch.svd_lowrank niter={niter}", seconds, 2 * niter + 2, peak, *quality(values, basis)))
-            del basis
-        seconds, peak, found = timed(lambda k=k: krylov(values, k, None))
-        basis = torch.as_tensor(found.basis, dtype=torch.float32, device=first)
-        results.append(
-            ("w2w_hub, in memory", seconds, found.facts["passes"] + 1, peak, *quality(values, basis))
-        )  # fmt: skip
-        if work is not None:
-            work.mkdir(exist_ok=True)
-            file = work / "rows.npy"
-            if not file.exists():
-                stored = np.lib.format.open_memmap(file, "w+", np.float32, (rows, numbers))
-                for start in range(0, rows, 2048):
-                    stored[start : start + 2048] = values[start : start + 2048].cpu().numpy()
-                stored.flush()
-                del stored
-            seconds, peak, found = timed(
-                lambda k=k, file=file: krylov(np.load(file, mmap_mode="r"), k, int(memory * 1e9))
-            )
-            basis = torch.as_tensor(found.basis, dtype=torch.float32, device=first)
-            passes = found.facts["passes"] + 1
-            results.append(("w2w_hub, from disk", seconds, passes, peak, *quality(values, basis)))
-            began = time.perf_counter()
-            for _ in range(passes):
-                for _, _ in FileRows(np.load(file, mmap_mode="r"), 1 << 27).tiles():
-                    pass
-            results.append(
-                ("reading the file that often", time.perf_counter() - began, passes, *[float("nan")] * 3)
-            )  # fmt: skip
-        best = np.nanmax([r[4] for r in results])
-        for what, took, passes, high, variance, residual in results:
+        peers: dict[str, Callable[[], tuple[Any, int]]] = {
+            "w2w_hub": lambda k=k: device.components(source, k, 0),
+            **{
+                f"torch.svd_lowrank niter={niter}": lambda k=k, niter=niter: (
+                    torch.svd_lowrank(values, q=k, niter=niter)[2].T.contiguous(), 2 * niter + 2
+                )
+                for niter in niters
+            },
+        }  # fmt: skip
+        for name, work in peers.items():
+            seconds, peak, (basis, passes) = device.timed(work)
+            basis = torch.as_tensor(basis, dtype=torch.float32, device=device.first)
+            carried, residual = quality(source, basis)
             click.echo(
-                f"| {k:,} | {what} | {took:.1f} | {passes} | {high:.2f} | {variance / best:.7f} | {residual:.1e} |"
+                f"| {k:,} | {name} | {seconds:.1f} | {passes} | {peak / 1e9:.1f} | {peak / size:.2f} | {carried:.7f} | "
+                f"{residual:.1e} |"
             )
+            del basis
+
+
+@main.command()
+@on_gpu
+@click.option("--memory", default=12.0, show_default=True, help="GB of rows that the GPU keeps between passes.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for the matrix as a file.")
+def disk(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], memory: float, work: Path) -> None:
+    """The same matrix as a file, of which the device keeps a part, beside reading the file as often."""
+    import torch
+
+    device = Device(devices)
+    values = on_device(rows, numbers, device.first)
+    work.mkdir(parents=True, exist_ok=True)
+    stored = np.lib.format.open_memmap(work / "rows.npy", "w+", np.float32, (rows, numbers))
+    for start in range(0, rows, 2048):
+        stored[start : start + 2048] = values[start : start + 2048].cpu().numpy()
+    stored.flush()
+    del stored, values
+    source = FileRows(work / "rows.npy", device.tile_numbers)
+    size = 4 * rows * numbers
+    click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) in a file, {memory:g} GB kept by {device}\n")
+    click.echo(HEADER)
+    for k in counts:
+        seconds, peak, (basis, passes) = device.timed(lambda k=k: device.components(source, k, int(memory * 1e9)))
+        carried, residual = quality(source, torch.as_tensor(basis, dtype=torch.float32, device=device.first))
+        click.echo(
+            f"| {k:,} | w2w_hub | {seconds:.1f} | {passes} | {peak / 1e9:.1f} | {peak / size:.2f} | {carried:.7f} | "
+            f"{residual:.1e} |"
+        )
+        began = time.perf_counter()
+        for _ in range(passes):
+            for _ in source.tiles():
+                pass
+        click.echo(f"| {k:,} | reading the file as often | {time.perf_counter() - began:.1f} | {passes} | | | | |")
 
 
 @main.command()
@@ -478,7 +537,7 @@ def scaling(
         for step in steps:
             n, d, k = (step if i == axis else m for i, m in enumerate(middle))
             engine = get_engine("torch", device=device) if device else get_engine("numpy")
-            rows = FileRows(np.ascontiguousarray(values[:n, :d]), min(engine.tile_numbers, 1 << 22))
+            rows = ArrayRows(np.ascontiguousarray(values[:n, :d]), min(engine.tile_numbers, 1 << 22))
             began = time.perf_counter()
             with engine.precision():
                 found = solve(engine, rows, k, plan(n, d, k, solver="krylov"))

@@ -212,21 +212,26 @@ def identity_shown(
 
 # ---------------------------------------------------------------- several identities, unfused
 class _RowsHook:
-    """The forward hook of one target. It outlives the blocks, so that a compiled model is not compiled again."""
+    """The forward hook of one target. It outlives the blocks, so that a compiled model is not compiled again.
+
+    `a` is ``(n, r, in)`` and `b` ``(n, out, r)``, one for each identity; of one identity beside a Linear both have no
+    first axis.
+    """
 
     def __init__(self, target: Target, scale: float):
         self.target, self.scale = target, scale
         self.a = self.b = torch.empty(0)
 
     def __call__(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        x, a, b = args[0], self.a.to(output.dtype), self.b.to(output.dtype)
+        x, a, b = args[0].to(output.dtype), self.a.to(output.dtype), self.b.to(output.dtype)
         if isinstance(module, nn.Conv2d):
-            return self._convolved(module, x.to(output.dtype), a, b, output)
-        samples = x.reshape(x.shape[0], -1, x.shape[-1]).to(output.dtype)
-        if a.shape[0] == 1:
-            added = (samples @ a[0].T) @ b[0].T
-            return torch.add(output, added.reshape(output.shape), alpha=self.scale)
+            return self._convolved(module, x, a, b, output)
+        if a.ndim == 2:
+            down = F.linear(x, a).reshape(-1, a.shape[0])
+            flat = output.reshape(-1, output.shape[-1])
+            return torch.addmm(flat, down, b.T, alpha=self.scale).reshape(output.shape)
         a, b = _for_each_sample(x.shape[0], a, b)
+        samples = x.reshape(x.shape[0], -1, x.shape[-1])
         down = torch.bmm(samples, a.transpose(1, 2))
         flat = output.reshape(samples.shape[0], -1, output.shape[-1])
         return torch.baddbmm(flat, down, b.transpose(1, 2), alpha=self.scale).reshape(output.shape)
@@ -263,10 +268,15 @@ class _Rows:
         self.owner, self.modules, self.layout = owner, modules, layout
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.vectors = torch.empty(0)
+        dtypes = {getattr(module.weight, "dtype", None) for module in modules.values()}
+        self.half = next(iter(dtypes)) if dtypes in ({torch.bfloat16}, {torch.float16}) else None
 
     def use(self, vectors: torch.Tensor) -> None:
         self.vectors = vectors
-        for target, (a, b) in self.layout.unflatten_batch(vectors).items():
+        values = vectors if self.half is None else vectors.to(self.half)  # at once, not module by module
+        for target, (a, b) in self.layout.unflatten_batch(values).items():
+            if len(vectors) == 1 and not isinstance(self.modules[target], nn.Conv2d):
+                a, b = a.flatten(0, 1), b.flatten(0, 1)
             hook = self.owner.hooks.get(target)
             if hook is None or hook.scale != self.layout.scale:
                 hook = self.owner.hooks[target] = _RowsHook(target, self.layout.scale)
@@ -316,8 +326,8 @@ class _Swap:
         self.target, self.module, self.parameter = target, module, module.weight
         self.original, self.buffer = module.weight.data, buffer
 
-    def write(self, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
-        """Put the sum into the second copy, rounded once to the weight's dtype."""
+    def follow(self) -> None:
+        """Take up with where the second copy is now; it may have been moved or cast since."""
         where = self.parameter.data
         if self.module.weight is not self.parameter:
             raise AdapterNotAppliedError(
@@ -326,15 +336,19 @@ class _Swap:
         if where.data_ptr() != self.buffer.data_ptr() or where.dtype != self.buffer.dtype:
             # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
             self.buffer, self.original = where, self.original.to(where.device, where.dtype)
+
+    def write(self, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
+        """Put the sum into the second copy, rounded once to the weight's dtype."""
+        where = self.buffer
         a, b = a.to(where.device), b.to(where.device)
         if self.original.ndim > 2:  # a convolution's, in whatever memory format
-            torch.add(self.original, (b @ a).reshape(self.original.shape), alpha=scale, out=self.buffer)
+            torch.add(self.original, (b @ a).reshape(self.original.shape), alpha=scale, out=where)
         elif a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
-            torch.addcmul(self.original, b, a, value=scale, out=self.buffer)
+            torch.addcmul(self.original, b, a, value=scale, out=where)
         elif where.dtype in (torch.float32, torch.float64):
-            torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=self.buffer)
+            torch.addmm(self.original, b.to(where.dtype), a.to(where.dtype), alpha=scale, out=where)
         else:
-            torch.add(self.original, b @ a, alpha=scale, out=self.buffer)
+            torch.add(self.original, b @ a, alpha=scale, out=where)
 
     def restore(self) -> None:
         now = self.parameter.data
@@ -352,22 +366,32 @@ class _Weights:
     ):
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []
+        self.plain = all(slot.rank == 1 and not slot.kernel for slot in layout.slots)
 
     @torch.inference_mode(False)  # what stays, the copy, must be usable outside a caller's inference mode too
     @torch.no_grad()
     def use(self, vector: torch.Tensor) -> None:
         self.vector = vector
-        device = self.swaps[0].parameter.device
-        pairs = self.layout.unflatten_batch(vector[None].to(device, torch.float32))
         for swap in self.swaps:
-            a, b = pairs[swap.target]
-            swap.write(a[0], b[0], self.layout.scale)
+            swap.follow()
+        row = vector.to(self.swaps[0].buffer.device, torch.float32)
+        pairs = {} if self.at_once(row.device) else self.layout.unflatten_batch(row[None])
+        if pairs:
+            for swap in self.swaps:
+                a, b = pairs[swap.target]
+                swap.write(a[0], b[0], self.layout.scale)
+        else:
+            _write_at_once(self.swaps, row, self.layout)
         if any(not torch.equal(s.buffer, s.original) for s in self.swaps):  # as a rule the first one does differ
             return
-        if any(bool((b[0] @ a[0]).any()) for a, b in pairs.values()):
+        if any(bool((b[0] @ a[0]).any()) for a, b in self.layout.unflatten_batch(row[None]).values()):
             raise AdapterNotAppliedError(
                 "the identity changes no weight in this dtype; load the pipeline in float32 or bfloat16"
             )
+
+    def at_once(self, device: torch.device) -> bool:
+        """Whether to start the writes one by one takes longer than they do: rank 1, Linear layers of one GPU."""
+        return device.type == "cuda" and self.plain and all(swap.buffer.device == device for swap in self.swaps)
 
     @torch.inference_mode(False)
     def enter(self) -> None:
@@ -384,6 +408,14 @@ class _Weights:
     @torch.inference_mode(False)
     def leave(self) -> None:
         _all(self.swaps, _Swap.restore)
+
+
+def _write_at_once(swaps: list[_Swap], row: torch.Tensor, layout: ParameterLayout) -> None:
+    """What :meth:`_Swap.write` does to factors of rank 1, to the same bits, in two calls for all modules."""
+    buffers = [swap.buffer for swap in swaps]  # in the order of slots, as modules are
+    parts = row.split(layout.part_sizes)
+    torch._foreach_copy_(buffers, [swap.original for swap in swaps])
+    torch._foreach_addcmul_(buffers, [b[:, None] for b in parts[1::2]], parts[::2], value=layout.scale)
 
 
 def _fits(buffer: torch.Tensor, weight: torch.Tensor) -> bool:

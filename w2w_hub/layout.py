@@ -300,6 +300,11 @@ class ParameterLayout:
             factors[slot.target] = LoraFactors(a[0].copy(), b[0].copy(), self.scale, slot.kernel)
         return Adapter(factors)
 
+    @cached_property
+    def part_sizes(self) -> list[int]:
+        """How many numbers A and B of each slot have, in the order of the flat vector."""
+        return [size for s in self.slots for size in (s.middle - s.offset, s.end - s.middle)]
+
     def unflatten_batch(self, vectors: Any) -> dict[Target, tuple[Any, Any]]:
         """Views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.
 
@@ -309,12 +314,13 @@ class ParameterLayout:
         if vectors.ndim != 2 or vectors.shape[1] != self.size:
             raise LayoutMismatchError(f"expected rows of {self.size} numbers, got shape {tuple(vectors.shape)}")
         n = vectors.shape[0]
+        if isinstance(vectors, np.ndarray):
+            parts = np.split(vectors, np.cumsum(self.part_sizes)[:-1], 1)
+        else:  # one split has one concatenation as its gradient; a slice has a whole row of zeros
+            parts = vectors.split(self.part_sizes, 1)
         return {
-            s.target: (
-                vectors[:, s.offset : s.middle].reshape(n, s.rank, s.columns),
-                vectors[:, s.middle : s.end].reshape(n, s.outputs, s.rank),
-            )
-            for s in self.slots
+            s.target: (a.reshape(n, s.rank, s.columns), b.reshape(n, s.outputs, s.rank))
+            for s, a, b in zip(self.slots, parts[::2], parts[1::2], strict=True)
         }
 
 

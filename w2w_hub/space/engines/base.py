@@ -49,24 +49,26 @@ class Engine:
         """The rows that `function` makes of all tiles, one after the other."""
         return function(self.ops, rows, (0, rows.count), *arguments)
 
-    def moments(
-        self, rows: Rows, sketch: np.ndarray | None, *, standardise: bool = True
-    ) -> tuple[Moments, np.ndarray | None]:
-        """Mean and standard deviation of the columns, and a sketch ``(b, n)`` times the standardised matrix."""
+    def moments(self, rows: Rows, sketch: np.ndarray | None, *, standardise: bool = True) -> tuple[Moments, Any]:
+        """Mean and standard deviation of the columns, and a sketch ``(b, n)`` times the standardised matrix.
 
-        def compute() -> dict[str, np.ndarray]:
+        The latter is a float64 array of `ops`, or None without a sketch.
+        """
+
+        def compute() -> dict[str, Any]:
             names = ("first", "second", "product")
-            parts = self.summed(partial.moments_of, rows, shift, sketch)
-            return {name: self.ops.numpy(value) for name, value in zip(names, parts, strict=True)}
+            return dict(zip(names, self.summed(partial.moments_of, rows, shift, sketch), strict=True))
 
-        shift = self.ops.numpy(rows.tile(0)[0])
+        ops = self.ops
+        shift = ops.numpy(rows.tile(0)[0])
         with np.errstate(over="ignore"):
-            found = self.checkpoint.remember("moments", compute)
-        apart = found["first"] / rows.n
-        deviation = np.maximum(found["second"] - rows.n * apart**2, 0.0)
+            found = self.checkpoint.remember("moments", compute, ops.numpy)
+        first, second = ops.numpy(found["first"]), ops.numpy(found["second"])
+        apart = first / rows.n
+        deviation = np.maximum(second - rows.n * apart**2, 0.0)
         exact_mean = shift.astype(np.float64) + apart
         std = np.sqrt(deviation / (rows.n - 1)).astype(np.float32)
-        constant = (found["second"] == 0) | (std == 0)
+        constant = (second == 0) | (std == 0)
         if not standardise:
             std[:] = 1
         std[constant] = 1
@@ -76,8 +78,11 @@ class Engine:
         start = None
         if sketch is not None:
             # x - mean = (x - shift) - (mean - shift)
-            weights = sketch.astype(np.float64).sum(1)
-            start = (found["product"] - np.outer(weights, apart)) / wide
+            weights, offset = ops.array(sketch.sum(1, dtype=np.float64), "f8"), ops.array(apart, "f8")
+            start, wide = ops.array(found["product"], "f8"), ops.array(wide, "f8")
+            for i in range(len(start)):  # row by row, for there is no room for it twice
+                start[i] -= weights[i] * offset
+                start[i] /= wide
         return Moments(exact_mean.astype(np.float32), std, exact_mean, total, int(constant.sum())), start
 
     def product(self, rows: Rows, moments: Moments, vectors: Any, number: int, text: str) -> Any:

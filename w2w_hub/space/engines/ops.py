@@ -12,6 +12,8 @@ COLUMNS_AT_ONCE = 16_384
 class NumpyOps:
     """NumPy on the CPU. The names ``"f4"`` and ``"f8"`` stand for float32 and float64."""
 
+    sub_tile = (64, 4096)  # rows and numbers that stay in a processor's cache
+
     def array(self, values: Any, dtype: str) -> Any:
         """`values` as an array here, without a copy where none is needed."""
         return np.asarray(values, dtype)
@@ -22,18 +24,26 @@ class NumpyOps:
     def zeros(self, shape: tuple[int, ...], dtype: str = "f8") -> Any:
         return np.zeros(shape, dtype)
 
+    def diagonal(self, values: np.ndarray) -> Any:
+        """A float64 matrix with these values on its diagonal."""
+        return np.diag(values)
+
     def numpy(self, values: Any) -> np.ndarray:
         return np.asarray(values)
 
     def subtract(self, first: Any, second: Any, out: Any) -> Any:
         return np.subtract(first, second, out=out)
 
-    def eigh(self, matrix: Any) -> tuple[np.ndarray, Any]:
-        """Eigenvalues (NumPy) and eigenvectors in columns, the largest first; `matrix` is used up."""
+    def eigh(self, matrix: Any, keep: int | None = None) -> tuple[np.ndarray, Any]:
+        """Eigenvalues (NumPy) and the first `keep` eigenvectors in columns, the largest first."""
         from scipy.linalg import eigh
 
-        values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
-        return values[::-1], vectors[:, ::-1]
+        values, vectors = eigh(matrix, check_finite=False)
+        return values[::-1], np.ascontiguousarray(vectors[:, ::-1][:, :keep])
+
+    def largest(self, values: Any) -> Any:
+        """Column of the entry of largest magnitude in each row, the first of several: ``(m,)``."""
+        return np.abs(values).argmax(1)
 
     def top(self, matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The `count` largest eigenvalues and their vectors in columns, as NumPy arrays; `matrix` is used up."""

@@ -13,8 +13,6 @@ import numpy as np
 
 from ..rows import Moments, Rows
 
-SUB_TILE = (64, 4096)  # rows and numbers that stay in a processor's cache
-
 
 def moments_of(ops: Any, rows: Rows, span: tuple[int, int], shift: np.ndarray, sketch: np.ndarray | None) -> list[Any]:
     """Sums of x - shift and of its square ``(d,)``; with a sketch ``(b, n)`` its product with x - shift ``(b, d)``.
@@ -27,10 +25,10 @@ def moments_of(ops: Any, rows: Rows, span: tuple[int, int], shift: np.ndarray, s
     single = ops.array(shift, "f4")
     for start, tile in rows.tiles(*span, text="mean and standard deviation"):
         values = ops.array(tile, "f4")
-        for top in range(0, len(values), SUB_TILE[0]):
-            for left in range(0, rows.d, SUB_TILE[1]):
-                part = slice(left, left + SUB_TILE[1])
-                apart = ops.cast(values[top : top + SUB_TILE[0], part], "f8")
+        for top in range(0, len(values), ops.sub_tile[0]):
+            for left in range(0, rows.d, ops.sub_tile[1]):
+                part = slice(left, left + ops.sub_tile[1])
+                apart = ops.cast(values[top : top + ops.sub_tile[0], part], "f8")
                 apart -= origin[part]
                 first[part] += apart.sum(0)
                 apart *= apart

@@ -24,6 +24,7 @@ except ImportError:
 DTYPES = {"f4": torch.float32, "f8": torch.float64}
 GPU_TILE_NUMBERS = 1 << 27  # half a gibibyte of float32
 GPU_PANEL_BYTES = 4 << 30
+GPU_SUB_TILE = (256, 1 << 17)  # a few launches a tile, and little room for its float64
 RESIDENT_SHARE = 0.5  # of the free memory of a GPU: for rows that stay there between passes
 
 
@@ -32,6 +33,8 @@ class TorchOps(NumpyOps):
 
     def __init__(self, device: torch.device):
         self.device = device
+        if device.type == "cuda":
+            self.sub_tile = GPU_SUB_TILE
 
     def array(self, values: Any, dtype: str) -> Any:
         if isinstance(values, np.ndarray) and not values.flags.writeable:
@@ -44,19 +47,27 @@ class TorchOps(NumpyOps):
     def zeros(self, shape: tuple[int, ...], dtype: str = "f8") -> Any:
         return torch.zeros(shape, dtype=DTYPES[dtype], device=self.device)
 
+    def diagonal(self, values: np.ndarray) -> Any:
+        return torch.diag(self.array(np.ascontiguousarray(values), "f8"))
+
     def numpy(self, values: Any) -> np.ndarray:
         return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
     def subtract(self, first: Any, second: Any, out: Any) -> Any:
         return torch.sub(first, second, out=out)
 
-    def eigh(self, matrix: Any) -> tuple[np.ndarray, Any]:
+    def eigh(self, matrix: Any, keep: int | None = None) -> tuple[np.ndarray, Any]:
         values, vectors = torch.linalg.eigh(matrix)
-        return self.numpy(values)[::-1], vectors.flip(1)
+        return self.numpy(values)[::-1], vectors[:, -(keep or len(matrix)) :].flip(1)
+
+    def largest(self, values: Any) -> Any:
+        size = values.abs()
+        found = size == size.amax(1, keepdim=True)  # argmax does not say which of several it takes
+        return torch.where(found, torch.arange(size.shape[1], device=self.device), size.shape[1]).amin(1)
 
     def top(self, matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        values, vectors = self.eigh(self.array(matrix, "f8"))
-        return values[:count], self.numpy(vectors[:, :count])
+        values, vectors = self.eigh(self.array(matrix, "f8"), count)
+        return values[:count], self.numpy(vectors)
 
 
 class TorchEngine(Engine):

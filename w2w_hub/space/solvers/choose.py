@@ -89,5 +89,5 @@ def plan(
 
 
 def default_block(k: int) -> int:
-    """Half of the components: fewer vectors and more passes reach more for the same products."""
-    return max(k // 2 + 10, 16)
+    """About a third of the components: fewer vectors and more passes reach more for the same products."""
+    return max(7 * k // 20 + 10, 16)

@@ -13,6 +13,8 @@ from ..rows import Moments, Rows
 from .choose import Plan
 from .krylov import krylov
 
+ROWS_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class Components:
@@ -46,7 +48,7 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
         If the rows span fewer than k dimensions.
     ConvergenceError
     """
-    sketch = None
+    sketch, ops = None, engine.ops
     if plan.solver == "krylov":
         sketch = np.random.default_rng(plan.seed).standard_normal((plan.block, rows.n), np.float32)
     moments, start = engine.moments(rows, sketch, standardise=standardise)
@@ -57,7 +59,7 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
         _require_rank(values, k, rows, floor=1e-6)
     elif plan.solver == "gram":
         gram = engine.gram(rows, moments)
-        values, vectors = engine.ops.top(gram.copy(), k)
+        values, vectors = ops.top(gram.copy(), k)
         _require_rank(values, k, rows)
         apart = gram @ vectors - vectors * values
         residuals = np.sqrt(np.maximum((apart * (gram @ apart)).sum(0), 0)) / np.sqrt(values)
@@ -65,12 +67,13 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
         basis = engine.back_projected(rows, moments, np.ascontiguousarray((vectors / np.sqrt(values)).T))
     else:
         covariance = engine.covariance(rows, moments)
-        values, vectors = engine.ops.top(covariance.copy(), k)
+        values, vectors = ops.top(covariance.copy(), k)
         _require_rank(values, k, rows)
         residuals = np.linalg.norm(covariance @ vectors - vectors * values, axis=0)
         basis = np.ascontiguousarray(vectors.T)
-    basis *= signs(basis)[:, None]
-    return Components(moments, np.sqrt(values), basis, residuals / values, facts)
+    basis = ops.array(basis, "f8")
+    basis *= ops.array(signs(basis, ops)[:, None], "f8")
+    return Components(moments, np.sqrt(values), ops.numpy(basis), residuals / values, facts)
 
 
 def _require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = None) -> None:
@@ -82,8 +85,15 @@ def _require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = 
         raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}{hint}")
 
 
-def signs(basis: np.ndarray) -> np.ndarray:
-    """The published rule: in every component the entry of largest magnitude is positive."""
-    # compared in float32 with ties to the first, so that rounding noise cannot choose the entry
-    largest = np.abs(basis.astype(np.float32)).argmax(1)
-    return np.sign(basis[np.arange(len(basis)), largest])
+def signs(basis: Any, ops: Any) -> np.ndarray:
+    """The published rule: in every component the entry of largest magnitude is positive.
+
+    Returns 1 or -1 for each of an array ``(k, d)`` of `ops`.
+    """
+    found = np.empty(len(basis))
+    for start in range(0, len(basis), ROWS_AT_ONCE):
+        some = ops.cast(basis[start : start + ROWS_AT_ONCE], "f4")
+        # compared in float32 with ties to the first, so that rounding noise cannot choose the entry
+        largest = some[list(range(len(some))), ops.largest(some)]
+        found[start : start + len(some)] = np.sign(ops.numpy(largest))
+    return found
