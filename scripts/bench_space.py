@@ -58,7 +58,7 @@ class ArrayRows(Rows):
         self.n, self.d = values.shape
         self.tile_rows = max(16, tile_numbers // self.d)
 
-    def _read(self, first: int, last: int) -> Any:
+    def _read(self, first: int, last: int, buffer: Any = None) -> Any:
         return self.values[first * self.tile_rows : last * self.tile_rows]
 
 
@@ -67,12 +67,16 @@ class FileRows(ArrayRows):
 
     def __init__(self, path: Path, tile_numbers: int):
         super().__init__(np.load(path, mmap_mode="r"), tile_numbers)
-        self.path = path
+        self.file = open(path, "rb", buffering=0)  # noqa: SIM115, for as long as this is
 
-    def _read(self, first: int, last: int) -> np.ndarray:
+    def _read(self, first: int, last: int, buffer: np.ndarray | None = None) -> np.ndarray:
         start, stop = first * self.tile_rows, min(last * self.tile_rows, self.n)
-        offset = self.values.offset + 4 * start * self.d
-        return np.fromfile(self.path, np.float32, (stop - start) * self.d, offset=offset).reshape(-1, self.d)
+        out = np.empty((stop - start, self.d), np.float32) if buffer is None else buffer[: stop - start]
+        left, offset = memoryview(out).cast("B"), self.values.offset + 4 * start * self.d
+        while len(left):  # at most 2 GB come at once
+            count = os.preadv(self.file.fileno(), [left], offset)
+            left, offset = left[count:], offset + count
+        return out
 
 
 # ---------------------------------------------------------------- peers
@@ -402,6 +406,14 @@ class Device:
         name = torch.cuda.get_device_name(self.first) if self.cuda else "CPU"
         return f"{len(self.names)} {name}, torch {torch.__version__}"
 
+    def warm_up(self) -> None:
+        """Load what any of the peers needs: libraries are loaded when they are first used."""
+        import torch
+
+        values = on_device(600, 800, self.first)
+        torch.svd_lowrank(values, q=40, niter=2)
+        self.components(ArrayRows(values, self.tile_numbers), 40, 0)
+
     def timed(self, function: Callable[[], Any]) -> tuple[float, float, Any]:
         """Seconds, peak memory of the first device in bytes, and the result."""
         import torch
@@ -455,6 +467,7 @@ def gpu(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ..
     import torch
 
     device = Device(devices)
+    device.warm_up()
     values = on_device(rows, numbers, device.first)
     size = values.numel() * 4
     source = ArrayRows(values, device.tile_numbers)
@@ -489,6 +502,7 @@ def disk(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, .
     import torch
 
     device = Device(devices)
+    device.warm_up()
     values = on_device(rows, numbers, device.first)
     work.mkdir(parents=True, exist_ok=True)
     stored = np.lib.format.open_memmap(work / "rows.npy", "w+", np.float32, (rows, numbers))

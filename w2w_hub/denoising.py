@@ -11,6 +11,25 @@ import torch.nn.functional as F
 from .errors import InvalidInputError
 
 
+def training_schedule(scheduler: Any) -> Any:
+    """The noise that a base model was trained with, as a `DDPMScheduler`, of a scheduler of whatever sampler.
+
+    Samplers disagree on what `add_noise` returns: Euler's is not scaled as the model expects its input.
+
+    Raises
+    ------
+    InvalidInputError
+        If the scheduler has no betas (flow matching).
+    """
+    from diffusers import DDPMScheduler
+
+    if isinstance(scheduler, DDPMScheduler):
+        return scheduler
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise InvalidInputError(f"{type(scheduler).__name__} has no noise schedule of betas, which inversion needs")
+    return DDPMScheduler.from_config(scheduler.config)
+
+
 def draw_noise(
     generator: torch.Generator, latents: torch.Tensor, batch_size: int, noise_steps: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .denoising import draw_noise, identity_losses, pick
+from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
 from .injection import Use, rewritable, rows_attached
 from .progress import progress
@@ -100,7 +100,8 @@ class Inverter:
         masks: torch.Tensor | None = None,
         conditions: Mapping[str, torch.Tensor] | None = None,
     ):
-        self.unet, self.scheduler, self.space, self.settings = unet, scheduler, space, settings
+        self.unet, self.space, self.settings = unet, space, settings
+        self.scheduler = training_schedule(scheduler)
         self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
         k = self.k = space._k(settings.k)
         device = latents.device
@@ -286,7 +287,8 @@ class Descent:
             with torch.cuda.graph(graph):
                 self.arithmetic()
         except RuntimeError as error:  # something in this model waits for the processor
-            warnings.warn(f"the inversion step could not be captured and runs eagerly ({error})", stacklevel=2)
+            cause = str(error.__context__ or error).splitlines()[0]  # ending the capture fails too
+            warnings.warn(f"the inversion step could not be captured and runs eagerly ({cause})", stacklevel=2)
             self.inverter.capture = False
             self.arithmetic()
             return

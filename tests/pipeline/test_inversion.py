@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from w2w_hub import W2WPipeline
 from w2w_hub.denoising import draw_noise, identity_losses, pick
@@ -133,6 +142,28 @@ def test_inversion_leaves_the_model_trainable_as_it_was(pipe: W2WPipeline) -> No
     pipe.invert(np.zeros((64, 64, 3), np.float32), num_steps=1)
     assert [p.requires_grad for p in pipe.unet.parameters()] == before
     assert all(p.grad is None for p in pipe.unet.parameters())
+
+
+@pytest.mark.parametrize(
+    "sampler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler]
+)
+def test_the_sampler_of_a_pipeline_does_not_change_its_inversions(
+    sampler: Any, pipe: W2WPipeline, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = pipe.invert(picture, num_steps=6, seed=1)
+    monkeypatch.setattr(pipe, "scheduler", sampler.from_config(pipe.scheduler.config))
+    pipe.scheduler.set_timesteps(10)  # as a call before leaves it
+    found = pipe.invert(picture, num_steps=6, seed=1)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    np.testing.assert_allclose(found.point.coefficients, expected.point.coefficients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_scheduler_without_betas_is_refused(
+    pipe: W2WPipeline, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "scheduler", FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(InvalidInputError, match="FlowMatchEulerDiscreteScheduler has no noise schedule of betas"):
+        pipe.invert(picture, num_steps=1)
 
 
 def test_a_picture_of_another_size_is_refused(pipe: W2WPipeline) -> None:

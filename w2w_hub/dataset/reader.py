@@ -237,6 +237,13 @@ class WeightDataset:
             return self._matrix.rows(np.arange(*key.indices(len(self))))
         return self._matrix.rows(self.numbers(key))
 
+    def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        """Rows by number into an array ``(m, d)`` that is there already, of the stored dtype or a wider one."""
+        if out.dtype == self._matrix.dtype and out.flags.c_contiguous:
+            self._matrix.rows(numbers, out)
+        else:
+            out[:] = self._matrix.rows(numbers)
+
     def numbers(self, key: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Row numbers, 0 to n - 1, of a list of numbers or ids, or of a mask.
 

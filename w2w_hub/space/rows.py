@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..progress import progress
 
 TILE_NUMBERS = 1 << 23  # 32 MiB of float32
 LEAST_TILE_ROWS = 16
+Empty = Callable[[tuple[int, ...], Any], np.ndarray]
 SHORT_ROW = 4096  # rows shorter than this count as this long, so that a tile has a bounded number of them
 
 
@@ -86,21 +87,34 @@ class Rows:
         """Number of tiles."""
         return -(-self.n // self.tile_rows)
 
-    def tiles(self, first: int = 0, last: int | None = None, text: str = "rows") -> Iterator[tuple[int, np.ndarray]]:
+    def tiles(
+        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty = np.empty
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Position of its first row and values, float32 ``(<= tile_rows, d)``, of the tiles from `first` to `last`.
 
-        The next block is read while the caller works on this one.
+        The next block is read while the caller works on this one, so that a tile is good until the next one.
+
+        Parameters
+        ----------
+        empty : callable, optional
+            Makes the two arrays that blocks are read into, by their shape and dtype.
         """
         last = self.count if last is None else last
         a_block = max(1, -(-(self.block_rows or self.tile_rows) // self.tile_rows))
         starts = list(range(first, last, a_block))
+        shape = (a_block * self.tile_rows, self.d)
+        buffers = [empty(shape, np.float32) for _ in starts[:2]]
         with ThreadPoolExecutor(1) as reader:
-            pending = [reader.submit(self._read, starts[0], min(starts[0] + a_block, last))] if starts else []
+
+            def read(number: int) -> Future[np.ndarray]:
+                start = starts[number]
+                return reader.submit(self._read, start, min(start + a_block, last), buffers[number % 2])
+
+            pending = [read(0)] if starts else []
             for number, start in enumerate(progress(starts, text)):
                 block = pending.pop().result()
                 if number + 1 < len(starts):
-                    following = starts[number + 1]
-                    pending.append(reader.submit(self._read, following, min(following + a_block, last)))
+                    pending.append(read(number + 1))
                 for tile in range(start, min(start + a_block, last)):
                     offset = (tile - start) * self.tile_rows
                     yield tile * self.tile_rows, block[offset : offset + self.tile_rows]
@@ -108,13 +122,11 @@ class Rows:
     def tile(self, number: int) -> np.ndarray:
         return self._read(number, number + 1)
 
-    def _read(self, first: int, last: int) -> np.ndarray:
+    def _read(self, first: int, last: int, buffer: np.ndarray | None = None) -> np.ndarray:
         numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
-        adjacent = len(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1 and (np.diff(numbers) == 1).all()
-        values = self.dataset[int(numbers[0]) : int(numbers[-1]) + 1] if adjacent else self.dataset[numbers]
-        if self.canonical:
-            values = canonicalise_rows(self.dataset.layout, values)
-        return np.ascontiguousarray(values, np.float32)
+        out = np.empty((len(numbers), self.d), np.float32) if buffer is None else buffer[: len(numbers)]
+        self.dataset.read_into(numbers, out)
+        return np.ascontiguousarray(canonicalise_rows(self.dataset.layout, out), np.float32) if self.canonical else out
 
     def __reduce__(self) -> Any:  # a worker process opens the dataset itself
         return _reopened, (

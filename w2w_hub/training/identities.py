@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..denoising import draw_noise, identity_losses, pick
+from ..denoising import draw_noise, identity_losses, pick, training_schedule
 from ..errors import InvalidInputError
 from ..injection import rows_attached
 from ..layout import ParameterLayout
@@ -78,6 +78,7 @@ def train_identities(
     weights = start.to(device, torch.float32)[None].repeat(n, 1)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     mean, averaged_from = torch.zeros_like(weights), steps - max(1, round(steps * average_last))
+    scheduler = training_schedule(scheduler)
     noise_steps = scheduler.config.num_train_timesteps
     generator = torch.Generator().manual_seed(seed)
     shown = torch.cat(

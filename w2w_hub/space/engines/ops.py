@@ -14,6 +14,10 @@ class NumpyOps:
 
     sub_tile = (64, 4096)  # rows and numbers that stay in a processor's cache
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A NumPy array to read rows into."""
+        return np.empty(shape, dtype)
+
     def array(self, values: Any, dtype: str) -> Any:
         """`values` as an array here, without a copy where none is needed."""
         return np.asarray(values, dtype)

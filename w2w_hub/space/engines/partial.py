@@ -23,7 +23,7 @@ def moments_of(ops: Any, rows: Rows, span: tuple[int, int], shift: np.ndarray, s
     product = ops.zeros((0 if sketch is None else len(sketch), rows.d))
     origin = ops.array(shift, "f8")
     single = ops.array(shift, "f4")
-    for start, tile in rows.tiles(*span, text="mean and standard deviation"):
+    for start, tile in rows.tiles(*span, text="mean and standard deviation", empty=ops.empty):
         values = ops.array(tile, "f4")
         for top in range(0, len(values), ops.sub_tile[0]):
             for left in range(0, rows.d, ops.sub_tile[1]):
@@ -75,7 +75,7 @@ def product_of(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, ve
     by = Standardiser(ops, moments)
     divided = ops.array(vectors, "f4") / by.std
     total = ops.zeros((len(divided), rows.d))
-    for _, tile in rows.tiles(*span, text=text):
+    for _, tile in rows.tiles(*span, text=text, empty=ops.empty):
         centred = by.centred(tile)
         total += (centred @ divided.T).T @ centred
     total /= ops.cast(by.std, "f8")
@@ -85,7 +85,7 @@ def product_of(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, ve
 def covariance_of(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments) -> list[Any]:
     """AᵀA, float64 ``(d, d)``."""
     by, total = Standardiser(ops, moments), ops.zeros((rows.d, rows.d))
-    for _, tile in rows.tiles(*span, text="covariance"):
+    for _, tile in rows.tiles(*span, text="covariance", empty=ops.empty):
         values = by.double(tile)
         total += values.T @ values
     return [total]
@@ -97,7 +97,7 @@ def gram_strip(ops: Any, rows: Rows, panel: tuple[int, int], moments: Moments) -
     Each pair of tiles is one product, whatever the panel is.
     """
     by = Standardiser(ops, moments)
-    held = [by.double(tile) for _, tile in rows.tiles(*panel)]
+    held = [by.double(tile) for _, tile in rows.tiles(*panel, empty=ops.empty)]
     top = panel[0] * rows.tile_rows
     strip = np.zeros((sum(len(values) for values in held), rows.n - top))
 
@@ -112,7 +112,7 @@ def gram_strip(ops: Any, rows: Rows, panel: tuple[int, int], moments: Moments) -
     for values in held:
         put(values, column)
         column += len(values)
-    for start, tile in rows.tiles(panel[1], None, text=f"Gram matrix, rows {top:,} of {rows.n:,}"):
+    for start, tile in rows.tiles(panel[1], None, text=f"Gram matrix, rows {top:,} of {rows.n:,}", empty=ops.empty):
         put(by.double(tile), start)
     return strip
 
@@ -120,7 +120,7 @@ def gram_strip(ops: Any, rows: Rows, panel: tuple[int, int], moments: Moments) -
 def back_projected(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, vectors: np.ndarray) -> list[Any]:
     """Vectors ``(k, n)`` times A, float64 ``(k, d)``."""
     by, total = Standardiser(ops, moments), ops.zeros((len(vectors), rows.d))
-    for start, tile in rows.tiles(*span, text="components"):
+    for start, tile in rows.tiles(*span, text="components", empty=ops.empty):
         values = by.double(tile)
         total += ops.array(vectors[:, start : start + len(values)], "f8") @ values
     return [total]
@@ -130,7 +130,7 @@ def projected(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, bas
     """Coefficients float32 ``(rows, k)`` and squared norms of the standardised rows, float64 ``(rows,)``."""
     by, vectors = Standardiser(ops, moments), ops.array(basis, "f4")
     coefficients, squares = [], []
-    for _, tile in rows.tiles(*span, text="coefficients"):
+    for _, tile in rows.tiles(*span, text="coefficients", empty=ops.empty):
         values = by.single(tile)
         coefficients.append(ops.numpy(ops.inner(values, vectors)).astype(np.float32))
         squares.append(ops.numpy(ops.squares(values)))
