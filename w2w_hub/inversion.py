@@ -243,6 +243,7 @@ class Descent:
         self.alive = torch.ones((), dtype=torch.bool, device=start.device)
         self.count = torch.zeros((), dtype=torch.long, device=start.device)
         on_gpu = start.device.type == "cuda"
+        self.stream: Any = torch.cuda.Stream(start.device) if on_gpu and self.inverter.capture else None
         self.rate: Any = torch.zeros((), device=start.device) if on_gpu else 0.0
         self.optimizer = torch.optim.Adam(
             [self.standardised], lr=self.rate, betas=(0.9, 0.999), weight_decay=1e-10, capturable=on_gpu
@@ -262,6 +263,12 @@ class Descent:
             self.graph.replay()
         elif self.inverter.capture and self.taken >= WARM_UP:
             self.captured()
+        elif self.inverter.capture:
+            # on the stream of the capture: gradients of a leaf are summed on the stream that saw it first
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.arithmetic()
+            torch.cuda.current_stream().wait_stream(self.stream)
         else:
             self.arithmetic()
         self.taken += 1
@@ -284,7 +291,7 @@ class Descent:
         """Record the step as a graph, and take it: recording alone computes nothing."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.stream):
                 self.arithmetic()
         except RuntimeError as error:  # something in this model waits for the processor
             cause = str(error.__context__ or error).splitlines()[0]  # ending the capture fails too

@@ -117,7 +117,7 @@ def build_space(
     try:
         with runner.precision():
             found = solve(runner, fitted, k, how, standardise=standardize)
-            basis = found.basis.astype(np.float32)
+            basis = found.basis
             everybody = Rows(dataset, np.arange(len(dataset)), **options)
             coefficients, squares = runner.projected(everybody, found.moments, basis)
     except W2WError:

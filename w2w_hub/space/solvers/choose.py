@@ -12,6 +12,7 @@ EXPECTED_PASSES = 10
 # a dense eigenproblem of size m costs about 10 m^3 operations, half of them at the speed of memory;
 # an operation in float64 costs two
 EIGEN_COST, DOUBLE = 40.0, 2.0
+CHEAP_COLUMNS = 6000  # eigenproblems up to this size cost next to nothing beside the passes
 LARGEST_DENSE = 50_000  # 20 GB: beyond this a dense eigenproblem is not chosen, but can be asked for
 
 
@@ -89,5 +90,8 @@ def plan(
 
 
 def default_block(k: int) -> int:
-    """About a third of the components: fewer vectors and more passes reach more for the same products."""
-    return max(7 * k // 20 + 10, 16)
+    """Vectors a pass: fewer of them reach more for the same products, but take more passes.
+
+    For many components the eigenproblems of the subspace cost as much as the passes, and fewer vectors keep it small.
+    """
+    return max(9 * k // 20 if k <= CHEAP_COLUMNS // 3 else k // 4, 6) + 10

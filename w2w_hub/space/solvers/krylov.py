@@ -16,13 +16,12 @@ import numpy as np
 from ...errors import ConvergenceError
 from ..engines.base import Engine
 from ..rows import Moments, Rows
-from .choose import Plan
+from .choose import CHEAP_COLUMNS, Plan
 
 # directions below this share of a block's largest carry rounding noise only
 NOISE = 1e-5
 COLUMNS_AT_ONCE = 4096
-CHEAP_COLUMNS = 6000  # eigenproblems up to this size cost next to nothing beside the passes
-BEST_PASS = 50.0  # no pass has been seen to divide what is missed by more: one that cannot suffice is not looked at
+GOOD_PASS = 15.0  # a pass seldom divides what is missed by more, so what cannot have converged is not looked at
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def krylov(
             missed = found.missed
             if missed <= plan.tolerance or exhausted:
                 break
-            due = passes + max(1, math.ceil(math.log(missed / plan.tolerance) / math.log(BEST_PASS)))
+            due = passes + max(1, math.ceil(math.log(missed / plan.tolerance) / math.log(GOOD_PASS)))
             if full:  # a thick restart: the new block is orthogonal to all that is left out
                 subspace, images = ([_combined(ops, found.vectors, blocks)] for blocks in (subspace, images))
                 small = ops.diagonal(found.values)

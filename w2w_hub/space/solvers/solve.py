@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from .choose import Plan
 from .krylov import krylov
 
 ROWS_AT_ONCE = 256
+DRAWN_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Components:
     singular_values : ndarray
         float64 ``(k,)``.
     basis : ndarray
-        float64 ``(k, d)``.
+        float32 ``(k, d)``.
     residuals : ndarray
         float64 ``(k,)``: ‖AᵀA v - s² v‖ / s² of each component.
     facts : dict
@@ -50,7 +53,7 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
     """
     sketch, ops = None, engine.ops
     if plan.solver == "krylov":
-        sketch = np.random.default_rng(plan.seed).standard_normal((plan.block, rows.n), np.float32)
+        sketch = gaussian(plan.block, rows.n, plan.seed)
     moments, start = engine.moments(rows, sketch, standardise=standardise)
     facts: dict[str, Any] = {}
     if plan.solver == "krylov":
@@ -71,8 +74,8 @@ def solve(engine: Engine, rows: Rows, k: int, plan: Plan, *, standardise: bool =
         _require_rank(values, k, rows)
         residuals = np.linalg.norm(covariance @ vectors - vectors * values, axis=0)
         basis = np.ascontiguousarray(vectors.T)
-    basis = ops.array(basis, "f8")
-    basis *= ops.array(signs(basis, ops)[:, None], "f8")
+    basis = ops.cast(ops.array(basis, "f8"), "f4")
+    basis *= ops.array(signs(basis, ops)[:, None], "f4")
     return Components(moments, np.sqrt(values), ops.numpy(basis), residuals / values, facts)
 
 
@@ -85,15 +88,30 @@ def _require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = 
         raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}{hint}")
 
 
+def gaussian(count: int, size: int, seed: int) -> np.ndarray:
+    """Independent normal numbers, float32 ``(count, size)``, drawn by all processors; how many does not matter."""
+    drawn = np.empty((count, size), np.float32)
+    starts = range(0, count, DRAWN_AT_ONCE)
+    streams = np.random.SeedSequence(seed).spawn(len(starts))
+
+    def draw(start: int) -> None:
+        part = drawn[start : start + DRAWN_AT_ONCE]
+        np.random.default_rng(streams[start // DRAWN_AT_ONCE]).standard_normal(out=part, dtype=np.float32)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(draw, starts))
+    return drawn
+
+
 def signs(basis: Any, ops: Any) -> np.ndarray:
     """The published rule: in every component the entry of largest magnitude is positive.
 
-    Returns 1 or -1 for each of an array ``(k, d)`` of `ops`.
+    Returns 1 or -1 for each of a float32 array ``(k, d)`` of `ops`. float32 and ties to the first, so that rounding
+    noise cannot choose the entry.
     """
     found = np.empty(len(basis))
     for start in range(0, len(basis), ROWS_AT_ONCE):
-        some = ops.cast(basis[start : start + ROWS_AT_ONCE], "f4")
-        # compared in float32 with ties to the first, so that rounding noise cannot choose the entry
+        some = basis[start : start + ROWS_AT_ONCE]
         largest = some[list(range(len(some))), ops.largest(some)]
         found[start : start + len(some)] = np.sign(ops.numpy(largest))
     return found
