@@ -371,19 +371,24 @@ def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
 
 
 def quality(source: ArrayRows, basis: Any) -> tuple[float, float]:
-    """Share of all variance that an orthonormal basis ``(k, d)`` carries, and its largest relative residual."""
+    """Share of all variance in the span of a basis ``(k, d)``, and the largest relative residual of its vectors.
+
+    What a peer returns need not be orthonormal to more than three digits, which would count some variance twice.
+    """
     import torch
 
+    span = torch.linalg.qr(basis.T.double())[0].T.float()
+    carried, total = 0.0, 0.0
     image, squares = torch.zeros_like(basis), torch.zeros(len(basis), dtype=torch.float64, device=basis.device)
-    total = 0.0
     for _, tile in source.tiles():
         part = torch.as_tensor(tile, device=basis.device)
         total += float(part.norm().double() ** 2)
+        carried += float((part @ span.T).norm().double() ** 2)
         inside = part @ basis.T
         squares += (inside.double() ** 2).sum(0)
         image += inside.T @ part
     theta = squares.float()[:, None]
-    return float(squares.sum()) / total, float(((image - theta * basis).norm(dim=1) / theta[:, 0]).max())
+    return carried / total, float(((image - theta * basis).norm(dim=1) / theta[:, 0]).max())
 
 
 class Device:

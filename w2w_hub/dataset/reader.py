@@ -244,6 +244,19 @@ class WeightDataset:
         else:
             out[:] = self._matrix.rows(numbers)
 
+    def view(self, first: int, last: int) -> np.ndarray | None:
+        """Rows `first` to before `last` as stored, without a copy: read-only, of a local uncompressed shard.
+
+        None if they lie in several shards, or elsewhere, or compressed. What is read of it stays in this process's
+        memory until :meth:`seen`.
+        """
+        return self._matrix.view(first, last)
+
+    def seen(self, first: int, last: int) -> None:
+        """The rows of a :meth:`view` are not needed in memory any more; it can still be read."""
+        if isinstance(self._matrix, ShardedMatrix):
+            self._matrix.seen(first, last)
+
     def numbers(self, key: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Row numbers, 0 to n - 1, of a list of numbers or ids, or of a mask.
 

@@ -54,6 +54,7 @@ class LocalFiles:
     def __init__(self, *folders: Path):
         self.folders = folders
         self._open: dict[str, int] = {}
+        self._maps: dict[str, mmap.mmap] = {}
         self._mapped: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -98,11 +99,25 @@ class LocalFiles:
         descriptor = self._open.get(path)
         size = os.fstat(self.open(path) if descriptor is None else descriptor).st_size
         if path not in self._mapped:
-            data = mmap.mmap(self.open(path), size, access=mmap.ACCESS_READ)
-            self._mapped[path] = np.frombuffer(data, np.uint8)
+            self._maps[path] = mmap.mmap(self.open(path), size, access=mmap.ACCESS_READ)
+            self._mapped[path] = np.frombuffer(self._maps[path], np.uint8)
         if len(self._mapped[path]) > size:
             raise CorruptFileError(f"{self.folders[-1] / path} was cut to {size} bytes while open; fetch it again")
         return self._mapped[path]
+
+    def will_need(self, path: str, start: int, size: int) -> None:
+        """Tell the system that a part of a mapped file is read next."""
+        if hasattr(mmap, "MADV_WILLNEED"):
+            page = start % mmap.PAGESIZE
+            self._maps[path].madvise(mmap.MADV_WILLNEED, start - page, size + page)
+
+    def seen(self, path: str, start: int, size: int) -> None:
+        """Tell the system that a part of a mapped file need not be in this process's memory any more."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+            if last > first:
+                self._maps[path].madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def read(self, path: str, start: int, stop: int) -> bytes:
         out = bytearray(stop - start)
@@ -362,6 +377,31 @@ class ShardedMatrix:
             out.byteswap(inplace=True)
         return out
 
+    def view(self, first: int, last: int) -> np.ndarray | None:
+        """Rows `first` to before `last` as a view of one shard's mapped file, read-only; None where that is not so.
+
+        The system is told to fetch the pages, and fetches them while others are worked on; :meth:`seen` lets go of
+        them.
+        """
+        shard, within = divmod(first, self.geometry.shard_rows)
+        if last <= first or (last - 1) // self.geometry.shard_rows != shard:
+            return None
+        whole = self._straight_rows(shard)
+        if whole is None:
+            return None
+        self.source.will_need(*self._span(first, last))  # type: ignore[attr-defined]  # a source that maps
+        return whole[within : within + last - first]
+
+    def seen(self, first: int, last: int) -> None:
+        """The rows of a :meth:`view` are not needed in memory any more."""
+        self.source.seen(*self._span(first, last))  # type: ignore[attr-defined]
+
+    def _span(self, first: int, last: int) -> tuple[str, int, int]:
+        """Path, first byte and size of neighbouring rows of one shard."""
+        shard, within = divmod(first, self.geometry.shard_rows)
+        size = self.geometry.row_bytes
+        return self.geometry.shard_path(shard), within * size, (last - first) * size
+
     def row(self, number: int) -> np.ndarray:
         """One row ``(width,)``."""
         shard, within = divmod(number, self.geometry.shard_rows)
@@ -480,6 +520,9 @@ class ZarrMatrix:
                 f"{folder}/weights.zarr cannot be opened ({error}); fetch the dataset again"
             ) from error
         self.where, self.geometry = str(folder), None
+
+    def view(self, first: int, last: int) -> None:
+        return None
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         wanted = np.asarray(numbers, np.int64)

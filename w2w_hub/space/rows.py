@@ -15,7 +15,7 @@ from ..canonical import canonicalise_rows
 from ..dataset import WeightDataset
 from ..progress import progress
 
-TILE_NUMBERS = 1 << 23  # 32 MiB of float32
+TILE_NUMBERS = 1 << 24  # 64 MiB of float32
 LEAST_TILE_ROWS = 16
 Empty = Callable[[tuple[int, ...], Any], np.ndarray]
 SHORT_ROW = 4096  # rows shorter than this count as this long, so that a tile has a bounded number of them
@@ -88,7 +88,7 @@ class Rows:
         return -(-self.n // self.tile_rows)
 
     def tiles(
-        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty = np.empty
+        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Position of its first row and values, float32 ``(<= tile_rows, d)``, of the tiles from `first` to `last`.
 
@@ -97,13 +97,14 @@ class Rows:
         Parameters
         ----------
         empty : callable, optional
-            Makes the two arrays that blocks are read into, by their shape and dtype.
+            Makes the two arrays that blocks are read into, by their shape and dtype. Without it tiles may be
+            read-only views of a file.
         """
         last = self.count if last is None else last
         a_block = max(1, -(-(self.block_rows or self.tile_rows) // self.tile_rows))
         starts = list(range(first, last, a_block))
         shape = (a_block * self.tile_rows, self.d)
-        buffers = [empty(shape, np.float32) for _ in starts[:2]]
+        buffers = [empty(shape, np.float32) if empty else None for _ in starts[:2]]
         with ThreadPoolExecutor(1) as reader:
 
             def read(number: int) -> Future[np.ndarray]:
@@ -118,15 +119,30 @@ class Rows:
                 for tile in range(start, min(start + a_block, last)):
                     offset = (tile - start) * self.tile_rows
                     yield tile * self.tile_rows, block[offset : offset + self.tile_rows]
+                if not block.flags.writeable:
+                    self._seen(start, min(start + a_block, last))
 
     def tile(self, number: int) -> np.ndarray:
         return self._read(number, number + 1)
 
     def _read(self, first: int, last: int, buffer: np.ndarray | None = None) -> np.ndarray:
         numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
+        if buffer is None and (view := self._view(numbers)) is not None:
+            return view
         out = np.empty((len(numbers), self.d), np.float32) if buffer is None else buffer[: len(numbers)]
         self.dataset.read_into(numbers, out)
         return np.ascontiguousarray(canonicalise_rows(self.dataset.layout, out), np.float32) if self.canonical else out
+
+    def _view(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Neighbouring rows that can be used where they lie."""
+        plain = not self.canonical and len(numbers) and self.dataset.manifest.dtype == "float32"
+        if not plain or (np.diff(numbers) != 1).any():
+            return None
+        return self.dataset.view(int(numbers[0]), int(numbers[-1]) + 1)
+
+    def _seen(self, first: int, last: int) -> None:
+        numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
+        self.dataset.seen(int(numbers[0]), int(numbers[-1]) + 1)
 
     def __reduce__(self) -> Any:  # a worker process opens the dataset itself
         return _reopened, (

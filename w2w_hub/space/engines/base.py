@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..rows import TILE_NUMBERS, Moments, Rows
 from . import partial
-from .ops import NumpyOps
+from .ops import NumpyOps, blas_threads
 
 PANEL_BYTES = 128 << 20  # float64 rows that stay in memory while the others stream past them
 
@@ -60,7 +59,7 @@ class Engine:
             return dict(zip(names, self.summed(partial.moments_of, rows, shift, sketch), strict=True))
 
         ops = self.ops
-        shift = ops.numpy(rows.tile(0)[0])
+        shift = ops.numpy(rows.tile(0)[0]).copy()
         with np.errstate(over="ignore"):
             found = self.checkpoint.remember("moments", compute, ops.numpy)
         first, second = ops.numpy(found["first"]), ops.numpy(found["second"])
@@ -134,14 +133,6 @@ class Engine:
 
     def close(self) -> None:
         """Give back what was started for the build."""
-
-
-def blas_threads() -> int:
-    """Threads of NumPy's BLAS, which sums in another order for another number of them."""
-    from threadpoolctl import threadpool_info
-
-    counts = [int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return max(counts, default=os.cpu_count() or 1)
 
 
 def ids_digest(ids: list[str]) -> str:

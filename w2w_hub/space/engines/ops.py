@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,7 @@ class NumpyOps:
     """NumPy on the CPU. The names ``"f4"`` and ``"f8"`` stand for float32 and float64."""
 
     sub_tile = (64, 4096)  # rows and numbers that stay in a processor's cache
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """A NumPy array to read rows into."""
-        return np.empty(shape, dtype)
+    empty: Any = None  # makes the arrays that rows are read into; None: they are used where they lie
 
     def array(self, values: Any, dtype: str) -> Any:
         """`values` as an array here, without a copy where none is needed."""
@@ -40,9 +38,7 @@ class NumpyOps:
 
     def eigh(self, matrix: Any, keep: int | None = None) -> tuple[np.ndarray, Any]:
         """Eigenvalues (NumPy) and the first `keep` eigenvectors in columns, the largest first."""
-        from scipy.linalg import eigh
-
-        values, vectors = eigh(matrix, check_finite=False)
+        values, vectors = np.linalg.eigh(matrix)  # not SciPy's: two libraries' threads would wait for each other
         return values[::-1], np.ascontiguousarray(vectors[:, ::-1][:, :keep])
 
     def largest(self, values: Any) -> Any:
@@ -72,3 +68,11 @@ class NumpyOps:
             part = self.cast(values[:, start : start + COLUMNS_AT_ONCE], "f8")
             total += (part * part).sum(1)
         return total
+
+
+def blas_threads() -> int:
+    """Threads of NumPy's BLAS, which sums in another order for another number of them."""
+    from threadpoolctl import threadpool_info
+
+    counts = [int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return max(counts, default=os.cpu_count() or 1)

@@ -41,7 +41,7 @@ class TorchOps(NumpyOps):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """For a GPU one of two arrays in pinned memory, which it reads several times as fast; they are used again."""
         if self.device.type != "cuda":
-            return super().empty(shape, dtype)
+            return np.empty(shape, dtype)
         if shape not in self._pinned:
             self._pinned.clear()
             self._pinned[shape] = [torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy() for _ in range(2)]
@@ -200,7 +200,7 @@ class Resident:
         self.kept: list[Any] = []
 
     def tiles(
-        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty = np.empty
+        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty | None = None
     ) -> Iterator[tuple[int, Any]]:
         last = self.count if last is None else last
         here = range(first, min(last, self.first + len(self.kept))) if first >= self.first else range(0)

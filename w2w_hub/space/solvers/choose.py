@@ -94,4 +94,4 @@ def default_block(k: int) -> int:
 
     For many components the eigenproblems of the subspace cost as much as the passes, and fewer vectors keep it small.
     """
-    return max(9 * k // 20 if k <= CHEAP_COLUMNS // 3 else k // 4, 6) + 10
+    return max(k // 2 if k <= CHEAP_COLUMNS // 3 else k // 4, 6) + 10

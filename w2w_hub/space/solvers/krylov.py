@@ -78,7 +78,8 @@ def krylov(
             missed = found.missed
             if missed <= plan.tolerance or exhausted:
                 break
-            due = passes + max(1, math.ceil(math.log(missed / plan.tolerance) / math.log(GOOD_PASS)))
+            if len(small) > CHEAP_COLUMNS:
+                due = passes + max(1, math.ceil(math.log(missed / plan.tolerance) / math.log(GOOD_PASS)))
             if full:  # a thick restart: the new block is orthogonal to all that is left out
                 subspace, images = ([_combined(ops, found.vectors, blocks)] for blocks in (subspace, images))
                 small = ops.diagonal(found.values)
