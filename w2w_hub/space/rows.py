@@ -119,7 +119,7 @@ class Rows:
                 for tile in range(start, min(start + a_block, last)):
                     offset = (tile - start) * self.tile_rows
                     yield tile * self.tile_rows, block[offset : offset + self.tile_rows]
-                if not block.flags.writeable:
+                if isinstance(block, np.ndarray) and not block.flags.writeable:  # a view
                     self._seen(start, min(start + a_block, last))
 
     def tile(self, number: int) -> np.ndarray:
