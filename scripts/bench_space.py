@@ -403,7 +403,7 @@ class Device:
 
     @property
     def tile_numbers(self) -> int:
-        return 1 << 27 if self.cuda else 1 << 20
+        return 1 << 28 if self.cuda else 1 << 20
 
     def __str__(self) -> str:
         import torch

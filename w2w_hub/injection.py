@@ -214,8 +214,8 @@ def identity_shown(
 class _RowsHook:
     """The forward hook of one target. It outlives the blocks, so that a compiled model is not compiled again.
 
-    `a` is ``(n, r, in)`` and `b` ``(n, out, r)``, one for each identity; of one identity beside a Linear both have no
-    first axis.
+    `a` is ``(n, r, in)`` and `b` ``(n, out, r)``, one for each identity; of one identity beside Linear layers alone
+    both have no first axis.
     """
 
     def __init__(self, target: Target, scale: float):
@@ -274,13 +274,21 @@ class _Rows:
     def use(self, vectors: torch.Tensor) -> None:
         self.vectors = vectors
         values = vectors if self.half is None else vectors.to(self.half)  # at once, not module by module
-        for target, (a, b) in self.layout.unflatten_batch(values).items():
-            if len(vectors) == 1 and not isinstance(self.modules[target], nn.Conv2d):
-                a, b = a.flatten(0, 1), b.flatten(0, 1)
+        for target, (a, b) in self.factors(values).items():
             hook = self.owner.hooks.get(target)
             if hook is None or hook.scale != self.layout.scale:
                 hook = self.owner.hooks[target] = _RowsHook(target, self.layout.scale)
             hook.a, hook.b = a, b
+
+    def factors(self, values: torch.Tensor) -> dict[Target, tuple[torch.Tensor, torch.Tensor]]:
+        """A and B of every module, as its hook takes them."""
+        if len(values) != 1 or any(slot.kernel for slot in self.layout.slots):
+            return self.layout.unflatten_batch(values)
+        parts = values.flatten().split(self.layout.part_sizes)
+        return {
+            s.target: (a.view(s.rank, s.inputs), b.view(s.outputs, s.rank))
+            for s, a, b in zip(self.layout.slots, parts[::2], parts[1::2], strict=True)
+        }
 
     def enter(self) -> None:
         self.use(self.vectors)
@@ -324,18 +332,19 @@ class _Swap:
 
     def __init__(self, target: Target, module: nn.Linear | nn.Conv2d, buffer: torch.Tensor):
         self.target, self.module, self.parameter = target, module, module.weight
-        self.original, self.buffer = module.weight.data, buffer
+        self.original, self.buffer, self.pointer = module.weight.data, buffer, buffer.data_ptr()
 
     def follow(self) -> None:
         """Take up with where the second copy is now; it may have been moved or cast since."""
-        where = self.parameter.data
-        if self.module.weight is not self.parameter:
+        if self.module._parameters.get("weight") is not self.parameter:
             raise AdapterNotAppliedError(
                 f"{self.target} was replaced while an identity was drawn; load weights between calls, not inside one"
             )
-        if where.data_ptr() != self.buffer.data_ptr() or where.dtype != self.buffer.dtype:
+        if self.parameter.data_ptr() != self.pointer or self.parameter.dtype != self.buffer.dtype:
             # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
-            self.buffer, self.original = where, self.original.to(where.device, where.dtype)
+            self.buffer = self.parameter.data
+            self.pointer = self.buffer.data_ptr()
+            self.original = self.original.to(self.buffer.device, self.buffer.dtype)
 
     def write(self, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
         """Put the sum into the second copy, rounded once to the weight's dtype."""
