@@ -3,14 +3,17 @@
     pip install h5py
     python scripts/bench_dataset.py --rows 1500 --repeats 5
 
-Every figure is the median over repeats of the peer's time divided by ours in the same repeat (for reads: memmap's
-time / ours), so that a busy machine slows both sides. The page cache is warm, as it is for all peers.
+Every figure is the median over repeats of the bound's time divided by the peer's in the same repeat (for reads:
+memmap's time / the peer's), so that a busy machine slows both sides. Each reader is a process of its own, since what one leaves
+behind, threads, caches and freed memory, is another's advantage or loss; they take turns, on one machine at a time. The
+page cache is warm, as it is for all peers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +61,13 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(peers: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each peer in each repeat; the first, unmeasured round warms all caches."""
+def interleaved(peers: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Seconds that each peer says it took in each repeat; the first, unmeasured round warms all caches."""
     found: dict[str, list[float]] = {name: [] for name in peers}
     for repeat in range(repeats + 1):
         names = list(peers)
         for name in names if repeat % 2 else reversed(names):
-            seconds = timed(peers[name])
+            seconds = peers[name]()
             if repeat:
                 found[name].append(seconds)
     return found
@@ -92,97 +96,157 @@ class Batches:
         return torch.from_numpy(np.array(self.row(i)))
 
 
-def make_peers(folder: Path, rows: np.ndarray, layout: Any) -> dict[str, Any]:
-    """The same rows in every peer's own format."""
+@dataclass
+class Reader:
+    """How one peer reads; None where it has no such way. Every row ends up in memory of its own."""
+
+    row: Callable[[int], np.ndarray] | None = None
+    batch: Callable[[np.ndarray], np.ndarray] | None = None
+    whole: Callable[[], np.ndarray] | None = None
+    items: Any = None
+
+
+def with_memmap(folder: Path) -> Reader:
+    values = np.load(folder / "rows.npy", mmap_mode="r")
+    row = lambda i: np.array(values[i])  # noqa: E731
+    return Reader(row, lambda b: values[b], None, Batches(row, len(values)))
+
+
+def with_np_load(folder: Path) -> Reader:
+    return Reader(whole=lambda: np.load(folder / "rows.npy"))
+
+
+def with_torch(folder: Path) -> Reader:
+    import torch
+
+    values = torch.load(folder / "rows.pt", mmap=True)
+    items = Batches(lambda i: values[i].numpy(), len(values))
+    return Reader(lambda i: values[i].clone().numpy(), lambda b: values[b].numpy(), None, items)
+
+
+def with_h5py(folder: Path) -> Reader:
+    import h5py
+
+    values = h5py.File(folder / "rows.h5")["weights"]
+    return Reader(lambda i: values[i], lambda b: np.stack([values[int(i)] for i in b]))
+
+
+def with_zarr(folder: Path) -> Reader:
+    import zarr
+
+    values = zarr.open_group(folder / "ours" / "weights.zarr", mode="r")["weights"]
+    return Reader(lambda i: values[i], lambda b: values.oindex[b, :], lambda: values[:])
+
+
+def with_datasets(folder: Path, kind: str) -> Reader:
     import datasets
+
+    view = datasets.load_dataset(str(folder / "ours"), "weights", split="train", cache_dir=str(folder / "cache"))
+    view = view.select_columns("weights").with_format(kind)
+    items = view if kind == "torch" else None
+    return Reader(lambda i: np.asarray(view[i]["weights"]), lambda b: view[b.tolist()]["weights"], None, items)
+
+
+def with_ours(folder: Path) -> Reader:
+    values = w2w_hub.WeightDataset.open(folder / "ours")
+    return Reader(lambda i: values[i], lambda b: values[b], values.to_numpy, values.torch())
+
+
+def with_ours_lazily(folder: Path) -> Reader:
+    view = w2w_hub.load_dataset(folder / "ours", split="train", cache_dir=folder / "lazy")
+    view = view.select_columns("weights").with_format("numpy")
+    return Reader(lambda i: view[i]["weights"], lambda b: view[b.tolist()]["weights"])
+
+
+PEERS: dict[str, Callable[[Path], Reader]] = {
+    "memmap": with_memmap,
+    "np.load": with_np_load,
+    "torch.load(mmap)": with_torch,
+    "h5py": with_h5py,
+    "zarr-python": with_zarr,
+    "w2w_hub": with_ours,
+    "datasets numpy": lambda folder: with_datasets(folder, "numpy"),
+    "datasets torch": lambda folder: with_datasets(folder, "torch"),
+    "w2w_hub.load_dataset": with_ours_lazily,
+}
+
+
+def serve(name: str, folder: Path, pipe: Any) -> None:
+    """One peer's process: does what it is sent, and answers how long that took."""
+    from torch.utils.data import DataLoader
+
+    reader = PEERS[name](folder)
+    pipe.send([what for what in ("row", "batch", "items", "whole") if getattr(reader, what) is not None])
+    while (task := pipe.recv()) is not None:
+        what, numbers = task
+        if what == "check":
+            read = reader.row or (lambda i: reader.whole()[i])  # type: ignore[misc]
+            pipe.send(np.asarray(read(numbers)))
+            continue
+        work: Callable[[], Any]
+        if what == "row":
+            work = lambda: [reader.row(i) for i in numbers]  # type: ignore[misc]  # noqa: B023, E731
+        elif what == "batch":
+            work = lambda: [reader.batch(b) for b in numbers]  # type: ignore[misc]  # noqa: B023, E731
+        elif what == "items":
+            work = lambda: [None for _ in DataLoader(reader.items, batch_size=64, shuffle=True)]  # noqa: E731
+        else:
+            work = reader.whole  # type: ignore[assignment]
+        pipe.send(timed(work))
+
+
+class Peer:
+    """A reader in a process of its own."""
+
+    def __init__(self, name: str, folder: Path):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(name, folder, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.able = self.pipe.recv()
+
+    def ask(self, what: str, numbers: Any = None) -> Any:
+        self.pipe.send((what, numbers))
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def make_files(folder: Path, rows: np.ndarray, layout: Any) -> None:
+    """The same rows in every peer's own format."""
     import h5py
     import torch
-    import zarr
 
     np.save(folder / "rows.npy", rows)
     torch.save(torch.from_numpy(rows), folder / "rows.pt")
     with h5py.File(folder / "rows.h5", "w") as file:
         file.create_dataset("weights", data=rows, chunks=(1, rows.shape[1]))
-    ours = w2w_hub.write_dataset(rows, folder / "ours", layout=layout, parquet_view="float32")
-    view = datasets.load_dataset(str(ours.path), "weights", split="train", cache_dir=str(folder / "cache"))
-    return {
-        "memmap": np.load(folder / "rows.npy", mmap_mode="r"),
-        "torch.load(mmap)": torch.load(folder / "rows.pt", mmap=True),
-        "h5py": h5py.File(folder / "rows.h5")["weights"],
-        "datasets numpy": view.select_columns("weights").with_format("numpy"),
-        "datasets torch": view.select_columns("weights").with_format("torch"),
-        "zarr-python": zarr.open_group(ours.path / "weights.zarr", mode="r")["weights"],
-        "w2w_hub": ours,
-        "w2w_hub.load_dataset": w2w_hub.load_dataset(ours.path, split="train", cache_dir=folder / "lazy")
-        .select_columns("weights")
-        .with_format("numpy"),
-    }
-
-
-def row_readers(peers: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
-    """One row in memory of its own, from each peer."""
-    hf = ("datasets numpy", "datasets torch", "w2w_hub.load_dataset")
-    readers: dict[str, Callable[[int], np.ndarray]] = {
-        "memmap": lambda i: np.array(peers["memmap"][i]),
-        "torch.load(mmap)": lambda i: peers["torch.load(mmap)"][i].clone(),
-        "h5py": lambda i: peers["h5py"][i],
-        "zarr-python": lambda i: peers["zarr-python"][i],
-        "w2w_hub": lambda i: peers["w2w_hub"][i],
-    }
-    return readers | {name: (lambda i, p=peers[name]: p[i]["weights"]) for name in hf}
-
-
-def batch_readers(peers: dict[str, Any]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    hf = ("datasets numpy", "datasets torch", "w2w_hub.load_dataset")
-    readers: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "memmap": lambda b: peers["memmap"][b],
-        "torch.load(mmap)": lambda b: peers["torch.load(mmap)"][b],
-        "h5py": lambda b: np.stack([peers["h5py"][int(i)] for i in b]),
-        "zarr-python": lambda b: peers["zarr-python"].oindex[b, :],
-        "w2w_hub": lambda b: peers["w2w_hub"][b],
-    }
-    return readers | {name: (lambda b, p=peers[name]: p[b.tolist()]["weights"]) for name in hf}
+    w2w_hub.write_dataset(rows, folder / "ours", layout=layout, parquet_view="float32")
 
 
 def bench_reads(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, dict[str, list[float]]]:
-    from torch.utils.data import DataLoader
-
-    peers = make_peers(folder, rows, layout)
+    make_files(folder, rows, layout)
+    peers = {name: Peer(name, folder) for name in PEERS}
+    for name, peer in peers.items():  # the same rows, or the race means nothing
+        assert np.array_equal(peer.ask("check", 3), rows[3]), name
     rng = np.random.default_rng(1)
-    numbers = rng.integers(0, len(rows), 300).tolist()
-    batches = [rng.permutation(len(rows))[:64] for _ in range(8)]
-    single, batched = row_readers(peers), batch_readers(peers)
-    for name, read in single.items():  # the same rows, or the race means nothing
-        assert np.array_equal(np.asarray(read(3)), rows[3]), name
-    found = {}
-    found["random single rows"] = interleaved(
-        {name: (lambda read=read: [read(i) for i in numbers]) for name, read in single.items()}, repeats
-    )
-    found["shuffled batches of 64"] = interleaved(
-        {name: (lambda read=read: [read(b) for b in batches]) for name, read in batched.items()}, repeats
-    )
-    loaders = {
-        "memmap": Batches(single["memmap"], len(rows)),
-        "torch.load(mmap)": Batches(lambda i: peers["torch.load(mmap)"][i].numpy(), len(rows)),
-        "datasets torch": peers["datasets torch"],
-        "w2w_hub": peers["w2w_hub"].torch(),
+    tasks: dict[str, tuple[str, Any]] = {
+        "random single rows": ("row", rng.integers(0, len(rows), 300).tolist()),
+        "shuffled batches of 64": ("batch", [rng.permutation(len(rows))[:64] for _ in range(8)]),
+        "DataLoader, batch 64, shuffled": ("items", None),
+        "whole matrix to memory": ("whole", None),
     }
-
-    def epoch(data: Any) -> None:
-        for _ in DataLoader(data, batch_size=64, shuffle=True):
-            pass
-
-    found["DataLoader, batch 64, shuffled"] = interleaved(
-        {name: (lambda data=data: epoch(data)) for name, data in loaders.items()}, repeats
-    )
-    found["whole matrix to memory"] = interleaved(
-        {
-            "np.load": lambda: np.load(folder / "rows.npy"),
-            "zarr-python": lambda: peers["zarr-python"][:],
-            "w2w_hub": lambda: peers["w2w_hub"].to_numpy(),
-        },
-        repeats,
-    )
+    found = {
+        title: interleaved(
+            {name: (lambda p=peer, t=task: p.ask(*t)) for name, peer in peers.items() if task[0] in peer.able}, repeats
+        )
+        for title, task in tasks.items()
+    }
+    for peer in peers.values():
+        peer.close()
     return found
 
 
@@ -209,9 +273,8 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
 
     # neither side waits for the disk here: the bound does not flush, so packing does not either
     state.DURABLE = False
-    return interleaved(
-        {"load_file + write": bound, "w2w_hub": lambda: pack(1), "w2w_hub, 2 processes": lambda: pack(2)}, repeats
-    )
+    work = {"load_file + write": bound, "w2w_hub": lambda: pack(1), "w2w_hub, 2 processes": lambda: pack(2)}
+    return interleaved({name: (lambda w=w: timed(w)) for name, w in work.items()}, repeats)
 
 
 def bench_compression(folder: Path, rows: np.ndarray, layout: Any) -> list[tuple[str, str, float, float]]:
