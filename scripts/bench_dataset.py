@@ -4,8 +4,8 @@
     python scripts/bench_dataset.py --rows 1500 --repeats 5
 
 Every figure is the median over repeats of the bound's time divided by the peer's in the same repeat (for reads:
-memmap's time / the peer's), so that a busy machine slows both sides. Each reader is a process of its own, since what one leaves
-behind, threads, caches and freed memory, is another's advantage or loss; they take turns, on one machine at a time. The
+memmap's time / the peer's), so that a busy machine slows both sides. Each reader is a process of its own, since what
+one leaves behind, threads, caches and freed memory, is another's advantage or loss; they take turns, one at a time. The
 page cache is warm, as it is for all peers.
 """
 
