@@ -6,7 +6,9 @@
 Every figure is the median over repeats of the bound's time divided by the peer's in the same repeat (for reads:
 memmap's time / the peer's), so that a busy machine slows both sides. Each reader is a process of its own, since what
 one leaves behind, threads, caches and freed memory, is another's advantage or loss; they take turns, one at a time. The
-page cache is warm, as it is for all peers.
+page cache is warm, as it is for all peers. All readers' allocators keep freed memory (`MALLOC_*`, glibc): without that
+a reader whose process happens to have freed a large block once reads eight times as fast as one whose every row is
+memory fresh from the system, and the race is between those.
 """
 
 from __future__ import annotations
@@ -195,6 +197,10 @@ def serve(name: str, folder: Path, pipe: Any) -> None:
         pipe.send(timed(work))
 
 
+# glibc: large blocks come from the heap too, and the heap is not given back (a process reads these when it starts)
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+
+
 class Peer:
     """A reader in a process of its own."""
 
@@ -229,7 +235,10 @@ def make_files(folder: Path, rows: np.ndarray, layout: Any) -> None:
 
 def bench_reads(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, dict[str, list[float]]]:
     make_files(folder, rows, layout)
+    os.environ.update(ALLOCATOR)
     peers = {name: Peer(name, folder) for name in PEERS}
+    for name in ALLOCATOR:
+        del os.environ[name]
     for name, peer in peers.items():  # the same rows, or the race means nothing
         assert np.array_equal(peer.ask("check", 3), rows[3]), name
     rng = np.random.default_rng(1)

@@ -49,6 +49,8 @@ def test_rows_that_do_not_exist_are_refused(make_dataset):
     for key in (6, -7, [0, 6], [-7]):
         with pytest.raises(IndexError, match="of 6"):
             ds[key]
+    with pytest.raises(IndexError, match="rows 2 to 6 of 6"):
+        ds.read_into(np.array([2, 6]), np.empty((2, ds.layout.size), ds.dtype))
     with pytest.raises(UnknownNameError, match="no row 'nobody'; its ids look like p0, p1, p2"):
         ds["nobody"]
     with pytest.raises(InvalidInputError, match="a mask needs 6 entries"):

@@ -361,12 +361,14 @@ class ShardedMatrix:
         """Rows by number (0 to rows - 1, in any order, repeated at will) as ``(m, width)``."""
         wanted = np.asarray(numbers, np.int64)
         shape = (len(wanted), self.geometry.width)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.geometry.rows:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {self.geometry.rows}")
         mapped = self._mapped_shards(wanted)
         if mapped is not None:
             shards, within = np.divmod(wanted, self.geometry.shard_rows)
-            if len(mapped) == 1 and out is None:
-                return mapped[int(shards[0])][within]
-            out = np.empty(shape, self.dtype) if out is None else out
+            out = _empty(shape, self.dtype) if out is None else out
+            if len(mapped) == 1:  # "clip" only spares a buffer
+                return np.take(mapped[int(shards[0])], within, axis=0, out=out, mode="clip")
             for i, (shard, row) in enumerate(zip(shards.tolist(), within.tolist(), strict=True)):
                 out[i] = mapped[shard][row]
             return out
