@@ -278,7 +278,12 @@ def test_the_commands_tell_what_a_space_knows(saved: Path, dataset: WeightDatase
     read = json.loads(w2w("read", saved, "p00003", "--json").stdout)
     assert read["attributes"]["Beard"] > 0.5
     assert 0 < read["explained"] <= 1
-    assert w2w("report", saved, "--out", tmp_path / "report").exit_code == 0
+    told = w2w("report", saved, "--out", tmp_path / "report")
+    assert told.exit_code == 0
+    assert "with --dataset DATASET it shows" in told.stderr
+    whole = w2w("report", saved, "--dataset", dataset.path, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0
+    assert "--dataset" not in whole.stderr
     assert w2w("report", saved, "--out", tmp_path / "report").exit_code == 2
     edited = w2w("edit", saved, "p00001", "<Hair>=red=+2", "PC1=-1", "--out", tmp_path / "p.json")
     assert edited.exit_code == 0, edited.output

@@ -96,7 +96,8 @@ def build(
     show_directions(space)
     for name, reason in space.diagnostics.get("no_direction", {}).items():
         say(f"  {name}: no direction, {reason}")
-    say(f"digest {space.digest[:16]}; next: w2w report {out} --out report, w2w sample {out} --count 8 --out points")
+    say(f"digest {space.digest[:16]}; next: w2w report {out} --out report --dataset {dataset}")
+    say(f"or: w2w sample {out} --count 8 --out points")
 
 
 def unfinished(out: Path) -> Path:
@@ -194,6 +195,8 @@ def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
         print_json(data)
         return
     say(f"{out / 'report.html'}: open it in a browser; the same figures are in {out / 'report.json'}")
+    if dataset is None:
+        say("with --dataset DATASET it shows components by attribute and entanglement against the number of people too")
 
 
 @click.command(
