@@ -173,28 +173,26 @@ PEERS: dict[str, Callable[[Path], Reader]] = {
 }
 
 
-def serve(name: str, folder: Path, pipe: Any) -> None:
-    """One peer's process: does what it is sent, and answers how long that took."""
+def read(reader: Reader, what: str, numbers: Any) -> Any:
+    """All that one task asks of a reader."""
     from torch.utils.data import DataLoader
 
+    if what == "items":
+        return [None for _ in DataLoader(reader.items, batch_size=64, shuffle=True)]
+    one = getattr(reader, what)
+    return one() if what == "whole" else [one(i) for i in numbers]
+
+
+def serve(name: str, folder: Path, pipe: Any) -> None:
+    """One peer's process: does what it is sent, and answers how long that took."""
     reader = PEERS[name](folder)
     pipe.send([what for what in ("row", "batch", "items", "whole") if getattr(reader, what) is not None])
     while (task := pipe.recv()) is not None:
         what, numbers = task
         if what == "check":
-            read = reader.row or (lambda i: reader.whole()[i])  # type: ignore[misc]
-            pipe.send(np.asarray(read(numbers)))
-            continue
-        work: Callable[[], Any]
-        if what == "row":
-            work = lambda: [reader.row(i) for i in numbers]  # type: ignore[misc]  # noqa: B023, E731
-        elif what == "batch":
-            work = lambda: [reader.batch(b) for b in numbers]  # type: ignore[misc]  # noqa: B023, E731
-        elif what == "items":
-            work = lambda: [None for _ in DataLoader(reader.items, batch_size=64, shuffle=True)]  # noqa: E731
+            pipe.send(np.asarray(reader.row(numbers) if reader.row else read(reader, "whole", None)[numbers]))
         else:
-            work = reader.whole  # type: ignore[assignment]
-        pipe.send(timed(work))
+            pipe.send(timed(lambda: read(reader, what, numbers)))  # noqa: B023
 
 
 # glibc: large blocks come from the heap too, and the heap is not given back (a process reads these when it starts)

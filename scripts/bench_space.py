@@ -559,7 +559,7 @@ def scaling(
             found = solve(engine, rows, k, plan(n, d, k, solver="krylov"))
         return time.perf_counter() - began, found.facts["passes"]
 
-    cost(middle[0], middle[1], middle[2])  # what is loaded and compiled once is nobody's cost
+    cost(*middle)  # what is loaded and compiled once is nobody's cost
     series: dict[str, list[tuple[float, float]]] = {"n": [], "d": [], "k": []}
     click.echo("| n | d | k | seconds | passes | ms a pass |\n| --- | --- | --- | --- | --- | --- |")
     for axis, (letter, steps) in enumerate(zip("ndk", (row_counts, widths, counts), strict=True)):

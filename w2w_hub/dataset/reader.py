@@ -239,6 +239,7 @@ class WeightDataset:
 
     def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
         """Rows by number into an array ``(m, d)`` that is there already, of the stored dtype or a wider one."""
+        numbers = self.numbers(numbers)
         if out.dtype == self._matrix.dtype and out.flags.c_contiguous:
             self._matrix.rows(numbers, out)
         else:

@@ -361,8 +361,6 @@ class ShardedMatrix:
         """Rows by number (0 to rows - 1, in any order, repeated at will) as ``(m, width)``."""
         wanted = np.asarray(numbers, np.int64)
         shape = (len(wanted), self.geometry.width)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.geometry.rows:
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {self.geometry.rows}")
         mapped = self._mapped_shards(wanted)
         if mapped is not None:
             shards, within = np.divmod(wanted, self.geometry.shard_rows)

@@ -97,9 +97,9 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     """Round numbers between the ends; of a logarithmic axis the powers of ten, with more of them if there are few."""
     if log:
         powers = range(math.floor(low), math.ceil(high) + 1)
-        steps: tuple[float, ...] = (1.0,)
-        if high - low <= 2.5:
-            steps = (1.0, 2.0, 5.0) if high - low > 1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+        steps: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+        if high - low > 1:
+            steps = (1.0,) if high - low > 2.5 else (1.0, 2.0, 5.0)
         return [s * 10.0**p for p in powers for s in steps if low - 1e-9 <= math.log10(s * 10.0**p) <= high + 1e-9]
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
