@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,20 @@ def test_a_rebuild_on_another_engine_is_within_the_bound(space: WeightSpace, dat
     found = compare_spaces(space, rebuild(space, dataset, engine="torch", device="cpu"))
     assert found.within_bound
     assert found.separated > 3
+
+
+def test_a_rebuild_from_damaged_rows_names_them_and_not_an_engine(
+    saved: Path, dataset: WeightDataset, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(dataset.path, tmp_path / "damaged"))
+    shard = next((damaged / "weights.zarr").rglob("c/0/0"))
+    content = bytearray(shard.read_bytes())
+    content[dataset.layout.size * 2] ^= 4
+    shard.write_bytes(content)
+    told = w2w("rebuild", saved, "--check", "--dataset", damaged, "--out", tmp_path / "again")
+    assert told.exit_code == 2
+    assert "c/0/0" in told.stderr
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_space_that_its_recipe_does_not_lead_to_fails_the_check(

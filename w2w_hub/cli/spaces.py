@@ -146,12 +146,14 @@ def rebuild(
         raise InvalidInputError("say what to do with the rebuilt space: --check, --out SPACE, or both")
     if out is not None:
         require_new(out)
-    published = WeightSpace.from_pretrained(space)
+    published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
     again = build_again(
-        published, WeightDataset.open(dataset), engine=engine, device=list(devices) or None, scheduler=scheduler,
+        published, opened, engine=engine, device=list(devices) or None, scheduler=scheduler,
         directions=out is not None,
     )  # fmt: skip
     found = compare_spaces(published, again)
+    if not found.identical and opened.revision is None:  # rows from the Hub are checked as they come
+        opened.verify()  # before an engine is named as the cause
     if out is not None:
         save_space(again, out)
     if as_json:
