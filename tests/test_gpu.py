@@ -11,7 +11,8 @@ import torch
 
 from tests.space.population import dataset_of, decaying
 from w2w_hub import ParameterLayout, W2WPipeline, WeightDataset, build_space
-from w2w_hub import injection as injection_module
+from w2w_hub.injection import identity_shown, weights_rewritten
+from w2w_hub.injection.sums import write_sum
 from w2w_hub.inversion import Inverter, Settings
 from w2w_hub.pipeline.inputs import encode_pictures, encode_text
 
@@ -78,29 +79,28 @@ def test_a_thousand_identities_later_the_base_model_is_the_same_bits(pipe: W2WPi
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     layout = pipe.space.layout
     rows = torch.from_numpy(np.stack([pipe.space.decode(p) for p in pipe.space.sample(10, seed=1)])).to("cuda")
-    with injection_module.identity_shown(pipe.unet, layout, rows[0]) as use:
+    with identity_shown(pipe.unet, layout, rows[0]) as use:
         for i in range(1000):
             use(rows[i % 10])
     assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_all_modules_written_at_once_get_the_bits_that_each_would_get(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_modules_written_at_once_get_the_bits_that_each_would_get(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     names = ("to_q", "to_v", "to_k")
     model = torch.nn.ModuleDict({name: torch.nn.Linear(24 + i, 40, bias=False) for i, name in enumerate(names)})
     model.to("cuda", dtype)
     layout = ParameterLayout.from_model(model, targets=names, scale=1.5)
-    row, found = torch.randn(layout.size), []
-    for at_once in (True, False):
-        if not at_once:
-            monkeypatch.setattr(injection_module._Weights, "at_once", lambda *_: False)
-        with injection_module.weights_rewritten(model, layout, row):
-            found.append([model[name].weight.detach().clone() for name in names])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert all(not torch.equal(a, model[name].weight) for a, name in zip(found[0], names, strict=True))
+    row = torch.randn(layout.size)
+    with weights_rewritten(model, layout, row):
+        found = {name: model[name].weight.detach().clone() for name in names}
+    for target, (a, b) in layout.unflatten_batch(row[None]).items():
+        original = model[target.module].weight.detach()
+        expected = torch.empty_like(original)
+        write_sum(expected, original, a[0], b[0], layout.scale)
+        assert torch.equal(found[target.module], expected)
+        assert not torch.equal(expected, original)
 
 
 def test_a_captured_inversion_descends_as_an_eager_one(pipe: W2WPipeline) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
-from .injection import Use, rewritable, rows_attached
+from .injection import Use, differentiable, rewritable, rows_attached, weights_differentiable
 from .progress import progress
 from .space import Point, WeightSpace
 
@@ -117,13 +117,23 @@ class Inverter:
     def run(self) -> list[Inversion]:
         people = len(self.latents)
         best: list[tuple[float, torch.Tensor, list[float], int]] = []
-        with frozen(self.unet), rows_attached(self.unet, self.space.layout, self.vectors(self.start(0))) as use:
+        with frozen(self.unet), self.shown(self.vectors(self.start(0))) as use:
             for restart in range(self.settings.restarts):
                 found, history = self.descend(use, restart)
                 errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
                 tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
         return [self.result(*entry) for entry in best]
+
+    def shown(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:
+        """The people's adapters in the model: of one person in its weights, of several beside them.
+
+        A captured step has nothing left to start, and beside the weights it takes no second copy of them.
+        """
+        layout = self.space.layout
+        if len(vectors) == 1 and not self.capture and differentiable(self.unet, layout, vectors.device):
+            return weights_differentiable(self.unet, layout, vectors)
+        return rows_attached(self.unet, layout, vectors)
 
     def start(self, restart: int) -> torch.Tensor:
         """Standardised coefficients to begin with: the mean, and then seeded points near it."""
