@@ -39,7 +39,7 @@ from w2w_hub import ParameterLayout, WeightSpace, write_adapter
 from w2w_hub.demo.assets import FOLDER as ASSETS
 from w2w_hub.denoising import identity_losses
 from w2w_hub.formats.diffusers import WEIGHTS
-from w2w_hub.injection import identity_shown, rows_attached
+from w2w_hub.injection import identity_shown, injection, rows_attached
 from w2w_hub.inversion import WARM_UP, Inverter, Settings, frozen
 
 SECTIONS = ("step", "switch", "batch", "inversion")
@@ -209,7 +209,11 @@ class Bench:
         return {name: round(min(values), 4) for name, values in times.items()}
 
     def peak(self, work: Callable[[], Any]) -> tuple[float, float | None, Any]:
-        """Seconds of a piece of work, its peak memory on the device in GB, and its result."""
+        """Seconds of a piece of work, its peak memory on the device in GB, and its result.
+
+        The second copy of weights that an earlier piece of work keeps for the next is nobody else's memory.
+        """
+        injection(self.unet).copies.clear()
         gc.collect()
         on_gpu = self.device.type == "cuda"
         if on_gpu:

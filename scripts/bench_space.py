@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from w2w_hub.space.rows import Rows
 
+TOLERANCE = 1e-6  # the library's own
 REACHED = 0.9999  # of the variance that the exact components carry
 
 
@@ -434,7 +435,9 @@ class Device:
         peak = torch.cuda.max_memory_allocated(self.first) if self.cuda else float("nan")
         return time.perf_counter() - began, peak, found
 
-    def components(self, source: ArrayRows, k: int, memory: int | None) -> tuple[Any, int]:
+    def components(
+        self, source: ArrayRows, k: int, memory: int | None, tolerance: float = TOLERANCE
+    ) -> tuple[Any, int]:
         """What the solver finds, and how often it went through the rows."""
         from w2w_hub.space.engines.torch_engine import TorchEngine
         from w2w_hub.space.solvers import plan, solve
@@ -442,7 +445,7 @@ class Device:
         engine = TorchEngine(self.names, memory)
         engine.tile_numbers = source.tile_numbers
         with engine.precision():
-            found = solve(engine, source, k, plan(source.n, source.d, k, solver="krylov"))
+            found = solve(engine, source, k, plan(source.n, source.d, k, solver="krylov", tolerance=tolerance))
         engine.close()
         return found.basis, found.facts["passes"] + 1  # and the pass for mean and standard deviation
 
@@ -467,7 +470,11 @@ def on_gpu(function: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @on_gpu
 @click.option("--niter", "niters", multiple=True, type=int, default=(2, 20), show_default=True)
-def gpu(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...]) -> None:
+@click.option("--tolerance", "tolerances", multiple=True, type=float, default=(TOLERANCE,), show_default=True)
+def gpu(
+    devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...],
+    tolerances: tuple[float, ...],
+) -> None:  # fmt: skip
     """The matrix in the memory of the first device, beside torch.svd_lowrank."""
     import torch
 
@@ -479,7 +486,12 @@ def gpu(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ..
     click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) in the memory of {device}\n\n{HEADER}")
     for k in counts:
         peers: dict[str, Callable[[], tuple[Any, int]]] = {
-            "w2w_hub": lambda k=k: device.components(source, k, 0),
+            **{
+                f"w2w_hub, tolerance={tolerance:g}": lambda k=k, tolerance=tolerance: (
+                    device.components(source, k, 0, tolerance)
+                )
+                for tolerance in tolerances
+            },
             **{
                 f"torch.svd_lowrank niter={niter}": lambda k=k, niter=niter: (
                     torch.svd_lowrank(values, q=k, niter=niter)[2].T.contiguous(), 2 * niter + 2

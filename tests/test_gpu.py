@@ -119,6 +119,17 @@ def test_a_captured_inversion_descends_as_an_eager_one(pipe: W2WPipeline) -> Non
     assert np.mean(captured.losses[-10:]) < np.mean(captured.losses[:10])
 
 
+def test_a_step_that_cannot_be_captured_is_taken_eagerly(pipe: W2WPipeline) -> None:
+    pipe.to("cuda")
+    picture = np.full((64, 64, 3), 0.5, np.float32)
+    expected = pipe.invert(picture, num_steps=12, seed=1)
+    pipe.unet.conv_in.register_forward_hook(lambda module, args, output: output * float(output.isfinite().all()))
+    with pytest.warns(UserWarning, match="could not be captured and runs eagerly"):
+        found = pipe.invert(picture, num_steps=12, seed=1)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-3)
+    np.testing.assert_allclose(found.point.coefficients, expected.point.coefficients, rtol=0.02, atol=0.02)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> WeightDataset:
     return dataset_of(tmp_path_factory.mktemp("d") / "people", decaying(200, 300), held_out=20)

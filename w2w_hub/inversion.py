@@ -115,6 +115,16 @@ class Inverter:
         self.capture = captures if settings.capture is None else settings.capture
 
     def run(self) -> list[Inversion]:
+        """Each person's point, the best of the restarts."""
+        try:
+            return self.best_of_restarts()
+        except _NotCapturedError as error:
+            reason = str(error)
+        warnings.warn(f"the inversion step could not be captured and runs eagerly ({reason})", stacklevel=2)
+        self.capture = False
+        return self.best_of_restarts()
+
+    def best_of_restarts(self) -> list[Inversion]:
         people = len(self.latents)
         best: list[tuple[float, torch.Tensor, list[float], int]] = []
         with frozen(self.unet), self.shown(self.vectors(self.start(0))) as use:
@@ -231,6 +241,10 @@ class Inverter:
         return Inversion(self.space.point(coefficients, made="inversion", **history), tuple(losses))
 
 
+class _NotCapturedError(Exception):
+    """This model's step cannot be recorded as a graph."""
+
+
 @dataclass
 class Descent:
     """One descent's optimiser, whose steps a CUDA device may replay as one captured graph.
@@ -304,11 +318,8 @@ class Descent:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.arithmetic()
         except RuntimeError as error:  # something in this model waits for the processor
-            cause = str(error.__context__ or error).splitlines()[0]  # ending the capture fails too
-            warnings.warn(f"the inversion step could not be captured and runs eagerly ({cause})", stacklevel=2)
-            self.inverter.capture = False
-            self.arithmetic()
-            return
+            # ending the capture fails too, with an error that says less
+            raise _NotCapturedError(str(error.__context__ or error).splitlines()[0]) from error
         self.graph = graph
         graph.replay()
 
