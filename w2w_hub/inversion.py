@@ -13,7 +13,8 @@ import torch
 
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
-from .injection import Use, differentiable, rewritable, rows_attached, weights_differentiable
+from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
+from .injection.stack import every
 from .progress import progress
 from .space import Point, WeightSpace
 
@@ -100,6 +101,7 @@ class Inverter:
         masks: torch.Tensor | None = None,
         conditions: Mapping[str, torch.Tensor] | None = None,
     ):
+        require_differentiable(unet)
         self.unet, self.space, self.settings = unet, space, settings
         self.scheduler = training_schedule(scheduler)
         self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
@@ -337,5 +339,4 @@ def frozen(model: torch.nn.Module) -> Iterator[None]:
             p.requires_grad_(False)
         yield
     finally:
-        for p in trained:
-            p.requires_grad_(True)
+        every(trained, lambda p: p.requires_grad_(True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -116,6 +117,25 @@ class StrengthType(click.ParamType):
         if not name or not sign or strength != strength or abs(strength) == float("inf"):
             self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH, for instance Beard=+2", param, ctx)
         return name, strength
+
+
+class FiniteType(click.ParamType):
+    """A number, neither NaN nor infinite."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+FINITE = FiniteType()
+SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 
 def open_pipeline(space: Path) -> Any:

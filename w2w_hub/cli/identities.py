@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import StrengthType, examples, json_option, open_pipeline, out_option, print_json, say
+from .common import FINITE, SEED, StrengthType, examples, json_option, open_pipeline, out_option, print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
@@ -24,9 +24,9 @@ def drawing_options(function: F) -> F:
     """How pictures are drawn."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
-        click.option("--guidance", default=2.0, show_default=True),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1)),
-        click.option("--seed", "seeds", multiple=True, type=int, help="May be given several times.  [default: 0]"),
+        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
+        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
     ):
         function = option(function)
@@ -37,8 +37,10 @@ def drawing_options(function: F) -> F:
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--truncation", default=1.0, show_default=True, help="Factor of the spread: smaller is more average.")
+@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option(
+    "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: smaller is more average."
+)
 @kind_option
 @out_option("The folder of points to make.")
 @json_option
@@ -123,12 +125,14 @@ def edit(
 )
 @click.option("--prompt", default="sks person", show_default=True)
 @click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=0.1, show_default=True)
-@click.option("--prior", default=0.0, show_default=True, help="Larger stays closer to the population.")
-@click.option("--tolerance", default=0.0, show_default=True, help="Stop when 50 steps gain less than this share.")
+@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
+@click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Larger stays closer to the population.")
+@click.option(
+    "--tolerance", default=0.0, show_default=True, type=FINITE, help="Stop when 50 steps gain less than this share."
+)
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Descents; the best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all without it.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @kind_option
 @out_option("The folder of points to make.")
 @json_option
@@ -213,11 +217,13 @@ def render(
 @click.argument("identities", nargs=-1, required=True)
 @click.option("--attribute", help="Columns are strengths of its edit; without it, prompts and seeds.")
 @click.option("--strengths", help="Comma-separated, in standard deviations.  [default: from --from to --to]")
-@click.option("--from", "low", default=-3.0, show_default=True, help="The first strength.")
-@click.option("--to", "high", default=6.0, show_default=True, help="The last strength.")
+@click.option("--from", "low", default=-3.0, show_default=True, type=FINITE, help="The first strength.")
+@click.option("--to", "high", default=6.0, show_default=True, type=FINITE, help="The last strength.")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Strengths between the two.")
 @preserve_option
-@click.option("--start", default=0.0, show_default=True, help="Share of the schedule drawn without the edit.")
+@click.option(
+    "--start", default=0.0, show_default=True, type=FINITE, help="Share of the schedule drawn without the edit."
+)
 @drawing_options
 @out_option("The sheet to write (.png), or with --attribute a sweep that moves (.gif).")
 def grid(

@@ -15,14 +15,14 @@ from torch import nn
 
 from ..layout import ParameterLayout
 from .gradients import differentiable, weights_differentiable
-from .modules import base_digest, rewritable, target_modules, uncompiled
+from .modules import base_digest, require_differentiable, rewritable, target_modules, uncompiled
 from .rows import rows_attached
 from .stack import Use, base_shown, injection
 from .weights import weights_rewritten
 
 __all__ = [
-    "Use", "base_digest", "base_shown", "differentiable", "identity_shown", "injection", "rewritable", "rows_attached",
-    "target_modules", "uncompiled", "weights_differentiable", "weights_rewritten",
+    "Use", "base_digest", "base_shown", "differentiable", "identity_shown", "injection", "require_differentiable",
+    "rewritable", "rows_attached", "target_modules", "uncompiled", "weights_differentiable", "weights_rewritten",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..adapter import Target
 from ..base import digest_of_weights
-from ..errors import AdapterNotAppliedError, BaseModelMismatchError
+from ..errors import AdapterNotAppliedError, BaseModelMismatchError, InvalidInputError
 from ..layout import ParameterLayout
 
 
@@ -114,7 +114,8 @@ def rewritable(model: nn.Module, layout: ParameterLayout) -> bool:
     """Whether the target weights can be swapped: they are in memory, as plain floats of 16 bits or more.
 
     They cannot under sequential or group offloading, which keeps copies of its own, nor where they are quantised,
-    sharded or stored in 8 bits (layerwise casting). An identity is then drawn beside them, unfused.
+    sharded, stored in 8 bits (layerwise casting) or made in inference mode. An identity is then drawn beside them,
+    unfused.
 
     Raises
     ------
@@ -128,10 +129,33 @@ def rewritable(model: nn.Module, layout: ParameterLayout) -> bool:
         if weight.is_meta and not hasattr(path[-1], "_hf_hook"):
             raise AdapterNotAppliedError(f"{slot.target} has no weights in memory (meta device); load the base model")
         plain &= type(weight.data) is torch.Tensor and weight.is_floating_point() and weight.element_size() > 1
-        plain &= not weight.is_meta and not any(_group_offloaded(outer) for outer in path)
+        plain &= not weight.is_meta and not any(_has_hook(outer, "group_offloading") for outer in path)
+        plain &= not weight.is_inference() and not weight.data.is_inference()
     return plain
 
 
-def _group_offloaded(module: nn.Module) -> bool:
+def _has_hook(module: nn.Module, name: str) -> bool:
     hooks = getattr(module, "_diffusers_hook", None)  # diffusers.hooks.HookRegistry
-    return hooks is not None and hooks.get_hook("group_offloading") is not None
+    return hooks is not None and hooks.get_hook(name) is not None
+
+
+def require_differentiable(model: nn.Module) -> None:
+    """Refuse a model that gradients cannot go through.
+
+    Raises
+    ------
+    InvalidInputError
+        If its weights were made in inference mode, or are stored in another dtype than they compute in.
+    """
+    for name, module in model.named_modules():
+        if _has_hook(module, "layerwise_casting"):
+            raise InvalidInputError(
+                f"{name} is stored in another dtype than it computes in (layerwise casting), which no gradient goes "
+                "through; load the pipeline without it to invert"
+            )
+    for name, weight in model.named_parameters():
+        if weight.is_inference() or weight.data.is_inference():
+            raise InvalidInputError(
+                f"{name} was loaded or cast under torch.inference_mode(), which no gradient goes through; load the "
+                "pipeline outside of it to invert"
+            )

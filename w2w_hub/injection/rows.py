@@ -71,7 +71,6 @@ def _for_each_sample(samples: int, a: torch.Tensor, b: torch.Tensor) -> tuple[to
 class _Rows:
     def __init__(self, owner: Injection, modules: dict[Target, nn.Linear | nn.Conv2d], layout: ParameterLayout):
         self.owner, self.modules, self.layout = owner, modules, layout
-        self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.vectors = torch.empty(0)
         dtypes = {getattr(module.weight, "dtype", None) for module in modules.values()}
         self.half = next(iter(dtypes)) if dtypes in ({torch.bfloat16}, {torch.float16}) else None
@@ -96,16 +95,21 @@ class _Rows:
         }
 
     def enter(self) -> None:
+        self.leave()
         self.use(self.vectors)
         for target, module in self.modules.items():
-            self.handles.append(module.register_forward_hook(self.owner.hooks[target]))
+            module.register_forward_hook(self.owner.hooks[target])
 
     def leave(self) -> None:
-        every(self.handles, lambda handle: handle.remove())
-        for target in self.modules:  # no vectors, and no graph of their gradients, is held longer than drawn
-            hook = self.owner.hooks.get(target)
-            if hook is not None:
-                hook.a = hook.b = torch.empty(0)
+        every(list(self.modules), self._take_off)
+
+    def _take_off(self, target: Target) -> None:
+        hook, hooks = self.owner.hooks.get(target), self.modules[target]._forward_hooks
+        if hook is None:
+            return
+        for key in [key for key, other in hooks.items() if other is hook]:  # without a handle, which may be lost
+            hooks.pop(key, None)
+        hook.a = hook.b = torch.empty(0)  # no vectors, and no graph of their gradients, is held longer than drawn
 
 
 @contextmanager

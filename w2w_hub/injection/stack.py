@@ -18,7 +18,7 @@ Use = Callable[[torch.Tensor], None]
 
 
 class Drawn(Protocol):
-    """A way of drawing that can be put on and taken off a model."""
+    """A way of drawing that can be put on and taken off a model, also a second time and when half of it is done."""
 
     def enter(self) -> None: ...
     def leave(self) -> None: ...
@@ -50,11 +50,20 @@ class Injection:
                     state.enter()
                 yield
             finally:
-                if state is not None:
-                    state.leave()
-                del self.stack[depth:]
-                if before is not None:
-                    before.enter()
+                try:
+                    self._back(state, before, depth)
+                except KeyboardInterrupt:  # every part of it can be done twice
+                    self._back(state, before, depth)
+                    raise
+
+    def _back(self, state: Drawn | None, before: Drawn | None, depth: int) -> None:
+        """Take `state` off and put on what was drawn before; an interrupt is raised when that is done."""
+
+        def forget() -> None:
+            del self.stack[depth:]
+
+        actions = [forget] if before is None else [before.enter, forget]
+        every(actions if state is None else [*actions, state.leave], lambda action: action())
 
 
 _injections: WeakKeyDictionary[nn.Module, Injection] = WeakKeyDictionary()

@@ -60,6 +60,7 @@ class _Weights:
             swap.follow()
         row = vector.to(self.swaps[0].buffer.device, torch.float32)
         write_sums([s.buffer for s in self.swaps], [s.original for s in self.swaps], row, self.layout)
+        torch.clear_autocast_cache()  # which knows a weight by its parameter, whatever that reads by now
         if any(not torch.equal(s.buffer, s.original) for s in self.swaps):  # as a rule the first one does differ
             return
         if any(bool((b[0] @ a[0]).any()) for a, b in self.layout.unflatten_batch(row[None]).values()):
@@ -69,6 +70,7 @@ class _Weights:
 
     @torch.inference_mode(False)
     def enter(self) -> None:
+        self.leave()
         for target, module in self.modules.items():
             buffer = second_copy(self.owner, target, module.weight.data)
             swap = _Swap(target, module, buffer)
@@ -79,6 +81,7 @@ class _Weights:
     @torch.inference_mode(False)
     def leave(self) -> None:
         every(self.swaps, _Swap.restore)
+        torch.clear_autocast_cache()
 
 
 @contextmanager

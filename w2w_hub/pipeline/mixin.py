@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..hub.publish import Published
 
 PROMPT = "sks person"
+# the pipeline that `render` calls in this thread, and the people of that call
+_asked: ContextVar[tuple[Any, tuple[Identity | None, ...]] | None] = ContextVar("asked", default=None)
 
 
 class W2WMixin:
@@ -308,6 +311,9 @@ class W2WMixin:
             if self._drawing:
                 return nested_copy(self)._draw(stock_call, args, kwargs)
             chosen = self._identity
+            asked, of_render = _asked.get(), None
+            if asked is not None and asked[0] is self:
+                chosen, of_render = asked[1], _asked.set(None)  # a call inside a callback is another call
             people = chosen if isinstance(chosen, tuple) else (chosen,)
             images_a_prompt = 1
             if len(people) > 1:
@@ -319,6 +325,8 @@ class W2WMixin:
                     return stock_call(self, *args, **kwargs)
             finally:
                 self._drawing = False
+                if of_render is not None:
+                    _asked.reset(of_render)
 
     def render(
         self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any
@@ -334,23 +342,22 @@ class W2WMixin:
         """
         if batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, not {batch_size}")
-        before = self._identity
         plain = {"output_type": "np", **options}
         resolved = [None if i is None else self.resolve(i) for i in identities]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
-        try:
-            for start, case in progress(jobs, "drawing"):
-                part = resolved[start : start + batch_size]
-                prompt, seed = cases[case]
-                noises = [torch.Generator().manual_seed(seed) for _ in part]
-                self._identity = tuple(part)
+        for start, case in progress(jobs, "drawing"):
+            part = tuple(resolved[start : start + batch_size])
+            prompt, seed = cases[case]
+            noises = [torch.Generator().manual_seed(seed) for _ in part]
+            token = _asked.set((self, part))
+            try:
                 pictures = self([prompt] * len(part), generator=noises, **plain).images  # type: ignore[operator]
-                if out is None:
-                    out = np.empty((len(resolved), len(cases), *pictures.shape[1:]), np.float32)
-                out[start : start + len(part), case] = pictures
-        finally:
-            self._identity = before
+            finally:
+                _asked.reset(token)
+            if out is None:
+                out = np.empty((len(resolved), len(cases), *pictures.shape[1:]), np.float32)
+            out[start : start + len(part), case] = pictures
         if out is None:
             raise InvalidInputError("render needs at least one identity and one case")
         return out
