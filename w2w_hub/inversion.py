@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,11 @@ class Settings:
     capture: bool | None = None
 
     def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "restarts", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise InvalidInputError(f"{name} must be a whole number, not {value!r}")
+            object.__setattr__(self, name, int(value))
         if min(self.num_steps, self.batch_size, self.restarts) < 1 or not 0 < self.learning_rate < float("inf"):
             raise InvalidInputError(
                 "num_steps, batch_size and restarts must be at least 1 and learning_rate positive; got "

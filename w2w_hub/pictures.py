@@ -31,9 +31,25 @@ def open_picture(path: Path | str) -> Picture:
     if not path.is_file():
         raise MissingPathError(f"{path} is not there")
     try:
-        return Image.open(path).convert("RGB")
+        return as_rgb(Image.open(path))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CorruptFileError(f"{path} is not a readable picture ({error})") from error
+
+
+def as_rgb(picture: Picture) -> Picture:
+    """A picture as 8-bit RGB; of 16-bit grey the upper 8 bits.
+
+    Raises
+    ------
+    InvalidInputError
+        For modes whose range nothing states: 32-bit integers and floats.
+    """
+    if picture.mode.startswith("I;16"):
+        wide = np.asarray(picture).astype(np.float64)
+        return Image.fromarray((wide / 257).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise InvalidInputError(f"a picture of mode {picture.mode} does not state its range; save it with 8 bits")
+    return picture.convert("RGB")
 
 
 def to_picture(values: np.ndarray, scale: int = 1) -> Picture:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from w2w_hub import W2WPipeline
 from w2w_hub.cli import main
-from w2w_hub.errors import BaseModelMismatchError, InvalidInputError
+from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError
 from w2w_hub.injection import identity_shown, injection, rows_attached, weights_differentiable
 from w2w_hub.injection import stack as stack_module
 
@@ -140,3 +142,83 @@ def test_numbers_that_cannot_be_drawn_with_are_one_line_and_status_2(
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+GREY = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.full((64, 64, 3), 200.0, np.float32), "floats must be in 0 to 1"),
+        (np.full((64, 64, 3), 200, np.int32), "int32"),
+        (Image.fromarray(GREY.astype(np.float32)), "mode F"),
+        (Image.new("RGB", (65, 64)), "65x64 pixels, this base model needs 64x64"),
+        (np.zeros((70, 64, 3), np.float32), "64x70 pixels"),
+        (torch.zeros(3, 64, 70), "70x64 pixels"),
+    ],
+)
+def test_a_picture_of_another_range_or_size_is_refused_not_guessed_at(
+    picture: object, message: str, pipe: W2WPipeline
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        pipe.invert(picture, num_steps=1)
+
+
+def test_a_picture_is_the_same_in_every_way_of_giving_it(pipe: W2WPipeline) -> None:
+    eight = (GREY * 255).round().astype(np.uint8)
+    ways = [
+        np.repeat(eight[..., None], 3, 2), Image.fromarray(eight), Image.fromarray(eight.astype(np.uint16) * 257),
+        torch.from_numpy(np.repeat(eight[None], 3, 0)), np.repeat(eight[..., None], 3, 2).astype(np.float32) / 255,
+    ]  # fmt: skip
+    found = [pipe.invert(way, num_steps=1).losses[0] for way in ways]
+    np.testing.assert_allclose(found, found[0], rtol=1e-5)
+
+
+def test_a_stack_of_pictures_is_several_pictures_with_a_mask_each(pipe: W2WPipeline) -> None:
+    pictures, masks = np.random.default_rng(0).random((2, 64, 64, 3), np.float32), np.ones((2, 64, 64))
+    masks[:, :32] = 0
+    stacked = pipe.invert(pictures, mask=masks, num_steps=2)
+    listed = pipe.invert(list(pictures), mask=list(masks), num_steps=2)
+    assert stacked.losses == listed.losses
+    with pytest.raises(InvalidInputError, match="one mask for each picture"):
+        pipe.invert(pictures, mask=masks[0], num_steps=2)
+    with pytest.raises(InvalidInputError, match="as many of every person"):
+        pipe.invert([[pictures], [pictures[0]]], num_steps=2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_steps": 2.5}, {"batch_size": 2.5}, {"seed": None}, {"k": 2.5}, {"k": True}, {"mask": "mask.png"}],
+)
+def test_settings_that_are_no_numbers_are_refused(wrong: dict, pipe: W2WPipeline) -> None:
+    with pytest.raises(InvalidInputError):
+        pipe.invert(np.zeros((64, 64, 3), np.float32), **{"num_steps": 1, **wrong})
+
+
+def test_a_numpy_integer_is_a_seed(pipe: W2WPipeline) -> None:
+    picture = np.zeros((64, 64, 3), np.float32)
+    assert (
+        pipe.invert(picture, num_steps=1, seed=np.int64(2)).losses == pipe.invert(picture, num_steps=1, seed=2).losses
+    )
+
+
+@pytest.mark.parametrize("strengths", [{"Sunglasses": "2"}, {"Sunglasses": None}, {1: 2.0}, ["Sunglasses"]])
+def test_edits_that_are_no_names_and_numbers_are_refused(strengths: object, pipe: W2WPipeline) -> None:
+    pipe.sample_identity(0)
+    with pytest.raises(InvalidInputError):
+        pipe.edit(strengths)
+    with pytest.raises(InvalidInputError, match="preserve"):
+        pipe.edit({"Sunglasses": 1.0}, preserve=None)
+    with pytest.raises(InvalidInputError, match="seed"):
+        pipe.sample_identity(-1)
+
+
+def test_an_identity_of_another_space_is_refused_when_it_is_set(pipe: W2WPipeline) -> None:
+    pipe.sample_identity(0)
+    identity = pipe.identity
+    foreign = replace(identity, point=replace(identity.point, basis_digest="0" * 64))
+    with pytest.raises(LayoutMismatchError, match="belongs to the weight space"):
+        pipe.identity = foreign
+    with pytest.raises(LayoutMismatchError, match="belongs to the weight space"):
+        pipe.render([foreign], [("sks person", 0)], **FAST)

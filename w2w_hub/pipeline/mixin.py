@@ -413,14 +413,14 @@ class W2WMixin:
         """
         settings = Settings(num_steps, learning_rate, k, batch_size, prior, tolerance, restarts, seed)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
-        people = nested(images, several)
+        people = nested(images, several, 3)
         counts = {len(p) for p in people}
         if not people or 0 in counts or len(counts) > 1:
             raise InvalidInputError("invert needs at least one picture, and as many of every person")
         self.space._k(k)
         masks = None
         if mask is not None:
-            given = nested(mask, several)
+            given = nested(mask, several, 2)
             if [len(m) for m in given] != [len(p) for p in people]:
                 raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
             masks = torch.stack([latent_masks(self, m) for m in given])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
         For coefficients that are no numbers or too many, and for a point or adapter of another space.
     """
     if isinstance(what, Identity):
+        space._coordinates(what.point)  # of another space it is refused
         return what
     if isinstance(what, str) and what in space.ids:
         return resolve(space, space.row(what))
@@ -145,6 +147,13 @@ def edited(
     UnreliableDirectionWarning
         If a direction reads held-out rows no better than permuted labels do.
     """
+    if not isinstance(strengths, Mapping):
+        raise InvalidInputError(f"strengths are a mapping such as {{'Beard': 2.0}}, not {type(strengths).__name__}")
+    for name, strength in strengths.items():
+        if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
+            raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
+    if not isinstance(preserve, Iterable):
+        raise InvalidInputError(f"preserve takes attributes' names, not {preserve!r}")
     preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
     if not 0 <= start < 1:
         raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")

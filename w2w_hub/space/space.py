@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,8 +290,9 @@ class WeightSpace:
         return self.point(self.coefficient_mean, made="mean")
 
     def _k(self, k: int | None) -> int:
-        if k is not None and not 1 <= k <= self.k:
-            raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, not {k}")
+        whole = isinstance(k, Integral) and not isinstance(k, bool)
+        if k is not None and not (whole and 1 <= k <= self.k):
+            raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, a whole number, not {k}")
         return k or self.k
 
     def _coordinates(self, what: np.ndarray | Point) -> np.ndarray:
@@ -323,6 +325,8 @@ class WeightSpace:
         """
         if count < 1 or not (truncation >= 0 and np.isfinite(truncation)):
             raise InvalidInputError(f"count must be at least 1 and truncation not negative: {count}, {truncation}")
+        if not isinstance(seed, Integral) or seed < 0:
+            raise InvalidInputError(f"seed must be a whole number, not negative: {seed!r}")
         if covariance not in ("independent", "full"):
             raise InvalidInputError(f"covariance must be 'independent' or 'full', not {covariance!r}")
         drawn = np.random.default_rng(seed).standard_normal((count, self.k))
