@@ -41,6 +41,9 @@ def new_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        readable = partial.stat().st_mode & 0o666  # as the umask has it
+        for file in partial.rglob("*.safetensors"):  # which their writer makes for its owner alone
+            file.chmod(readable)
         if replace and path.exists():
             previous = path.with_name(f".{path.name}{PREVIOUS}")
             shutil.rmtree(previous, ignore_errors=True)  # left by a process killed after both renames

@@ -222,3 +222,9 @@ def test_an_identity_of_another_space_is_refused_when_it_is_set(pipe: W2WPipelin
         pipe.identity = foreign
     with pytest.raises(LayoutMismatchError, match="belongs to the weight space"):
         pipe.render([foreign], [("sks person", 0)], **FAST)
+
+
+def test_exported_weights_are_as_readable_as_the_files_beside_them(pipe: W2WPipeline, tmp_path: Path) -> None:
+    pipe.sample_identity(0)
+    pipe.export(tmp_path / "lora")
+    assert len({file.stat().st_mode for file in (tmp_path / "lora").iterdir()}) == 1
