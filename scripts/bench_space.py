@@ -30,8 +30,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from w2w_hub.space.rows import Rows
+from w2w_hub.space.solvers import plan, solve
 
-TOLERANCE = 1e-6  # the library's own
+TOLERANCE: float = plan.__kwdefaults__["tolerance"]  # the library's own
 REACHED = 0.9999  # of the variance that the exact components carry
 
 
@@ -123,11 +124,10 @@ def dask_compressed(folder: Path, k: int) -> np.ndarray:
     return da.linalg.svd_compressed(values, k, n_power_iter=4, seed=0)[2].compute(scheduler="threads")
 
 
-def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = 1e-6) -> np.ndarray:
+def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = TOLERANCE) -> np.ndarray:
     """From the dataset on disk to components, streaming; nothing but the components is made."""
     from w2w_hub import WeightDataset
     from w2w_hub.space.engines import get_engine
-    from w2w_hub.space.solvers import plan, solve
 
     dataset = WeightDataset.open(folder / "dataset")
     runner = get_engine(engine, device="cpu" if engine == "torch" else None)
@@ -440,7 +440,6 @@ class Device:
     ) -> tuple[Any, int]:
         """What the solver finds, and how often it went through the rows."""
         from w2w_hub.space.engines.torch_engine import TorchEngine
-        from w2w_hub.space.solvers import plan, solve
 
         engine = TorchEngine(self.names, memory)
         engine.tile_numbers = source.tile_numbers
@@ -558,7 +557,6 @@ def scaling(
     from w2w_hub.space.engines import get_engine
     from w2w_hub.space.report.page import STYLE
     from w2w_hub.space.report.svg import line_chart
-    from w2w_hub.space.solvers import plan, solve
 
     values = decaying(max(row_counts), max(widths))
     middle = [sorted(c)[len(c) // 2] for c in (row_counts, widths, counts)]

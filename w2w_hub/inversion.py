@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
+from .checks import is_whole
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
 from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
@@ -50,7 +50,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "restarts", "seed"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
+            if not is_whole(value):
                 raise InvalidInputError(f"{name} must be a whole number, not {value!r}")
             object.__setattr__(self, name, int(value))
         if min(self.num_steps, self.batch_size, self.restarts) < 1 or not 0 < self.learning_rate < float("inf"):

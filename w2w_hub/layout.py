@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .adapter import Adapter, LoraFactors, Size, Target, as_float32
+from .checks import is_whole
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class ParameterLayout:
         for target in sorted(sizes, key=lambda t: t.sort_key):
             rank, inputs, outputs, *rest = sizes[target]
             kernel = tuple(rest[0]) if rest else ()
-            if isinstance(rank, bool) or not all(isinstance(n, Integral) for n in (rank, inputs, outputs, *kernel)):
+            if not all(is_whole(n) for n in (rank, inputs, outputs, *kernel)):
                 raise InvalidInputError(
                     f"{target}: rank {rank!r}, {inputs!r} inputs, {outputs!r} outputs; all are integers"
                 )
@@ -304,6 +304,11 @@ class ParameterLayout:
     def part_sizes(self) -> list[int]:
         """How many numbers A and B of each slot have, in the order of the flat vector."""
         return [size for s in self.slots for size in (s.middle - s.offset, s.end - s.middle)]
+
+    @cached_property
+    def rank_one(self) -> bool:
+        """Whether every slot is a Linear layer's of rank 1, as weights2weights' are."""
+        return all(slot.rank == 1 and not slot.kernel for slot in self.slots)
 
     def unflatten_batch(self, vectors: Any) -> dict[Target, tuple[Any, Any]]:
         """Views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.

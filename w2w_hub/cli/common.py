@@ -101,6 +101,15 @@ def adapter_options(function: F) -> F:
     return function
 
 
+def finite(value: Any) -> float | None:
+    """The number that a word stands for; None if there is none, or it is NaN or infinite."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 class StrengthType(click.ParamType):
     """``ATTRIBUTE=STRENGTH``, for instance ``Beard=+2``."""
 
@@ -110,11 +119,8 @@ class StrengthType(click.ParamType):
         if isinstance(value, tuple):
             return value
         name, sign, number = str(value).rpartition("=")  # a level is Hair=red
-        try:
-            strength = float(number)
-        except ValueError:
-            strength = float("nan")
-        if not name or not sign or strength != strength or abs(strength) == float("inf"):
+        strength = finite(number)
+        if not name or not sign or strength is None:
             self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH, for instance Beard=+2", param, ctx)
         return name, strength
 
@@ -125,11 +131,8 @@ class FiniteType(click.ParamType):
     name = "float"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite(value)
+        if number is None:
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
 

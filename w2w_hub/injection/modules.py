@@ -130,13 +130,17 @@ def rewritable(model: nn.Module, layout: ParameterLayout) -> bool:
             raise AdapterNotAppliedError(f"{slot.target} has no weights in memory (meta device); load the base model")
         plain &= type(weight.data) is torch.Tensor and weight.is_floating_point() and weight.element_size() > 1
         plain &= not weight.is_meta and not any(_has_hook(outer, "group_offloading") for outer in path)
-        plain &= not weight.is_inference() and not weight.data.is_inference()
+        plain &= not _made_in_inference(weight)
     return plain
 
 
 def _has_hook(module: nn.Module, name: str) -> bool:
     hooks = getattr(module, "_diffusers_hook", None)  # diffusers.hooks.HookRegistry
     return hooks is not None and hooks.get_hook(name) is not None
+
+
+def _made_in_inference(weight: torch.Tensor) -> bool:
+    return weight.is_inference() or weight.data.is_inference()  # loaded so, or cast so
 
 
 def require_differentiable(model: nn.Module) -> None:
@@ -154,7 +158,7 @@ def require_differentiable(model: nn.Module) -> None:
                 "through; load the pipeline without it to invert"
             )
     for name, weight in model.named_parameters():
-        if weight.is_inference() or weight.data.is_inference():
+        if _made_in_inference(weight):
             raise InvalidInputError(
                 f"{name} was loaded or cast under torch.inference_mode(), which no gradient goes through; load the "
                 "pipeline outside of it to invert"

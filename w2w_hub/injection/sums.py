@@ -22,8 +22,7 @@ def write_sums(
         float32 ``(layout.size,)``.
     """
     device = row.device
-    plain = all(slot.rank == 1 and not slot.kernel for slot in layout.slots)
-    if device.type == "cuda" and plain and all(copy.device == device for copy in copies):
+    if device.type == "cuda" and layout.rank_one and all(copy.device == device for copy in copies):
         # to start the writes of a GPU one by one takes longer than they do: two calls, to the same bits
         parts = row.split(layout.part_sizes)
         torch._foreach_copy_(copies, originals)

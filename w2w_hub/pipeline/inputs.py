@@ -47,7 +47,7 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
             picture, given = as_rgb(picture), picture.size[::-1]
         elif isinstance(picture, (np.ndarray, torch.Tensor)):
             picture = _in_zero_to_one(picture)
-            given = picture.shape[-2:] if isinstance(picture, torch.Tensor) else picture.shape[:3][-3:-1]
+            given = picture.shape[-2:] if isinstance(picture, torch.Tensor) else picture.shape[:2]
         else:
             raise InvalidInputError(f"a {type(picture).__name__} is no picture; open it with PIL.Image.open")
         try:
@@ -59,7 +59,7 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
                 f"pictures are {processed.shape[-1]}x{processed.shape[-2]} pixels of {processed.shape[1]} channels, "
                 f"this base model needs {size[1]}x{size[0]} of 3"
             )
-        if _other_size(given, size):
+        if tuple(given) != size:  # it was rounded to the size that is needed
             raise InvalidInputError(
                 f"a picture is {given[1]}x{given[0]} pixels, this base model needs {size[1]}x{size[0]}"
             )
@@ -67,11 +67,6 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     vae = pipe.vae
     encoded = vae.encode(torch.cat(found).to(pipe._execution_device, vae.dtype)).latent_dist.mean
     return (encoded * vae.config.scaling_factor).to(pipe.unet.dtype)
-
-
-def _other_size(given: Sequence[int], size: tuple[int, int]) -> bool:
-    """Whether a picture of another height and width was rounded to the size that is needed."""
-    return len(given) == 2 and tuple(given) != size
 
 
 def _in_zero_to_one(picture: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +146,6 @@ def edited(
     UnreliableDirectionWarning
         If a direction reads held-out rows no better than permuted labels do.
     """
-    if not isinstance(strengths, Mapping):
-        raise InvalidInputError(f"strengths are a mapping such as {{'Beard': 2.0}}, not {type(strengths).__name__}")
-    for name, strength in strengths.items():
-        if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
-            raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
-    if not isinstance(preserve, Iterable):
-        raise InvalidInputError(f"preserve takes attributes' names, not {preserve!r}")
-    preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
     if not 0 <= start < 1:
         raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")
     if start and identity.start not in (0.0, start):
@@ -162,8 +153,8 @@ def edited(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
         )
     before = completed(space, identity.point)
-    space.warn_unreliable(strengths)
     point = space.edit(before, strengths, preserve=preserve)
+    space.warn_unreliable(strengths)
     step = space.decode(point) - space.decode(before)
     early = identity.early
     if start:

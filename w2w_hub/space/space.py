@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from ..adapter import Adapter
 from ..canonical import canonicalise_rows
+from ..checks import is_whole
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
@@ -290,8 +291,7 @@ class WeightSpace:
         return self.point(self.coefficient_mean, made="mean")
 
     def _k(self, k: int | None) -> int:
-        whole = isinstance(k, Integral) and not isinstance(k, bool)
-        if k is not None and not (whole and 1 <= k <= self.k):
+        if k is not None and not (is_whole(k) and 1 <= k <= self.k):
             raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, a whole number, not {k}")
         return k or self.k
 
@@ -325,7 +325,7 @@ class WeightSpace:
         """
         if count < 1 or not (truncation >= 0 and np.isfinite(truncation)):
             raise InvalidInputError(f"count must be at least 1 and truncation not negative: {count}, {truncation}")
-        if not isinstance(seed, Integral) or seed < 0:
+        if not is_whole(seed) or seed < 0:
             raise InvalidInputError(f"seed must be a whole number, not negative: {seed!r}")
         if covariance not in ("independent", "full"):
             raise InvalidInputError(f"covariance must be 'independent' or 'full', not {covariance!r}")
@@ -371,20 +371,26 @@ class WeightSpace:
                     stacklevel=stacklevel,
                 )
 
-    def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Sequence[str] = ()) -> Point:
+    def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
         """Move along editing directions; strength in standard deviations of the population along each.
 
         Parameters
         ----------
-        preserve : sequence of str
+        preserve : iterable of str
             Attributes whose read-out the whole edit must leave as it is, beyond what each direction holds already.
 
         Examples
         --------
         >>> space.edit(space.row("person-0001"), {"Beard": 2.0, "Eyeglasses": -1.0})   # doctest: +SKIP
         """
-        if isinstance(preserve, str):
-            preserve = (preserve,)
+        if not isinstance(strengths, Mapping):
+            raise InvalidInputError(f"strengths are a mapping such as {{'Beard': 2.0}}, not {type(strengths).__name__}")
+        for name, strength in strengths.items():
+            if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
+                raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
+        if not isinstance(preserve, Iterable):
+            raise InvalidInputError(f"preserve takes attributes' names, not {preserve!r}")
+        preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
         both = [name for name in preserve if name in strengths]
         if both:
             raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")

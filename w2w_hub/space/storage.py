@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..base import digest_of_folder, embed_base
 from ..cards import space_card
+from ..checks import is_whole
 from ..dataset.manifest import FILENAME, Compatibility, require_format
 from ..errors import (
     BaseModelMismatchError,
@@ -149,7 +149,7 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     """
     import pandas as pd
 
-    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral)):
+    if k is not None and not is_whole(k):
         raise InvalidInputError(f"k is a number of components, not {k!r}")
     source = locate(path, "space", **options)
     path = recover(source.need(_needed(source, k)))
