@@ -23,7 +23,7 @@ from ..errors import (
     MissingPathError,
     VersionError,
 )
-from ..files import read_json, recover, sha256_file
+from ..files import read_json, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES
 from .card import is_written, published_card, rendered_bodies, split_card, with_facts
@@ -140,7 +140,7 @@ def publish(
         raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
     if gated not in (None, "auto", "manual"):
         raise InvalidInputError(f"gated is auto or manual, not {gated!r}")
-    job = _Push(recover(path), repo, version, token, message)
+    job = _Push(Path(path), repo, version, token, message)
     return job.run(private=private, gated=gated, dry_run=dry_run)
 
 

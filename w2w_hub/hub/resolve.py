@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputError, UnsupportedFormatError, W2WError
-from ..files import read_json, recover, sha256_file
+from ..files import read_json, sha256_file
 from ..progress import progress
 from .cache import SHA, TYPES, RepoCache, is_own_blob, leaves
 from .client import Token, api, call, is_offline, is_transient, translate
@@ -240,7 +240,7 @@ def split_lock(text: str) -> tuple[str, str | None]:
 def is_ours(path: Path) -> bool:
     """Whether a path is a folder with a dataset or weight space."""
     try:
-        return recover(path).is_dir() and read_json(path / MANIFEST).get("format") in FORMATS
+        return path.is_dir() and read_json(path / MANIFEST).get("format") in FORMATS
     except W2WError:
         return False
 
