@@ -338,7 +338,7 @@ class WeightDataset:
         from .integrity import check
 
         self.source.need(self.source.files)
-        check(self.path, deep=deep).settle()
+        check(self.path, deep=deep, vouched=self.revision is not None).settle()
 
 
 class _Lazy:
