@@ -20,6 +20,7 @@ from ..errors import (
     InvalidInputError,
     MissingPathError,
     W2WError,
+    one_line,
 )
 from ..hub.resolve import Source, locate
 from ..layout import ParameterLayout
@@ -283,7 +284,7 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
                        optional=("fitted", "squared_norm"))  # fmt: skip
     stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
-        raise CorruptFileError(f"{file} holds coefficients of the basis {short(stated[:12])}, not of {digest[:12]}")
+        raise CorruptFileError(f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}")
     for column, fits in wanted.items():
         if column not in table.column_names:
             continue

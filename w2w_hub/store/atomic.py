@@ -155,7 +155,7 @@ def flush_tree(folder: Path) -> None:
     """Flush a folder and all that is in it to the disk."""
     if not DURABLE:
         return
-    below = set()
+    below: set[Path] = set()
     for found in walk(folder):
         if found.is_file:
             flush(folder / found.name)
