@@ -170,7 +170,8 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
         before.insert(0, "canonical representatives of dW")
     remarks = [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [
-        f"- No direction for {code(name)}: {markdown(why)}." for name, why in diagnostics.get("no_direction", {}).items()
+        f"- No direction for {code(name)}: {markdown(why)}."
+        for name, why in diagnostics.get("no_direction", {}).items()
     ]
     metadata = {
         "library_name": "diffusers",
@@ -195,10 +196,12 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
         "residual": _small(diagnostics.get("largest_residual")),
         "orthogonality": _small(diagnostics.get("orthogonality_error")),
         "held_out_rows": held_out.get("rows", 0),
-        "spectrum": Markdown("\n".join(
-            table_row(c, _share(v), _share(there.get(c)), _share(noise.get(c)))
-            for c, v in diagnostics.get("explained_variance", {}).items()
-        )),
+        "spectrum": Markdown(
+            "\n".join(
+                table_row(c, _share(v), _share(there.get(c)), _share(noise.get(c)))
+                for c, v in diagnostics.get("explained_variance", {}).items()
+            )
+        ),
         "directions": Markdown("\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |"),
         "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }

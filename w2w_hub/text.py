@@ -14,7 +14,9 @@ from pathlib import PurePath
 from typing import Any
 
 # printable by Unicode's categories, yet without any ink: fillers, joiners and variation selectors, which can carry data
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]")
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+)
 # anything that CommonMark, GitHub's dialect or a renderer's extensions (mathematics, mentions, bare links) could act on
 _LIVE = re.compile(
     r"[`\\|*~\[\]${}^#@]|<[A-Za-z/!?]|&[#\w]|://|www\.|\w\.[^\W\d_]|:[\w+-]+:|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE
