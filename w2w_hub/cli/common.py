@@ -33,12 +33,13 @@ class Sections(click.Group):
                 formatter.write_dl([(n, self.commands[n].get_short_help_str(100)) for n in names])
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        run: Any = super().main
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **options)
+            return run(*args, standalone_mode=False, **options)
         if sys.excepthook is sys.__excepthook__:
             sys.excepthook = say_traceback
         try:
-            status = super().main(*args, standalone_mode=False, **options)
+            status = run(*args, standalone_mode=False, **options)
         except click.ClickException as error:
             say_usage_error(error)
             status = error.exit_code

@@ -86,7 +86,7 @@ def captured_messages() -> Iterator[None]:
 def say_usage_error(error: click.ClickException) -> None:
     """Write what click says of a command line that cannot be read; it quotes words of that line."""
     if isinstance(getattr(error, "message", None), str):
-        error.message = terminal(error.message)
+        vars(error)["message"] = terminal(error.message)
     text = io.StringIO()
     error.show(text)
     _write([terminal(text.getvalue().removesuffix("\n"), keep="\n\t")], err=True)
