@@ -89,7 +89,7 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             for file in list_files(folder)
         }
         write_json(folder / FILENAME, manifest)
-        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())))
+        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
     space.path = path
     return path
 
