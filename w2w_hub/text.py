@@ -112,9 +112,14 @@ def markdown(text: object) -> Markdown:
 
 
 def code(text: object) -> Markdown:
-    """Return a text as inline code of one line; a backtick and a bar, which would end it or its cell, as escapes."""
-    shown = one_line(str(text), LONGEST_NAME).replace("`", "\\x60").replace("|", "\\x7c")
+    """Return a text as inline code of one line; what would end it, its cell or its rendering as code, as escapes."""
+    shown = _inert(one_line(str(text), LONGEST_NAME)).replace("`", "\\x60").replace("|", "\\x7c")
     return Markdown(f"`{shown or ' '}`")
+
+
+def _inert(text: str) -> str:
+    """Escape what begins a tag or a link's address: code shows it, but not every renderer knows what is code."""
+    return re.sub(r"<(?=[A-Za-z/!?])|(?<=\])\(", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def table_row(*cells: object) -> Markdown:
@@ -125,15 +130,14 @@ def table_row(*cells: object) -> Markdown:
 # ---------------------------------------------------------------- Python and YAML
 def python_string(text: str) -> Markdown:
     """Return a text as a double-quoted Python literal of one line, for examples in a block of code."""
-    return Markdown(terminal(json.dumps(text, ensure_ascii=False)))
+    return Markdown(_inert(terminal(json.dumps(text, ensure_ascii=False))))
 
 
 def yaml_text(data: Mapping[str, Any]) -> str:
     """Return a mapping as YAML in its own order, in which every character can be seen."""
     import yaml
 
-    options: dict[str, Any] = {"sort_keys": False, "width": 120}
-    dumped = str(yaml.safe_dump(dict(data), allow_unicode=True, **options))
+    dumped = str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120))
     if terminal(dumped, keep="\n") == dumped:
         return dumped
-    return str(yaml.safe_dump(dict(data), allow_unicode=False, **options))
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=False, width=10**9))  # a value a line

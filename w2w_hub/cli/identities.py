@@ -241,7 +241,6 @@ def grid(
     """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
     from ..files import require_new
     from ..pictures import animation, contact_sheet, picture_kind, save_picture
-    from ..pipeline.grids import strength_grid
 
     moving = picture_kind(out) == "GIF"
     if attribute is None:
@@ -253,6 +252,8 @@ def grid(
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
     require_new(out)
+    from ..pipeline.grids import strength_grid  # brings torch, which takes seconds
+
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
     drawn = strength_grid(

@@ -68,11 +68,11 @@ def captured_messages() -> Iterator[None]:
             message = record.getMessage()
         except Exception:  # arguments that do not fit: logging would report it with all of them
             message = f"{record.msg} {record.args}"
-        record.msg, record.args = terminal(message, keep="\n\t"), ()
+        record.msg, record.args = _flat(message), ()
         return record
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        say(f"w2w: note: {' '.join(str(message).split())}")
+        say(f"w2w: note: {_flat(message)}")
 
     warnings.showwarning = show
     logging.setLogRecordFactory(escaped)
@@ -81,6 +81,11 @@ def captured_messages() -> Iterator[None]:
     finally:
         warnings.showwarning = shown
         logging.setLogRecordFactory(make_record)
+
+
+def _flat(message: object) -> str:
+    """Return what a library says on several lines as one."""
+    return terminal(" ".join(str(message).split()))
 
 
 def say_usage_error(error: click.ClickException) -> None:
@@ -97,4 +102,4 @@ def say_traceback(kind: type[BaseException], error: BaseException, trace: Traceb
     import traceback
 
     text = "".join(traceback.format_exception(kind, error, trace))
-    _write([terminal(text.removesuffix("\n"), keep="\n\t")], err=True)
+    _write(map(terminal, text.splitlines()), err=True)
