@@ -68,7 +68,7 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
         return
     for row in rows:
         say(f"{row['point']}  nearest row {row['nearest']} (cosine {row['cosine']:.2f})")
-    say(f"next: {_draw(space, files_of(out, f'*.{kind}'), into='people.png')}")
+    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='people.png')}")
 
 
 @click.command(
@@ -109,7 +109,7 @@ def edit(
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if distance > farthest:
         say(f"it leaves the population, whose farthest fitted row has {farthest:.2f}: use a smaller strength")
-    say(f"next: {_draw(space, identity, out, into='before-after.png')}")
+    say(f"next: {_drawing_command(space, identity, out, into='before-after.png')}")
 
 
 @click.command(
@@ -174,10 +174,10 @@ def invert(
         return
     for name, inversion in zip(names, found, strict=True):
         say(f"{out / name}  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
-    say(f"next: {_draw(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
+    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
 
 
-def _draw(space: Path, *identities: object, into: str) -> str:
+def _drawing_command(space: Path, *identities: object, into: str) -> str:
     """Return the command that draws identities."""
     return command("w2w render", space, *identities, options=("--out", into))
 
