@@ -239,3 +239,17 @@ def test_yaml_reads_back_and_can_be_seen(data: dict[str, object]) -> None:
     assert yaml.safe_load(shown) == data
     assert terminal(shown, keep="\n") == shown
     assert "---" not in [line.strip() for line in shown.splitlines() if not line.startswith(" ")]
+
+
+def test_a_card_whose_metadata_is_only_spelled_differently_is_still_rendered_anew(
+    make_dataset: Callable[..., WeightDataset], tmp_path: Path
+) -> None:
+    """Version 0.1.0 wrote the same metadata as quoted JSON strings; such a card was not written by anybody."""
+    card = Path(str(make_dataset().path), "README.md")
+    card.write_text(card.read_text("utf-8").replace("license: unknown", 'license: "unknown"'), "utf-8")
+    for _ in range(2):
+        assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=shade"]).exit_code == 0
+        assert "| `Hair` | categorical | shade |" in card.read_text("utf-8")
+        card.write_text(card.read_text("utf-8") + "\nMy own words.\n", "utf-8")
+    assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=hue"]).exit_code == 0
+    assert "My own words." in card.read_text("utf-8")
