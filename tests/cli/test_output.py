@@ -247,9 +247,8 @@ def test_a_card_whose_metadata_is_only_spelled_differently_is_still_rendered_ane
     """Version 0.1.0 wrote the same metadata as quoted JSON strings; such a card was not written by anybody."""
     card = Path(str(make_dataset().path), "README.md")
     card.write_text(card.read_text("utf-8").replace("license: unknown", 'license: "unknown"'), "utf-8")
-    for _ in range(2):
-        assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=shade"]).exit_code == 0
-        assert "| `Hair` | categorical | shade |" in card.read_text("utf-8")
-        card.write_text(card.read_text("utf-8") + "\nMy own words.\n", "utf-8")
+    assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=shade"]).exit_code == 0
+    assert "| `Hair` | categorical | shade |" in card.read_text("utf-8")
+    card.write_text(card.read_text("utf-8") + "\nMy own words.\n", "utf-8")
     assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=hue"]).exit_code == 0
     assert "My own words." in card.read_text("utf-8")
