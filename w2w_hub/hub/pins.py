@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, UnsupportedFormatError
 from ..files import read_json
+from ..text import command
 from .cache import SHA, leaves
 
 FORMAT, FORMAT_VERSION = "w2w-lock", 1
@@ -113,7 +114,8 @@ def read_lock(path: Path | str) -> Lock:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingPathError(f"{path} is not there; make a lock with: w2w pin org/name@v1.0.0 -o {path}")
+        make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
+        raise MissingPathError(f"{path} is not there; make a lock with: {make}")
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(f"{path} is no lock file (format {data.get('format')!r}, expected {FORMAT!r})")
