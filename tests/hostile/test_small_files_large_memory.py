@@ -130,6 +130,9 @@ def components(folder):
 def nested(folder):
     (folder / "manifest.json").write_text("[" * 10**6)
 
+def wide(folder):
+    (folder / "manifest.json").write_text('{"x": [' + "[]," * 2 * 10**7 + "0]}")
+
 zeros, bomb = bytes(1600), bytes(2**20)
 def gzipped(size):
     import zlib
@@ -163,6 +166,7 @@ DATASETS = {
     "a huge chunk": huge_chunk,
     "a long manifest": long_json,
     "a deep manifest": nested,
+    "a wide manifest": wide,
     "a long label of the view": view,
 }
 RIGHT = {
