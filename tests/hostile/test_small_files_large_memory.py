@@ -160,7 +160,7 @@ DATASETS = {
     "blosc chunk through zarr": plain_chunk(BLOSC, bytes(blosc)),
     "rows of labels": labels(0, id=lambda: pa.array(np.zeros(10**7, np.int8)).cast(pa.string())),
     "one long label": labels(Hair=lambda: pa.array(["x" * (2**28), "y", "y", "y"])),
-    "one label for all rows": labels(Hair=lambda: pa.array(["x" * (2**26 - 2**23)] * 4)),
+    "one label for all rows": labels(Hair=lambda: pa.array(["x" * (2**25 - 2**22)] * 4)),
     "absent chunks": absent,
     "chunks of a shard": many_chunks,
     "a huge chunk": huge_chunk,

@@ -15,7 +15,7 @@ MAX_FOLDER_DEPTH = 32
 
 # data that is decompressed or filled in: at most EXPANSION times the bytes on disk, and UNBACKED more
 EXPANSION = 1000
-UNBACKED = 64 * MIB
+UNBACKED = 32 * MIB
 
 
 def unpacked_limit(size: int) -> int:
