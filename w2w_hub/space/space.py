@@ -23,6 +23,7 @@ from ..layout import ParameterLayout
 from .directions import UnreliableDirectionWarning, entanglement, preserving
 from .directions.direction import component_direction
 from .engines.ops import NumpyOps
+from .resume import ResumeFolder
 
 if TYPE_CHECKING:
     from ..hub.resolve import ResolvedRevision, Source
@@ -127,6 +128,7 @@ class WeightSpace:
     left_out: tuple[str, ...] = ()
     source: Source | None = None  # where it was opened from
     whole_digest: str | None = None  # if only the first components were read
+    resume_folder: ResumeFolder | None = None  # results of its passes, kept until it is saved
 
     def __repr__(self) -> str:
         return (
@@ -162,6 +164,13 @@ class WeightSpace:
         from .storage import save_space
 
         return save_space(self, path)
+
+    def mark_saved(self, path: Path) -> None:
+        """Record where the space was written, and remove what was kept to continue its build."""
+        self.path = path
+        if self.resume_folder is not None:
+            self.resume_folder.clear()
+            self.resume_folder = None
 
     @property
     def k(self) -> int:

@@ -90,7 +90,7 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         }
         write_json(folder / FILENAME, manifest)
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())))
-    space.path = path
+    space.mark_saved(path)
     return path
 
 
@@ -122,15 +122,20 @@ def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None 
     """
     if base is None:
         return save_space(space, path)
-    found = digest_of_folder(base, space.layout)
-    stated = space.compatibility.base_digest
+    found = require_base(base, space.layout, space.compatibility)
+    space.compatibility = replace(space.compatibility, base_digest=found)
+    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+
+
+def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
+    """Return the digest of a base model's target weights, or raise if the adapters were trained on others."""
+    found, stated = digest_of_folder(base, layout), compatibility.base_digest
     if stated is not None and stated != found:
         raise BaseModelMismatchError(
             f"the target weights of {base} have digest {found[:12]}, the dataset's adapters were trained on "
             f"{stated[:12]}"
         )
-    space.compatibility = replace(space.compatibility, base_digest=found)
-    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+    return found
 
 
 def load_space(path: Path | str, k: int | None = None, **options: Any) -> WeightSpace:
