@@ -58,7 +58,9 @@ def whole(low: int | None = None) -> Rule:
     return Rule("a whole number" + ("" if low is None else f" of at least {low}"), take)
 
 
-def number(low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf, below: float = math.inf) -> Rule:
+def number(
+    low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf, below: float = math.inf
+) -> Rule:
     """A finite real number in [low, high], more than `above` and less than `below`; no bool."""
 
     def take(value: Any) -> float:
@@ -74,7 +76,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float = -ma
 
     limits = [
         f"{word} {limit:g}"
-        for word, limit in (("at least", low), ("more than", above), ("at most", high), ("less than", below))
+        for word, limit in (("at least", low), ("above", above), ("at most", high), ("below", below))
         if math.isfinite(limit)
     ]
     return Rule(" ".join(["a finite number", " and ".join(limits)]).rstrip(), take)

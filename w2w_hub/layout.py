@@ -239,12 +239,12 @@ class ParameterLayout:
         mine = {s.target: s for s in self.slots}
         theirs = {s.target: s for s in other.slots}
         notes = []
-        for text, found in (
+        for note, found in (
             ("missing", [t for t in mine if t not in theirs]),
             ("not expected", [t for t in theirs if t not in mine]),
         ):
             if found:
-                notes.append(f"{len(found)} modules {text}: {_some(found)}")
+                notes.append(f"{len(found)} modules {note}: {_some(found)}")
         both = [t for t in mine if t in theirs]
         for name in ("rank", "inputs", "outputs", "kernel"):
             wrong = [t for t in both if getattr(mine[t], name) != getattr(theirs[t], name)]
@@ -285,6 +285,8 @@ class ParameterLayout:
         LayoutMismatchError
             If the modules or shapes are not this layout's.
         """
+        if not isinstance(adapter, Adapter):
+            raise InvalidInputError(f"{where} must be an Adapter, not {reprlib.repr(adapter)}")
         if canonical is not None:
             from .canonical import canonicalise
 
@@ -332,6 +334,8 @@ class ParameterLayout:
         A convolution's A is ``(n, r, in * kh * kw)``.
         Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
         """
+        if not hasattr(vectors, "ndim"):
+            vectors = as_array(vectors, "rows")
         if vectors.ndim != 2 or vectors.shape[1] != self.size:
             raise LayoutMismatchError(f"expected rows of {self.size} numbers, got shape {tuple(vectors.shape)}")
         n = vectors.shape[0]

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..dataset import WeightDataset
 from ..errors import AlreadyExistsError, DiskError, W2WError
 from .builder import FOUND, build_space, prepare
@@ -56,12 +58,12 @@ def build_and_save(
     space = build_space(dataset, k, checkpoint=kept, **options)
     try:
         publish_space(space, path, base)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if isinstance(error, W2WError):
             raise
         raise DiskError(
-            f"writing {path} failed: {error.strerror or error}; finished passes are kept in {kept}, free some space and "
-            "run the same again to continue"
+            f"writing {path} failed: {getattr(error, 'strerror', None) or error}; finished passes are kept in {kept}; free some "
+            "space and run the same again to continue"
         ) from error
     return space
 

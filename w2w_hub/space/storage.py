@@ -250,6 +250,6 @@ def _load_directions(path: Path, digest: str, k: int | None = None) -> dict[str,
     if metadata.get(BASIS_KEY, digest) != digest:
         raise CorruptFileError(f"{path}/directions.safetensors belongs to another basis than {digest[:12]}")
     return {
-        name: Direction.from_evidence(tensors[f"{name}.editing"][:k], tensors[f"{name}.reading"][:k], entry)
+        name: Direction.from_evidence(tensors[f"{name}.editing"][:k], tensors[f"{name}.reading"][:k], entry, name)
         for name, entry in read_json(path / "directions.json").items()
     }
