@@ -61,9 +61,10 @@ def build_and_save(
     except (OSError, SafetensorError) as error:
         if isinstance(error, W2WError):
             raise
+        reason = getattr(error, "strerror", None) or error
         raise DiskError(
-            f"writing {path} failed: {getattr(error, 'strerror', None) or error}; finished passes are kept in {kept}; free some "
-            "space and run the same again to continue"
+            f"writing {path} failed: {reason}; finished passes are kept in {kept}; free some space and run the same "
+            "again to continue"
         ) from error
     return space
 

@@ -106,7 +106,7 @@ class Rows:
             read-only views of a file.
         """
         last = self.count if last is None else last
-        a_block = max(1, -(-(self.block_rows or self.tile_rows) // self.tile_rows))
+        a_block = max(1, min(-(-(self.block_rows or self.tile_rows) // self.tile_rows), last - first))
         starts = list(range(first, last, a_block))
         shape = (a_block * self.tile_rows, self.d)
         buffers = [empty(shape, np.float32) if empty else None for _ in starts[:2]]

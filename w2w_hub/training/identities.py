@@ -14,8 +14,10 @@ from ..errors import InvalidInputError
 from ..injection import rows_attached
 from ..layout import ParameterLayout
 
+LARGEST_SEED = 2**64 - 1  # of torch's generators
 
-@validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0))
+
+@validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0, LARGEST_SEED))
 def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     """PEFT's initialisation as one vector ``(layout.size,)``: A Kaiming-uniform (a = sqrt 5), B zero."""
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +37,7 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     batch_size=whole(1),
     learning_rate=positive(),
     average_last=number(0, 1),
-    seed=whole(0),
+    seed=whole(0, LARGEST_SEED),
 )
 def train_identities(
     unet: torch.nn.Module,

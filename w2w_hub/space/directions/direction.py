@@ -14,6 +14,7 @@ from ...equality import ByValue
 from ...errors import CorruptFileError
 
 ARRAYS = ("editing", "reading")
+MOST_ROWS = 2**53  # what every reader of JSON tells apart
 
 
 class UnreliableDirectionWarning(UserWarning):
@@ -172,9 +173,9 @@ EVIDENCE: dict[str, Rule] = {
     "sd": number(0),
     "intercept": number(),
     "auc": optional(number(0, 1)),
-    "positives": whole(0),
-    "rows": whole(0),
-    "held_out_rows": whole(0),
+    "positives": whole(0, MOST_ROWS),
+    "rows": whole(0, MOST_ROWS),
+    "held_out_rows": whole(0, MOST_ROWS),
     "kind": one_of("binary", "categorical", "float", "component"),
     "attribute": optional(text()),
     "level": optional(text()),
@@ -186,7 +187,7 @@ EVIDENCE: dict[str, Rule] = {
     "reading_method": text(),
     "editing_method": text(),
     "held": _tuple(names()),
-    "components": optional(whole(1)),
+    "components": optional(whole(1, MOST_ROWS)),
 }
 
 
