@@ -75,7 +75,7 @@ class ResumeFolder:
         if not _holds_something(folder):
             self._make(folder)
         self._take(folder)
-        if _mark_of(folder) != self.key:
+        if _require_ours(folder) != self.key:
             self._remove_results(folder)
             _write(folder / MARK, [self._stated()])
 
@@ -131,14 +131,14 @@ class ResumeFolder:
             return
         try:
             if self._lock is None:
-                if _mark_of(self.folder) != self.key:
-                    return
                 self._take(self.folder)
+            if _stated_by(self.folder).get("key") != self.key:
+                return
             self._remove_results(self.folder)
             if _is_regular(self.folder / MARK):
                 os.unlink(self.folder / MARK)
             os.rmdir(self.folder)
-        except OSError:  # not there any more, in use, or foreign files came into it
+        except (OSError, W2WError):  # not there any more, in use, or foreign files came into it
             pass
         finally:
             self.release()
@@ -178,7 +178,7 @@ class ResumeFolder:
 def is_unfinished_build(folder: Path) -> bool:
     """Whether a folder is one of ours, or an empty one that a killed clearing left."""
     try:
-        return folder.is_dir() and not folder.is_symlink() and (not os.listdir(folder) or bool(_mark_of(folder)))
+        return folder.is_dir() and not folder.is_symlink() and (not os.listdir(folder) or bool(_require_ours(folder)))
     except (OSError, W2WError):
         return False
 
@@ -188,7 +188,7 @@ def discard(folder: Path) -> None:
     left = ResumeFolder(None)
     with suppress(OSError, W2WError):
         if os.listdir(folder):
-            left.folder, left.key = folder, _mark_of(folder)
+            left.folder, left.key = folder, _require_ours(folder)
             left.clear()
         else:
             os.rmdir(folder)
@@ -204,15 +204,11 @@ def _holds_something(folder: Path) -> bool:
     return bool(os.listdir(folder))
 
 
-def _mark_of(folder: Path) -> str:
-    """The key of the build that a folder belongs to, or an error if anything in it is not ours."""
-    names = sorted(os.listdir(folder))
-    foreign = [name for name in names if not (_OWN.fullmatch(name) and _is_regular(folder / name))]
-    stated: Mapping[str, Any] = {}
-    if MARK in names and not foreign and (folder / MARK).stat().st_size <= LARGEST_MARK:
-        with suppress(CorruptFileError):
-            stated = read_json(folder / MARK)
-    if stated.get("format") != FORMAT or not isinstance(stated.get("key"), str):
+def _require_ours(folder: Path) -> str:
+    """Return the key of the build that a folder belongs to, or raise if anything in it is not ours."""
+    foreign = sorted(name for name in os.listdir(folder) if not (_OWN.fullmatch(name) and _is_regular(folder / name)))
+    stated = {} if foreign else _stated_by(folder)
+    if not stated:
         found = f"it holds {foreign[0]}" if foreign else f"it has no valid {MARK}"
         raise AlreadyExistsError(
             f"{folder} is not an unfinished build of this release ({found}); nothing in it was changed. Remove it, or "
@@ -224,6 +220,18 @@ def _mark_of(folder: Path) -> str:
             "remove it, or choose another checkpoint"
         )
     return str(stated["key"])
+
+
+def _stated_by(folder: Path) -> Mapping[str, Any]:
+    """What a folder's mark says; empty if there is none of ours."""
+    mark = folder / MARK
+    if not _is_regular(mark) or mark.stat().st_size > LARGEST_MARK:
+        return {}
+    try:
+        stated = read_json(mark)
+    except CorruptFileError:
+        return {}
+    return stated if stated.get("format") == FORMAT and isinstance(stated.get("key"), str) else {}
 
 
 def _is_regular(path: Path) -> bool:
