@@ -13,7 +13,7 @@ from .. import __version__
 from ..constraints import either, flag, instance, names, number, one_of, optional, path, text, validated, whole
 from ..dataset import WeightDataset
 from ..dataset.manifest import UNKNOWN
-from ..errors import ConvergenceError, InitialisationError, InvalidInputError, UnknownNameError
+from ..errors import InitialisationError, InvalidInputError, UnknownNameError
 from .diagnostics import measure
 from .directions import fit_directions, why_not
 from .engines import Engine, get_engine
@@ -25,6 +25,11 @@ from .space import WeightSpace
 
 CANONICAL = "svd"
 FOUND = "constant_numbers"  # in a saved recipe, beside what was asked for
+WHEN_TO_STOP = (
+    "tolerance",
+    "max_passes",
+    "algorithm",
+)  # of the recipe, no matter to a pass: more may follow those kept
 
 
 @validated(
@@ -112,7 +117,7 @@ def build_space(
     InitialisationError
         If the dataset does not state one shared initialisation of its rows, without `canonical`.
     ConvergenceError
-        If Krylov needs more than `max_passes`.
+        If Krylov needs more than `max_passes`; with `checkpoint` a call that allows more continues.
     AlreadyExistsError, BusyError, DiskError
         If `checkpoint` is not an unfinished build, is used by another process, or cannot be written.
     """
@@ -123,11 +128,12 @@ def build_space(
     )  # fmt: skip
     runner, kept = job.engine, ResumeFolder(None)
     try:
-        kept = runner.checkpoint = ResumeFolder(checkpoint, job.recipe)
+        passes = {name: value for name, value in job.recipe.items() if name not in WHEN_TO_STOP}
+        kept = runner.checkpoint = ResumeFolder(checkpoint, passes)
         with runner.precision():
             found = solve(runner, job.fitted, job.k, job.plan, standardise=standardize)
             coefficients, squares = runner.projected(job.everybody, found.moments, found.basis)
-    except (InvalidInputError, ConvergenceError):
+    except InvalidInputError:
         kept.clear()  # it would fail again
         raise
     finally:
