@@ -11,7 +11,7 @@ from w2w_hub.canonical import canonicalise, canonicalise_rows
 from w2w_hub.errors import InvalidInputError, LayoutMismatchError
 
 
-def layout_of(*shapes: tuple[int, int, int]) -> ParameterLayout:
+def layout_of(*shapes: tuple) -> ParameterLayout:
     return ParameterLayout({Target("unet", f"blocks.{i}.to_q"): shape for i, shape in enumerate(shapes)}, 27.0)
 
 
@@ -29,7 +29,9 @@ def in_another_gauge(layout: ParameterLayout, rows: np.ndarray, seed: int) -> np
     return changed
 
 
-shapes = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
+linear = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
+kernels = st.tuples(st.integers(1, 3), st.integers(1, 3))
+shapes = st.one_of(linear, st.builds(lambda size, kernel: (*size, kernel), linear, kernels))
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +50,7 @@ def test_every_modules_product_stays_to_float64_rounding(sizes: list, n: int, se
         assert (np.diff(spread, axis=1) <= 1e-12 * max(1, spread.max())).all()  # the largest first
 
 
-@pytest.mark.parametrize("shape", [(1, 30, 20), (3, 30, 20), (4, 4, 9)])
+@pytest.mark.parametrize("shape", [(1, 30, 20), (3, 30, 20), (4, 4, 9), (2, 5, 9, (3, 3)), (4, 1, 9, (1, 7))])
 def test_adapters_that_act_alike_have_one_representative(shape: tuple[int, int, int]) -> None:
     layout = layout_of(shape, shape)
     rows = np.random.default_rng(0).normal(size=(5, layout.size))
@@ -59,10 +61,10 @@ def test_adapters_that_act_alike_have_one_representative(shape: tuple[int, int, 
 
 
 def test_the_largest_entry_of_every_row_of_a_is_positive() -> None:
-    layout = layout_of((3, 12, 9))
+    layout = layout_of((3, 12, 9), (3, 4, 9, (3, 1)))  # of one shape as matrices
     found = canonicalise_rows(layout, np.random.default_rng(0).normal(size=(8, layout.size)))
-    [(a, _)] = layout.unflatten_batch(found).values()
-    assert (np.take_along_axis(a, np.abs(a).argmax(2)[:, :, None], 2) > 0).all()
+    for a, _ in layout.unflatten_batch(found).values():
+        assert (np.take_along_axis(a, np.abs(a).argmax(2)[:, :, None], 2) > 0).all()
 
 
 def test_a_module_that_changes_nothing_is_zeros_and_an_unused_rank_too() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from w2w_hub.errors import InvalidInputError
 
 TARGET = Target("unet", "mid_block.to_q")
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+kernels = st.sampled_from([(), (1, 1), (3, 3), (1, 2)])
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -28,12 +31,17 @@ def pair_of(a: np.ndarray, b: np.ndarray, scale: float = 1.0) -> LoraFactors:
     return LoraFactors(np.asarray(a, np.float64), np.asarray(b, np.float64), scale)
 
 
-@given(size=sizes, seed=seeds, scale=st.sampled_from([1.0, 27.0, 0.3, -2.0]), reference=st.sampled_from([1.0, 4.0]))
+@given(
+    size=sizes, kernel=kernels, seed=seeds, scale=st.sampled_from([1.0, 27.0, 0.3, -2.0]),
+    reference=st.sampled_from([1.0, 4.0]),
+)  # fmt: skip
 @settings(deadline=None, max_examples=60)
-def test_the_change_stays_exact_to_float64_rounding(size, seed, scale, reference):
-    pair = factors(*size, scale=scale, seed=seed)
+def test_the_change_stays_exact_to_float64_rounding(size, kernel, seed, scale, reference):
+    rank, inputs, outputs = size
+    flat = factors(rank, inputs * math.prod(kernel), outputs, scale=scale, seed=seed)
+    pair = LoraFactors(flat.A, flat.B, scale, kernel)
     found, lost, norm = canonical_factors(pair, scale=reference)
-    assert (found.A.dtype, found.rank, found.scale) == (np.float64, pair.rank, reference)
+    assert (found.A.dtype, found.size, found.scale) == (np.float64, pair.size, reference)
     limit = 1e-13 * norm
     np.testing.assert_allclose(found.delta(), pair.delta(), rtol=0, atol=limit)
     assert norm == pytest.approx(np.linalg.norm(pair.delta()))

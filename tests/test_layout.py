@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import random
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import factors
 from w2w_hub import Adapter, ParameterLayout
-from w2w_hub.adapter import Target
+from w2w_hub.adapter import LoraFactors, Target
 from w2w_hub.errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 
 part = st.one_of(
@@ -21,7 +23,18 @@ targets = st.builds(
     st.sampled_from(["unet", "text_encoder", "text_encoder_2", "prior"]),
     st.lists(part, min_size=1, max_size=4).map(".".join),
 )
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
+linear = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
+kernels = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+shapes = st.one_of(linear, st.builds(lambda size, kernel: (*size, kernel), linear, kernels))
+
+
+def factors_of(size: tuple, seed: int) -> LoraFactors:
+    """Random factors of a Linear module or a convolution, scale 2."""
+    rank, inputs, outputs, kernel = (*size, ())[:4]
+    flat = factors(rank, inputs * math.prod(kernel), outputs, scale=2.0, seed=seed)
+    return LoraFactors(flat.A, flat.B, 2.0, kernel)
+
+
 sizes = st.dictionaries(targets, shapes, min_size=1, max_size=6)
 
 
@@ -36,13 +49,14 @@ def test_unflatten_then_flatten_gives_the_same_numbers(sizes, seed):
 @given(sizes=sizes, seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=40)
 def test_flatten_then_unflatten_gives_every_factor_back(sizes, seed):
-    adapter = Adapter({t: factors(*shape, scale=2.0, seed=seed + i) for i, (t, shape) in enumerate(sizes.items())})
+    adapter = Adapter({t: factors_of(shape, seed + i) for i, (t, shape) in enumerate(sizes.items())})
     back = ParameterLayout.from_adapter(adapter).unflatten(ParameterLayout.from_adapter(adapter).flatten(adapter))
     assert back.factors.keys() == adapter.factors.keys()
     for target, pair in adapter.factors.items():
         np.testing.assert_array_equal(back.factors[target].A, pair.A)
         np.testing.assert_array_equal(back.factors[target].B, pair.B)
         assert back.factors[target].scale == 2.0
+        assert back.factors[target].size == pair.size
 
 
 @given(sizes=sizes, seed=st.randoms(use_true_random=False))
@@ -309,6 +323,87 @@ def test_a_reference_scale_must_be_a_positive_number(scale):
 def test_json_that_is_no_layout_is_refused(layout, change):
     with pytest.raises(UnsupportedFormatError, match="not a parameter layout"):
         ParameterLayout.from_json(layout.to_json() | change)
+
+
+BAD_NUMBERS = [
+    0,
+    -1,
+    True,
+    False,
+    1.5,
+    2.0,
+    "2",
+    None,
+    [],
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    2**31,
+    2**62,
+    10**400,
+]
+
+
+@pytest.mark.parametrize("bad", BAD_NUMBERS, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("place", [2, 3, 4, 5, 6])
+def test_a_size_in_json_that_is_not_a_whole_number_within_the_limits_is_refused(place: int, bad: object) -> None:
+    good = ["unet", "mid_block.conv", 2, 3, 5, 3, 3]
+    assert ParameterLayout.from_json({"slots": [good], "scale": 1.0}).size == 2 * (27 + 5)
+    slot = [*good[:place], bad, *good[place + 1 :]]
+    with pytest.raises(UnsupportedFormatError):
+        ParameterLayout.from_json({"slots": [slot], "scale": 1.0})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [0, -2.0, True, False, None, "1", [1.0], float("nan"), float("inf"), float("-inf"), 10**400],
+    ids=lambda value: repr(value)[:12],
+)
+def test_a_scale_in_json_that_is_not_a_positive_number_is_refused(layout: ParameterLayout, bad: object) -> None:
+    with pytest.raises(UnsupportedFormatError, match="scale"):
+        ParameterLayout.from_json(layout.to_json() | {"scale": bad})
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        "unet", {}, 7, [7], [None], ["unetx"], [{}], [["unet", "a"]], [["unet", 7, 1, 1, 1]], [[None, "a", 1, 1, 1]],
+        [["unet", ["a"], 1, 1, 1]], [["unet", "a", 1, 1, 1], ["unet", "a", 2, 1, 1]],
+        [["unet", "a", 1, 1, 1, 1, 1, 1, 1]], [["unet", "9" * 5000, 1, 1, 1]], [["u" * 5000, "a", 1, 1, 1]],
+        [["unet", "a", 2**30, 2**30, 1]], [["unet", "a", 1, 1, 1]] * 100_001,
+    ],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_slots_in_json_that_are_not_slots_are_refused_in_one_bounded_line(slots: object) -> None:
+    for data in ({"slots": slots, "scale": 1.0}, json.loads(json.dumps({"slots": slots, "scale": 1}))):
+        with pytest.raises(UnsupportedFormatError) as caught:
+            ParameterLayout.from_json(data)
+        assert len(str(caught.value)) < 2100
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [None, 7, "layout", [], {}, {"slots": []}, {"scale": 1.0}], ids=repr)
+def test_json_that_is_not_a_layout_is_refused(data: object) -> None:
+    with pytest.raises(UnsupportedFormatError):
+        ParameterLayout.from_json(data)
+
+
+def test_numpys_integers_make_the_layout_that_pythons_make() -> None:
+    plain = ParameterLayout({Target("unet", "conv"): (2, 3, 5, (3, 3))}, 2)
+    numpys = ParameterLayout({Target("unet", "conv"): (*np.array([2, 3, 5]), tuple(np.array([3, 3])))}, np.float32(2))
+    assert numpys.digest == plain.digest
+    assert numpys.slots == plain.slots
+    assert hash(numpys) == hash(plain)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [7, "abc", (1, 2), (1, 2, 3, 4), (1, 2, 3, (1,), 5), (1, 2, 3, (1.5,)), (1, 2, 3, (1,) * 4), (True, 2, 3)],
+    ids=repr,
+)  # fmt: skip
+def test_a_size_that_is_not_one_is_refused_by_its_module(size: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"unet\.conv"):
+        ParameterLayout({Target("unet", "conv"): size}, 1.0)
 
 
 def test_json_with_slots_in_another_order_is_refused(layout):

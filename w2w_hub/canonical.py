@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .adapter import Adapter, LoraFactors, Target
+from .checks import is_whole
+from .constraints import as_array, either, instance, optional, positive, validated, whole
 from .errors import InvalidInputError, LayoutMismatchError
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ NUMBERS_AT_ONCE = 1 << 22
 _SAME_VALUE, _SAME_LENGTH = 1e-7, 1e-6
 
 
+@validated(
+    adapter=instance(Adapter, "an Adapter"),
+    rank=optional(either(whole(), instance(Mapping, "a rank for each target"))),
+    scale=positive(),
+)
 def canonicalise(
     adapter: Adapter, method: str = "svd", *, rank: int | Mapping[Target, int] | None = None, scale: float = 1.0
 ) -> Adapter:
@@ -53,8 +60,6 @@ def canonicalise(
     """
     if method not in METHODS:
         raise InvalidInputError(f"there is no canonical form {method!r}; choose {' or '.join(METHODS)}")
-    if not scale > 0 or not np.isfinite(scale):
-        raise InvalidInputError(f"scale must be a positive number, not {scale}")
     factors, lost, total = {}, 0.0, 0.0
     for target, pair in adapter.factors.items():
         wanted = rank.get(target) if isinstance(rank, Mapping) else rank
@@ -72,7 +77,7 @@ def canonical_factors(
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InvalidInputError("factors with NaN or infinity have no canonical form")
     wanted = pair.rank if rank is None else rank
-    if wanted < 1:
+    if not is_whole(wanted) or wanted < 1:
         raise InvalidInputError(f"rank must be at least 1, not {wanted}")
     # dW = Qb (Rb Ra^T) Qa^T, so that the decomposition is one of r x r
     left, upper = np.linalg.qr(b)
@@ -144,18 +149,18 @@ def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
     --------
     >>> canonical = canonicalise_rows(dataset.layout, dataset[:16])   # doctest: +SKIP
     """
-    values = np.asarray(rows)
+    values = as_array(rows, "rows")
     if values.ndim not in (1, 2) or values.shape[-1] != layout.size:
         raise LayoutMismatchError(f"expected rows of {layout.size} numbers, got shape {values.shape}")
     source = np.atleast_2d(values).astype(np.float64)
     if not np.isfinite(source).all():
         raise InvalidInputError("factors hold NaN or infinite values; they have no singular value decomposition")
     result = np.empty_like(source)
-    for (rank, inputs, outputs), slots in _alike(layout).items():
-        step = max(1, NUMBERS_AT_ONCE // (len(slots) * rank * (inputs + outputs)))
+    for (rank, columns, outputs), slots in _alike(layout).items():
+        step = max(1, NUMBERS_AT_ONCE // (len(slots) * rank * (columns + outputs)))
         for start in range(0, len(source), step):
             part = slice(start, start + step)
-            a = np.stack([source[part, s.offset : s.middle] for s in slots], 1).reshape(-1, rank, inputs)
+            a = np.stack([source[part, s.offset : s.middle] for s in slots], 1).reshape(-1, rank, columns)
             b = np.stack([source[part, s.middle : s.end] for s in slots], 1).reshape(-1, outputs, rank)
             a, b = _balanced_vectors(a, b) if rank == 1 else _balanced_factors(a, b)
             a, b = (x.reshape(-1, len(slots), x[0].size) for x in (a, b))
@@ -165,14 +170,15 @@ def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
 
 
 def _alike(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
+    """Slots by rank, columns of A and rows of B: a convolution's factors are matrices like any other."""
     groups = defaultdict(list)
     for slot in layout.slots:
-        groups[slot.rank, slot.inputs, slot.outputs].append(slot)
+        groups[slot.rank, slot.columns, slot.outputs].append(slot)
     return groups
 
 
 def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rank one, where no decomposition is needed: ``(m, 1, in)`` and ``(m, out, 1)``."""
+    """Rank one, where no decomposition is needed: ``(m, 1, columns)`` and ``(m, out, 1)``."""
     left, right = np.linalg.norm(a, axis=(1, 2), keepdims=True), np.linalg.norm(b, axis=(1, 2), keepdims=True)
     used = (left > 0) & (right > 0)
     # norms are divided out first: their product may overflow where its root does not
@@ -183,14 +189,14 @@ def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any rank: ``(m, r, in)`` and ``(m, out, r)``, by the decomposition of the small core between two QRs."""
-    rank, inputs, outputs = a.shape[1], a.shape[2], b.shape[1]
+    """Any rank: ``(m, r, columns)`` and ``(m, out, r)``, by the decomposition of the small core between two QRs."""
+    rank, columns, outputs = a.shape[1], a.shape[2], b.shape[1]
     left, core_left = np.linalg.qr(b)
     right, core_right = np.linalg.qr(a.swapaxes(1, 2))
     u, values, v = np.linalg.svd(core_left @ core_right.swapaxes(1, 2), full_matrices=False)
     u, v = left @ u, v @ right.swapaxes(1, 2)
     # what rounding leaves of a rank that is not used is no direction
-    values = np.where(values > max(inputs, outputs) * np.finfo(np.float64).eps * values[:, :1], values, 0.0)
+    values = np.where(values > max(columns, outputs) * np.finfo(np.float64).eps * values[:, :1], values, 0.0)
     root = np.sqrt(values)
     new_a, new_b = root[:, :, None] * v, u * root[:, None, :]
     sign = _signs(new_a)

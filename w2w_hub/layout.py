@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +17,20 @@ import numpy as np
 
 from .adapter import Adapter, LoraFactors, Size, Target, as_float32
 from .checks import is_whole
+from .constraints import as_array, either, instance, names, optional, positive, text, validated, whole
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
+from .tensorfile import MAX_NAME
 
 if TYPE_CHECKING:
     import torch
 
 DIGEST_TAG = "w2w-layout-v1"
 DEFAULT_TARGETS = ("to_q", "to_v")
+# what a file may state; real layouts have some thousand modules and 10^9 numbers at most
+MAX_MODULES = 100_000
+MAX_SIZE = 2**31 - 1  # rank, inputs, outputs or an axis of a kernel
+MAX_KERNEL = 3  # axes
+MAX_NUMBERS = 2**40
 
 
 @dataclass(frozen=True)
@@ -82,27 +90,23 @@ class ParameterLayout:
     def __init__(self, sizes: Mapping[Target, Size], scale: float):
         if not sizes:
             raise InvalidInputError("a layout needs at least one target module")
-        if not np.isfinite(scale) or scale <= 0:
-            raise InvalidInputError(f"the reference scale must be a positive number, not {scale}")
+        if len(sizes) > MAX_MODULES:
+            raise InvalidInputError(f"a layout has at most {MAX_MODULES:,} target modules, not {len(sizes):,}")
+        self.scale: float = positive().checked(scale, "the reference scale")
+        for target in sizes:
+            if max(len(target.component), len(target.module)) > MAX_NAME:
+                raise InvalidInputError(f"{target} has more than {MAX_NAME:,} characters")
         slots, offset = [], 0
         for target in sorted(sizes, key=lambda t: t.sort_key):
-            rank, inputs, outputs, *rest = sizes[target]
-            kernel = tuple(rest[0]) if rest else ()
-            if not all(is_whole(n) for n in (rank, inputs, outputs, *kernel)):
-                raise InvalidInputError(
-                    f"{target}: rank {rank!r}, {inputs!r} inputs, {outputs!r} outputs; all are integers"
-                )
-            if min(rank, inputs, outputs, *kernel) < 1:
-                raise InvalidInputError(
-                    f"{target}: rank {rank}, {inputs} inputs, {outputs} outputs; all must be at least 1"
-                )
-            slots.append(Slot(target, int(rank), int(inputs), int(outputs), offset, kernel))
+            slots.append(Slot(target, *_size(target, sizes[target], offset)))
             offset = slots[-1].end
+        if offset > MAX_NUMBERS:
+            raise InvalidInputError(f"a layout has at most {MAX_NUMBERS:,} numbers, not {offset:,}")
         self.slots = tuple(slots)
         self.size = offset
-        self.scale = float(scale)
 
     @classmethod
+    @validated(adapter=instance(Adapter, "an Adapter"), scale=optional(positive()))
     def from_adapter(cls, adapter: Adapter, *, scale: float | None = None) -> ParameterLayout:
         """The layout of an adapter's own shapes.
 
@@ -120,6 +124,7 @@ class ParameterLayout:
         return cls({target: pair.size for target, pair in adapter.factors.items()}, scale)
 
     @classmethod
+    @validated(targets=either(text(), names()), rank=whole(1), scale=positive(), component=text())
     def from_model(
         cls,
         model: torch.nn.Module,
@@ -146,8 +151,8 @@ class ParameterLayout:
         from .formats.names import canonical_path
 
         sizes: dict[Target, Size] = {}
-        names = (targets,) if isinstance(targets, str) else tuple(targets)
-        if not names:
+        suffixes = (targets,) if isinstance(targets, str) else tuple(targets)
+        if not suffixes:
             raise InvalidInputError("no target modules are named; name some, for instance to_q and to_v")
         try:
             pattern = re.compile(targets) if isinstance(targets, str) else None
@@ -157,7 +162,7 @@ class ParameterLayout:
             if not (
                 pattern.fullmatch(name)
                 if pattern is not None
-                else any(name == n or name.endswith(f".{n}") for n in names)
+                else any(name == n or name.endswith(f".{n}") for n in suffixes)
             ):
                 continue
             target = Target(component, canonical_path(component, name))  # as adapters are read
@@ -169,7 +174,7 @@ class ParameterLayout:
                 kernel = tuple(int(n) for n in module.kernel_size)
                 sizes[target] = (rank, int(module.in_channels), int(module.out_channels), kernel)
         if not sizes:
-            raise InvalidInputError(f"the model has no Linear or Conv2d module named {' or '.join(sorted(names))}")
+            raise InvalidInputError(f"the model has no Linear or Conv2d module named {' or '.join(sorted(suffixes))}")
         return cls(sizes, scale)
 
     # ------------------------------------------------------------ identity
@@ -183,16 +188,27 @@ class ParameterLayout:
 
     @classmethod
     def from_json(cls, data: Any) -> ParameterLayout:
+        """Read what :meth:`to_json` made; nothing of the stated size is allocated.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If a slot or the scale is not of its type, or one of the limits of this module is passed.
+        """
         try:
+            slots, scale = data["slots"], data["scale"]
+            if not isinstance(slots, list) or len(slots) > MAX_MODULES:
+                raise ValueError(f"slots must be a list of at most {MAX_MODULES:,}")
             sizes: dict[Target, Size] = {}
-            for component, module, rank, inputs, outputs, *kernel in data["slots"]:
-                plain = (int(rank), int(inputs), int(outputs))
-                size = (*plain, tuple(int(n) for n in kernel)) if kernel else plain
-                sizes[Target(str(component), str(module))] = size
-            layout = cls(sizes, float(data["scale"]))
+            for number, slot in enumerate(slots):
+                if not isinstance(slot, list) or list(map(type, slot[:2])) != [str, str] or len(slot) < 5:
+                    raise ValueError(f"slot {number} must be a component, a module, a rank, inputs and outputs")
+                plain, kernel = tuple(slot[2:5]), tuple(slot[5:])
+                sizes[Target(*slot[:2])] = (*plain, kernel) if kernel else plain  # type: ignore[assignment]
+            layout = cls(sizes, scale)
         except (KeyError, TypeError, ValueError) as error:
             raise UnsupportedFormatError(f"not a parameter layout: {error}") from error
-        if layout.to_json()["slots"] != data["slots"]:
+        if layout.to_json()["slots"] != slots:
             raise UnsupportedFormatError("the layout's slots are not in canonical order")
         return layout
 
@@ -223,12 +239,12 @@ class ParameterLayout:
         mine = {s.target: s for s in self.slots}
         theirs = {s.target: s for s in other.slots}
         notes = []
-        for text, found in (
+        for note, found in (
             ("missing", [t for t in mine if t not in theirs]),
             ("not expected", [t for t in theirs if t not in mine]),
         ):
             if found:
-                notes.append(f"{len(found)} modules {text}: {_some(found)}")
+                notes.append(f"{len(found)} modules {note}: {_some(found)}")
         both = [t for t in mine if t in theirs]
         for name in ("rank", "inputs", "outputs", "kernel"):
             wrong = [t for t in both if getattr(mine[t], name) != getattr(theirs[t], name)]
@@ -269,6 +285,8 @@ class ParameterLayout:
         LayoutMismatchError
             If the modules or shapes are not this layout's.
         """
+        if not isinstance(adapter, Adapter):
+            raise InvalidInputError(f"{where} must be an Adapter, not {reprlib.repr(adapter)}")
         if canonical is not None:
             from .canonical import canonicalise
 
@@ -290,7 +308,7 @@ class ParameterLayout:
 
     def unflatten(self, vector: np.ndarray) -> Adapter:
         """The adapter of a vector ``(size,)``; its factors are float32 copies at the reference scale."""
-        values = np.asarray(vector, np.float32)
+        values = as_array(vector, "a vector").astype(np.float32, copy=False)
         if values.shape != (self.size,):
             raise LayoutMismatchError(f"expected a vector of {self.size} numbers, got shape {values.shape}")
         pairs = self.unflatten_batch(values[None])
@@ -316,6 +334,8 @@ class ParameterLayout:
         A convolution's A is ``(n, r, in * kh * kw)``.
         Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
         """
+        if not hasattr(vectors, "ndim"):
+            vectors = as_array(vectors, "rows")
         if vectors.ndim != 2 or vectors.shape[1] != self.size:
             raise LayoutMismatchError(f"expected rows of {self.size} numbers, got shape {tuple(vectors.shape)}")
         n = vectors.shape[0]
@@ -327,6 +347,28 @@ class ParameterLayout:
             s.target: (a.reshape(n, s.rank, s.columns), b.reshape(n, s.outputs, s.rank))
             for s, a, b in zip(self.slots, parts[::2], parts[1::2], strict=True)
         }
+
+
+def _size(target: Target, size: Any, offset: int) -> tuple[int, int, int, int, tuple[int, ...]]:
+    """The arguments of a slot, as plain numbers."""
+    try:
+        rank, inputs, outputs, *rest = size
+        (kernel,) = rest or ((),)
+        kernel = tuple(kernel)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"{target}: {reprlib.repr(size)} is not a rank, inputs, outputs and, for a convolution, a kernel"
+        ) from None
+    words = f"{target}: rank {rank!r}, {inputs!r} inputs, {outputs!r} outputs"
+    if kernel:
+        words += f", kernel {reprlib.repr(kernel)}"
+    if not all(is_whole(n) for n in (rank, inputs, outputs, *kernel)):
+        raise InvalidInputError(f"{words}; all are integers")
+    if min(rank, inputs, outputs, *kernel) < 1 or max(rank, inputs, outputs, *kernel) > MAX_SIZE:
+        raise InvalidInputError(f"{words}; all must be at least 1 and at most {MAX_SIZE:,}")
+    if len(kernel) > MAX_KERNEL:
+        raise InvalidInputError(f"{words}; a kernel has at most {MAX_KERNEL} axes")
+    return int(rank), int(inputs), int(outputs), offset, tuple(int(n) for n in kernel)
 
 
 def _shape(value: int | tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import DatasetChangedError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import UnreliableDirectionWarning, fit_directions
-from w2w_hub.space.directions.evidence import auc, auc_interval, p_value
+from w2w_hub.space.directions.evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.space.identity import edited, resolve
 
 from .population import LAYOUT, dataset_of
@@ -231,7 +231,70 @@ def test_a_space_without_labels_has_sliders_and_an_empty_table(tmp_path: Path) -
         space.direction("Beard")
 
 
+LEVELS = {"x=y": ["z", "w"], "x": ["y=z", "v"]}
+
+
+@pytest.mark.parametrize("first", ["binary", "categorical"])
+def test_names_that_could_mean_two_directions_make_neither_and_name_both(tmp_path: Path, first: str) -> None:
+    rng = np.random.default_rng(1)
+    columns = {
+        "binary": {"a=b": rng.random(ROWS) < 0.5},
+        "categorical": {"a": np.array(["b", "c"])[rng.integers(0, 2, ROWS)]},
+        "other": {name: np.array(levels)[rng.integers(0, 2, ROWS)] for name, levels in LEVELS.items()},
+        "component": {"PC3": rng.random(ROWS) < 0.5, "PC": rng.random(ROWS) < 0.5},
+    }
+    order = sorted(columns, key=lambda name: name != first)
+    values = np.random.default_rng(0).normal(size=(ROWS, 60)).astype(np.float32)
+    named = {name: values for part in order for name, values in columns[part].items()}
+    dataset = dataset_of(tmp_path / "clash", values, columns=named)
+    space = build_space(dataset, 5)
+    assert set(space.directions) == {"a=c", "x=y=w", "x=v", "PC"}
+    for name, both in {"a=b": ("'a=b'", "'a'", "'b'"), "x=y=z": ("'x=y'", "'x'", "'y=z'")}.items():
+        for call in (
+            lambda name=name: space.edit(space.mean_point(), {name: 1.0}),
+            lambda name=name: fit_directions(space, dataset, attributes=[name]),
+        ):
+            with pytest.raises((UnknownNameError, InvalidInputError)) as caught:
+                call()
+            assert all(word in str(caught.value) for word in both)
+    assert space.direction("PC3").kind == "component"
+    assert "PC3" in space.diagnostics["no_direction"]
+
+
 # ---------------------------------------------------------------- evidence
+def test_two_builds_give_the_same_evidence_to_the_bit_and_a_seed_reaches_all_of_it(
+    dataset: WeightDataset, space: WeightSpace
+) -> None:
+    again = build_space(dataset, 12)
+    assert again.directions == space.directions
+    assert [d.evidence() for d in again.directions.values()] == [d.evidence() for d in space.directions.values()]
+    wanted = {"attributes": ["Coin", "Age"], "components": "cv"}
+    runs = [fit_directions(space, dataset, seed=seed, **wanted) for seed in (0, 3, 3, 4)]
+    assert runs[1] == runs[2]
+    for first, second in ((0, 1), (1, 3)):
+        for name in ("Coin", "Age"):
+            assert runs[first][name].null != runs[second][name].null
+        assert runs[first]["Age"].interval != runs[second]["Age"].interval  # of the bootstrap
+        assert runs[first]["Coin"].interval == runs[second]["Coin"].interval  # DeLong's has no chance in it
+    np.testing.assert_allclose(runs[0]["Age"].interval, runs[1]["Age"].interval, atol=0.1)
+
+
+def test_the_null_and_the_bootstrap_are_what_permuting_and_resampling_give() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=80)
+    predicted = truth + 0.5 * rng.normal(size=80)
+    null = r2_null(truth, predicted, 5)
+    assert null.shape == (999,)
+    assert null.max() < r2(truth, predicted)
+    assert null.std() > 0
+    (low, high), _ = r2_interval(truth, predicted, 5)
+    assert low < r2(truth, predicted) < high
+    has = (truth > 0).astype(float)
+    areas = auc_null(has, predicted, 5)
+    assert areas.mean() == pytest.approx(0.5, abs=0.02)
+    assert areas.std() == pytest.approx(np.sqrt(81 / (12 * has.sum() * (1 - has).sum())), rel=0.15)  # Mann and Whitney
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=4, max_size=40))
 def test_auc_and_its_interval_hold_for_any_scores_with_ties(pairs: list[tuple[bool, int]]) -> None:

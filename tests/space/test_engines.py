@@ -110,10 +110,10 @@ class Killed(BaseException):
 def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bits(
     dataset: WeightDataset, solver: str, tmp_path: Path, small_tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from w2w_hub.space.checkpoint import Checkpoint
+    from w2w_hub.space.resume import ResumeFolder
 
     folder, computed = tmp_path / "unfinished", []
-    remember = Checkpoint.remember
+    remember = ResumeFolder.remember
 
     def counting(self, name, compute, *rest):
         def called():
@@ -126,27 +126,30 @@ def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bits(
         return remember(self, name, called, *rest)
 
     through = build_space(dataset, 9, solver=solver, directions=False)
-    monkeypatch.setattr(Checkpoint, "remember", counting)
+    monkeypatch.setattr(ResumeFolder, "remember", counting)
     with pytest.raises(Killed):
         build_space(dataset, 9, solver=solver, directions=False, checkpoint=folder)
     assert len(list(folder.glob("*.safetensors"))) == 3
     resumed = build_space(dataset, 9, solver=solver, directions=False, checkpoint=folder)
     assert resumed.digest == through.digest
     assert len(computed) == len(set(computed))  # no pass was done twice
+    resumed.save(tmp_path / "space")
     assert not folder.exists()
 
 
 def test_results_of_another_build_are_not_used_and_foreign_folders_are_left_alone(
     dataset: WeightDataset, tmp_path: Path
 ) -> None:
-    from w2w_hub.space.checkpoint import Checkpoint
+    from w2w_hub.space.resume import ResumeFolder
 
-    Checkpoint(tmp_path / "old", {"k": 1}).remember("moments", lambda: {"first": np.zeros(3)})
+    old = ResumeFolder(tmp_path / "old", {"k": 1})
+    old.remember("moments", lambda: {"first": np.zeros(3)})
+    old.release()
     space = build_space(dataset, 5, directions=False, checkpoint=tmp_path / "old")
     assert space.digest == build_space(dataset, 5, directions=False).digest
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="no unfinished build"):
+    with pytest.raises(FileExistsError, match="mine"):
         build_space(dataset, 5, checkpoint=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -130,6 +131,20 @@ def test_full_covariance_samples_have_the_rows_covariance(space: WeightSpace) ->
     np.testing.assert_allclose(np.cov(drawn, rowvar=False), own, atol=0.1 * own.max())
     with pytest.raises(InvalidInputError, match="independent"):
         space.sample(covariance="none")
+
+
+def test_full_covariance_samples_follow_rows_whose_coefficients_are_correlated(space: WeightSpace) -> None:
+    mix = np.tril(np.random.default_rng(0).normal(size=(space.k, space.k)))
+    turned = dataclasses.replace(space, coefficients=space.coefficients @ mix)
+    drawn = np.stack([p.coefficients for p in turned.sample(8000, seed=1, covariance="full")])
+    own, spread = turned.coefficient_covariance, turned.coefficient_std
+    correlation = own / np.outer(spread, spread)
+    assert np.abs(correlation - np.eye(space.k)).max() > 0.5
+    np.testing.assert_allclose(np.corrcoef(drawn, rowvar=False), correlation, atol=0.06)
+    np.testing.assert_allclose(drawn.std(0), spread, rtol=0.05)
+    alone = np.stack([p.coefficients for p in turned.sample(8000, seed=1)])
+    np.testing.assert_allclose(np.corrcoef(alone, rowvar=False), np.eye(space.k), atol=0.06)
+    np.testing.assert_allclose(drawn.mean(0), turned.coefficient_mean, atol=0.06 * spread.max())
 
 
 def test_mahalanobis_distance_is_scipys_and_grows_with_an_edit(space: WeightSpace) -> None:

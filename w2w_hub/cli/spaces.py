@@ -63,20 +63,16 @@ def build(
     A build that is stopped goes on where it was when the same command is run again.
     """
     from ..dataset import WeightDataset
-    from ..files import require_new
-    from ..space import build_space
-    from ..space.storage import publish_space
+    from ..space.build_and_save import build_and_save, unfinished
 
-    require_new(out)
     opened = WeightDataset.open(dataset)
     if unfinished(out).is_dir():
-        say(f"going on with the unfinished build in {unfinished(out)}, if it is this one")
-    space = build_space(
-        opened, k, split=split, name=out.name, version=version, directions=directions, standardize=standardize,
+        say(f"continuing the unfinished build in {unfinished(out)}, if it is this one")
+    space = build_and_save(
+        opened, out, k, base=base, split=split, version=version, directions=directions, standardize=standardize,
         canonical=canonical, engine=engine or "numpy", device=list(devices) or None, scheduler=scheduler,
-        solver=solver, tolerance=tolerance, seed=seed, checkpoint=unfinished(out),
+        solver=solver, tolerance=tolerance, seed=seed,
     )  # fmt: skip
-    publish_space(space, out, base)
     if as_json:
         print_json(
             {"path": str(out), "k": space.k, "digest": space.digest, "recipe": space.recipe,
@@ -101,11 +97,6 @@ def build(
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")
-
-
-def unfinished(out: Path) -> Path:
-    """Where the results of finished passes wait, beside the output."""
-    return out.with_name(f".{out.name}.build")
 
 
 def show_directions(space: WeightSpace) -> None:

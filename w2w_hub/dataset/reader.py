@@ -130,7 +130,7 @@ class WeightDataset:
     def __reduce__(self) -> Any:
         if self.revision is not None:
             return open_remote, (self.source, isinstance(self._matrix, RangedMatrix))
-        return _reopen, (self.path, self.manifest.digest)
+        return _reopen, (self.path.absolute(), self.manifest.digest)
 
     def __repr__(self) -> str:
         m = self.manifest

@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
+from ..constraints import either, flag, instance, names, number, one_of, optional, path, text, validated, whole
 from ..dataset import WeightDataset
 from ..dataset.manifest import UNKNOWN
-from ..errors import InitialisationError, InvalidInputError, UnknownNameError, W2WError
-from .checkpoint import Checkpoint
+from ..errors import InitialisationError, InvalidInputError, UnknownNameError
 from .diagnostics import measure
 from .directions import fit_directions, why_not
 from .engines import Engine, get_engine
 from .engines.base import ids_digest
+from .resume import ResumeFolder
 from .rows import Rows
 from .solvers import Plan, plan, solve
 from .space import WeightSpace
 
 CANONICAL = "svd"
+FOUND = "constant_numbers"  # in a saved recipe, beside what was asked for
+WHEN_TO_STOP = (
+    "tolerance",
+    "max_passes",
+    "algorithm",
+)  # of the recipe, no matter to a pass: more may follow those kept
 
 
+@validated(
+    dataset=instance(WeightDataset, "an open WeightDataset"),
+    k=optional(whole()),
+    split=text(),
+    rows=optional(names()),
+    name=optional(text()),
+    version=text(),
+    directions=flag(),
+    standardize=flag(),
+    canonical=optional(one_of(CANONICAL)),
+    engine=either(text(), instance(Engine, "an Engine")),
+    device=optional(either(text(), names())),
+    scheduler=optional(text()),
+    memory=optional(whole(0)),
+    solver=optional(text()),
+    block=optional(whole(1)),
+    tolerance=number(),
+    max_passes=whole(1),
+    seed=whole(0),
+    block_rows=optional(whole(1)),
+    checkpoint=optional(path()),
+)
 def build_space(
     dataset: WeightDataset,
     k: int | None = None,
@@ -78,25 +108,106 @@ def build_space(
     block_rows : int, optional
         Rows read at once. Changes memory and speed only.
     checkpoint : path, optional
-        Folder in which the results of finished passes are kept until the build is done: one that was killed goes on
-        from there when it is started again.
+        Folder in which the results of finished passes are kept: a build that was killed, or whose disk was full,
+        continues from there when the same is run again. Saving the space removes it. Results of another build in it
+        are removed; a folder with anything else in it is refused and left as it is.
 
     Raises
     ------
     InitialisationError
         If the dataset does not state one shared initialisation of its rows, without `canonical`.
     ConvergenceError
-        If Krylov needs more than `max_passes`.
+        If Krylov needs more than `max_passes`; with `checkpoint` a call that allows more continues.
+    AlreadyExistsError, BusyError, DiskError
+        If `checkpoint` is not an unfinished build, is used by another process, or cannot be written.
     """
-    if canonical not in (None, CANONICAL):
-        raise InvalidInputError(f"canonical must be {CANONICAL!r} or None, not {canonical!r}")
+    job = prepare(
+        dataset, k, split=split, rows=rows, standardize=standardize, canonical=canonical, engine=engine, device=device,
+        scheduler=scheduler, memory=memory, solver=solver, block=block, tolerance=tolerance, max_passes=max_passes,
+        seed=seed, block_rows=block_rows,
+    )  # fmt: skip
+    runner, kept = job.engine, ResumeFolder(None)
+    try:
+        passes = {name: value for name, value in job.recipe.items() if name not in WHEN_TO_STOP}
+        kept = runner.checkpoint = ResumeFolder(checkpoint, passes)
+        with runner.precision():
+            found = solve(runner, job.fitted, job.k, job.plan, standardise=standardize)
+            coefficients, squares = runner.projected(job.everybody, found.moments, found.basis)
+    except InvalidInputError:
+        kept.clear()  # it would fail again
+        raise
+    finally:
+        kept.release()
+        runner.checkpoint = ResumeFolder(None)
+        runner.close()
+    back = np.argsort(job.everybody.numbers)
+    labels = dataset.labels["split"].to_numpy(str)
+    used = np.zeros(len(dataset), bool)
+    used[job.fitted.numbers] = True
+    space = WeightSpace(
+        layout=dataset.layout,
+        mean=found.moments.mean,
+        std=found.moments.std,
+        basis=found.basis,
+        singular_values=found.singular_values,
+        residuals=found.residuals,
+        ids=dataset.ids,
+        splits=labels,
+        coefficients=coefficients[back],
+        squared_norms=squares[back],
+        fitted_split=split,
+        left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
+        recipe={**job.recipe, FOUND: found.moments.constant},
+        compatibility=dataset.manifest.compatibility,
+        name=name or f"{dataset.manifest.name}-space",
+        version=version,
+        licence=dataset.manifest.licence,
+        resume_folder=kept,
+    )
+    space.diagnostics = measure(space, found)
+    if directions:
+        space.diagnostics["no_direction"] = why_not(space, dataset)
+        space.directions = fit_directions(space, dataset)
+    return space
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build whose arguments are checked: its rows, its solver, and the engine, which its user closes."""
+
+    fitted: Rows
+    everybody: Rows
+    k: int
+    plan: Plan
+    engine: Engine
+    recipe: dict[str, Any]
+
+
+def prepare(
+    dataset: WeightDataset,
+    k: int | None = None,
+    *,
+    split: str = "train",
+    rows: Sequence[str] | None = None,
+    standardize: bool = True,
+    canonical: str | None = None,
+    engine: str | Engine = "numpy",
+    device: str | Sequence[str] | None = None,
+    scheduler: str | None = None,
+    memory: int | None = None,
+    solver: str | None = None,
+    block: int | None = None,
+    tolerance: float = 1e-6,
+    max_passes: int = 40,
+    seed: int = 0,
+    block_rows: int | None = None,
+) -> Job:
+    """Check what :func:`build_space` was asked for and state its recipe, before anything is computed."""
     if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
         raise InitialisationError(
             f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and B; "
             "if they share one, pack them with: w2w pack --initialisation NAME; if not, build with --canonical svd"
         )
-    if block_rows is not None and block_rows < 1:
-        raise InvalidInputError(f"block_rows must be at least 1, not {block_rows}")
     chosen = _chosen(dataset, split, rows)
     n, d = len(chosen), dataset.layout.size
     if n < 2:
@@ -113,47 +224,7 @@ def build_space(
     }  # fmt: skip
     fitted = Rows(dataset, chosen, **options)
     recipe = _recipe(dataset, fitted, k, split, standardize, canonical, how, runner)
-    runner.checkpoint = Checkpoint(checkpoint, recipe)
-    try:
-        with runner.precision():
-            found = solve(runner, fitted, k, how, standardise=standardize)
-            basis = found.basis
-            everybody = Rows(dataset, np.arange(len(dataset)), **options)
-            coefficients, squares = runner.projected(everybody, found.moments, basis)
-    except W2WError:
-        runner.checkpoint.clear()  # it would fail again
-        raise
-    finally:
-        runner.close()
-    back = np.argsort(everybody.numbers)
-    labels = dataset.labels["split"].to_numpy(str)
-    used = np.zeros(len(dataset), bool)
-    used[chosen] = True
-    space = WeightSpace(
-        layout=dataset.layout,
-        mean=found.moments.mean,
-        std=found.moments.std,
-        basis=basis,
-        singular_values=found.singular_values,
-        residuals=found.residuals,
-        ids=dataset.ids,
-        splits=labels,
-        coefficients=coefficients[back],
-        squared_norms=squares[back],
-        fitted_split=split,
-        left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
-        recipe={**recipe, "constant_numbers": found.moments.constant},
-        compatibility=dataset.manifest.compatibility,
-        name=name or f"{dataset.manifest.name}-space",
-        version=version,
-        licence=dataset.manifest.licence,
-    )
-    space.diagnostics = measure(space, found)
-    if directions:
-        space.diagnostics["no_direction"] = why_not(space, dataset)
-        space.directions = fit_directions(space, dataset)
-    runner.checkpoint.clear()
-    return space
+    return Job(fitted, Rows(dataset, np.arange(len(dataset)), **options), k, how, runner, recipe)
 
 
 def _chosen(dataset: WeightDataset, split: str, rows: Sequence[str] | None) -> np.ndarray:

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..constraints import as_array, number
+from ..equality import ByValue
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..formats import read_adapter
 from .points import is_point, load_point
 from .space import Point, WeightSpace
 
 
-@dataclass(frozen=True)
-class Identity:
+@dataclass(frozen=True, eq=False)
+class Identity(ByValue):
     """What a pipeline draws: an exact vector, and its coordinates in the space.
 
     For a point of the space both say the same. For an adapter the vector is the adapter itself and the
@@ -99,17 +101,12 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _coefficients(what: Any) -> np.ndarray:
-    if hasattr(what, "detach"):
-        what = what.detach().float().cpu().numpy()  # a torch tensor, wherever it lies
     try:
-        values = np.asarray(what, np.float32)
-    except (TypeError, ValueError):
+        return as_array(what, "coefficients")
+    except InvalidInputError:
         raise InvalidInputError(
-            f"a {type(what).__name__} is no identity; give coefficients, a Point, a row's id, an adapter or a path"
+            f"a {type(what).__name__} is not an identity; give coefficients, a Point, a row's id, an adapter or a path"
         ) from None
-    if values.ndim != 1 or not len(values):
-        raise InvalidInputError(f"coefficients must be one list of numbers, got shape {values.shape}")
-    return values
 
 
 # ---------------------------------------------------------------- edits
@@ -146,8 +143,7 @@ def edited(
     UnreliableDirectionWarning
         If a direction reads held-out rows no better than permuted labels do.
     """
-    if not 0 <= start < 1:
-        raise InvalidInputError(f"start must be at least 0 and below 1, not {start}: a share of the schedule")
+    start = number(0, below=1).checked(start, "start, a share of the schedule,")
     if start and identity.start not in (0.0, start):
         raise InvalidInputError(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..canonical import canonicalise_rows
 from ..dataset import WeightDataset
+from ..errors import DatasetChangedError
 from ..progress import progress
 
 TILE_NUMBERS = 1 << 24  # 64 MiB of float32
@@ -71,7 +74,9 @@ class Rows:
         block_rows: int | None = None,
         tile_numbers: int = TILE_NUMBERS,
     ):
-        self.dataset, self.canonical, self.tile_numbers = dataset, canonical, tile_numbers
+        self._dataset: WeightDataset | bytes = dataset
+        self._expected = ""  # digest of the ids, where the dataset has yet to be opened
+        self.canonical, self.tile_numbers = canonical, tile_numbers
         ids = np.asarray(dataset.ids)
         self.numbers = numbers[np.argsort(ids[numbers], kind="stable")]
         self.n, self.d = len(self.numbers), dataset.layout.size
@@ -101,7 +106,7 @@ class Rows:
             read-only views of a file.
         """
         last = self.count if last is None else last
-        a_block = max(1, -(-(self.block_rows or self.tile_rows) // self.tile_rows))
+        a_block = max(1, min(-(-(self.block_rows or self.tile_rows) // self.tile_rows), last - first))
         starts = list(range(first, last, a_block))
         shape = (a_block * self.tile_rows, self.d)
         buffers = [empty(shape, np.float32) if empty else None for _ in starts[:2]]
@@ -144,16 +149,37 @@ class Rows:
         numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
         self.dataset.seen(int(numbers[0]), int(numbers[-1]) + 1)
 
-    def __reduce__(self) -> Any:  # a worker process opens the dataset itself
-        return _reopened, (
-            self.dataset.path.resolve(), self.numbers, self.canonical, self.block_rows, self.tile_numbers
-        )  # fmt: skip
+    # ------------------------------------------------------------ in another process
+    @property
+    def dataset(self) -> WeightDataset:
+        """The dataset; in another process it is opened by the first use, so that what fails there fails in a task."""
+        if isinstance(self._dataset, bytes):
+            self._dataset = self._arrived(self._dataset)
+        return self._dataset
+
+    def _arrived(self, pickled: bytes) -> WeightDataset:
+        for fresh in (False, True):
+            if fresh:  # a dataset's digest does not say in which order its rows lie
+                _opened.cache_clear()
+            found = _opened(pickled)
+            if _digest_of(found, self.numbers) == self._expected:
+                return found
+        raise DatasetChangedError(f"{found.path} holds other rows than the process that builds from it has open")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self._dataset, bytes):
+            return self.__dict__
+        expected = _digest_of(self._dataset, self.numbers)
+        return {**self.__dict__, "_dataset": pickle.dumps(self._dataset), "_expected": expected}
 
 
-def _reopened(path: Path, numbers: np.ndarray, canonical: bool, block_rows: int | None, tile_numbers: int) -> Rows:
-    return Rows(_open(path), numbers, canonical=canonical, block_rows=block_rows, tile_numbers=tile_numbers)
+@lru_cache(maxsize=2)
+def _opened(dataset: bytes) -> WeightDataset:
+    """Open a dataset that arrived in a worker: once per state, not once per pass."""
+    opened: WeightDataset = pickle.loads(dataset)  # made by `__getstate__`, and part of a pickle already
+    return opened
 
 
-@lru_cache(maxsize=4)
-def _open(path: Path) -> WeightDataset:
-    return WeightDataset.open(path)
+def _digest_of(dataset: WeightDataset, numbers: np.ndarray) -> str:
+    ids = dataset.ids
+    return hashlib.sha256(json.dumps([ids[i] for i in numbers if i < len(ids)]).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import reprlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ import numpy as np
 from ..adapter import Adapter
 from ..canonical import canonicalise_rows
 from ..checks import is_whole
+from ..constraints import as_array, number, one_of, text, validated, whole
 from ..dataset.manifest import Compatibility
+from ..equality import ByValue
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
 from .directions import UnreliableDirectionWarning, entanglement, preserving
 from .directions.direction import component_direction
 from .engines.ops import NumpyOps
+from .resume import ResumeFolder
 
 if TYPE_CHECKING:
     from ..hub.resolve import ResolvedRevision, Source
@@ -32,27 +36,66 @@ OPS = NumpyOps()
 BASIS_TAG = b"w2w-basis-v1\n"
 
 
-@dataclass(frozen=True)
-class Point:
-    """An identity inside a space.
+@dataclass(frozen=True, eq=False)
+class Point(ByValue):
+    """An identity inside a space; equal to another of the same coefficients in the same basis.
 
     Attributes
     ----------
     coefficients : ndarray
-        float32 ``(k,)``, coordinates along the principal components.
+        float32 ``(k,)``, coordinates along the principal components; those that are left out are 0.
     basis_digest : str
         The basis that the coordinates belong to.
     history : dict
-        How it was made (row, seed, edits, inversion loss), for the record.
+        How it was made (row, seed, edits, inversion loss), for the record: kept as plain JSON values, a number that is
+        not finite as None.
+
+    Raises
+    ------
+    InvalidInputError
+        If the coefficients are not finite numbers in one list, or the history holds what JSON has no value for.
     """
 
     coefficients: np.ndarray
     basis_digest: str
-    history: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        coefficients = as_array(self.coefficients, "coefficients")
+        if coefficients.ndim != 1 or not len(coefficients):
+            raise InvalidInputError(f"coefficients must be one list of numbers, got shape {coefficients.shape}")
+        with np.errstate(over="ignore"):
+            coefficients = coefficients.astype(np.float32, copy=False)
+        if not np.isfinite(coefficients).all():
+            raise InvalidInputError("coefficients hold NaN or infinite values")
+        object.__setattr__(self, "coefficients", coefficients)
+        object.__setattr__(self, "basis_digest", text().checked(self.basis_digest, "the basis digest of a point"))
+        if not isinstance(self.history, Mapping):
+            raise InvalidInputError(f"a point's history must be a mapping, not {reprlib.repr(self.history)}")
+        object.__setattr__(self, "history", _plain(self.history, "history"))
 
 
-@dataclass(frozen=True)
-class Explained:
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has it: NumPy's scalars and arrays as Python's."""
+    if isinstance(value, Mapping):
+        return {text().checked(k, f"a key of {where}"): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v, where) for v in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    raise InvalidInputError(f"a point's {where} must be plain JSON, not {reprlib.repr(value)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Explained(ByValue):
     """An adapter as a space sees it.
 
     Attributes
@@ -70,9 +113,9 @@ class Explained:
     norm: float
 
 
-@dataclass
-class WeightSpace:
-    """A linear space of adapters.
+@dataclass(eq=False)
+class WeightSpace(ByValue):
+    """A linear space of adapters; equal to another of the same basis, rows and directions.
 
     An adapter's vector x has coefficients ``((x - mean) / std) @ basis.T``; a point c decodes to
     ``(c @ basis) * std + mean`` (weights2weights, section 4.1 and its notebook).
@@ -121,12 +164,17 @@ class WeightSpace:
     name: str = "space"
     version: str = "0.1.0"
     licence: str = "unknown"
-    path: Path | None = None
+    path: Path | None = field(default=None, compare=False)
     squared_norms: np.ndarray | None = None
     residuals: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
-    source: Source | None = None  # where it was opened from
+    source: Source | None = field(default=None, compare=False)  # where it was opened from
     whole_digest: str | None = None  # if only the first components were read
+    # results of its passes, kept until it is saved
+    resume_folder: ResumeFolder | None = field(default=None, compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def __repr__(self) -> str:
         return (
@@ -182,6 +230,13 @@ class WeightSpace:
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, then verify it")
         check_space(folder, deep=deep, vouched=self.revision is not None).settle()
 
+    def mark_saved(self, path: Path) -> None:
+        """Record where the space was written, and remove what was kept to continue its build."""
+        self.path = path
+        if self.resume_folder is not None:
+            self.resume_folder.clear()
+            self.resume_folder = None
+
     @property
     def k(self) -> int:
         return len(self.basis)
@@ -220,13 +275,15 @@ class WeightSpace:
         """Coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
         rows = self._standardised(what).astype(np.float32)
         found = OPS.inner(np.atleast_2d(rows), self.basis[: self._k(k)]).astype(np.float32)
+        if not np.isfinite(found).all():
+            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
         return found[0] if rows.ndim == 1 else found
 
     def represent(self, what: Adapter | np.ndarray) -> np.ndarray:
         """The vectors ``(d,)`` or ``(n, d)`` that stand for adapters here: themselves, or in a canonical space their
         canonical representatives (float64).
         """
-        values = self.layout.flatten(what) if isinstance(what, Adapter) else np.asarray(what)
+        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
         if self.recipe.get("canonical"):
@@ -265,19 +322,23 @@ class WeightSpace:
             standardised = standardised + self.mean.astype(np.float64) / self.std
         if standardised.ndim != 1:
             raise InvalidInputError("explained takes one adapter; use project for a matrix of them")
+        if not np.isfinite(standardised).all():
+            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
         c = standardised @ self.basis.T.astype(np.float64)
         total = float(standardised @ standardised)
         return Explained(c.astype(np.float32), float(c @ c) / total if total else 0.0, np.sqrt(total))
 
-    def decode(self, coefficients: np.ndarray | Point, k: int | None = None) -> np.ndarray:
-        """Vectors, float32 ``(d,)`` or ``(n, d)``, of points that may use only the first components.
+    def decode(self, coefficients: np.ndarray | Point | str, k: int | None = None) -> np.ndarray:
+        """Vectors, float32 ``(d,)`` or ``(n, d)``, of a point, a row's id, or coefficients ``(k,)`` or ``(n, k)``.
+
+        Fewer coefficients than the space has leave the others 0.
 
         Parameters
         ----------
         k : int, optional
             Use only the first k coefficients of the points.
         """
-        c = self._coordinates(coefficients)
+        c = self._coordinates(coefficients, several=True)
         if k is not None:
             c = c[..., : self._k(k)]
         vectors = c.astype(np.float32) @ self.basis[: c.shape[-1]]  # float64 would copy the basis
@@ -285,16 +346,19 @@ class WeightSpace:
         vectors += self.mean
         return vectors
 
-    def adapter(self, point: np.ndarray | Point) -> Adapter:
-        """A point as a LoRA."""
-        adapter = self.layout.unflatten(self.decode(point))
+    def adapter(self, point: np.ndarray | Point | str) -> Adapter:
+        """A point, or a row by its id, as a LoRA."""
+        adapter = self.layout.unflatten(self.decode(self._coordinates(point)))
         adapter.base_model = self.compatibility.base_model
         return adapter
 
     def point(self, coefficients: np.ndarray, **history: Any) -> Point:
+        """Coefficients ``(<= k,)`` as a point of this space, with how they were made."""
         if self.revision is not None:
             history = {"space": str(self.revision), **history}
-        return Point(np.asarray(coefficients, np.float32), self.digest, history)
+        point = Point(coefficients, self.digest, history)
+        self._k(len(point.coefficients))
+        return point
 
     def row(self, row_id: str) -> Point:
         """A known row's point."""
@@ -314,7 +378,10 @@ class WeightSpace:
             raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, a whole number, not {k}")
         return k or self.k
 
-    def _coordinates(self, what: np.ndarray | Point) -> np.ndarray:
+    def _coordinates(self, what: np.ndarray | Point | str, *, several: bool = False) -> np.ndarray:
+        """Coefficients, float64, of a point or a row's id, ``(<= k,)``; with `several` also those of many."""
+        if isinstance(what, str):
+            what = self.row(what)
         if isinstance(what, Point):
             if what.basis_digest != self.digest:
                 raise LayoutMismatchError(
@@ -322,13 +389,17 @@ class WeightSpace:
                     "export it to an adapter and project that"
                 )
             what = what.coefficients
-        c = np.asarray(what, np.float64)
+        c = as_array(what, "coefficients").astype(np.float64)
+        if c.ndim not in ((1, 2) if several else (1,)) or not c.shape[-1]:
+            expected = "one list of numbers, or a matrix" if several else "one list of numbers"
+            raise InvalidInputError(f"coefficients must be {expected}, got shape {c.shape}")
         self._k(c.shape[-1])
         if not np.isfinite(c).all():
             raise InvalidInputError("coefficients hold NaN or infinite values")
         return c
 
     # ------------------------------------------------------------ points
+    @validated(count=whole(1), seed=whole(0), truncation=number(0), covariance=one_of("independent", "full"))
     def sample(
         self, count: int = 1, seed: int = 0, truncation: float = 1.0, *, covariance: str = "independent"
     ) -> list[Point]:
@@ -342,12 +413,6 @@ class WeightSpace:
             Each coefficient by itself, as in the paper, or all with their covariance. Principal coefficients of the
             fitted rows are uncorrelated, so the two differ by sampling noise only where all of them were fitted.
         """
-        if count < 1 or not (truncation >= 0 and np.isfinite(truncation)):
-            raise InvalidInputError(f"count must be at least 1 and truncation not negative: {count}, {truncation}")
-        if not is_whole(seed) or seed < 0:
-            raise InvalidInputError(f"seed must be a whole number, not negative: {seed!r}")
-        if covariance not in ("independent", "full"):
-            raise InvalidInputError(f"covariance must be 'independent' or 'full', not {covariance!r}")
         drawn = np.random.default_rng(seed).standard_normal((count, self.k))
         if covariance == "full":
             values, vectors = np.linalg.eigh(self.coefficient_covariance)
@@ -362,6 +427,7 @@ class WeightSpace:
 
     def direction(self, name: str) -> Direction:
         """An attribute's direction, or ``PC1`` to ``PCk``: a principal component as a slider."""
+        text().checked(name, "the name of a direction")
         if name in self.directions:
             return self.directions[name]
         number = int(name[2:]) if name.startswith("PC") and name[2:].isascii() and name[2:].isdigit() else 0
@@ -390,7 +456,9 @@ class WeightSpace:
                     stacklevel=stacklevel,
                 )
 
-    def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
+    def edit(
+        self, point: np.ndarray | Point | str, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()
+    ) -> Point:
         """Move along editing directions; strength in standard deviations of the population along each.
 
         Parameters
@@ -413,18 +481,20 @@ class WeightSpace:
         both = [name for name in preserve if name in strengths]
         if both:
             raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
-        c = self._coordinates(point).copy()
-        change = np.zeros_like(c)
+        steps = []
         for name, strength in strengths.items():
             direction = self.direction(name)
-            if not np.isfinite(strength):
-                raise InvalidInputError(f"the strength of {name} must be a finite number, not {strength}")
-            step = float(strength) * direction.sd * direction.editing
-            if len(c) < len(step):
-                raise LayoutMismatchError(f"{name} needs {len(step)} coefficients, this point has {len(c)}")
+            amount = number().checked(strength, f"the strength of {name}")
+            steps.append(amount * direction.sd * direction.editing)
+        c = self._coordinates(point)
+        c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # what a point leaves out is 0
+        change = np.zeros_like(c)
+        for step in steps:
             change[: len(step)] += step
         c += preserving(self, change, preserve)
-        history = dict(point.history) if isinstance(point, Point) else {}
+        history: dict[str, Any] = {"row": point} if isinstance(point, str) else {}
+        if isinstance(point, Point):
+            history = dict(point.history)
         edits = dict(history.get("edits", {}))
         for name, strength in strengths.items():
             edits[name] = edits.get(name, 0.0) + float(strength)
@@ -432,37 +502,38 @@ class WeightSpace:
             history["preserved"] = sorted({*history.get("preserved", ()), *preserve})
         return self.point(c, **{**history, "edits": edits})
 
-    def read(self, point: np.ndarray | Point, name: str) -> float:
+    def read(self, point: np.ndarray | Point | str, name: str) -> float:
         """Probability of an attribute, or the value of a continuous one, by its reading direction."""
         return self.direction(name).read(self._coordinates(point))
 
     def read_all(self, what: Adapter | np.ndarray | Point) -> dict[str, float]:
         """Every attribute of a point, of an adapter, or of a vector ``(d,)`` or coefficients ``(k,)``."""
-        if not isinstance(what, Point) and (isinstance(what, Adapter) or np.shape(what) == (self.layout.size,)):
+        if not isinstance(what, (Adapter, Point, str)):
+            what = as_array(what, "coefficients or weights")
+        if isinstance(what, Adapter) or (isinstance(what, np.ndarray) and what.shape == (self.layout.size,)):
             what = self.project(what)
         c = self._coordinates(what)
         return {name: direction.read(c) for name, direction in self.directions.items()}
 
     def interpolate(self, points: Sequence[Point], shares: Sequence[float]) -> Point:
-        """A weighted mean of points; shares are normalised."""
+        """A weighted mean of points, see :func:`interpolate`."""
         return interpolate(self, points, shares)
 
     def entanglement(self) -> Entanglement:
         """How much the attributes come along with each other, see :class:`Entanglement`."""
         return entanglement(self)
 
-    def nearest(self, point: np.ndarray | Point, count: int = 1) -> list[tuple[str, float]]:
+    @validated(count=whole(1))
+    def nearest(self, point: np.ndarray | Point | str, count: int = 1) -> list[tuple[str, float]]:
         """The fitted rows with the largest cosine to a point's coefficients, and that cosine."""
         c = self._coordinates(point)
-        if count < 1:
-            raise InvalidInputError(f"count must be at least 1, not {count}")
         rows = self.coefficients[self.fitted][:, : c.shape[-1]].astype(np.float64)
         cosines = rows @ c / (np.linalg.norm(rows, axis=1) * np.linalg.norm(c) + 1e-30)
         best = np.argsort(-cosines, kind="stable")[:count]
         names = np.asarray(self.ids)[self.fitted]
         return [(str(names[i]), float(cosines[i])) for i in best]
 
-    def distance(self, point: np.ndarray | Point) -> float:
+    def distance(self, point: np.ndarray | Point | str) -> float:
         """Root mean square of a point's standardised coefficients: 1 is typical of the population."""
         c = self._coordinates(point)
         return float(self._distances(c[None])[0])
@@ -477,7 +548,7 @@ class WeightSpace:
         """The distance of the fitted row that is farthest from the mean."""
         return float(self._distances(self.coefficients[self.fitted].astype(np.float64)).max())
 
-    def mahalanobis(self, point: np.ndarray | Point) -> float:
+    def mahalanobis(self, point: np.ndarray | Point | str) -> float:
         """Mahalanobis distance from the fitted rows' mean, with their full covariance; about the root of k is typical.
 
         :meth:`distance` is the same with each coefficient by itself and divided by that root, so that 1 is typical.
@@ -490,9 +561,22 @@ class WeightSpace:
 
 
 def interpolate(space: WeightSpace, points: Sequence[Point], shares: Sequence[float]) -> Point:
-    """A weighted mean of points; shares are normalised."""
-    weights = np.asarray(shares, float)
-    if len(points) != len(weights) or not len(points) or weights.sum() == 0:
-        raise InvalidInputError(f"{len(points)} points need as many shares that do not sum to 0, got {list(shares)}")
-    values = np.stack([space._coordinates(p) for p in points])
-    return space.point(weights / weights.sum() @ values, made="interpolation")
+    """Return the weighted mean of points, those with fewer coefficients padded with zeros; shares are normalised.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are not as many shares as points, or the shares are not finite numbers or sum to 0.
+    """
+    weights = as_array(shares, "shares").astype(np.float64)
+    if isinstance(points, (str, Point)) or not isinstance(points, Iterable):
+        raise InvalidInputError(f"interpolate takes several points, not {reprlib.repr(points)}")
+    values = [space._coordinates(p) for p in points]
+    total = weights.sum()
+    if weights.shape != (len(values),) or not len(values) or not np.isfinite(total) or total == 0:
+        raise InvalidInputError(
+            f"{len(values)} points need as many finite shares that do not sum to 0, got {reprlib.repr(shares)}"
+        )
+    longest = max(map(len, values))
+    padded = np.stack([np.pad(c, (0, longest - len(c))) for c in values])
+    return space.point(weights / total @ padded, made="interpolation")

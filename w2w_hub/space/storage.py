@@ -27,7 +27,7 @@ from ..layout import ParameterLayout
 from ..store.atomic import new_folder, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
-from ..store.manifest import FILENAME, SPACE, parse_json, seal
+from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
 from ..tensorfile import read_safetensors
@@ -99,7 +99,7 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
         (folder / FILENAME).write_bytes(seal(manifest))
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
-    space.path = path
+    space.mark_saved(path)
     return path
 
 
@@ -131,15 +131,20 @@ def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None 
     """
     if base is None:
         return save_space(space, path)
-    found = digest_of_folder(base, space.layout)
-    stated = space.compatibility.base_digest
+    found = require_base(base, space.layout, space.compatibility)
+    space.compatibility = replace(space.compatibility, base_digest=found)
+    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+
+
+def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
+    """Return the digest of a base model's target weights, or raise if the adapters were trained on others."""
+    found, stated = digest_of_folder(base, layout), compatibility.base_digest
     if stated is not None and stated != found:
         raise BaseModelMismatchError(
             f"the target weights of {base} have digest {found[:12]}, the dataset's adapters were trained on "
             f"{stated[:12]}"
         )
-    space.compatibility = replace(space.compatibility, base_digest=found)
-    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+    return found
 
 
 def load_space(path: Path | str, k: int | None = None, **options: Any) -> WeightSpace:
@@ -279,9 +284,8 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     file = state.find(name)
     wanted = {"id": pa.types.is_string, "row": pa.types.is_integer, "coefficients": pa.types.is_large_list}
     wanted |= {"fitted": pa.types.is_boolean, "squared_norm": pa.types.is_floating}
-    table = read_table(file, ("id", "row", "coefficients"), None,
-        "weight space",
-                       optional=("fitted", "squared_norm"))  # fmt: skip
+    columns, optional = ("id", "row", "coefficients"), ("fitted", "squared_norm")
+    table = read_table(file, columns, None, "weight space", optional=optional)
     stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
         raise CorruptFileError(f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}")
@@ -311,7 +315,7 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
     tensors, metadata = read_safetensors(path)
     if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
         raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}")
-    entries = parse_json(state.find("directions.json").read_bytes(), state.root / "directions.json")
+    entries = read_json(state.find("directions.json"))
     if sorted(entries) != sorted(map(str, data["directions"])):
         raise CorruptFileError(f"{state.root}: directions.json and the manifest do not list the same directions")
     found = {}
@@ -322,7 +326,10 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
         editing, reading = both
         assert editing is not None
         assert reading is not None
-        found[name] = Direction.from_evidence(editing[:k], reading[:k], entry)
+        try:
+            found[name] = Direction.from_evidence(editing[:k], reading[:k], entry, name)
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{state.root}/directions.json: {error}") from error
     return found
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from ..constraints import instance, number, positive, validated, whole
 from ..denoising import draw_noise, identity_losses, pick, training_schedule
 from ..errors import InvalidInputError
 from ..injection import rows_attached
 from ..layout import ParameterLayout
 
+LARGEST_SEED = 2**64 - 1  # of torch's generators
 
+
+@validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0, LARGEST_SEED))
 def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     """PEFT's initialisation as one vector ``(layout.size,)``: A Kaiming-uniform (a = sqrt 5), B zero."""
     generator = torch.Generator().manual_seed(seed)
@@ -24,6 +28,17 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     return start
 
 
+@validated(
+    layout=instance(ParameterLayout, "a ParameterLayout"),
+    latents=instance(torch.Tensor, "a tensor"),
+    text=instance(torch.Tensor, "a tensor"),
+    start=instance(torch.Tensor, "a tensor"),
+    steps=whole(1),
+    batch_size=whole(1),
+    learning_rate=positive(),
+    average_last=number(0, 1),
+    seed=whole(0, LARGEST_SEED),
+)
 def train_identities(
     unet: torch.nn.Module,
     layout: ParameterLayout,
@@ -64,16 +79,28 @@ def train_identities(
     batch_size : int
         Samples of each identity a step.
     average_last : float
-        Share of the steps, at the end, whose weights are averaged.
+        Share of the steps, 0 to 1, at the end, whose weights are averaged; at least the last step's are.
 
     Returns
     -------
     Tensor
         float32 ``(n, layout.size)``.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range, or a tensor has another shape or NaN in it.
     """
+    if latents.ndim != 5 or not latents.numel():
+        raise InvalidInputError(f"latents must be (n, pictures, c, h, w), not {tuple(latents.shape)}")
+    if text.ndim != 2 or start.shape != (layout.size,):
+        raise InvalidInputError(
+            f"text must be (tokens, width) and start ({layout.size},), not {tuple(text.shape)} and {tuple(start.shape)}"
+        )
+    for name, values in (("latents", latents), ("text", text), ("start", start)):
+        if not torch.isfinite(values).all():
+            raise InvalidInputError(f"{name} hold NaN or infinite values")
     n, pictures = latents.shape[:2]
-    if steps < 1 or batch_size < 1:
-        raise InvalidInputError(f"steps and batch_size must be at least 1, not {steps} and {batch_size}")
     device = latents.device
     weights = start.to(device, torch.float32)[None].repeat(n, 1)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from ...constraints import Rule, names, number, one_of, optional, text, whole
+from ...equality import ByValue
+from ...errors import CorruptFileError
+
 ARRAYS = ("editing", "reading")
+MOST_ROWS = 2**53  # what every reader of JSON tells apart
 
 
 class UnreliableDirectionWarning(UserWarning):
     """A direction that is used reads held-out rows no better than permuted labels do."""
 
 
-@dataclass(frozen=True)
-class Direction:
+@dataclass(frozen=True, eq=False)
+class Direction(ByValue):
     """One attribute in coefficient space.
 
     Attributes
@@ -85,11 +91,10 @@ class Direction:
     @property
     def unreliable(self) -> str:
         """Why the direction should not be trusted; empty if nothing speaks against it."""
-        if self.score is None or self.p_value is None:
+        if self.score is None or self.p_value is None or self.null is None:
             return ""
         figure = "R2" if self.kind == "float" else "AUC"
         if self.p_value >= 0.05 or (self.kind == "float" and self.score <= 0):
-            assert self.null is not None
             return (
                 f"{figure} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted labels "
                 f"(95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
@@ -97,8 +102,9 @@ class Direction:
         return ""
 
     def read(self, coefficients: np.ndarray) -> float:
-        """The attribute's probability, or the value of a continuous one, of one point ``(>= k,)``."""
-        value = float(coefficients[: len(self.reading)] @ self.reading + self.intercept)
+        """The attribute's probability, or the value of a continuous one, of one point; missing coefficients are 0."""
+        count = min(len(coefficients), len(self.reading))
+        value = float(coefficients[:count] @ self.reading[:count] + self.intercept)
         return value if self.kind in ("float", "component") else float(0.5 * (1 + np.tanh(0.5 * value)))
 
     def evidence(self) -> dict[str, Any]:
@@ -107,13 +113,82 @@ class Direction:
         return {**data, "unreliable": self.unreliable}
 
     @classmethod
-    def from_evidence(cls, editing: np.ndarray, reading: np.ndarray, entry: Mapping[str, Any]) -> Direction:
-        """What :meth:`evidence` described; fields of later versions are ignored."""
-        known = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
-        for name in ("interval", "null", "held"):
-            if known.get(name) is not None:
-                known[name] = tuple(known[name])
+    def from_evidence(
+        cls, editing: np.ndarray, reading: np.ndarray, entry: Mapping[str, Any], name: str = ""
+    ) -> Direction:
+        """Read what :meth:`evidence` described; fields of later versions are ignored.
+
+        Parameters
+        ----------
+        name : str
+            The direction's, for the error.
+
+        Raises
+        ------
+        CorruptFileError
+            If a field or an array is missing or not what it should be; names the direction and the field.
+        """
+        subject = f"direction {name!r}" if name else "a direction"
+        if not isinstance(entry, Mapping):
+            raise CorruptFileError(f"{subject} is not an object of fields; fetch the weight space again")
+        known: dict[str, Any] = {}
+        for f in fields(cls):
+            if f.name in ARRAYS:
+                continue
+            if f.name in entry:
+                try:
+                    known[f.name] = EVIDENCE[f.name].take(entry[f.name])
+                except ValueError:
+                    raise CorruptFileError(
+                        f"{subject}: {f.name} must be {EVIDENCE[f.name].expected}, not {reprlib.repr(entry[f.name])}; "
+                        "fetch the weight space again"
+                    ) from None
+            elif f.default is MISSING:
+                raise CorruptFileError(f"{subject} lacks {f.name}; fetch the weight space again")
+        for array, values in zip(ARRAYS, (editing, reading), strict=True):
+            if values.ndim != 1 or values.shape != editing.shape or values.dtype.kind != "f":
+                raise CorruptFileError(
+                    f"{subject}: {array} must be a vector like the other; fetch the weight space again"
+                )
+            if not np.isfinite(values).all():
+                raise CorruptFileError(f"{subject}: {array} holds NaN or infinite values; fetch the weight space again")
         return cls(editing=editing, reading=reading, **known)
+
+
+def _pair(rule: Rule) -> Rule:
+    def take(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise ValueError
+        return tuple(map(rule.take, value))
+
+    return Rule(f"two of {rule.expected}", take)
+
+
+def _tuple(rule: Rule) -> Rule:
+    return Rule(rule.expected, lambda value: tuple(rule.take(value)))
+
+
+# what each field of a direction's evidence may be
+EVIDENCE: dict[str, Rule] = {
+    "sd": number(0),
+    "intercept": number(),
+    "auc": optional(number(0, 1)),
+    "positives": whole(0, MOST_ROWS),
+    "rows": whole(0, MOST_ROWS),
+    "held_out_rows": whole(0, MOST_ROWS),
+    "kind": one_of("binary", "categorical", "float", "component"),
+    "attribute": optional(text()),
+    "level": optional(text()),
+    "r2": optional(number(high=1)),
+    "interval": optional(_pair(number())),
+    "interval_method": optional(text()),
+    "null": optional(_pair(number())),
+    "p_value": optional(number(0, 1)),
+    "reading_method": text(),
+    "editing_method": text(),
+    "held": _tuple(names()),
+    "components": optional(whole(1, MOST_ROWS)),
+}
 
 
 def component_direction(number: int, k: int, sd: float, rows: int) -> Direction:

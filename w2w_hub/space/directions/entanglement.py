@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...equality import ByValue
+
 if TYPE_CHECKING:
     from ..space import WeightSpace
 
 
-@dataclass(frozen=True)
-class Entanglement:
+@dataclass(frozen=True, eq=False)
+class Entanglement(ByValue):
     """Attributes against each other; every matrix is ``(a, a)`` float64.
 
     Attributes

@@ -56,7 +56,7 @@ def _score_interval(area: float, m: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def auc_null(truth: np.ndarray, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+def auc_null(truth: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
     """AUCs ``(PERMUTATIONS,)`` of the same scores under permuted labels."""
     from scipy.stats import rankdata
 
@@ -72,7 +72,7 @@ def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
 
 
-def r2_interval(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> tuple[tuple[float, float], str]:
+def r2_interval(truth: np.ndarray, predicted: np.ndarray, seed: int) -> tuple[tuple[float, float], str]:
     """95 % percentile interval over resampled rows."""
     rng = np.random.default_rng(seed)
     found = []
@@ -84,7 +84,7 @@ def r2_interval(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> tupl
     return (float(low), float(high)), BOOTSTRAP
 
 
-def r2_null(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> np.ndarray:
+def r2_null(truth: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
     """R2 ``(PERMUTATIONS,)`` of the same predictions under permuted labels."""
     rng = np.random.default_rng(seed)
     return np.array([r2(rng.permutation(truth), predicted) for _ in range(PERMUTATIONS)])

@@ -7,19 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...constraints import either, flag, instance, names, names_by_name, one_of, optional, positive, validated, whole
+from ...dataset import WeightDataset
 from ...errors import InvalidInputError, UnknownNameError
 from ...progress import progress
 from .direction import Direction
 from .editing import EDITINGS, HELD_BY_METHOD, overlap, partial_effects
 from .evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
-from .reading import choose_components, fit_reading
+from .reading import READINGS, choose_components, fit_reading
 from .targets import Target, targets_of
 
 if TYPE_CHECKING:
-    from ...dataset import WeightDataset
     from ..space import WeightSpace
 
 
+@validated(
+    dataset=instance(WeightDataset, "an open WeightDataset"),
+    attributes=optional(names()),
+    reading=one_of(*READINGS),
+    editing=one_of(*EDITINGS),
+    whiten=flag(),
+    preserve=optional(either(names_by_name(), names())),
+    components=optional(either(one_of("cv"), whole())),
+    regularisation=positive(),
+    seed=whole(0),
+)
 def fit_directions(
     space: WeightSpace,
     dataset: WeightDataset,
@@ -58,17 +70,15 @@ def fit_directions(
         fitted rows; all by default.
     regularisation : float
         Inverse strength C of the logistic regression's penalty, divided by the number of rows.
+    seed : int
+        Seed of the folds of ``components="cv"``, of the null of permuted labels and of the bootstrap.
 
     Raises
     ------
     DatasetChangedError, InvalidInputError, UnknownNameError
     """
-    if editing not in EDITINGS:
-        raise InvalidInputError(f"no editing method {editing!r}; there are {', '.join(EDITINGS)}")
     if preserve is not None and editing not in HELD_BY_METHOD:
         raise InvalidInputError(f"preserve does not go with editing={editing!r}; use {', '.join(HELD_BY_METHOD)}")
-    if isinstance(components, str) and components != "cv":
-        raise InvalidInputError(f"components must be a number or 'cv', not {components!r}")
     if isinstance(components, int) and not 1 <= components <= space.k:
         raise InvalidInputError(f"components must be 1 to {space.k} in this weight space, not {components}")
     wanted, _ = targets_of(space, dataset, attributes)
@@ -78,13 +88,13 @@ def fit_directions(
     fitted, coefficients = space.fitted, space.coefficients.astype(np.float64)
     scale = np.maximum(space.coefficient_std, 1e-12)
     standardised = (coefficients - space.coefficient_mean) / scale
-    names = [t.name for t in everything]
+    order = [t.name for t in everything]
     held = _held(everything, fitted, editing, preserve)
     labels = np.column_stack([t.values[fitted] for t in everything])
     effects = partial_effects(coefficients[fitted], labels, held=held)
     result = {}
     for target in progress(wanted, "directions"):
-        j = names.index(target.name)
+        j = order.index(target.name)
         continuous = target.kind == "float"
         known = ~np.isnan(target.values)
         train, test = fitted & known, ~fitted & known
@@ -118,29 +128,33 @@ def fit_directions(
             level=target.level,
             reading_method="ridge" if continuous else reading,
             editing_method=f"{editing}, whitened" if whiten else editing,
-            held=tuple(names[i] for i in np.flatnonzero(held[j]) if i != j) if editing in HELD_BY_METHOD else (),
+            held=tuple(order[i] for i in np.flatnonzero(held[j]) if i != j) if editing in HELD_BY_METHOD else (),
             components=None if use == space.k else use,
             **_evidence(
-                target.values[test], standardised[test][:, :use] @ (weights * scale)[:use], intercept, continuous
+                target.values[test],
+                standardised[test][:, :use] @ (weights * scale)[:use],
+                intercept,
+                continuous,
+                seed,
             ),
         )
     return result
 
 
-def _evidence(truth: np.ndarray, scores: np.ndarray, intercept: float, continuous: bool) -> dict[str, Any]:
+def _evidence(truth: np.ndarray, scores: np.ndarray, intercept: float, continuous: bool, seed: int) -> dict[str, Any]:
     """The held-out figure with interval and null; None where it cannot be measured."""
     nothing: dict[str, Any] = {"auc": None}
     if continuous:
         if len(truth) < 3 or np.ptp(truth) == 0:
             return nothing
         predicted = scores + intercept
-        figure, null = r2(truth, predicted), r2_null(truth, predicted)
-        interval, method = r2_interval(truth, predicted)
+        figure, null = r2(truth, predicted), r2_null(truth, predicted, seed)
+        interval, method = r2_interval(truth, predicted, seed)
         nothing["r2"] = figure
     else:
         if len(np.unique(truth)) < 2:
             return nothing
-        figure, null = auc(truth, scores), auc_null(truth, scores)
+        figure, null = auc(truth, scores), auc_null(truth, scores, seed)
         interval, method = auc_interval(truth, scores)
         nothing["auc"] = figure
     return {
@@ -167,18 +181,18 @@ def _held(
     preserve: Sequence[str] | Mapping[str, Sequence[str]] | None,
 ) -> np.ndarray:
     """Which attributes (columns) are held for each (row), boolean ``(a, a)``."""
-    names = [t.name for t in targets]
+    known = [t.name for t in targets]
     if preserve is None:
         if editing == "all":
-            return np.ones((len(names), len(names)), bool)
+            return np.ones((len(known), len(known)), bool)
         if editing == "means":
-            return np.zeros((len(names), len(names)), bool)
+            return np.zeros((len(known), len(known)), bool)
         return overlap(np.column_stack([t.values[fitted] for t in targets]))
-    held = np.zeros((len(names), len(names)), bool)
-    for i, name in enumerate(names):
+    held = np.zeros((len(known), len(known)), bool)
+    for i, name in enumerate(known):
         for other in preserve.get(name, ()) if isinstance(preserve, Mapping) else preserve:
             own = [j for j, t in enumerate(targets) if other in (t.name, t.attribute)]
             if not own:
-                raise UnknownNameError(f"no attribute {other!r} to preserve; there are {', '.join(names)}")
+                raise UnknownNameError(f"no attribute {other!r} to preserve; there are {', '.join(known)}")
             held[i, [j for j in own if targets[j].attribute != targets[i].attribute]] = True
     return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..space import WeightSpace
 
 MIN_ROWS_A_CLASS = 5
+COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called as a slider
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,18 @@ def targets_of(
         If the dataset is not the one that the space was built from.
     """
     require_dataset(space, dataset)
-    found: dict[str, Target] = {}
-    reasons: dict[str, str] = {}
+    named: dict[str, list[Target]] = {}
     for column, kind in dataset.manifest.columns.items():
         for target in _of_column(space, dataset, column, kind):
-            reason = _why_not(target, space.fitted)
-            if target.name in found:
-                reasons[target.name] = "another column gives a direction of the same name"
-            elif reason:
-                reasons[target.name] = reason
-            else:
-                found[target.name] = target
+            named.setdefault(target.name, []).append(target)
+    found: dict[str, Target] = {}
+    reasons: dict[str, str] = {}
+    for name, (target, *others) in named.items():
+        reason = _clash(target, others) or _why_not(target, space.fitted)
+        if reason:
+            reasons[name] = reason
+        else:
+            found[name] = target
     if attributes is None:
         return list(found.values()), reasons
     chosen = []
@@ -110,6 +113,18 @@ def _of_column(space: WeightSpace, dataset: WeightDataset, column: str, kind: st
         Target(f"{column}={level}", column, level, kind, np.where(missing, np.nan, (plain == level).astype(float)))
         for level in levels
     ]
+
+
+def _clash(target: Target, others: list[Target]) -> str:
+    """Why a name could mean something else; empty if it cannot."""
+    if others:
+        origins = [
+            f"column {t.attribute!r}" + ("" if t.level is None else f" at {t.level!r}") for t in (target, *others)
+        ]
+        return f"{' and '.join(origins)} have the same name; rename one"
+    if COMPONENT_NAME.fullmatch(target.name):
+        return f"column {target.attribute!r} has the name of a principal component; rename it"
+    return ""
 
 
 def _why_not(target: Target, fitted: np.ndarray) -> str:

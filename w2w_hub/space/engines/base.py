@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint
+from ..resume import ResumeFolder
 from ..rows import TILE_NUMBERS, Moments, Rows
 from . import partial
 from .ops import NumpyOps, blas_threads
@@ -29,7 +29,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.ops: Any = NumpyOps()
-        self.checkpoint = Checkpoint(None)
+        self.checkpoint = ResumeFolder(None)
 
     def describe(self) -> dict[str, Any]:
         """What a rebuild must share to get the same bits."""

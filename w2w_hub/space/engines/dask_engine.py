@@ -24,7 +24,8 @@ PARTS = 32  # at most: fixed, so that the number of workers changes no sum
 
 
 class DaskEngine(Engine):
-    """Every worker opens the dataset by its path, which must be the same everywhere.
+    """Every worker opens the dataset itself: a folder by its path, which must be the same everywhere, and a repository
+    at its commit.
 
     Parameters
     ----------
@@ -79,15 +80,16 @@ class DaskEngine(Engine):
 
     def strips(self, rows: Rows, moments: Moments, panels: list[tuple[int, int]]) -> Any:
         shared = self.client.scatter([rows, moments], broadcast=True, hash=False)
-        futures = {
-            panel: self.client.submit(_strip, panel, *shared, pure=False)
-            for panel in panels
-            if not self.checkpoint.has(_name(panel))
-        }
+
+        def submitted(panel: tuple[int, int]) -> Any:
+            return self.client.submit(_strip, panel, *shared, pure=False)
+
+        futures = {panel: submitted(panel) for panel in panels if not self.checkpoint.has(_name(panel))}
         for panel in panels:
 
             def fetched(panel: tuple[int, int] = panel) -> dict[str, np.ndarray]:
-                return {"strip": futures[panel].result()}
+                # a result that was there and turned out damaged is computed again
+                return {"strip": (futures.get(panel) or submitted(panel)).result()}
 
             yield panel, self.checkpoint.remember(_name(panel), fetched)["strip"]
             futures.pop(panel, None)
