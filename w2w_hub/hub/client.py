@@ -161,12 +161,13 @@ def translate(error: BaseException, what: str) -> W2WError:
         if isinstance(kind, theirs.RepositoryNotFoundError):
             return HubNotFoundError(
                 f"{what} is not on the Hub ({endpoint()}), or is private and not visible with this token; check the "
-                f"name, or {LOG_IN}"
+                f"name, or {LOG_IN}",
+                what="repository",
             )
         if isinstance(kind, theirs.RevisionNotFoundError):
-            return HubNotFoundError(f"{what} has no such revision; see: w2w log {what}")
+            return HubNotFoundError(f"{what} has no such revision; see: w2w log {what}", what="revision")
         if isinstance(kind, theirs.RemoteEntryNotFoundError):
-            return HubNotFoundError(f"{what} lacks a file that was asked for")
+            return HubNotFoundError(f"{what} lacks a file that was asked for", what="file")
         if isinstance(kind, theirs.HFValidationError):
             return InvalidInputError(f"{what!r} is not the name of a Hub repository (org/name)")
         if _is_offline(kind):

@@ -128,8 +128,9 @@ def find(
 
 
 def _knows(failure: W2WError) -> tuple[bool, bool, int]:
-    cached = failure.cached if isinstance(failure, HubNotFoundError) else ()
-    return not isinstance(failure, HubNotFoundError), "no revision" in str(failure), len(cached)
+    if not isinstance(failure, HubNotFoundError):
+        return True, False, 0
+    return False, failure.what == "revision", len(failure.cached)
 
 
 def _doubt(name: str) -> InvalidInputError:
