@@ -1,0 +1,205 @@
+"""New files and folders that appear whole, with their bytes on the disk, or not at all.
+
+Both are made beside their place under a name of our own, ``.NAME.<hex>.w2w-partial``, flushed, and renamed. A process
+that is killed leaves that, and the next one that writes to the same place removes it: what is removed carries our
+name, is no link, and belongs to no living process (its writer holds an advisory lock).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import AlreadyExistsError, DiskError, W2WError
+from .paths import walk
+
+PARTIAL = ".w2w-partial"
+DURABLE = True  # flush to the disk before a rename, so that a power cut loses nothing either
+_HOLDER = ".w2w-holder"  # in an unfinished folder: locked by the process that writes it
+
+
+def require_new(path: Path | str) -> Path:
+    """Return the path if nothing is there yet."""
+    path = Path(path)
+    if os.path.lexists(path):
+        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
+    return path
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that becomes `path` when the block ends without an error.
+
+    Raises
+    ------
+    AlreadyExistsError
+    DiskError
+        If writing fails; nothing is left then.
+    """
+    path = require_new(path)
+    with _as_disk_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        partial = _partial(path)
+        partial.mkdir()
+        holder = _hold(partial / _HOLDER)
+        try:
+            yield partial
+            readable = partial.stat().st_mode & 0o666  # as the umask has it
+            for file in partial.rglob("*.safetensors"):  # which their writer makes for its owner alone
+                file.chmod(readable)
+            flush_tree(partial, leaving=_HOLDER)
+            (partial / _HOLDER).unlink()
+            require_new(path)
+            os.rename(partial, path)
+            flush(path.parent)
+        finally:
+            os.close(holder)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None:
+    """Write one file atomically; parent folders are made.
+
+    Raises
+    ------
+    AlreadyExistsError, DiskError
+    """
+    path = Path(path)
+    if not replace:
+        require_new(path)
+    with _as_disk_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        partial = _partial(path)
+        descriptor = _hold(partial)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            if DURABLE:
+                os.fsync(descriptor)
+            if replace:
+                os.replace(partial, path)
+            else:
+                _rename_new(partial, path)
+            flush(path.parent)
+        finally:
+            os.close(descriptor)
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: Any, *, replace: bool = False) -> None:
+    """Write a JSON file atomically, see :func:`write_bytes`."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), replace=replace)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+    with suppress(OSError):
+        names = [name for name in os.listdir(path.parent) if name.endswith(PARTIAL) and pattern.fullmatch(name)]
+        for name in names:
+            _remove_leftover(path.parent / name)
+
+
+def _remove_leftover(partial: Path) -> None:
+    mode = os.lstat(partial).st_mode
+    mark = partial / _HOLDER if stat.S_ISDIR(mode) else partial
+    if not stat.S_ISREG(os.lstat(mark).st_mode):
+        return
+    descriptor = os.open(mark, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if not try_lock(descriptor):  # it is being written, or nobody can tell
+            return
+        if stat.S_ISDIR(mode):
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the advisory lock of an open file; False if another process has it, or there are none here."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def flush(path: Path) -> None:
+    """Flush a file or folder to the disk, where that is possible."""
+    if not DURABLE:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # some file systems cannot flush a folder
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path, leaving: str = "") -> None:
+    """Flush a folder and all that is in it to the disk."""
+    if not DURABLE:
+        return
+    below = set()
+    for found in walk(folder):
+        if found.is_file and found.name != leaving:
+            flush(folder / found.name)
+        below.update((folder / found.name).parents)
+    for path in sorted(below, key=lambda p: -len(p.parts)):
+        if path.is_relative_to(folder):
+            flush(path)
+
+
+def disk_error(path: Path | str, error: OSError, more: str = "") -> DiskError:
+    """Return the error for a failed write of `path`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space" if full else "nothing was changed"
+    return DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{more}")
+
+
+@contextmanager
+def _as_disk_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, W2WError):
+            raise
+        raise disk_error(path, error) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+
+
+def _hold(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try_lock(descriptor)
+    return descriptor
+
+
+def _rename_new(partial: Path, path: Path) -> None:
+    """Rename a file to a name that nothing has, also if something took it meanwhile."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        require_new(path)
+        raise
+    except OSError:  # a file system without hard links
+        require_new(path)
+        os.replace(partial, path)

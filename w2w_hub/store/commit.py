@@ -1,0 +1,377 @@
+"""States of a folder: read as they are, changed by one writer at a time, all at once.
+
+A new state is built aside, in ``.w2w-next``. A folder that is not there yet appears by one rename. For one that is,
+the staging folder holds only what changes; renaming it to ``.w2w-commit`` is the moment of commit. From then on that
+folder's manifest is the state, and each file that it lists is the one below ``.w2w-commit``, or else the one in its
+place. Readers read it so and change nothing; the writer moves the files into place, and if it was killed, the next
+writer or :func:`repair` does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import AlreadyExistsError, BusyError, CorruptFileError, MissingPathError, UnsafePathError, W2WError
+from .atomic import disk_error, flush, flush_tree, require_new
+from .limits import MAX_JSON_BYTES
+from .manifest import CARD, FILENAME, parse_manifest
+from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
+
+T = TypeVar("T")
+NEXT, COMMIT, LOCK = ".w2w-next", ".w2w-commit", ".w2w-lock"
+NOTES = ".notes"  # in the staging folder: what a resumed writer needs, no part of the state
+OPEN_ATTEMPTS = 5
+
+
+# ------------------------------------------------------------------ reading
+@dataclass(frozen=True)
+class State:
+    """One state of a folder: its manifest, and where each of its files lies.
+
+    Attributes
+    ----------
+    root : Path
+    raw : bytes
+        Of the manifest.
+    data : dict
+        The manifest's fields, validated as :func:`w2w_hub.store.manifest.parse_manifest` does.
+    unfinished : bool
+        Whether a killed writer committed it and did not move it into place.
+    """
+
+    root: Path
+    raw: bytes
+    data: dict[str, Any]
+    unfinished: bool = False
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that hold its files; the first that has a file counts."""
+        return (self.root / COMMIT, self.root) if self.unfinished else (self.root,)
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folders[0] / FILENAME
+
+    def find(self, name: str) -> Path:
+        """Return the path of one of its files, reached without following a link."""
+        return find_in(self.folders, name)
+
+    def has(self, name: str) -> bool:
+        """Return whether one of its files is there."""
+        return any(has_file(folder, name) for folder in self.folders)
+
+
+def find_in(folders: tuple[Path, ...], name: str) -> Path:
+    """Return the path of a file in the first of these folders that has it, reached without following a link."""
+    for folder in folders[:-1]:
+        if has_file(folder, name):
+            return find_file(folder, name)
+    return find_file(folders[-1], name)
+
+
+def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
+    """Return what `read` makes of a folder's state; it is read again if a new one was put in place meanwhile.
+
+    Parameters
+    ----------
+    formats : str
+        Of the manifest; a dataset or weight space without any.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError
+    BusyError
+        If the folder is written again and again.
+    """
+    for attempt in range(OPEN_ATTEMPTS):
+        before = _stamp(folder)
+        try:
+            found = read(_state(folder, *formats))
+        except (W2WError, OSError):
+            if attempt + 1 < OPEN_ATTEMPTS and _stamp(folder) != before:
+                continue
+            raise
+        if _stamp(folder) == before:
+            return found
+    raise BusyError(f"{folder} is being written again and again; wait until that has ended")
+
+
+def open_state(folder: Path, *formats: str) -> State:
+    """Return the state of a folder, see :func:`read_state`."""
+    return read_state(folder, lambda state: state, *formats)
+
+
+def _state(folder: Path, *formats: str) -> State:
+    raw = _committed(folder)
+    if raw is None:
+        raw = read_file(folder, FILENAME, MAX_JSON_BYTES)
+        return State(folder, raw, parse_manifest(raw, folder / FILENAME, *formats))
+    data = parse_manifest(raw, folder / COMMIT / FILENAME, *formats)
+    if has_file(folder, FILENAME):  # the writer that finishes it acts on both
+        parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME, *formats)
+    state = State(folder, raw, data, unfinished=True)
+    for name in data["files"]:
+        if os.path.islink(folder / COMMIT / name):  # also one that the Hub's cache would be allowed
+            raise UnsafePathError(f"{folder / COMMIT / name} is a link; remove {folder / COMMIT}")
+        with suppress(MissingPathError):
+            state.find(name)  # raises where a part of its path is a link
+    return state
+
+
+def _committed(folder: Path) -> bytes | None:
+    """The manifest of a state that was committed and not moved into place; None if there is no such state."""
+    commit = folder / COMMIT
+    if not _is_own_folder(commit):
+        return None
+    if os.path.islink(commit / FILENAME):
+        raise UnsafePathError(f"{commit / FILENAME} is a link; remove {commit}")
+    try:
+        return read_file(commit, FILENAME, MAX_JSON_BYTES)
+    except MissingPathError:
+        return None  # a leftover
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether a folder of a writer is there; raises if it is a link or a file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    if not stat.S_ISDIR(mode):
+        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it")
+    return True
+
+
+def _stamp(folder: Path) -> tuple[Any, ...]:
+    """Differs whenever another state is in place, or on its way."""
+
+    def of(path: Path) -> tuple[int, int, int] | None:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return None
+        if stat.S_ISLNK(found.st_mode):  # the root, or a file in the Hub's cache
+            with suppress(OSError):
+                found = os.stat(path)
+        return found.st_ino, 0 if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns, found.st_size
+
+    commit = folder / COMMIT
+    there = of(commit)
+    return of(folder / FILENAME), None if there is None else there[0], of(commit / FILENAME)
+
+
+# ------------------------------------------------------------------ writing
+def staging_folder(folder: Path) -> Path:
+    """Return where the next state of a folder is built."""
+    return folder / NEXT if folder.is_dir() else folder.with_name(f".{folder.name}{NEXT}")
+
+
+@contextmanager
+def next_state(path: Path | str, *, replace: bool = False, resumable: bool = False) -> Iterator[Path]:
+    """Yield a staging folder whose files become the state of `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    replace : bool
+        The folder may be there; it then keeps its files unless they are staged anew, or listed by its manifest
+        and no longer by the staged one. Foreign files stay.
+    resumable : bool
+        Keep what a killed or interrupted writer left, and what this one leaves if it is interrupted or the disk
+        fails.
+
+    Raises
+    ------
+    BusyError
+        If another process is writing the same folder.
+    DiskError
+        If writing fails; the folder is then as before.
+    UnsafePathError
+        If a writer's own folder or lock is a link.
+    """
+    folder = Path(path)
+    if not replace:
+        require_new(folder)
+    elif folder.exists() and not (folder / FILENAME).is_file():
+        raise AlreadyExistsError(f"{folder} is there and is no dataset; choose another output")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            _finish(folder)
+            staging = staging_folder(folder)
+            _prepare(staging, resumable)
+            try:
+                yield staging
+                shutil.rmtree(staging / NOTES, ignore_errors=True)
+                _commit(staging, folder)
+            except (KeyboardInterrupt, SystemExit, OSError) as error:
+                if isinstance(error, W2WError) or not resumable:
+                    shutil.rmtree(staging, ignore_errors=True)
+                raise
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+    except OSError as error:
+        if isinstance(error, W2WError):
+            raise
+        left = resumable and (staging_folder(folder) / NOTES).is_dir()
+        kept = "; what is finished is kept, run the same command again to continue" if left else ""
+        raise disk_error(path, error, kept) from error
+
+
+def _prepare(staging: Path, resumable: bool) -> None:
+    """Make the staging folder, or go on with one in which everything is a regular file."""
+    if _is_own_folder(staging):
+        if resumable and all(found.is_file for found in walk(staging)):
+            return
+        shutil.rmtree(staging)  # which follows no link
+    staging.mkdir()
+
+
+def _commit(staging: Path, folder: Path) -> None:
+    flush_tree(staging)
+    if folder.is_dir():
+        _require_movable(staging, folder)
+        os.rename(staging, folder / COMMIT)
+        flush(folder)
+        _finish(folder)
+    else:
+        require_new(folder)
+        os.rename(staging, folder)
+    flush(folder.parent)
+
+
+def _require_movable(staging: Path, folder: Path) -> None:
+    """Raise before the moment of commit if a staged file could not be moved without following a link."""
+    for found in walk(staging):
+        with suppress(MissingPathError):
+            find_file(folder, found.name)
+
+
+def repair(path: Path | str) -> bool:
+    """Finish a change of a dataset that a killed writer had committed; return whether there was one.
+
+    Raises
+    ------
+    BusyError
+        If another process is writing the same folder.
+    CorruptFileError
+        If what was committed is damaged; nothing is moved then.
+    DiskError
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space")
+    try:
+        with locked(folder):
+            return _finish(folder)
+    except OSError as error:
+        if isinstance(error, W2WError):
+            raise
+        raise disk_error(folder, error, "; open it where it can be written") from error
+
+
+def _finish(folder: Path) -> bool:
+    """Move a committed state into place; may be repeated from any point. The caller holds the lock."""
+    commit = folder / COMMIT
+    if not _is_own_folder(commit):
+        return False
+    raw = _committed(folder)
+    if raw is not None:
+        new = parse_manifest(raw, commit / FILENAME)
+        old: dict[str, Any] = {"files": {}}
+        if has_file(folder, FILENAME):
+            old = parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME)
+            if old["format"] != new["format"]:
+                raise CorruptFileError(f"{folder} holds a {old['format']} and a committed {new['format']}; remove one")
+        moved = [name for name in [*new["files"], CARD] if has_file(commit, name)]
+        for name in moved:  # all of them, before the first is moved
+            with suppress(MissingPathError):
+                find_file(folder, name)
+        for name in moved:
+            os.replace(find_file(commit, name), make_parents(folder, name))
+        for name in sorted(old["files"].keys() - new["files"].keys()):
+            remove_file(folder, name)
+        flush_tree_of(folder, moved)
+        os.replace(find_file(commit, FILENAME), folder / FILENAME)
+        flush(folder)
+    shutil.rmtree(commit, ignore_errors=True)
+    return raw is not None
+
+
+def flush_tree_of(folder: Path, names: list[str]) -> None:
+    """Flush the folders that hold these files."""
+    for parent in sorted({(folder / name).parent for name in names}):
+        flush(parent)
+
+
+# --------------------------------------------------------------------- lock
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the writers' lock of a folder; the system releases it when the process ends, however it ends."""
+    path = folder / LOCK if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK}")
+    while True:
+        descriptor = _open_lock(path)
+        try:
+            _take(descriptor, path, folder)
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                break
+        except FileNotFoundError:
+            pass  # its last holder removed it in between
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file, or make it; one that is a link, no file, or another file's second name is refused."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError:
+        if path.is_symlink() or path.is_dir():
+            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it") from None
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise UnsafePathError(f"{path} is not a lock file of its own (a pipe, or another file's name); remove it")
+    return descriptor
+
+
+def _take(descriptor: int, path: Path, folder: Path) -> None:
+    holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
+    who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
+    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again")
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except (ImportError, OSError):
+        # no advisory locks here: go by the process that the file names, which may only be judged on its own host
+        if len(holder) != 2 or holder[0] == str(os.getpid()):
+            return
+        if holder[1] != socket.gethostname():
+            raise BusyError(f"{busy}, or remove {path} if it was killed") from None
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(holder[0]), 0)
+            raise busy from None

@@ -1,0 +1,166 @@
+"""What all manifests share: `format`, `format_version`, `files` and `checksum`, and one table of their readers.
+
+A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each file
+that it lists has a valid name, and fields that are not known are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError
+from .limits import MAX_FILES, MAX_JSON_BYTES
+from .paths import OURS, is_name, read_file, read_regular, short
+
+FILENAME, CARD = "manifest.json", "README.md"
+CHECKSUM = "checksum"
+DATASET, SPACE, LOCK, POINT = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point"
+WORDS = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
+    return data
+
+
+# format -> version -> how its fields become those of the newest version
+READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    DATASET: {1: _as_it_is},
+    SPACE: {1: _as_it_is},
+    LOCK: {1: _as_it_is},
+    POINT: {1: _as_it_is},
+}
+
+
+def read_manifest(folder: Path, *formats: str) -> dict[str, Any]:
+    """Return the validated ``manifest.json`` of a folder, in the fields of the newest version.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError
+    """
+    return parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME, *formats)
+
+
+def parse_manifest(raw: bytes, where: Path | str, *formats: str) -> dict[str, Any]:
+    """Return the fields of a manifest's bytes, see :func:`read_manifest`."""
+    data = upgraded(parse_json(raw, where), where, *(formats or (DATASET, SPACE)))
+    data["files"] = require_files(data.get("files"), where)
+    return data
+
+
+def upgraded(data: dict[str, Any], where: Path | str, *formats: str) -> dict[str, Any]:
+    """Return data of one of these formats, of whatever version, in the fields of the newest version."""
+    name = data.get("format")
+    if name not in formats:
+        wanted = " or ".join(repr(f) for f in formats)
+        raise UnsupportedFormatError(f"{where} has the format {short(name)}, expected {wanted}")
+    readers, version = READERS[str(name)], data.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version not in readers:
+        raise UnsupportedFormatError(
+            f"{where} has format version {short(version)}, this w2w_hub reads up to {max(readers)}: "
+            "pip install -U w2w-hub"
+        )
+    return readers[version](data)
+
+
+def require_files(files: Any, where: Path | str) -> dict[str, dict[str, Any]]:
+    """Return the `files` of a manifest or lock: relative path to ``{"sha256", "size"}``, each one valid."""
+    if not isinstance(files, dict) or len(files) > MAX_FILES:
+        raise CorruptFileError(f"{where} lacks or misstates 'files'; fetch it again")
+    for name, entry in files.items():
+        if not is_name(name) or name.split("/")[0].startswith(OURS) or name.lower() == FILENAME:
+            raise UnsafePathError(f"{where} lists the file {short(name)}, which is not one inside its folder")
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
+            raise CorruptFileError(f"{where} lacks or misstates the size of {short(name)}; fetch it again")
+        if not isinstance(entry.get("sha256"), str) or not _SHA256.fullmatch(entry["sha256"]):
+            raise CorruptFileError(f"{where} lacks or misstates the sha256 of {short(name)}; fetch it again")
+    return files
+
+
+# -------------------------------------------------------------------- JSON
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Return the JSON object of a file that the user named, or raise an error that names it."""
+    return parse_json(read_regular(path, MAX_JSON_BYTES), path)
+
+
+def parse_json(raw: bytes, where: Path | str) -> dict[str, Any]:
+    """Return a JSON object; a key that is there twice, NaN and infinity are refused."""
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{where} is not valid JSON ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {short(name)} is there twice")
+        found[name] = value
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+# ---------------------------------------------------------------- checksum
+def seal(data: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest with the checksum of these bytes, its 64 digits taken as zeros."""
+    fields = {key: value for key, value in data.items() if key != CHECKSUM} | {CHECKSUM: "0" * 64}
+    raw = (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode()
+    blank = f'"{CHECKSUM}": "{"0" * 64}"'.encode()
+    head, _, tail = raw.rpartition(blank)
+    return head + f'"{CHECKSUM}": "{hashlib.sha256(raw).hexdigest()}"'.encode() + tail
+
+
+def has_right_checksum(raw: bytes, known: set[str] | None = None) -> bool | None:
+    """Return whether a manifest's bytes have the checksum that they state; None if they state none.
+
+    Parameters
+    ----------
+    known : set of str, optional
+        The fields of its format. A digest in a field of another name is taken for a checksum whose own name was
+        changed.
+    """
+    found = re.findall(rb'"checksum": "([0-9a-f]{64})"', raw)
+    if not found and not _renamed_checksum(raw, known):
+        return None  # written before manifests had one
+    # a field of a stranger may hold such text too; the manifest's own is written last
+    blank = b"0" * 64
+    return any(hashlib.sha256(_replaced(raw, digest, blank)).hexdigest().encode() == digest for digest in set(found))
+
+
+def _replaced(raw: bytes, digest: bytes, blank: bytes) -> bytes:
+    head, _, tail = raw.rpartition(b'"checksum": "' + digest + b'"')
+    return head + b'"checksum": "' + blank + b'"' + tail
+
+
+def _renamed_checksum(raw: bytes, known: set[str] | None) -> bool:
+    if known is None:
+        return False
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    unknown = [v for k, v in data.items() if k not in known] if isinstance(data, dict) else []
+    return any(isinstance(v, str) and re.fullmatch(".{62,66}", v) for v in unknown)
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the format that a folder's manifest, or a JSON file, states; None if it states none of ours."""
+    try:
+        data = parse_json(read_file(path, FILENAME, MAX_JSON_BYTES), path) if path.is_dir() else read_json(path)
+    except (CorruptFileError, MissingPathError):
+        return None
+    return data["format"] if data.get("format") in WORDS else None

@@ -1,0 +1,166 @@
+"""Verification of the files that a manifest lists, the same for datasets and weight spaces, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import LONGEST, CorruptFileError, MissingPathError, W2WError
+from ..progress import progress
+from .commit import State
+from .hashing import sha256_file
+from .manifest import CARD, DATASET, FILENAME, WORDS, has_right_checksum
+from .paths import OURS, walk
+
+SHOWN = 20
+
+
+@dataclass
+class Problem:
+    """One thing that is wrong: a file, or rows in it."""
+
+    file: str
+    message: str
+    rows: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What a verification found.
+
+    Attributes
+    ----------
+    path : Path
+    deep : bool
+        Whether everything was hashed.
+    kind : str
+        ``dataset`` or ``weight space``.
+    problems : list of Problem
+        What is not as published, or not as the format asks.
+    notes : list of str
+        What a reader should know and is not wrong.
+    not_checked : list of str
+        Rules of the format that were not looked at, and what looks at them.
+    unlisted : list of str
+        Files in the folder that the manifest does not list.
+    unfinished : bool
+        Whether a committed change is not moved into place yet; other readers see a mixture until it is.
+    """
+
+    path: Path
+    deep: bool
+    kind: str = WORDS[DATASET]
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    unfinished: bool = False
+    files: int = 0
+    bytes_hashed: int = 0
+    rows: int = 0
+    digest: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def add(self, file: str, message: str, rows: list[str] | None = None) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(file, message, rows or []))
+
+    def check(self, file: str, ok: bool, message: str) -> None:
+        """Note a problem unless `ok`."""
+        if not ok:
+            self.add(file, message)
+
+    @property
+    def broken(self) -> set[str]:
+        """Files with a problem."""
+        return {problem.file for problem in self.problems}
+
+    def settle(self) -> None:
+        """Raise `CorruptFileError` with all problems in one line, if there are any."""
+        if self.problems:
+            told = "; ".join(problem.message for problem in self.problems[:SHOWN])
+            more = f"; and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
+            error = CorruptFileError(told + more)
+            error.limit = (SHOWN + 1) * LONGEST
+            raise error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `w2w verify --json` prints."""
+        return {"path": str(self.path), "ok": self.ok} | {
+            k: v for k, v in vars(self).items() if k not in ("path", "problems")
+        } | {"problems": [vars(problem) for problem in self.problems]}  # fmt: skip
+
+
+def check_manifest(report: Report, state: State, known: set[str], *, vouched: bool) -> None:
+    """Check a manifest's checksum of itself.
+
+    Parameters
+    ----------
+    known : set of str
+        The fields of its format.
+    vouched : bool
+        Whether a lock or a commit states the digest of these bytes. A wrong checksum is a note then: version 0.1.0
+        kept the old one when it published under another version.
+    """
+    report.unfinished = state.unfinished
+    if state.unfinished:
+        report.notes.append(
+            f"{report.path} holds a change that was committed and not moved into place, which other readers see half; "
+            f"finish it with: w2w repair {report.path}"
+        )
+    right = has_right_checksum(state.raw, known)
+    if right is None:
+        report.not_checked.append(f"{FILENAME} itself: it states no checksum")
+    elif not right and vouched:
+        report.notes.append(
+            f"{state.manifest_path} states a checksum that it does not have; its commit or lock vouches for it, and "
+            "w2w_hub 0.1.0 published such manifests"
+        )
+    elif not right:
+        report.add(FILENAME, f"{state.manifest_path} has changed since it was written; fetch the {report.kind} again")
+
+
+def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) -> None:
+    """Check presence, size and sha256 of every file that the manifest lists.
+
+    Parameters
+    ----------
+    is_bulk : callable
+        Whether a file is hashed only by a deep verification.
+    """
+    listed = state.data["files"]
+    report.files = len(listed)
+    report.unlisted = [
+        found.name
+        for found in walk(state.root)
+        if found.name not in listed and found.name not in (FILENAME, CARD) and not found.name.startswith((".", OURS))
+    ]
+    report.check(CARD, CARD not in listed, f"{state.manifest_path} lists {CARD}, whose edit would break every pin")
+    again = f"fetch the {report.kind} again"
+    paths = {}
+    for name, entry in listed.items():
+        try:
+            path = state.find(name)
+        except MissingPathError:
+            report.add(name, f"{state.root / name} is missing; {again}")
+            continue
+        except W2WError as error:
+            report.add(name, str(error))
+            continue
+        size = path.stat().st_size
+        if size != entry["size"]:
+            report.add(
+                name,
+                f"{path} is not what the manifest lists: it has {size} bytes instead of {entry['size']}; {again}",
+            )
+        elif report.deep or not is_bulk(name):
+            paths[name] = path
+    for name in progress(list(paths), "hashing files"):
+        report.bytes_hashed += listed[name]["size"]
+        if sha256_file(paths[name]) != listed[name]["sha256"]:
+            report.add(name, f"{paths[name]} is not what the manifest lists; {again}")
