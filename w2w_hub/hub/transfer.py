@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptFileError, HubError
+from ..store.paths import short
 
 if TYPE_CHECKING:
     import httpx2
@@ -84,9 +85,8 @@ def plain_client() -> httpx2.Client:
     )
 
 
-@contextmanager
-def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[Iterator[bytes]]:
-    """The bytes of a response as they were sent, at most `limit` of them.
+def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[bytes]:
+    """Yield the bytes of a response as they were sent, at most `limit` of them.
 
     Parameters
     ----------
@@ -98,26 +98,23 @@ def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[Iterator[
     CorruptFileError
         If the response is longer, or is packed although that was not asked for.
     """
-    packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+    packed = response.headers.get("Content-Encoding", "").strip().lower()
     if packed not in ("", "identity"):
-        raise CorruptFileError(f"{what} comes packed ({packed[:20]!r}), which was not asked for; try another copy")
+        raise CorruptFileError(f"{what} comes packed ({short(packed)}), which was not asked for; try another copy")
     stated = response.headers.get("Content-Length", "")
-    if stated.isdigit() and int(stated) > limit:
-        raise _too_long(what, limit)
-
-    def blocks() -> Iterator[bytes]:
-        received = 0
-        for block in response.iter_raw():
-            pace.count(len(block))
-            received += len(block)
-            if received > limit:
-                raise _too_long(what, limit)
-            yield block
-
-    yield blocks()
+    if stated.isdigit() and int(stated[:20]) > limit:
+        raise too_long(what, limit)
+    received = 0
+    for block in response.iter_raw():
+        pace.count(len(block))
+        received += len(block)
+        if received > limit:
+            raise too_long(what, limit)
+        yield block
 
 
-def _too_long(what: str, limit: int) -> CorruptFileError:
+def too_long(what: str, limit: int) -> CorruptFileError:
+    """Return the error for a file that has more bytes than it should."""
     return CorruptFileError(f"{what} is longer than the {limit:,} bytes that it should have; it was not fetched to its end")
 
 
@@ -131,7 +128,7 @@ def limited_bar(limit: int, what: str) -> type[Any]:
     class Limited(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any):
             if (options.get("total") or 0) > limit:
-                raise _too_long(what, limit)
+                raise too_long(what, limit)
             # Xet's bars count what crosses the network, which may be more; it writes no more than was stated
             self._received = 0 if options.get("name") == "huggingface_hub.http_get" else float("-inf")
             super().__init__(*args, **options)
@@ -139,10 +136,10 @@ def limited_bar(limit: int, what: str) -> type[Any]:
         def update(self, n: float | None = 1) -> bool | None:
             self._received += n or 0
             if self._received > limit:
-                raise _too_long(what, limit)
+                raise too_long(what, limit)
             return bool(super().update(n))
 
     return Limited
 
 
-__all__ = ["MAX_CARD_BYTES", "PLAIN", "Pace", "body", "limited_bar", "plain_client", "timeouts"]
+__all__ = ["MAX_CARD_BYTES", "PLAIN", "Pace", "body", "limited_bar", "plain_client", "timeouts", "too_long"]

@@ -18,12 +18,13 @@ from ..errors import (
     VersionError,
     W2WError,
 )
-from ..files import read_json
+from ..store.manifest import DATASET, read_manifest
+from ..store.paths import has_file
 from .cache import SHA, TYPES
 from .client import Token, api, call
 from .pins import is_lock
 from .resolve import MANIFEST, REPOSITORY, Source, is_ours, locate, open_repository, split_kind, split_lock
-from .semver import Change, Version, compare_common, compare_files, highest
+from .semver import Change, Version, compare_common, compare_files, highest, is_version_tag
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -63,7 +64,7 @@ class Difference:
 
 def kind_of(manifest: Mapping[str, Any]) -> str:
     """``dataset`` or ``space``."""
-    return "dataset" if manifest.get("format") == "w2w-dataset" else "space"
+    return "dataset" if manifest.get("format") == DATASET else "space"
 
 
 def diff_revisions(
@@ -108,8 +109,8 @@ def find(
                 raise
             raise _doubt(text) from error
         if source.revision is None and not is_ours(source.folder):
-            if (source.folder / MANIFEST).is_file():
-                read_json(source.folder / MANIFEST)  # says what is wrong with it
+            if source.folder.is_dir() and has_file(source.folder, MANIFEST):
+                read_manifest(source.folder)  # says what is wrong with it
             raise MissingPathError(f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)")
         found.append(source)
         by_commit = source.revision is None or SHA.match(text.rpartition("@")[2])
@@ -304,13 +305,6 @@ def _contents(manifest: Mapping[str, Any]) -> str:
     if "rows" in manifest:
         return f"{manifest['rows']:,} rows"
     return f"{manifest['k']:,} components" if "k" in manifest else ""
-
-
-def is_version_tag(name: str) -> bool:
-    try:
-        return name.startswith("v") and bool(Version.parse(name))
-    except VersionError:
-        return False
 
 
 __all__ = ["Difference", "Release", "diff_revisions", "log_versions"]
