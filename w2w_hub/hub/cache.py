@@ -142,7 +142,7 @@ class RepoCache:
         return unchanged
 
     def was_verified(self, file: Path, sha256: str) -> bool:
-        """Whether a file was seen to have this digest when a lock or a manifest stated it, and has not changed since."""
+        """Whether a file was seen to have this digest, when a lock stated it, and has not changed since."""
         try:
             return (self.folder / MARKS / sha256).read_text("utf-8") == _identity(os.lstat(file))
         except (OSError, UnicodeDecodeError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +20,7 @@ from ..errors import (
     VersionError,
 )
 from ..progress import progress
-from ..store.manifest import CARD, CHECKSUM, FILENAME as MANIFEST
+from ..store.manifest import CARD, CHECKSUM
 from ..store.paths import read_file, short
 from .cache import TYPES
 from .card import is_written, published_card, rendered_bodies, split_card, with_facts
@@ -421,7 +419,9 @@ class _Push:
             ) from error
 
     def _result(self, commit: str | None, outcome: str) -> Published:
-        return Published(self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.files.names)))
+        return Published(
+            self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.files.names))
+        )
 
 
 def _same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:

@@ -431,9 +431,7 @@ def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
 
     told = translate(error, cache.repo)
     if isinstance(error, RevisionNotFoundError):
-        told = HubNotFoundError(
-            f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}", what="revision"
-        )
+        told = HubNotFoundError(f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}", what="revision")
     cached = cache.revisions()
     if not cached or not isinstance(told, HubError):
         return told

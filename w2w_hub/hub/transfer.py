@@ -81,7 +81,10 @@ def plain_client() -> httpx2.Client:
     import httpx2
 
     return httpx2.Client(
-        follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=timeouts(), headers={"User-Agent": "w2w_hub", **PLAIN}
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        timeout=timeouts(),
+        headers={"User-Agent": "w2w_hub", **PLAIN},
     )
 
 
@@ -115,7 +118,9 @@ def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[bytes]:
 
 def too_long(what: str, limit: int) -> CorruptFileError:
     """Return the error for a file that has more bytes than it should."""
-    return CorruptFileError(f"{what} is longer than the {limit:,} bytes that it should have; it was not fetched to its end")
+    return CorruptFileError(
+        f"{what} is longer than the {limit:,} bytes that it should have; it was not fetched to its end"
+    )
 
 
 def limited_bar(limit: int, what: str) -> type[Any]:

@@ -15,7 +15,6 @@ from ..errors import (
     MissingPathError,
     UnknownNameError,
     UnsupportedFormatError,
-    VersionError,
     W2WError,
 )
 from ..store.manifest import DATASET, read_manifest
