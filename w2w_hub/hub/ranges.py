@@ -105,12 +105,14 @@ class RangedFiles:
 
         def get() -> bytes:
             opened: list[Any] = []
-            with Pace(revision.repo, lambda: [response.close() for response in opened]) as pace:
+            with (
+                Pace(revision.repo, lambda: [response.close() for response in opened]) as pace,
                 # the token does not follow to another host
-                with get_session().stream("GET", url, headers=headers, timeout=timeouts()) as response:
-                    opened.append(response)
-                    hf_raise_for_status(response)
-                    return _part(response, pace, start, stop, size, what)
+                get_session().stream("GET", url, headers=headers, timeout=timeouts()) as response,
+            ):
+                opened.append(response)
+                hf_raise_for_status(response)
+                return _part(response, pace, start, stop, size, what)
 
         data = call(revision.repo, get)
         if len(data) != stop - start:

@@ -174,7 +174,7 @@ class Source:
             )
 
     def manifest(self) -> dict[str, Any]:
-        """Return the validated fields of the manifest; of a folder with an unfinished commit, those of the new state."""
+        """Return the validated fields of the manifest; in a folder, those of a committed new state if there is one."""
         return open_state(self.folder).data if self.revision is None else read_manifest(self.folder)
 
 
@@ -332,8 +332,8 @@ def require_tagged_version(revision: str, version: str, where: object) -> None:
         if Version.parse(version) == Version.parse(revision):
             return
     raise CorruptFileError(
-        f"{where}: the tag {revision} leads to a manifest of version {short(version)}; somebody set or moved it by hand: "
-        "tell who published it, and open the commit that you mean"
+        f"{where}: the tag {revision} leads to a manifest of version {short(version)}; somebody set or moved it by "
+        "hand: tell who published it, and open the commit that you mean"
     )
 
 
