@@ -19,11 +19,6 @@ def content(path: Path) -> dict[str, str]:
     return {name: (path / name).read_text() for name in files.list_files(path)}
 
 
-def replace_folder(path: Path, text: str) -> None:
-    with files.new_folder(path, replace=True) as partial:
-        (partial / "a").write_text(text)
-
-
 def fail_to_write(path: Path, **options) -> None:
     with files.new_folder(path, **options) as partial:
         (partial / "a").write_text("half")
@@ -45,19 +40,6 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_replacement_leaves_the_old_state(tmp_path):
-    replace_folder(tmp_path / "out", "old")
-    with pytest.raises(ZeroDivisionError):
-        fail_to_write(tmp_path / "out", replace=True)
-    assert content(tmp_path) == {"out/a": "old"}
-
-
-def test_a_replacement_takes_the_place_and_leaves_no_trace(tmp_path):
-    for text in ("old", "new"):
-        replace_folder(tmp_path / "out", text)
-    assert content(tmp_path) == {"out/a": "new"}
-
-
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
 def test_what_is_there_already_is_never_overwritten(tmp_path, kind):
     path = tmp_path / "out"
@@ -68,53 +50,82 @@ def test_what_is_there_already_is_never_overwritten(tmp_path, kind):
         files.write_bytes(path, b"x")
 
 
-def kill_at_rename(number: int, path: Path) -> None:
-    """Replace a folder in another process that dies just after its rename of this number."""
-    script = """
+KILLED = """
 import os, sys
 from w2w_hub import files
-rename, done = os.rename, []
-def dying(*names):
-    rename(*names)
-    done.append(names)
-    if len(done) == int(sys.argv[1]):
-        os._exit(9)
-os.rename = dying
-with files.new_folder(sys.argv[2], replace=True) as partial:
-    (partial / "a").write_text("new")
+def dying(*_):
+    os._exit(9)
+os.rename = os.replace = os.link = dying
+if sys.argv[1] == "folder":
+    with files.new_folder(sys.argv[2]) as partial:
+        (partial / "a").write_text("half")
+else:
+    files.write_bytes(sys.argv[2], b"half")
 """
+
+
+def write_killed(kind: str, path: Path) -> list[Path]:
+    """What a writer leaves that dies just before its last rename."""
     root = Path(files.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", script, str(number), str(path)], cwd=root, check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED, kind, str(path)], cwd=root, check=False).returncode == 9
+    return [p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}.")]
 
 
-def test_a_replacement_killed_between_its_renames_is_recovered_to_the_old_state(tmp_path):
-    replace_folder(tmp_path / "out", "old")
-    kill_at_rename(1, tmp_path / "out")
+def write_whole(kind: str, path: Path) -> None:
+    if kind == "folder":
+        with files.new_folder(path) as partial:
+            (partial / "a").write_text("whole")
+    else:
+        files.write_bytes(path, b"whole")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_one_that_writes_there(tmp_path, kind):
+    assert len(write_killed(kind, tmp_path / "out")) == 1
     assert not (tmp_path / "out").exists()
-    assert content(files.recover(tmp_path / "out")) == {"a": "old"}
+    write_whole(kind, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_replacement_killed_after_its_renames_keeps_the_new_state_and_can_be_replaced_again(tmp_path):
-    replace_folder(tmp_path / "out", "old")
-    kill_at_rename(2, tmp_path / "out")
-    assert content(files.recover(tmp_path / "out")) == {"a": "new"}
-    replace_folder(tmp_path / "out", "newest")
-    assert content(tmp_path) == {"out/a": "newest"}
+def test_what_looks_like_a_leftover_and_is_not_ours_stays(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    link = tmp_path / ".out.0123abcd.w2w-partial"
+    link.symlink_to(tmp_path / "thesis.tex")
+    folder = tmp_path / ".out.0123abce.w2w-partial"
+    folder.mkdir()
+    (folder / "notes").write_text("precious")  # no holder in it: no writer of ours made it
+    other = tmp_path / ".out.x.w2w-partial"
+    other.write_text("precious")
+    write_whole("file", tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", link.name, folder.name, other.name, "out"}
+    assert (folder / "notes").read_text() == (tmp_path / "thesis.tex").read_text() == "precious"
 
 
-def test_the_state_before_a_killed_replacement_is_not_lost_to_the_next_write(tmp_path):
-    replace_folder(tmp_path / "out", "old")
-    kill_at_rename(1, tmp_path / "out")
-    with pytest.raises(AlreadyExistsError), files.new_folder(tmp_path / "out"):
-        pass
-    assert content(tmp_path / "out") == {"a": "old"}
+def test_what_a_living_process_is_writing_is_not_taken_for_a_leftover(tmp_path):
+    with files.new_folder(tmp_path / "out") as partial:
+        (partial / "a").write_text("mine")
+        code = "import sys; from w2w_hub.store import atomic; atomic.remove_leftovers(atomic.Path(sys.argv[1]))"
+        root = Path(files.__file__).parents[1]
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], cwd=root, check=True)
+    assert content(tmp_path) == {"out/a": "mine"}
 
 
-def test_a_replacement_that_cannot_be_put_in_place_puts_the_old_state_back(tmp_path):
-    replace_folder(tmp_path / "out", "old")
-    with pytest.raises(FileNotFoundError), files.new_folder(tmp_path / "out", replace=True) as partial:
-        partial.rmdir()  # as a cleaner of temporary files would
-    assert content(tmp_path) == {"out/a": "old"}
+def test_files_and_their_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
+    from w2w_hub.store import atomic
+
+    monkeypatch.setattr(atomic, "DURABLE", True)
+    calls = []
+    for name in ("fsync", "rename", "link"):
+        kept = getattr(atomic.os, name)
+        monkeypatch.setattr(atomic.os, name, lambda *a, name=name, kept=kept: (calls.append(name), kept(*a))[1])
+    files.write_bytes(tmp_path / "file", b"x")
+    assert calls == ["fsync", "link", "fsync"]
+    calls.clear()
+    with files.new_folder(tmp_path / "out") as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "a").write_text("x")
+    assert calls[-2:] == ["rename", "fsync"]
+    assert calls.count("fsync") >= 4  # the file, its folder and the new folder before, the parent after
 
 
 # ------------------------------------------------------------------ files

@@ -18,7 +18,9 @@ from safetensors.numpy import load_file, save_file
 import w2w_hub
 from w2w_hub import ParameterLayout, WeightDataset, pack_adapters, read_adapter, write_adapter
 from w2w_hub.adapter import Target
-from w2w_hub.dataset import sources, state
+from w2w_hub.dataset import sources
+from w2w_hub.store import atomic
+from w2w_hub.store import commit as state
 from w2w_hub.dataset.templates import Templates
 from w2w_hub.errors import BusyError, DiskError, InvalidInputError, LayoutMismatchError, W2WError
 
@@ -247,7 +249,7 @@ def test_a_second_writer_is_told_who_writes_and_the_first_is_not_disturbed(loras
 def test_the_lock_of_a_killed_writer_is_no_hindrance(make_dataset):
     ds = make_dataset()
     code = (
-        "import sys, time; from pathlib import Path; from w2w_hub.dataset import state\n"
+        "import sys, time; from pathlib import Path; from w2w_hub.store import commit as state\n"
         "with state.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     root = Path(w2w_hub.__file__).parents[1]
@@ -295,7 +297,7 @@ def test_a_folder_that_cannot_be_made_is_a_typed_error(loras, tmp_path):
 def test_readers_always_find_a_whole_state_while_another_writes(make_dataset):
     ds, more = make_dataset(), make_dataset("more", prefix="q")
     code = (
-        "import sys, w2w_hub; from w2w_hub.dataset import remove_rows, state; state.DURABLE = False\n"
+        "import sys, w2w_hub; from w2w_hub.dataset import remove_rows; from w2w_hub.store import atomic; atomic.DURABLE = False\n"
         "for i in range(5):\n"
         "    w2w_hub.add_rows(sys.argv[1], [sys.argv[2]]); remove_rows(sys.argv[1], [f'q{j}' for j in range(6)])"
     )

@@ -19,11 +19,13 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow.parquet
 import w2w_hub
-from w2w_hub.dataset import grow, integrity, pack, reader, sources, state, templates
+from w2w_hub.dataset import grow, integrity, pack, reader, sources, templates
+from w2w_hub.store import atomic
+from w2w_hub.store import commit as state
 from w2w_hub.adapter import Target
 from w2w_hub.formats import write_adapter
 
-state.DURABLE = False  # what a power cut leaves is no matter here, and flushing is slow
+atomic.DURABLE = False  # what a power cut leaves is no matter here, and flushing is slow
 root, operation, points, timed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 layout = w2w_hub.ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 40, 60)}, 2.0)
 rng = np.random.default_rng(0)
@@ -76,11 +78,17 @@ def write(folder, at=None, count=None):
 
 def judge(folder, out):
     found = {"there": folder.exists()}
+    def tree():
+        return sorted((str(p), p.lstat().st_mtime_ns, p.lstat().st_ino) for p in folder.parent.rglob("*"))
+    before = tree()
     if found["there"]:
         opened = w2w_hub.WeightDataset.open(folder)
         opened.verify()
         found["digest"] = opened.manifest.digest
         found["rows"] = len(opened)
+        found["unfinished"] = integrity.check(folder, deep=False).unfinished
+        found["read"] = tree() == before
+        found["repaired"] = state.repair(folder)
     if not found["there"] or found["digest"] == old:
         run(folder)  # the same call again finishes
     after = w2w_hub.WeightDataset.open(folder)
@@ -145,6 +153,8 @@ def test_a_writer_killed_at_any_point_leaves_the_old_state_or_the_new_and_the_sa
         assert case["judged"] == 0, (case, done.stderr)
         if case["there"]:
             assert case["digest"] in (found["old"], found["new"]), case
+            assert case["read"], case  # nothing on disk was changed by opening and verifying
+            assert case["repaired"] == case["unfinished"], case
         else:
             assert operation == "pack", case
         assert case["after"] == found["new"], case

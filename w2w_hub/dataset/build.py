@@ -24,7 +24,7 @@ from .manifest import Compatibility, DatasetManifest, dataset_digest
 from .problems import Problems
 from .shard_writer import RowSource, ShardResult, ShardTask, write_shard
 from .shards import ARRAY, Geometry
-from .state import NOTES
+from ..store.commit import NOTES
 from .tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 
 if TYPE_CHECKING:

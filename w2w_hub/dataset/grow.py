@@ -18,7 +18,7 @@ from .problems import Problems
 from .reader import WeightDataset
 from .sources import AdapterRows, DatasetRows, row_id
 from .splitting import SplitRule
-from .state import next_state
+from ..store.commit import next_state
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,17 +13,28 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..files import read_json, write_bytes
 from ..layout import ParameterLayout
+from ..store import manifest as store
+from ..store.atomic import write_bytes
+from ..store.manifest import DATASET as FORMAT
+from ..store.manifest import FILENAME, read_manifest, seal
+from ..store.paths import short
 
-FORMAT, FORMAT_VERSION = "w2w-dataset", 1
-FILENAME = "manifest.json"
+FORMAT_VERSION = 1
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
 DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
-CHECKSUM = "checksum"
-_KINDS = {"name": str, "version": str, "rows": int, "digest": str, "columns": dict, "splits": dict, "files": dict}
+# columns with a meaning of their own, in the order in which they are stored
+RESERVED = ("id", "split", "source", "licence", "consent", "row", "row_sha256")
+NOT_ATTRIBUTES = (*RESERVED, "weights")
+COLUMN_KINDS = ("binary", "categorical", "float")
+SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
+_KINDS = {
+    "name": str, "version": str, "rows": int, "dtype": str, "digest": str, "columns": dict, "splits": dict,
+    "licence": str, "files": dict,
+}  # fmt: skip
 _OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict}
+_RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,22 @@ class Compatibility:
     base_model: str | None = None
     base_digest: str | None = None
     initialisation: str = UNKNOWN
+
+    @classmethod
+    def from_json(cls, data: Any, where: Path | str) -> Compatibility:
+        """Return the record of a manifest; fields that are not known are ignored."""
+        if not isinstance(data, Mapping):
+            raise CorruptFileError(f"{where} lacks or misstates a field ('compatibility'); fetch it again")
+        known = {name: data.get(name, ...) for name in cls.__dataclass_fields__}
+        for name, value in known.items():
+            if not isinstance(value, str if name == "initialisation" else (str, type(None))):
+                raise CorruptFileError(f"{where} lacks or misstates a field ('compatibility.{name}'); fetch it again")
+        return cls(**known)  # type: ignore[arg-type]
+
+
+def is_split_name(name: object) -> bool:
+    """Return whether a split may have this name, which is also a file's."""
+    return isinstance(name, str) and SPLIT_NAME.fullmatch(name) is not None and name != "all"
 
 
 @dataclass
@@ -70,26 +97,43 @@ class DatasetManifest:
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
+            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool):
+                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
         for name, kind in _OPTIONAL_KINDS.items():
             if not isinstance(getattr(self, name), (kind, type(None))):
-                raise InvalidInputError(f"{name} is {getattr(self, name)!r}, expected {kind.__name__}")
+                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
+        if self.column_info is None:
+            self.column_info = {}
+        for name, column in self.columns.items():
+            if not isinstance(name, str) or name in NOT_ATTRIBUTES:
+                raise InvalidInputError(f"columns names {short(name)}, which no attribute may be called")
+            if column not in COLUMN_KINDS:
+                raise InvalidInputError(f"column {short(name)} is of kind {short(column)}, not {', '.join(COLUMN_KINDS)}")
         for name, info in self.column_info.items():
             if name not in self.columns:
                 known = ", ".join(self.columns) or "none"
                 raise InvalidInputError(f"unit or source of a column {name!r} that is not there; there are {known}")
             if not isinstance(info, dict) or not all(isinstance(v, str) for v in info.values()):
                 raise InvalidInputError(f"unit and source of column {name!r} must be text, not {info!r}")
-        for name, entry in self.files.items():
-            if name.startswith("/") or ".." in name.split("/"):
-                raise InvalidInputError(f"files names {name!r}, which is outside the folder")
-            if not isinstance(entry, dict) or {"sha256", "size"} - set(entry):
-                raise InvalidInputError(f"files does not state sha256 and size of {name!r}")
+        store.require_files(self.files, f"dataset {self.name!r}")
         if self.dtype not in DTYPES:
-            raise InvalidInputError(f"dtype {self.dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
+            raise InvalidInputError(f"dtype {short(self.dtype)} cannot be stored; choose {' or '.join(DTYPES)}")
+        for name, count in self.splits.items():
+            if not is_split_name(name) or isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise InvalidInputError(f"split {short(name)} of {short(count)} rows is not possible")
         if sum(self.splits.values()) != self.rows:
             raise InvalidInputError(f"the splits hold {sum(self.splits.values())} rows, the matrix {self.rows}")
+        for name, kinds in _RULE_KINDS.items() if self.split_rule else ():
+            value = (self.split_rule or {}).get(name)
+            if not isinstance(value, kinds) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise InvalidInputError(f"split_rule states {name} as {short(value)}")
+        error = self.float16_max_error
+        if error is not None and (isinstance(error, bool) or not isinstance(error, (int, float)) or not error >= 0):
+            raise InvalidInputError(f"float16_max_error is {short(error)}, expected a number or null")
+        if self.view and self.view.get("dtype", "float16") not in DTYPES:
+            raise InvalidInputError(f"view is of dtype {short(self.view.get('dtype'))}; there are {', '.join(DTYPES)}")
+        if not all(isinstance(modules, dict) for modules in (self.rescaled or {}).values()):
+            raise InvalidInputError("rescaled does not state a number of modules for each scale")
 
     def to_json(self) -> dict[str, Any]:
         data = {"format": FORMAT, "format_version": FORMAT_VERSION}
@@ -104,50 +148,28 @@ class DatasetManifest:
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` in one step, with the checksum of its own bytes."""
-        data = self.to_json() | {CHECKSUM: "0" * 64}
-        raw = (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
-        blank = f'"{CHECKSUM}": "{"0" * 64}"'.encode()
-        filled = raw.replace(blank, f'"{CHECKSUM}": "{hashlib.sha256(raw).hexdigest()}"'.encode())
-        write_bytes(folder / FILENAME, filled, replace=True)
+        write_bytes(folder / FILENAME, seal(self.to_json()), replace=True)
 
     @classmethod
     def read(cls, folder: Path) -> DatasetManifest:
-        path = folder / FILENAME
-        data = read_json(path)
-        require_format(data, FORMAT, FORMAT_VERSION, path)
+        """Return the manifest that lies in a folder."""
+        return cls.from_json(read_manifest(folder, FORMAT), folder / FILENAME)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: Path | str) -> DatasetManifest:
+        """Return the manifest of validated fields, see :func:`w2w_hub.store.manifest.parse_manifest`."""
         try:
             layout = ParameterLayout.from_json(data["layout"])
             if layout.digest != data["layout"]["digest"]:
-                raise CorruptFileError(f"{path}: the layout does not have the digest that is stated beside it")
+                raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it")
             known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
-            known |= {"layout": layout, "compatibility": Compatibility(**data["compatibility"])}
+            known |= {"layout": layout, "compatibility": Compatibility.from_json(data["compatibility"], where)}
             return cls(**known)
         except (KeyError, TypeError, InvalidInputError, UnsupportedFormatError) as error:
-            raise CorruptFileError(f"{path} lacks or misstates a field ({error}); fetch it again") from error
+            raise CorruptFileError(f"{where} lacks or misstates a field ({error}); fetch it again") from error
 
 
-def require_format(data: Mapping[str, Any], name: str, version: int, path: Path) -> None:
-    """Raise unless a manifest is of this format, in a version that can be read."""
-    if data.get("format") != name:
-        raise UnsupportedFormatError(f"{path} is a {data.get('format')!r} manifest, expected {name!r}")
-    found = data.get("format_version")
-    if not isinstance(found, int) or not 1 <= found <= version:
-        raise UnsupportedFormatError(
-            f"{path} has format version {found}, this w2w_hub reads up to {version}: pip install -U w2w-hub"
-        )
-
-
-def verify_checksum(path: Path) -> None:
-    """Raise `CorruptFileError` if a manifest that states a checksum of its bytes has other bytes."""
-    raw = path.read_bytes()
-    found = re.findall(rb'"checksum": "([0-9a-f]{64})"', raw)
-    known = {"format", "format_version", *DatasetManifest.__dataclass_fields__}
-    strange = [v for k, v in read_json(path).items() if k not in known]
-    # its own name may be what was changed
-    if not found and not any(isinstance(v, str) and re.fullmatch(".{62,66}", v) for v in strange):
-        return  # written before manifests had one
-    if len(found) != 1 or hashlib.sha256(raw.replace(found[0], b"0" * 64)).hexdigest().encode() != found[0]:
-        raise CorruptFileError(f"{path} has changed since it was written; fetch the dataset again")
+FIELDS = {"format", "format_version", *DatasetManifest.__dataclass_fields__}
 
 
 def row_digest(row: np.ndarray) -> str:

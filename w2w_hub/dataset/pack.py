@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base import digest_of_folder
 from ..errors import InvalidInputError, W2WError
-from ..files import recover, require_new
+from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from . import labels as label_table
@@ -18,7 +18,7 @@ from .problems import Problems
 from .reader import WeightDataset
 from .sources import AdapterRows, row_id
 from .splitting import SplitRule
-from .state import next_state
+from ..store.commit import next_state
 from .writer import stored_dtype, view_dtype
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def pack_adapters(
     if not adapters:
         raise InvalidInputError("no adapter was given")
     path = Path(path)
-    require_new(recover(path))
+    require_new(path)
     paths = [Path(a) for a in adapters]
     ids = [row_id(p) for p in paths]
     problems = Problems()

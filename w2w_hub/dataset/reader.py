@@ -11,28 +11,25 @@ import numpy as np
 
 from ..adapter import Adapter
 from ..errors import (
-    BusyError,
     CorruptFileError,
     InvalidInputError,
     MissingPathError,
     UnknownNameError,
     UnsupportedFormatError,
-    W2WError,
     missing_extra,
 )
-from ..files import recover
 from ..hub.resolve import ResolvedRevision, Source, locate
 from ..layout import ParameterLayout
-from .manifest import FILENAME, DatasetManifest
+from ..store.commit import State, read_state, staging_folder
+from .manifest import FORMAT, DatasetManifest
 from .remote import RangedMatrix, open_remote
-from .shards import Geometry, LocalFiles, ShardedMatrix, ZarrMatrix, require_group
-from .state import COMMIT, settle, staging_folder
+from .shards import Geometry, LocalFiles, ShardedMatrix, require_group
 from .tables import read_labels
+from .zarr_matrix import ZarrMatrix, require_backed, require_shape
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OPEN_ATTEMPTS = 5
 PINNED_FILES = 256
 DASK_BLOCK_BYTES = 64_000_000
 
@@ -104,7 +101,7 @@ class WeightDataset:
         )
         if source.revision is not None:
             return open_remote(source, lazy)
-        path = recover(source.folder)
+        path = source.folder
         if not path.is_dir():
             unfinished = staging_folder(path).is_dir()
             raise MissingPathError(
@@ -112,35 +109,22 @@ class WeightDataset:
                 if unfinished
                 else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
             )
-        for attempt in range(OPEN_ATTEMPTS):
-            settle(path)
-            before = _stamp(path)
-            try:
-                opened = cls._open(path)
-            except W2WError:
-                if attempt + 1 < OPEN_ATTEMPTS and (_stamp(path) != before or (path / COMMIT).is_dir()):
-                    continue  # a new state was put in place meanwhile
-                raise
-            if _stamp(path) == before and not (path / COMMIT).is_dir():
-                return opened
-        raise BusyError(f"{path} is being written again and again; wait until that has ended")
+        return read_state(path, cls._open, FORMAT)
 
     @classmethod
-    def _open(cls, path: Path) -> WeightDataset:
-        manifest = DatasetManifest.read(path)
-        labels = read_labels(path, manifest)
-        files = _require_shards(path, manifest)
+    def _open(cls, state: State) -> WeightDataset:
+        path, find = state.root, state.find
+        manifest = DatasetManifest.from_json(state.data, state.manifest_path)
+        labels = read_labels(find, manifest, path)
+        files = _require_shards(state)
         matrix: ShardedMatrix | ZarrMatrix
+        require_backed(manifest, path)
         try:
             require_group(files, str(path))
             matrix = ShardedMatrix(files, str(path))
         except UnsupportedFormatError:
-            matrix = ZarrMatrix(path)
-        if matrix.shape != (manifest.rows, manifest.layout.size) or matrix.dtype.name != manifest.dtype:
-            raise CorruptFileError(
-                f"{path}/weights.zarr is {matrix.dtype.name} {matrix.shape}, the manifest states "
-                f"{manifest.dtype} ({manifest.rows}, {manifest.layout.size})"
-            )
+            matrix = ZarrMatrix(manifest.files, find, str(path))
+        require_shape(matrix, manifest, path)
         return cls(path, manifest, labels, matrix)
 
     def __reduce__(self) -> Any:
@@ -377,31 +361,15 @@ def _reopen(path: Path, digest: str) -> WeightDataset:
     return opened
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = (path / FILENAME).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _require_shards(path: Path, manifest: DatasetManifest) -> LocalFiles:
+def _require_shards(state: State) -> LocalFiles:
     """The open files of the matrix, each there in full size: Zarr reads a missing or empty shard as zeros."""
-    files = LocalFiles(path)
-    names = [name for name in manifest.files if name.startswith("weights.zarr/")]
-    for name in names:
+    files = LocalFiles(*state.folders)
+    listed = {name: entry["size"] for name, entry in state.data["files"].items() if name.startswith("weights.zarr/")}
+    for name, size in listed.items():
         # few enough are kept open from now on, so that a new state put in place meanwhile is not mixed into this one
-        found = files.size(name) if len(names) <= PINNED_FILES else _size(path / name)
-        listed = manifest.files[name]["size"]
-        if found != listed:
+        found = files.size(name) if len(listed) <= PINNED_FILES else state.find(name).stat().st_size
+        if found != size:
             raise CorruptFileError(
-                f"{path / name} has {found} bytes, the manifest lists {listed}; fetch the dataset again"
+                f"{state.root / name} has {found} bytes, the manifest lists {size}; fetch the dataset again"
             )
     return files
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise MissingPathError(f"{file} is not there; fetch the dataset again") from error

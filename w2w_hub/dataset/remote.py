@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy as np
 from ..errors import CorruptFileError, UnsupportedFormatError
 from ..hub.ranges import WHOLE_SHARE, RangedFiles
 from ..hub.resolve import Source
+from ..store.paths import find_file
 from .manifest import DatasetManifest, row_digest
-from .shards import ShardedMatrix, ZarrMatrix, require_group
+from .shards import ShardedMatrix, require_group
 from .tables import read_labels
+from .zarr_matrix import ZarrMatrix, require_backed, require_shape
 
 if TYPE_CHECKING:
     from .reader import WeightDataset
@@ -73,17 +76,15 @@ def open_remote(source: Source, lazy: bool | None = None) -> WeightDataset:
     metadata = [name for name in source.files if name.startswith("weights.zarr/") and name.endswith("zarr.json")]
     folder = source.need([*(name for name in source.files if name.startswith(first)), *metadata])
     manifest, where = DatasetManifest.read(folder), str(source.revision)
-    labels = read_labels(folder, manifest)
+    labels = read_labels(partial(find_file, folder), manifest, where)
     files = RangedFiles(source)
     matrix: ShardedMatrix | ZarrMatrix
+    require_backed(manifest, where)
     try:
         require_group(files, where)
         matrix = RangedMatrix(files, where, labels["row_sha256"].to_numpy(str))
     except UnsupportedFormatError:
-        matrix = ZarrMatrix(source.need(name for name in source.files if name.startswith("weights.zarr/")))
-    if matrix.shape != (manifest.rows, manifest.layout.size) or matrix.dtype.name != manifest.dtype:
-        raise CorruptFileError(
-            f"{where}: the matrix is {matrix.dtype.name} {matrix.shape}, the manifest states {manifest.dtype} "
-            f"({manifest.rows}, {manifest.layout.size})"
-        )
+        source.need(name for name in source.files if name.startswith("weights.zarr/"))
+        matrix = ZarrMatrix(manifest.files, partial(find_file, folder), where)
+    require_shape(matrix, manifest, where)
     return WeightDataset(folder, manifest, labels, matrix, source)

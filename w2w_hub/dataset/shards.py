@@ -6,11 +6,13 @@ to :class:`ShardedMatrix`. One row costs its shard's index (16 bytes a chunk, ke
 
 from __future__ import annotations
 
+import gzip
 import json
 import mmap
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
 
-from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
+from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
+from ..store.commit import find_in
+from ..store.limits import MAX_JSON_BYTES
+from ..store.paths import is_name, open_regular
 
 ARRAY = "weights.zarr/weights"
 ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold: Zarr's fill value
@@ -73,16 +79,10 @@ class LocalFiles:
             os.close(descriptor)
 
     def open(self, path: str) -> int:
-        """The descriptor of a file, opened now if it is not yet."""
+        """Return the descriptor of a file, opened now if it is not yet; no link below the folders is followed."""
         with self._lock:
             if path not in self._open:
-                where = next((f / path for f in self.folders if (f / path).is_file()), self.folders[-1] / path)
-                try:
-                    self._open[path] = os.open(where, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-                except FileNotFoundError:
-                    raise MissingPathError(f"{where} is not there; fetch the dataset again") from None
-                except OSError as error:
-                    raise MissingPathError(f"{where} cannot be read: {error.strerror}") from error
+                self._open[path] = open_regular(find_in(self.folders, path), follow=False)
             return self._open[path]
 
     def size(self, path: str) -> int:
@@ -205,11 +205,13 @@ class Geometry:
             If the array is valid Zarr but not cut into sharded whole rows, or has a codec not known here.
         """
         try:
-            rows, width = (int(n) for n in data["shape"])
+            rows, width = data["shape"]
             shard_rows, shard_width = data["chunk_grid"]["configuration"]["chunk_shape"]
             (sharding,) = data["codecs"]
             inner = sharding["configuration"]
             chunk_rows, chunk_width = inner["chunk_shape"]
+            if not all(type(n) is int for n in (rows, width, shard_rows, shard_width, chunk_rows, chunk_width)):
+                raise TypeError("a length is not a whole number")
             plain, *compressors = inner["codecs"]
             index_plain, *index_checks = inner["index_codecs"]
             key = data["chunk_key_encoding"]
@@ -227,8 +229,10 @@ class Geometry:
                 and all(c["name"] == "bytes" and c["configuration"]["endian"] == "little" for c in (plain, index_plain))
                 and [c["name"] for c in index_checks] in ([], ["crc32c"])
                 and len(compressors) <= 1
-                and all(c["name"] in _DECODERS for c in compressors)
+                and all(c["name"] in _CODECS for c in compressors)
                 and key["name"] in ("default", "v2")
+                and separator in ("/", ".")
+                and inner.get("index_location", "end") in ("start", "end")
                 and not data.get("storage_transformers")
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -236,7 +240,7 @@ class Geometry:
         if not known:
             raise UnsupportedFormatError("not a matrix of sharded whole rows in codecs known here")
         return cls(
-            rows, width, data["data_type"], int(chunk_rows), int(shard_rows), compressors[0] if compressors else None,
+            rows, width, data["data_type"], chunk_rows, shard_rows, compressors[0] if compressors else None,
             inner.get("index_location", "end") == "end", bool(index_checks), (key["name"], separator),
         )  # fmt: skip
 
@@ -257,19 +261,71 @@ def _zstd(configuration: dict[str, Any]) -> Any:
     return numcodecs.Zstd(configuration.get("level", 0), configuration.get("checksum", False))
 
 
-def _gzip(configuration: dict[str, Any]) -> Any:
-    import numcodecs
+class _Gzip:
+    """Gzip of Zarr's codec of that name, which unpacks no more than there is room for."""
 
-    return numcodecs.GZip(configuration.get("level", 5))
+    def __init__(self, configuration: dict[str, Any]):
+        self.level = configuration.get("level", 5)
+
+    def encode(self, data: Any) -> bytes:
+        return gzip.compress(bytes(data), self.level, mtime=0)
+
+    def decode(self, data: bytes, out: Any) -> None:
+        room = memoryview(out).cast("B")
+        unpacker = zlib.decompressobj(wbits=31)
+        plain = unpacker.decompress(data, len(room) + 1)
+        if len(plain) != len(room) or not unpacker.eof:
+            raise ValueError(f"it does not unpack to {len(room):,} bytes")
+        room[:] = plain
 
 
-_DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {"blosc": _blosc, "zstd": _zstd, "gzip": _gzip}
+_CODECS: dict[str, Callable[[dict[str, Any]], Any]] = {"blosc": _blosc, "zstd": _zstd, "gzip": _Gzip}
 
 
 def compressor(geometry: Geometry) -> Any:
-    """The numcodecs codec of a geometry's chunks, or None."""
+    """Return the codec of a geometry's chunks, with `encode` and `decode` as in numcodecs, or None."""
     found = geometry.compressor
-    return None if found is None else _DECODERS[found["name"]](found.get("configuration", {}))
+    return None if found is None else _CODECS[found["name"]](found.get("configuration", {}))
+
+
+def decompress(codec: dict[str, Any], data: bytes, out: np.ndarray) -> None:
+    """Unpack a chunk into an array of its size.
+
+    Raises
+    ------
+    ValueError
+        Before anything is unpacked, if the chunk states another size.
+    """
+    require_unpacked_size(codec["name"], data, out.nbytes)
+    _CODECS[codec["name"]](codec.get("configuration", {})).decode(data, out)
+
+
+def require_unpacked_size(name: str, data: bytes, size: int) -> None:
+    """Raise `ValueError` unless a compressed chunk unpacks to `size` bytes; no more than these are unpacked."""
+    stated: int | None = None
+    if name == "blosc":  # 16 bytes: two versions, flags, type size; then bytes, block size and packed bytes
+        if len(data) >= 16 and int.from_bytes(data[12:16], "little") == len(data):
+            stated = int.from_bytes(data[4:8], "little")
+    elif name == "zstd":
+        stated = _zstd_size(data)
+        if stated is None:  # written as a stream
+            stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
+            stated = len(stream.read(size + 1))
+    else:
+        return  # gzip states it at its end only, and is unpacked into bounded room
+    if stated != size:
+        raise ValueError(f"it states {'no size' if stated is None else f'{stated:,} bytes'}, a chunk has {size:,}")
+
+
+def _zstd_size(data: bytes) -> int | None:
+    """The content size that the header of a zstd frame states, see RFC 8878 section 3.1.1."""
+    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
+        raise ValueError("it is not a zstd frame")
+    flag, single, dictionary = data[4] >> 6, data[4] >> 5 & 1, data[4] & 3
+    start = 5 + (1 - single) + (0, 1, 2, 4)[dictionary]
+    width = (single, 2, 4, 8)[flag]
+    field = data[start : start + width]
+    return int.from_bytes(field, "little") + (256 if flag == 1 else 0) if width else None
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -301,8 +357,11 @@ def _run(tasks: list[Callable[[], None]], threads: int) -> None:
 
 
 def _metadata(source: ByteSource, path: str, where: str) -> Any:
+    size = source.size(path)
+    if size > MAX_JSON_BYTES:
+        raise CorruptFileError(f"{where}/{path} has {size:,} bytes, too many for metadata; fetch the dataset again")
     try:
-        return json.loads(source.read(path, 0, source.size(path)))
+        return json.loads(source.read(path, 0, size))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again") from error
 
@@ -494,9 +553,11 @@ class ShardedMatrix:
                 return
             path = g.shard_path(shard)
             try:
-                plain = compressor(g).decode(self.source.read(path, start, start + size))
-                block = np.frombuffer(plain, self.dtype.newbyteorder("<")).reshape(g.chunk_rows, g.width)
-            except (RuntimeError, ValueError, OSError, EOFError) as error:
+                block = np.empty((g.chunk_rows, g.width), self.dtype.newbyteorder("<"))
+                decompress(g.compressor or {}, self.source.read(path, start, start + size), block)
+            except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, KeyError) as error:
+                if isinstance(error, W2WError):
+                    raise
                 raise CorruptFileError(
                     f"{self.where}/{path}: the chunk of row {int(wanted[group[0]])} cannot be decompressed ({error}); "
                     "fetch it again"
@@ -504,38 +565,3 @@ class ShardedMatrix:
             out[group] = block[wanted[group] % g.chunk_rows]
 
         return decoded
-
-
-class ZarrMatrix:
-    """The same rows through zarr-python, for an array that is valid Zarr but not laid out as we write it."""
-
-    def __init__(self, folder: Path):
-        import zarr
-
-        try:
-            self._array: Any = zarr.open_group(folder / "weights.zarr", mode="r")["weights"]
-            self.shape, self.dtype = tuple(self._array.shape), np.dtype(self._array.dtype)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise CorruptFileError(
-                f"{folder}/weights.zarr cannot be opened ({error}); fetch the dataset again"
-            ) from error
-        self.where, self.geometry = str(folder), None
-
-    def view(self, first: int, last: int) -> None:
-        return None
-
-    def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        wanted = np.asarray(numbers, np.int64)
-        if not len(wanted):
-            found = np.empty((0, self.shape[1]), self.dtype)
-        elif (np.diff(wanted) == 1).all():
-            found = np.asarray(self._array[int(wanted[0]) : int(wanted[-1]) + 1])
-        else:
-            found = np.asarray(self._array.oindex[wanted, :])
-        if out is None:
-            return found
-        out[:] = found
-        return out
-
-    def row(self, number: int) -> np.ndarray:
-        return self.rows([number])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CorruptFileError, MissingPathError
+from ..store.limits import MAX_LABEL_BYTES
+from ..store.parquet import read_table
+from ..store.paths import short
 from . import labels as label_table
 from .manifest import DatasetManifest
 from .shards import Geometry, LocalFiles, ShardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 # few enough for a reader that wants one row of a remote view, and for the Hub's viewer
 ROWS_A_ROW_GROUP = 64
@@ -32,30 +36,79 @@ def write_labels(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(_arrow(table), path, row_group_size=LABELS_A_ROW_GROUP, compression="zstd")
 
 
-def read_labels(path: Path, manifest: DatasetManifest) -> pd.DataFrame:
-    """The labels of all splits, indexed by id, in row order."""
+def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: Path | str) -> pd.DataFrame:
+    """Return the labels of all splits, indexed by id, in row order.
+
+    Parameters
+    ----------
+    find : callable
+        Gives the path of a listed file.
+    where : path or str
+        The dataset in messages.
+    """
     import pandas as pd
 
     parts = []
-    for split in manifest.splits:
-        file = path / "labels" / f"{split}.parquet"
-        if not file.is_file():
-            raise MissingPathError(f"{file} is not there; fetch the dataset again")
-        try:
-            parts.append(pd.read_parquet(file, dtype_backend="numpy_nullable"))
-        except (ValueError, OSError) as error:
-            raise CorruptFileError(f"{file} cannot be read ({error}); fetch the dataset again") from error
-    table = pd.concat(parts, ignore_index=True)
-    for name in (*label_table.RESERVED, *manifest.columns):
-        if name not in table.columns:
-            raise CorruptFileError(f"{path}/labels has no column {name!r}; fetch the dataset again")
-    table = table.sort_values("row")
-    if list(table["row"]) != list(range(manifest.rows)):
-        raise CorruptFileError(f"{path}/labels does not number the rows 0 to {manifest.rows - 1}")
-    for name, kind in manifest.columns.items():
-        if kind == "float":
-            table[name] = table[name].astype("Float64")
+    for split, count in manifest.splits.items():
+        name = f"labels/{split}.parquet"
+        if name not in manifest.files:
+            raise MissingPathError(f"{where}: the manifest lists no {name}; fetch the dataset again")
+        columns = [*label_table.RESERVED, *manifest.columns]
+        table = read_table(find(name), columns, count, MAX_LABEL_BYTES, "dataset")
+        if label_table.RESERVED[1] in table.column_names and count:
+            stated = set(table.column("split").unique().to_pylist())
+            if stated != {split}:
+                raise CorruptFileError(f"{where}/{name} has rows of split {short(min(map(str, stated - {split})))}")
+        parts.append(_checked(table, manifest, f"{where}/{name}").to_pandas(types_mapper=_nullable))
+    table = pd.concat(parts, ignore_index=True).sort_values("row") if parts else pd.DataFrame()
+    if not parts or list(table["row"]) != list(range(manifest.rows)):
+        raise CorruptFileError(f"{where}/labels does not number the rows 0 to {manifest.rows - 1}")
     return table.set_index("id")
+
+
+def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table:
+    """The columns of labels in the types that FORMAT.md gives them; what does not fit is refused."""
+    import pyarrow as pa
+
+    wanted = {name: pa.string() for name in label_table.RESERVED} | {"row": pa.int64()}
+    kinds = {"binary": pa.bool_(), "float": pa.float64(), "categorical": pa.string()}
+    wanted |= {name: kinds[kind] for name, kind in manifest.columns.items()}
+    columns = []
+    for name, kind in wanted.items():
+        column = table.column(name)
+        if not _fits(column.type, kind):
+            raise CorruptFileError(f"{where}: column {short(name)} is {column.type}, expected {kind}")
+        try:
+            columns.append(column.cast(kind))
+        except pa.ArrowException as error:
+            raise CorruptFileError(f"{where}: column {short(name)} cannot be read ({error})") from error
+        if name in ("id", "split", "row", "row_sha256") and columns[-1].null_count:
+            raise CorruptFileError(f"{where}: column {name} has rows without a value")
+    return pa.table(dict(zip(wanted, columns, strict=True)))
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column's values are of a type, or can be widened to it; a column of nulls fits any."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(found):
+        found = found.value_type
+    if types.is_null(found):
+        return True
+    if types.is_string(wanted):
+        return types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
+    if types.is_boolean(wanted):
+        return types.is_boolean(found)
+    return types.is_integer(found) or (types.is_floating(found) and types.is_floating(wanted))
+
+
+def _nullable(kind: pa.DataType) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    found = {pa.bool_(): pd.BooleanDtype(), pa.float64(): pd.Float64Dtype(), pa.int64(): pd.Int64Dtype()}
+    return found.get(kind, pd.StringDtype() if pa.types.is_string(kind) else None)
 
 
 @dataclass

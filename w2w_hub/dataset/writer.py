@@ -16,7 +16,7 @@ from .manifest import DTYPES, Compatibility
 from .problems import Problems
 from .shard_writer import ArrayRows
 from .splitting import SplitRule
-from .state import next_state
+from ..store.commit import next_state
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError, one_line
 from .limits import MAX_FILES, MAX_JSON_BYTES
 from .paths import OURS, is_name, read_file, read_regular, short
 
@@ -42,7 +42,7 @@ def read_manifest(folder: Path, *formats: str) -> dict[str, Any]:
 
     Raises
     ------
-    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError
+    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError, one_line
     """
     return parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME, *formats)
 
@@ -59,11 +59,11 @@ def upgraded(data: dict[str, Any], where: Path | str, *formats: str) -> dict[str
     name = data.get("format")
     if name not in formats:
         wanted = " or ".join(repr(f) for f in formats)
-        raise UnsupportedFormatError(f"{where} has the format {short(name)}, expected {wanted}")
+        raise UnsupportedFormatError(f"{where} is a {short(name)} manifest, expected {wanted}")
     readers, version = READERS[str(name)], data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in readers:
         raise UnsupportedFormatError(
-            f"{where} has format version {short(version)}, this w2w_hub reads up to {max(readers)}: "
+            f"{where} has format version {one_line(str(version), 80)}, this w2w_hub reads up to {max(readers)}: "
             "pip install -U w2w-hub"
         )
     return readers[version](data)
@@ -72,28 +72,30 @@ def upgraded(data: dict[str, Any], where: Path | str, *formats: str) -> dict[str
 def require_files(files: Any, where: Path | str) -> dict[str, dict[str, Any]]:
     """Return the `files` of a manifest or lock: relative path to ``{"sha256", "size"}``, each one valid."""
     if not isinstance(files, dict) or len(files) > MAX_FILES:
-        raise CorruptFileError(f"{where} lacks or misstates 'files'; fetch it again")
+        raise CorruptFileError(f"{where} lacks or misstates a field ('files'); fetch it again")
     for name, entry in files.items():
         if not is_name(name) or name.split("/")[0].startswith(OURS) or name.lower() == FILENAME:
-            raise UnsafePathError(f"{where} lists the file {short(name)}, which is not one inside its folder")
+            raise UnsafePathError(f"{where} lists the file {short(name)}, which is outside the folder or not a file's name")
         size = entry.get("size") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
-            raise CorruptFileError(f"{where} lacks or misstates the size of {short(name)}; fetch it again")
+            raise CorruptFileError(f"{where} lacks or misstates a field, the size of {short(name)}; fetch it again")
         if not isinstance(entry.get("sha256"), str) or not _SHA256.fullmatch(entry["sha256"]):
-            raise CorruptFileError(f"{where} lacks or misstates the sha256 of {short(name)}; fetch it again")
+            raise CorruptFileError(f"{where} lacks or misstates a field, the sha256 of {short(name)}; fetch it again")
     return files
 
 
 # -------------------------------------------------------------------- JSON
 def read_json(path: Path | str) -> dict[str, Any]:
     """Return the JSON object of a file that the user named, or raise an error that names it."""
-    return parse_json(read_regular(path, MAX_JSON_BYTES), path)
+    return parse_json(read_regular(path, MAX_JSON_BYTES), path, constants=True)
 
 
-def parse_json(raw: bytes, where: Path | str) -> dict[str, Any]:
-    """Return a JSON object; a key that is there twice, NaN and infinity are refused."""
+def parse_json(raw: bytes, where: Path | str, *, constants: bool = False) -> dict[str, Any]:
+    """Return a JSON object; a key that is there twice is refused, and so are NaN and infinity without `constants`."""
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=float if constants else _no_constant
+        )
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where} is not valid JSON ({error}); fetch it again") from error
     if not isinstance(value, dict):
