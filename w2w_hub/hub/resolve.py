@@ -128,6 +128,10 @@ class Source:
                     pass
         return self.folder
 
+    def need_missing(self) -> Path:
+        """See that all files are there, right or not: to verify them, not to repair them."""
+        return self.need(name for name in self.files if not has_file(self.folder, name))
+
     def need_card(self) -> None:
         """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
         if self.revision is None or self.local_files_only or has_file(self.folder, CARD):
@@ -164,7 +168,8 @@ class Source:
             download(revision, name, self)
             if self._is_right(name):
                 return
-        warnings.warn(f"{revision.repo}: {name} arrived damaged; it is fetched again", stacklevel=2)
+        how = "is damaged on this disk" if damaged else "arrived damaged"
+        warnings.warn(f"{revision.repo}: {name} {how}; it is fetched again", stacklevel=2)
         download(revision, name, self, force=True)
         if not self._is_right(name):
             self.cache.remove(revision.commit, name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.manifest import DATASET
+from ..store.paths import find_file
 from ..store.verify import Report
 from .resolve import Source, locate
 
@@ -45,7 +46,7 @@ def verify_repository(
 
 def verify_source(source: Source, *, deep: bool = True) -> Report:
     """Verify what was located, see :func:`verify_repository`."""
-    folder = source.need(source.files)
+    folder = source.need_missing() if source.revision is not None else source.folder
     if source.manifest()["format"] == DATASET:
         from ..dataset.integrity import check
 
@@ -55,8 +56,11 @@ def verify_source(source: Source, *, deep: bool = True) -> Report:
 
         report = check_space(folder, deep=deep, vouched=source.vouched)
     if source.revision is not None:
-        for name in report.broken & set(source.files):  # the next load fetches it again
-            source.cache.forget(source.files[name])
+        for name, entry in source.files.items():
+            if name in report.broken:
+                source.cache.forget(entry)  # the next load fetches it again
+            elif not source.cache.is_verified(find_file(folder, name), entry):  # what was not hashed just now
+                report.add(name, f"{folder / name} is not what the manifest lists; the next load fetches it again")
     return report
 
 
