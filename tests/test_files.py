@@ -91,9 +91,9 @@ def test_what_looks_like_a_leftover_and_is_not_ours_stays(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     link = tmp_path / ".out.0123abcd.w2w-partial"
     link.symlink_to(tmp_path / "thesis.tex")
-    folder = tmp_path / ".out.0123abce.w2w-partial"
+    folder = tmp_path / ".out.0123abce.partial"
     folder.mkdir()
-    (folder / "notes").write_text("precious")  # no holder in it: no writer of ours made it
+    (folder / "notes").write_text("precious")
     other = tmp_path / ".out.x.w2w-partial"
     other.write_text("precious")
     write_whole("file", tmp_path / "out")
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_json_object_is_an_error_that_names_it(tmp_path, data)
 def test_json_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises(MissingPathError, match=r"a\.json is not there"):
         files.read_json(tmp_path / "a.json")
-    with pytest.raises(MissingPathError, match="cannot be read"):
+    with pytest.raises(MissingPathError, match="is a folder"):
         files.read_json(tmp_path)
 
 

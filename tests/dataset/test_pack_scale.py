@@ -19,10 +19,9 @@ import w2w_hub
 from w2w_hub import ParameterLayout, WeightDataset, pack_adapters, read_adapter, write_adapter
 from w2w_hub.adapter import Target
 from w2w_hub.dataset import sources
-from w2w_hub.store import atomic
-from w2w_hub.store import commit as state
 from w2w_hub.dataset.templates import Templates
 from w2w_hub.errors import BusyError, DiskError, InvalidInputError, LayoutMismatchError, W2WError
+from w2w_hub.store import commit as state
 
 LAYOUT = ParameterLayout(
     {Target("unet", f"mid_block.attentions.0.attn1.{n}"): (2, 6, 7) for n in ("to_q", "to_v")}, 3.0
@@ -297,7 +296,8 @@ def test_a_folder_that_cannot_be_made_is_a_typed_error(loras, tmp_path):
 def test_readers_always_find_a_whole_state_while_another_writes(make_dataset):
     ds, more = make_dataset(), make_dataset("more", prefix="q")
     code = (
-        "import sys, w2w_hub; from w2w_hub.dataset import remove_rows; from w2w_hub.store import atomic; atomic.DURABLE = False\n"
+        "import sys, w2w_hub; from w2w_hub.dataset import remove_rows; from w2w_hub.store import atomic\n"
+        "atomic.DURABLE = False\n"
         "for i in range(5):\n"
         "    w2w_hub.add_rows(sys.argv[1], [sys.argv[2]]); remove_rows(sys.argv[1], [f'q{j}' for j in range(6)])"
     )

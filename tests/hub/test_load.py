@@ -208,10 +208,10 @@ def test_a_tag_that_somebody_moved_is_told_by_those_who_had_the_old_one_and_by_t
     moved = tags["v1.0.0"] = tags["v1.0.0-rc.1"] = seed(hub, folders.more, "org/people")
     script = """
 from w2w_hub.hub.lock import pin
-from w2w_hub.hub.verify import verify_repository
+from w2w_hub.hub.verify import verify
 for tag in ("v1.0.0", "v1.0.0-rc.1"):
     name = f"org/people@{tag}"
-    out(**{tag: [refused(open_at, tag), refused(verify_repository, name), refused(pin, [name])]})
+    out(**{tag: [refused(open_at, tag), refused(verify, name), refused(pin, [name])]})
 out(branch=open_at("main"), commit=open_at(sys.argv[1]), right=open_at("v1.1.0"))
 """
     for machine in (reader, client("other")):

@@ -23,7 +23,7 @@ import w2w_hub
 from w2w_hub.hub.lock import pin, verify_lock
 from w2w_hub.hub.publish import publish
 from w2w_hub.hub.restore import archive, restore
-from w2w_hub.hub.verify import verify_repository
+from w2w_hub.hub.verify import verify
 
 def push(what, repo, version=None):
     return publish(what, repo, version=version).outcome
@@ -34,7 +34,7 @@ def facts(report):
 def agree(*names):
     # verify, pin, verify the lock, archive it and restore it elsewhere: what each of them says
     lock, bundle = Path(f"{len(list(Path().glob('*.lock')))}.lock"), Path(f"bundle-{len(list(Path().glob('*.lock')))}")
-    said = {"verify": [facts(verify_repository(name)) for name in names]}
+    said = {"verify": [facts(verify(name)) for name in names]}
     pin(names, lock)
     said["lock"] = [[c.ok, c.detail, list(c.notes)] for c in verify_lock(lock)]
     archive(lock, bundle)
@@ -42,7 +42,7 @@ def agree(*names):
     restore(lock, bundle, cache_dir=elsewhere)
     there = {"cache_dir": elsewhere, "local_files_only": True}
     said["restored"] = [[c.ok, c.detail, list(c.notes)] for c in verify_lock(lock, **there)]
-    said["by name"] = [facts(verify_repository(n, **there)) for n in names]
+    said["by name"] = [facts(verify(n, **there)) for n in names]
     return said
 """
 
@@ -88,7 +88,7 @@ out(outcomes=[
 lazy = w2w_hub.WeightDataset.open("org/people", revision="v1.0.0", cache_dir="lazy", lazy=True)
 out(copied=push(lazy, "org/copy", "3.0.0"), same=push(lazy, "org/copy2"))
 out(agree=agree("org/people@v1.0.0", "org/space@v1.0.1", "org/copy@v3.0.0"))
-out(others=[facts(verify_repository(n)) for n in ("org/people@v1.1.0", "org/space@v1.0.0", "org/copy2@v1.0.0")])
+out(others=[facts(verify(n)) for n in ("org/people@v1.1.0", "org/space@v1.0.0", "org/copy2@v1.0.0")])
 rows = [len(w2w_hub.WeightDataset.open("org/people", revision=v)) for v in ("v1.0.0", "v1.1.0")]
 out(rows=rows, k=w2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.1").k)
 """,
@@ -126,17 +126,17 @@ def test_what_0_1_0_published_under_another_version_verifies_with_one_note_where
         SCRIPT
         + """
 archive_lock, copy, folder, rotten = sys.argv[1:]
-out(folder=facts(verify_repository(folder)), plain=facts(verify_repository(copy)))
-out(rotten=facts(verify_repository(rotten)))
+out(folder=facts(verify(folder)), plain=facts(verify(copy)))
+out(rotten=facts(verify(rotten)))
 out(agree=agree("org/people@v1.0.0"), again=push(folder, "org/people", "1.0.0"))
 ds = w2w_hub.WeightDataset.open("org/people", revision="v1.0.0")
 out(warned=warned(ds.verify)[1], quiet=warned(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0")[1])
 restore(archive_lock, copy, cache_dir="from-lock")
 out(lock=[[c.ok, list(c.notes)] for c in verify_lock(archive_lock, cache_dir="from-lock", local_files_only=True)])
-out(next=push(folder, "org/people", "1.0.1"), right=facts(verify_repository("org/people@v1.0.1")))
+out(next=push(folder, "org/people", "1.0.1"), right=facts(verify("org/people@v1.0.1")))
 manifest = next(Path("from-lock").glob("*/snapshots/*/manifest.json"))
 manifest.write_text(manifest.read_text().replace("people", "peopla"))
-out(edited=facts(verify_repository("org/people@v1.0.0", cache_dir="from-lock", local_files_only=True)))
+out(edited=facts(verify("org/people@v1.0.0", cache_dir="from-lock", local_files_only=True)))
 """,
         ARCHIVE / "w2w.lock",
         ARCHIVE / "people",

@@ -12,7 +12,7 @@ from .demo import demo
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
-from .integrity import dedupe, diff, verify
+from .integrity import dedupe, diff, repair, verify
 from .spaces import build, directions, nearest, read, rebuild, report
 
 
@@ -25,7 +25,7 @@ def main() -> None:
 for section, commands in {
     "Start here": (demo,),
     "Adapters": (inspect, convert),
-    "Dataset": (pack, add, remove, relabel, verify, diff, dedupe),
+    "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, pin, restore, archive, cite),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -12,43 +13,66 @@ from .hub import verify_lock_file
 SHOWN = 10
 
 
-@click.command(epilog=examples("w2w verify people", "w2w verify people --deep --json", "w2w verify w2w.lock --rebuild"))
+@click.command(
+    epilog=examples(
+        "w2w verify people",
+        "w2w verify space --deep",
+        "w2w verify org/people@v1.0.0 --json",
+        "w2w verify w2w.lock --rebuild",
+    )
+)
 @click.argument("what", type=click.Path(path_type=Path))
-@click.option("--deep", is_flag=True, help="Hash every shard and every row; without it only what is small.")
+@click.option("--deep", is_flag=True, help="Hash every shard, every row and the basis; without it only what is small.")
 @click.option("--rebuild", is_flag=True, help="Of a lock: compute its weight spaces again and compare.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
-    """Check that a dataset, or all that a lock pins, is as it was published; exit status 2 names what is not.
+    """Check that a dataset, a weight space, or all that a lock pins is as it was published.
 
-    A dataset is a folder or org/name@version. What a lock pins is always hashed to the last byte.
+    WHAT is a folder, org/name@version or a lock file. Exit status 2 names what is not as published. What a lock pins
+    is always hashed to the last byte.
     """
-    from ..dataset import check
     from ..errors import InvalidInputError
     from ..hub.pins import is_lock
-    from ..hub.resolve import locate
+    from ..hub.verify import verify as check
 
     if is_lock(what):
         verify_lock_file(what, rebuild, as_json)
         return
     if rebuild:
-        raise InvalidInputError(f"{what} is no lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
-    source = locate(what, "dataset")
-    dataset = source.need(source.files)
-    found = check(dataset, deep=deep)
+        raise InvalidInputError(f"{what} is not a lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
+    found = check(what, deep=deep)
     if as_json:
         print_json(found.to_json())
     else:
         for problem in found.problems:
             say(f"w2w: error: {problem.message}")
+        for note in found.notes:
+            say(f"w2w: note: {note}")
         for name in found.unlisted:
-            say(f"not part of the dataset: {dataset / name}")
+            say(f"not part of the {found.kind}: {found.path / name}")
+        for rule in found.not_checked:
+            say(f"not checked: {rule}")
         if found.ok:
-            how = "every row and file hashed" if deep else "labels and sizes checked; --deep hashes every row"
-            say(f"{dataset}: {found.rows:,} rows in {found.files} files are as published ({how})")
+            say(f"{found.path}: {found.kind} of {found.rows:,} rows in {found.files} files is as published")
             say(f"digest {found.digest}")
     if not found.ok:
         ctx.exit(2)
+
+
+@click.command(epilog=examples("w2w repair people"))
+@click.argument("folder", type=click.Path(path_type=Path))
+def repair(folder: Path) -> None:
+    """Finish a change of a dataset that was committed when its writer was killed.
+
+    Opening the folder reads the new state either way; other readers, such as stock `datasets`, see it only then.
+    """
+    from ..store.commit import repair as finish
+
+    if finish(folder):
+        say(f"{folder}: the change is in place; next: w2w verify {shlex.quote(str(folder))}")
+    else:
+        say(f"{folder}: nothing to repair")
 
 
 @click.command(

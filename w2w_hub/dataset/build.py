@@ -18,13 +18,13 @@ from ..errors import InvalidInputError, W2WError
 from ..files import list_files, sha256_file, write_json
 from ..layout import ParameterLayout
 from ..progress import progress
+from ..store.commit import NOTES
 from . import engines
 from . import labels as label_table
 from .manifest import Compatibility, DatasetManifest, dataset_digest
 from .problems import Problems
 from .shard_writer import RowSource, ShardResult, ShardTask, write_shard
 from .shards import ARRAY, Geometry
-from ..store.commit import NOTES
 from .tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 
 if TYPE_CHECKING:

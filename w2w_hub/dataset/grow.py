@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InitialisationError, InvalidInputError, LayoutMismatchError, UnknownNameError
+from ..store.commit import next_state
 from . import labels as label_table
 from .build import Content, Origin, build
 from .labels import DEFAULT_SPLIT
@@ -18,7 +19,6 @@ from .problems import Problems
 from .reader import WeightDataset
 from .sources import AdapterRows, DatasetRows, row_id
 from .splitting import SplitRule
-from ..store.commit import next_state
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from ..store.verify import Report, check_files, check_manifest
 from . import labels as label_table
 from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
 from .reader import WeightDataset
-from .shards import ABSENT, ARRAY, ShardedMatrix
+from .shards import ARRAY, ShardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,9 @@ def _check_labels(report: Report, dataset: WeightDataset) -> None:
     where = report.path
     ids = table["id"].astype(object)
     for name in ids[~ids.map(lambda v: ROW_ID.fullmatch(v) is not None)].tolist()[:5]:
-        report.add("labels", f"{where}: row id {name!r} has other characters than letters, digits, '.', '-' and '_'", [name])
+        report.add(
+            "labels", f"{where}: row id {name!r} has other characters than letters, digits, '.', '-' and '_'", [name]
+        )
     for name in ids[ids.duplicated()].unique().tolist()[:5]:
         report.add("labels", f"{where}: row id {name!r} is there {int((ids == name).sum())} times", [name])
     listed = {name for name in manifest.files if name.startswith("labels/")}
@@ -133,7 +135,9 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
         return
     open_rows = table["id"][table[column].isna()].tolist()
     if open_rows:
-        shown = f"{len(open_rows)} rows have no {column!r}, which the split_rule asks for; the first is {open_rows[0]!r}"
+        shown = (
+            f"{len(open_rows)} rows have no {column!r}, which the split_rule asks for; the first is {open_rows[0]!r}"
+        )
         report.add("labels", f"{where}: {shown}", open_rows)
     sides = table.dropna(subset=[column]).groupby(column, observed=True)["split"].nunique()
     for name in sides[sides > 1].index.tolist()[:5]:
@@ -199,7 +203,9 @@ def _rows(names: list[str]) -> str:
 def _check_view(report: Report, state: State, dataset: WeightDataset) -> None:
     """The Parquet view is the labels and the matrix, in its dtype."""
     wrong = report.broken
-    whole = not any(name.startswith(("weights.zarr", "labels")) for name in wrong)  # else there is nothing to hold it to
+    whole = not any(
+        name.startswith(("weights.zarr", "labels")) for name in wrong
+    )  # else there is nothing to hold it to
     manifest, where = dataset.manifest, report.path
     names = [name for name in manifest.files if name.startswith("parquet/")]
     if not names:

@@ -108,7 +108,9 @@ class DatasetManifest:
             if not isinstance(name, str) or name in NOT_ATTRIBUTES:
                 raise InvalidInputError(f"columns names {short(name)}, which no attribute may be called")
             if column not in COLUMN_KINDS:
-                raise InvalidInputError(f"column {short(name)} is of kind {short(column)}, not {', '.join(COLUMN_KINDS)}")
+                raise InvalidInputError(
+                    f"column {short(name)} is of kind {short(column)}, not {'/'.join(COLUMN_KINDS)}"
+                )
         for name, info in self.column_info.items():
             if name not in self.columns:
                 known = ", ".join(self.columns) or "none"

@@ -11,6 +11,7 @@ from ..errors import InvalidInputError, W2WError
 from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
+from ..store.commit import next_state
 from . import labels as label_table
 from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
 from .manifest import UNKNOWN, Compatibility
@@ -18,7 +19,6 @@ from .problems import Problems
 from .reader import WeightDataset
 from .sources import AdapterRows, row_id
 from .splitting import SplitRule
-from ..store.commit import next_state
 from .writer import stored_dtype, view_dtype
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import pyarrow as pa
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..store.commit import find_in
 from ..store.limits import MAX_JSON_BYTES
-from ..store.paths import is_name, open_regular
+from ..store.paths import open_regular
 
 ARRAY = "weights.zarr/weights"
 ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold: Zarr's fill value

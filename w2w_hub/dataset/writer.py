@@ -10,13 +10,13 @@ import numpy as np
 
 from ..errors import InvalidInputError, LayoutMismatchError
 from ..layout import ParameterLayout
+from ..store.commit import next_state
 from . import labels as label_table
 from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
 from .manifest import DTYPES, Compatibility
 from .problems import Problems
 from .shard_writer import ArrayRows
 from .splitting import SplitRule
-from ..store.commit import next_state
 
 if TYPE_CHECKING:
     import pandas as pd

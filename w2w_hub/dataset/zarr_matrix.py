@@ -51,7 +51,9 @@ class ZarrMatrix:
         except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
             if isinstance(error, W2WError):
                 raise
-            raise CorruptFileError(f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again") from error
+            raise CorruptFileError(
+                f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again"
+            ) from error
 
     def view(self, first: int, last: int) -> None:
         return None
@@ -141,7 +143,9 @@ def _require_known(data: Any, where: str) -> tuple[str, int] | None:
         )
     # a shard's chunks are no larger than it
     if chunk[0] * chunk[1] > 4 * max(shape[0] * shape[1], 2**24):
-        raise CorruptFileError(f"{where}/{ARRAY} has chunks of {chunk[0]:,} x {chunk[1]:,} numbers, far beyond its rows")
+        raise CorruptFileError(
+            f"{where}/{ARRAY} has chunks of {chunk[0]:,} x {chunk[1]:,} numbers, far beyond its rows"
+        )
     return (more[0], chunk[0] * chunk[1] * item) if more else None
 
 

@@ -129,13 +129,12 @@ def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
 def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
     from ..cards import dataset_card, space_card
     from ..dataset.manifest import DatasetManifest
-    from ..space.storage import _load_directions
+    from ..space.storage import load_directions
 
     if manifest["format"] == "w2w-dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
         return dataset_card(typed)
-    directions = _load_directions(folder, manifest["digest"]) if manifest["directions"] else {}
-    return space_card(dict(manifest), list(directions.items()))
+    return space_card(dict(manifest), list(load_directions(folder).items()))
 
 
 def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,67 +1,71 @@
-"""Verification of what a repository or a folder holds, against its manifest and what vouches for that."""
+"""Verify a folder or a repository of either kind, against its manifest and what vouches for that."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from ..store.manifest import DATASET
+from ..errors import MissingPathError
+from ..store.manifest import SPACE, kind_of
 from ..store.paths import find_file
 from ..store.verify import Report
-from .resolve import Source, locate
+from .client import Token
+from .resolve import Source
 
 
-def verify_repository(
-    name: str | Path,
+def verify(
+    what: Path | str,
     *,
     deep: bool = True,
-    kind: str | None = None,
-    token: str | bool | None = None,
+    token: Token = None,
     cache_dir: Path | str | None = None,
     local_files_only: bool = False,
 ) -> Report:
-    """Verify a dataset or weight space: a folder, ``org/name@revision``, or ``LOCK#org/name``.
+    """Compare a dataset or weight space with its manifest, its own digests and the rules of FORMAT.md.
 
-    What is not in the cache is fetched. A manifest that states a wrong checksum of itself is a note, not a problem, if
-    the commit or the lock vouches for its bytes: version 0.1.0 published such ones.
+    What of a repository is not in the cache is fetched. A manifest that states a wrong checksum of itself is a note
+    and not a problem if the commit or the lock vouches for its bytes: version 0.1.0 published such ones.
 
     Parameters
     ----------
+    what : path or str
+        A folder, ``org/name@version``, or ``LOCK#org/name``.
     deep : bool
         Hash every file and row, also those that were seen to be right before.
-    kind : {"dataset", "space"}, optional
 
     Raises
     ------
     CorruptFileError
-        If a version's tag leads to a manifest of another version, or a file arrives damaged again and again.
-    HubNotFoundError, HubError, MissingPathError, UnsupportedFormatError, InvalidInputError
+        If a version's tag leads to a manifest of another version, or what is fetched arrives damaged again and again.
+    MissingPathError, UnsupportedFormatError, HubError
+        If there is nothing to check; all else is in the report.
     """
     from .versions import find
 
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    source = find(name, **options) if kind is None else locate(name, kind, **options)
-    return verify_source(source, deep=deep)
+    path = Path(what)
+    if path.is_dir() and "@" not in path.name:
+        return verify_folder(path, deep=deep)
+    return verify_source(find(what, token=token, cache_dir=cache_dir, local_files_only=local_files_only), deep=deep)
 
 
 def verify_source(source: Source, *, deep: bool = True) -> Report:
-    """Verify what was located, see :func:`verify_repository`."""
-    folder = source.need_missing() if source.revision is not None else source.folder
-    if source.manifest()["format"] == DATASET:
-        from ..dataset.integrity import check
-
-        report = check(folder, deep=deep, vouched=source.vouched)
-    else:
-        from ..space.integrity import check_space
-
-        report = check_space(folder, deep=deep, vouched=source.vouched)
-    if source.revision is not None:
-        for name, entry in source.files.items():
-            if name in report.broken:
-                source.cache.forget(entry)  # the next load fetches it again
-            elif not source.cache.is_verified(find_file(folder, name), entry):  # what was not hashed just now
-                report.add(name, f"{folder / name} is not what the manifest lists; the next load fetches it again")
+    """Verify what was located, see :func:`verify`; a damaged file is reported, not fetched again."""
+    if source.revision is None:
+        return verify_folder(source.folder, deep=deep, vouched=source.vouched)
+    folder = source.need_missing()
+    report = verify_folder(folder, deep=deep, vouched=source.vouched)
+    for name, entry in source.files.items():
+        if name in report.broken:
+            source.cache.forget(entry)  # the next load fetches it again
+        elif not source.cache.is_verified(find_file(folder, name), entry):  # what was not hashed just now
+            report.add(name, f"{folder / name} is not what the manifest lists; the next load fetches it again")
     return report
 
 
-__all__ = ["verify_repository", "verify_source"]
+def verify_folder(folder: Path, *, deep: bool = True, vouched: bool = False) -> Report:
+    """Verify a folder by what its manifest says it is; one that cannot be told is checked as a dataset."""
+    from ..dataset import check
+    from ..space.integrity import check_space
+
+    if not folder.is_dir():
+        raise MissingPathError(f"{folder} is not a folder")
+    return (check_space if kind_of(folder) == SPACE else check)(folder, deep=deep, vouched=vouched)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..files import read_json, read_safetensors, write_bytes, write_json
+from ..errors import CorruptFileError, InvalidInputError
+from ..store.atomic import write_bytes, write_json
+from ..store.limits import MAX_JSON_BYTES
+from ..store.manifest import POINT, parse_json, read_json, upgraded
+from ..tensorfile import read_safetensors
 from .space import Point
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-FORMAT, FORMAT_VERSION = "w2w-point", 1
+FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
 
 
@@ -31,13 +30,18 @@ def save_point(point: Point, path: Path | str) -> None:
     """
     path = Path(path)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
+    _require_coefficients(np.asarray(point.coefficients), path)
+    try:
+        history = json.dumps(dict(point.history), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{path}: the point's history cannot be written as JSON ({error})") from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
-        write_json(path, {**head, "history": dict(point.history), "coefficients": coefficients})
+        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients})
     elif path.suffix == ".safetensors":
         from safetensors.numpy import save
 
-        metadata = {k: str(v) for k, v in head.items()} | {"history": json.dumps(dict(point.history))}
+        metadata = {k: str(v) for k, v in head.items()} | {"history": history}
         write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
     else:
         raise InvalidInputError(f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names")
@@ -59,27 +63,29 @@ def load_point(path: Path | str) -> Point:
     MissingPathError, CorruptFileError, UnsupportedFormatError, InvalidInputError
     """
     path = Path(path)
-    data: Mapping[str, Any]
+    data: dict[str, Any]
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
         data = {**metadata, **tensors}
-    else:
-        data = read_json(path)
-    if data.get("format") != FORMAT:
-        raise UnsupportedFormatError(f"{path} is not a saved point (format {data.get('format')!r})")
-    try:
-        version = int(data.get("format_version", FORMAT_VERSION))
-        history = data.get("history", {})
-        history = json.loads(history) if isinstance(history, str) else dict(history)
-        coefficients = np.asarray(data["coefficients"], np.float32)
-        point = Point(coefficients, str(data["basis_digest"]), history)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates {error}") from error
-    if version > FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            f"{path} has format version {version}, this w2w-hub reads up to {FORMAT_VERSION}; "
-            "run: pip install --upgrade w2w-hub"
+        version, history = metadata.get("format_version", "1"), metadata.get("history", "{}")
+        data["format_version"] = (
+            int(version) if version.isascii() and version.isdigit() and len(version) < 9 else version
         )
+        data["history"] = parse_json(history.encode()[:MAX_JSON_BYTES], f"{path}: history")
+    else:
+        data = {"format_version": FORMAT_VERSION, **read_json(path)}
+    data = upgraded(data, path, FORMAT)
+    try:
+        coefficients = np.asarray(data["coefficients"], np.float32)
+        history, digest = data.get("history", {}), data["basis_digest"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CorruptFileError(f"{path} lacks or misstates {error}") from error
+    if not isinstance(history, dict) or not isinstance(digest, str):
+        raise CorruptFileError(f"{path} lacks or misstates 'history' or 'basis_digest'")
+    _require_coefficients(coefficients, path)
+    return Point(coefficients, digest, history)
+
+
+def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
         raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list")
-    return point

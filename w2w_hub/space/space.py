@@ -163,6 +163,25 @@ class WeightSpace:
 
         return save_space(self, path)
 
+    def verify(self, *, deep: bool = True) -> None:
+        """Raise one `CorruptFileError` that names every file of the space's folder that is not as published.
+
+        See :func:`w2w_hub.space.integrity.check_space`; `deep` hashes all there is, an embedded base model too. What
+        was changed in memory is not looked at.
+
+        Raises
+        ------
+        CorruptFileError
+        InvalidInputError
+            If the space was neither opened from a folder or repository nor saved.
+        """
+        from .integrity import check_space
+
+        folder = self.path if self.source is None else self.source.need(self.source.files)
+        if folder is None:
+            raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, then verify it")
+        check_space(folder, deep=deep, vouched=self.revision is not None).settle()
+
     @property
     def k(self) -> int:
         return len(self.basis)

@@ -13,26 +13,39 @@ import numpy as np
 from ..base import digest_of_folder, embed_base
 from ..cards import space_card
 from ..checks import is_whole
-from ..dataset.manifest import FILENAME, Compatibility, require_format
+from ..dataset.manifest import Compatibility, is_split_name
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
     InvalidInputError,
     MissingPathError,
     W2WError,
+    one_line,
 )
-from ..files import list_files, new_folder, read_json, read_safetensors, recover, sha256_file, write_json
 from ..hub.resolve import Source, locate
 from ..layout import ParameterLayout
+from ..store.atomic import new_folder, write_json
+from ..store.commit import State, read_state
+from ..store.hashing import entry_of
+from ..store.limits import unpacked_limit
+from ..store.manifest import FILENAME, SPACE, parse_json, seal
+from ..store.parquet import read_table
+from ..store.paths import short, walk
+from ..tensorfile import read_safetensors
 from .directions import Direction
 from .space import WeightSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT, FORMAT_VERSION = "w2w-space", 1
+FORMAT, FORMAT_VERSION = SPACE, 1
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # in the metadata of what means nothing without that basis
+_KINDS = {
+    "name": str, "version": str, "licence": str, "digest": str, "k": int, "fitted_split": str, "splits": list,
+    "recipe": dict, "diagnostics": dict, "layout": dict, "compatibility": dict, "directions": list,
+}  # fmt: skip
+FIELDS = {"format", "format_version", "files", *_KINDS}
 
 
 def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
@@ -84,12 +97,9 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             "layout": {"digest": space.layout.digest, "size": space.layout.size, **space.layout.to_json()},
             "directions": list(space.directions),
         }
-        manifest["files"] = {
-            file: {"sha256": sha256_file(folder / file), "size": (folder / file).stat().st_size}
-            for file in list_files(folder)
-        }
-        write_json(folder / FILENAME, manifest)
-        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())))
+        manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
+        (folder / FILENAME).write_bytes(seal(manifest))
+        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
     space.path = path
     return path
 
@@ -147,27 +157,54 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     ------
     MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
     """
-    import pandas as pd
-
     if k is not None and not is_whole(k):
         raise InvalidInputError(f"k is a number of components, not {k!r}")
     source = locate(path, "space", **options)
-    path = recover(source.need(_needed(source, k)))
+    path = source.need(_needed(source, k))
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
-    data = read_json(path / FILENAME)
-    require_format(data, FORMAT, FORMAT_VERSION, path / FILENAME)
+    space = read_state(path, lambda state: read_space(state, k), FORMAT)
+    space.source = source
+    return space
+
+
+def read_space(state: State, k: int | None = None) -> WeightSpace:
+    """Return the weight space of one state of a folder, see :func:`load_space`."""
+    path, data = state.root, state.data
+    where = state.manifest_path
+    for name, kind in _KINDS.items():
+        value = data.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise CorruptFileError(f"{where} lacks or misstates {name!r}; fetch the weight space again")
+    for split in (*data["splits"], data["fitted_split"]):
+        if not is_split_name(split):
+            raise CorruptFileError(f"{where} names a split {short(split)}; fetch the weight space again")
+    whole, k = data["k"], data["k"] if k is None else int(k)
+    if not 1 <= k <= whole:
+        raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
     try:
-        whole, k = data["k"], data["k"] if k is None else k
-        if not 1 <= k <= whole:
-            raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
         layout = ParameterLayout.from_json(data["layout"])
-        tensors, _ = read_safetensors(path / "space.safetensors")
+        if layout.digest != data["layout"].get("digest"):
+            raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it")
+        tensors, _ = read_safetensors(state.find("space.safetensors"))
+        for name, size, dtype in (
+            ("mean", layout.size, np.float32), ("std", layout.size, np.float32), ("singular_values", whole, np.float64),
+            ("residuals", whole, np.float64),
+        ):  # fmt: skip
+            if name not in tensors and name == "residuals":
+                continue
+            if tensors[name].shape != (size,) or tensors[name].dtype != dtype:
+                found = f"{tensors[name].dtype} {tensors[name].shape}"
+                raise CorruptFileError(f"{path}: {name} is {found}, expected {np.dtype(dtype)} ({size},)")
         parts = [
-            read_safetensors(path / f"basis-{i:05d}.safetensors")[0]["basis"] for i in range(-(-k // COMPONENTS_A_FILE))
+            read_safetensors(state.find(f"basis-{i:05d}.safetensors"))[0]["basis"]
+            for i in range(-(-k // COMPONENTS_A_FILE))
         ]
-        table = pd.concat([_load_coefficients(path, split, data["digest"]) for split in data["splits"]])
-        table = table.sort_values("row")
+        for i, part in enumerate(parts):
+            wanted = (min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE), layout.size)
+            if part.shape != wanted or part.dtype != np.float32:
+                raise CorruptFileError(f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}")
+        table = _load_all_coefficients(state, whole)
         inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
         fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
         ids = tuple(table["id"])
@@ -180,29 +217,24 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
             residuals=None if "residuals" not in tensors else tensors["residuals"][:k],
             ids=ids,
             splits=table["split"].to_numpy(str),
-            coefficients=np.stack(list(table["coefficients"])).astype(np.float32),
+            coefficients=np.stack(list(table["coefficients"])),
             squared_norms=table["squared_norm"].to_numpy(float) if "squared_norm" in table else None,
             fitted_split=data["fitted_split"],
             left_out=tuple(ids[i] for i in np.flatnonzero(inside & ~fitted)),
             recipe=data["recipe"],
             diagnostics=data["diagnostics"],
-            compatibility=Compatibility(**data["compatibility"]),
-            directions=_load_directions(path, data["digest"], k) if data["directions"] else {},
+            compatibility=Compatibility.from_json(data["compatibility"], where),
+            directions=_load_directions(state, k) if data["directions"] else {},
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
             path=path,
-            source=source,
             whole_digest=data["digest"] if k < whole else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, W2WError):
             raise
         raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
-    if space.basis.shape != (k, layout.size) or {space.mean.shape, space.std.shape} != {(layout.size,)}:
-        raise CorruptFileError(f"{path}: the basis is {space.basis.shape}, the manifest states ({k}, {layout.size})")
-    if space.coefficients.shape[1:] != (whole,):
-        raise CorruptFileError(f"{path}: rows have {space.coefficients.shape[1:]} coefficients, the basis {whole}")
     space.coefficients = space.coefficients[:, :k]
     if space.digest != data["digest"]:
         raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
@@ -222,29 +254,78 @@ def _needed(source: Source, k: int | None) -> list[str]:
     ]
 
 
-def _load_coefficients(path: Path, split: str, digest: str) -> pd.DataFrame:
+def _load_all_coefficients(state: State, k: int) -> pd.DataFrame:
+    """Rows of all splits, in row order, with `coefficients` ``(k,)`` float32 each."""
+    import pandas as pd
+
+    splits = state.data["splits"]
+    if not splits or len(set(splits)) != len(splits):
+        raise CorruptFileError(f"{state.manifest_path} lacks or misstates 'splits'; fetch the weight space again")
+    parts = [_load_coefficients(state, split, k) for split in splits]
+    for column in ("fitted", "squared_norm"):
+        if 0 < sum(column in part for part in parts) < len(parts):
+            raise CorruptFileError(f"{state.root}/coefficients: only some splits have a column {column!r}")
+    table = pd.concat(parts).sort_values("row")
+    for column in ("id", "row"):
+        if table[column].duplicated().any():
+            twice = table[column][table[column].duplicated()].iloc[0]
+            raise CorruptFileError(f"{state.root}/coefficients: {column} {twice!r} is there twice")
+    return table
+
+
+def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    file = path / "coefficients" / f"{split}.parquet"
-    if not file.is_file():
-        raise MissingPathError(f"{file} is not there; fetch the weight space again")
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptFileError(f"{file} cannot be read ({error}); fetch the weight space again") from error
-    stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode()
+    name, digest = f"coefficients/{split}.parquet", state.data["digest"]
+    file = state.find(name)
+    wanted = {"id": pa.types.is_string, "row": pa.types.is_integer, "coefficients": pa.types.is_large_list}
+    wanted |= {"fitted": pa.types.is_boolean, "squared_norm": pa.types.is_floating}
+    table = read_table(file, ("id", "row", "coefficients"), None, unpacked_limit(file.stat().st_size), "weight space",
+                       optional=("fitted", "squared_norm"))  # fmt: skip
+    stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
-        raise CorruptFileError(f"{file} holds coefficients of the basis {stated[:12]}, not of {digest[:12]}")
-    return table.to_pandas().assign(split=split)
+        raise CorruptFileError(f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}")
+    for column, fits in wanted.items():
+        if column not in table.column_names:
+            continue
+        values = table.column(column)
+        plain = fits(values.type) or (column == "coefficients" and pa.types.is_list(values.type))
+        plain |= column == "id" and pa.types.is_large_string(values.type)
+        if not plain or values.null_count:
+            raise CorruptFileError(f"{file}: column {column!r} is {values.type}, or has rows without a value")
+    lists = table.column("coefficients").combine_chunks()
+    flat = lists.flatten()
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    if not pa.types.is_floating(flat.type) or flat.null_count or (lengths != k).any():
+        raise CorruptFileError(f"{file}: rows do not have {k} coefficients each, the basis has")
+    coefficients = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(table), k)
+    if not np.isfinite(coefficients).all():
+        raise CorruptFileError(f"{file}: coefficients are not finite; fetch the weight space again")
+    frame = table.drop_columns(["coefficients"]).to_pandas()
+    return frame.assign(coefficients=list(coefficients), split=split)
 
 
-def _load_directions(path: Path, digest: str, k: int | None = None) -> dict[str, Direction]:
+def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]:
     """Directions, along the first `k` components only if that is given."""
-    tensors, metadata = read_safetensors(path / "directions.safetensors")
-    if metadata.get(BASIS_KEY, digest) != digest:
-        raise CorruptFileError(f"{path}/directions.safetensors belongs to another basis than {digest[:12]}")
-    return {
-        name: Direction.from_evidence(tensors[f"{name}.editing"][:k], tensors[f"{name}.reading"][:k], entry)
-        for name, entry in read_json(path / "directions.json").items()
-    }
+    path, data = state.find("directions.safetensors"), state.data
+    tensors, metadata = read_safetensors(path)
+    if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
+        raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}")
+    entries = parse_json(state.find("directions.json").read_bytes(), state.root / "directions.json")
+    if list(entries) != data["directions"]:
+        raise CorruptFileError(f"{state.root}: directions.json and the manifest do not list the same directions")
+    found = {}
+    for name, entry in entries.items():
+        both = [tensors.get(f"{name}.{kind}") for kind in ("editing", "reading")]
+        if any(t is None or t.shape != (data["k"],) or not np.isfinite(t).all() for t in both):
+            raise CorruptFileError(f"{path} lacks or misstates the direction {short(name)}; fetch it again")
+        editing, reading = both
+        assert editing is not None
+        assert reading is not None
+        found[name] = Direction.from_evidence(editing[:k], reading[:k], entry)
+    return found
+
+
+def load_directions(folder: Path) -> dict[str, Direction]:
+    """Return the directions of a weight-space folder."""
+    return read_state(folder, lambda state: _load_directions(state) if state.data["directions"] else {}, FORMAT)

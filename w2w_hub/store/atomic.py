@@ -24,7 +24,6 @@ from .paths import walk
 
 PARTIAL = ".w2w-partial"
 DURABLE = True  # flush to the disk before a rename, so that a power cut loses nothing either
-_HOLDER = ".w2w-holder"  # in an unfinished folder: locked by the process that writes it
 
 
 def require_new(path: Path | str) -> Path:
@@ -51,14 +50,14 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         remove_leftovers(path)
         partial = _partial(path)
         partial.mkdir()
-        holder = _hold(partial / _HOLDER)
+        holder = os.open(partial, os.O_RDONLY)
+        try_lock(holder)
         try:
             yield partial
             readable = partial.stat().st_mode & 0o666  # as the umask has it
             for file in partial.rglob("*.safetensors"):  # which their writer makes for its owner alone
                 file.chmod(readable)
-            flush_tree(partial, leaving=_HOLDER)
-            (partial / _HOLDER).unlink()
+            flush_tree(partial)
             require_new(path)
             os.rename(partial, path)
             flush(path.parent)
@@ -81,7 +80,8 @@ def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         partial = _partial(path)
-        descriptor = _hold(partial)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try_lock(descriptor)
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(data)
@@ -113,10 +113,9 @@ def remove_leftovers(path: Path) -> None:
 
 def _remove_leftover(partial: Path) -> None:
     mode = os.lstat(partial).st_mode
-    mark = partial / _HOLDER if stat.S_ISDIR(mode) else partial
-    if not stat.S_ISREG(os.lstat(mark).st_mode):
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return
-    descriptor = os.open(mark, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    descriptor = os.open(partial, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         if not try_lock(descriptor):  # it is being written, or nobody can tell
             return
@@ -152,13 +151,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def flush_tree(folder: Path, leaving: str = "") -> None:
+def flush_tree(folder: Path) -> None:
     """Flush a folder and all that is in it to the disk."""
     if not DURABLE:
         return
-    below = set()
+    below: set[Path] = set()
     for found in walk(folder):
-        if found.is_file and found.name != leaving:
+        if found.is_file:
             flush(folder / found.name)
         below.update((folder / found.name).parents)
     for path in sorted(below, key=lambda p: -len(p.parts)):
@@ -185,12 +184,6 @@ def _as_disk_error(path: Path) -> Iterator[None]:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
-
-
-def _hold(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
-    try_lock(descriptor)
-    return descriptor
 
 
 def _rename_new(partial: Path, path: Path) -> None:

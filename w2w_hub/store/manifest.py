@@ -75,7 +75,9 @@ def require_files(files: Any, where: Path | str) -> dict[str, dict[str, Any]]:
         raise CorruptFileError(f"{where} lacks or misstates a field ('files'); fetch it again")
     for name, entry in files.items():
         if not is_name(name) or name.split("/")[0].startswith(OURS) or name.lower() == FILENAME:
-            raise UnsafePathError(f"{where} lists the file {short(name)}, which is outside the folder or not a file's name")
+            raise UnsafePathError(
+                f"{where} lists the file {short(name)}, which is outside the folder or not a file's name"
+            )
         size = entry.get("size") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
             raise CorruptFileError(f"{where} lacks or misstates a field, the size of {short(name)}; fetch it again")

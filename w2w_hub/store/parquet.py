@@ -38,23 +38,37 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file") -> Iterator[A
                 for j in range(meta.num_columns)
             )
             if unpacked > limit:
-                raise CorruptFileError(f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}")
+                raise CorruptFileError(
+                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}"
+                )
             yield found
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, W2WError):
             raise
-        raise CorruptFileError(f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again") from error
+        raise CorruptFileError(
+            f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again"
+        ) from error
 
 
-def read_table(path: Path, columns: Sequence[str], rows: int, limit: int, kind: str = "file") -> Any:
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: int | None,
+    limit: int,
+    kind: str = "file",
+    *,
+    optional: Sequence[str] = (),
+) -> Any:
     """Return columns of a Parquet file as a `pyarrow.Table`, in that order.
 
     Parameters
     ----------
-    rows : int
+    rows : int, optional
         How many it must have.
     limit : int
         Bytes in memory; reading stops there.
+    optional : sequence of str
+        Columns that are read if they are there.
 
     Raises
     ------
@@ -70,11 +84,12 @@ def read_table(path: Path, columns: Sequence[str], rows: int, limit: int, kind: 
         missing = [name for name in columns if name not in names]
         if missing:
             raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again")
+        columns = [*columns, *(name for name in optional if name in names)]
         batches, size = [], 0
-        for batch in found.iter_batches(ROWS_A_BATCH, columns=list(columns)):
+        for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
             size += batch.nbytes
             if size > limit:
                 raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again")
             batches.append(batch)
         schema = batches[0].schema if batches else pa.schema([found.schema_arrow.field(name) for name in columns])
-        return pa.Table.from_batches(batches, schema).select(list(columns))
+        return pa.Table.from_batches(batches, schema).select(columns)

@@ -1,0 +1,138 @@
+"""Verify a weight space: its files, its digest and the rules of FORMAT.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..base import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
+from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
+from ..store.commit import State, open_state, read_state
+from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
+from ..store.paths import has_file, read_file, short
+from ..store.verify import Report, check_files, check_manifest
+from .space import WeightSpace
+from .storage import FIELDS, read_space
+
+UNIT_TOLERANCE = 1e-3  # of a direction's length and of the basis's products, float32
+SETTINGS_BYTES = 2**20  # of w2w_pipeline.json and model_index.json
+TILE = 256
+
+
+def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Report:
+    """Compare a weight-space folder with its manifest, its digest and the rules of FORMAT.md.
+
+    Without `deep`: the manifest's checksum, presence and size of every file, the hashes of all but the basis and an
+    embedded base model, the digest of mean, std and basis, and what the files must hold. With it also the hashes of
+    the rest, that the basis is orthonormal, and that an embedded base model is the one of the adapters.
+
+    Parameters
+    ----------
+    vouched : bool
+        Whether a lock or a commit states the sha256 of the manifest.
+
+    Raises
+    ------
+    MissingPathError, UnsupportedFormatError
+        If there is no weight space to check; all else is in the report.
+    """
+    path = Path(path)
+    report = Report(path, deep, kind=WORDS[SPACE])
+    if not path.is_dir():
+        raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
+    try:
+        state = open_state(path, SPACE)
+    except UnsupportedFormatError:
+        raise
+    except CorruptFileError as error:
+        report.add(FILENAME, str(error))
+        return report
+    check_manifest(report, state, FIELDS, vouched=vouched)
+    report.digest = str(state.data.get("digest", ""))
+    check_files(report, state, _is_bulk)
+    wrong = report.broken - {FILENAME}
+    try:
+        space = read_state(path, read_space, SPACE)
+    except W2WError as error:
+        if not wrong:  # else the reason is listed already
+            report.add("", str(error))
+        return report
+    report.rows = len(space.ids)
+    _check_numbers(report, space, state.data["files"])
+    _check_base(report, state, space)
+    return report
+
+
+def _is_bulk(name: str) -> bool:
+    return name.startswith("basis-") or ("/" in name and not name.startswith("coefficients/"))
+
+
+def _check_numbers(report: Report, space: WeightSpace, files: Iterable[str]) -> None:
+    """Mean, deviations, basis and directions are what they must be."""
+    where = report.path
+    for name in ("mean", "std", "singular_values"):
+        report.check(
+            "space.safetensors", bool(np.isfinite(getattr(space, name)).all()), f"{where}: {name} is not finite"
+        )
+    report.check("space.safetensors", bool((space.std > 0).all()), f"{where}: a standard deviation is not positive")
+    values = space.singular_values
+    falling = bool((np.diff(values) <= 1e-6 * max(float(values[0]), 1e-30)).all())
+    report.check("space.safetensors", falling, f"{where}: the components do not come largest variance first")
+    stray = sorted(name for name in files if name.startswith("basis-"))
+    wanted = [f"basis-{i:05d}.safetensors" for i in range(len(stray))]
+    report.check("basis", stray == wanted, f"{where}: basis files are not numbered from 00000 without a gap")
+    for name, direction in space.directions.items():
+        length = float(np.linalg.norm(direction.editing.astype(np.float64)))
+        if abs(length - 1) > UNIT_TOLERANCE:
+            report.add("directions.safetensors", f"{where}: the direction {short(name)} has length {length:.4g}, not 1")
+    if not report.deep:
+        report.not_checked.append("the basis file's hash, that it is orthonormal, and an embedded base model: --deep")
+        return
+    worst, turned = _basis_error(space.basis)
+    if worst > UNIT_TOLERANCE:
+        report.add("basis", f"{where}: the basis is not orthonormal (an error of {worst:.2g})")
+    if turned:
+        report.add("basis", f"{where}: components {turned[:5]} do not have the sign that FORMAT.md asks for")
+
+
+def _basis_error(basis: np.ndarray) -> tuple[float, list[int]]:
+    """The largest error of the products of components, and the components whose largest entry is negative."""
+    worst, turned = 0.0, []
+    for start in range(0, len(basis), TILE):
+        part = basis[start : start + TILE]
+        products = part.astype(np.float64) @ basis.astype(np.float64).T if len(basis) <= TILE else part @ basis.T
+        products[np.arange(len(part)), start + np.arange(len(part))] -= 1
+        worst = max(worst, float(np.abs(products).max(initial=0.0)))
+        largest = np.take_along_axis(part, np.abs(part).argmax(1)[:, None], 1)[:, 0]
+        turned += (start + np.flatnonzero(largest < 0)).tolist()
+    return worst, turned
+
+
+def _check_base(report: Report, state: State, space: WeightSpace) -> None:
+    """What `w2w_pipeline.json` says of the base model, and an embedded one."""
+    if CONFIG not in state.data["files"]:
+        return
+    where = report.path
+    try:
+        stated = parse_json(read_file(where, CONFIG, SETTINGS_BYTES), where / CONFIG).get("base_model")
+        if stated != EMBEDDED:
+            return
+        if not has_file(where, MODEL_INDEX):
+            report.add(CONFIG, f"{where / CONFIG} says that the base model is embedded, and {MODEL_INDEX} is not there")
+            return
+        index = parse_json(read_file(where, MODEL_INDEX, SETTINGS_BYTES), where / MODEL_INDEX)
+        name = index.get("_class_name")
+        if not isinstance(name, str) or name.startswith("W2W"):
+            report.add(MODEL_INDEX, f"{where / MODEL_INDEX} names the class {short(name)}, not diffusers' own")
+        stated = space.compatibility.base_digest
+        if report.deep and stated is not None:
+            found = digest_of_folder(where, space.layout)
+            if found != stated:
+                report.add(
+                    MODEL_INDEX,
+                    f"{where}: the embedded base model has digest {found[:12]}, the manifest states {stated[:12]}",
+                )
+    except W2WError as error:
+        report.add(CONFIG, str(error))
