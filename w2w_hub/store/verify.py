@@ -156,7 +156,8 @@ def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) ->
         if size != entry["size"]:
             report.add(
                 name,
-                f"{state.root / name} is not what the manifest lists: it has {size} bytes instead of {entry['size']}; {again}",
+                f"{state.root / name} is not what the manifest lists: it has {size} bytes instead of "
+                f"{entry['size']}; {again}",
             )
         elif report.deep or not is_bulk(name):
             paths[name] = path
