@@ -239,7 +239,7 @@ def test_what_cannot_be_pinned_is_refused(client: MakeClient, folders: Folders, 
         ("pin", "org/people@v7", "-o", "a.lock"): "has no revision 'v7'",
         ("verify", "nowhere.lock"): "nowhere.lock",
         ("restore", "nowhere.lock"): "w2w pin org/name@v1.0.0",
-        ("verify", "org/people@v1.0.0", "--rebuild"): "is no lock file",
+        ("verify", "org/people@v1.0.0", "--rebuild"): "--rebuild needs",
         ("archive", "w2w.lock", "-o", "w2w.lock"): "already exists",
     }
     for words, says in refusals.items():
