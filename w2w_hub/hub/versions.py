@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base import CONFIG, MODEL_INDEX
 from ..errors import (
     HubAccessError,
     HubError,
@@ -24,6 +25,8 @@ from .client import Token, api, call
 from .pins import is_lock
 from .resolve import MANIFEST, REPOSITORY, Source, is_ours, locate, open_repository, split_kind, split_lock
 from .semver import Change, Version, compare_common, compare_files, highest, is_version_tag
+
+OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; the others hold its embedded base model
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -211,8 +214,11 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
         changes.append(Change("minor", "directions were estimated again"))
     if any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
-    if any("/" in n and n.endswith(".safetensors") for n in differing) or "w2w_pipeline.json" in differing:
+    base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
+    if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
         changes.append(Change("major", "the base model is another one, or stands elsewhere"))
+    elif base:  # every release of diffusers writes its own version into them
+        changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
     return changes
 
 
