@@ -374,7 +374,7 @@ def _write_view(
     largest = 0.0
     wanted: list[ViewPart] = []
     for part in parts:
-        if base is not None and part.name in old_files and same_view_part(part, folder / part.name):
+        if base is not None and part.name in old_files and same_view_part(part, folder):
             files[part.name] = old_files[part.name]
             largest = max(largest, float((base.manifest.view or {}).get("max_error", 0.0)))
         else:

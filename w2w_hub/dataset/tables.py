@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import CorruptFileError, MissingPathError
 from ..store.limits import MAX_LABEL_BYTES
 from ..store.parquet import read_table
-from ..store.paths import short
+from ..store.paths import find_file, short
 from . import labels as label_table
 from .manifest import DatasetManifest
 from .shards import Geometry, LocalFiles, ShardedMatrix
@@ -140,11 +140,13 @@ def view_parts(
     return parts
 
 
-def same_view_part(part: ViewPart, path: Path) -> bool:
-    """Whether a file that is there already holds this part's rows and labels in this dtype."""
+def same_view_part(part: ViewPart, folder: Path) -> bool:
+    """Return whether the file of this part in a dataset's folder already holds its rows and labels in its dtype."""
     import pyarrow.parquet as pq
 
-    if not path.is_file():
+    try:
+        path = find_file(folder, part.name)
+    except MissingPathError:
         return False
     schema = pq.read_schema(path)
     if "weights" not in schema.names or str(schema.field("weights").type.value_type) not in _ARROW[part.dtype]:
