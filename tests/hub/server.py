@@ -136,6 +136,7 @@ def route(method: str, pattern: str) -> Callable[[Callable[..., Any]], Callable[
 def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each small answer waits 40 ms for an acknowledgement
 
         def log_message(self, *_: Any) -> None:
             pass
