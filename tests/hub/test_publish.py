@@ -384,6 +384,8 @@ def test_a_card_that_was_edited_on_the_hub_goes_on_in_the_next_versions(
     done = ann.w2w("push", mine, "org/people", "--version", "2.0.1")
     assert (done.status, "README.md was edited on the Hub" in done.stderr) == (0, True), done.stderr
     assert content(hub, "dataset", "org/people", "v2.0.1", "README.md").decode().endswith("# Mine\n")
+    for version in ("1.1.0", "2.0.1"):
+        assert client().w2w("verify", "--deep", f"org/people@v{version}").status == 0
 
 
 def test_a_card_that_nobody_edited_is_rendered_anew(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:

@@ -11,17 +11,30 @@ from pathlib import Path
 import pytest
 
 from w2w_hub import WeightDataset
-from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsafePathError, VersionError
+from w2w_hub.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingPathError,
+    UnsafePathError,
+    VersionError,
+    W2WError,
+)
 from w2w_hub.hub import outgoing
+from w2w_hub.hub.lock import pin, verify_lock
 from w2w_hub.hub.outgoing import collect
+from w2w_hub.hub.pins import read_lock
 from w2w_hub.hub.publish import publish
 from w2w_hub.hub.resolve import Source
+from w2w_hub.hub.restore import archive, restore
+from w2w_hub.hub.verify import verify
+from w2w_hub.hub.versions import diff_revisions, log_versions
 from w2w_hub.store.commit import COMMIT
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
+LOCK = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0" / "w2w.lock"
 SHARD = "weights.zarr/weights/c/0/0"
 
 
@@ -213,3 +226,34 @@ def test_a_version_that_somebody_tags_elsewhere_meanwhile_is_a_conflict(
     held.released.set()
     assert client("ann", "ann").finish(job)["told"][0] == "HubConflictError"
     assert repo.tags["v1.1.0"] == old
+
+
+CALLS: dict[str, Callable[..., object]] = {
+    "publish": lambda x: publish(x, "org/people", token=False),
+    "repo": lambda x: publish("nowhere", x, token=False),
+    "pin": lambda x: pin(x, token=False),
+    "pin to": lambda x: pin(["org/people@v1.0.0"], x, token=False) if x is not None else pin([]),
+    "read_lock": read_lock,
+    "verify_lock": verify_lock,
+    "restore": restore,
+    "restore from": lambda x: restore(LOCK, x) if x is not None else restore(None),  # type: ignore[arg-type]
+    "restore into": lambda x: restore(LOCK, LOCK.parent, cache_dir=x) if x is not None else restore(LOCK, b""),  # type: ignore[arg-type]
+    "archive": lambda x: archive(x, "bundle"),
+    "archive to": lambda x: archive(LOCK, x),
+    "verify": verify,
+    "verify with": lambda x: verify("org/people", token=x if x is not None else 3),
+    "diff": lambda x: diff_revisions(x, x),
+    "log": log_versions,
+    "open": WeightDataset.open,
+    "open from": lambda x: WeightDataset.open("org/people", cache_dir=x if x is not None else 3, local_files_only=True),
+    "revision": lambda x: WeightDataset.open("org/people", revision=x if x is not None else 3),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_argument_of_a_wrong_type_is_a_typed_error(call: str) -> None:
+    for value in (None, 3, 2.5, b"people", ["people"], {"a": 1}, object(), WeightDataset):
+        if (call, value) == ("pin", ["people"]):
+            continue
+        with pytest.raises(W2WError):
+            CALLS[call](value)

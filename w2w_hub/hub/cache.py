@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import require_path
 from ..errors import UnsafePathError, W2WError
 from ..store.limits import MAX_JSON_BYTES
 from ..store.manifest import FILENAME as MANIFEST
@@ -39,6 +40,10 @@ class RepoCache:
     repo: str
     kind: str
     root: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            require_path(self.root, "cache_dir")
 
     @property
     def folder(self) -> Path:

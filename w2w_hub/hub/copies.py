@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ..base import MODEL_INDEX
+from ..checks import require_path
 from ..errors import CorruptFileError, HubError, HubNotFoundError, MissingPathError, W2WError
 from ..store.limits import MAX_JSON_BYTES
 from ..store.manifest import FILENAME
@@ -182,7 +183,7 @@ class UrlCopy:
 
 def copy_at(place: str | Path) -> Copy:
     """Return a folder or URL as a place to restore from."""
-    text = str(place)
+    text = str(place) if isinstance(place, str) else str(require_path(place, "the place to restore from"))
     if text.startswith("file://"):
         return FolderCopy(Path(url2pathname(urlsplit(text).path)))
     if text.startswith(("http://", "https://")):

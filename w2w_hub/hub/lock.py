@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
+from ..checks import require_path
 from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
 from ..layout import ParameterLayout
 from ..progress import progress
@@ -89,8 +90,10 @@ def pin(
     ------
     HubNotFoundError, HubError, InvalidInputError
     """
-    if isinstance(names, str) or not names:
+    if not isinstance(names, (list, tuple)) or not names:
         raise InvalidInputError("give a list of what to pin, each one org/name@v1.0.0")
+    if path is not None:
+        require_path(path, "the lock to write")
     pins: dict[tuple[str, str, str], Pin] = {}
     for name in names:
         if not REPOSITORY.match(split_kind(str(name))[1]):

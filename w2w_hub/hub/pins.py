@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..checks import require_path
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, UnsupportedFormatError
 from ..store.limits import MAX_FILES, MAX_JSON_BYTES
 from ..store.manifest import LOCK as FORMAT
@@ -114,7 +115,7 @@ def read_lock(path: Path | str) -> Lock:
     ------
     MissingPathError, CorruptFileError, UnsupportedFormatError
     """
-    path = Path(path)
+    path = require_path(path, "the lock")
     if not path.is_file():
         raise MissingPathError(f"{path} is not there; make a lock with: w2w pin org/name@v1.0.0 -o {path}")
     data = read_json(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checks import require_path
 from ..errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -156,8 +158,8 @@ def publish(
 
 def _source_of(what: Any) -> Source:
     """The files of a folder, or of an open dataset."""
-    if isinstance(what, (str, Path)):
-        return Source(Path(what))
+    if isinstance(what, (str, os.PathLike)):
+        return Source(require_path(what, "the folder"))
     source = getattr(what, "source", None)
     manifest = getattr(what, "manifest", None)
     if not isinstance(source, Source) or manifest is None:

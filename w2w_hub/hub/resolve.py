@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checks import require_path
 from ..errors import (
     CorruptFileError,
     HubError,
@@ -208,7 +209,8 @@ def locate(
     HubNotFoundError
         If there is no such repository or revision; offline, if it is not in the cache.
     """
-    path, text = Path(what), Path(what).as_posix()
+    path = require_path(what, f"the {WORDS[kind]}")
+    text = path.as_posix()
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     lock, name = split_lock(text)
     if is_lock(Path(lock)):

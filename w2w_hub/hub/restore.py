@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base import MODEL_INDEX
 from ..cards import template
+from ..checks import require_path
 from ..errors import CorruptFileError, HubNotFoundError, UnsafePathError, W2WError
 from ..progress import progress
 from ..store.atomic import disk_error, new_folder
@@ -228,7 +229,7 @@ def archive(lock: Path | str, out: Path | str, *, token: Token = None, cache_dir
     ------
     AlreadyExistsError, HubError, CorruptFileError
     """
-    read, out = read_lock(lock), Path(out)
+    read, out = read_lock(lock), require_path(out, "the archive to write")
     with new_folder(out) as bag:
         restore(lock, token=token, cache_dir=cache_dir)
         data = bag / "data"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checks import require_path
 from ..errors import MissingPathError
 from ..store.manifest import SPACE, kind_of
 from ..store.paths import find_file
@@ -41,7 +42,7 @@ def verify(
     """
     from .versions import find
 
-    path = Path(what)
+    path = require_path(what, "what is verified")
     if path.is_dir() and "@" not in path.name:
         return verify_folder(path, deep=deep)
     return verify_source(find(what, token=token, cache_dir=cache_dir, local_files_only=local_files_only), deep=deep)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base import CONFIG, MODEL_INDEX
+from ..checks import require_path
 from ..errors import (
     HubAccessError,
     HubError,
@@ -96,7 +97,7 @@ def find(
         If there are both and the name does not say which.
     """
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    text = Path(what).as_posix()
+    text = require_path(what, "the dataset or weight space").as_posix()
     kind = kind or split_kind(text)[0]
     failures: list[W2WError] = []
     found: list[Source] = []
@@ -252,7 +253,7 @@ def log_versions(repo: str, *, token: Token = None, cache_dir: Path | str | None
         If there is a dataset and a weight space of that name.
     HubNotFoundError, HubError
     """
-    stated, bare = split_kind(repo)
+    stated, bare = split_kind(repo) if isinstance(repo, str) else (None, "")
     match = REPOSITORY.match(bare)
     if match is None or match["revision"]:
         raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
