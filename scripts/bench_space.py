@@ -554,8 +554,8 @@ def scaling(
     row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
 ) -> None:
     """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
+    from w2w_hub.pages import render
     from w2w_hub.space.engines import get_engine
-    from w2w_hub.space.report.page import STYLE
     from w2w_hub.space.report.svg import line_chart
 
     values = decaying(max(row_counts), max(widths))
@@ -580,7 +580,7 @@ def scaling(
             click.echo(f"| {n:,} | {d:,} | {k} | {seconds:.2f} | {passes} | {1e3 * seconds / passes:.0f} |")
     if plot is not None:
         chart = line_chart(series, "size, of the smallest", "seconds a pass", logarithmic=True)
-        plot.write_text(f"<!doctype html><meta charset=utf-8><style>{STYLE}</style>{chart}", "utf-8")
+        plot.write_text(render("base.html", title="Cost of the Krylov solver", body=chart), "utf-8")
         click.echo(f"\n{plot}")
 
 

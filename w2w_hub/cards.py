@@ -3,26 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from . import __version__
+from .errors import CorruptFileError, MissingPathError
+from .text import Markdown, code, markdown, python_string, table_row, yaml_text
 
 if TYPE_CHECKING:
     from .dataset.manifest import DatasetManifest
 
 
+TAGS = ["w2w-hub", "lora", "weight-space"]
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>(?:.*?\r?\n)?)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
 def template(name: str) -> Template:
-    """A card template: from the installed package, or from the repository beside it."""
+    """Return a card's template: from the installed package, or from the repository beside it."""
     here = Path(__file__).parent
     for folder in (here / "_cards", here.parent / "cards"):
         if (folder / name).is_file():
-            return Template((folder / name).read_text())
-    raise FileNotFoundError(f"card template {name} is not installed; install w2w-hub again")
+            return Template((folder / name).read_text("utf-8"))
+    raise MissingPathError(f"card template {name} is not installed; install w2w-hub again")
+
+
+def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Return a card: its metadata as YAML, and a template of which every value is escaped that is not `Markdown`."""
+    return join_card(metadata, template(name).substitute({key: markdown(value) for key, value in values.items()}))
+
+
+def read_card(folder: Path) -> str:
+    """Return the text of a folder's card; `CorruptFileError` if it is not UTF-8."""
+    try:
+        return (folder / "README.md").read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return metadata and body of a card; metadata that is not a mapping is taken as none."""
+    import yaml
+
+    match = _FRONT.match(text)
+    if match is None:
+        return {}, text
+    try:
+        data = yaml.safe_load(match["yaml"])
+    except (yaml.YAMLError, ValueError):  # a date such as 2020-13-40 is a ValueError
+        data = None
+    return (data if isinstance(data, dict) else {}), text[match.end() :]
+
+
+def join_card(metadata: Mapping[str, Any], body: str) -> str:
+    """Return the text of a card."""
+    return f"---\n{yaml_text(metadata)}---\n{body}"
+
+
+def is_same_card(text: str, other: str) -> bool:
+    """Return whether two cards say the same, however their YAML is written."""
+    return text == other or split_card(text) == split_card(other)
 
 
 def size_category(rows: int) -> str:
@@ -52,7 +95,7 @@ def view_files(files: Mapping[str, Any], split: str) -> list[str]:
 
 
 def dataset_card(manifest: DatasetManifest) -> str:
-    """README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
+    """Return README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
     configs = dataset_configs(manifest)
     view = manifest.view or {}
     about = "in float16"
@@ -62,58 +105,61 @@ def dataset_card(manifest: DatasetManifest) -> str:
 from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" if len(configs) > 1 else ""}
 
 """
-    load += "".join(f'load_dataset("{manifest.name}", "{config["config_name"]}")\n' for config in configs)
+    name = python_string(manifest.name)
+    load += "".join(f"load_dataset({name}, {python_string(config['config_name'])})\n" for config in configs)
     rows = [
-        f"| `{name}` | {kind} | {info.get('unit', '')} | {info.get('source', '')} |"
-        for name, kind in manifest.columns.items()
-        for info in (manifest.column_info.get(name, {}),)
+        table_row(code(column), kind, info.get("unit", ""), info.get("source", ""))
+        for column, kind in manifest.columns.items()
+        for info in (manifest.column_info.get(column, {}),)
     ]
     rule = manifest.split_rule
+    metadata = {
+        "pretty_name": manifest.name,
+        "license": manifest.licence,
+        "size_categories": [size_category(manifest.rows)],
+        "tags": TAGS,
+        "configs": configs,
+    }
     values: dict[str, Any] = {
-        "quoted_name": json.dumps(manifest.name),  # a JSON string is a YAML string, whatever it holds
-        "quoted_licence": json.dumps(manifest.licence),
         "name": manifest.name,
+        "quoted_name": name,
         "version": manifest.version,
-        "size_category": size_category(manifest.rows),
-        "configs": "\n".join(f"- {json.dumps(config, ensure_ascii=False)}" for config in configs),
         "rows": f"{manifest.rows:,}",
         "size": f"{manifest.layout.size:,}",
         "dtype": manifest.dtype,
         "modules": len(manifest.layout.slots),
         "scale": f"{manifest.layout.scale:g}",
-        "digest": manifest.digest,
-        "layout_digest": manifest.layout.digest,
+        "digest": code(manifest.digest),
+        "layout_digest": code(manifest.layout.digest),
         "base_model": manifest.compatibility.base_model or "not stated",
-        "base_digest": manifest.compatibility.base_digest or "not stated",
+        "base_digest": code(manifest.compatibility.base_digest or "not stated"),
         "initialisation": manifest.compatibility.initialisation,
         "rounding": "none" if manifest.float16_max_error is None else f"at most {manifest.float16_max_error:.3g}",
-        "split_rule": f"all rows of one `{rule['column']}` on one side" if rule else "as given",
-        "splits": ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items()),
-        "columns": "\n".join(rows) or "| - | - | - | - |",
-        "load": load.rstrip(),
+        "split_rule": Markdown(f"all rows of one {code(rule['column'])} on one side") if rule else "as given",
+        "splits": Markdown(", ".join(f"{markdown(split)} {rows:,}" for split, rows in manifest.splits.items())),
+        "columns": Markdown("\n".join(rows) or "| - | - | - | - |"),
+        "load": Markdown(load.rstrip()),
     }
-    return template("dataset_card.md").substitute(values)
+    return render_card("dataset_card.md", metadata, values)
 
 
 def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
-    """The card of a new state: rendered again, unless somebody has written in it; then only its facts for machines."""
-    import yaml
+    """Return the card of a new state.
 
-    path = folder / "README.md"
+    It is rendered again, unless somebody has written in it; then only its facts for machines change.
+    """
     try:
-        text = path.read_text("utf-8")
-        _, head, body = text.split("---\n", 2)
-        data = yaml.safe_load(head)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = (folder / "README.md").read_text("utf-8")
+    except (OSError, ValueError):
         return dataset_card(new)
-    if text == dataset_card(old) or not isinstance(data, dict):
+    data, body = split_card(text)
+    if not data or is_same_card(text, dataset_card(old)):
         return dataset_card(new)
-    data |= {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}
-    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n{body}"
+    return join_card(data | {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}, body)
 
 
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
-    """README.md of a weight space."""
+    """Return README.md of a weight space."""
     embedded = "model_index.json" in manifest["files"]
     recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
     held_out = diagnostics.get("held_out", {})
@@ -122,18 +168,26 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
     before = ["standardised" if recipe.get("standardised", True) else "centred only"]
     if recipe.get("canonical"):
         before.insert(0, "canonical representatives of dW")
-    remarks = [f"- `{name}` is unreliable: {d.unreliable}." for name, d in directions if d.unreliable]
-    remarks += [f"- No direction for `{name}`: {why}." for name, why in diagnostics.get("no_direction", {}).items()]
+    remarks = [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
+    remarks += [
+        f"- No direction for {code(name)}: {markdown(why)}."
+        for name, why in diagnostics.get("no_direction", {}).items()
+    ]
+    metadata = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "license": manifest["licence"],
+        **related_repositories(manifest),
+        "tags": TAGS,
+    }
     values = {
         "name": manifest["name"],
         "version": manifest["version"],
-        "quoted_licence": json.dumps(manifest["licence"]),
-        "related": related_repositories(manifest),
         "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
         "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
-        "dataset_digest": recipe["dataset_digest"],
-        "digest": manifest["digest"],
+        "dataset_digest": code(recipe["dataset_digest"]),
+        "digest": code(manifest["digest"]),
         "k": manifest["k"],
         "rows": recipe["rows"],
         "size": f"{manifest['layout']['size']:,}",
@@ -142,23 +196,24 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
         "residual": _small(diagnostics.get("largest_residual")),
         "orthogonality": _small(diagnostics.get("orthogonality_error")),
         "held_out_rows": held_out.get("rows", 0),
-        "spectrum": "\n".join(
-            f"| {c} | {v:.3f} | {_share(there.get(c))} | {_share(noise.get(c))} |"
-            for c, v in diagnostics.get("explained_variance", {}).items()
+        "spectrum": Markdown(
+            "\n".join(
+                table_row(c, _share(v), _share(there.get(c)), _share(noise.get(c)))
+                for c, v in diagnostics.get("explained_variance", {}).items()
+            )
         ),
-        "directions": "\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |",
-        "remarks": "\n".join(["", *remarks, ""]) if remarks else "",
+        "directions": Markdown("\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |"),
+        "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }
-    return template("space_card.md").substitute(values)
+    return render_card("space_card.md", metadata, values)
 
 
-def _direction_row(name: str, direction: Any) -> str:
+def _direction_row(name: str, direction: Any) -> Markdown:
     figure = "-" if direction.score is None else f"{direction.score:.3f}"
     if direction.kind == "float" and direction.score is not None:
         figure = f"R² {figure}"
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
-    name = name.replace("|", "\\|").replace("\n", " ")
-    return f"| {name} | {figure} | {interval} | {direction.held_out_rows} | {direction.sd:.2f} |"
+    return table_row(name, figure, interval, direction.held_out_rows, f"{direction.sd:.2f}")
 
 
 def _share(value: float | None) -> str:
@@ -169,30 +224,31 @@ def _small(value: float | None) -> str:
     return "not stated" if value is None else f"{value:.1e}"
 
 
-def related_repositories(manifest: dict[str, Any]) -> str:
-    """YAML lines that name the base model and the dataset, if they are repositories on a Hub."""
+def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the card's metadata that names the base model and the dataset, if they are repositories on a Hub."""
     named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
-    lines = []
-    for key, name in named.items():
-        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-            lines += [f"{key}:", f"- {name}"]
-    return "".join(f"{line}\n" for line in lines)
+    return {
+        key: [name]
+        for key, name in named.items()
+        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name, re.ASCII)
+    }
 
 
-def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> str:
-    """How to draw from a space with a base model, with its previews; nothing for one without."""
+def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> Markdown:
+    """Return how to draw from a space with a base model, with its previews; nothing for one without."""
     files = manifest["files"]
     if "w2w_pipeline.json" not in files:
-        return ""
+        return Markdown("")
     import importlib.metadata
 
     versions = []
     for package in ("torch", "diffusers", "transformers", "peft"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
-    edits = f"pipe.edit({{{json.dumps(attributes[0])}: 3.0}})  # standard deviations\n" if attributes else ""
-    pictures = "".join(f"![{Path(f).stem}]({f})\n\n" for f in sorted(files) if f.startswith("previews/"))
-    return f"""{pictures}```bash
+    edits = f"pipe.edit({{{python_string(attributes[0])}: 3.0}})  # standard deviations\n" if attributes else ""
+    previews = sorted(f for f in files if f.startswith("previews/"))
+    pictures = "".join(f"![{markdown(Path(f).stem)}]({quote(f, errors='replace')})\n\n" for f in previews)
+    return Markdown(f"""{pictures}```bash
 pip install 'w2w-hub[diffusers]=={__version__}'
 ```
 
@@ -207,4 +263,4 @@ pipe.export("person-lora")  # a LoRA for PEFT and diffusers
 
 Written with {", ".join(versions)}.
 
-"""
+""")

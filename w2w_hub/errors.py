@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from .text import one_line
+
 LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
 
 
@@ -19,13 +21,6 @@ class W2WError(Exception):
     def __str__(self) -> str:
         text = super().__str__()
         return one_line(text, self.limit)
-
-
-def one_line(text: str, limit: int) -> str:
-    """A text that a file may have chosen, without control characters and shortened."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class InvalidInputError(W2WError, ValueError):
@@ -84,7 +79,7 @@ class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction that does not exist."""
 
     def __str__(self) -> str:  # KeyError would show the repr
-        return str(self.args[0]) if self.args else ""
+        return one_line(str(self.args[0]), self.limit) if self.args else ""
 
 
 class AdapterNotAppliedError(W2WError, RuntimeError):

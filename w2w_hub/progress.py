@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from .text import terminal
+
 T = TypeVar("T")
 
 
@@ -15,8 +17,8 @@ def progress(
     """Iterate with a bar that appears after two seconds, only on a terminal; `status` is shown beside it."""
     from tqdm import tqdm
 
-    bar = tqdm(items, desc=text, total=total, delay=2, leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(items, desc=terminal(text), total=total, delay=2, leave=False, disable=not sys.stderr.isatty())
     for item in bar:
         yield item
         if status is not None and not bar.disable:
-            bar.set_postfix_str(status(), refresh=False)
+            bar.set_postfix_str(terminal(status()), refresh=False)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..errors import one_line
-from .common import adapter_options, examples, out_option, say
+from ..text import one_line
+from .common import adapter_options, examples, out_option
+from .output import say
 
 _NEXT = {
     "peft": "PeftModel.from_pretrained(model, {out!r})",

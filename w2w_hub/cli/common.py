@@ -1,12 +1,11 @@
-"""What the commands share: errors as one line, sections in --help, common options."""
+"""What the commands share: errors as one line and exit status 2, sections in --help, common options."""
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
-import warnings
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 
 from ..errors import W2WError
+from .output import captured_messages, say, say_traceback, say_usage_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,21 +32,37 @@ class Sections(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(n, self.commands[n].get_short_help_str(100)) for n in names])
 
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        run: Any = super().main
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **options)
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = say_traceback
+        try:
+            status = run(*args, standalone_mode=False, **options)
+        except click.ClickException as error:
+            say_usage_error(error)
+            status = error.exit_code
+        except click.Abort:
+            say("Aborted!")
+            status = 1
+        sys.exit(status if isinstance(status, int) else 0)
+
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"w2w: note: {message}", err=True)
-        try:
-            return super().invoke(ctx)
-        except W2WError as error:
-            if os.environ.get("W2W_DEBUG"):
-                raise
-            click.echo(f"w2w: error: {error}", err=True)
-            ctx.exit(2)
-        except OSError as error:  # a disk that is full, a folder that may not be written
-            if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
-                raise
-            click.echo(f"w2w: error: {error.filename or 'the system'}: {error.strerror}", err=True)
-            ctx.exit(2)
+        with captured_messages():
+            try:
+                return super().invoke(ctx)
+            except W2WError as error:
+                if os.environ.get("W2W_DEBUG"):
+                    raise
+                say(f"w2w: error: {error}")
+                ctx.exit(2)
+            except OSError as error:  # a disk that is full, a folder that may not be written
+                if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
+                    raise
+                say(f"w2w: error: {error.filename or 'the system'}: {error.strerror}")
+                ctx.exit(2)
 
 
 def quiet_libraries() -> None:
@@ -58,16 +74,6 @@ def quiet_libraries() -> None:
         "DIFFUSERS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
-
-
-def say(message: str) -> None:
-    """Progress and remarks, on standard error."""
-    click.echo(message, err=True)
-
-
-def print_json(value: Any) -> None:
-    """Data, on standard output."""
-    click.echo(json.dumps(value, indent=1))
 
 
 def examples(*lines: str) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import examples, json_option, out_option, print_json, say
+from ..text import command
+from .common import examples, json_option, out_option
+from .output import print_json, say
 
 if TYPE_CHECKING:
     from ..dataset import SplitRule, WeightDataset
@@ -145,7 +147,7 @@ def pack(
         parquet_view=False if view == "none" else view, version=version, licence=licence,
         workers=how_many(workers, len(adapters)), dask=dask,
     )  # fmt: skip
-    report(dataset, as_json, f"w2w build {out} --k 100 --out SPACE --base BASE")
+    report(dataset, as_json, command("w2w build", out, options=("--k", 100, "--out", "SPACE", "--base", "BASE")))
 
 
 @click.command(
@@ -172,7 +174,7 @@ def add(
         column_info=column_info(units, column_sources), version=version, workers=how_many(workers, len(sources)),
         dask=dask,
     )  # fmt: skip
-    report(grown, as_json, f"w2w inspect {dataset}")
+    report(grown, as_json, command("w2w inspect", dataset))
 
 
 @click.command(epilog=examples("w2w remove people person-0007 person-0011", "w2w remove people --ids gone.txt"))
@@ -192,7 +194,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
             wanted += file.read_text("utf-8").split()
         except (OSError, ValueError) as error:
             raise MissingPathError(f"{file} cannot be read: {error}") from error
-    report(remove_rows(dataset, wanted, version=version), as_json, f"w2w verify {dataset} --deep")
+    report(remove_rows(dataset, wanted, version=version), as_json, command("w2w verify", dataset, options=("--deep",)))
 
 
 @click.command(
@@ -225,4 +227,4 @@ def relabel(
         dataset, None if labels is None else read_labels(labels), drop_columns=drop, column_info=info,
         split_rule=split_rule(split_by, holdout, split_seed), version=version,
     )  # fmt: skip
-    report(changed, as_json, f"w2w inspect {dataset}")
+    report(changed, as_json, command("w2w inspect", dataset))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .common import examples, out_option, say
+from .common import examples, out_option
+from .output import say
 
 
 @click.command(epilog=examples("w2w demo --out w2w-demo"))
@@ -27,4 +28,4 @@ def demo(out: Path, assets: Path | None) -> None:
     def run(words: list[str]) -> None:
         commands[words[0]].main(words[1:], prog_name=f"w2w {words[0]}", standalone_mode=False)
 
-    tell(out, assets, say, run)
+    tell(out, assets, lambda text: say(*text.split("\n")), run)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from .common import examples, json_option, out_option, print_json, say
+from ..text import command
+from .common import examples, json_option, out_option
+from .output import data, data_text, print_json, say
 
 lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 
@@ -50,9 +52,10 @@ def push(
         if done.changes:
             say(f"a {done.level} change, as {done.version} says")
     if dry_run:
-        say(f"next: w2w push {folder} {repo} --version {done.version}")
+        say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
     else:
-        say(f"{done.tag} is commit {done.commit}; next: w2w pin {repo}@{done.tag} -o w2w.lock")
+        then = command("w2w pin", f"{repo}@{done.tag}", options=("-o", "w2w.lock"))
+        say(f"{done.tag} is commit {done.commit}; next: {then}")
 
 
 @click.command(epilog=examples("w2w log org/people", "w2w log org/people --json"))
@@ -67,10 +70,11 @@ def log(repo: str, as_json: bool) -> None:
         print_json([release.to_json() for release in releases])
         return
     if not releases:
-        say(f"{repo} has no version yet; publish one with: w2w push FOLDER {repo} --version 1.0.0")
+        then = command("w2w push", "FOLDER", repo, options=("--version", "1.0.0"))
+        say(f"{repo} has no version yet; publish one with: {then}")
     for release in releases:
         name = release.tag or f"({release.version})"
-        click.echo(f"{name:<10} {release.date:<10}  {release.commit[:12]}  {release.contents:<18} {release.title}")
+        data(f"{name:<10} {release.date:<10}  {release.commit[:12]}  {release.contents:<18} {release.title}")
     if any(release.tag is None for release in releases):
         say("(version): on main, not tagged")
 
@@ -91,7 +95,7 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
         wanted = each.recipe.get("dataset_digest")
         if wanted and not any(p.digest == wanted for p in lock.pins):
             say(f"  its dataset {each.recipe.get('dataset')} is not pinned; pin it too, to be able to rebuild")
-    say(f"next: w2w verify {out}, or w2w archive {out} -o bundle")
+    say(f"next: {command('w2w verify', out)}, or {command('w2w archive', out, options=('-o', 'bundle'))}")
 
 
 @click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
@@ -102,8 +106,8 @@ def restore(lock: Path, source: str | None) -> None:
     from ..hub.restore import restore as bring
 
     for folder in bring(lock, source):
-        click.echo(str(folder))
-    say(f"ready offline; next: w2w verify {lock}")
+        data(folder)
+    say(f"ready offline; next: {command('w2w verify', lock)}")
 
 
 @click.command(epilog=examples("w2w archive w2w.lock -o bundle"))
@@ -114,7 +118,8 @@ def archive(lock: Path, out: Path) -> None:
     from ..hub.restore import archive as write
 
     write(lock, out)
-    say(f"{out}: check it with sha256sum -c manifest-sha256.txt; next: w2w restore {lock} --from {out}")
+    then = command("w2w restore", lock, options=("--from", out))
+    say(f"{out}: check it with sha256sum -c manifest-sha256.txt; next: {then}")
 
 
 @click.command(epilog=examples("w2w cite org/people@v1.0.0", "w2w cite w2w.lock --format cff > CITATION.cff"))
@@ -131,8 +136,7 @@ def cite(what: str, kind: str) -> None:
     from ..hub import cite as citing
 
     pins = citing.cite(what)
-    text = citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins)
-    click.echo(text, nl=False)
+    data_text(citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins))
 
 
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
@@ -145,9 +149,10 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
         print_json([vars(check) for check in checks])
     else:
         for check in checks:
-            click.echo(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
+            data(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
             for note in check.notes:
                 say(f"w2w: note: {note}")
     bad = sum(not check.ok for check in checks)
     if bad:
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: w2w restore {lock} --from FOLDER")
+        see = command("w2w restore", lock, options=("--from", "FOLDER"))
+        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}")

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import FINITE, SEED, StrengthType, examples, json_option, open_pipeline, out_option, print_json, say
+from ..text import command, files_of
+from .common import FINITE, SEED, StrengthType, examples, json_option, open_pipeline, out_option
+from .output import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
@@ -66,7 +68,7 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
         return
     for row in rows:
         say(f"{row['point']}  nearest row {row['nearest']} (cosine {row['cosine']:.2f})")
-    say(f"next: w2w render {space} {out}/*.{kind} --out people.png")
+    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='people.png')}")
 
 
 @click.command(
@@ -107,7 +109,7 @@ def edit(
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if distance > farthest:
         say(f"it leaves the population, whose farthest fitted row has {farthest:.2f}: use a smaller strength")
-    say(f"next: w2w render {space} {identity} {out} --out before-after.png")
+    say(f"next: {_drawing_command(space, identity, out, into='before-after.png')}")
 
 
 @click.command(
@@ -172,7 +174,12 @@ def invert(
         return
     for name, inversion in zip(names, found, strict=True):
         say(f"{out / name}  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
-    say(f"next: w2w render {space} {out}/*.{kind} --out inverted.png")
+    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
+
+
+def _drawing_command(space: Path, *identities: object, into: str) -> str:
+    """Return the command that draws identities."""
+    return command("w2w render", space, *identities, options=("--out", into))
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -234,7 +241,6 @@ def grid(
     """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
     from ..files import require_new
     from ..pictures import animation, contact_sheet, picture_kind, save_picture
-    from ..pipeline.grids import strength_grid
 
     moving = picture_kind(out) == "GIF"
     if attribute is None:
@@ -246,6 +252,8 @@ def grid(
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
     require_new(out)
+    from ..pipeline.grids import strength_grid  # brings torch, which takes seconds
+
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
     drawn = strength_grid(

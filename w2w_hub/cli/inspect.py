@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import one_line
-from .common import adapter_options, examples, json_option, print_json, say
+from ..text import one_line
+from .common import adapter_options, examples, json_option
+from .output import data, print_json, say
 
 _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
 
@@ -62,7 +62,7 @@ def inspect(
         if named and facts.get("refused"):
             refused.append(_named(facts))
         misfits = misfits or facts.get("fits") is False
-        click.echo(json.dumps(facts)) if as_json else _print_row(facts, rows == 0)
+        print_json(facts, indent=None) if as_json else _print_row(facts, rows == 0)
         rows += 1
     if not rows:
         say(f"no checkpoint below {', '.join(map(str, paths))}")
@@ -119,20 +119,20 @@ def _print_facts(facts: dict[str, Any]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+            data(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
 
 
 def _print_row(facts: dict[str, Any], first: bool) -> None:
     """One line of the table of a scan; streamed, so its columns have fixed widths."""
     widths = (40, 24, 20, 6, 8, 7, 11, 22, 0)
     if first:
-        click.echo(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())
+        data(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())
     note = facts.get("refused") or facts.get("misfit") or facts.get("note") or _passing(facts)
     shown = {**facts, "dialect": facts.get("dialect") or facts.get("kind") or "unreadable", "note": note}
     cells = ["-" if shown.get(n) in (None, []) else _text(shown[n]) for n in _TABLE[:-1]]
     cells[0] = cells[0] if len(cells[0]) <= widths[0] else f"...{cells[0][3 - widths[0] :]}"
     line = " ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=False))
-    click.echo(f"{line} {note}".rstrip())
+    data(f"{line} {note}".rstrip())
 
 
 def _passing(facts: dict[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
-from .common import examples, json_option, print_json, say
+from ..text import command
+from .common import examples, json_option
 from .hub import verify_lock_file
+from .output import data, print_json, say
 
 SHOWN = 10
 
@@ -70,7 +71,7 @@ def repair(folder: Path) -> None:
     from ..store.commit import repair as finish
 
     if finish(folder):
-        say(f"{folder}: the change is in place; next: w2w verify {shlex.quote(str(folder))}")
+        say(f"{folder}: the change is in place; next: {command('w2w verify', folder)}")
     else:
         say(f"{folder}: nothing to repair")
 
@@ -93,28 +94,28 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
         print_json(versions.to_json())
         return
     if not versions.changes and not found:
-        click.echo("no difference")
+        data("no difference")
         return
     for change in versions.changes:
-        click.echo(f"{change.level:<6} {change.text}")
+        data(f"{change.level:<6} {change.text}")
     if versions.changes:
         say(f"a {versions.level} change, by the rules for versions")
     if found is None:
         return
     for fact, (before, after) in found.facts.items():
-        click.echo(f"{fact}: {before} -> {after}")
+        data(f"{fact}: {before} -> {after}")
     for column, kinds in found.columns.items():
-        click.echo(f"column {column}: {kinds[0] or 'not there'} -> {kinds[1] or 'not there'}")
+        data(f"column {column}: {kinds[0] or 'not there'} -> {kinds[1] or 'not there'}")
     for text, ids in (("added", found.added), ("removed", found.removed), ("other weights", found.changed)):
         if ids:
-            click.echo(f"{len(ids):,} {text}: {', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''}")
+            data(f"{len(ids):,} {text}: {', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''}")
     if found.relabelled:
-        click.echo(f"{len(found.relabelled):,} relabelled:")
+        data(f"{len(found.relabelled):,} relabelled:")
         for name, changes in list(found.relabelled.items())[:SHOWN]:
             told = ", ".join(f"{column} {_text(a)} -> {_text(b)}" for column, (a, b) in changes.items())
-            click.echo(f"  {name}: {told}")
+            data(f"  {name}: {told}")
         if len(found.relabelled) > SHOWN:
-            click.echo("  ...; --json lists all")
+            data("  ...; --json lists all")
 
 
 def _text(value: object) -> str:
@@ -146,14 +147,14 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, re
         )  # fmt: skip
         return
     for group in found.exact:
-        click.echo("equal  " + "  ".join(group))
+        data("equal  " + "  ".join(group))
     for a, b, value in found.near:
-        click.echo(f"{value:.4f}  {a}  {b}")
+        data(f"{value:.4f}  {a}  {b}")
     near = "" if exact_only else f", {len(found.near):,} pairs of cosine {cosine:g} or more"
     say(f"{len(gone):,} superfluous equal rows{near} among {len(opened):,} rows")
     if remove and gone:
-        say(f"removed {len(gone):,}; next: w2w verify {dataset} --deep")
+        say(f"removed {len(gone):,}; next: {command('w2w verify', dataset, options=('--deep',))}")
     elif gone:
-        say(f"next: w2w dedupe {dataset} --remove")
+        say(f"next: {command('w2w dedupe', dataset, options=('--remove',))}")
     elif found.near:
-        say(f"look at them, then: w2w remove {dataset} {found.near[0][1]}")
+        say(f"look at them, then: {command('w2w remove', dataset, found.near[0][1])}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import examples, json_option, out_option, print_json, say
+from ..text import command
+from .common import examples, json_option, out_option
+from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
     from ..space import WeightSpace
@@ -96,8 +98,9 @@ def build(
     show_directions(space)
     for name, reason in space.diagnostics.get("no_direction", {}).items():
         say(f"  {name}: no direction, {reason}")
-    say(f"digest {space.digest[:16]}; next: w2w report {out} --out report --dataset {dataset}")
-    say(f"or: w2w sample {out} --count 8 --out points")
+    then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
+    say(f"digest {space.digest[:16]}; next: {then}")
+    say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")
 
 
 def unfinished(out: Path) -> Path:
@@ -106,14 +109,13 @@ def unfinished(out: Path) -> Path:
 
 
 def show_directions(space: WeightSpace) -> None:
-    width = max(map(len, space.directions), default=0)
-    for name, d in space.directions.items():
+    for name, d in zip(name_column(space.directions), space.directions.values(), strict=True):
         figure = "R2 " if d.kind == "float" else "AUC"
         score = "-" if d.score is None else f"{d.score:.3f}"
         if d.interval is not None:
             score += f" ({d.interval[0]:.3f} to {d.interval[1]:.3f})"
         mark = "  unreliable" if d.unreliable else ""
-        say(f"  {name:<{width}}  held-out {figure} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
+        say(f"  {name}  held-out {figure} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
 
 
 @click.command(
@@ -221,11 +223,13 @@ def directions(space: Path, table: bool, as_json: bool) -> None:
         say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
     show_directions(opened)
     if found is not None and found.names:
-        say("\n+1 sd along a row's editing direction moves a column's read-out by so many of its standard deviations:")
-        width = max(map(len, found.names))
-        say(" " * (width + 2) + "".join(f"{name[:7]:>8}" for name in found.names))
-        for name, row in zip(found.names, found.spill, strict=True):
-            say(f"  {name:<{width}}" + "".join(f"{value:8.2f}" for value in row))
+        say(
+            "", "+1 sd along a row's editing direction moves a column's read-out by so many of its standard deviations:"
+        )
+        first = name_column(found.names)
+        say(" " * (len(first[0]) + 2) + "".join(f"{name.strip()[:7]:>8}" for name in first))
+        for name, row in zip(first, found.spill, strict=True):
+            say(f"  {name}" + "".join(f"{value:8.2f}" for value in row))
 
 
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
@@ -244,7 +248,7 @@ def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
         print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
         return
     for name, cosine in found:
-        click.echo(f"{name}  {cosine:.4f}")
+        data(f"{name}  {cosine:.4f}")
 
 
 @click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
@@ -267,11 +271,9 @@ def read(space: Path, identity: str, as_json: bool) -> None:
              "distance": distance, "mahalanobis": opened.mahalanobis(found.point), "largest_distance": farthest}
         )  # fmt: skip
         return
-    width = max(map(len, attributes), default=0)
-    for name, value in attributes.items():
-        direction = opened.direction(name)
+    for name, shown in zip(attributes, name_column(attributes), strict=True):
+        value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
-        click.echo(f"{name:<{width}}  {value:.3g}{mark}" if direction.kind == "float" else
-                   f"{name:<{width}}  {value:.2f}{mark}")  # fmt: skip
+        data(f"{shown}  {value:.3g}{mark}" if direction.kind == "float" else f"{shown}  {value:.2f}{mark}")
     say(f"{inside.share:.1%} of it lies in the space")
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical, the farthest fitted row has {farthest:.2f}")

@@ -307,7 +307,7 @@ def _resumed(notes: Path, task: ShardTask) -> ShardResult | None:
     """The result of a shard that a killed writer had finished, if it is the one wanted now."""
     note, path = notes / f"{task.number}.json", task.folder / task.geometry.shard_path(task.number)
     try:
-        found = json.loads(note.read_text())
+        found = json.loads(note.read_text("utf-8"))
         if path.stat().st_size != found["size"] or found["fingerprint"] != _fingerprint(task):
             return None
         result = ShardResult(task.number, found["digests"], found["sha256"], found["size"], found["max_error"])

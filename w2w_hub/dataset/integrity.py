@@ -12,7 +12,6 @@ import numpy as np
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..progress import progress
 from ..store.commit import State, open_state, read_state
-from ..store.limits import MAX_LABEL_BYTES
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Problem as Problem
@@ -256,7 +255,7 @@ def _check_split(
                 return
             here = numbers[done : done + rows]
             bad = _other_values(file, dataset, here, dtype)
-        table = read_table(path, columns, rows, MAX_LABEL_BYTES, "dataset")
+        table = read_table(path, columns, rows, "dataset")
         ids = table.column("id").to_pylist()
         mine = label_table.records(labels.iloc[done : done + rows])
         theirs = [{k: v for k, v in row.items() if k != "row"} for row in table.to_pylist()]

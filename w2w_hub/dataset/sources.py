@@ -16,6 +16,7 @@ from ..errors import CorruptFileError, MissingPathError, W2WError
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from ..progress import progress
+from ..text import command
 from .manifest import row_digest
 from .templates import Templates
 
@@ -111,7 +112,7 @@ class DatasetRows:
                 else:
                     yield CorruptFileError(
                         f"{self.path}: row {dataset.ids[number]!r} has other values than listed; "
-                        f"see: w2w verify {self.path} --deep"
+                        f"see: {command('w2w verify', self.path, options=('--deep',))}"
                     )
 
     def fingerprint(self, numbers: list[int]) -> Any:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CorruptFileError, MissingPathError
-from ..store.limits import MAX_LABEL_BYTES
 from ..store.parquet import read_table
 from ..store.paths import find_file, short
 from . import labels as label_table
@@ -54,7 +53,7 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
         if name not in manifest.files:
             raise MissingPathError(f"{where}: the manifest lists no {name}; fetch the dataset again")
         columns = [*label_table.RESERVED, *manifest.columns]
-        table = read_table(find(name), columns, count, MAX_LABEL_BYTES, "dataset")
+        table = read_table(find(name), columns, count, "dataset")
         if label_table.RESERVED[1] in table.column_names and count:
             stated = set(table.column("split").unique().to_pylist())
             if stated != {split}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,8 @@ from typing import Any
 
 from PIL.Image import Image as Picture
 
+from ..pages import render
 from .settings import DEFINITIONS, EDIT_WISH, STRENGTHS
-
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2em auto;padding:0 1em}
-h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em}
-img{max-width:100%;image-rendering:pixelated;border:1px solid #ddd}
-table{border-collapse:collapse;margin:.7em 0}
-th,td{border-bottom:1px solid #ddd;padding:.25em .9em .25em 0;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}pre{background:#f6f6f6;padding:.8em;overflow-x:auto}
-dt{font-weight:600}.missed{color:#a33}
-"""
 
 
 @dataclass(frozen=True)
@@ -36,39 +26,18 @@ class Section:
 
 
 def report(title: str, intro: str, sections: Sequence[Section], commands: Sequence[str]) -> str:
-    """The whole page."""
-    body = [f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>"]
-    for section in sections:
-        body.append(f"<h2>{html.escape(section.title)}</h2>")
-        if section.text:
-            body.append(f"<p>{html.escape(section.text)}</p>")
-        if section.rows:
-            body.append(table(section.header, section.rows))
-        if section.picture is not None:
-            body.append(f'<img alt="{html.escape(section.title)}" src="{data_url(section.picture)}">')
-    body.append("<h2>Commands</h2><pre>" + html.escape("\n".join(commands)) + "</pre>")
-    body.append("<h2>What the figures mean</h2><dl>")
-    body += [f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in DEFINITIONS.items()]
-    body.append("</dl>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
+    """Return the whole page."""
+    return render(
+        "demo.html", title=title, intro=intro, sections=sections, commands=commands, definitions=DEFINITIONS,
+        data_url=data_url, cell=cell, is_number=lambda value: isinstance(value, (int, float)),
+    )  # fmt: skip
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """An HTML table; numbers are rounded and set to the right."""
-    lines = ["<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in header) + "</tr>"]
-    for row in rows:
-        lines.append("<tr>" + "".join(_cell(value) for value in row) + "</tr>")
-    return "".join(lines) + "</table>"
-
-
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a table's value as text; numbers are rounded."""
     if isinstance(value, float):
-        return f'<td class="n">{value:.3g}</td>' if abs(value) < 1e-2 and value else f'<td class="n">{value:.2f}</td>'
-    if isinstance(value, int):
-        return f'<td class="n">{value:,}</td>'
-    text = html.escape(str(value))
-    return f'<td class="missed">{text}</td>' if text == "missed" else f"<td>{text}</td>"
+        return f"{value:.3g}" if abs(value) < 1e-2 and value else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def data_url(picture: Picture) -> str:

@@ -19,6 +19,7 @@ from ..pictures import contact_sheet, to_picture
 from ..pipeline import W2WPipeline
 from ..space import WeightSpace
 from ..space.identity import Identity, edited, resolve
+from ..text import files_of, quote
 from .assets import FOLDER, Assets
 from .judge import Judge
 from .measure import Measure, attribute_shown, others_kept
@@ -102,10 +103,8 @@ class Story:
 
     def command(self, *words: object) -> None:
         """Print a command as a user would type it, and run it."""
-        texts = [str(word) for word in words]
-        shown = " ".join(f'"{t}"' if " " in t or "#" in t else t for t in texts)
-        self.show(shown)
-        self._run(texts)
+        self.show(" ".join(map(quote, words)))
+        self._run([str(word) for word in words])
 
     def show(self, command: str) -> None:
         self.commands.append(f"w2w {command}")
@@ -117,7 +116,7 @@ class Story:
         folder = adapters[0].parent
         start = WeightDataset.open(a.rows).manifest.compatibility.initialisation
         options = ["--labels", str(a.labels), "--base", str(a.base), "--initialisation", start, "--out", str(d)]
-        self.show(" ".join(["pack", f"{folder}/*", *options]))
+        self.show(" ".join(map(quote, ["pack", files_of(folder, "*"), *options])))
         self._run(["pack", *map(str, adapters), *options])
         self.command("add", d, a.rows)
         people = load_dataset(d, cache_dir=str(self.out / ".cache"))

@@ -140,7 +140,7 @@ class PeftFormat:
             a, b = stored(pair)
             tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
             tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
-        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -9,7 +9,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from ..cards import dataset_card, is_same_card, join_card, read_card, space_card, split_card
 from ..files import read_json
+from ..text import python_string
 
 # https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
 HUB_LICENCES = frozenset(
@@ -25,7 +27,6 @@ HUB_LICENCES = frozenset(
 )
 # keys that the Hub or `datasets` act on; others in a card that somebody wrote stay as they are
 OURS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
-_FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
 def licence_keys(licence: str) -> dict[str, str]:
@@ -33,27 +34,6 @@ def licence_keys(licence: str) -> dict[str, str]:
     if licence.lower() in HUB_LICENCES - {"other"}:
         return {"license": licence.lower()}
     return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", licence).strip("-").lower() or "other"}
-
-
-def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """Metadata and body of a card; metadata that is no mapping is taken as none."""
-    import yaml
-
-    match = _FRONT.match(text)
-    if match is None:
-        return {}, text
-    try:
-        data = yaml.safe_load(match["yaml"])
-    except yaml.YAMLError:
-        data = None
-    return (data if isinstance(data, dict) else {}), text[match.end() :]
-
-
-def join_card(data: Mapping[str, Any], body: str) -> str:
-    import yaml
-
-    dumped = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{dumped}---\n{body}"
 
 
 def with_metadata(text: str, required: Mapping[str, Any]) -> str:
@@ -83,7 +63,7 @@ def published_card(
         A card that somebody wrote elsewhere.
     """
     if own is None and is_written(folder, before):
-        own = (folder / "README.md").read_text("utf-8")
+        own = read_card(folder)
     rendered = _render(folder, manifest)
     licence = licence_keys(str(manifest.get("licence", "unknown")))
     metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
@@ -93,8 +73,7 @@ def published_card(
 
 def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether a folder's card is one that somebody wrote, not the one that its manifest gives."""
-    file = folder / "README.md"
-    return file.is_file() and file.read_text("utf-8") != _render(folder, manifest)
+    return (folder / "README.md").is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
 
 
 def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
@@ -115,9 +94,10 @@ def with_facts(text: str, before: str, after: str) -> str:
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
     """A card whose examples open the published version rather than the folder that it was."""
-    where = f'"{repo}"', f'revision="v{manifest["version"]}"'
+    where = python_string(repo), f"revision={python_string('v' + str(manifest['version']))}"
+    name = re.escape(python_string(str(manifest["name"])))
     body = re.sub(
-        rf'\b(open|load_dataset)\("{re.escape(str(manifest["name"]))}"((?:, "\w+")?)\)(  # a folder: )?',
+        rf'\b(open|load_dataset)\({name}((?:, "\w+")?)\)(  # a folder: )?',
         lambda m: f"{m[1]}({where[0]}{m[2]}, {where[1]})" + ("  # " if m[3] else ""),
         body,
     )
@@ -127,7 +107,6 @@ def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
 
 
 def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
-    from ..cards import dataset_card, space_card
     from ..dataset.manifest import DatasetManifest
     from ..space.storage import load_directions
 

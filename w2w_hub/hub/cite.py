@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from ..text import terminal, yaml_text
 from .client import Token, endpoint
 from .lock import _pin
 from .pins import Pin, is_lock, read_lock
@@ -20,6 +22,18 @@ SPDX = {
         "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "MPL-2.0", "ODbL-1.0", "Unlicense", "ISC",
     )
 }  # fmt: skip
+# BibTeX counts braces whatever stands before them, so that a brace has to be a word
+TEX = {character: f"\\{character}" for character in "_&%#$"} | {
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
 WORD = {"dataset": "dataset of LoRA adapters", "space": "weight space of LoRA adapters"}
 
 
@@ -39,7 +53,8 @@ def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None 
 
 def address(pin: Pin) -> str:
     """The page of a pinned commit."""
-    return f"{endpoint()}/{'datasets/' if pin.kind == 'dataset' else ''}{pin.repo}/tree/{pin.commit}"
+    page = quote(f"{'datasets/' if pin.kind == 'dataset' else ''}{pin.repo}/tree/{pin.commit}")
+    return f"{quote(endpoint(), safe=':/@[]%')}/{page}"
 
 
 def bibtex(pins: Sequence[Pin]) -> str:
@@ -52,11 +67,11 @@ def _entry(pin: Pin) -> str:
     fields = {
         "title": f"{{{_tex(name)}}}, a {WORD[pin.kind]}",
         "author": f"{{{_tex(organisation)}}}",
-        "year": (pin.published or "")[:4],
-        "version": pin.version,
+        "year": _tex((pin.published or "")[:4]),
+        "version": _tex(pin.version),
         "publisher": "Hugging Face",
         "url": address(pin),
-        "note": f"commit {pin.commit}, sha256 {pin.digest}",
+        "note": _tex(f"commit {pin.commit}, sha256 {pin.digest}"),
     }
     key = re.sub(r"[^A-Za-z0-9]+", "-", f"{pin.repo}-{pin.version}").strip("-").lower()
     lines = [f"  {field:<9} = {{{value}}}," for field, value in fields.items() if value]
@@ -64,13 +79,12 @@ def _entry(pin: Pin) -> str:
 
 
 def _tex(text: str) -> str:
-    return re.sub(r"([_&%#$])", r"\\\1", text)
+    """Return a text as TeX typesets it, whatever it holds."""
+    return "".join(TEX.get(character, character) for character in terminal(text))
 
 
 def citation_file(pins: Sequence[Pin]) -> str:
     """A CITATION.cff (version 1.2.0); with several pins the first weight space is cited, the others are references."""
-    import yaml
-
     ordered = sorted(pins, key=lambda pin: pin.kind != "space")
     first = _cff(ordered[0])
     data: dict[str, Any] = {
@@ -80,7 +94,7 @@ def citation_file(pins: Sequence[Pin]) -> str:
     }
     if len(ordered) > 1:
         data["references"] = [{**_cff(pin), "type": "data"} for pin in ordered[1:]]
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
+    return yaml_text(data)
 
 
 def _cff(pin: Pin) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..store.limits import MAX_JSON_BYTES
 from ..store.manifest import CARD, CHECKSUM, has_right_checksum, parse_json, seal
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import find_file, has_file, is_name, read_file, short, walk
+from ..text import command
 from .cache import SHA
 from .resolve import REPOSITORY, Source, require_fields
 from .semver import Version
@@ -117,7 +118,7 @@ def collect(source: Source, version: str | None) -> Outgoing:
     state = open_state(folder)
     if state.unfinished:
         raise InvalidInputError(
-            f"{folder} holds a change that was not finished; finish it with: w2w repair {folder}, then push again"
+            f"{folder} holds a change that was not finished; finish it, then push again: {command('w2w repair', folder)}"
         )
     _require_own_files(folder)
     require_fields(state.data, f"{folder}/{MANIFEST}")

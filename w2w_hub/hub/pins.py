@@ -14,6 +14,7 @@ from ..store.limits import MAX_FILES, MAX_JSON_BYTES
 from ..store.manifest import LOCK as FORMAT
 from ..store.manifest import read_json, require_files, upgraded
 from ..store.paths import is_name, short
+from ..text import command
 from .cache import SHA
 
 FORMAT_VERSION = 1  # that is written
@@ -117,7 +118,8 @@ def read_lock(path: Path | str) -> Lock:
     """
     path = require_path(path, "the lock")
     if not path.is_file():
-        raise MissingPathError(f"{path} is not there; make a lock with: w2w pin org/name@v1.0.0 -o {path}")
+        make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
+        raise MissingPathError(f"{path} is not there; make a lock with: {make}")
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(
@@ -130,12 +132,12 @@ def read_lock(path: Path | str) -> Lock:
             raise ValueError("pins or packages")
         if not all(isinstance(version, str) for version in packages.values()):
             raise ValueError("packages")
-        return Lock(tuple(_read_pin(item, path) for item in pins), packages)
+        return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path} lacks or misstates a field ({error}); make it again with w2w pin") from error
 
 
-def _read_pin(item: Mapping[str, Any], path: Path) -> Pin:
+def _read_pin(item: Mapping[str, Any]) -> Pin:
     pin = Pin(**_known(Pin, item))
     if pin.base is not None:
         pin = replace(pin, base=BasePin(**{"digest": None, **_known(BasePin, pin.base)}))

@@ -27,7 +27,6 @@ from ..layout import ParameterLayout
 from ..store.atomic import new_folder, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
-from ..store.limits import unpacked_limit
 from ..store.manifest import FILENAME, SPACE, parse_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
@@ -280,7 +279,8 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     file = state.find(name)
     wanted = {"id": pa.types.is_string, "row": pa.types.is_integer, "coefficients": pa.types.is_large_list}
     wanted |= {"fitted": pa.types.is_boolean, "squared_norm": pa.types.is_floating}
-    table = read_table(file, ("id", "row", "coefficients"), None, unpacked_limit(file.stat().st_size), "weight space",
+    table = read_table(file, ("id", "row", "coefficients"), None,
+        "weight space",
                        optional=("fitted", "squared_norm"))  # fmt: skip
     stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
@@ -312,7 +312,7 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
     if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
         raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}")
     entries = parse_json(state.find("directions.json").read_bytes(), state.root / "directions.json")
-    if list(entries) != data["directions"]:
+    if sorted(entries) != sorted(map(str, data["directions"])):
         raise CorruptFileError(f"{state.root}: directions.json and the manifest do not list the same directions")
     found = {}
     for name, entry in entries.items():

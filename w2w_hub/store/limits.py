@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MIB, GIB = 2**20, 2**30
+MIB = 2**20
 
 # names and manifests
 MAX_NAME_BYTES = 1024  # of a relative path, in UTF-8
@@ -14,7 +14,6 @@ MAX_FOLDER_DEPTH = 32
 # data that is decompressed or filled in: at most EXPANSION times the bytes on disk, and UNBACKED more
 EXPANSION = 1000
 UNBACKED = 64 * MIB
-MAX_LABEL_BYTES = 4 * GIB  # of one split's labels in memory; 65,000 rows of 40 attributes have 30 MiB
 
 
 def unpacked_limit(size: int) -> int:

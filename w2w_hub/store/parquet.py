@@ -15,8 +15,13 @@ ROWS_A_BATCH = 1024
 
 
 @contextmanager
-def parquet_file(path: Path, rows: int | None, kind: str = "file") -> Iterator[Any]:
+def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequence[str] = ()) -> Iterator[Any]:
     """Open a Parquet file of `rows` rows as a `pyarrow.parquet.ParquetFile`.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Columns that are read as dictionaries.
 
     Raises
     ------
@@ -27,16 +32,12 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file") -> Iterator[A
     import pyarrow.parquet as pq
 
     try:
-        with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as found:
+        with open(open_regular(path), "rb") as file, pq.ParquetFile(file, read_dictionary=list(texts)) as found:
             meta = found.metadata
             if rows is not None and meta.num_rows != rows:
                 raise CorruptFileError(f"{path} has {meta.num_rows:,} rows, expected {rows:,}; fetch the {kind} again")
             limit = unpacked_limit(path.stat().st_size)
-            unpacked = sum(
-                max(meta.row_group(i).column(j).total_uncompressed_size, 0)
-                for i in range(meta.num_row_groups)
-                for j in range(meta.num_columns)
-            )
+            unpacked = _unpacked(meta)
             if unpacked > limit:
                 raise CorruptFileError(
                     f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}"
@@ -50,11 +51,33 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file") -> Iterator[A
         ) from error
 
 
+# bytes of a value in memory; of text what a dictionary's index takes, see `_text_bytes` for the rest
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+
+
+def _unpacked(meta: Any) -> int:
+    """Bytes that all values take in memory: more than their pages, where one value stands for many."""
+    total = 0
+    for i in range(meta.num_row_groups):
+        for j in range(meta.num_columns):
+            column = meta.row_group(i).column(j)
+            values = column.num_values * _WIDTHS.get(column.physical_type, 4)
+            total += max(column.total_uncompressed_size, values, 0)
+    return total
+
+
+def _text_bytes(column: Any) -> int:
+    """Bytes of a dictionary-encoded column of text once every row has its own copy."""
+    import pyarrow.compute as pc
+
+    lengths = pc.binary_length(column.dictionary)
+    return pc.sum(pc.take(lengths, column.indices)).as_py() or 0
+
+
 def read_table(
     path: Path,
     columns: Sequence[str],
     rows: int | None,
-    limit: int,
     kind: str = "file",
     *,
     optional: Sequence[str] = (),
@@ -65,8 +88,6 @@ def read_table(
     ----------
     rows : int, optional
         How many it must have.
-    limit : int
-        Bytes in memory; reading stops there.
     optional : sequence of str
         Columns that are read if they are there.
 
@@ -76,7 +97,11 @@ def read_table(
     """
     import pyarrow as pa
 
+    types = pa.types
     with parquet_file(path, rows, kind) as found:
+        texts = [f.name for f in found.schema_arrow if types.is_string(f.type) or types.is_large_string(f.type)]
+    # text stays in its dictionary until it is known what all of it takes
+    with parquet_file(path, rows, kind, texts) as found:
         names = found.schema_arrow.names
         if len(set(names)) != len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -85,11 +110,15 @@ def read_table(
         if missing:
             raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again")
         columns = [*columns, *(name for name in optional if name in names)]
-        batches, size = [], 0
+        batches, size, limit = [], 0, unpacked_limit(path.stat().st_size)
         for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
             size += batch.nbytes
+            encoded = [column for column in batch.columns if types.is_dictionary(column.type)]
+            size += sum(_text_bytes(column) for column in encoded if types.is_string(column.type.value_type))
             if size > limit:
                 raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again")
             batches.append(batch)
         schema = batches[0].schema if batches else pa.schema([found.schema_arrow.field(name) for name in columns])
-        return pa.Table.from_batches(batches, schema).select(columns)
+        table = pa.Table.from_batches(batches, schema).select(columns)
+        plain = [f.with_type(f.type.value_type) if types.is_dictionary(f.type) else f for f in table.schema]
+        return table.cast(pa.schema(plain, table.schema.metadata))

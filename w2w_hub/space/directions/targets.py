@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
+from ...text import command
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -90,7 +91,7 @@ def require_dataset(space: WeightSpace, dataset: WeightDataset) -> None:
         raise DatasetChangedError(
             f"{dataset.path} has digest {dataset.manifest.digest[:12]}, this weight space was built from "
             f"{str(stated)[:12]} ({space.recipe.get('dataset')} {space.recipe.get('dataset_version')}): open that "
-            f"version, or build a new space with: w2w build {dataset.path} --out SPACE"
+            f"version, or build a new space with: {command('w2w build', dataset.path, options=('--out', 'SPACE'))}"
         )
 
 

@@ -1,16 +1,23 @@
-"""Charts as inline SVG: no plotting library, and the page needs nothing from elsewhere."""
+"""Charts as inline SVG, of escaped elements: no plotting library, and the page needs nothing from elsewhere."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ...pages import element
+from ...text import one_line
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # Okabe and Ito: told apart by colour-blind readers too
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 GREY, RED, INK = "#8a8f98", "#c0392b", "#222222"
+LONGEST_NAME = 60  # characters of a label, for which room is left
 Points = Sequence[tuple[float, float]]
 
 
@@ -24,7 +31,7 @@ class Plot:
         self.width, self.height, self.left, self.right, self.top, self.bottom = width, height, left, 14, 12, 44
         self.log = (log_x, log_y)
         self.range = (self._span(x, log_x), self._span(y, log_y))
-        self.parts: list[str] = []
+        self.parts: list[Markup] = []
         self._axes(xlabel, ylabel)
 
     @staticmethod
@@ -47,50 +54,49 @@ class Plot:
         bottom, right = self.height - self.bottom, self.width - self.right
         for value in ticks(*self.range[1], self.log[1]):
             y = self.y(value)
-            self.parts.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            self.add("line", class_="grid", x1=self.left, x2=right, y1=f"{y:.1f}", y2=f"{y:.1f}")
             self.text(self.left - 6, y + 4, number(value), "end")
         for value in ticks(*self.range[0], self.log[0]):
             x = self.x(value)
-            self.parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+            self.add("line", class_="tick", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=bottom, y2=bottom + 4)
             self.text(x, bottom + 17, number(value), "middle")
-        self.parts.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+        self.add("line", class_="axis", x1=self.left, x2=right, y1=bottom, y2=bottom)
         self.text((self.left + right) / 2, self.height - 8, xlabel, "middle", "label")
         middle = (self.top + bottom) / 2
-        self.parts.append(
-            f'<text class="label" text-anchor="middle" transform="translate(13 {middle:.0f}) rotate(-90)">'
-            f"{html.escape(ylabel)}</text>"
-        )
+        where = f"translate(13 {middle:.0f}) rotate(-90)"
+        self.add("text", ylabel, class_="label", text_anchor="middle", transform=where)
+
+    def add(self, tag: str, *children: object, **attributes: object) -> None:
+        self.parts.append(element(tag, *children, **attributes))
 
     def text(self, x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> None:
-        self.parts.append(
-            f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
-        )
+        self.add("text", text, class_=kind, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
 
     def line(self, points: Points, colour: str, *, dashed: bool = False) -> None:
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        dash = ' stroke-dasharray="5 4"' if dashed else ""
-        self.parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2"{dash} points="{path}"/>')
+        dash = "5 4" if dashed else None
+        self.add("polyline", fill="none", stroke=colour, stroke_width=2, stroke_dasharray=dash, points=path)
 
     def dots(self, points: Points, colour: str, *, radius: float = 2.2, opacity: float = 0.55) -> None:
-        marks = "".join(f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius}"/>' for x, y in points)
-        self.parts.append(f'<g fill="{colour}" fill-opacity="{opacity}">{marks}</g>')
+        marks = [element("circle", cx=f"{self.x(x):.1f}", cy=f"{self.y(y):.1f}", r=radius) for x, y in points]
+        self.add("g", *marks, fill=colour, fill_opacity=opacity)
 
     def box(self, x: tuple[float, float], y: tuple[float, float], colour: str, opacity: float = 0.5) -> None:
         left, right, top, bottom = self.x(x[0]), self.x(x[1]), self.y(y[1]), self.y(y[0])
-        self.parts.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0):.1f}" '
-            f'height="{max(bottom - top, 0):.1f}" fill="{colour}" fill-opacity="{opacity}"/>'
-        )
+        width, height = f"{max(right - left, 0):.1f}", f"{max(bottom - top, 0):.1f}"
+        self.add(
+            "rect", x=f"{left:.1f}", y=f"{top:.1f}", width=width, height=height, fill=colour, fill_opacity=opacity
+        )  # fmt: skip
 
-    def svg(self, title: str) -> str:
+    def svg(self, title: str) -> Markup:
         return wrap(self.parts, self.width, self.height, title)
 
 
-def wrap(parts: Sequence[str], width: float, height: float, title: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'width="{width:.0f}" height="{height:.0f}"><title>{html.escape(title)}</title>{"".join(parts)}</svg>'
-    )
+def wrap(parts: Sequence[Markup], width: float, height: float, title: str) -> Markup:
+    return element(
+        "svg", element("title", title), *parts, xmlns="http://www.w3.org/2000/svg", role="img",
+        viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}", height=f"{height:.0f}",
+    )  # fmt: skip
 
 
 def ticks(low: float, high: float, log: bool) -> list[float]:
@@ -113,26 +119,29 @@ def number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def legend(names: Sequence[str], colours: Sequence[str] = COLOURS, dashed: Sequence[bool] = ()) -> str:
+def legend(names: Sequence[str], colours: Sequence[str] = COLOURS, dashed: Sequence[bool] = ()) -> Markup:
     """A line of names with their colours, as HTML above a chart."""
     parts = []
     for i, name in enumerate(names):
         style = "dashed" if i < len(dashed) and dashed[i] else "solid"
-        parts.append(
-            f'<span><i style="border-top:3px {style} {colours[i % len(colours)]}"></i>{html.escape(name)}</span>'
-        )
-    return f'<div class="legend">{"".join(parts)}</div>'
+        sample = element("i", "", style=f"border-top:3px {style} {colours[i % len(colours)]}")
+        parts.append(element("span", sample, name))
+    return element("div", *parts, class_="legend")
+
+
+def nothing() -> Markup:
+    return element("p", "nothing to show")
 
 
 def line_chart(
     series: Mapping[str, Points], xlabel: str, ylabel: str, *, logarithmic: bool = False, log_x: bool = False,
     dashed: Sequence[str] = (), dots: bool = False, low: float | None = None, high: float | None = None,
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """Lines with a legend; `logarithmic` is for both axes."""
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points if y > 0 or not logarithmic]
     if not xs or not ys:
-        return "<p>nothing to show</p>"
+        return nothing()
     bottom = (min(ys) if logarithmic else min(0.0, *ys)) if low is None else low
     plot = Plot(
         (min(xs), max(xs)), (bottom, (max(ys) * (1.1 if logarithmic else 1.02)) if high is None else high),
@@ -149,11 +158,11 @@ def line_chart(
 def histogram(
     groups: Mapping[str, np.ndarray], xlabel: str, *, bins: int = 40, normal: bool = False, width: int = 640,
     height: int = 260,
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """Densities of several groups over each other; with `normal`, the Gaussian of the first one's mean and spread."""
     every = np.concatenate([np.asarray(v, float) for v in groups.values()])
     if not len(every):
-        return "<p>nothing to show</p>"
+        return nothing()
     low, high = float(every.min()), float(every.max())
     if not high > low:
         low, high = low - 0.5, high + 0.5
@@ -174,17 +183,18 @@ def histogram(
                 plot.box((edges[j], edges[j + 1]), (0, float(value)), COLOURS[i % len(COLOURS)], 0.45)
     if curve:
         plot.line(curve, INK, dashed=True)
-    return (legend(list(heights)) if len(heights) > 1 else "") + plot.svg(f"histogram of {xlabel}")
+    chart = plot.svg(f"histogram of {xlabel}")
+    return legend(list(heights)) + chart if len(heights) > 1 else chart
 
 
 def scatter(
     groups: Mapping[str, Points], xlabel: str, ylabel: str, *, colours: Sequence[str] = COLOURS, size: int = 300
-) -> str:
+) -> Markup:
     """Points of several groups, the first at the back."""
     xs = [x for points in groups.values() for x, _ in points]
     ys = [y for points in groups.values() for _, y in points]
     if not xs:
-        return "<p>nothing to show</p>"
+        return nothing()
     plot = Plot((min(xs), max(xs)), (min(ys), max(ys)), xlabel, ylabel, width=size, height=size, left=52)
     for i, points in enumerate(groups.values()):
         plot.dots(points, colours[i % len(colours)])
@@ -194,63 +204,61 @@ def scatter(
 def bars(
     rows: Sequence[tuple[str, float, tuple[float, float] | None, float | None, bool]], xlabel: str,
     ends: tuple[float, float],
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """One bar a row: name, figure, interval, null, and whether it is bad (red)."""
+    rows = [(one_line(name, LONGEST_NAME), *others) for name, *others in rows]  # type: ignore[misc]
     left, line = 24 + 7 * max((len(name) for name, *_ in rows), default=0), 20
     plot = Plot(ends, (0, 1), xlabel, "", width=640, height=60 + line * len(rows), left=left)
     plot.parts = [p for p in plot.parts if 'class="grid"' not in p and f'x="{left - 6:.1f}"' not in p]
     bottom = plot.height - plot.bottom
     for value in ticks(*ends, False):
-        plot.parts.append(
-            f'<line class="grid" x1="{plot.x(value):.1f}" x2="{plot.x(value):.1f}" y1="{plot.top}" y2="{bottom}"/>'
-        )
+        where = f"{plot.x(value):.1f}"
+        plot.add("line", class_="grid", x1=where, x2=where, y1=plot.top, y2=bottom)
     for i, (name, value, interval, null, bad) in enumerate(rows):
         y = plot.top + line * (i + 0.5)
         colour = RED if bad else COLOURS[0]
         plot.text(left - 8, y + 4, name, "end", "bad" if bad else "")
         start, stop = plot.x(ends[0]), plot.x(value)
-        plot.parts.append(
-            f'<rect x="{start:.1f}" y="{y - 6:.1f}" width="{max(stop - start, 0):.1f}" height="12" fill="{colour}" '
-            f'fill-opacity=".55"><title>{html.escape(name)}: {value:.3f}</title></rect>'
-        )
+        plot.add(
+            "rect", element("title", f"{name}: {value:.3f}"), x=f"{start:.1f}", y=f"{y - 6:.1f}",
+            width=f"{max(stop - start, 0):.1f}", height=12, fill=colour, fill_opacity=".55",
+        )  # fmt: skip
         if interval is not None:
             a, b = plot.x(interval[0]), plot.x(interval[1])
-            plot.parts.append(f'<path d="M{a:.1f} {y - 4:.1f}v8M{a:.1f} {y:.1f}H{b:.1f}M{b:.1f} {y - 4:.1f}v8" '
-                              f'stroke="{INK}" fill="none"/>')  # fmt: skip
+            path = f"M{a:.1f} {y - 4:.1f}v8M{a:.1f} {y:.1f}H{b:.1f}M{b:.1f} {y - 4:.1f}v8"
+            plot.add("path", d=path, stroke=INK, fill="none")
         if null is not None:
-            x = plot.x(null)
-            plot.parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8:.1f}" y2="{y + 8:.1f}" stroke="{RED}" '
-                              f'stroke-width="2"/>')  # fmt: skip
+            x = f"{plot.x(null):.1f}"
+            plot.add("line", x1=x, x2=x, y1=f"{y - 8:.1f}", y2=f"{y + 8:.1f}", stroke=RED, stroke_width=2)
     return plot.svg(xlabel)
 
 
-def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> str:
+def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> Markup:
     """A square of signed numbers: blue below zero, orange above."""
     cell = 30 if len(names) <= 24 else max(8, 720 // len(names))
+    names = [one_line(name, LONGEST_NAME) for name in names]
     left = 16 + 7 * max(map(len, names))
     top = left
     parts = []
     for i, name in enumerate(names):
         y, x = top + cell * (i + 0.5), left + cell * (i + 0.5)
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(name)}</text>')
-        parts.append(
-            f'<text transform="translate({x + 4:.1f} {top - 6}) rotate(-90)">{html.escape(name)}</text>'
-        )  # fmt: skip
+        parts.append(element("text", name, x=left - 6, y=f"{y + 4:.1f}", text_anchor="end"))
+        parts.append(element("text", name, transform=f"translate({x + 4:.1f} {top - 6}) rotate(-90)"))
         for j, other in enumerate(names):
             value = float(matrix[i, j])
             strength = min(abs(value) / limit, 1.0)
             colour = COLOURS[1] if value > 0 else COLOURS[0]
-            parts.append(
-                f'<rect x="{left + cell * j}" y="{top + cell * i}" width="{cell - 1}" height="{cell - 1}" '
-                f'fill="{colour}" fill-opacity="{strength:.3f}"><title>{html.escape(name)} / {html.escape(other)}: '
-                f"{value:.2f}</title></rect>"
-            )
+            title = element("title", f"{name} / {other}: {value:.2f}")
+            parts.append(element(
+                "rect", title, x=left + cell * j, y=top + cell * i, width=cell - 1, height=cell - 1, fill=colour,
+                fill_opacity=f"{strength:.3f}",
+            ))  # fmt: skip
             if cell >= 26:
                 ink = "#fff" if strength > 0.6 else INK
-                parts.append(
-                    f'<text class="cell" x="{left + cell * (j + 0.5) - 0.5:.1f}" y="{y + 3.5:.1f}" '
-                    f'text-anchor="middle" style="fill:{ink}">{_short(value)}</text>'
-                )
+                parts.append(element(
+                    "text", _short(value), class_="cell", x=f"{left + cell * (j + 0.5) - 0.5:.1f}", y=f"{y + 3.5:.1f}",
+                    text_anchor="middle", style=f"fill:{ink}",
+                ))  # fmt: skip
     side = cell * len(names)
     return wrap(parts, left + side + 6, top + side + 6, "matrix of " + ", ".join(names))
 

@@ -1,0 +1,260 @@
+"""Names that strangers choose reach a terminal, a card or a page only as text, by every command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
+
+from w2w_hub import Adapter, ParameterLayout, WeightDataset, WeightSpace, write_adapter
+from w2w_hub.adapter import Target
+from w2w_hub.cards import dataset_card, split_card
+from w2w_hub.cli import main
+
+from .hostile_names import FILE_NAME, HOSTILE, MARK, Page, World, make_world, require_shown_safely
+from .test_hostile_hub_names import BY_THE_HUB
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Read only."""
+    return make_world(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A new path with a hostile name."""
+    (tmp_path / FILE_NAME).mkdir()
+    return tmp_path / FILE_NAME / f"out{FILE_NAME}"
+
+
+def w2w(*words: object) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert isinstance(result.exception, (SystemExit, type(None))), result.exception
+    require_shown_safely(result.stdout)
+    require_shown_safely(result.stderr)
+    return result
+
+
+def copied(world: World, out: Path) -> Path:
+    """The dataset, to be changed."""
+    return Path(shutil.copytree(world.numbered, out.with_name("people")))
+
+
+def adapter(folder: Path) -> Path:
+    """A PEFT folder whose configuration and tensors are named by a stranger."""
+    layout = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 20, 30)}, 27.0)
+    made: Adapter = layout.unflatten(np.ones(layout.size, np.float32))
+    made.base_model = f"org/base{HOSTILE}"
+    write_adapter(made, folder, ("peft",))
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file) | {f"text_model.embeddings.{HOSTILE}": np.zeros(3, np.float32)}
+    save_file(tensors, file, metadata={"format": "pt", HOSTILE: HOSTILE})
+    return folder
+
+
+def picture(path: Path) -> Path:
+    path.write_text("not a picture")
+    return path
+
+
+def labels(path: Path, world: World) -> Path:
+    path.write_text(json.dumps({"id": f"nobody{HOSTILE}", world.attribute: f"maybe{HOSTILE}", "New": HOSTILE}) + "\n")
+    return path
+
+
+# what each command is run with; more of a command's options below it, in rows of their own
+Words = Callable[[World, Path], list[list[Any]]]
+COMMANDS: dict[str, Words] = {
+    "demo": lambda w, out: [["--out", out.parent]],
+    "inspect": lambda w, out: [
+        [w.people], [w.space], [adapter(out)], [w.people, w.space, adapter(out.with_name("b"))],
+        [adapter(out.with_name("c")), "--against", w.people], [HOSTILE],
+    ],
+    "convert": lambda w, out: [
+        [adapter(out.with_name("b")), "--to", "kohya", "--out", out], [w.people, "--to", "peft", "--out", out],
+    ],
+    "pack": lambda w, out: [
+        [adapter(out.with_name("b" + FILE_NAME[:50])), "--out", out],
+        [adapter(out.with_name("b")), "--out", out, "--labels", labels(out.with_name("l.jsonl"), w)],
+        [adapter(out.with_name("c")), "--out", out, "--unit", f"{HOSTILE}=x", "--initialisation", HOSTILE],
+        [out.with_name(FILE_NAME), "--out", out],
+    ],
+    "add": lambda w, out: [[copied(w, out), w.later], [w.people, adapter(out.with_name("b"))]],
+    "remove": lambda w, out: [[copied(w, out), "p00001"], [w.people, "nobody" + HOSTILE], [w.people, "--ids", out]],
+    "relabel": lambda w, out: [
+        [copied(w, out), "--version", "2.0.0", "--unit", "Hair=shade"], [out.with_name("people"), "--drop", HOSTILE],
+        [w.people, "--labels", labels(out.with_name("l.jsonl"), w)],
+    ],
+    "verify": lambda w, out: [[w.people, "--deep"], [w.later], [w.space], [out]],
+    "diff": lambda w, out: [[w.people, w.later], [w.space, w.people]],
+    "dedupe": lambda w, out: [[w.people], [w.people, "--exact-only"]],
+    "build": lambda w, out: [[w.people, "--k", 3, "--out", out], [w.people, "--split", HOSTILE, "--out", out]],
+    "rebuild": lambda w, out: [[w.space, "--check", "--dataset", w.people]],
+    "report": lambda w, out: [[w.space, "--out", out]],
+    "directions": lambda w, out: [[w.space, "--entanglement"]],
+    "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
+    "read": lambda w, out: [[w.space, w.id], [w.space, out]],
+    "sample": lambda w, out: [[w.space, "--out", out]],
+    "edit": lambda w, out: [
+        [w.space, w.id, f"{w.attribute}=2", "--out", out.with_suffix(".json")],
+        [w.space, w.id, f"nothing{HOSTILE}=2", "--out", out.with_suffix(".json")],
+        [w.space, w.id, HOSTILE, "--out", out],
+    ],
+    "invert": lambda w, out: [[w.space, picture(out), "--out", out.with_name("points")]],
+    "render": lambda w, out: [[w.space, w.id, "--out", out]],
+    "grid": lambda w, out: [
+        [w.space, w.id, "--attribute", w.attribute, "--out", out],
+        [w.space, w.id, "--attribute", w.attribute, "--strengths", HOSTILE, "--out", out.with_suffix(".png")],
+    ],
+    "export": lambda w, out: [[w.space, w.id, "--out", out], [w.space, w.id, "--dialect", HOSTILE, "--out", out]],
+}  # fmt: skip
+
+
+def test_every_command_is_tried_with_hostile_names() -> None:
+    assert sorted({*COMMANDS, *BY_THE_HUB}) == sorted(main.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_lets_a_name_act_on_the_terminal(command: str, world: World, out: Path) -> None:
+    results = [w2w(command, *words) for words in COMMANDS[command](world, out)]
+    assert {result.exit_code for result in results} <= {0, 1, 2}
+    assert any(f"\\x1b]0;{MARK}" in result.output for result in results)  # it is shown, as text
+
+
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if "--json" in {o for p in main.commands[name].params for o in p.opts}]
+)
+def test_json_stays_json_and_is_ascii(command: str, world: World, out: Path) -> None:
+    result = w2w(command, *COMMANDS[command](world, out)[0], "--json")
+    assert result.stdout.isascii()
+    if result.stdout:
+        json.loads(result.stdout)
+    else:
+        assert result.exit_code == 2
+
+
+@pytest.mark.parametrize("words", [[HOSTILE], ["read", HOSTILE, HOSTILE, HOSTILE], ["pack", f"--{HOSTILE}"]])
+def test_a_command_line_that_cannot_be_read_is_quoted_as_text(words: list[str]) -> None:
+    result = w2w(*words)
+    assert result.exit_code == 2
+    assert MARK in result.stderr
+
+
+# ---------------------------------------------------------------- cards
+def cards(world: World, out: Path) -> dict[str, str]:
+    """The cards of a dataset that was changed and of a space, as the commands write them."""
+    people = copied(world, out)
+    assert w2w("relabel", people, "--version", "2.0.0", "--unit", "Hair=shade").exit_code == 0
+    return {
+        "dataset": (people / "README.md").read_text("utf-8"),
+        "space": (world.space / "README.md").read_text("utf-8"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_a_card_shows_names_as_text_and_its_metadata_holds_them_whole(kind: str, world: World, out: Path) -> None:
+    markdown_it = pytest.importorskip("markdown_it")
+    card = cards(world, out)[kind]
+    require_shown_safely(card.replace("\n---\n", "\n", 1).removeprefix("---\n"))
+    metadata, body = split_card(card)
+    assert metadata["license"] == f"mit{HOSTILE}"
+    assert set(metadata) <= {
+        "pretty_name", "license", "size_categories", "tags", "configs", "library_name", "pipeline_tag"
+    }  # fmt: skip
+    tokens = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(body)
+    kinds = {token.type for token in tokens}
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not {"html_block", "hr", "blockquote_open", "ordered_list_open"} & kinds
+    assert not {"html_inline", "link_open", "image", "em_open", "strong_open", "hardbreak"} & {c.type for c in inline}
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1"]
+    for child in inline:  # what renderers make links, mentions and mathematics of by themselves
+        assert child.type != "text" or not any(mark in child.content for mark in ("://", "www.", "@", "$", "<")), child
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert len(fences) == (1 if kind == "dataset" else 0)
+    for fence in fences:
+        assert f"people{HOSTILE}\0" in compile(fence, "card", "exec").co_consts
+    cells = "".join({"tr_open": "\n", "td_open": ".", "th_open": "."}.get(token.type, "") for token in tokens).split()
+    assert set(map(len, cells)) <= {2, 4, 5}  # no bar of a name makes a cell
+    assert MARK in body
+
+
+def test_the_card_of_harmless_names_is_free_of_escapes(
+    tmp_path: Path, make_dataset: Callable[..., WeightDataset]
+) -> None:
+    card = dataset_card(make_dataset(column_info={"Age": {"unit": "years", "source": "self-reported, 2_024"}}).manifest)
+    assert "| `Age` | float | years | self-reported, 2_024 |" in card
+    assert "\\" not in card
+
+
+# ---------------------------------------------------------------- pages
+def test_the_report_has_no_element_or_attribute_but_its_own(world: World, out: Path) -> None:
+    assert w2w("report", world.space, "--out", out).exit_code == 0
+    text = (out / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.tags <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "b", "span", "i", "code",
+        "figure", "figcaption", "details", "summary", "table", "tr", "th", "td",
+        "svg", "text", "line", "rect", "path", "polyline", "circle", "g",
+    }  # fmt: skip
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert not page.links
+    assert not page.comments
+    assert MARK in page.text
+    require_shown_safely(page.text.replace("\n", " "))
+
+
+def test_the_report_of_the_demo_escapes_text_cells_and_attributes() -> None:
+    from PIL import Image
+
+    from w2w_hub.demo.report import Section, report
+
+    section = Section(HOSTILE, HOSTILE, Image.new("RGB", (2, 2)), (HOSTILE,), [(HOSTILE,), (1234,), ("missed",)])
+    page = Page(report(HOSTILE, HOSTILE, [section], [HOSTILE]))
+    assert not page.tags & {"script", "a", "svg"}
+    assert page.attributes == {"lang", "charset", "name", "content", "alt", "src", "class"}
+    assert [link[:22] for link in page.links] == ["data:image/png;base64,"]
+    assert not page.comments
+    require_shown_safely(page.text.replace("\n", " "))
+
+
+def test_a_chart_escapes_names_in_text_titles_and_attributes() -> None:
+    from w2w_hub.space.report import svg
+
+    charts = [
+        svg.heatmap(np.eye(2), [HOSTILE, "b"]),
+        svg.bars([(HOSTILE, 0.5, (0.4, 0.6), 0.5, True)], HOSTILE, (0.0, 1.0)),
+        svg.line_chart({HOSTILE: [(1, 1), (2, 2)]}, HOSTILE, HOSTILE, dashed=[HOSTILE]),
+        svg.histogram({HOSTILE: np.arange(5.0), "b": np.arange(3.0)}, HOSTILE),
+        svg.scatter({HOSTILE: [(1, 1), (2, 2)]}, HOSTILE, HOSTILE),
+    ]
+    for chart in charts:
+        page = Page(chart)
+        assert page.tags <= {
+            "svg",
+            "title",
+            "text",
+            "line",
+            "rect",
+            "path",
+            "polyline",
+            "circle",
+            "g",
+            "div",
+            "span",
+            "i",
+        }
+        assert not [name for name in page.attributes if name.startswith("on")]
+        assert MARK in page.text
+
+
+def test_a_space_of_hostile_names_still_opens(world: World) -> None:
+    """What the cases above are about: nothing of it is refused before it could be shown."""
+    assert world.attribute in WeightSpace.from_pretrained(world.space).directions

@@ -1,0 +1,62 @@
+"""Pages of HTML from templates: every value is escaped unless it is markup that this package made itself.
+
+The templates are in ``templates/``; ``base.html`` is the frame of all of them.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..text import terminal
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+def render(template: str, /, **values: Any) -> str:
+    """Return a page: a template of this package with these values."""
+    return _environment().get_template(template).render(values)
+
+
+def element(tag: str, *children: object, **attributes: object) -> Markup:
+    """Return an element of SVG or HTML; children and attributes are escaped unless they are markup.
+
+    An underscore in an attribute's name stands for a hyphen, one at its end for nothing; attributes that are None are
+    left out. An element without children is closed at once.
+    """
+    from markupsafe import Markup
+
+    given = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{tag}{given}>{''.join(map(_escaped, children))}</{tag}>" if children else f"<{tag}{given}/>")
+
+
+def _escaped(value: object) -> Markup:
+    """Return a value as markup, good for text and for quoted attributes.
+
+    What cannot be seen, and what turns the direction of writing, is shown as an escape as on a terminal.
+    """
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup) else Markup(html.escape(terminal(value)))
+
+
+@lru_cache(1)
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+        autoescape=True,
+        finalize=_escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
