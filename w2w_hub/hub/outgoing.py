@@ -118,7 +118,7 @@ def collect(source: Source, version: str | None) -> Outgoing:
     state = open_state(folder)
     if state.unfinished:
         raise InvalidInputError(
-            f"{folder} holds a change that was not finished; finish it, then push again: {command('w2w repair', folder)}"
+            f"{folder} holds a change that was not finished; finish it with: {command('w2w repair', folder)}"
         )
     _require_own_files(folder)
     require_fields(state.data, f"{folder}/{MANIFEST}")
