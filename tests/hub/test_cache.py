@@ -172,14 +172,14 @@ def test_an_answer_that_is_longer_slower_or_another_part_than_was_asked_for_is_g
     script = """
 import time
 import w2w_hub
-from w2w_hub.hub import client, ranges, resolve, transfer
+from w2w_hub.hub import client, ranges, source, transfer
 transfer.WINDOW_SECONDS, client.FIRST_WAIT = 0.3, 0.0
-resolve.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000
+source.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000
 ranges.WHOLE_BELOW = 0
 began = time.monotonic()
 """
     lazily = script + 'ds = w2w_hub.WeightDataset.open("org/people", revision="v1.0.0", lazy=True)\n'
-    lazily = lazily.replace("resolve.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000\n", "")
+    lazily = lazily.replace("source.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000\n", "")
     with hub.counted() as requests:
         for kind in ("endless", "trickle", "shifted", "multipart"):
             fault = hub.fault(f"GET /cdn/{sha256}", kind, times=99)
