@@ -127,9 +127,8 @@ def spoil_table(data: bytes, rng: random.Random) -> bytes:
     if what == 0:
         table = table.drop_columns([name])
     elif what == 1:
-        table = table.take(
-            pa.array([rng.randrange(len(table)) for _ in range(rng.randrange(len(table) + 3))], pa.int64())
-        )
+        rows = [rng.randrange(len(table)) for _ in range(rng.randrange(len(table) + 3))] if len(table) else []
+        table = table.take(pa.array(rows, pa.int64()))
     elif what == 2:
         other = rng.choice((b"\xff", ["x"], None, 2**60, "\x1b[2J", float("nan"), {"a": 1}, "../x", True, "x" * 10**6))
         table = table.set_column(at, name, pa.array([other] * len(table)))

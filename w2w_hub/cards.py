@@ -12,6 +12,9 @@ from urllib.parse import quote
 
 from . import __version__
 from .errors import CorruptFileError, MissingPathError
+from .store.limits import MAX_CARD_BYTES
+from .store.manifest import CARD
+from .store.paths import read_file
 from .text import Markdown, code, markdown, python_string, table_row, yaml_text
 
 if TYPE_CHECKING:
@@ -37,9 +40,16 @@ def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any
 
 
 def read_card(folder: Path) -> str:
-    """Return the text of a folder's card; `CorruptFileError` if it is not UTF-8."""
+    """Return the text of a folder's card.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+    CorruptFileError
+        If it is not UTF-8.
+    """
     try:
-        return (folder / "README.md").read_text("utf-8")
+        return read_file(folder, CARD, MAX_CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorruptFileError(f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8") from error
 
@@ -149,8 +159,8 @@ def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> st
     It is rendered again, unless somebody has written in it; then only its facts for machines change.
     """
     try:
-        text = (folder / "README.md").read_text("utf-8")
-    except (OSError, ValueError):
+        text = read_card(folder)
+    except MissingPathError:
         return dataset_card(new)
     data, body = split_card(text)
     if not data or is_same_card(text, dataset_card(old)):

@@ -94,6 +94,7 @@ COMMANDS: dict[str, Words] = {
         [w.people, "--labels", labels(out.with_name("l.jsonl"), w)],
     ],
     "verify": lambda w, out: [[w.people, "--deep"], [w.later], [w.space], [out]],
+    "repair": lambda w, out: [[w.people], [out]],
     "diff": lambda w, out: [[w.people, w.later], [w.space, w.people]],
     "dedupe": lambda w, out: [[w.people], [w.people, "--exact-only"]],
     "build": lambda w, out: [[w.people, "--k", 3, "--out", out], [w.people, "--split", HOSTILE, "--out", out]],

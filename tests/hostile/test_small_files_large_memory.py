@@ -130,6 +130,9 @@ def components(folder):
 def nested(folder):
     (folder / "manifest.json").write_text("[" * 10**6)
 
+def wide(folder):
+    (folder / "manifest.json").write_text('{"x": [' + "[]," * 2 * 10**7 + "0]}")
+
 zeros, bomb = bytes(1600), bytes(2**20)
 def gzipped(size):
     import zlib
@@ -157,12 +160,13 @@ DATASETS = {
     "blosc chunk through zarr": plain_chunk(BLOSC, bytes(blosc)),
     "rows of labels": labels(0, id=lambda: pa.array(np.zeros(10**7, np.int8)).cast(pa.string())),
     "one long label": labels(Hair=lambda: pa.array(["x" * (2**28), "y", "y", "y"])),
-    "one label for all rows": labels(Hair=lambda: pa.array(["x" * (2**26 - 2**23)] * 4)),
+    "one label for all rows": labels(Hair=lambda: pa.array(["x" * (2**25 - 2**22)] * 4)),
     "absent chunks": absent,
     "chunks of a shard": many_chunks,
     "a huge chunk": huge_chunk,
     "a long manifest": long_json,
     "a deep manifest": nested,
+    "a wide manifest": wide,
     "a long label of the view": view,
 }
 RIGHT = {

@@ -7,6 +7,7 @@ import pytest
 
 from w2w_hub import WeightSpace
 from w2w_hub.errors import InvalidInputError
+from w2w_hub.space.integrity import check_space
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "data" / "archives").glob("space-*"))
 
@@ -24,7 +25,12 @@ def test_a_space_that_an_earlier_version_wrote_still_opens_and_can_be_used(folde
     np.testing.assert_allclose(space.project(space.decode(edited)), edited.coefficients, atol=1e-4)
     with pytest.raises(InvalidInputError, match="build it again"):
         space.reconstruction_error()
+    report = check_space(folder)
+    assert report.ok
+    assert [rule for rule in report.not_checked if "checksum" in rule]  # manifests of spaces had none then
+    space.verify()
     space.save(tmp_path / "again")
+    assert check_space(tmp_path / "again").not_checked == []
     assert WeightSpace.from_pretrained(tmp_path / "again").digest == space.digest
 
 

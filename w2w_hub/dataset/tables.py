@@ -54,11 +54,11 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
             raise MissingPathError(f"{where}: the manifest lists no {name}; fetch the dataset again")
         columns = [*label_table.RESERVED, *manifest.columns]
         table = read_table(find(name), columns, count, "dataset")
-        if label_table.RESERVED[1] in table.column_names and count:
-            stated = set(table.column("split").unique().to_pylist())
-            if stated != {split}:
-                raise CorruptFileError(f"{where}/{name} has rows of split {short(min(map(str, stated - {split})))}")
-        parts.append(_checked(table, manifest, f"{where}/{name}").to_pandas(types_mapper=_nullable))
+        table = _checked(table, manifest, f"{where}/{name}")
+        for stated in table.column("split").unique().to_pylist():
+            if stated != split:
+                raise CorruptFileError(f"{where}/{name} has rows of split {short(stated)}")
+        parts.append(table.to_pandas(types_mapper=_nullable))
     table = pd.concat(parts, ignore_index=True).sort_values("row") if parts else pd.DataFrame()
     if not parts or list(table["row"]) != list(range(manifest.rows)):
         raise CorruptFileError(f"{where}/labels does not number the rows 0 to {manifest.rows - 1}")

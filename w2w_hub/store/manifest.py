@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError, one_line
-from .limits import MAX_FILES, MAX_JSON_BYTES
+from .limits import MAX_FILES, MAX_JSON_BYTES, MAX_JSON_VALUES
 from .paths import OURS, is_name, read_file, read_regular, short
 
 FILENAME, CARD = "manifest.json", "README.md"
@@ -94,6 +94,9 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 def parse_json(raw: bytes, where: Path | str, *, constants: bool = False) -> dict[str, Any]:
     """Return a JSON object; a key that is there twice is refused, and so are NaN and infinity without `constants`."""
+    values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if values > MAX_JSON_VALUES:
+        raise CorruptFileError(f"{where} holds {values:,} JSON values, the limit is {MAX_JSON_VALUES:,}")
     try:
         value = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=float if constants else _no_constant
