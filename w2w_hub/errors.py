@@ -6,6 +6,7 @@ A message is one line that says what was wrong, where, and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from .text import one_line
 
@@ -85,6 +86,9 @@ class AdapterNotAppliedError(W2WError, RuntimeError):
     """An identity was set but would not take effect."""
 
 
+Missing = Literal["repository", "revision", "file", "cache"]
+
+
 class HubError(W2WError, OSError):
     """The Hub cannot be reached, or did not do what was asked."""
 
@@ -94,13 +98,16 @@ class HubNotFoundError(HubError, FileNotFoundError):
 
     Attributes
     ----------
+    what : {"repository", "revision", "file", "cache"}
+        What is missing; ``"cache"`` if it is not in the local cache and the Hub was not asked or is away.
     cached : tuple of str
         The revisions of the repository that are in the local cache.
     """
 
-    def __init__(self, message: str, cached: Iterable[str] = ()):
+    def __init__(self, message: str, cached: Iterable[str] = (), *, what: Missing = "file"):
         super().__init__(message)
         self.cached = tuple(cached)
+        self.what: Missing = what
 
 
 class HubAccessError(HubError, PermissionError):

@@ -18,6 +18,7 @@ import pytest
 
 from w2w_hub import ParameterLayout, write_dataset
 from w2w_hub.adapter import Target
+from w2w_hub.store.manifest import seal
 
 from .loopback import LoopbackHub
 from .processes import Job, Nursery
@@ -137,6 +138,14 @@ def seed(hub: LoopbackHub, folder: Path, repo_id: str, *, tag: bool = True) -> s
     if tag:
         hub.tag(repo, f"v{manifest['version']}", commit)
     return commit
+
+
+def reseal(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Change fields of a folder's manifest as its writer would: with its own right checksum."""
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8")) | changes
+    manifest.pop("checksum", None)
+    (folder / "manifest.json").write_bytes(seal(manifest))
+    return manifest
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from .store import Refused, Store
 
+MANGLED = ("cut", "flip", "endless", "trickle", "shifted", "multipart", "whole")
 NAME = r"(?P<repo>[^/]+/[^/]+?)"
 
 
@@ -24,7 +25,8 @@ class Fault:
 
     `kind`: status (answer `status` at once), cut (half of the body), flip (one byte of the body), lost (done, but
     the connection ends without an answer), drop (the connection ends after half of the request's body), slow
-    (answered after `seconds`), hold (waits for `released`, or is abandoned).
+    (answered after `seconds`), hold (waits for `released`, or is abandoned), endless (zeros follow the body for ever),
+    trickle (a byte at a time), shifted and multipart (another part than was asked for), whole (all, not the part).
     """
 
     pattern: str
@@ -134,6 +136,7 @@ def route(method: str, pattern: str) -> Callable[[Callable[..., Any]], Callable[
 def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each small answer waits 40 ms for an acknowledgement
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -152,7 +155,7 @@ def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
             self.status = 0
             fault = hub.find_fault(f"{self.command} {self.path_only}")
             kind = fault.kind if fault else None
-            self.mangle = kind if kind in ("cut", "flip") else None
+            self.mangle = kind if kind in MANGLED else None
             try:
                 if fault and kind == "drop":
                     self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
@@ -226,21 +229,35 @@ def _handler(hub: LoopbackHub, cdn: bool) -> type[BaseHTTPRequestHandler]:
             if data is None:
                 data = json.dumps({} if value is None else value).encode()
                 headers = {"Content-Type": "application/json", **headers}
-            elif (wanted := self.headers.get("Range")) and status == 200:
+            elif (wanted := self.headers.get("Range")) and status == 200 and self.mangle != "whole":
                 begin, _, end = wanted.removeprefix("bytes=").partition("-")
                 first = int(begin) if begin else max(0, len(data) - int(end))
                 last = min(int(end), len(data) - 1) if end and begin else len(data) - 1
                 if first > last:
                     status, headers, data = 416, {"Content-Range": f"bytes */{len(data)}"}, b""
                 else:
-                    status, headers = 206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(data)}"}
+                    shift = int(self.mangle == "shifted")
+                    stated = f"bytes {first + shift}-{last + shift}/{len(data)}"
+                    status, headers = 206, {**headers, "Content-Range": stated}
+                    if self.mangle == "multipart":
+                        headers["Content-Type"] = "multipart/byteranges; boundary=x"
                     data = data[first : last + 1]
             self.status = status
             self.send_response(status)
-            for name, text in {"Content-Length": str(len(data)), **headers}.items():
+            length = {} if self.mangle == "endless" else {"Content-Length": str(len(data))}
+            for name, text in {**length, **headers}.items():
                 self.send_header(name, text)
             self.end_headers()
             if self.command == "HEAD":
+                return
+            while self.mangle == "endless":
+                self.close_connection = True
+                self.sent += self.wfile.write(data)
+                data = bytes(1 << 16)
+            if self.mangle == "trickle":
+                for i in range(len(data)):
+                    self.wfile.write(data[i : i + 1])
+                    time.sleep(0.02)
                 return
             if self.mangle == "flip" and data:
                 data = data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]

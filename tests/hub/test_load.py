@@ -13,7 +13,7 @@ import pytest
 
 from w2w_hub import WeightDataset
 
-from .conftest import Client, Folders, seed
+from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
@@ -195,21 +195,40 @@ out(tag=refused(open_at, "v1.0.0"), sha=open_at(sys.argv[1]), local=open_at("v1.
     assert f"open with local_files_only=True): v1.0.0 ({commit[:12]})" in gone["tag"][1]
 
 
-def test_a_tag_that_somebody_moved_is_said_to_have_moved(
-    hub: LoopbackHub, client: MakeClient, folders: Folders
+def test_a_tag_that_somebody_moved_is_told_by_those_who_had_the_old_one_and_by_the_version_of_the_manifest(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
 ) -> None:
     seed(hub, folders.people, "org/people")
-    reader = client()
+    reader, tags = client(), hub.repos[("dataset", "org/people")].tags
     reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')
-    hub.repos[("dataset", "org/people")].tags["v1.0.0"] = seed(hub, folders.more, "org/people")
-    assert "somebody moved it" in reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')["v1"]["said"][0]
+    forged = shutil.copytree(folders.more, tmp_path / "forged")
+    reseal(forged, version="1.0.0")
+    tags["v1.0.0"] = seed(hub, forged, "org/people", tag=False)
+    assert "v1.0.0 of org/people was" in reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')["v1"]["said"][0]
+    moved = tags["v1.0.0"] = tags["v1.0.0-rc.1"] = seed(hub, folders.more, "org/people")
+    script = """
+from w2w_hub.hub.lock import pin
+from w2w_hub.hub.verify import verify
+for tag in ("v1.0.0", "v1.0.0-rc.1"):
+    name = f"org/people@{tag}"
+    out(**{tag: [refused(open_at, tag), refused(verify, name), refused(pin, [name])]})
+out(branch=open_at("main"), commit=open_at(sys.argv[1]), right=open_at("v1.1.0"))
+"""
+    for machine in (reader, client("other")):
+        found = machine.run(OPEN + script, moved)
+        for tag in ("v1.0.0", "v1.0.0-rc.1"):
+            assert [kind for kind, _ in found[tag]] == ["CorruptFileError"] * 3
+            assert all(tag in text and "'1.1.0'" in text for _, text in found[tag])
+        assert {found[name]["version"] for name in ("branch", "commit", "right")} == {"1.1.0"}
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda m: m.update(files={"../../x": {"sha256": "0" * 64, "size": 1}}), "lies outside the folder"),
-        (lambda m: m.update(files={"x": {"sha256": 5, "size": 1}}), "misstates the file"),
+        (lambda m: m.update(files={"../../x": {"sha256": "0" * 64, "size": 1}}), "../../x"),
+        (lambda m: m.update(files={".w2w-commit/manifest.json": {"sha256": "0" * 64, "size": 1}}), ".w2w-commit"),
+        (lambda m: m.update(files={"x": {"sha256": 5, "size": 1}}), "sha256 of 'x'"),
+        (lambda m: m.update(files={"x": {"sha256": "0" * 64, "size": -1}}), "size of 'x'"),
         (lambda m: m.pop("digest"), "lacks or misstates 'digest'"),
         (lambda m: m.update(format="other"), "'other' manifest"),
         (lambda m: m.update(format_version=99), "pip install -U w2w-hub"),
@@ -231,9 +250,9 @@ out(opened=refused(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0"))
 out(diff=refused(diff_revisions, "org/people@v1.0.0", "org/people@v1.0.0"))
 """
     )
-    assert found["opened"][0] in ("CorruptFileError", "UnsupportedFormatError")
+    assert found["opened"][0] in ("CorruptFileError", "UnsafePathError", "UnsupportedFormatError")
     assert says in found["opened"][1]
-    assert found["diff"][0] in ("CorruptFileError", "UnsupportedFormatError")
+    assert found["diff"][0] == found["opened"][0]
 
 
 # ---------------------------------------------------------------- access

@@ -117,7 +117,7 @@ def test_a_bit_that_rots_on_the_disk_is_found_and_the_next_load_repairs_it(locke
     assert rotten.status == 2
     checks = json.loads(rotten.stdout)
     assert [check["ok"] for check in checks] == [False, True]
-    assert "weights.zarr/weights/c/0/0 has changed on this disk" in checks[0]["detail"]
+    assert "weights.zarr/weights/c/0/0" in checks[0]["detail"]
     assert "1 of 2 checks failed" in rotten.stderr
     locked.run(USE)
     assert locked.w2w("verify", "w2w.lock").status == 0
@@ -239,7 +239,7 @@ def test_what_cannot_be_pinned_is_refused(client: MakeClient, folders: Folders, 
         ("pin", "org/people@v7", "-o", "a.lock"): "has no revision 'v7'",
         ("verify", "nowhere.lock"): "nowhere.lock",
         ("restore", "nowhere.lock"): "w2w pin org/name@v1.0.0",
-        ("verify", "org/people@v1.0.0", "--rebuild"): "is no lock file",
+        ("verify", "org/people@v1.0.0", "--rebuild"): "--rebuild needs",
         ("archive", "w2w.lock", "-o", "w2w.lock"): "already exists",
     }
     for words, says in refusals.items():

@@ -103,6 +103,9 @@ pipe.identity = "person-0001"
 same = bool(np.array_equal(draw(pipe), np.load("mine.npy")))
 stock = DiffusionPipeline.from_pretrained("org/space", revision="v1.0.0", safety_checker=None)
 out(revision=str(pipe.space.revision), same=same, stock=type(stock).__name__)
+from w2w_hub.hub.verify import verify
+report = verify("org/space@v1.0.0")  # the space itself has version 0.1.0
+out(report=[report.ok, report.notes])
 out(base=bool(np.array_equal(draw(stock), base)))
 again = w2w_hub.W2WPipeline.from_pretrained("org/space", revision="v1.0.0", local_files_only=True)
 again.identity = "person-0001"
@@ -113,6 +116,7 @@ out(v2=refused(w2w_hub.W2WPipeline.from_pretrained, "org/space", revision="v2.0.
     assert found["revision"] == f"org/space@{commit}"
     assert (found["same"], found["stock"], found["base"]) == (True, "StableDiffusionPipeline", True)
     assert found["again"]
+    assert found["report"] == [True, []]
     assert found["v2"][0] == "HubNotFoundError"
     assert f"v1.0.0 ({commit[:12]})" in found["v2"][1]
 

@@ -15,7 +15,7 @@ import pytest
 from w2w_hub import WeightDataset
 from w2w_hub.hub.card import split_card
 
-from .conftest import Client, Folders, seed
+from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
@@ -257,9 +257,7 @@ def test_a_card_that_somebody_wrote_is_kept_with_what_the_hub_needs_at_its_head(
 ) -> None:
     mine = shutil.copytree(folders.people, tmp_path / "mine")
     (mine / "README.md").write_text("---\ntags: [faces]\nlicense: mit\nthumbnail: a.png\n---\n\n# Zoë's people\n")
-    manifest = json.loads((mine / "manifest.json").read_text())
-    manifest["licence"] = "Faces only: no. 3"
-    (mine / "manifest.json").write_text(json.dumps(manifest))
+    reseal(mine, licence="Faces only: no. 3")
     assert client("ann", "ann").run(PUSH + "out(done=push(sys.argv[1]))", mine)["done"]["outcome"] == "published"
     data, body = split_card(content(hub, "dataset", "org/people", "v1.0.0", "README.md").decode())
     assert body == "\n# Zoë's people\n"
@@ -295,10 +293,9 @@ def test_what_is_published_is_not_changed_in_place_and_what_others_cannot_find_i
     for stated in ({"base_model": "/home/me/base"}, {"base_model": "org/base"}, {"base_model": "../base"}):
         text = json.dumps(stated)
         (space / "w2w_pipeline.json").write_text(text)
-        manifest = json.loads((folders.space / "manifest.json").read_text())
+        files = json.loads((folders.space / "manifest.json").read_text())["files"]
         entry = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
-        manifest["files"]["w2w_pipeline.json"] = entry
-        (space / "manifest.json").write_text(json.dumps(manifest))
+        reseal(space, files={**files, "w2w_pipeline.json": entry})
         done = ann.w2w("push", space, "org/space")
         assert (done.status, "others cannot find again" in done.stderr) == (2, True), done.stderr
     assert ("model", "org/space") not in hub.repos
@@ -387,6 +384,8 @@ def test_a_card_that_was_edited_on_the_hub_goes_on_in_the_next_versions(
     done = ann.w2w("push", mine, "org/people", "--version", "2.0.1")
     assert (done.status, "README.md was edited on the Hub" in done.stderr) == (0, True), done.stderr
     assert content(hub, "dataset", "org/people", "v2.0.1", "README.md").decode().endswith("# Mine\n")
+    for version in ("1.1.0", "2.0.1"):
+        assert client().w2w("verify", "--deep", f"org/people@v{version}").status == 0
 
 
 def test_a_card_that_nobody_edited_is_rendered_anew(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import VersionError
+from w2w_hub.hub.resolve import Source
 from w2w_hub.hub.semver import LEVELS, Change, Version, compare_common, highest, require_level
+from w2w_hub.hub.versions import compare
+
+from .conftest import Folders, reseal
 
 numbers = st.integers(0, 20)
 identifiers = st.one_of(st.integers(0, 30).map(str), st.from_regex(r"[a-z][a-z0-9]{0,4}", fullmatch=True))
@@ -111,3 +119,30 @@ def test_what_any_two_manifests_can_differ_in_has_a_level(change: dict, level: s
 def test_stating_what_was_left_open_is_a_minor_change() -> None:
     open_ended = MANIFEST | {"compatibility": {"base_digest": None, "initialisation": "unknown"}}
     assert highest(compare_common(open_ended, MANIFEST)) == "minor"
+
+
+def test_a_row_in_another_split_and_another_embedded_base_are_major(folders: Folders, tmp_path: Path) -> None:
+    people = WeightDataset.open(folders.people)
+    table = people.labels.reset_index()
+    table.loc[3, "split"] = "test" if table.loc[3, "split"] == "train" else "train"
+    write_dataset(
+        people.to_numpy(), tmp_path / "moved", layout=people.layout, ids=people.ids, labels=table, name="people",
+        version="1.0.0", licence="cc0-1.0", compatibility=people.manifest.compatibility,
+    )  # fmt: skip
+    changes, rows = compare(Source(folders.people), Source(tmp_path / "moved"))
+    assert [change.level for change in changes] == ["major"]
+    assert list(rows.relabelled) == [people.ids[3]]
+    spaces = [shutil.copytree(folders.space, tmp_path / f"space-{i}") for i in range(4)]
+    files = json.loads((spaces[0] / "manifest.json").read_text())["files"]
+    entries = [{"sha256": digit * 64, "size": 1} for digit in "012"]
+    base = "unet/diffusion_pytorch_model.safetensors"
+    reseal(spaces[1], files=files | {base: entries[0]})
+    reseal(spaces[2], files=files | {base: entries[1]})
+    reseal(spaces[3], files=files | {base: entries[0], "w2w_pipeline.json": entries[2]})
+    for old, new in ((1, 2), (0, 1), (1, 0), (1, 3), (3, 2)):
+        changes, _ = compare(Source(spaces[old]), Source(spaces[new]))
+        assert [change.level for change in changes] == ["major"], (old, new)
+    assert compare(Source(spaces[1]), Source(spaces[1]))[0] == []
+    for name, level in (("scheduler/scheduler_config.json", "minor"), ("text_encoder/model.bin", "major")):
+        reseal(spaces[2], files=files | {name: entries[0]})
+        assert [change.level for change in compare(Source(spaces[0]), Source(spaces[2]))[0]] == [level]

@@ -150,6 +150,8 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     else:
         for check in checks:
             data(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
+            for note in check.notes:
+                say(f"w2w: note: {note}")
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -335,10 +336,12 @@ class WeightDataset:
 
         See :func:`w2w_hub.dataset.integrity.check`; `deep` hashes all there is.
         """
-        from .integrity import check
+        from ..hub.verify import verify_source
 
-        self.source.need(self.source.files)
-        check(self.path, deep=deep, vouched=self.revision is not None).settle()
+        report = verify_source(self.source, deep=deep)
+        report.settle()
+        for note in report.notes:
+            warnings.warn(note, stacklevel=2)
 
 
 class _Lazy:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import sha256_file
+from ..checks import require_path
+from ..errors import UnsafePathError, W2WError
+from ..store.limits import MAX_JSON_BYTES
+from ..store.manifest import FILENAME as MANIFEST
+from ..store.paths import find_file, has_file, is_name, make_parents, open_regular, read_file, walk
 
 SHA = re.compile(r"^[0-9a-f]{40}\Z")
 SHORT = re.compile(r"[0-9a-f]{7,39}")
@@ -37,6 +41,10 @@ class RepoCache:
     kind: str
     root: Path | str | None = None
 
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            require_path(self.root, "cache_dir")
+
     @property
     def folder(self) -> Path:
         from huggingface_hub import constants
@@ -50,9 +58,11 @@ class RepoCache:
     def refs(self) -> dict[str, str]:
         """Branches and tags that were resolved before, and their commits then."""
         folder, found = self.folder / "refs", {}
-        for file in sorted(folder.rglob("*")) if folder.is_dir() else []:
-            if file.name[0] != "." and file.is_file() and SHA.match(commit := file.read_text().strip()):
-                found[file.relative_to(folder).as_posix()] = commit
+        for entry in walk(folder) if folder.is_dir() else ():
+            if entry.is_file and not entry.name.rpartition("/")[2].startswith("."):
+                with suppress(OSError, UnicodeDecodeError), open(folder / entry.name, encoding="utf-8") as file:
+                    if SHA.match(commit := file.read(100).strip()):
+                        found[entry.name] = commit
         return found
 
     def commit(self, revision: str) -> str | None:
@@ -68,7 +78,10 @@ class RepoCache:
         return found[0] if len(found) == 1 and SHA.match(found[0]) else revision
 
     def is_cached(self, commit: str) -> bool:
-        return (self.snapshot(commit) / "manifest.json").is_file()
+        try:
+            return has_file(self.own_snapshot(commit), MANIFEST)
+        except W2WError:
+            return False
 
     def revisions(self) -> list[str]:
         """What is cached, for messages: ``v1.0.0 (0123456789ab)``, or a bare commit."""
@@ -79,59 +92,108 @@ class RepoCache:
 
     def remember(self, revision: str, commit: str) -> None:
         """Note what a branch or tag is, so that it is found offline; a read-only cache stays as it is."""
-        if SHA.match(revision) or leaves(revision):
+        if SHA.match(revision) or not is_name(revision):
             return
-        file = self.folder / "refs" / revision
-        with suppress(OSError):
-            if not file.is_file() or file.read_text() != commit:
-                _write(file, commit)
+        with suppress(OSError, W2WError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.refs().get(revision) != commit:
+                _write(make_parents(self.folder, f"refs/{revision}"), commit)
 
     # ------------------------------------------------------------ verified files
+    def own_snapshot(self, commit: str, *, make: bool = False) -> Path:
+        """Return a commit's folder, which with its parents up to the repository's folder must not be a link.
+
+        Parameters
+        ----------
+        make : bool
+            Make it if it is not there.
+
+        Raises
+        ------
+        UnsafePathError
+        """
+        folder = self.snapshot(commit)
+        if make:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            make_parents(self.folder, f"snapshots/{commit}/{MANIFEST}")
+        for part in (folder.parent, folder):
+            if part.is_symlink():
+                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it")
+        return folder
+
     def is_verified(self, file: Path, entry: Mapping[str, Any]) -> bool:
-        """Whether a file has the size and sha256 of its manifest entry; hashed once, then known by size and time."""
-        stat = file.stat()
-        if stat.st_size != entry["size"]:
-            return False
-        mark, seen = self.folder / MARKS / str(entry["sha256"]), f"{stat.st_size} {stat.st_mtime_ns}"
+        """Whether a regular file has the size and sha256 of its manifest entry.
+
+        It is hashed once. From then on it is known by its size, inode, and the times of its last change of content
+        (mtime, which anybody can set) and of anything (ctime, which only the system sets). What rots on the disk
+        changes none of them: `w2w verify` hashes again.
+        """
+        with open(open_regular(file, follow=False), "rb") as stream:
+            before = os.fstat(stream.fileno())
+            if before.st_size != entry["size"]:
+                return False
+            mark, seen = self.folder / MARKS / str(entry["sha256"]), _identity(before)
+            try:
+                if mark.read_text("utf-8") == seen:
+                    return True
+            except (OSError, UnicodeDecodeError):
+                pass
+            if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                return False
+            unchanged = _identity(os.fstat(stream.fileno())) == seen
+        if unchanged:
+            with suppress(OSError):  # a read-only cache is hashed every time
+                _write(mark, seen)
+        return unchanged
+
+    def was_verified(self, file: Path, sha256: str) -> bool:
+        """Whether a file was seen to have this digest, when a lock stated it, and has not changed since."""
         try:
-            if mark.read_text() == seen:
-                return True
-        except OSError:
-            pass
-        if sha256_file(file) != entry["sha256"]:
+            return (self.folder / MARKS / sha256).read_text("utf-8") == _identity(os.lstat(file))
+        except (OSError, UnicodeDecodeError):
             return False
-        with suppress(OSError):  # a read-only cache is hashed every time
-            _write(mark, seen)
-        return True
 
     def forget(self, entry: Mapping[str, Any]) -> None:
         """Have a file hashed again when it is needed next."""
         with suppress(OSError):
             (self.folder / MARKS / str(entry["sha256"])).unlink(missing_ok=True)
 
+    def remove(self, commit: str, name: str) -> None:
+        """Remove a damaged file of a commit and the blob that it links to, or the next download would link it again."""
+        file = self.snapshot(commit) / name
+        with suppress(OSError, W2WError):
+            find_file(self.snapshot(commit), name).unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
 
-def is_own_blob(file: Path) -> bool:
+
+def _identity(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def is_own_blob(folder: Path, name: str) -> bool | None:
     """Whether a cached file has the content that its name in ``blobs/`` promises (a git or a sha256 digest).
 
-    For files that no manifest lists: the manifest itself, and the card. Without symbolic links nothing is known.
+    For files that no manifest lists: the manifest itself, and the card. None where nothing is promised: a cache
+    without symbolic links, or a file that was restored.
     """
-    name = file.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", name):
-        return sha256_file(file) == name
-    if re.fullmatch(r"[0-9a-f]{40}", name):
-        data = file.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == name
-    return True
-
-
-def leaves(name: str) -> bool:
-    """Whether a file that somebody else named would lie outside its folder, or be no file."""
-    parts = name.split("/")
-    return not all(parts) or any(part in (".", "..") for part in parts) or "\\" in name or "\0" in name
+    data = read_file(folder, name, MAX_JSON_BYTES)
+    try:
+        blob = os.path.basename(os.readlink(folder / name))
+    except OSError:
+        return None
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return hashlib.sha256(data).hexdigest() == blob
+    if re.fullmatch(r"[0-9a-f]{40}", blob):
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob
+    return None
 
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{uuid.uuid4().hex[:12]}.partial")
-    partial.write_text(text)
-    os.replace(partial, file)
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)

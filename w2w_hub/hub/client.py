@@ -49,9 +49,11 @@ def api(token: Token = None) -> HfApi:
 
 
 def require_sendable(token: Token) -> None:
-    """Refuse a token that no header can hold: the HTTP library would put it into its error message."""
+    """Refuse a token that is none, or that no header can hold: the HTTP library would put it into its error message."""
     from huggingface_hub import get_token
 
+    if not isinstance(token, (str, bool, type(None))):
+        raise InvalidInputError(f"a token is text, True, False or None, not a {type(token).__name__}")
     found = token if isinstance(token, str) else None if token is False else get_token()
     if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
         raise HubAccessError(f"the token has characters that no token has (a space, a line's end); {LOG_IN}")
@@ -161,12 +163,13 @@ def translate(error: BaseException, what: str) -> W2WError:
         if isinstance(kind, theirs.RepositoryNotFoundError):
             return HubNotFoundError(
                 f"{what} is not on the Hub ({endpoint()}), or is private and not visible with this token; check the "
-                f"name, or {LOG_IN}"
+                f"name, or {LOG_IN}",
+                what="repository",
             )
         if isinstance(kind, theirs.RevisionNotFoundError):
-            return HubNotFoundError(f"{what} has no such revision; see: w2w log {what}")
+            return HubNotFoundError(f"{what} has no such revision; see: w2w log {what}", what="revision")
         if isinstance(kind, theirs.RemoteEntryNotFoundError):
-            return HubNotFoundError(f"{what} lacks a file that was asked for")
+            return HubNotFoundError(f"{what} lacks a file that was asked for", what="file")
         if isinstance(kind, theirs.HFValidationError):
             return InvalidInputError(f"{what!r} is not the name of a Hub repository (org/name)")
         if _is_offline(kind):

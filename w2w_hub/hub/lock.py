@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..base import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
+from ..checks import require_path
 from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
-from ..files import read_json, sha256_file, write_json
 from ..layout import ParameterLayout
 from ..progress import progress
+from ..store.atomic import write_json
+from ..store.hashing import sha256_file
+from ..store.limits import MAX_FILES, MAX_JSON_BYTES
+from ..store.manifest import parse_json
+from ..store.paths import find_file, read_file, require_name, short
 from .cache import TYPES, RepoCache
 from .client import Token, api, call
 from .pins import BasePin, Lock, Pin, read_lock
-from .resolve import MANIFEST, REPOSITORY, ResolvedRevision, Source, download, open_base, open_pin, resolve, split_kind
+from .resolve import (
+    MANIFEST,
+    REPOSITORY,
+    ResolvedRevision,
+    Source,
+    download,
+    open_base,
+    open_pin,
+    require_tagged_version,
+    resolve,
+    split_kind,
+)
+from .verify import verify_source
 from .versions import find, kind_of
 
 # what can change a number that is computed from a pinned space
@@ -25,6 +43,7 @@ PACKAGES = (
     "w2w-hub", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "zarr", "safetensors", "huggingface_hub", "torch",
     "diffusers", "transformers", "peft",
 )  # fmt: skip
+SHOWN = 5  # problems of one pin
 # of a base model: what diffusers reads, not the same weights in other formats
 BASE_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 OTHER_VARIANTS = (".fp16.", ".non_ema.", ".bf16.", "openvino", "onnx", "flax")
@@ -32,11 +51,22 @@ OTHER_VARIANTS = (".fp16.", ".non_ema.", ".bf16.", "openvino", "onnx", "flax")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `verify_lock` looked at."""
+    """One thing that `verify_lock` looked at.
+
+    Attributes
+    ----------
+    name : str
+    ok : bool
+    detail : str
+        What was verified, or what is wrong.
+    notes : tuple of str
+        What a reader should know and is not wrong.
+    """
 
     name: str
     ok: bool
     detail: str
+    notes: tuple[str, ...] = ()
 
 
 def pin(
@@ -60,8 +90,10 @@ def pin(
     ------
     HubNotFoundError, HubError, InvalidInputError
     """
-    if not names:
-        raise InvalidInputError("name what to pin: org/name@v1.0.0")
+    if not isinstance(names, (list, tuple)) or not names:
+        raise InvalidInputError("give a list of what to pin, each one org/name@v1.0.0")
+    if path is not None:
+        require_path(path, "the lock to write")
     pins: dict[tuple[str, str, str], Pin] = {}
     for name in names:
         if not REPOSITORY.match(split_kind(str(name))[1]):
@@ -97,7 +129,7 @@ def _pin(source: Source, token: Token, cache_dir: Path | str | None) -> Pin:
         commit=revision.commit,
         version=str(manifest["version"]),
         digest=str(manifest["digest"]),
-        manifest_sha256=sha256_file(source.folder / MANIFEST),
+        manifest_sha256=sha256_file(find_file(source.folder, MANIFEST)),
         published=_date(revision, token),
         licence=str(manifest.get("licence", "unknown")),
         recipe=dict(manifest.get("recipe", {})),
@@ -120,12 +152,13 @@ def _pin_base(source: Source, manifest: dict[str, Any], token: Token, cache_dir:
     """The base model of a space by reference; None if it is embedded, or the space has none."""
     if CONFIG not in source.files:
         return None
-    stated = read_json(source.need([CONFIG]) / CONFIG)
+    folder = source.need([CONFIG])
+    stated = parse_json(read_file(folder, CONFIG, MAX_JSON_BYTES), folder / CONFIG)
     repo = stated.get("base_model")
     if repo == EMBEDDED:
         return None
     if not isinstance(repo, str) or not REPOSITORY.match(repo) or "@" in repo:
-        raise InvalidInputError(f"{source.revision}: {CONFIG} names no Hub repository ({repo!r}); nothing to pin")
+        raise InvalidInputError(f"{source.revision}: {CONFIG} names no Hub repository ({short(repo)}); nothing to pin")
     resolved = resolve(repo, "model", str(stated.get("revision") or "main"), token=token, cache_dir=cache_dir)
     return BasePin(
         resolved.renamed or repo,
@@ -141,20 +174,26 @@ def _base_files(revision: ResolvedRevision, token: Token, cache_dir: Path | str 
 
     def listing() -> list[RepoFile]:
         entries = api(token).list_repo_tree(revision.repo, repo_type="model", revision=revision.commit, recursive=True)
-        return [entry for entry in entries if isinstance(entry, RepoFile)]
+        listed = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
+        if len(listed) > MAX_FILES:
+            raise InvalidInputError(f"{revision} has more than {MAX_FILES:,} files; it is not pinned as a base model")
+        return listed
 
-    source = Source(
-        RepoCache(revision.repo, "model", cache_dir).snapshot(revision.commit), revision, {}, token, cache_dir
-    )
-    index = download(revision, MODEL_INDEX, source)
-    components = {name for name, value in read_json(index).items() if isinstance(value, list)}
+    folder = RepoCache(revision.repo, "model", cache_dir).own_snapshot(revision.commit)
+    source = Source(folder, revision, {}, token, cache_dir)
+    download(revision, MODEL_INDEX, source)
+    index = parse_json(read_file(folder, MODEL_INDEX, MAX_JSON_BYTES), f"{revision}: {MODEL_INDEX}")
+    components = {name for name, value in index.items() if isinstance(value, list)}
     found = {}
     for entry in call(revision.repo, listing):
-        folder, _, name = entry.path.partition("/")
-        wanted = entry.path == MODEL_INDEX or (folder in components and name.endswith(BASE_SUFFIXES))
+        component, _, name = entry.path.partition("/")
+        wanted = entry.path == MODEL_INDEX or (component in components and name.endswith(BASE_SUFFIXES))
         if not wanted or any(part in entry.path for part in OTHER_VARIANTS):
             continue
-        sha256 = entry.lfs.sha256 if entry.lfs else sha256_file(download(revision, entry.path, source))
+        require_name(entry.path, revision)
+        if not entry.lfs:
+            download(revision, entry.path, source)
+        sha256 = entry.lfs.sha256 if entry.lfs else sha256_file(find_file(folder, entry.path))
         found[entry.path] = {"sha256": sha256, "size": entry.size}
     return found
 
@@ -180,23 +219,23 @@ def verify_lock(
     lock, checks = read_lock(path), []
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     for each in lock.pins:
-        checks += _guarded(each.name, lambda each=each: _verify_pin(each, options))  # type: ignore[misc]
+        checks.append(_guarded(each.name, _verify_pin, each, options))
         if each.base is not None:
-            name = f"{each.base.repo}@{each.base.commit[:12]}"
-            checks += _guarded(name, lambda each=each: _verify_base(each, options))  # type: ignore[misc]
+            checks.append(_guarded(f"{each.base.repo}@{each.base.commit[:12]}", _verify_base, each, options))
         if rebuild and each.kind == "space":
-            checks += _guarded(f"{each.name} rebuilt", lambda each=each: _rebuild(lock, each, options))  # type: ignore[misc]
+            checks.append(_guarded(f"{each.name} rebuilt", _rebuild, lock, each, options))
     return checks
 
 
-def _guarded(name: str, check: Any) -> list[Check]:
+def _guarded(name: str, check: Callable[..., tuple[str, list[str]]], *arguments: Any) -> Check:
     try:
-        return [Check(name, True, check())]
+        detail, notes = check(*arguments)
+        return Check(name, True, detail, tuple(notes))
     except W2WError as error:
-        return [Check(name, False, str(error))]
+        return Check(name, False, str(error))
 
 
-def _verify_pin(each: Pin, options: dict[str, Any]) -> str:
+def _verify_pin(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
     source = open_pin(each, **options)
     manifest = source.manifest()
     facts = {
@@ -205,43 +244,36 @@ def _verify_pin(each: Pin, options: dict[str, Any]) -> str:
     }  # fmt: skip
     if edited := [name for name, value in facts.items() if getattr(each, name) != value]:
         raise CorruptFileError(f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again")
-    _hash_all(source, source.files)
-    if each.kind == "dataset":
-        from ..dataset import WeightDataset
-
-        WeightDataset.open(source.folder).verify()
-    else:
-        from ..space import WeightSpace
-
-        WeightSpace.from_pretrained(source.folder)  # compares the digest of mean, std and basis
-    return f"{len(source.files)} files, digest {each.digest[:12]}"
+    require_tagged_version(each.revision, each.version, each.name)
+    report = verify_source(source)
+    if not report.ok:
+        raise CorruptFileError(
+            f"{'; '.join(problem.message for problem in report.problems[:SHOWN])}; the next load fetches it again, or: "
+            "w2w restore LOCK --from FOLDER"
+        )
+    return f"{len(source.files)} files, digest {each.digest[:12]}", report.notes
 
 
-def _verify_base(each: Pin, options: dict[str, Any]) -> str:
+def _verify_base(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
     assert each.base is not None
     source = open_base(each.base, **options)
-    _hash_all(source, source.files)
+    for name in progress(list(source.files), f"hashing {each.base.repo}"):
+        file = find_file(source.folder, name)
+        if sha256_file(file) != source.files[name]["sha256"]:
+            source.cache.forget(source.files[name])
+            raise CorruptFileError(
+                f"{file} has changed on this disk since it was verified; the next load fetches it again, or: "
+                "w2w restore LOCK --from FOLDER"
+            )
     if each.base.digest is not None:
         layout = ParameterLayout.from_json(open_pin(each, **options).manifest()["layout"])
         found = digest_of_folder(source.folder, layout)
         if found != each.base.digest:
             raise CorruptFileError(f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}")
-    return f"{len(source.files)} files of the base model"
+    return f"{len(source.files)} files of the base model", []
 
 
-def _hash_all(source: Source, names: Iterable[str]) -> None:
-    """Hash every file, whatever was known of it."""
-    folder = source.need(names)
-    for name in progress(list(names), f"hashing {source.revision.repo if source.revision else folder}"):
-        if sha256_file(folder / name) != source.files[name]["sha256"]:
-            source.cache.forget(source.files[name])
-            raise CorruptFileError(
-                f"{folder / name} has changed on this disk since it was verified; the next load fetches it again, or: "
-                "w2w restore LOCK --from FOLDER"
-            )
-
-
-def _rebuild(lock: Lock, each: Pin, options: dict[str, Any]) -> str:
+def _rebuild(lock: Lock, each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
     from .rebuild import rebuild_pin
 
-    return rebuild_pin(lock, each, **options)
+    return rebuild_pin(lock, each, **options), []

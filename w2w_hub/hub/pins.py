@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..checks import require_path
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, UnsupportedFormatError
-from ..files import read_json
+from ..store.limits import MAX_FILES, MAX_JSON_BYTES
+from ..store.manifest import LOCK as FORMAT
+from ..store.manifest import read_json, require_files, upgraded
+from ..store.paths import is_name, short
 from ..text import command
-from .cache import SHA, leaves
+from .cache import SHA
 
-FORMAT, FORMAT_VERSION = "w2w-lock", 1
+FORMAT_VERSION = 1  # that is written
 KINDS = ("dataset", "space")
 REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
-LARGEST = 64 << 20  # bytes of a file that is looked into to see whether it is a lock
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -106,63 +110,74 @@ class Lock:
 
 
 def read_lock(path: Path | str) -> Lock:
-    """Read a lock file.
+    """Read a lock file; fields that are not known are ignored.
 
     Raises
     ------
     MissingPathError, CorruptFileError, UnsupportedFormatError
     """
-    path = Path(path)
+    path = require_path(path, "the lock")
     if not path.is_file():
         make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
         raise MissingPathError(f"{path} is not there; make a lock with: {make}")
     data = read_json(path)
     if data.get("format") != FORMAT:
-        raise UnsupportedFormatError(f"{path} is no lock file (format {data.get('format')!r}, expected {FORMAT!r})")
-    found = data.get("format_version")
-    if not isinstance(found, int) or not 1 <= found <= FORMAT_VERSION:
         raise UnsupportedFormatError(
-            f"{path} has format version {found}, this w2w_hub reads up to {FORMAT_VERSION}: pip install -U w2w-hub"
+            f"{path} is no lock file (format {short(data.get('format'))}, expected {FORMAT!r})"
         )
+    data = upgraded(data, path, FORMAT)
     try:
-        return Lock(tuple(_read_pin(item) for item in data["pins"]), dict(data["packages"]))
+        pins, packages = data["pins"], data["packages"]
+        if not isinstance(pins, list) or len(pins) > MAX_FILES or not isinstance(packages, dict):
+            raise ValueError("pins or packages")
+        if not all(isinstance(version, str) for version in packages.values()):
+            raise ValueError("packages")
+        return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path} lacks or misstates a field ({error}); make it again with w2w pin") from error
 
 
 def _read_pin(item: Mapping[str, Any]) -> Pin:
-    known = {key: item[key] for key in Pin.__dataclass_fields__ if key in item}
-    if known.get("base") is not None:
-        known["base"] = BasePin(**{"digest": None, **known["base"]})
-    pin = Pin(**known)
+    pin = Pin(**_known(Pin, item))
+    if pin.base is not None:
+        pin = replace(pin, base=BasePin(**{"digest": None, **_known(BasePin, pin.base)}))
     if pin.kind not in KINDS:
-        raise ValueError(f"kind {pin.kind!r}")
-    for name in ("revision", "version", "digest", "licence"):
-        if not isinstance(getattr(pin, name), str):
-            raise ValueError(f"{name} {getattr(pin, name)!r}")
-    if not pin.revision or leaves(pin.revision):  # it becomes a file name in the cache
-        raise ValueError(f"revision {pin.revision!r}")
+        raise ValueError(f"kind {short(pin.kind)}")
+    _require_text(pin, "repo", "revision", "commit", "version", "digest", "licence")
+    if not is_name(pin.revision):  # it becomes a file name in the cache
+        raise ValueError(f"revision {short(pin.revision)}")
     if not isinstance(pin.recipe, dict) or not isinstance(pin.published, (str, type(None))):
         raise ValueError("recipe or published")
     for owner in (pin, pin.base) if pin.base else (pin,):
+        _require_text(owner, "repo", "commit")
         if not SHA.fullmatch(owner.commit) or not REPO.fullmatch(owner.repo) or ".." in owner.repo:
-            raise ValueError(f"{owner.repo!r} at {owner.commit!r}")
-    _require_digest("manifest_sha256", pin.manifest_sha256)
-    for name, entry in pin.base.files.items() if pin.base else ():
-        if leaves(name) or not isinstance(entry["size"], int):
-            raise ValueError(f"file {name!r}")
-        _require_digest(name, entry["sha256"])
+            raise ValueError(f"{short(owner.repo)} at {short(owner.commit)}")
+    if not isinstance(pin.manifest_sha256, str) or not _SHA256.fullmatch(pin.manifest_sha256):
+        raise ValueError(f"manifest_sha256 {short(pin.manifest_sha256)}")
+    if pin.base is not None:
+        if not isinstance(pin.base.digest, (str, type(None))):
+            raise ValueError("digest of the base model")
+        require_files(pin.base.files, f"the lock's base model {pin.base.repo}")
     return pin
 
 
-def _require_digest(name: str, digest: str) -> None:
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError(f"{name} has sha256 {digest!r}")
+def _known(kind: type[Any], item: Any) -> dict[str, Any]:
+    """The fields of a JSON object that a dataclass has; a later version may have written more."""
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{short(item)} in the place of a {kind.__name__}")
+    return {key: item[key] for key in kind.__dataclass_fields__ if key in item}
+
+
+def _require_text(owner: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} {short(value)}")
 
 
 def is_lock(path: Path) -> bool:
     """Whether a path is a lock file, whatever it is called; a folder or another file is not."""
-    if not path.is_file() or (path.suffix != ".lock" and path.stat().st_size > LARGEST):
+    if not path.is_file() or (path.suffix != ".lock" and path.stat().st_size > MAX_JSON_BYTES):
         return False
     try:
         return read_json(path).get("format") == FORMAT

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..base import CONFIG, EMBEDDED
+from ..checks import require_path
 from ..errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -20,17 +19,22 @@ from ..errors import (
     HubError,
     HubNotFoundError,
     InvalidInputError,
-    MissingPathError,
     VersionError,
 )
-from ..files import read_json, sha256_file
 from ..progress import progress
-from .cache import SHA, TYPES
+from ..store.manifest import CARD, CHECKSUM
+from ..store.paths import read_file, short
+from .cache import TYPES
 from .card import is_written, published_card, rendered_bodies, split_card, with_facts
 from .client import PATIENCE, Token, api, call, pause
-from .resolve import CARD, FORMATS, MANIFEST, REPOSITORY, Source, download, open_repository, require_fields
-from .semver import Change, Version, highest, require_level
-from .versions import compare, is_version_tag, kind_of
+from .outgoing import Outgoing, collect
+from .resolve import FORMATS, REPOSITORY, Source, download, open_repository
+from .semver import Change, Version, highest, is_version_tag, require_level
+from .transfer import MAX_CARD_BYTES
+from .versions import compare, kind_of
+
+if TYPE_CHECKING:
+    from ..dataset import WeightDataset
 
 FILES_A_BATCH = 50  # uploaded and then known to the Hub, so that a killed push goes on from there
 
@@ -91,7 +95,7 @@ class _Head:
 
 
 def publish(
-    path: Path | str,
+    path: Path | str | WeightDataset,
     repo: str,
     *,
     version: str | None = None,
@@ -104,10 +108,14 @@ def publish(
     """Publish a dataset or weight-space folder as one version of a Hub repository.
 
     A reader sees the old version or the whole new one. Files that the repository has are not sent; a push that
-    was killed is repeated by the same call and goes on. The tag is set last and never moved; history is kept.
+    was killed is repeated by the same call and goes on. The tag is set last and never moved; history is kept. The
+    folder is verified first and stays as it is: the published manifest has the version and its own checksum.
 
     Parameters
     ----------
+    path : path or WeightDataset
+        A folder. Only what its manifest lists, the manifest and README.md are sent. Or an open dataset: one that was
+        opened lazily is fetched whole first.
     repo : str
         ``org/name``, created if it is not there.
     version : str, optional
@@ -129,44 +137,51 @@ def publish(
     HubConflictError
         If somebody else published meanwhile.
     CorruptFileError
-        If a file of the folder is not what its manifest lists.
+        If the folder does not verify, or is changed while it is sent.
+    UnsafePathError
+        If anything below the folder is a link, or something that is listed is not a regular file.
+    InvalidInputError
+        If the folder holds a change that a killed writer did not finish; ``w2w repair`` does.
     HubAccessError, HubError
 
     Examples
     --------
     >>> publish("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
-    if not REPOSITORY.match(repo) or "@" in repo:
-        raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
+    if not isinstance(repo, str) or not REPOSITORY.match(repo) or "@" in repo:
+        raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)")
     if gated not in (None, "auto", "manual"):
         raise InvalidInputError(f"gated is auto or manual, not {gated!r}")
-    job = _Push(Path(path), repo, version, token, message)
+    job = _Push(_source_of(path), repo, version, token, message)
     return job.run(private=private, gated=gated, dry_run=dry_run)
+
+
+def _source_of(what: Any) -> Source:
+    """The files of a folder, or of an open dataset."""
+    if isinstance(what, (str, os.PathLike)):
+        return Source(require_path(what, "the folder"))
+    source = getattr(what, "source", None)
+    manifest = getattr(what, "manifest", None)
+    if not isinstance(source, Source) or manifest is None:
+        raise InvalidInputError(f"a folder or an open dataset is published, not {type(what).__name__}")
+    source.need(source.files)
+    source.need_card()
+    if source.manifest()["digest"] != manifest.digest:
+        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again")
+    return source
 
 
 class _Push:
     """One push: what the folder is, and the steps that bring it to the Hub."""
 
-    def __init__(self, folder: Path, repo: str, version: str | None, token: Token, message: str | None):
-        self.folder, self.repo, self.token, self.message = folder, repo, token, message
-        if not (folder / MANIFEST).is_file():
-            raise MissingPathError(f"{folder} is no dataset or weight space: it has no {MANIFEST}")
-        manifest = read_json(folder / MANIFEST)
-        if manifest.get("format") not in FORMATS:
-            raise InvalidInputError(f"{folder}/{MANIFEST} is a {manifest.get('format')!r} manifest; it is not pushed")
-        require_fields(manifest, f"{folder}/{MANIFEST}")
-        _require_public_base(folder)
-        self.kind = kind_of(manifest)
-        self.version = Version.parse(version or str(manifest.get("version")))
-        self.manifest = {**manifest, "version": str(self.version)}
+    def __init__(self, source: Source, repo: str, version: str | None, token: Token, message: str | None):
+        self.source, self.folder = source, source.folder
+        self.repo, self.token, self.message = repo, token, message
+        self.files: Outgoing = collect(source, version)
+        self.local, self.manifest, self.version = self.files.local, self.files.manifest, self.files.version
+        self.kind = kind_of(self.manifest)
         self.type, self.client = TYPES[self.kind], api(token)
-        self.content: dict[str, bytes | Path] = {name: folder / name for name in manifest["files"]}
-        self.sha256 = _verified(folder, manifest)
-        unchanged = str(manifest.get("version")) == str(self.version)
-        own = (folder / MANIFEST).read_bytes()
-        self.content[MANIFEST] = own if unchanged else (json.dumps(self.manifest, indent=1) + "\n").encode()
-        self.local = manifest
-        self.content[CARD] = published_card(folder, manifest, self.manifest, repo).encode()
+        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, repo).encode())
 
     # ------------------------------------------------------------ steps
     def run(self, *, private: bool, gated: str | None, dry_run: bool) -> Published:
@@ -196,6 +211,7 @@ class _Push:
             self._tag(head.commit)
             return plan
         commit = self._commit(head, plan)
+        self._require_arrived(commit)
         self._tag(commit)
         return replace(plan, commit=commit, outcome="published")
 
@@ -263,8 +279,7 @@ class _Push:
             return []
         if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
             return []
-        mine = Source(self.folder, files=self.manifest["files"])
-        changes, _ = compare(head.source, mine)
+        changes, _ = compare(head.source, self.source)
         known = [newest] if newest else []
         with suppress(VersionError):  # pushed by other means, under something that is no version
             known.append(Version.parse(str(head.manifest.get("version"))))
@@ -274,23 +289,23 @@ class _Push:
             if max(known).pre and released is not None:  # pre-releases promise nothing; the last release did
                 last = self._source(head.tags[released.tag])
                 if last is not None:
-                    require_level(released, self.version, compare(last, mine)[0])
+                    require_level(released, self.version, compare(last, self.source)[0])
         return changes
 
     def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
         there = self._tree(head.commit)
-        if head.source is not None and CARD in there and there[CARD] != self._identity(CARD, there[CARD]):
+        if head.source is not None and CARD in there and not self.files.is_same(CARD, there[CARD]):
             self._keep_card(head.source)
-        send = [name for name in self.content if there.get(name) != self._identity(name, there.get(name))]
+        send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
         if head.manifest is not None and _same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
         # what the last version listed and this one does not; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
-        delete = [name for name in listed if name in there and name not in self.content]
+        delete = [name for name in listed if name in there and name not in self.files.names]
         return Published(
             self.repo, self.kind, str(self.version), None, "planned",
-            sent=tuple(sorted(send)), reused=tuple(sorted(set(self.content) - set(send))), deleted=tuple(delete),
-            bytes_sent=sum(self._size(name) for name in send),
+            sent=tuple(sorted(send)), reused=tuple(sorted(set(self.files.names) - set(send))), deleted=tuple(delete),
+            bytes_sent=sum(self.files.size(name) for name in send),
             level=highest(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
 
@@ -299,7 +314,8 @@ class _Push:
         assert published.revision is not None
         was = published.manifest()
         published.need(name for name in published.files if name.startswith("directions."))
-        theirs = download(published.revision, CARD, published).read_text("utf-8", errors="replace")
+        download(published.revision, CARD, published)
+        theirs = read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
         before = rendered_bodies(published.folder, was, self.repo)
         if split_card(theirs)[1] in before:
             return
@@ -312,7 +328,7 @@ class _Push:
             return
         after = rendered_bodies(self.folder, self.manifest, self.repo)
         text = with_facts(theirs, before[1], after[1])
-        self.content[CARD] = published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode()
+        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode())
 
     def _tree(self, commit: str | None) -> dict[str, str]:
         """Path to sha256 of a large file, or to git's digest of a small one."""
@@ -327,37 +343,27 @@ class _Push:
 
         return call(self.repo, listing)
 
-    def _identity(self, name: str, there: str | None) -> str | None:
-        """The digest of one of our files, of the kind that the repository has for it."""
-        if there is None:
-            return "new"
-        content = self.content[name]
-        if len(there) == 64:
-            return self.sha256[name] if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-        data = content.read_bytes() if isinstance(content, Path) else content
-        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-    def _size(self, name: str) -> int:
-        content = self.content[name]
-        return content.stat().st_size if isinstance(content, Path) else len(content)
+    def _require_arrived(self, commit: str) -> None:
+        """Raise before a tag is set on a commit that does not hold the files that were verified here."""
+        there = self._tree(commit)
+        if wrong := [name for name in self.files.names if not self.files.is_same(name, there.get(name))]:
+            raise CorruptFileError(
+                f"{self.repo}: {wrong[0]} arrived as something else than was sent, and {self.version.tag} is not set; "
+                "push again"
+            )
 
     def _commit(self, head: _Head, plan: Published) -> str:
         """Upload, then make the one commit that changes main."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub import CommitOperationDelete
 
-        additions = []
-        for name in plan.sent:
-            content = self.content[name]
-            source = str(content) if isinstance(content, Path) else content
-            additions.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=source))
-            if isinstance(content, Path):
-                additions[-1].upload_info.sha256 = bytes.fromhex(self.sha256[name])  # hashed once
+        additions = [self.files.addition(name) for name in plan.sent]
         batches = [additions[i : i + FILES_A_BATCH] for i in range(0, len(additions), FILES_A_BATCH)]
         for batch in progress(batches, f"sending to {self.repo}", len(batches)):
             call(
                 self.repo, self.client.preupload_lfs_files, self.repo, additions=batch, repo_type=self.type,
                 free_memory=False,
             )  # fmt: skip
+            self.files.require_sent(batch)
         operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in plan.deleted)]
         what = f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
 
@@ -415,38 +421,11 @@ class _Push:
             ) from error
 
     def _result(self, commit: str | None, outcome: str) -> Published:
-        return Published(self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.content)))
-
-
-def _require_public_base(folder: Path) -> None:
-    """Refuse a weight space whose base model others could not find again."""
-    if not (folder / CONFIG).is_file():
-        return
-    stated = read_json(folder / CONFIG)
-    base, commit = stated.get("base_model"), stated.get("revision")
-    inside = isinstance(base, str) and ".." not in Path(base).parts and (folder / base).is_dir()
-    if base == EMBEDDED or inside:
-        return
-    if not isinstance(base, str) or not REPOSITORY.match(base) or not SHA.match(str(commit)):
-        raise InvalidInputError(
-            f"{folder}/{CONFIG} names the base model {base!r} at {commit!r}, which others cannot find again; embed it, "
-            "or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)"
+        return Published(
+            self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.files.names))
         )
 
 
-def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of every listed file, after checking it."""
-    found = {}
-    for name, entry in progress(list(manifest["files"].items()), "checking files"):
-        file = folder / name
-        if not file.is_file():
-            raise MissingPathError(f"{file} is not there; it is not pushed without it")
-        found[name] = sha256_file(file)
-        if found[name] != entry["sha256"]:
-            raise CorruptFileError(f"{file} is not what the manifest lists; it is not pushed")
-    return found
-
-
 def _same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Whether two manifests list the same version of the same files."""
-    return dict(there) == dict(mine)
+    """Whether two manifests list the same version of the same files, whatever they state as their own checksum."""
+    return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}

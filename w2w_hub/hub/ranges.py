@@ -7,9 +7,11 @@ import threading
 from typing import Any
 
 from ..errors import CorruptFileError, HubNotFoundError
+from ..store.paths import open_file, short
 from .cache import TYPES
 from .client import call, translate
 from .resolve import Source
+from .transfer import PLAIN, Pace, body, timeouts
 
 WHOLE_BELOW = 256 * 1024  # a smaller file is fetched whole, verified and kept
 WHOLE_SHARE = 0.5  # so is one of which this share has been asked for
@@ -79,7 +81,7 @@ class RangedFiles:
     def _descriptor(self, path: str) -> int:
         with self._lock:
             if path not in self._open:
-                self._open[path] = os.open(self.source.need([path]) / path, os.O_RDONLY)
+                self._open[path] = open_file(self.source.need([path]), path)
             return self._open[path]
 
     def _fetch(self, path: str, start: int, stop: int) -> bytes:
@@ -94,21 +96,45 @@ class RangedFiles:
             return b""
         if source.local_files_only:
             raise HubNotFoundError(
-                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False"
+                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False", what="cache"
             )
         url = hf_hub_url(revision.repo, path, repo_type=TYPES[revision.kind], revision=revision.commit)
         headers = build_hf_headers(token=source.token, library_name="w2w_hub", library_version=__version__)
-        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={start}-{stop - 1}", **PLAIN}
+        what, size = f"{revision}: {path}", self.size(path)
 
         def get() -> bytes:
-            response = get_session().get(url, headers=headers)  # the token does not follow to another host
-            hf_raise_for_status(response)
-            return response.content if response.status_code == 206 else response.content[start:stop]
+            opened: list[Any] = []
+            with (
+                Pace(revision.repo, lambda: [response.close() for response in opened]) as pace,
+                # the token does not follow to another host
+                get_session().stream("GET", url, headers=headers, timeout=timeouts()) as response,
+            ):
+                opened.append(response)
+                hf_raise_for_status(response)
+                return _part(response, pace, start, stop, size, what)
 
         data = call(revision.repo, get)
         if len(data) != stop - start:
             raise translate(ConnectionError(f"{len(data)} bytes of {stop - start}"), revision.repo)
         return data
+
+
+def _part(response: Any, pace: Pace, start: int, stop: int, size: int, what: str) -> bytes:
+    """The bytes from `start` to before `stop` out of the answer to a request for them; no more of it is read."""
+    if response.status_code == 206:
+        kind, stated = response.headers.get("Content-Type", ""), response.headers.get("Content-Range", "")
+        if kind.strip().lower().startswith("multipart/") or not stated.startswith(f"bytes {start}-{stop - 1}/"):
+            raise CorruptFileError(f"{what}: bytes {start}-{stop - 1} were asked for, {short(stated)} came")
+        return b"".join(body(response, pace, stop - start, what))
+    found = bytearray()  # a server that knows no ranges sends all of it
+    at = 0
+    for block in body(response, pace, size, what):
+        found += block[max(0, start - at) : max(0, stop - at)]
+        at += len(block)
+        if at >= stop:
+            break
+    return bytes(found)
 
 
 __all__ = ["RangedFiles"]

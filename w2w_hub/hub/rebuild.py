@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CorruptFileError, HubNotFoundError
-from .pins import Lock, Pin
+from .cache import SHA
+from .pins import REPO, Lock, Pin
 from .resolve import open_pin, open_repository
 
 
@@ -29,12 +30,13 @@ def rebuild_pin(lock: Lock, pin: Pin, **options: Any) -> str:
     pinned = next((p for p in lock.pins if p.kind == "dataset" and p.digest == wanted), None)
     if pinned is not None:
         source = open_pin(pinned, **options)
-    elif recorded:
+    elif isinstance(recorded, dict) and _is_commit(recorded):
         source = open_repository(recorded["repo"], "dataset", recorded["commit"], **options)
     else:
         raise HubNotFoundError(
             f"{pin.name} was built from {pin.recipe.get('dataset')} ({str(wanted)[:12]}), which the lock does not pin; "
-            "add it with: w2w pin"
+            "add it with: w2w pin",
+            what="repository",
         )
     dataset = WeightDataset.open(source.need(n for n in source.files if not n.startswith("parquet/")))
     published_source = open_pin(pin, **options)
@@ -49,3 +51,9 @@ def rebuild_pin(lock: Lock, pin: Pin, **options: Any) -> str:
     if not found.within_bound:
         raise CorruptFileError(f"{pin.name}: computed again, {told}; an angle of {ANGLE_BOUND:g} is allowed")
     return f"k {published.k}: {told}"
+
+
+def _is_commit(recorded: dict[str, Any]) -> bool:
+    """Whether a recipe names a repository and a commit, as what builds a space writes it."""
+    repo, commit = recorded.get("repo"), recorded.get("commit")
+    return isinstance(repo, str) and bool(REPO.fullmatch(repo)) and bool(SHA.fullmatch(str(commit)))

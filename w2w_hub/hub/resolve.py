@@ -1,158 +1,39 @@
-"""A folder, a repository at a revision, or a pin in a lock file becomes local files of one commit, verified."""
+"""A folder, a repository at a revision, or a pin in a lock file becomes the verified files of one commit."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorruptFileError, HubError, HubNotFoundError, InvalidInputError, UnsupportedFormatError, W2WError
-from ..files import read_json, sha256_file
-from ..progress import progress
-from .cache import SHA, TYPES, RepoCache, is_own_blob, leaves
+from ..checks import require_path
+from ..errors import (
+    CorruptFileError,
+    HubError,
+    HubNotFoundError,
+    InvalidInputError,
+    UnsupportedFormatError,
+    VersionError,
+    W2WError,
+)
+from ..store.hashing import sha256_file
+from ..store.manifest import DATASET, SPACE, kind_of, require_files
+from ..store.manifest import FILENAME as MANIFEST
+from ..store.paths import find_file, has_file, short
+from .cache import SHA, TYPES, RepoCache, is_own_blob
 from .client import Token, api, call, is_offline, is_transient, translate
 from .pins import BasePin, Pin, is_lock, read_lock
+from .semver import Version, is_version_tag
+from .source import ResolvedRevision, Source, download
 
-MANIFEST, CARD = "manifest.json", "README.md"
-FORMATS = ("w2w-dataset", "w2w-space")
+FORMATS = (DATASET, SPACE)
 REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
 # as huggingface_hub writes the type of a repository; a weight space is a model there
 PREFIXES = {"datasets/": "dataset", "models/": "space"}
 WORDS = {"dataset": "dataset", "space": "weight space"}
-WORKERS = 8
-
-
-@dataclass(frozen=True)
-class ResolvedRevision:
-    """What was asked for, and the commit that it is.
-
-    Attributes
-    ----------
-    repo : str
-        ``org/name``, as it was asked for.
-    kind : {"dataset", "space", "model"}
-    asked : str
-        A tag, a branch or a commit.
-    commit : str
-    renamed : str or None
-        What the repository is called today, if that is something else.
-    """
-
-    repo: str
-    kind: str
-    asked: str
-    commit: str
-    renamed: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.repo}@{self.commit}"
-
-    def to_json(self) -> dict[str, str]:
-        """For records, under today's name."""
-        return {"repo": self.renamed or self.repo, "revision": self.asked, "commit": self.commit}
-
-
-@dataclass
-class Source:
-    """Where the files of a dataset, weight space or base model are; :meth:`need` brings them there.
-
-    Attributes
-    ----------
-    folder : Path
-        A user's folder, or the commit's folder in the cache.
-    revision : ResolvedRevision or None
-        None for a user's folder.
-    files : dict
-        Path to ``{"sha256", "size"}``, from the manifest or the lock.
-    """
-
-    folder: Path
-    revision: ResolvedRevision | None = None
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    token: Token = field(default=None, repr=False)
-    cache_dir: Path | str | None = None
-    local_files_only: bool = False
-    base: BasePin | None = None
-
-    @property
-    def cache(self) -> RepoCache:
-        assert self.revision is not None
-        return RepoCache(self.revision.repo, self.revision.kind, self.cache_dir)
-
-    def need(self, names: Iterable[str]) -> Path:
-        """See that these files are in :attr:`folder`, and are what the manifest lists; give the folder.
-
-        A user's folder is taken as it is. A file in the cache is hashed once; if it is damaged it is fetched once
-        more.
-
-        Raises
-        ------
-        CorruptFileError
-            If a file is not what the manifest lists, also after it was fetched again.
-        HubError
-        """
-        if self.revision is None:
-            return self.folder
-        wanted = list(names)
-        for name in wanted:
-            if name not in self.files:
-                raise HubNotFoundError(f"{self.revision}: the manifest lists no {name}")
-        missing = [name for name in wanted if not self._is_right(name)]
-        if missing:
-            with ThreadPoolExecutor(min(WORKERS, len(missing))) as pool:
-                jobs = pool.map(self._bring, missing)
-                for _ in progress(jobs, f"fetching {self.revision.repo}", len(missing)):
-                    pass
-        return self.folder
-
-    def need_card(self) -> None:
-        """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
-        if self.revision is None or (self.folder / CARD).is_file() or self.local_files_only:
-            return
-        with suppress(HubNotFoundError):
-            download(self.revision, CARD, self)
-
-    def has(self, name: str) -> bool:
-        """Whether a file is local and verified, so that reading it asks nobody."""
-        return self.revision is None or (name in self.files and self._is_right(name))
-
-    def _is_right(self, name: str) -> bool:
-        file = self.folder / name
-        return file.is_file() and self.cache.is_verified(file, self.files[name])
-
-    def _bring(self, name: str) -> None:
-        revision, damaged = self.revision, (self.folder / name).is_file()
-        assert revision is not None
-        if self.local_files_only or is_offline():
-            if damaged:
-                raise CorruptFileError(
-                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
-                )
-            raise HubNotFoundError(
-                f"{revision}: {name} is not in the cache; open it online once, a dataset with lazy=False",
-                self.cache.revisions(),
-            )
-        if not damaged:
-            download(revision, name, self)
-            if self._is_right(name):
-                return
-        warnings.warn(f"{revision.repo}: {name} arrived damaged; it is fetched again", stacklevel=2)
-        download(revision, name, self, force=True)
-        if not self._is_right(name):
-            (self.folder / name).resolve().unlink(missing_ok=True)  # the blob, or the next load would link it again
-            (self.folder / name).unlink(missing_ok=True)
-            raise CorruptFileError(
-                f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
-                "another copy with: w2w restore LOCK --from FOLDER"
-            )
-
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.folder / MANIFEST)
 
 
 def locate(
@@ -180,7 +61,8 @@ def locate(
     HubNotFoundError
         If there is no such repository or revision; offline, if it is not in the cache.
     """
-    path, text = Path(what), Path(what).as_posix()
+    path = require_path(what, f"the {WORDS[kind]}")
+    text = path.as_posix()
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     lock, name = split_lock(text)
     if is_lock(Path(lock)):
@@ -218,9 +100,9 @@ def locate(
         raise translate(error, text) from error
     except HubNotFoundError as error:
         # a misspelt path looks like a repository that is not there
-        misspelt = not path.exists() and "no revision" not in str(error) and not error.cached
+        misspelt = error.what in ("repository", "cache") and not error.cached and not path.exists()
         here = f"{text} is no folder here; " if misspelt else ""
-        raise HubNotFoundError(f"{here}{error}", error.cached) from error
+        raise HubNotFoundError(f"{here}{error}", error.cached, what=error.what) from error
 
 
 def split_kind(text: str) -> tuple[str | None, str]:
@@ -240,8 +122,8 @@ def split_lock(text: str) -> tuple[str, str | None]:
 def is_ours(path: Path) -> bool:
     """Whether a path is a folder with a dataset or weight space."""
     try:
-        return path.is_dir() and read_json(path / MANIFEST).get("format") in FORMATS
-    except W2WError:
+        return path.is_dir() and kind_of(path) in FORMATS
+    except (W2WError, OSError):
         return False
 
 
@@ -255,48 +137,74 @@ def open_repository(
     local_files_only: bool = False,
     manifest_sha256: str | None = None,
 ) -> Source:
-    """One commit of a repository with its manifest; other files come when they are needed."""
+    """One commit of a repository with its manifest; other files come when they are needed.
+
+    Raises
+    ------
+    CorruptFileError
+        If the manifest is not the one of the commit or the lock, if it lists a file that is no file of a repository,
+        or if `asked` is a version's tag and the manifest is of another version.
+    """
     resolved = resolve(repo, kind, asked, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     cache = RepoCache(repo, kind, cache_dir)
-    source = Source(cache.snapshot(resolved.commit), resolved, {}, token, cache_dir, local_files_only or is_offline())
-    file = source.folder / MANIFEST
-    if not file.is_file():
+    folder = cache.own_snapshot(resolved.commit)
+    source = Source(folder, resolved, {}, token, cache_dir, local_files_only or is_offline())
+    if not cache.is_cached(resolved.commit):
         if source.local_files_only:
             raise _not_cached(cache, asked, f"{repo} at {asked} is not in the cache")
         try:
             download(resolved, MANIFEST, source)
         except HubNotFoundError as error:
-            if "lacks a file" not in str(error):
+            if error.what != "file":
                 raise
             raise UnsupportedFormatError(f"{resolved} has no {MANIFEST}; it is no {kind} of w2w_hub") from error
     for force in (False, True):
         if force:
             if source.local_files_only:
-                raise CorruptFileError(f"{file} is damaged; go online and open {repo} again")
+                raise CorruptFileError(f"{folder / MANIFEST} is damaged; go online and open {repo} again")
             warnings.warn(f"{repo}: {MANIFEST} arrived damaged; it is fetched again", stacklevel=3)
             download(resolved, MANIFEST, source, force=True)
-        if is_own_blob(file) and manifest_sha256 in (None, sha256_file(file)):
+        own, file = is_own_blob(folder, MANIFEST), find_file(folder, MANIFEST)
+        sha256 = sha256_file(file)
+        if own is not False and manifest_sha256 in (None, sha256):
             break
     else:
         raise CorruptFileError(f"{resolved}: {MANIFEST} is not the one that was pinned, or arrives damaged")
+    if manifest_sha256 is not None:
+        cache.is_verified(file, {"sha256": sha256, "size": file.stat().st_size})
+    source.vouched = bool(own) or manifest_sha256 is not None or cache.was_verified(file, sha256)
+    manifest = source.manifest()
+    source.files = require_fields(manifest, f"{resolved}: {MANIFEST}")
+    require_tagged_version(asked, manifest["version"], resolved)
     cache.remember(asked, resolved.commit)
-    source.files = require_fields(source.manifest(), f"{resolved}: {MANIFEST}")
     return source
+
+
+def require_tagged_version(revision: str, version: str, where: object) -> None:
+    """Raise `CorruptFileError` if a revision is a version's tag and the manifest there is of another version.
+
+    Publishing sets both. A branch or a commit says nothing of the version.
+    """
+    if not is_version_tag(revision):
+        return
+    with suppress(VersionError):
+        if Version.parse(version) == Version.parse(revision):
+            return
+    raise CorruptFileError(
+        f"{where}: the tag {revision} leads to a manifest of version {short(version)}; somebody set or moved it by "
+        "hand: tell who published it, and open the commit that you mean"
+    )
 
 
 def require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     """The files of a manifest; raises unless it states what everything here relies on."""
     if manifest.get("format") not in FORMATS:
         raise UnsupportedFormatError(f"{where} is a {manifest.get('format')!r} manifest, none of {', '.join(FORMATS)}")
-    kinds = {"version": str, "digest": str, "files": dict, "layout": dict, "compatibility": dict}
+    kinds = {"version": str, "digest": str, "layout": dict, "compatibility": dict}
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
             raise CorruptFileError(f"{where} lacks or misstates {name!r}; tell who published it")
-    for name, entry in manifest["files"].items():
-        stated = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("size"), int)
-        if not stated or leaves(name):
-            raise CorruptFileError(f"{where} misstates the file {name!r}, or it lies outside the folder")
-    return dict(manifest["files"])
+    return dict(require_files(manifest.get("files"), where))
 
 
 def open_pin(
@@ -316,10 +224,12 @@ def open_base(
 ) -> Source:
     """The base model that a lock pins, every file of it verified."""
     resolved = ResolvedRevision(base.repo, "model", base.commit, base.commit)
-    folder = RepoCache(base.repo, "model", cache_dir).snapshot(base.commit)
+    folder = RepoCache(base.repo, "model", cache_dir).own_snapshot(base.commit)
     source = Source(folder, resolved, base.files, token, cache_dir, local_files_only or is_offline())
-    if source.local_files_only and not all((folder / name).is_file() for name in base.files):
-        raise HubNotFoundError(f"the base model {resolved} is not in the cache; fetch it with: w2w restore LOCK")
+    if source.local_files_only and not all(has_file(folder, name) for name in base.files):
+        raise HubNotFoundError(
+            f"the base model {resolved} is not in the cache; fetch it with: w2w restore LOCK", what="cache"
+        )
     source.need(base.files)
     return source
 
@@ -380,33 +290,18 @@ def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
 
     told = translate(error, cache.repo)
     if isinstance(error, RevisionNotFoundError):
-        told = HubNotFoundError(f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}")
+        told = HubNotFoundError(f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}", what="revision")
     cached = cache.revisions()
     if not cached or not isinstance(told, HubError):
         return told
     text = f"{told}. In the cache (open with local_files_only=True): {', '.join(cached)}"
-    return HubNotFoundError(text, cached) if isinstance(told, HubNotFoundError) else type(told)(text)
+    return HubNotFoundError(text, cached, what=told.what) if isinstance(told, HubNotFoundError) else type(told)(text)
 
 
 def _not_cached(cache: RepoCache, asked: str, why: str) -> HubNotFoundError:
     cached = cache.revisions()
     there = f"there is {', '.join(cached)}" if cached else "nothing of it is cached"
-    return HubNotFoundError(f"{why}; {there}", cached)
-
-
-def download(revision: ResolvedRevision, name: str, source: Source, *, force: bool = False) -> Path:
-    """Bring one file into the cache, patiently."""
-    from huggingface_hub import hf_hub_download
-
-    from .. import __version__
-
-    return Path(
-        call(
-            revision.repo, hf_hub_download, revision.repo, name, repo_type=TYPES[revision.kind],
-            revision=revision.commit, token=source.token, cache_dir=source.cache_dir, force_download=force,
-            library_name="w2w_hub", library_version=__version__,
-        )
-    )  # fmt: skip
+    return HubNotFoundError(f"{why}; {there}", cached, what="cache")
 
 
 __all__ = ["ResolvedRevision", "Source", "locate", "open_base", "open_pin", "open_repository", "resolve"]

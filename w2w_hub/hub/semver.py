@@ -9,10 +9,12 @@ from functools import total_ordering
 from typing import Any
 
 from ..errors import VersionError
+from ..store.paths import short
 
 _SEMVER = re.compile(
     r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-((?:[0-9A-Za-z-]+)(?:\.[0-9A-Za-z-]+)*))?", re.ASCII
 )
+LONGEST = 100  # characters of a version
 LEVELS = ("none", "patch", "minor", "major")
 
 
@@ -28,10 +30,16 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        match = _SEMVER.fullmatch(text)
+        """Return the version that a text states.
+
+        Raises
+        ------
+        VersionError
+        """
+        match = _SEMVER.fullmatch(text) if isinstance(text, str) and len(text) <= LONGEST else None
         pre = tuple(match[4].split(".")) if match and match[4] else ()
         if match is None or any(part.isdigit() and len(part) > 1 and part[0] == "0" for part in pre):
-            raise VersionError(f"{text!r} is no version; give three numbers, 1.2.0 for instance")
+            raise VersionError(f"{short(text)} is no version; give three numbers, 1.2.0 for instance")
         return cls(int(match[1]), int(match[2]), int(match[3]), pre)
 
     def __str__(self) -> str:
@@ -69,6 +77,14 @@ class Version:
         if level in ("major", "minor"):
             return (new.major, new.minor) > (self.major, self.minor)
         return True
+
+
+def is_version_tag(name: str) -> bool:
+    """Whether a tag is one that publishing sets: ``v`` and a version."""
+    try:
+        return name.startswith("v") and bool(Version.parse(name))
+    except VersionError:
+        return False
 
 
 @dataclass(frozen=True)

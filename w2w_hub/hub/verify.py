@@ -1,14 +1,16 @@
-"""Verify a folder or a repository of either kind."""
+"""Verify a folder or a repository of either kind, against its manifest and what vouches for that."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ..checks import require_path
 from ..errors import MissingPathError
 from ..store.manifest import SPACE, kind_of
+from ..store.paths import find_file
 from ..store.verify import Report
 from .client import Token
-from .versions import find
+from .resolve import Source
 
 
 def verify(
@@ -21,22 +23,43 @@ def verify(
 ) -> Report:
     """Compare a dataset or weight space with its manifest, its own digests and the rules of FORMAT.md.
 
+    What of a repository is not in the cache is fetched. A manifest that states a wrong checksum of itself is a note
+    and not a problem if the commit or the lock vouches for its bytes: version 0.1.0 published such ones.
+
     Parameters
     ----------
     what : path or str
-        A folder, or ``org/name@version``, which is fetched whole.
+        A folder, ``org/name@version``, or ``LOCK#org/name``.
+    deep : bool
+        Hash every file and row, also those that were seen to be right before.
 
     Raises
     ------
+    CorruptFileError
+        If a version's tag leads to a manifest of another version, or what is fetched arrives damaged again and again.
     MissingPathError, UnsupportedFormatError, HubError
         If there is nothing to check; all else is in the report.
     """
-    path = Path(what)
+    from .versions import find
+
+    path = require_path(what, "what is verified")
     if path.is_dir() and "@" not in path.name:
         return verify_folder(path, deep=deep)
-    source = find(what, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
-    folder = source.need(source.files)
-    return verify_folder(folder, deep=deep, vouched=source.revision is not None)
+    return verify_source(find(what, token=token, cache_dir=cache_dir, local_files_only=local_files_only), deep=deep)
+
+
+def verify_source(source: Source, *, deep: bool = True) -> Report:
+    """Verify what was located, see :func:`verify`; a damaged file is reported, not fetched again."""
+    if source.revision is None:
+        return verify_folder(source.folder, deep=deep, vouched=source.vouched)
+    folder = source.need_missing()
+    report = verify_folder(folder, deep=deep, vouched=source.vouched)
+    for name, entry in source.files.items():
+        if name in report.broken:
+            source.cache.forget(entry)  # the next load fetches it again
+        elif not source.cache.is_verified(find_file(folder, name), entry):  # what was not hashed just now
+            report.add(name, f"{folder / name} is not what the manifest lists; the next load fetches it again")
+    return report
 
 
 def verify_folder(folder: Path, *, deep: bool = True, vouched: bool = False) -> Report:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base import CONFIG, MODEL_INDEX
+from ..checks import require_path
 from ..errors import (
     HubAccessError,
     HubError,
@@ -15,15 +17,17 @@ from ..errors import (
     MissingPathError,
     UnknownNameError,
     UnsupportedFormatError,
-    VersionError,
     W2WError,
 )
-from ..files import read_json
+from ..store.manifest import DATASET, read_manifest
+from ..store.paths import has_file
 from .cache import SHA, TYPES
 from .client import Token, api, call
 from .pins import is_lock
 from .resolve import MANIFEST, REPOSITORY, Source, is_ours, locate, open_repository, split_kind, split_lock
-from .semver import Change, Version, compare_common, compare_files, highest
+from .semver import Change, Version, compare_common, compare_files, highest, is_version_tag
+
+OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; the others hold its embedded base model
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -63,7 +67,7 @@ class Difference:
 
 def kind_of(manifest: Mapping[str, Any]) -> str:
     """``dataset`` or ``space``."""
-    return "dataset" if manifest.get("format") == "w2w-dataset" else "space"
+    return "dataset" if manifest.get("format") == DATASET else "space"
 
 
 def diff_revisions(
@@ -93,7 +97,7 @@ def find(
         If there are both and the name does not say which.
     """
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    text = Path(what).as_posix()
+    text = require_path(what, "the dataset or weight space").as_posix()
     kind = kind or split_kind(text)[0]
     failures: list[W2WError] = []
     found: list[Source] = []
@@ -108,8 +112,8 @@ def find(
                 raise
             raise _doubt(text) from error
         if source.revision is None and not is_ours(source.folder):
-            if (source.folder / MANIFEST).is_file():
-                read_json(source.folder / MANIFEST)  # says what is wrong with it
+            if source.folder.is_dir() and has_file(source.folder, MANIFEST):
+                read_manifest(source.folder)  # says what is wrong with it
             raise MissingPathError(f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)")
         found.append(source)
         by_commit = source.revision is None or SHA.match(text.rpartition("@")[2])
@@ -128,8 +132,9 @@ def find(
 
 
 def _knows(failure: W2WError) -> tuple[bool, bool, int]:
-    cached = failure.cached if isinstance(failure, HubNotFoundError) else ()
-    return not isinstance(failure, HubNotFoundError), "no revision" in str(failure), len(cached)
+    if not isinstance(failure, HubNotFoundError):
+        return True, False, 0
+    return False, failure.what == "revision", len(failure.cached)
 
 
 def _doubt(name: str) -> InvalidInputError:
@@ -210,8 +215,11 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
         changes.append(Change("minor", "directions were estimated again"))
     if any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
-    if any("/" in n and n.endswith(".safetensors") for n in differing) or "w2w_pipeline.json" in differing:
+    base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
+    if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
         changes.append(Change("major", "the base model is another one, or stands elsewhere"))
+    elif base:  # every release of diffusers writes its own version into them
+        changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
     return changes
 
 
@@ -245,7 +253,7 @@ def log_versions(repo: str, *, token: Token = None, cache_dir: Path | str | None
         If there is a dataset and a weight space of that name.
     HubNotFoundError, HubError
     """
-    stated, bare = split_kind(repo)
+    stated, bare = split_kind(repo) if isinstance(repo, str) else (None, "")
     match = REPOSITORY.match(bare)
     if match is None or match["revision"]:
         raise InvalidInputError(f"{repo!r} is not the name of a Hub repository (org/name)")
@@ -303,13 +311,6 @@ def _contents(manifest: Mapping[str, Any]) -> str:
     if "rows" in manifest:
         return f"{manifest['rows']:,} rows"
     return f"{manifest['k']:,} components" if "k" in manifest else ""
-
-
-def is_version_tag(name: str) -> bool:
-    try:
-        return name.startswith("v") and bool(Version.parse(name))
-    except VersionError:
-        return False
 
 
 __all__ = ["Difference", "Release", "diff_revisions", "log_versions"]

@@ -223,12 +223,17 @@ class WeightSpace(ByValue):
         InvalidInputError
             If the space was neither opened from a folder or repository nor saved.
         """
-        from .integrity import check_space
+        from ..hub.verify import verify_folder, verify_source
 
-        folder = self.path if self.source is None else self.source.need(self.source.files)
-        if folder is None:
+        if self.source is not None:
+            report = verify_source(self.source, deep=deep)
+        elif self.path is not None:
+            report = verify_folder(self.path, deep=deep)
+        else:
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, then verify it")
-        check_space(folder, deep=deep, vouched=self.revision is not None).settle()
+        report.settle()
+        for note in report.notes:
+            warnings.warn(note, stacklevel=2)
 
     def mark_saved(self, path: Path) -> None:
         """Record where the space was written, and remove what was kept to continue its build."""

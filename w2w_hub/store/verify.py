@@ -156,11 +156,12 @@ def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) ->
         if size != entry["size"]:
             report.add(
                 name,
-                f"{path} is not what the manifest lists: it has {size} bytes instead of {entry['size']}; {again}",
+                f"{state.root / name} is not what the manifest lists: it has {size} bytes instead of "
+                f"{entry['size']}; {again}",
             )
         elif report.deep or not is_bulk(name):
             paths[name] = path
     for name in progress(list(paths), "hashing files"):
         report.bytes_hashed += listed[name]["size"]
         if sha256_file(paths[name]) != listed[name]["sha256"]:
-            report.add(name, f"{paths[name]} is not what the manifest lists; {again}")
+            report.add(name, f"{state.root / name} is not what the manifest lists; {again}")
