@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -168,7 +169,8 @@ class ResumeFolder:
             return kept
         found = compute()
         try:
-            _write(file, _file_of({key: convert(value) for key, value in found.items()}))
+            # not flushed to the disk: one that a power cut leaves torn does not have its checksum
+            _write(file, _file_of({key: convert(value) for key, value in found.items()}), flush=False)
         except OSError as error:
             raise DiskError(
                 f"{file} cannot be written: {error.strerror or error}; finished passes are kept, free some space and "
@@ -243,8 +245,8 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
-def _write(path: Path, parts: Iterable[Any]) -> None:
-    """Put a file in place by one rename, flushed to the disk; a partial one that a killed process left is replaced."""
+def _write(path: Path, parts: Iterable[Any], *, flush: bool = True) -> None:
+    """Put a file in place by one rename; a partial one that a killed process left is replaced."""
     partial = path.with_name(path.name + PARTIAL)
     with suppress(FileNotFoundError):
         os.unlink(partial)
@@ -252,8 +254,9 @@ def _write(path: Path, parts: Iterable[Any]) -> None:
         with open(partial, "xb") as file:
             for part in parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError:
         with suppress(OSError):
@@ -283,7 +286,7 @@ def _file_of(arrays: Mapping[str, np.ndarray]) -> Iterable[Any]:
             "data_offsets": [end, end + values.nbytes],
         }
         end += values.nbytes
-    header["__metadata__"] = {"sha256": _checksum(arrays)}
+    header["__metadata__"] = {"crc32": _checksum(arrays)}
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     return [len(head).to_bytes(8, "little"), head, *buffers]
@@ -297,17 +300,18 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:
         arrays, metadata = read_safetensors(path)
     except (CorruptFileError, UnsupportedFormatError):
         arrays, metadata = {}, {}
-    if metadata.get("sha256") == _checksum(arrays):
+    if metadata.get("crc32") == _checksum(arrays):
         return arrays
     os.unlink(path)
     return None
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+    """CRC-32 of names, dtypes, shapes and values: against torn files, and several times as fast as sha256."""
+    found = 0
     for name, values in sorted(arrays.items()):
         values = np.ascontiguousarray(values)
-        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        found = zlib.crc32(f"{name} {values.dtype.str} {values.shape}\n".encode(), found)
         if values.size:
-            digest.update(values.data.cast("B"))
-    return digest.hexdigest()
+            found = zlib.crc32(values.data.cast("B"), found)
+    return f"{found:08x}"
