@@ -315,26 +315,26 @@ ELSEWHERE = {
     "A writer MUST NOT write or remove through a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",
     "A reader MUST refuse slots in another order": "test_layout.py::test_json_with_slots_in_another_order_is_refused",
     "MUST have the ratio folded into B": "test_layout.py::test_a_scale_other_than_the_reference_is_folded_into_B",
-    "A raw weight\n  space MUST NOT be built over `unknown`": "space/test_variants_rebuild_report.py::test_",
-    "bfloat16 MUST be widened to float32": "dataset/test_pack_add.py::test_",
-    "shards MUST NOT exceed": "dataset/test_pack_scale.py::test_",
+    "A raw weight\n  space MUST NOT be built over `unknown`": "space/test_build_space.py::test_a_raw_space_over_unknown_initialisations_is_refused",
+    "bfloat16 MUST be widened to float32": "dataset/test_write_read.py::test_a_dtype_that_is_not_stored_is_refused",
+    "shards MUST NOT exceed": "test_format_rules.py::test_a_shard_that_is_too_large_is_told",
     "MAY be there and MUST NOT be needed": "dataset/test_shards.py::test_zarr_and_tensorstore_read_what_we_write",
     "It MUST check a shard index's checksum": "dataset/test_integrity.py::test_a_shallow_check_reads_no_rows",
     "it MUST then\n  read through Zarr or refuse, and MUST NOT guess offsets": "dataset/test_shards.py::test_a_matrix_that_is_laid_out_in_another_way",
     "A compressed chunk MUST unpack to the size of a chunk, which a reader MUST hold it to": "hostile/test_small_files_large_memory.py::test_a_chunk",
     "It MUST be left out if a value does not fit its dtype": "hostile/test_bad_datasets.py::test_values_that_the_float16_view",
-    "A second writer MUST be refused": "dataset/test_pack_scale.py::test_",
+    "A second writer MUST be refused": "dataset/test_pack_scale.py::test_a_second_writer_is_told_who_writes",
     "A writer MUST refuse\n  one that is a link": "hostile/test_hostile_folders.py::test_a_lock_that_is_another_files_second_name",
     "readers MUST ignore it": "hostile/test_killed_writers.py::test_a_writer_killed_at_any_point",
     "A reader MUST read such a state so; MUST NOT make, move or remove anything": "hostile/test_hostile_folders.py::test_a_committed_state_is_read_where_it_lies",
     "MUST refuse it if `.w2w-commit` or a part of a\npath in it is a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",
     "and MUST start again if": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
     "The next writer MUST, holding the lock, first finish it": "hostile/test_hostile_folders.py::test_the_next_writer_finishes_a_committed_state_first",
-    "A published repository MUST NOT hold": "hub/test_verifies.py::test_",
+    "A published repository MUST NOT hold": "hub/test_refusals.py::test_a_folder_with_an_unfinished_change_is_pushed_after",
     "A file that is listed MUST NOT be changed in place": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
-    "a reader MUST\ndo the same with an adapter": "test_canonical_adapters.py::test_",
-    "A reader MUST hold a base against": "pipeline/test_loading.py::test_",
-    "a reader MUST refuse them for another": "space/test_weight_space.py::test_",
+    "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
+    "A reader MUST hold a base against": "pipeline/test_loading.py::test_a_foreign_base_is_refused",
+    "a reader MUST refuse them for another": "space/test_weight_space.py::test_a_point_of_another_basis_is_refused",
     "A writer MUST build a new folder or file beside its place": "test_files.py::test_what_a_killed_writer_left",
     "A publisher MUST make all of a version visible by one commit": "hub/test_publish.py::test_a_version_is_one_commit_and_a_tag",
     "MUST set the tag after it": "hub/test_publish.py::test_a_push_killed_before_its_tag",
@@ -488,3 +488,9 @@ def test_a_split_rule_that_holds_verifies(tmp_path):
     rule = SplitRule(column="person", holdout=0.3, seed=0, split="test")
     ds = write_dataset(rows, tmp_path / "d", layout=small, ids=list(table["id"]), labels=table, split_rule=rule)
     assert check(ds.path).ok
+
+
+def test_a_shard_that_is_too_large_is_told(make_dataset, monkeypatch):
+    ds = make_dataset()
+    monkeypatch.setattr("w2w_hub.dataset.integrity.SHARD_BYTES", 1000)
+    assert [p.file for p in check(ds.path).problems] == ["weights.zarr/weights/c/0/0"]

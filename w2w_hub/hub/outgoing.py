@@ -17,7 +17,7 @@ from typing import Any
 from ..base import CONFIG, EMBEDDED
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnsafePathError
 from ..store.commit import State, open_state
-from ..store.limits import MAX_JSON_BYTES
+from ..store.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
 from ..store.manifest import CARD, CHECKSUM, has_right_checksum, parse_json, seal
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import find_file, has_file, is_name, read_file, short, walk
@@ -25,7 +25,6 @@ from ..text import command
 from .cache import SHA
 from .resolve import REPOSITORY, Source, require_fields
 from .semver import Version
-from .transfer import MAX_CARD_BYTES
 from .verify import verify_source
 
 IN_MEMORY = 1 << 20  # a smaller file is sent as it was read; a larger one must not change until it is sent

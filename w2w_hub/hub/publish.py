@@ -22,6 +22,7 @@ from ..errors import (
     VersionError,
 )
 from ..progress import progress
+from ..store.limits import MAX_CARD_BYTES
 from ..store.manifest import CARD, CHECKSUM
 from ..store.paths import read_file, short
 from .cache import TYPES
@@ -30,7 +31,6 @@ from .client import PATIENCE, Token, api, call, pause
 from .outgoing import Outgoing, collect
 from .resolve import FORMATS, REPOSITORY, Source, download, open_repository
 from .semver import Change, Version, highest, is_version_tag, require_level
-from .transfer import MAX_CARD_BYTES
 from .versions import compare, kind_of
 
 if TYPE_CHECKING:

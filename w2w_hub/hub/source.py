@@ -13,13 +13,13 @@ from typing import Any
 from ..errors import CorruptFileError, HubNotFoundError, MissingPathError
 from ..progress import progress
 from ..store.commit import open_state
-from ..store.limits import MAX_JSON_BYTES
+from ..store.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
 from ..store.manifest import CARD, read_manifest
 from ..store.paths import find_file, has_file
 from .cache import TYPES, RepoCache
 from .client import Token, call, is_offline
 from .pins import BasePin
-from .transfer import MAX_CARD_BYTES, limited_bar
+from .transfer import limited_bar
 
 WORKERS = 8
 

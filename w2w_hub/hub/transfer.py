@@ -13,16 +13,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptFileError, HubError
+from ..store.limits import MAX_REDIRECTS, READ_SECONDS, SLOWEST, WINDOW_SECONDS
 from ..store.paths import short
 
 if TYPE_CHECKING:
     import httpx2
 
-READ_SECONDS = 30.0  # without a single byte, or until a connection is made
-WINDOW_SECONDS = 60.0  # in which a server must bring SLOWEST * WINDOW_SECONDS bytes, its headers included
-SLOWEST = 1024  # bytes per second
-MAX_REDIRECTS = 5
-MAX_CARD_BYTES = 8 * 2**20  # of a README.md
 PLAIN = {"Accept-Encoding": "identity"}
 
 
@@ -147,4 +143,4 @@ def limited_bar(limit: int, what: str) -> type[Any]:
     return Limited
 
 
-__all__ = ["MAX_CARD_BYTES", "PLAIN", "Pace", "body", "limited_bar", "plain_client", "timeouts", "too_long"]
+__all__ = ["PLAIN", "Pace", "body", "limited_bar", "plain_client", "timeouts", "too_long"]

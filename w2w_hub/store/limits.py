@@ -21,3 +21,10 @@ UNBACKED = 32 * MIB
 def unpacked_limit(size: int) -> int:
     """Return the bytes that a file of `size` bytes may unpack to."""
     return EXPANSION * size + UNBACKED
+
+
+# servers
+READ_SECONDS = 30.0  # without a single byte, or until a connection is made
+WINDOW_SECONDS = 60.0  # in which a server must bring SLOWEST * WINDOW_SECONDS bytes, its headers included
+SLOWEST = 1024  # bytes per second
+MAX_REDIRECTS = 5
