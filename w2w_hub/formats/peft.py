@@ -43,6 +43,11 @@ class PeftFormat:
         if config is not None:
             settings.insert(0, LoraSettings(config, CONFIG, where))
         if not settings and options.alpha is None:
+            if checkpoint.config_note:
+                raise MissingPathError(
+                    f"{where}: {checkpoint.config_note}, since the folder holds several weights files; put the two "
+                    "that belong together into a folder of their own, or state alpha (alpha=, --alpha)"
+                )
             raise MissingPathError(
                 f"{where}: {CONFIG} is not there, and PEFT has no default for the scale that it states; put it beside "
                 "the weights, or state alpha (alpha=, --alpha)"
