@@ -91,7 +91,7 @@ def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str,
     data = np.empty(header.size, np.uint8)
     try:
         file.seek(header.start)
-        whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[attr-defined]
+        whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
     except OSError as error:
         raise _corrupt(where, error.strerror or "read error") from error
     if not whole:

@@ -102,7 +102,7 @@ def test_the_default_folder_means_the_same_to_peft_and_to_diffusers(uniform, tin
 def test_the_metadata_names_every_component_or_is_left_out(tmp_path):
     from safetensors import safe_open
 
-    unet, text = Target("unet", "mid_block.to_q"), Target("text_encoder", "text_model.encoder.layers.0.q_proj")
+    unet, text = Target("unet", "mid_block.attentions.0.proj_in"), Target("text_encoder", "text_model.encoder.layers.0.q_proj")
 
     def metadata(name: str, *pairs) -> dict[str, str]:
         write_adapter(Adapter(dict(pairs)), tmp_path / name, ("diffusers",))

@@ -103,7 +103,8 @@ def test_no_text_breaks_the_grammar(name):
 @pytest.mark.parametrize(
     ("path", "component", "target"),
     [
-        ("unet.mid_block.to_q", None, ("unet", "mid_block.to_q")),
+        ("unet.mid_block.attentions.0.proj_in", None, ("unet", "mid_block.attentions.0.proj_in")),
+        ("unet.mid_block.to_q", None, None),
         ("text_encoder.encoder.layers.3.mlp.fc1", None, ("text_encoder", "text_model.encoder.layers.3.mlp.fc1")),
         (
             "encoder.layers.0.self_attn.q_proj", "text_encoder_2",

@@ -123,10 +123,10 @@ class _Opened:
         """The bytes after the header, or None if there are not as many as there were."""
         data = np.empty(self._size, np.uint8)
         try:
-            whole = self._file.readinto(memoryview(data)) == self._size  # type: ignore[attr-defined]
+            whole = self._file.readinto(memoryview(data)) == self._size  # type: ignore[arg-type, attr-defined]
         except OSError:
             return None
-        return memoryview(data) if whole else None
+        return memoryview(data) if whole else None  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, path: Path) -> _Opened | None:

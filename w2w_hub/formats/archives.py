@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 import zlib
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def list_arrays(file: BinaryIO, where: str) -> dict[str, tuple[tuple[int, ...], 
     return found
 
 
-def _array_header(opened: zipfile.ZipExtFile, size: int, where: str) -> tuple[tuple[int, ...], str]:
+def _array_header(opened: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], str]:
     start = opened.read(8)
     wide = 4 if start[6:7] in (b"\x02", b"\x03") else 2
     if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\x01", b"\x02", b"\x03"):

@@ -98,7 +98,9 @@ class PatternTable:
     # ------------------------------------------------------------- plain names
     def _add_name(self, key: str, number: int) -> None:
         anchored = key.startswith("^")
-        text, wild, escaped = [], [], False
+        text: list[str] = []
+        wild: list[int] = []
+        escaped = False
         for char in key.removeprefix("^").removesuffix("$"):
             if char == "\\":
                 escaped = True
@@ -171,5 +173,5 @@ class PatternTable:
         self._work += work
         if self._work > MAX_PATTERN_WORK:
             raise UnsupportedFormatError(
-                f"{self._where}: matching its patterns against the modules of this file takes too long; name the modules"
+                f"{self._where}: its patterns take too long to match against this file's modules; name the modules"
             )

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ..adapter import Adapter, Target
 from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
 from ..files import new_folder, require_new, write_bytes
+from ..tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions, open_checkpoint
+from .flux_model import require_proportions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +89,8 @@ def recognise(checkpoint: Checkpoint) -> CheckpointFormat:
     known = ", ".join(formats())
     if found:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} matches {len(found)} dialects ({', '.join(f.name for f in found)}); "
-            "it was put together from several files, bring them one by one"
+            f"{checkpoint.where} matches {len(found)} dialects ({', '.join(f.name for f in found)}), of which no "
+            "trainer writes two into one file; save the modules of each by themselves"
         )
     vectors = _embeddings(checkpoint)
     if vectors:
@@ -180,6 +182,13 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
             raise
         raise InvalidInputError(f"{checkpoint.where}: {error}") from error
     adapter.require_finite(checkpoint.where)
+    require_proportions({t: (p.inputs, p.outputs) for t, p in adapter.factors.items()}, checkpoint.where)
+    other = next((t for t in adapter.factors if options.component not in (None, t.component)), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"{checkpoint.where}: component is {options.component}, but its keys name {short(str(other), 200)}; "
+            "leave component out"
+        )
     if options.svd_rank is not None and not isinstance(form, DenseFormat):
         from ..canonical import canonicalise
 

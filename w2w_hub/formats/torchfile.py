@@ -29,7 +29,8 @@ from .checkpoint import Checkpoint
 _STORAGES = {
     "DoubleStorage": ("F64", "f8"), "FloatStorage": ("F32", "f4"), "HalfStorage": ("F16", "f2"),
     "BFloat16Storage": ("BF16", "u2"), "LongStorage": ("I64", "i8"), "IntStorage": ("I32", "i4"),
-    "ShortStorage": ("I16", "i2"), "CharStorage": ("I8", "i1"), "ByteStorage": ("U8", "u1"), "BoolStorage": ("BOOL", "?"),
+    "ShortStorage": ("I16", "i2"), "CharStorage": ("I8", "i1"), "ByteStorage": ("U8", "u1"),
+    "BoolStorage": ("BOOL", "?"),
 }  # fmt: skip
 _REBUILD = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _PARAMETER = "torch._utils._rebuild_parameter"
@@ -145,12 +146,11 @@ def _require_stored(tensor: _Tensor, member: zipfile.ZipInfo | None, what: str) 
     """Raise unless the archive has all the bytes that a tensor is said to have."""
     if member is None:
         raise CorruptFileError(f"{what}: its storage is not in the archive; fetch it again")
-    require_bearable(tensor.shape, tensor.width, what)
     if tensor.storage.numbers * tensor.width != member.file_size:
-        raise CorruptFileError(
-            f"{what}: its storage claims {tensor.storage.numbers:,} numbers, more than is stored of it"
-        )
+        raise CorruptFileError(f"{what} claims {tensor.storage.numbers:,} numbers, more than is stored of it")
     numbers = math.prod(tensor.shape)
+    if not numbers:
+        require_bearable(tensor.shape, tensor.width, what)
     if numbers > tensor.storage.numbers:
         raise CorruptFileError(f"{what} has shape {tensor.shape}, more than is stored of it")
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
