@@ -186,7 +186,7 @@ def test_a_pattern_matches_whole_names_at_the_end_of_a_path_as_in_peft():
         (f"{PREFIX}transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.0.attn.to_q"),
         ("up_blocks.0.attentions.1.proj_out", "unet.up_blocks.0.attentions.1.proj_out"),
         ("unet.conv_in", "unet.conv_in"),
-        ("text_encoder_2.encoder.block.3.layer.0.SelfAttention.q", "text_encoder_2.encoder.block.3.layer.0.SelfAttention.q"),
+        ("text_encoder_2.text_projection", "text_encoder_2.text_projection"),
     ],
 )
 def test_the_component_is_known_by_the_module_path_or_a_pipelines_prefix(peft_folder, path, target):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import pickle
+import time
 import zipfile
 from pathlib import Path
 

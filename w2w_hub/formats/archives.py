@@ -50,6 +50,8 @@ class _Bounded:
 def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """Return a zip archive and its members by name, none of which claims more than the file can hold.
 
+    Members that are packed in another way than by deflate are for the caller to refuse.
+
     Raises
     ------
     zipfile.BadZipFile, NotImplementedError, OSError, ValueError
@@ -63,7 +65,8 @@ def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.Zip
             raise zipfile.BadZipFile(f"{short(member.filename)} is there twice")
         members[member.filename] = member
         left -= member.compress_size
-        if left < 0 or member.file_size > _DEFLATE * (member.compress_size + 1):
+        unpacked = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}.get(member.compress_type)
+        if left < 0 or (unpacked and member.file_size > unpacked * (member.compress_size + 1)):
             raise zipfile.BadZipFile(f"{short(member.filename)} claims more bytes than the file holds")
     return archive, members
 

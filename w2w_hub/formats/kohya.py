@@ -120,6 +120,12 @@ class KohyaFormat(_Underscored):
         tensors: dict[str, np.ndarray] = {}
         ranks, alphas = set[int](), set[float]()
         sdxl = is_sdxl(adapter)
+        present = {target.component for target in adapter.factors}
+        if "text_encoder_3" in present and "text_encoder_2" not in present:
+            raise InvalidInputError(
+                "kohya's lora_te3 is the T5 of Flux.1 or of SD3, which only lora_te2 beside it tells; write this "
+                "adapter as diffusers"
+            )
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             name = _written_name(target, sdxl)
             a, b = stored(pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -250,13 +250,24 @@ def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...
     `pipe.load_lora_weights`: either alone is silently wrong in the other library.
     ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
     """
-    known = writers()
-    for name in dialects:
-        if name not in known:
-            raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+    if not isinstance(adapter, Adapter):
+        raise InvalidInputError(f"a {type(adapter).__name__} is not an adapter; read one with read_adapter")
+    if isinstance(dialects, str) or not isinstance(dialects, Iterable):
+        raise InvalidInputError(f"dialects are a tuple of names such as ('kohya',), not {dialects!r}")
+    dialects = tuple(dialects)
+    if not dialects:
+        raise InvalidInputError(f"no dialect to write is named; there are {', '.join(writers())}")
+    chosen = [_writer(name) for name in dialects]
     with new_folder(folder) as partial:
-        for name in dialects:
-            known[name].write(adapter, partial)
+        for writer in chosen:
+            writer.write(adapter, partial)
+
+
+def _writer(name: object) -> WritableFormat:
+    known = writers()
+    if not isinstance(name, str) or name not in known:
+        raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
@@ -274,6 +285,7 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     --------
     >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
     """
+    _writer(dialect)
     out = require_new(out)
     single = out.suffix == ".safetensors"
     if single and dialect == "peft":

@@ -34,7 +34,7 @@ MAX_CONFIG_VALUES = 200_000  # counted likewise
 MAX_ARCHIVE_INDEX_BYTES = 32 * MIB  # of a zip archive's directory (.npz, .pt): 100,000 entries have 15 MB
 MAX_ARRAY_HEADER_BYTES = 10_000  # of one array of an .npz file, which is NumPy's own limit
 MAX_PICKLE_BYTES = 4 * MIB  # of a torch archive's data.pkl; 3,000 tensors have 0.5 MB
-MAX_PICKLE_STEPS = 500_000  # instructions in it; a tensor has 20
+MAX_PICKLE_STEPS = 200_000  # instructions in it; a tensor has 20
 MAX_MODULE_NUMBERS = 2**28  # of one module's dense change: 1 GiB in float32, nine times the largest layer of SDXL
 
 # regular expressions in a checkpoint's configuration; plain module names are not matched as such
