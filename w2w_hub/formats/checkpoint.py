@@ -123,6 +123,8 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidInputError(f"a checkpoint is named by its path, not by {type(path).__name__}")
+    if not isinstance(allow_torch, (bool, np.bool_)):
+        raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)
     if not _exists(path):
         raise MissingPathError(f"{path} is not there")

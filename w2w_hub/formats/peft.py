@@ -46,11 +46,8 @@ class PeftFormat:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         where, config = checkpoint.where, checkpoint.config
-        other = next((k for k in checkpoint.keys if k.startswith(PREFIX) and any(m in k for m in _METHODS[1:])), None)
-        if config is None and other is not None:
-            raise UnsupportedFormatError(
-                f"{where} is a PEFT adapter of another kind than LORA ({short(other, 120)}); only LORA is read"
-            )
+        if config is None:
+            _require_lora(checkpoint)
         header = header_settings(checkpoint.metadata, where)
         settings = [header[None]] if None in header else []
         if config is not None:
@@ -158,6 +155,15 @@ class PeftFormat:
             tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _require_lora(checkpoint: Checkpoint) -> None:
+    """Raise if keys without a configuration are those of another of PEFT's methods."""
+    for key in checkpoint.keys:
+        if key.startswith(PREFIX) and any(mark in key for mark in _METHODS[1:]):
+            raise UnsupportedFormatError(
+                f"{checkpoint.where} is a PEFT adapter of another kind than LORA ({short(key, 120)}); only LORA is read"
+            )
 
 
 def _key(key: str) -> FactorKey | None:

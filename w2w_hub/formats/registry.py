@@ -138,13 +138,14 @@ def read_adapter(
     path : path
         A file, or a folder that holds one checkpoint.
     allow_torch : bool
-        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file, with torch's ``weights_only=True``: no code in it runs.
+        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file. It is read as data: nothing in it is unpickled or run.
     believe : "tensors" or "config", optional
         Which to take if the configuration and the tensors disagree about rank or alpha; without it that is an error.
     alpha : float, optional
         States the alpha of a checkpoint that does not state it; one that states another is an error.
     component : str, optional
-        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...).
+        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...); one whose keys name
+        another is an error.
     svd_rank : int, optional
         Approximate every module by its best factors of this rank; ``metadata["error"]`` says how well. Needed for
         LoKr and LoHa, whose changes are no product of two such factors; :func:`read_deltas` gives those exactly.
@@ -182,7 +183,7 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
             raise
         raise InvalidInputError(f"{checkpoint.where}: {error}") from error
     adapter.require_finite(checkpoint.where)
-    require_proportions({t: (p.inputs, p.outputs) for t, p in adapter.factors.items()}, checkpoint.where)
+    require_proportions(_sizes(adapter), checkpoint.where)
     other = next((t for t in adapter.factors if options.component not in (None, t.component)), None)
     if other is not None:
         raise InvalidInputError(
@@ -194,6 +195,11 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
 
         adapter = canonicalise(adapter, rank=options.svd_rank)
     return adapter
+
+
+def _sizes(adapter: Adapter) -> dict[Target, tuple[int, int]]:
+    """Inputs and outputs of a transformer's modules."""
+    return {t: (p.inputs, p.outputs) for t, p in adapter.factors.items() if t.component == "transformer"}
 
 
 class _Deltas(Mapping[Target, "np.ndarray"]):
