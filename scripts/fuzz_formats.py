@@ -8,19 +8,25 @@ run with the seed, which `python scripts/fuzz_formats.py --seed N` repeats.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
+import os
 import random
 import sys
+import tempfile
 import time
+import zipfile
 from collections import Counter
+from dataclasses import replace
+from functools import cache
 from multiprocessing import Pool
 from typing import Any
 
 import numpy as np
 
 from w2w_hub.errors import W2WError
-from w2w_hub.formats.checkpoint import Checkpoint, ReadOptions
+from w2w_hub.formats.checkpoint import Checkpoint, ReadOptions, open_checkpoint
 from w2w_hub.formats.inspection import facts_of
 from w2w_hub.formats.registry import DenseFormat, parse_checkpoint, recognise
 
@@ -30,7 +36,7 @@ U = Q.replace(".", "_")
 SHAPES = ((2, 6), (7, 2), (2, 6, 3, 3), (7, 2, 1, 1), (), (1,), (0, 6), (2, 2), (21, 2), (6, 2), (768,), (2, 2, 3, 3))
 DTYPES = ("F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F8_E4M3", "I32", "")
 WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "I32": 4}
-A, B = (2, 6), (7, 2)
+A, B, WIDE = (2, 6), (7, 2), (1, 3072)
 DIALECTS: tuple[dict[str, tuple[int, ...]], ...] = (
     {f"base_model.model.{Q}.lora_A.weight": A, f"base_model.model.{Q}.lora_B.weight": B},
     {f"base_model.model.{Q}.lora_A.me.weight": A, f"base_model.model.{Q}.lora_B.me.weight": B},
@@ -51,8 +57,11 @@ DIALECTS: tuple[dict[str, tuple[int, ...]], ...] = (
     {f"lora_unet_{U}.hada_{n}": A for n in ("w1_a", "w1_b", "w2_a", "w2_b")}
     | {f"lora_unet_{U}.hada_{n}": (2, 2, 3, 3) for n in ("t1", "t2")},
     {f"text_encoder:{i}:{half}": (2, 2) for i in range(4) for half in ("up", "down")},
-    {"double_blocks.0.processor.qkv_lora1.down.weight": A, "double_blocks.0.processor.qkv_lora1.up.weight": (18, 2)},
-    {f"diffusion_model.single_blocks.0.linear1.lora_{n}.weight": s for n, s in (("A", A), ("B", (42, 2)))},
+    {f"double_blocks.0.processor.proj_lora1.{n}.weight": s for n, s in (("down", WIDE), ("up", WIDE[::-1]))},
+    {f"diffusion_model.double_blocks.0.img_attn.proj.lora_{n}.weight": s for n, s in (("A", WIDE), ("B", WIDE[::-1]))},
+    {f"lora_unet_single_blocks_0_linear2.lora_{n}.weight": s for n, s in (("down", (1, 15360)), ("up", (3072, 1)))},
+    {f"transformer.single_transformer_blocks.0.attn.to_q.lora_{n}.weight": s for n, s in (("A", A), ("B", (6, 2)))},
+    {f"lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_{n}.weight": s for n, s in (("down", A), ("up", B))},
     {"lora_transformer_proj_out.lora_down.weight": A, "lora_transformer_proj_out.lora_up.weight": B},
     {"model.layers.0.self_attn.q_proj.lora_a": (6, 2), "model.layers.0.self_attn.q_proj.lora_b": (2, 7)},
 )  # fmt: skip
@@ -61,6 +70,10 @@ STRAYS = (
     "<s1>",
     "conv_in.weight",
     f"{Q}.dora_scale",
+    f"{Q}.diff",
+    f"lora_unet_{U}.set_weight",
+    "unet.down_blocks.9.attentions.0.proj_in.lora_A.weight",
+    "lora_unet_double_blocks_0_img_mlp_0.lora_down.weight",
     f"{Q}.alpha",
     f"lora_unet_{U}.alpha",
     "x.lora_A.weight",
@@ -71,6 +84,9 @@ HEADERS: tuple[dict[str, str], ...] = (
     {}, {"ss_network_alpha": "8", "ss_network_dim": "2"}, {"ss_network_alpha": "nan", "ss_network_dim": "inf"},
     {"lora_adapter_metadata": '{"r": 2, "lora_alpha": 4}'},
     {"lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 1e400}'},
+    {"modelspec.architecture": "flux-1-dev/lora"}, {"ss_base_model_version": "hunyuan"},
+    {"lora_adapter_metadata": "{}"},
+    {"lora_adapter_metadata": '{"r": 2, "lora_alpha": 4, "rank_pattern": {"(a+)+": 2}, "use_bdlora": null}'},
     {"lora_adapter_metadata": "["}, {"<s1>": "<embed>"}, {"text_encoder": '["CLIPAttention"]'}, {"unet": "3"},
     {"text_encoder:1:rank": "x"},
 )  # fmt: skip
@@ -89,13 +105,18 @@ VALUES: tuple[Any, ...] = (
     10**400,
     {"to_q": 3},
     {"(": 2},
+    {"(a+)+Z|(?:.*q){9}": 2, "to_.": 2},
+    {"(?=a)": 2},
+    {"x.*": 2, "y" * 2000: 2},
+    {".*" * 400: 2},
+    {f"{i}.?": 2 for i in range(300)},
     "LORA",
     "LOKR",
     "x",
 )
 CONFIG_KEYS = (
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type", "auto_mapping",
-    "init_lora_weights", "base_model_name_or_path", "modules_to_save",
+    "init_lora_weights", "base_model_name_or_path", "modules_to_save", "use_bdlora", "target_modules", "brand_new",
 )  # fmt: skip
 
 
@@ -140,23 +161,80 @@ def made(rng: random.Random) -> tuple[bytes, dict[str, Any] | None]:
     raw = json.dumps(header).encode()
     file = bytearray(len(raw).to_bytes(8, "little") + raw + data)
     if rng.random() < 0.1:
-        for _ in range(rng.randrange(1, 4)):
-            place = rng.randrange(len(file))
-            what = rng.randrange(3)
-            if what == 0:
-                file[place] = rng.randrange(256)
-            elif what == 1:
-                del file[place : place + rng.randrange(1, 9)]
-            else:
-                file[place:place] = rng.randbytes(rng.randrange(1, 9))
-            if not file:
-                break
+        file = bytearray(damaged(bytes(file), rng))
     config = None
     if rng.random() < 0.35:
         config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
         for _ in range(rng.choice((0, 0, 1, 2))):
             config[rng.choice(CONFIG_KEYS)] = rng.choice(VALUES)
     return bytes(file), config
+
+
+@cache
+def archives() -> tuple[tuple[str, bytes], ...]:
+    """A good NumPy archive and good torch archives, with their endings."""
+    import torch
+
+    made = io.BytesIO()
+    np.savez(made, **{"m.lora_a": np.ones(A, np.float32), "m.lora_b": np.ones(B, np.float32)})
+    found = [(".npz", made.getvalue())]
+    tensors = {key: torch.ones(shape) for key, shape in DIALECTS[3].items()}
+    halves = {key: torch.ones(shape).bfloat16().T.contiguous().T for key, shape in DIALECTS[7].items() if shape}
+    for content in (tensors, {"state_dict": halves, "epoch": 1}, [torch.ones(2, 2) for _ in range(8)]):
+        made = io.BytesIO()
+        torch.save(content, made)
+        found.append((".pt", made.getvalue()))
+    return tuple(found)
+
+
+def one_archive(rng: random.Random) -> str:
+    """Read one mutated archive from a file, as `one_case` does a safetensors file."""
+    suffix, raw = rng.choice(archives())
+    if rng.random() < 0.7:  # its members are changed, and the archive itself is whole
+        made = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(made, "w") as new:
+            chosen = rng.choice(old.namelist())
+            for name in old.namelist():
+                data = old.read(name)
+                pack = zipfile.ZIP_DEFLATED if rng.random() < 0.05 else zipfile.ZIP_STORED
+                new.writestr(name, damaged(data, rng) if name == chosen or name.endswith(".pkl") else data, pack)
+        raw = made.getvalue()
+    else:
+        raw = damaged(raw, rng)
+    with tempfile.NamedTemporaryFile(suffix=suffix, dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
+        file.write(raw)
+        file.flush()
+        try:
+            checkpoint = open_checkpoint(file.name, allow_torch=True)
+            recognise(checkpoint)
+            facts_of(parse_checkpoint(checkpoint))
+        except W2WError as error:
+            return fault_or_name(error)
+    return f"read {suffix}"
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes are changed, removed or put in."""
+    found = bytearray(data)
+    for _ in range(rng.randrange(1, 4)):
+        place, what = rng.randrange(len(found) + 1), rng.randrange(4)
+        if what == 0 and place < len(found):
+            found[place] = rng.randrange(256)
+        elif what == 1:
+            del found[place : place + rng.randrange(1, 9)]
+        elif what == 2:
+            found[place:place] = rng.randbytes(rng.randrange(1, 9))
+        else:
+            found[place : place + 4] = rng.choice((b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff"))
+    return bytes(found)
+
+
+def fault_or_name(error: W2WError) -> str:
+    """The kind of an error of ours, if it is one line of bearable length."""
+    text = str(error)
+    if not text or not text.isprintable() or len(text) > 2100:
+        raise AssertionError(f"an error of more than one line: {text!r}") from error
+    return type(error).__name__
 
 
 def mutated(seed: int) -> bytes:
@@ -173,6 +251,8 @@ def one_case(seed: int) -> str:
         Whatever a reader raises that is not our own error of one line: a fault.
     """
     rng = random.Random(seed)
+    if seed % 16 == 15:
+        return one_archive(rng)
     data, config = made(rng)
     options = ReadOptions(
         believe=rng.choice((None, None, "tensors", "config")),
@@ -183,16 +263,16 @@ def one_case(seed: int) -> str:
     try:
         checkpoint = Checkpoint.from_bytes(data, "case", config)
         form = recognise(checkpoint)
-        if isinstance(form, DenseFormat):
+        wide = any(n >= 1000 for shape in checkpoint.shapes.values() for n in shape)
+        if wide:  # whose dense changes take seconds
+            options = replace(options, svd_rank=None)
+        elif isinstance(form, DenseFormat):
             for delta in form.deltas(checkpoint).values():
                 assert delta.ndim >= 2
         adapter = parse_checkpoint(checkpoint, options)
         facts_of(adapter)
     except W2WError as error:
-        text = str(error)
-        if not text or not text.isprintable():
-            raise AssertionError(f"an error of more than one line: {text!r}") from error
-        return type(error).__name__
+        return fault_or_name(error)
     return f"read as {adapter.dialect}"
 
 

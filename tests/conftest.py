@@ -40,11 +40,10 @@ def real_lora() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def layout() -> ParameterLayout:
     """Five modules of a UNet, rank 2, 122 numbers, scale 3."""
-    names = [
-        f"{block}.attentions.0.attn1.{name}" for block in ("down_blocks.0", "mid_block") for name in ("to_q", "to_v")
-    ]
+    block = "attentions.0.transformer_blocks.0"
+    names = [f"{part}.{block}.attn1.{name}" for part in ("down_blocks.0", "mid_block") for name in ("to_q", "to_v")]
     sizes = {Target("unet", name): (2, 6, 7) for name in names}
-    return ParameterLayout(sizes | {Target("unet", "up_blocks.1.attentions.0.attn2.to_q"): (2, 5, 4)}, 3.0)
+    return ParameterLayout(sizes | {Target("unet", f"up_blocks.1.{block}.attn2.to_q"): (2, 5, 4)}, 3.0)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,10 @@ class UnsupportedFormatError(W2WError, ValueError):
     """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
 
 
+class UnsafeCheckpointError(UnsafePathError, UnsupportedFormatError):
+    """A checkpoint whose file is a link out of its folder, which is not followed."""
+
+
 class NotACheckpointError(UnsupportedFormatError):
     """A file or folder that is no adapter at all, so that a scan passes over it."""
 

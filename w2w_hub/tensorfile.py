@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import CorruptFileError, MissingPathError, UnsupportedFormatError, one_line
+from .errors import CorruptFileError, UnsupportedFormatError, one_line
+from .store.limits import MAX_HEADER_BYTES as MAX_HEADER
+from .store.limits import MAX_HEADER_VALUES, MAX_TENSOR_BYTES, MAX_TENSORS
+from .store.limits import MAX_TENSOR_AXES as MAX_RANK
+from .store.limits import MAX_TENSOR_NAME as MAX_NAME
+from .store.paths import open_regular
 
-MAX_HEADER = 32 * 2**20  # bytes; the largest real one seen, of a merged model with its training log, has 5 MB
-MAX_TENSORS = 100_000  # the largest adapter seen has 3,000
-MAX_RANK = 8  # dimensions of one tensor
-MAX_NAME = 1024  # characters of its name; parsed names are kept in bounded caches
 METADATA = "__metadata__"
 LFS = b"version https://git-lfs"
 # safetensors' names of the dtypes that NumPy has too, and of all others with their bytes
@@ -62,9 +63,8 @@ def read_header(path: Path | str) -> Header:
     MissingPathError, CorruptFileError
         Also if the file is shorter or longer than the header states, or one of the limits is passed.
     """
-    path = Path(path)
     with _opened(path) as file:
-        return _header_of(file, path)
+        return header_from(file, path)
 
 
 def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -79,16 +79,24 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
 
 def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
     """The tensors of a file whose header was read."""
-    path, data = Path(path), np.empty(header.size, np.uint8)
     with _opened(path) as file:
-        try:
-            file.seek(header.start)
-            whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
-        except OSError as error:
-            raise _corrupt(path, error.strerror or "read error") from error
+        return tensors_from(file, header, path)
+
+
+def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str, np.ndarray]:
+    """The tensors of an open file whose header was read."""
+    size = os.fstat(file.fileno()).st_size
+    if size != header.start + header.size:
+        raise _corrupt(where, "it changed while it was read")
+    data = np.empty(header.size, np.uint8)
+    try:
+        file.seek(header.start)
+        whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
+    except OSError as error:
+        raise _corrupt(where, error.strerror or "read error") from error
     if not whole:
-        raise _corrupt(path, "it changed while it was read")
-    return tensors_of(header, data, str(path))
+        raise _corrupt(where, "it changed while it was read")
+    return tensors_of(header, data, str(where))
 
 
 def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tuple[dict[str, np.ndarray], Header]:
@@ -126,6 +134,9 @@ def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Head
         raise _corrupt(where, f"its header claims {length:,} bytes, the limit is {MAX_HEADER:,}")
     if len(raw) < length:
         raise _corrupt(where, f"its header claims {length:,} bytes, the file has {total:,}")
+    values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if values > MAX_HEADER_VALUES:
+        raise _corrupt(where, f"its header holds {values:,} values, the limit is {MAX_HEADER_VALUES:,}")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -171,11 +182,26 @@ def _entry(name: str, value: Any, where: Path | str) -> Entry:
     for n in shape:
         numbers *= n
     if numbers * width != end - begin:
-        raise _corrupt(where, f"tensor {short(name)} of shape {shape} does not fit its {end - begin:,} bytes")
+        raise _corrupt(where, f"tensor {short(name)} of shape {short(shape)} does not fit its {end - begin:,} bytes")
+    if not numbers:
+        require_bearable(shape, width, f"{where}: tensor {short(name)}")
     return Entry(dtype, tuple(shape), begin, end)
 
 
-def _header_of(file: BinaryIO, path: Path) -> Header:
+def require_bearable(shape: Sequence[int], width: int, what: str) -> None:
+    """Raise `CorruptFileError` if a shape is more than NumPy can make or a file holds, axes of length 0 aside.
+
+    A shape like ``(0, 2**62)`` has no bytes that it could be held against.
+    """
+    size = width
+    for n in shape:
+        size *= max(n, 1)
+    if len(shape) > MAX_RANK or size > MAX_TENSOR_BYTES:
+        raise CorruptFileError(f"{what} has shape {short(tuple(shape))}, more than a tensor can have; fetch it again")
+
+
+def header_from(file: BinaryIO, path: Path | str) -> Header:
+    """The header of an open file."""
     try:
         total = os.fstat(file.fileno()).st_size
         first = file.read(8)
@@ -191,13 +217,8 @@ def _header_of(file: BinaryIO, path: Path) -> Header:
     return parse_header(raw, length, total, path)
 
 
-def _opened(path: Path) -> BinaryIO:
-    if not path.is_file():
-        raise MissingPathError(f"{path} is not there")
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+def _opened(path: Path | str) -> BinaryIO:
+    return open(open_regular(path), "rb")
 
 
 def _corrupt(where: Path | str, why: str) -> CorruptFileError:

@@ -12,7 +12,7 @@ from w2w_hub.dataset import SplitRule, build, check, relabel_rows, remove_rows, 
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, InitialisationError, InvalidInputError, UnknownNameError
 
-SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
+SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 3, 4)}, 2.0)
 FOUR_ROWS = 4 * 28 + 4 * 16 + 4
 
 

@@ -234,7 +234,7 @@ def test_rows_of_another_initialisation_or_base_are_refused(make_dataset, mine, 
 
 def test_what_does_not_fit_or_is_there_already_leaves_the_dataset_as_before(make_dataset, lora, tmp_path):
     before = make_dataset()
-    write_adapter(Adapter({Target("unet", "mid_block.to_q"): factors()}), tmp_path / "odd", ("peft",))
+    write_adapter(Adapter({Target("unet", "mid_block.attentions.0.proj_in"): factors()}), tmp_path / "odd", ("peft",))
     with pytest.raises(LayoutMismatchError, match="odd does not fit the layout"):
         add_rows(before.path, [lora("new"), tmp_path / "odd"])
     with pytest.raises(InvalidInputError, match="row id 'p0' occurs 2 times"):

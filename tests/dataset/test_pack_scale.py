@@ -23,9 +23,8 @@ from w2w_hub.dataset.templates import Templates
 from w2w_hub.errors import BusyError, DiskError, InvalidInputError, LayoutMismatchError, W2WError
 from w2w_hub.store import commit as state
 
-LAYOUT = ParameterLayout(
-    {Target("unet", f"mid_block.attentions.0.attn1.{n}"): (2, 6, 7) for n in ("to_q", "to_v")}, 3.0
-)
+BLOCK = "mid_block.attentions.0.transformer_blocks.0.attn1"
+LAYOUT = ParameterLayout({Target("unet", f"{BLOCK}.{n}"): (2, 6, 7) for n in ("to_q", "to_v")}, 3.0)
 
 
 @pytest.fixture
@@ -192,14 +191,12 @@ def test_what_is_not_quite_alike_is_read_properly(loras, tmp_path, kind):
         config = json.loads((odd / "adapter_config.json").read_text())
         (odd / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 12}))
     elif kind == "alpha tensor":
-        name = "base_model.model.mid_block.attentions.0.attn1.to_q.alpha"
+        name = f"base_model.model.{BLOCK}.to_q.alpha"
         for path in paths:
             spoil(path, lambda t: t.update({name: np.full((), 6, np.float32)}))
         spoil(
             odd,
-            lambda t: t.update(
-                {"base_model.model.mid_block.attentions.0.attn1.to_q.alpha": np.full((), 99, np.float32)}
-            ),
+            lambda t: t.update({f"base_model.model.{BLOCK}.to_q.alpha": np.full((), 99, np.float32)}),
         )
     elif kind == "half":
         spoil(odd, lambda t: t.update({k: v.astype(np.float16) for k, v in t.items()}))

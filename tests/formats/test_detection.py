@@ -19,6 +19,7 @@ from w2w_hub.formats.registry import parse_checkpoint, recognise
 MODULE = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA = f"lora_unet_{MODULE.replace('.', '_')}"
 A, B = factors().A, factors().B
+WIDE_A, WIDE_B = factors(2, 3072, 3072).A, factors(2, 3072, 3072).B  # Flux.1's width
 PAIRS = {
     "peft": {f"base_model.model.{MODULE}.lora_A.weight": A, f"base_model.model.{MODULE}.lora_B.weight": B},
     "diffusers": {f"unet.{MODULE}.lora.down.weight": A, f"unet.{MODULE}.lora.up.weight": B},
@@ -28,8 +29,12 @@ PAIRS = {
     "kohya": {f"{KOHYA}.lora_down.weight": A, f"{KOHYA}.lora_up.weight": B},
     "lycoris": {f"{KOHYA}.hada_w{i}_{n}": t for i in "12" for n, t in (("a", B), ("b", A))},
     "cloneofsimo": {"unet:0:down": A, "unet:0:up": B},
-    "flux-xlabs": {f"double_blocks.0.processor.proj_lora1.{half}.weight": t for half, t in (("down", A), ("up", B))},
-    "flux-bfl": {f"diffusion_model.double_blocks.0.img_mlp.0.lora_{n}.weight": t for n, t in (("A", A), ("B", B))},
+    "flux-xlabs": {
+        f"double_blocks.0.processor.proj_lora1.{half}.weight": t for half, t in (("down", WIDE_A), ("up", WIDE_B))
+    },
+    "flux-bfl": {
+        f"diffusion_model.double_blocks.0.img_attn.proj.lora_{n}.weight": t for n, t in (("A", WIDE_A), ("B", WIDE_B))
+    },
     "onetrainer": {f"lora_transformer_proj_out.lora_{half}.weight": t for half, t in (("down", A), ("up", B))},
     "mlx": {"model.layers.0.self_attn.q_proj.lora_a": A.T.copy(), "model.layers.0.self_attn.q_proj.lora_b": B.T.copy()},
 }

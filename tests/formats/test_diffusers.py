@@ -102,7 +102,8 @@ def test_the_default_folder_means_the_same_to_peft_and_to_diffusers(uniform, tin
 def test_the_metadata_names_every_component_or_is_left_out(tmp_path):
     from safetensors import safe_open
 
-    unet, text = Target("unet", "mid_block.to_q"), Target("text_encoder", "text_model.encoder.layers.0.q_proj")
+    unet = Target("unet", "mid_block.attentions.0.proj_in")
+    text = Target("text_encoder", "text_model.encoder.layers.0.mlp.fc1")
 
     def metadata(name: str, *pairs) -> dict[str, str]:
         write_adapter(Adapter(dict(pairs)), tmp_path / name, ("diffusers",))
@@ -113,9 +114,9 @@ def test_the_metadata_names_every_component_or_is_left_out(tmp_path):
     config = json.loads(metadata("both", (unet, factors(2)), (text, factors(3)))["lora_adapter_metadata"])
     assert config == {
         "unet.r": 2, "unet.lora_alpha": 2, "unet.target_modules": [unet.module],
-        "text_encoder.r": 3, "text_encoder.lora_alpha": 3, "text_encoder.target_modules": ["encoder.layers.0.q_proj"],
+        "text_encoder.r": 3, "text_encoder.lora_alpha": 3, "text_encoder.target_modules": ["encoder.layers.0.mlp.fc1"],
     }  # fmt: skip
-    other = Target("text_encoder", "text_model.encoder.layers.1.q_proj")
+    other = Target("text_encoder", "text_model.encoder.layers.1.mlp.fc1")
     assert metadata("mixed", (unet, factors(2)), (text, factors(3)), (other, factors(1))) == {"format": "pt"}
 
 

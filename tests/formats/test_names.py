@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2w_hub.adapter import Target
-from w2w_hub.formats.names import dotted, target_of
+from w2w_hub.formats.names import dotted, is_module, target_of
 from w2w_hub.formats.sgm import is_sgm, sgm_name, unet_path
 
 SD15 = {"cross_attention_dim": 768, "block_out_channels": (320, 640, 1280, 1280)}
@@ -65,6 +65,94 @@ def test_every_module_of_sdxl_has_a_name_in_stabilitys_numbering_that_diffusers_
         assert unet_path(name.removeprefix("lora_unet_")) == path
 
 
+REFINER = SDXL | {
+    "block_out_channels": (384, 768, 1536, 1536), "cross_attention_dim": 1280, "transformer_layers_per_block": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (6, 12, 24, 24), "projection_class_embeddings_input_dim": 2560,
+}  # fmt: skip
+OTHERS = {
+    "Stable Diffusion 2.1": SD15 | {"cross_attention_dim": 1024, "use_linear_projection": True},
+    "the refiner of SDXL": REFINER,
+    "a distilled one": SDXL | {"time_cond_proj_dim": 256},
+    "a small one": {
+        "block_out_channels": (8, 16, 16), "layers_per_block": 3, "cross_attention_dim": 12, "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"), "attention_head_dim": 2,
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": 11,
+    },
+    "seven blocks": {
+        "block_out_channels": (8,) * 7, "cross_attention_dim": 12, "norm_num_groups": 4, "attention_head_dim": 2,
+        "down_block_types": ("CrossAttnDownBlock2D",) * 7, "up_block_types": ("CrossAttnUpBlock2D",) * 7,
+    },
+    "with classes": SD15 | {"class_embed_type": "timestep"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_every_module_of_any_unet_of_stable_diffusion_is_known(config):
+    names = modules(**config)
+    assert [n for n in names if not is_module("unet", n) or target_of(f"unet.{n}") != Target("unet", n)] == []
+
+
+def test_every_module_of_clip_and_t5_is_known_and_no_other(sd15):
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+
+    with torch.device("meta"):
+        clip = CLIPTextModelWithProjection(CLIPTextConfig(num_hidden_layers=2))
+        t5 = T5EncoderModel(T5Config(num_layers=2, feed_forward_proj="gated-gelu"))
+    for model in (clip, t5):
+        names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+        assert len(names) >= 13
+        assert [n for n in names if target_of(f"text_encoder_2.{n}") is None] == []
+    for name in (*sd15[:9], "text_model.encoder.layers.0.self_attn.qq_proj", "encoder.block.0.layer.2.SelfAttention.z"):
+        assert target_of(f"text_encoder.{name}") is None
+
+
+def test_the_motion_modules_of_animatediff_are_no_modules_of_a_unet():
+    import torch
+    from diffusers import UNetMotionModel
+
+    with torch.device("meta"):
+        unet = UNetMotionModel(
+            block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+        )  # fmt: skip
+    names = [n for n, m in unet.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    motion = [n for n in names if "motion_modules" in n]
+    assert len(motion) > 20
+    assert [n for n in names if is_module("unet", n) == (n in motion)] == []
+
+
+BLOCK = "mid_block.attentions.0.transformer_blocks.0"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{BLOCK}.attn1.to_qq", f"{BLOCK}.attn3.to_q", f"{BLOCK}.attn1.processor.to_q", f"{BLOCK}.attn1.to_out",
+        f"{BLOCK}.norm1", f"{BLOCK}.ff.net.1", f"{BLOCK}.attn1.to_q\n", f"{BLOCK}.attn1",
+        "mid_block.attentions.0.attn1.to_q",
+        "down_blocks.9.attentions.0.proj_in", "down_blocks.00.attentions.0.proj_in", "up_blocks.8.resnets.0.conv1",
+        "mid_block.downsamplers.0.conv", "down_blocks.0.upsamplers.0.conv", "down_blocks.0.downsamplers.1.conv",
+        "mid_block.to_q", "blocks.0.to_q", "down_blocks.0.temp_attentions.0.proj_in", "conv_norm_out", "conv_in.x",
+        "down_blocks.0.resnets.0.spatial_res_block.conv1", "time_embedding", "down_blocks.\u0660.attentions.0.proj_in",
+    ],
+)  # fmt: skip
+def test_a_dotted_path_that_no_unet_of_stable_diffusion_has_is_not_placed(path):
+    for front in ("unet.", ""):
+        assert target_of(front + path, "unet") is None
+
+
+def test_a_transformers_attention_has_the_projections_that_diffusers_gives_it():
+    for name in ("to_q", "to_out.0", "add_k_proj", "to_add_out"):
+        assert is_module("transformer", f"transformer_blocks.3.attn.{name}")
+    for name in ("to_qq", "q_proj", "to_out.1", "add_q"):
+        assert not is_module("transformer", f"transformer_blocks.3.attn.{name}")
+        assert not is_module("transformer", f"single_transformer_blocks.3.attn.{name}")
+    assert is_module("transformer", "blocks.0.attn1.to_q")  # of a model whose names are not listed here
+
+
 @pytest.mark.parametrize(
     ("name", "path"),
     [
@@ -103,7 +191,8 @@ def test_no_text_breaks_the_grammar(name):
 @pytest.mark.parametrize(
     ("path", "component", "target"),
     [
-        ("unet.mid_block.to_q", None, ("unet", "mid_block.to_q")),
+        ("unet.mid_block.attentions.0.proj_in", None, ("unet", "mid_block.attentions.0.proj_in")),
+        ("unet.mid_block.to_q", None, None),
         ("text_encoder.encoder.layers.3.mlp.fc1", None, ("text_encoder", "text_model.encoder.layers.3.mlp.fc1")),
         (
             "encoder.layers.0.self_attn.q_proj", "text_encoder_2",

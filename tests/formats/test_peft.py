@@ -178,15 +178,15 @@ def test_a_pattern_matches_whole_names_at_the_end_of_a_path_as_in_peft():
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        (f"{PREFIX}down_blocks.0.to_q", "unet.down_blocks.0.to_q"),
+        (f"{PREFIX}down_blocks.0.resnets.0.time_emb_proj", "unet.down_blocks.0.resnets.0.time_emb_proj"),
         (
             f"{PREFIX}text_model.encoder.layers.0.self_attn.q_proj",
             "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
         ),
         (f"{PREFIX}transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.0.attn.to_q"),
-        ("up_blocks.0.to_q", "unet.up_blocks.0.to_q"),
-        ("unet.mid_block.to_q", "unet.mid_block.to_q"),
-        ("text_encoder_2.text_model.encoder.q_proj", "text_encoder_2.text_model.encoder.q_proj"),
+        ("up_blocks.0.attentions.1.proj_out", "unet.up_blocks.0.attentions.1.proj_out"),
+        ("unet.conv_in", "unet.conv_in"),
+        ("text_encoder_2.text_projection", "text_encoder_2.text_projection"),
     ],
 )
 def test_the_component_is_known_by_the_module_path_or_a_pipelines_prefix(peft_folder, path, target):

@@ -27,7 +27,7 @@ from w2w_hub.formats import write_adapter
 
 atomic.DURABLE = False  # what a power cut leaves is no matter here, and flushing is slow
 root, operation, points, timed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-layout = w2w_hub.ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 40, 60)}, 2.0)
+layout = w2w_hub.ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 40, 60)}, 2.0)
 rng = np.random.default_rng(0)
 loras = []
 for i in range(7):

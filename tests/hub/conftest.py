@@ -164,7 +164,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     from w2w_hub.dataset.manifest import Compatibility
 
     place = tmp_path_factory.mktemp("hub")
-    names = [f"mid_block.attentions.{i}.attn1.to_q" for i in range(4)]
+    names = [f"mid_block.attentions.{i}.transformer_blocks.0.attn1.to_q" for i in range(4)]
     layout = ParameterLayout({Target("unet", name): (2, 60, 60) for name in names}, 1.0)
     rows = np.random.default_rng(0).normal(size=(70, layout.size)).astype(np.float32)
     ids = [f"person-{i:02d}" for i in range(70)]

@@ -13,16 +13,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..errors import W2WError
+from ..formats.opening import open_beside, read_whole
 from ..layout import ParameterLayout
+from ..store.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSOR_BYTES
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _HASHED = (".json", ".yaml", ".yml")
 _IGNORED = (".md", ".txt", ".png", ".jpg", ".jpeg", ".webp", ".log")  # nothing that a dialect's reader opens
-LARGEST_HEADER = 16 * 1024 * 1024
 MOST_LESSONS = 16  # in a row without use, then the checkpoints are not alike and learning costs in vain
 KEPT = 4  # arrangements in use at a time
 
@@ -39,10 +41,14 @@ class Templates:
         """The row of a checkpoint like one learnt from, float32 ``(size,)``, or None."""
         if not self._known:
             return None
-        opened = _open(path)
-        if opened is None or (parts := self._known.get(opened[0])) is None:
+        opened = _Opened.of(path)
+        if opened is None:
             return None
-        data = opened[2]
+        with opened:
+            parts = self._known.get(opened.digest)
+            data = None if parts is None else opened.numbers()
+        if parts is None or data is None:
+            return None
         out = np.empty(self.layout.size, np.float32)
         for start, stop, dtype, offset in parts:
             _widen(np.frombuffer(data, dtype, stop - start, offset), out[start:stop])
@@ -52,13 +58,14 @@ class Templates:
 
     def learn(self, path: Path, row: np.ndarray) -> None:
         """Note how this checkpoint's file makes up its row, if that is beyond doubt."""
-        opened = _open(path) if self._lessons < MOST_LESSONS else None
+        opened = _Opened.of(path) if self._lessons < MOST_LESSONS else None
         if opened is None:
             return
         self._lessons += 1
-        key, header, data = opened
-        entries = _entries(header, len(data))
-        if entries is None:
+        with opened:
+            data = opened.numbers()
+        entries = None if data is None else _entries(opened.header, len(data))
+        if entries is None or data is None:
             return
         places: dict[bytes, tuple[int, int]] = {}
         for slot in self.layout.slots:
@@ -82,7 +89,7 @@ class Templates:
         if not places:
             while len(self._known) >= KEPT:
                 self._known.pop(next(iter(self._known)))
-            self._known[key] = parts
+            self._known[opened.digest] = parts
 
 
 def _widen(values: np.ndarray, out: np.ndarray) -> None:
@@ -92,30 +99,75 @@ def _widen(values: np.ndarray, out: np.ndarray) -> None:
         out[:] = values
 
 
-def _open(path: Path) -> tuple[bytes, bytes, memoryview] | None:
-    """A digest of all but the numbers, the header and the numbers of a checkpoint with one safetensors file."""
-    try:
+class _Opened:
+    """A folder's only safetensors file, opened as every reader of checkpoints opens it, with its header read.
+
+    Attributes
+    ----------
+    digest : bytes
+        Of all but the numbers: the header, the file's size, and the files beside it that a dialect may read.
+    header : bytes
+        The header's JSON.
+    """
+
+    def __init__(self, file: BinaryIO, digest: bytes, header: bytes, size: int):
+        self._file, self.digest, self.header, self._size = file, digest, header, size
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def numbers(self) -> memoryview | None:
+        """The bytes after the header, or None if there are not as many as there were."""
+        data = np.empty(self._size, np.uint8)
+        try:
+            whole = self._file.readinto(memoryview(data)) == self._size  # type: ignore[arg-type, attr-defined]
+        except OSError:
+            return None
+        return memoryview(data) if whole else None  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, path: Path) -> _Opened | None:
+        """Open one, or return None for what is left to the proper reader: to read, or to refuse by name."""
         if not path.is_dir():
             return None  # what a reader looks up beside a single file is its own affair
-        names = sorted(os.listdir(path))
-        weights = [n for n in names if n.endswith(".safetensors")]
-        if len(weights) != 1:
-            return None
-        raw = (path / weights[0]).read_bytes()
-        length = int.from_bytes(raw[:8], "little")
-        if length > min(LARGEST_HEADER, len(raw) - 8):
-            return None
-        digest = hashlib.sha256(len(raw).to_bytes(8, "little") + raw[: 8 + length])
-        for name in names:
-            suffix = os.path.splitext(name)[1]
-            if name == weights[0] or suffix in _IGNORED:
-                continue
-            if suffix not in _HASHED:
+        file = None
+        try:
+            names = sorted(os.listdir(path))
+            weights = [n for n in names if n.endswith(".safetensors")]
+            if len(weights) != 1:
                 return None
-            digest.update(f"\n{name}\n".encode() + (path / name).read_bytes())
-        return digest.digest(), raw[8 : 8 + length], memoryview(raw)[8 + length :]
-    except OSError:
-        return None
+            file = open_beside(path, weights[0])
+            total = os.fstat(file.fileno()).st_size
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            size = total - 8 - length
+            if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
+                file.close()
+                return None
+            header = file.read(length)
+            digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
+            for name in names:
+                suffix = os.path.splitext(name)[1]
+                if name == weights[0] or suffix in _IGNORED:
+                    continue
+                data = _small(path, name) if suffix in _HASHED else None
+                if data is None:
+                    file.close()
+                    return None
+                digest.update(f"\n{name}\n".encode() + data)
+            return cls(file, digest.digest(), header, size)
+        except (OSError, W2WError):
+            if file is not None:
+                file.close()
+            return None
+
+
+def _small(path: Path, name: str) -> bytes | None:
+    with open_beside(path, name) as file:
+        return read_whole(file, MAX_CONFIG_BYTES)
 
 
 def _entries(header: bytes, size: int) -> list[dict[str, Any]] | None:

@@ -10,14 +10,16 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import CorruptFileError, UnsupportedFormatError
+from ..store.limits import MAX_MODULE_NUMBERS as MAX_NUMBERS
 from ..tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions
 from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
 
-MAX_NUMBERS = 2**28  # of one module's dense change: 1 GiB in float32, nine times the largest layer of SDXL
 # keys of tensors that are no LoRA factors and travel along: textual-inversion vectors, changes of norms and biases
-_EMBEDDINGS = ("bundle_emb.", "emb_params", "string_to_param", "clip_l", "clip_g")
-_DIFFERENCES = (".diff", ".diff_b", ".w_norm", ".b_norm")
+_EMBEDDINGS = ("emb_params", "string_to_param", "clip_l", "clip_g")
+_BUNDLES = ("bundle_emb.", "string_to_param.")
+_DIFFERENCES = (".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight", ".set_bias", ".lora_B.bias")
+_TOKENS = ("token_embedding.weight", "embed_tokens.weight", "shared.weight")
 HALVES = {"A": "lora_A (the down half)", "B": "lora_B (the up half)"}
 
 
@@ -31,6 +33,7 @@ class Parts:
     passengers: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     unplaced: list[str] = field(default_factory=list)
+    known: str = ""  # whose modules its keys should name, if not those of any model known here
 
     def add(self, target: Target, role: str, key: str, value: np.ndarray) -> None:
         if (target, role) in self.keys:
@@ -40,17 +43,47 @@ class Parts:
         self.modules.setdefault(target, {})[role] = value
         self.keys[target, role] = key
 
-    def require_understood(self) -> None:
-        """Raise if a key names no known module or belongs to nothing, or if no factor was found at all."""
-        if self.unplaced:
+    def add_passenger(self, key: str, value: np.ndarray, checkpoint: Checkpoint) -> bool:
+        """Note a key that is not a factor's and travels along; returns whether it is one.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If it changes a whole weight: leaving it out would leave out a part of the adapter.
+        """
+        if is_vector(key, checkpoint.metadata):
+            self.passengers.append(key)
+            return True
+        if not (key.endswith(_DIFFERENCES) or is_ordinary(key)):
+            return False
+        if value.ndim > 1 and not _is_saved(key, checkpoint):
             raise UnsupportedFormatError(
-                f"{self.where}: {len(self.unplaced)} keys name no module of a UNet, transformer or text encoder known "
-                f"here, so it adapts another kind of model and cannot be used: {some(self.unplaced)}"
+                f"{self.where}: {short(key, 120)} {value.shape} changes or replaces a whole weight beside the low-rank "
+                "factors; only such changes of norms and biases may be left out"
+            )
+        self.passengers.append(key)
+        return True
+
+    def require_known(self) -> None:
+        """Raise if a key names no known module, or belongs to nothing."""
+        if self.unplaced:
+            known = self.known or (
+                "a UNet of Stable Diffusion, of CLIP or T5, or of a transformer, in a spelling that is read here"
+            )
+            hint = ""
+            if any(key.startswith("diffusion_model.") for key in self.unplaced) and not self.known:
+                hint = " (behind diffusion_model. only UNets and Flux.1 are read)"
+            raise UnsupportedFormatError(
+                f"{self.where}: {len(self.unplaced)} keys name no module of {known}{hint}: {some(self.unplaced)}"
             )
         if self.strange:
             raise UnsupportedFormatError(
                 f"{self.where}: {len(self.strange)} keys are not understood: {some(self.strange)}"
             )
+
+    def require_understood(self) -> None:
+        """:meth:`require_known`, and raise if no factor was found at all."""
+        self.require_known()
         only_alpha = [t for t, roles in self.modules.items() if roles.keys() == {"alpha"}]
         if only_alpha:
             raise CorruptFileError(f"{self.where}: {only_alpha[0]} has an alpha and no factors; fetch it again")
@@ -58,15 +91,25 @@ class Parts:
             raise UnsupportedFormatError(f"{self.where} holds no lora_A or lora_B tensor")
 
 
-def passenger_of(key: str, metadata: Mapping[str, str]) -> bool:
-    """Whether a key in any dialect is a textual-inversion vector or a change of a norm or bias."""
-    return metadata.get(key) == "<embed>" or key.startswith(_EMBEDDINGS) or key.endswith(_DIFFERENCES)
+def is_vector(key: str, metadata: Mapping[str, str]) -> bool:
+    """Whether a key in any dialect is a textual-inversion vector."""
+    return metadata.get(key) == "<embed>" or key in _EMBEDDINGS or key.startswith(_BUNDLES)
 
 
 def is_ordinary(key: str) -> bool:
     """Whether a key is a plain weight of a module, as ``modules_to_save`` puts it beside the factors."""
     module, _, last = key.rpartition(".")
     return bool(module) and last in ("weight", "bias", "scale") and ".lora" not in key and "_lora" not in key
+
+
+def _is_saved(key: str, checkpoint: Checkpoint) -> bool:
+    """Whether a whole weight is one that PEFT's configuration lists in ``modules_to_save``, or has tokens' vectors."""
+    if key.endswith(_TOKENS):
+        return True
+    saved = (checkpoint.config or {}).get("modules_to_save")
+    names = [saved] if isinstance(saved, str) else saved if isinstance(saved, list) else []
+    path = f".{key.rpartition('.')[0]}."
+    return any(isinstance(name, str) and name and f".{name}." in path for name in names)
 
 
 def require_one_adapter(names: set[str | None], where: str) -> None:

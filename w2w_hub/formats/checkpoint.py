@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import CorruptFileError, InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
-from ..files import read_json
-from ..tensorfile import parse_safetensors, read_header, read_tensors
+from ..checks import is_whole
+from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
+from ..store.limits import MAX_TENSOR_BYTES as MAX_DATA
+from ..store.paths import short
+from ..tensorfile import header_from, parse_safetensors, tensors_from
+from .opening import open_beside, open_named, read_config, require_no_pointer
 
 CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS, KOHYA_WEIGHTS = "pytorch_lora_weights.safetensors", "kohya_lora.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"  # beside an adapter_config.json of its own kind
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CHECKPOINTS = (".safetensors", ".npz", *PICKLES)
-MAX_DATA = 16 * 2**30  # bytes of one checkpoint's tensors; the largest adapters, of rank 256 for Flux, have 5 GB
 
 
 @dataclass
@@ -40,6 +45,8 @@ class Checkpoint:
         Reads the tensors.
     is_list : bool
         Whether it is a bare list of tensors, whose keys are their positions.
+    config_note : str
+        Why an ``adapter_config.json`` that is there is not this checkpoint's; else empty.
     """
 
     path: Path
@@ -49,6 +56,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     is_list: bool = False
+    config_note: str = ""
 
     @property
     def where(self) -> str:
@@ -89,14 +97,20 @@ class ReadOptions:
     def __post_init__(self) -> None:
         from ..adapter import COMPONENTS
 
-        if self.believe not in (None, "tensors", "config"):
+        if not _is_one_of(self.believe, ("tensors", "config")):
             raise InvalidInputError(f"believe is {self.believe!r}; choose tensors or config")
-        if self.component is not None and self.component not in COMPONENTS:
+        if not _is_one_of(self.component, COMPONENTS):
             raise InvalidInputError(f"component is {self.component!r}; choose {', '.join(COMPONENTS)}")
-        if self.alpha is not None and not np.isfinite(self.alpha):
-            raise InvalidInputError(f"alpha must be a number, not {self.alpha}")
-        if self.svd_rank is not None and self.svd_rank < 1:
-            raise InvalidInputError(f"the rank must be at least 1, not {self.svd_rank}")
+        if self.alpha is not None:
+            number = isinstance(self.alpha, Real) and not isinstance(self.alpha, bool)
+            if not number or not math.isfinite(self.alpha):
+                raise InvalidInputError(f"alpha must be a finite number, not {self.alpha!r}")
+        if self.svd_rank is not None and not (is_whole(self.svd_rank) and self.svd_rank >= 1):
+            raise InvalidInputError(f"the rank must be a whole number of at least 1, not {self.svd_rank!r}")
+
+
+def _is_one_of(value: object, choices: tuple[str, ...]) -> bool:
+    return value is None or (isinstance(value, str) and value in choices)
 
 
 def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoint:
@@ -107,34 +121,60 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
     MissingPathError, UnsupportedFormatError, CorruptFileError
         A pickle is not opened unless it is named as a file and `allow_torch` is set.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidInputError(f"a checkpoint is named by its path, not by {type(path).__name__}")
+    if not isinstance(allow_torch, (bool, np.bool_)):
+        raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)
-    if not path.exists():
+    if not _exists(path):
         raise MissingPathError(f"{path} is not there")
     file = _weights_in(path) if path.is_dir() else path
-    if file.suffix in PICKLES:
-        if not allow_torch:
-            raise UnsupportedFormatError(
-                f"{file} is a pickle and is not opened; if you trust its source, name the file and add --allow-torch "
-                "(allow_torch=True), which reads tensors only"
-            )
-        from .torchfile import open_torch
 
-        return open_torch(path, _config_beside(path))
-    if file.suffix == ".npz":
-        return _open_npz(file)
-    if file.suffix != ".safetensors":
-        raise NotACheckpointError(f"{path} is no LoRA checkpoint: {file.suffix or 'no'} ending is not one of theirs")
-    header = read_header(file)
+    def opened() -> BinaryIO:
+        return open_beside(path, file.name) if file is not path else open_named(file)
+
+    with opened() as found:
+        require_no_pointer(found, file)
+        if file.suffix in PICKLES:
+            if not allow_torch:
+                raise UnsupportedFormatError(
+                    f"{file} is a pickle and is not opened; if you trust its source, name the file and add "
+                    "--allow-torch (allow_torch=True), which reads tensors only"
+                )
+            from .torchfile import open_torch
+
+            return open_torch(path, opened, _config_beside(file)[0])
+        if file.suffix == ".npz":
+            return _open_npz(file, found)
+        if file.suffix != ".safetensors":
+            raise NotACheckpointError(
+                f"{path} is no LoRA checkpoint: {file.suffix or 'no'} ending is not one of theirs"
+            )
+        header = header_from(found, file)
     if header.size > MAX_DATA:
         raise UnsupportedFormatError(f"{path} has {header.size:,} bytes of tensors, the limit is {MAX_DATA:,}")
+
+    def load() -> dict[str, np.ndarray]:
+        with opened() as again:
+            return tensors_from(again, header, file)
+
+    config, note = _config_beside(file)
     return Checkpoint(
         path,
         {name: entry.shape for name, entry in header.entries.items()},
         {name: entry.dtype for name, entry in header.entries.items()},
-        lambda: read_tensors(file, header),
+        load,
         header.metadata,
-        _config_beside(file),
+        config,
+        config_note=note,
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        return False
 
 
 def weights_file(folder: Path) -> Path | None:
@@ -154,6 +194,9 @@ def _weights_in(folder: Path) -> Path:
     except OSError as error:
         raise MissingPathError(f"{folder} cannot be read: {error.strerror}") from error
     pickles = [name for name in names if name.endswith(PICKLES)]
+    if found is None and pickles:
+        with open_beside(folder, pickles[0]) as file:
+            require_no_pointer(file, folder / pickles[0])
     unopened = (
         f"; {pickles[0]} is a pickle and is not opened, save it again as safetensors or name the file with "
         "--allow-torch (allow_torch=True)"
@@ -172,8 +215,6 @@ def _weights_in(folder: Path) -> Path:
             )
         else:
             raise NotACheckpointError(f"{folder} is no LoRA checkpoint in a dialect known here{unopened}")
-    if escapes(found, folder):
-        raise UnsupportedFormatError(f"{found} is a link that leads out of its folder; name the file it leads to")
     return found
 
 
@@ -188,39 +229,30 @@ def escapes(file: Path, folder: Path) -> bool:
     return cache is None or not real.is_relative_to(cache / "blobs")
 
 
-def _config_beside(file: Path) -> dict[str, Any] | None:
-    """PEFT's configuration of a weights file: beside its usual name, or beside the only weights of a folder."""
+def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return PEFT's configuration of a weights file, or why the one that is there is not its.
+
+    It is that of PEFT's usual name, or of the only weights of a folder.
+    """
     config = file.parent / CONFIG
-    if not config.is_file():
-        return None
+    if not os.path.lexists(config):
+        return None, ""
     usual = file.stem == Path(PEFT_WEIGHTS).stem
-    alone = sum(p.suffix in CHECKPOINTS for p in file.parent.iterdir()) == 1
-    if not (usual or alone):
-        return None
-    if escapes(config, file.parent):
-        raise UnsupportedFormatError(f"{config} is a link that leads out of its folder")
-    return read_json(config)
+    others = [p.name for p in file.parent.iterdir() if p.suffix in CHECKPOINTS and p.name != file.name]
+    if not usual and others:
+        owner = PEFT_WEIGHTS if PEFT_WEIGHTS in others else min(others)
+        return None, f"the {CONFIG} beside it may be that of {short(owner)}"
+    return read_config(file.parent, CONFIG), ""
 
 
-def _open_npz(file: Path) -> Checkpoint:
+def _open_npz(path: Path, file: BinaryIO) -> Checkpoint:
     """Names and shapes of a NumPy archive; only MLX writes adapters so, and those are not read here."""
-    import zipfile
+    from .archives import list_arrays
 
-    shapes, dtypes = {}, {}
-    try:
-        with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist()[:100_000]:
-                with archive.open(name) as member:
-                    version = np.lib.format.read_magic(member)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-                    read = read or np.lib.format.read_array_header_2_0
-                    shape, _, dtype = read(member)
-                    shapes[name.removesuffix(".npy")] = shape
-                    dtypes[name.removesuffix(".npy")] = dtype.name
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise what a damaged stream makes them
-        raise CorruptFileError(f"{file} is not a readable NumPy archive ({error}); fetch it again") from error
+    arrays = list_arrays(file, str(path))
 
     def refuse() -> dict[str, np.ndarray]:
-        raise UnsupportedFormatError(f"{file}: a NumPy archive is looked at, never read; save it as safetensors")
+        raise UnsupportedFormatError(f"{path}: a NumPy archive is looked at, never read; save it as safetensors")
 
-    return Checkpoint(file, shapes, dtypes, refuse)
+    shapes, dtypes = ({name: array[i] for name, array in arrays.items()} for i in (0, 1))
+    return Checkpoint(path, shapes, dtypes, refuse)  # type: ignore[arg-type]

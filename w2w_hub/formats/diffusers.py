@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..adapter import Adapter, Target, as_float32
-from .assemble import Parts, finish, is_ordinary, passenger_of, require_one_adapter
+from ..errors import InvalidInputError
+from .assemble import Parts, finish, require_one_adapter
 from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import CLIP, bare_name, is_flux
-from .names import OLD_KEY, factor_key, target_of
+from .names import OLD_KEY, component_of, factor_key, target_of
 from .peft import PREFIX, stored
 from .sgm import unet_path
 
@@ -40,8 +41,8 @@ class DiffusersFormat:
         for key in checkpoint.keys:
             if key.startswith((PREFIX, "lora_")) or ".processor." in key or (found := factor_key(key)) is None:
                 continue
-            if flux and (_FLUX.search(key) or is_flux(bare_name(found.module)) or key.startswith(CLIP)):
-                continue
+            if flux and (key.startswith(CLIP) or not _is_diffusers(found.module)):
+                continue  # Flux.1's, or another model's with such blocks, which its reader refuses
             if not (found.spelling == "lora_AB" and checkpoint.config is not None) and not (
                 old and found.spelling == "lora_linear_layer"
             ):
@@ -58,9 +59,7 @@ class DiffusersFormat:
                 place(parts, found.module, found.role, key, value, options)
             elif key.endswith(".alpha"):
                 place(parts, key.removesuffix(".alpha"), "alpha", key, value, options)
-            elif is_ordinary(key) or key.endswith(".lora_B.bias") or passenger_of(key, checkpoint.metadata):
-                parts.passengers.append(key)
-            else:
+            elif not parts.add_passenger(key, value, checkpoint):
                 parts.strange.append(key)
         parts.require_understood()
         return finish(parts, checkpoint, options, self.name, DEFAULT)
@@ -70,6 +69,8 @@ class DiffusersFormat:
 
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
+            if target_of(str(target)) != target:
+                raise InvalidInputError(f"{target} is not a module that diffusers has, so it would not be read back")
             folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
             a, b = stored(pair, folded)
             tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
@@ -78,6 +79,22 @@ class DiffusersFormat:
         if config is not None:
             metadata["lora_adapter_metadata"] = json.dumps(config, sort_keys=True)
         save_file(tensors, folder / WEIGHTS, metadata=metadata)
+
+
+def _is_diffusers(module: str) -> bool:
+    """Whether a path in a file with Black Forest Labs' blocks is one of diffusers' own beside them."""
+    bare = module.removeprefix("transformer.")
+    return (
+        not is_flux(bare_name(module))
+        and not _FLUX.search(module)
+        and (
+            (
+                module.partition(".")[0] not in ("transformer", "diffusion_model", "model")
+                and target_of(module) is not None
+            )
+            or component_of(bare) is not None
+        )
+    )
 
 
 def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, options: ReadOptions) -> None:

@@ -7,7 +7,7 @@ encoder ``to_q_lora`` is ``q_proj`` and ``to_out_lora`` ``out_proj``. The file h
 from __future__ import annotations
 
 from ..adapter import COMPONENTS, Adapter
-from .assemble import Parts, finish, is_ordinary, passenger_of
+from .assemble import Parts, finish
 from .checkpoint import Checkpoint, ReadOptions
 from .diffusers import place
 from .names import OLD_KEY, ROLE, factor_key
@@ -30,9 +30,7 @@ class DiffusersOldFormat:
                 place(parts, path, ROLE[found["half"]], key, value, options)
             elif (beside := factor_key(key)) and beside.spelling in ("lora", "lora_linear_layer"):
                 place(parts, beside.module, beside.role, key, value, options)  # a text encoder's newer keys
-            elif is_ordinary(key) or passenger_of(key, checkpoint.metadata):
-                parts.passengers.append(key)
-            else:
+            elif not parts.add_passenger(key, value, checkpoint):
                 parts.strange.append(key)
         parts.require_understood()
         return finish(parts, checkpoint, options, self.name, "the dialect's only scale: it has no alpha")

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..adapter import Adapter, Target
 from ..errors import UnsupportedFormatError
-from .assemble import Parts, finish, is_ordinary, passenger_of
+from .assemble import Parts, finish
 from .checkpoint import Checkpoint, ReadOptions
+from .flux_model import BLOCK, WIDTH, require_flux, require_widths
 from .names import NUMBER, ROLE, canonical_path, factor_key
 
 _DOUBLE, _SINGLE = 19, 38  # blocks of Flux.1; other models with such names have more
@@ -35,7 +36,15 @@ _OUTSIDE = {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer_l
     for i, end in ((1, "in"), (2, "out"))
 }
 _LAST = "final_layer_adaLN_modulation_1"
-_BLOCK = re.compile(rf"(?P<kind>double|single)_blocks_(?P<number>{NUMBER})_(?P<name>.+)")
+_DOTTED_IN_BLOCK = {
+    re.sub(r"_(qkv|proj|0|2|lin)$", r".\1", name): name
+    for name in (*_IN_DOUBLE, *_IN_SINGLE, "linear1", "img_attn_qkv", "txt_attn_qkv")
+}
+_DOTTED_OUTSIDE = {
+    re.sub(r"^(time_in|vector_in|guidance_in|final_layer)_", r"\1.", name).replace("modulation_1", "modulation.1"): name
+    for name in (*_OUTSIDE, _LAST)
+}
+_DOTTED_BLOCK = re.compile(rf"(?P<kind>double|single)_blocks\.(?P<number>{NUMBER})\.(?P<name>.+)")
 _PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.|transformer\.)?")
 _ANY_BLOCK = re.compile(rf"^(?:model\.)?(?:diffusion_model\.|transformer\.)?(?:double|single)_blocks\.{NUMBER}\.")
 CLIP = "text_encoders.clip_l.transformer."
@@ -47,7 +56,7 @@ _XLABS = re.compile(
 
 def is_flux(name: str) -> bool:
     """Whether an underscored name is one of Flux.1's modules in Black Forest Labs' naming."""
-    found = _BLOCK.fullmatch(name)
+    found = BLOCK.fullmatch(name)
     if found is None:
         return name in _OUTSIDE or name == _LAST
     if found["kind"] == "double":
@@ -57,26 +66,40 @@ def is_flux(name: str) -> bool:
 
 
 def bare_name(module: str) -> str:
-    """The underscored name of a dotted module path in these names, without what stands in front of the model."""
-    return _PREFIX.sub("", module).replace(".", "_")
+    """The underscored name of a dotted module path in these names, without what stands in front of the model.
+
+    A path that Flux.1 does not have stays dotted, so that it is none of its names: HunyuanVideo's own code writes
+    ``img_attn_qkv`` where Flux.1 has ``img_attn.qkv``.
+    """
+    path = _PREFIX.sub("", module)
+    block = _DOTTED_BLOCK.fullmatch(path)
+    if block is None:
+        return _DOTTED_OUTSIDE.get(path, path if "." in path else f".{path}")
+    name = _DOTTED_IN_BLOCK.get(block["name"])
+    return path if name is None else f"{block['kind']}_blocks_{block['number']}_{name}"
 
 
 def has_blocks(names: Iterable[str]) -> bool:
     """Whether any underscored name is a block's, so that the others mean Flux' modules too."""
-    return any(_BLOCK.fullmatch(name) for name in names)
+    return any(BLOCK.fullmatch(name) for name in names)
 
 
 def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """diffusers' modules of one of Flux' (underscored, see :func:`is_flux`), each with its share of the tensors."""
-    found = _BLOCK.fullmatch(name)
+    a, b = roles.get("A"), roles.get("B")
+    require_widths(
+        name,
+        a.shape[1] if a is not None and a.ndim >= 2 else None,
+        b.shape[0] if b is not None and b.ndim >= 2 else None,
+        where,
+    )
+    found = BLOCK.fullmatch(name)
     if found is None:
         if name in _OUTSIDE:
             yield _OUTSIDE[name], dict(roles)
             return
-        b = roles.get("B")  # diffusers has scale before shift here
-        if b is not None and b.ndim and b.shape[0] % 2:
-            raise UnsupportedFormatError(f"{where}: {name} has {b.shape[0]} outputs, expected shift and scale")
-        swapped = {} if b is None or not b.ndim else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
+        # diffusers has scale before shift here
+        swapped = {} if b is None or b.ndim < 2 else {"B": np.roll(b, b.shape[0] // 2, axis=0)}
         yield "norm_out.linear", dict(roles) | swapped
         return
     blocks = f"{'transformer' if found['kind'] == 'double' else 'single_transformer'}_blocks.{found['number']}"
@@ -87,20 +110,12 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
     names: tuple[str, ...] = _QKV["txt" if found["name"].startswith("txt") else "img"]
     if found["name"] == "linear1":
         names = (*names, "proj_mlp")
-    a, b = roles.get("A"), roles.get("B")
     if a is None or b is None or a.ndim < 2 or b.ndim < 2:
         yield f"{blocks}.{names[0]}", dict(roles)  # no pair, which is refused where pairs are made
         return
-    width = a.shape[1]
-    expected = 7 * width if found["name"] == "linear1" else 3 * width
-    if b.shape[0] != expected:
-        raise UnsupportedFormatError(
-            f"{where}: {name} has {width} inputs and {b.shape[0]} outputs, Flux.1 has {expected}; adapters of other "
-            "models cannot be used"
-        )
     for i, part in enumerate(names):
-        end = (i + 1) * width if i < 3 else expected
-        yield f"{blocks}.{part}", dict(roles) | {"B": b[i * width : end]}
+        end = (i + 1) * WIDTH if i < 3 else len(b)
+        yield f"{blocks}.{part}", dict(roles) | {"B": b[i * WIDTH : end]}
 
 
 class _Fused:
@@ -113,7 +128,11 @@ class _Fused:
         raise NotImplementedError
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
-        parts = Parts(checkpoint.where)
+        parts = Parts(
+            checkpoint.where,
+            known="Flux.1 in Black Forest Labs' names, so it is not an adapter of Flux.1 (FLUX.2, Chroma, "
+            "HunyuanVideo and others have such blocks too)",
+        )
         fused: dict[str, dict[str, np.ndarray]] = {}
         keys: dict[tuple[str, str], str] = {}
         for key, value in checkpoint.tensors.items():
@@ -126,10 +145,10 @@ class _Fused:
                     raise UnsupportedFormatError(f"{checkpoint.where}: {key} and {keys[found]} name one module")
                 keys[found] = key
                 fused.setdefault(found[0], {})[found[1]] = value
-            elif is_ordinary(key) or key.endswith(".lora_B.bias") or passenger_of(key, checkpoint.metadata):
-                parts.passengers.append(key)
-            else:
+            elif not parts.add_passenger(key, value, checkpoint):
                 (parts.strange if found is None else parts.unplaced).append(key)
+        parts.require_known()
+        require_flux(fused, checkpoint.metadata, checkpoint.where, underscored=False)
         for name, roles in fused.items():
             for path, share in pieces(name, roles, checkpoint.where):
                 for role, value in share.items():

@@ -14,10 +14,11 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target, as_float32
 from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
-from .assemble import Parts, dtypes_of, factors_of, passenger_of
+from .assemble import Parts, dtypes_of, factors_of
 from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import has_blocks, is_flux, pieces
+from .flux_model import require_flux, says
 from .names import dotted
 from .peft import alpha_for, stored
 from .scales import Stated, alpha_of, settle
@@ -26,6 +27,7 @@ from .sgm import is_sgm, sgm_name, unet_path
 _PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
 COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}
+T5 = "encoder.block."  # how the paths of its modules begin
 DEFAULT = "kohya's default, alpha = rank: nothing states it"
 
 
@@ -37,11 +39,17 @@ def split_key(key: str) -> tuple[str, str, str] | None:
 
 
 @lru_cache(maxsize=8192)
-def targets_of(part: str, name: str) -> Target | None:
-    """The target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here."""
+def targets_of(part: str, name: str, *, flux: bool = False) -> Target | None:
+    """The target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here.
+
+    `flux` says that the file is for Flux.1, whose second text encoder is T5: sd-scripts numbers it 3, as SD3's.
+    """
     if part in COMPONENTS:
-        path = dotted(COMPONENTS[part], name)
-        return None if path is None else Target(COMPONENTS[part], path)
+        component = "text_encoder_2" if flux and part == "te3" else COMPONENTS[part]
+        path = dotted(component, name)
+        if path is None or (flux and component == "text_encoder_2" and not path.startswith(T5)):
+            return None
+        return Target(component, path)
     path = unet_path(name) if part == "unet" else None
     if path is not None:
         return Target("unet", path)
@@ -56,7 +64,7 @@ class _Underscored:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         where = checkpoint.where
-        parts = sort(checkpoint)
+        parts = sort(checkpoint, options.component)
         parts.require_understood()
         header = header_scales(checkpoint)
         factors, places = {}, set()
@@ -112,6 +120,12 @@ class KohyaFormat(_Underscored):
         tensors: dict[str, np.ndarray] = {}
         ranks, alphas = set[int](), set[float]()
         sdxl = is_sdxl(adapter)
+        present = {target.component for target in adapter.factors}
+        if "text_encoder_3" in present and "text_encoder_2" not in present:
+            raise InvalidInputError(
+                "kohya's lora_te3 is the T5 of Flux.1 or of SD3, which only lora_te2 beside it tells; write this "
+                "adapter as diffusers"
+            )
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             name = _written_name(target, sdxl)
             a, b = stored(pair)
@@ -139,22 +153,47 @@ class OneTrainerFormat(_Underscored):
         return any(key.startswith("lora_transformer_") and split_key(key) for key in checkpoint.keys)
 
 
-def sort(checkpoint: Checkpoint) -> Parts:
+def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
+    """Whether a file in kohya's names is for Flux.1, of which its T5 is the second text encoder, not SD3's third.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If there is a T5 that nothing assigns.
+    """
+    found = [m for key in checkpoint.keys if (m := split_key(key))]
+    names = {part: [name for p, name, _ in found if p == part] for part in ("unet", "transformer", "te2", "te3")}
+    if has_blocks(names["unet"]) or any(name.startswith("single_transformer_blocks_") for name in names["transformer"]):
+        return True
+    if not names["te3"] or names["te2"] or names["unet"] or names["transformer"]:
+        return False
+    stated = says(checkpoint.metadata) or {"text_encoder_2": "flux", "text_encoder_3": "sd3"}.get(component or "")
+    if stated is None:
+        raise UnsupportedFormatError(
+            f"{checkpoint.where}: lora_te3 is the second text encoder of Flux.1 and the third of SD3, and nothing "
+            "in it says which; state component= (text_encoder_2 or text_encoder_3)"
+        )
+    return stated == "flux"
+
+
+def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
     """The tensors of a file with kohya's names by target, Flux' fused modules split."""
     parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
     numberings: dict[bool, str] = {}
+    for_flux = is_for_flux(checkpoint, component)
     flux = has_blocks(m[1] for key in checkpoint.keys if (m := split_key(key)) and m[0] == "unet")
     for key, value in checkpoint.tensors.items():
         found = split_key(key)
         role = _TAILS.get(found[2]) if found else None
         if found is None or role is None:
-            (parts.passengers if passenger_of(key, checkpoint.metadata) else parts.strange).append(key)
+            if not parts.add_passenger(key, value, checkpoint):
+                parts.strange.append(key)
             continue
         part, name, _ = found
         if flux and part == "unet" and is_flux(name):
             fused.setdefault(name, {})[role] = value
             continue
-        target = targets_of(part, name)
+        target = targets_of(part, name, flux=for_flux)
         if target is not None:
             parts.add(target, role, key, value)
             if target.component == "unet" and (is_sgm(name) or name.startswith(("down_b", "mid_b", "up_b"))):
@@ -166,6 +205,9 @@ def sort(checkpoint: Checkpoint) -> Parts:
             f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
             "put together from two files, bring them one by one"
         )
+    parts.require_known()
+    if fused:
+        require_flux(fused, checkpoint.metadata, checkpoint.where, underscored=True)
     for name, roles in fused.items():
         for path, share in pieces(name, roles, checkpoint.where):
             for role, value in share.items():

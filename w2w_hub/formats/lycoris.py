@@ -18,11 +18,13 @@ import numpy as np
 from ..adapter import Adapter, LoraFactors, Target, as_float32
 from ..canonical import representative
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
-from .assemble import Parts, dtypes_of, factors_of, limited, passenger_of
+from .assemble import Parts, dtypes_of, factors_of, limited
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import bare_name, is_flux, pieces
-from .kohya import split_key, targets_of
+from .flux_model import require_flux, require_proportions, require_widths
+from .kohya import is_for_flux, split_key, targets_of
 from .names import CONVOLUTIONS, dotted, target_of
+from .peft import PREFIX
 from .scales import alpha_of
 from .sgm import unet_path
 
@@ -60,7 +62,20 @@ class Dense:
         (m1, n1), (m2, n2) = ((f[0].shape[0], f[-1].shape[1]) for f in (self.left, self.right))
         return {"kron": (m1 * m2, n1 * n2), "hadamard": (m1, n1), "product": (m1, n2)}[self.kind]
 
+    def _own(self) -> Dense:
+        """The module without the others that it is fused with, where that takes no more than rows of its left side."""
+        if self.kind != "kron" or self.rows is None:
+            return self
+        height = self.right[0].shape[0]
+        first, last = int(self.rows[0]), int(self.rows[-1]) + 1
+        if first % height or last % height or last - first != len(self.rows):
+            return self
+        top = self.left[0][first // height : last // height]
+        return replace(self, left=(top, *self.left[1:]), rows=None)
+
     def matrix(self) -> np.ndarray:
+        if (own := self._own()) is not self:
+            return own.matrix()
         left, right = (_product(f, self.label) for f in (self.left, self.right))
         combine: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
             "kron": np.kron, "hadamard": np.multiply, "product": np.matmul
@@ -78,6 +93,8 @@ class Dense:
 
     def svd(self, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``u (out, k), values (k,), v (k, columns)``, all of them or enough to see what a cut at `rank` loses."""
+        if (own := self._own()) is not self:
+            return own.svd(rank)
         if self.rows is None and self.kind == "kron":
             # the decomposition of a Kronecker product is the product of the decompositions
             (u1, s1, v1), (u2, s2, v2) = (
@@ -115,7 +132,10 @@ class LycorisFormat:
     name = "lycoris"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        return any(".lokr_" in k or ".hada_" in k or k.endswith(_ROTATION) for k in checkpoint.keys)
+        return any(
+            (".lokr_" in k or ".hada_" in k or k.endswith(_ROTATION)) and not k.startswith(PREFIX)
+            for k in checkpoint.keys
+        )
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         if options.svd_rank is None:
@@ -170,11 +190,14 @@ class LycorisFormat:
             if found:
                 named.setdefault(found["module"], {})[_LORA.get(found["role"], found["role"])] = value
             else:
-                (parts.passengers if passenger_of(key, checkpoint.metadata) else parts.strange).append(key)
+                if not parts.add_passenger(key, value, checkpoint):
+                    parts.strange.append(key)
         modules: dict[Target, Dense] = {}
+        for_flux = is_for_flux(checkpoint)
+        fused_names = {name: fused for name in named if (fused := _fused_name(name))}
         for name, roles in named.items():
-            fused = _fused_name(name)
-            target = None if fused else _target(name)
+            fused = fused_names.get(name)
+            target = None if fused else _target(name, for_flux)
             if not fused and target is None:
                 parts.unplaced.append(name)
                 continue
@@ -185,6 +208,11 @@ class LycorisFormat:
                     raise UnsupportedFormatError(f"{where}: {part} is there under two names; save it again")
                 modules[part], parts.modules[part] = replace(module, rows=rows), roles
         parts.require_understood()
+        if fused_names:
+            underscored = any(name.startswith("lora_unet_") for name in fused_names)
+            require_flux(fused_names.values(), checkpoint.metadata, where, underscored=underscored)
+        else:
+            require_proportions({t: (m.shape[1], m.shape[0]) for t, m in modules.items()}, where)
         return modules, parts
 
 
@@ -203,10 +231,10 @@ class _Deltas(Mapping[Target, np.ndarray]):
         return len(self._modules)
 
 
-def _target(name: str) -> Target | None:
+def _target(name: str, flux: bool = False) -> Target | None:
     found = split_key(f"{name}.x")
     if found:
-        return targets_of(found[0], found[1])
+        return targets_of(found[0], found[1], flux=flux)
     if name.startswith("lycoris_"):  # its wrapper around any model
         bare = name.removeprefix("lycoris_")
         path = unet_path(bare)
@@ -225,6 +253,7 @@ def _fused_name(name: str) -> str | None:
 
 def _split(fused: str, module: Dense, where: str) -> Iterator[tuple[Target, np.ndarray | None]]:
     outputs, inputs = module.shape
+    require_widths(fused, inputs, outputs, where)
     # the same split as of a LoRA, of which B is the numbers of the rows
     for path, share in pieces(fused, {"A": np.empty((1, inputs)), "B": np.arange(outputs)[:, None]}, where):
         yield Target("transformer", path), share["B"].ravel()

@@ -23,17 +23,24 @@ ROLE = {"down": "A", "up": "B", "A": "A", "B": "B"}
 OLD_KEY = re.compile(
     r"^(?P<attention>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<half>down|up)\.weight$",
 )
-_BLOCKS = ("down_blocks.N", "mid_block", "up_blocks.N")
 _ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
 _IN_BLOCK = (
     *(f"attentions.N.transformer_blocks.N.{name}" for name in _ATTENTION),
     *(f"attentions.N.transformer_blocks.N.{n.replace('attn1', 'attn2')}" for n in _ATTENTION if "attn" in n),
     "attentions.N.proj_in", "attentions.N.proj_out",
     "resnets.N.conv1", "resnets.N.conv2", "resnets.N.time_emb_proj", "resnets.N.conv_shortcut",
-    "downsamplers.N.conv", "upsamplers.N.conv",
 )  # fmt: skip
+_BLOCKS = {
+    "down_blocks.N": (*_IN_BLOCK, "downsamplers.0.conv"),
+    "mid_block": _IN_BLOCK,
+    "up_blocks.N": (*_IN_BLOCK, "upsamplers.0.conv"),
+}
+_DEEPEST = 7  # number of the last block that a UNet may have: each halves the picture
 _EMBEDDINGS = tuple(f"{n}_embedding.linear_{i}" for n, i in product(("time", "add", "class"), (1, 2)))
-UNET = ("conv_in", "conv_out", *_EMBEDDINGS, *(f"{block}.{name}" for block, name in product(_BLOCKS, _IN_BLOCK)))
+UNET = (
+    "conv_in", "conv_out", *_EMBEDDINGS, "time_embedding.cond_proj",
+    *(f"{block}.{name}" for block, names in _BLOCKS.items() for name in names),
+)  # fmt: skip
 _DIT_ATTENTION = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
 )  # fmt: skip
@@ -93,6 +100,34 @@ def factor_key(key: str) -> FactorKey | None:
     return FactorKey(found["module"], ROLE[found["ab"] or found["half"] or found["dotted"]], spelling, found["adapter"])
 
 
+def _dotted_grammar(paths: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(path).replace("N", NUMBER) for path in paths))
+
+
+_DOTTED = {"unet": _dotted_grammar(UNET), "text_encoder": _dotted_grammar(TEXT_ENCODER)}
+_UNET_BLOCK = re.compile(rf"(?:down|up)_blocks\.({NUMBER})\.")
+# what attention is made of in every transformer of diffusers whose blocks have these names
+_PROJECTIONS = {*_DIT_ATTENTION, "to_out", "to_gate", "to_qkv_mlp_proj"}
+_DIT_BLOCK = re.compile(rf"(?:single_)?transformer_blocks\.{NUMBER}\.attn[12]?\.(.+)")
+
+
+@lru_cache(maxsize=8192)
+def is_module(component: str, path: str) -> bool:
+    """Whether a component can have a module of this path.
+
+    Of a UNet, the modules that Stable Diffusion 1.x, 2.x and XL have, in any number of blocks and layers; of a text
+    encoder, CLIP's and T5's. Transformers have too many names to list: only their attention's are checked.
+    """
+    if component == "transformer":
+        attention = _DIT_BLOCK.fullmatch(path)
+        return attention is None or attention[1] in _PROJECTIONS
+    if component == "unet":
+        block = _UNET_BLOCK.match(path)
+        if block is not None and (len(block[1]) > 1 or int(block[1]) > _DEEPEST):
+            return False
+    return _DOTTED[component.rstrip("_23")].fullmatch(path) is not None
+
+
 def _grammar(paths: tuple[str, ...]) -> re.Pattern[str]:
     def underscored(path: str) -> str:
         return re.escape(path.replace(".", "_")).replace("N", f"({NUMBER})")
@@ -117,7 +152,8 @@ def dotted(component: str, name: str) -> str | None:
     index = int(str(found.lastgroup)[1:]) if found.lastgroup else 0
     numbers = [n for n in found.groups()[found.re.groupindex[f"p{index}"] :][: paths[index].count("N")] if n]
     parts = iter(numbers)
-    return canonical_path(component, re.sub("N", lambda _: next(parts), paths[index]))
+    path = canonical_path(component, re.sub("N", lambda _: next(parts), paths[index]))
+    return path if is_module(component, path) else None
 
 
 def canonical_path(component: str, path: str) -> str:
@@ -139,10 +175,19 @@ def component_of(path: str) -> str | None:
 def target_of(path: str, component: str | None = None) -> Target | None:
     """The target of a dotted path that may start with its component, as pipelines write it.
 
-    `component` states it for a path that does not say; None is returned where nobody says.
+    `component` states it for a path that does not say; None is returned where nobody says, and for a path that no
+    module of the component has. What a path says itself is never overridden.
     """
     first, _, rest = path.partition(".")
     if first in COMPONENTS and rest:
-        return Target(first, canonical_path(first, rest))
-    component = component or component_of(path)
-    return None if component is None else Target(component, canonical_path(component, path))
+        return placed(first, rest)
+    known = component_of(path)
+    if known is None or (known == "text_encoder" and (component or "").startswith(known)):
+        known = component or known  # the keys do not say which of several text encoders
+    return None if known is None else placed(known, path)
+
+
+def placed(component: str, path: str) -> Target | None:
+    """The target of a component's module, or None if it has no such module."""
+    path = canonical_path(component, path)
+    return Target(component, path) if is_module(component, path) else None

@@ -14,13 +14,19 @@ import numpy as np
 
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
-from .assemble import Parts, dtypes_of, factors_of, is_ordinary, passenger_of, require_one_adapter
+from ..tensorfile import short
+from .assemble import Parts, dtypes_of, factors_of, require_one_adapter
 from .checkpoint import CONFIG, Checkpoint, ReadOptions
 from .checkpoint import PEFT_WEIGHTS as WEIGHTS
-from .names import FactorKey, canonical_path, component_of, factor_key, target_of
+from .names import FactorKey, canonical_path, component_of, factor_key, placed, target_of
 from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
 
 PREFIX = "base_model.model."
+# parts of the names of the parameters that PEFT's methods add
+_METHODS = (
+    ".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".ia3_", ".vera_", ".hra_", ".bone_", ".miss_", ".shira_",
+    ".randlora_", ".fourierft_", ".waveft_", ".c3a_", ".road_", ".gralora_", ".ln_tuning_", ".trainable_tokens_",
+)  # fmt: skip
 # CLIP of this width is the second text encoder of SDXL and SD3; nothing else has it
 _SECOND_WIDTH = 1280
 
@@ -34,15 +40,24 @@ class PeftFormat:
         if checkpoint.config is not None and "peft_type" not in checkpoint.config:
             # MLX has an adapter_config.json too
             return not any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
-        return checkpoint.config is not None or any(k.startswith(PREFIX) and ".lora_" in k for k in checkpoint.keys)
+        return checkpoint.config is not None or any(
+            k.startswith(PREFIX) and any(mark in k for mark in _METHODS) for k in checkpoint.keys
+        )
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         where, config = checkpoint.where, checkpoint.config
+        if config is None:
+            _require_lora(checkpoint)
         header = header_settings(checkpoint.metadata, where)
         settings = [header[None]] if None in header else []
         if config is not None:
             settings.insert(0, LoraSettings(config, CONFIG, where))
         if not settings and options.alpha is None:
+            if checkpoint.config_note:
+                raise MissingPathError(
+                    f"{where}: {checkpoint.config_note}, since the folder holds several weights files; put the two "
+                    "that belong together into a folder of their own, or state alpha (alpha=, --alpha)"
+                )
             raise MissingPathError(
                 f"{where}: {CONFIG} is not there, and PEFT has no default for the scale that it states; put it beside "
                 "the weights, or state alpha (alpha=, --alpha)"
@@ -88,11 +103,9 @@ class PeftFormat:
                 parts.add(target, found.role, key, value)
             elif key.endswith(".alpha") and (target := peft_target(key.removesuffix(".alpha"), component)):
                 parts.add(target, "alpha", key, value)
-            elif key.endswith((".lora_B.bias", ".lora_B.default.bias")) or is_ordinary(key):
-                parts.passengers.append(key)  # modules_to_save and biases: ordinary weights that travel along
-            elif passenger_of(key, checkpoint.metadata):
+            elif key.endswith(".lora_B.default.bias"):
                 parts.passengers.append(key)
-            else:
+            elif not parts.add_passenger(key, value, checkpoint):  # modules_to_save and biases
                 parts.strange.append(key)
         return parts
 
@@ -144,6 +157,15 @@ class PeftFormat:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def _require_lora(checkpoint: Checkpoint) -> None:
+    """Raise if keys without a configuration are those of another of PEFT's methods."""
+    for key in checkpoint.keys:
+        if key.startswith(PREFIX) and any(mark in key for mark in _METHODS[1:]):
+            raise UnsupportedFormatError(
+                f"{checkpoint.where} is a PEFT adapter of another kind than LORA ({short(key, 120)}); only LORA is read"
+            )
+
+
 def _key(key: str) -> FactorKey | None:
     found = factor_key(key)
     return found if found is not None and found.spelling == "lora_AB" else None
@@ -155,8 +177,10 @@ def peft_target(path: str, component: str | None = None) -> Target | None:
     if not path.startswith(PREFIX):
         return target_of(path, component)
     module = path.removeprefix(PREFIX)
-    component = component or component_of(module)
-    return None if component is None else Target(component, canonical_path(component, module))
+    known = component_of(module)
+    if known is None or (known == "text_encoder" and (component or "").startswith(known)):
+        known = component or known
+    return None if known is None else placed(known, module)
 
 
 def _spelled(target: Target) -> str:

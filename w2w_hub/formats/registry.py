@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ..adapter import Adapter, Target
 from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
 from ..files import new_folder, require_new, write_bytes
+from ..tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions, open_checkpoint
+from .flux_model import require_proportions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +89,8 @@ def recognise(checkpoint: Checkpoint) -> CheckpointFormat:
     known = ", ".join(formats())
     if found:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} matches {len(found)} dialects ({', '.join(f.name for f in found)}); "
-            "it was put together from several files, bring them one by one"
+            f"{checkpoint.where} matches {len(found)} dialects ({', '.join(f.name for f in found)}), of which no "
+            "trainer writes two into one file; save the modules of each by themselves"
         )
     vectors = _embeddings(checkpoint)
     if vectors:
@@ -136,13 +138,14 @@ def read_adapter(
     path : path
         A file, or a folder that holds one checkpoint.
     allow_torch : bool
-        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file, with torch's ``weights_only=True``: no code in it runs.
+        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file. It is read as data: nothing in it is unpickled or run.
     believe : "tensors" or "config", optional
         Which to take if the configuration and the tensors disagree about rank or alpha; without it that is an error.
     alpha : float, optional
         States the alpha of a checkpoint that does not state it; one that states another is an error.
     component : str, optional
-        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...).
+        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...); one whose keys name
+        another is an error.
     svd_rank : int, optional
         Approximate every module by its best factors of this rank; ``metadata["error"]`` says how well. Needed for
         LoKr and LoHa, whose changes are no product of two such factors; :func:`read_deltas` gives those exactly.
@@ -180,11 +183,23 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
             raise
         raise InvalidInputError(f"{checkpoint.where}: {error}") from error
     adapter.require_finite(checkpoint.where)
+    require_proportions(_sizes(adapter), checkpoint.where)
+    other = next((t for t in adapter.factors if options.component not in (None, t.component)), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"{checkpoint.where}: component is {options.component}, but its keys name {short(str(other), 200)}; "
+            "leave component out"
+        )
     if options.svd_rank is not None and not isinstance(form, DenseFormat):
         from ..canonical import canonicalise
 
         adapter = canonicalise(adapter, rank=options.svd_rank)
     return adapter
+
+
+def _sizes(adapter: Adapter) -> dict[Target, tuple[int, int]]:
+    """Inputs and outputs of a transformer's modules."""
+    return {t: (p.inputs, p.outputs) for t, p in adapter.factors.items() if t.component == "transformer"}
 
 
 class _Deltas(Mapping[Target, "np.ndarray"]):
@@ -241,13 +256,24 @@ def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...
     `pipe.load_lora_weights`: either alone is silently wrong in the other library.
     ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
     """
-    known = writers()
-    for name in dialects:
-        if name not in known:
-            raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+    if not isinstance(adapter, Adapter):
+        raise InvalidInputError(f"a {type(adapter).__name__} is not an adapter; read one with read_adapter")
+    if isinstance(dialects, str) or not isinstance(dialects, Iterable):
+        raise InvalidInputError(f"dialects are a tuple of names such as ('kohya',), not {dialects!r}")
+    dialects = tuple(dialects)
+    if not dialects:
+        raise InvalidInputError(f"no dialect to write is named; there are {', '.join(writers())}")
+    chosen = [_writer(name) for name in dialects]
     with new_folder(folder) as partial:
-        for name in dialects:
-            known[name].write(adapter, partial)
+        for writer in chosen:
+            writer.write(adapter, partial)
+
+
+def _writer(name: object) -> WritableFormat:
+    known = writers()
+    if not isinstance(name, str) or name not in known:
+        raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
@@ -265,6 +291,7 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     --------
     >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
     """
+    _writer(dialect)
     out = require_new(out)
     single = out.suffix == ".safetensors"
     if single and dialect == "peft":

@@ -6,9 +6,7 @@ A checkpoint may state it in ``adapter_config.json``, in its header (``lora_adap
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +15,11 @@ import numpy as np
 
 from ..adapter import COMPONENTS
 from ..errors import CorruptFileError, ScaleConflictError, UnsupportedFormatError
-from ..tensorfile import short
+from ..store.paths import short
+from .options import article, parse_object, require_plain
+from .patterns import PatternTable
 
 HEADER_KEY = "lora_adapter_metadata"
-# options under which the weight's change is not scale * B @ A on the stock base model, and why
-_REFUSED = {
-    "use_dora": "its magnitudes rescale the base weights",
-    "fan_in_fan_out": "its factors belong to transposed weights",
-    "use_qalora": "its A is pooled over groups of inputs",
-    "layer_replication": "it repeats layers of the base model",
-    "alora_invocation_tokens": "it acts only after certain tokens",
-}
-# of a regular expression for modules; PEFT's own are names
-_REPEATS, _LONGEST = 4, 500
-# initialisations that leave the base weights alone; PiSSA, OLoRA and others change them
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
@@ -85,40 +73,28 @@ class LoraSettings:
         self.data, self.place, self.where = data, place, where
         kind = data.get("peft_type", "LORA" if place.startswith("the header") else None)
         if kind != "LORA":
-            raise UnsupportedFormatError(f"{where}: {place} is a {kind} adapter; only LORA is read")
-        for option, reason in _REFUSED.items():
-            if data.get(option):
-                raise UnsupportedFormatError(f"{where}: {place} sets {option}: {reason}, so it is no low-rank sum")
-        start = data.get("init_lora_weights")
-        if start not in _PLAIN_STARTS:
-            raise UnsupportedFormatError(
-                f"{where}: {place} has init_lora_weights {start!r}, which changes the base weights; "
-                "convert it with PEFT's path_initial_model_for_weight_conversion"
-            )
+            what = article(kind) if isinstance(kind, str) else f"a {kind}"
+            raise UnsupportedFormatError(f"{where}: {place} is {what[:80]} adapter; only LORA is read")
+        require_plain(data, f"{where}: {place}")
         for key in ("r", "lora_alpha"):
             if not _is_number(data.get(key)):
                 raise CorruptFileError(f"{where}: {place} does not state {key}; without it the scale is unknown")
-        for key in ("rank_pattern", "alpha_pattern"):
-            pattern = data.get(key) or {}
-            if not isinstance(pattern, dict) or not all(_is_number(value) for value in pattern.values()):
-                raise CorruptFileError(f"{where}: {place} has {key} {pattern!r}; expected module names and numbers")
-            try:
-                for name in pattern:
-                    re.compile(rf"(.*\.)?({name})$")
-            except (re.error, RecursionError, OverflowError) as error:
-                raise CorruptFileError(
-                    f"{where}: {place} has an unreadable pattern {short(name)!r}: {error}"
-                ) from error
-            slow = next((name for name in pattern if not _is_quick(name)), None)
-            if slow is not None:
-                raise UnsupportedFormatError(
-                    f"{where}: {place} has a pattern that could take for ever to match, {short(slow)!r}; "
-                    f"name the modules, or use at most {_REPEATS} repeats and groups, and repeat no group"
-                )
-        self._plain = not (data.get("rank_pattern") or data.get("alpha_pattern"))
+        if data.get("use_rslora") not in (None, True, False):
+            raise CorruptFileError(
+                f"{where}: {place} has use_rslora {short(data['use_rslora'])}, expected true or false"
+            )
+        self._ranks, self._alphas = (self._table(key) for key in ("rank_pattern", "alpha_pattern"))
+
+    def _table(self, key: str) -> PatternTable | None:
+        values = self.data.get(key) or {}
+        if not isinstance(values, dict) or not all(_is_number(value) for value in values.values()):
+            raise CorruptFileError(
+                f"{self.where}: {self.place} has {key} {short(values)}; expected module names and numbers"
+            )
+        return PatternTable(values, f"{self.where}: {key} in {self.place}") if values else None
 
     def rank(self, module: str) -> float:
-        return self.data["r"] if self._plain else pattern_value(self.data.get("rank_pattern"), module, self.data["r"])
+        return self.data["r"] if self._ranks is None else self._ranks.value(module, self.data["r"])
 
     def scale(self, module: str, rank: int, believe: str | None) -> Stated:
         """The scale of a module whose tensors have this rank.
@@ -129,8 +105,8 @@ class LoraSettings:
             If the configuration states another rank and the caller did not say which to believe.
         """
         alpha = self.data["lora_alpha"]
-        if not self._plain:
-            alpha = pattern_value(self.data.get("alpha_pattern"), module, alpha)
+        if self._alphas is not None:
+            alpha = self._alphas.value(module, alpha)
         stated = self.rank(module)
         if stated != rank:
             if believe is None:
@@ -149,20 +125,9 @@ class LoraSettings:
         return Stated(self.place, float(alpha) / (rank**0.5 if self.data.get("use_rslora") else rank))
 
 
-def _is_quick(pattern: str) -> bool:
-    """Whether a regular expression that a file chose has few repeats and choices, so little to try again."""
-    bare = re.sub(r"\[\^?\]?[^\]]*\]", "c", re.sub(r"\\.", "c", pattern))  # without escapes and character classes
-    bare = re.sub(r"\(\?(?::|=|!|<=|<!|P<\w+>)", "(", bare)
-    counts = (len(re.findall(r"[*+?{]\??", bare)), bare.count("("))
-    return len(pattern) <= _LONGEST and max(counts) <= _REPEATS and not re.search(r"\)[*+{]", bare)
-
-
 def pattern_value(pattern: dict[str, Any] | None, module: str, default: float) -> float:
-    """PEFT's rule for ``alpha_pattern`` and ``rank_pattern``: a key matches a whole module-path suffix."""
-    for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
+    """Return what ``alpha_pattern`` or ``rank_pattern`` states for a module, by PEFT's rule, else `default`."""
+    return PatternTable(pattern or {}, "the pattern").value(module, default)
 
 
 def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, LoraSettings]:
@@ -171,19 +136,15 @@ def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, Lo
     if raw is None:
         return {}
     place = f"the header's {HEADER_KEY}"
-    try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{where}: {place} is no JSON ({error}); fetch it again") from error
-    if not isinstance(data, dict):
-        raise CorruptFileError(f"{where}: {place} is no JSON object; fetch it again")
+    data = parse_object(raw, f"{where}: {place}")
     found: dict[str | None, LoraSettings] = {}
     for component in COMPONENTS:
         mine = {k.removeprefix(f"{component}."): v for k, v in data.items() if k.startswith(f"{component}.")}
         if mine:
             found[component] = LoraSettings(mine, f"{place} for {component}", where)
     if "r" in data or "lora_alpha" in data:
-        found[None] = LoraSettings(data, place, where)
+        mine = {k: v for k, v in data.items() if k.partition(".")[0] not in COMPONENTS}
+        found[None] = LoraSettings(mine, place, where)
     return found
 
 
