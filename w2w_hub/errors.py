@@ -43,6 +43,10 @@ class CorruptFileError(W2WError, ValueError):
     """A file is truncated, unreadable or not what its manifest says."""
 
 
+class UnsafePathError(CorruptFileError):
+    """A name or link leads out of its folder, or to something that is not a regular file; nothing was followed."""
+
+
 class UnsupportedFormatError(W2WError, ValueError):
     """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
+from ..checks import SEEDS, flag, instance, path_of, shown, string, whole
 from ..dataset.manifest import FILENAME as MANIFEST
 from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
@@ -25,13 +28,16 @@ from ..space.identity import Identity, edited, resolve
 from ..space.space import interpolate
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
 from .grids import preview_sheets
+from .handover import notice_components, notice_from_pipe, warn_if_lent
 from .inputs import encode_pictures, encode_text, latent_masks, nested
-from .loading import open_space, require_base, require_same_kind, save_folder, with_base
+from .loading import open_space, require_base, require_same_kind, save_folder, torch_dtype, with_base
 
 if TYPE_CHECKING:
     from ..hub.publish import Published
 
 PROMPT = "sks person"
+# arguments of the stock call that `render` gives itself
+RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")
 # the pipeline that `render` calls in this thread, and the people of that call
 _asked: ContextVar[tuple[Any, tuple[Identity | None, ...]] | None] = ContextVar("asked", default=None)
 
@@ -42,6 +48,8 @@ class W2WMixin:
     The base model is never changed for good: an identity stands in the target weights' place while the
     pipeline is called, and the originals are back, bit for bit, when the call ends, however it ends.
     Calls from several threads wait for each other; a call inside a callback draws what it would alone.
+
+    A stock pipeline made of this one's parts draws the base model; mix this class into its class instead, as below.
 
     Examples
     --------
@@ -54,6 +62,7 @@ class W2WMixin:
     _space: WeightSpace | None = None
     _identity: Identity | tuple[Identity | None, ...] | None = None
     _drawing = False
+    _lent: str | None = None  # the class of a stock pipeline that was made of this one's parts
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the class the stock class's signature and documentation for its call."""
@@ -67,12 +76,29 @@ class W2WMixin:
 
             cls.__call__ = __call__  # type: ignore[attr-defined,method-assign]
 
+    @property
+    def config(self) -> Any:
+        notice_from_pipe(self, sys._getframe(1), W2WMixin)
+        return super().config  # type: ignore[misc]
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The modules, as of the stock class.
+
+        Warns
+        -----
+        UserWarning
+            If an identity is set: a stock pipeline made of them does not draw it.
+        """
+        notice_components(self, sys._getframe(1))
+        return super().components  # type: ignore[misc,no-any-return]
+
     # ------------------------------------------------------------ load and save
     @classmethod
     def from_pretrained(
         cls,
         path: Path | str,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
         *,
         k: int | None = None,
         revision: str | None = None,
@@ -85,8 +111,9 @@ class W2WMixin:
 
         Parameters
         ----------
-        dtype : torch dtype
-            Of the base model's weights; float32 by default. `torch_dtype` is understood too.
+        dtype : torch dtype or str
+            Of the base model's weights; float32 by default. A name (``"bf16"``, ``"float16"``) or a mapping of
+            components to dtypes is understood too, and so is `torch_dtype`.
         k : int, optional
             Components to read; fewer files are fetched.
         revision : str, optional
@@ -94,10 +121,13 @@ class W2WMixin:
         token, cache_dir, local_files_only
             As in huggingface_hub; for a base model by reference too.
         **options
-            Passed on to the base pipeline's `from_pretrained`.
+            Passed on to the base pipeline's `from_pretrained`, but those that unpickle files or run code of the
+            base model (`use_safetensors=False`, `custom_pipeline`, `trust_remote_code`).
 
         Raises
         ------
+        UnsupportedFormatError
+            If the base model has components of other classes than its pipeline's, or weights that are pickles.
         BaseModelMismatchError
             If the base model is not the one that the space belongs to.
         HubError
@@ -105,12 +135,22 @@ class W2WMixin:
         """
         hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)  # type: ignore[arg-type]
-        return open_space(cls, space, _dtype(dtype, options), options, hub)
+        return open_space(cls, space, torch_dtype(dtype, options), options, hub)
 
     @classmethod
-    def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype | None = None, **options: Any) -> Any:
-        """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
-        return with_base(cls, base, space, _dtype(dtype, options), options)
+    def from_base(
+        cls,
+        base: Path | str,
+        space: WeightSpace,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """A pipeline of a base model (a diffusers folder or repository) and a space in memory.
+
+        `dtype` and `options` are those of :meth:`from_pretrained`.
+        """
+        instance(space, "space", WeightSpace)
+        return with_base(cls, base, space, torch_dtype(dtype, options), options)
 
     @classmethod
     def from_pipe(cls, pipeline: Any, *, space: WeightSpace | None = None, **options: Any) -> Any:
@@ -125,8 +165,14 @@ class W2WMixin:
         **options
             As of the stock `from_pipe`. The shared components keep their dtype unless one is given.
         """
+        if not isinstance(pipeline, DiffusionPipeline):
+            raise InvalidInputError(f"from_pipe takes a diffusers pipeline, not {shown(pipeline)}")
+        if space is not None:
+            instance(space, "space", WeightSpace)
         require_same_kind(cls, getattr(pipeline, "stock_class", type(pipeline)), "this pipeline")
-        if not {"dtype", "torch_dtype"} & set(options):
+        if {"dtype", "torch_dtype"} & set(options):
+            options["dtype"] = torch_dtype(options.pop("dtype", None), options)
+        else:
             options["dtype"] = pipeline.dtype
         made = super().from_pipe(pipeline, **options)  # type: ignore[misc]
         carried = getattr(pipeline, "_space", None)
@@ -142,6 +188,8 @@ class W2WMixin:
         A base that was cast to bfloat16 can only be held against the shapes; what opens one from a folder
         verifies the files.
         """
+        instance(space, "space", WeightSpace)
+        flag(verify, "verify")
         unet = self.unet  # type: ignore[attr-defined]
         if verify:
             with base_shown(unet):
@@ -234,6 +282,8 @@ class W2WMixin:
 
     @identity.setter
     def identity(self, what: Any) -> None:
+        if what is not None:
+            warn_if_lent(self)
         if what is None:
             self._identity = None
         elif _several(what):
@@ -297,6 +347,7 @@ class W2WMixin:
         `options` are those of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers.
         A delayed edit is written as if it acted from the beginning.
         """
+        path_of(path, "path")
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
             raise InvalidInputError("export needs one identity; set pipe.identity first")
@@ -339,11 +390,21 @@ class W2WMixin:
         -------
         ndarray
             float32 ``(identities, cases, height, width, 3)`` in [0, 1]. None stands for the base model.
+
+        Raises
+        ------
+        InvalidInputError
+            For options of the stock call that this one gives itself (another `output_type`, `generator`, ...).
         """
-        if batch_size < 1:
-            raise InvalidInputError(f"batch_size must be at least 1, not {batch_size}")
+        whole(batch_size, "batch_size", minimum=1)
+        given = [name for name in RENDERED if name in options]
+        if given or options.get("output_type", "np") != "np":
+            named = (given or ["output_type"])[0]
+            raise InvalidInputError(f"render returns arrays and gives {', '.join(RENDERED)} itself; leave out {named}")
         plain = {"output_type": "np", **options}
-        resolved = [None if i is None else self.resolve(i) for i in identities]
+        people = _sequence(identities, "identities")
+        resolved = [None if i is None else self.resolve(i) for i in people]
+        cases = [_case(case) for case in _sequence(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
         for start, case in progress(jobs, "drawing"):
@@ -411,6 +472,7 @@ class W2WMixin:
         InvalidInputError
             If a picture or mask has another size than the base model draws, or a mask is empty.
         """
+        string(prompt, "prompt")
         settings = Settings(num_steps, learning_rate, k, batch_size, prior, tolerance, restarts, seed)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
         people = nested(images, several, 3)
@@ -447,14 +509,20 @@ def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3
         )
 
 
+def _sequence(values: Any, name: str) -> list[Any]:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise InvalidInputError(f"{name} must be a list, not {shown(values)}")
+    return list(values)
+
+
+def _case(case: Any) -> tuple[str, int]:
+    if not isinstance(case, (tuple, list)) or len(case) != 2 or not isinstance(case[0], str):
+        raise InvalidInputError(f"a case is a prompt and a seed, not {shown(case)}")
+    return case[0], whole(case[1], "the seed of a case", minimum=0, maximum=SEEDS)
+
+
 def _several(what: Any) -> bool:
     """Whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
     return getattr(what, "ndim", 1) == 2
-
-
-def _dtype(dtype: torch.dtype | None, options: dict[str, Any]) -> torch.dtype:
-    other = options.pop("torch_dtype", None)
-    chosen = dtype or other or torch.float32
-    return getattr(torch, chosen) if isinstance(chosen, str) and hasattr(torch, chosen) else chosen

@@ -1,0 +1,1 @@
+"""Files and names that strangers wrote: validated paths, manifests, atomic writes and verification."""
