@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checks import is_whole
+from .constraints import Rule, flag, number, optional, positive, whole
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
 from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
@@ -19,10 +19,30 @@ from .injection.stack import every
 from .progress import progress
 from .space import Point, WeightSpace
 
+MAX_SEED = 2**63 - 1
 WINDOW = 50  # steps whose losses are averaged to see whether they still fall
 COMPARED = 64  # fixed noises and timesteps under which restarts are compared
 CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
 WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
+
+
+def seed() -> Rule:
+    """A seed that torch takes."""
+    plain = whole(0)
+
+    def take(value: Any) -> int:
+        if (number := plain.take(value)) > MAX_SEED:
+            raise ValueError
+        return number
+
+    return Rule("a whole number from 0 to 2**63 - 1", take)
+
+
+RULES = {
+    "num_steps": whole(1), "learning_rate": positive(), "k": optional(whole(1)), "batch_size": whole(1),
+    "prior": number(0), "tolerance": number(0, below=1), "restarts": whole(1), "seed": seed(),
+    "capture": optional(flag()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,20 +68,8 @@ class Settings:
     capture: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "restarts", "seed"):
-            value = getattr(self, name)
-            if not is_whole(value):
-                raise InvalidInputError(f"{name} must be a whole number, not {value!r}")
-            object.__setattr__(self, name, int(value))
-        if min(self.num_steps, self.batch_size, self.restarts) < 1 or not 0 < self.learning_rate < float("inf"):
-            raise InvalidInputError(
-                "num_steps, batch_size and restarts must be at least 1 and learning_rate positive; got "
-                f"{self.num_steps}, {self.batch_size}, {self.restarts}, {self.learning_rate}"
-            )
-        if not 0 <= self.prior < float("inf") or not 0 <= self.tolerance < 1:
-            raise InvalidInputError(
-                f"prior must not be negative and tolerance must be 0 to 1; got {self.prior}, {self.tolerance}"
-            )
+        for name, rule in RULES.items():
+            object.__setattr__(self, name, rule.checked(getattr(self, name), f"invert: {name}"))
 
 
 @dataclass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import reprlib
+import struct
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import path_of
+from .constraints import as_array, names, validated, whole
+from .constraints import path as path_rule
+from .constraints import text as text_rule
 from .errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
 from .files import write_bytes
 from .store.paths import read_regular
@@ -68,7 +72,7 @@ def open_mask(path: Path | str) -> Picture:
 
 
 def _loaded(path: Path | str) -> Picture:
-    path = path_of(path, "a picture's path")
+    path = path_rule().checked(path, "a picture's path")
     data = read_regular(path, MAX_PICTURE_BYTES)
     try:
         with warnings.catch_warnings():
@@ -129,6 +133,8 @@ def as_mask(picture: Picture, name: str = "a mask") -> Picture:
 
 def _eight_bits(picture: Picture, name: str) -> Picture:
     """A picture of 8 bits or fewer per channel; its EXIF and transparency come along."""
+    if not isinstance(picture, Image.Image):
+        raise InvalidInputError(f"{name} must be a PIL image, not {reprlib.repr(picture)}")
     try:
         picture.load()  # before its EXIF is read: Pillow turns a TIFF upright by itself
     except Exception as error:
@@ -178,12 +184,17 @@ def _orientation(picture: Picture) -> int:
     return stated if isinstance(stated, int) and stated in TURNS else 1
 
 
+@validated(scale=whole(1))
 def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
     """A float picture ``(h, w, 3)`` in [0, 1], enlarged without smoothing."""
+    values = as_array(values, "a picture")
+    if values.ndim != 3 or values.shape[2] != 3 or not values.size or not np.isfinite(values).all():
+        raise InvalidInputError(f"a picture is finite numbers (h, w, 3), not of shape {values.shape}")
     picture = Image.fromarray((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
+@validated(rows=names(), columns=names(), scale=whole(1), title=text_rule())
 def contact_sheet(
     pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, scale: int = 2, title: str = ""
 ) -> Picture:
@@ -196,7 +207,8 @@ def contact_sheet(
     rows, columns : sequence of str
         Captions; a column's is wrapped to its width.
     """
-    if pictures.ndim != 5 or pictures.shape[:2] != (len(rows), len(columns)):
+    pictures = as_array(pictures, "pictures")
+    if pictures.ndim != 5 or not pictures.size or pictures.shape[:2] != (len(rows), len(columns)):
         raise InvalidInputError(f"{len(rows)} x {len(columns)} captions for pictures of shape {pictures.shape}")
     font = ImageFont.load_default(12)
     height, width = (side * scale for side in pictures.shape[2:4])
@@ -219,6 +231,7 @@ def contact_sheet(
     return sheet
 
 
+@validated(rows=names(), frames=names(), scale=whole(1))
 def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], *, scale: int = 2) -> list[Picture]:
     """A sweep there and back: frame j shows column j of `pictures`, all rows side by side, under its caption.
 
@@ -227,10 +240,14 @@ def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], 
     pictures : ndarray
         Float ``(rows, frames, h, w, 3)`` in [0, 1].
     """
+    pictures = as_array(pictures, "pictures")
+    if pictures.ndim != 5 or pictures.shape[:2] != (len(rows), len(frames)):
+        raise InvalidInputError(f"{len(rows)} x {len(frames)} captions for pictures of shape {pictures.shape}")
     shown = [contact_sheet(pictures[:, j][None], [""], rows, scale=scale, title=text) for j, text in enumerate(frames)]
     return shown + shown[-2:0:-1]
 
 
+@validated(path=path_rule(), milliseconds=whole(1))
 def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:
     """Write a new picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
 
@@ -242,17 +259,24 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
     """
     path = Path(path)
     kind = picture_kind(path)
-    first, *others = [picture] if isinstance(picture, Image.Image) else list(picture)
+    pictures = [picture] if isinstance(picture, Image.Image) else picture
+    if not isinstance(pictures, (list, tuple)) or not pictures or not all(isinstance(p, Image.Image) for p in pictures):
+        raise InvalidInputError(f"a PIL image or a list of them is written, not {reprlib.repr(picture)}")
+    first, *others = pictures
     options: dict[str, Any] = {}
     if others:
         options = {"save_all": True, "append_images": others, "duration": milliseconds, "loop": 0}
     if kind == "GIF":
         options["optimize"] = False
     data = io.BytesIO()
-    first.save(data, kind, **options)
+    try:
+        first.save(data, kind, **options)
+    except (KeyError, OSError, ValueError, OverflowError, struct.error) as error:
+        raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})") from error
     write_bytes(path, data.getvalue())
 
 
+@validated(path=path_rule())
 def picture_kind(path: Path | str) -> str:
     """Pillow's name of the kind of picture that a path's ending stands for."""
     Image.init()

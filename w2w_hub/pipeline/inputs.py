@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..checks import shown
 from ..errors import InvalidInputError
 from ..pictures import as_mask, as_rgb
 
@@ -80,7 +80,7 @@ def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
         if values.ndim == 3:
             values = values.transpose(1, 2, 0)
     else:
-        raise InvalidInputError(f"{shown(picture)} is not a picture; open it with PIL.Image.open")
+        raise InvalidInputError(f"{reprlib.repr(picture)} is not a picture; open it with PIL.Image.open")
     if values.ndim != 3 or values.shape[2] != 3:
         raise InvalidInputError(f"a picture of shape {tuple(np.shape(picture))} is not {order}")
     if values.shape[:2] != size:
@@ -123,7 +123,7 @@ def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
             values = np.asarray(given)
             values = values.astype(np.float32 if values.dtype.kind in "biuf" else np.void)
         except (TypeError, ValueError):
-            raise InvalidInputError(f"{shown(mask)} is not a mask; open it with PIL.Image.open") from None
+            raise InvalidInputError(f"{reprlib.repr(mask)} is not a mask; open it with PIL.Image.open") from None
         if values.shape != size:
             raise InvalidInputError(f"a mask is {values.shape}, this base model needs {size}")
         high = values.max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import diffusers
 import torch
 
 from ..base import CONFIG, EMBEDDED, MODEL_INDEX, base_files, digest_of_folder, pipeline_class
-from ..checks import path_of, string
+from ..constraints import text
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
@@ -117,7 +118,7 @@ def with_base(
     cls: type[W2WMixin], base: Path | str, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]
 ) -> Any:
     """A pipeline of a base model, a folder or a repository, and a space; the base must be the space's."""
-    folder = path_of(base, "base")
+    folder = Path(base)
     if not (folder / MODEL_INDEX).is_file():
         if folder.exists() or not is_repository(base):
             what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
@@ -193,16 +194,20 @@ def torch_dtype(dtype: Any, options: dict[str, Any]) -> Any:
     other = options.pop("torch_dtype", None)
     found = [_floating(given) for given in (dtype, other) if given is not None]
     if len(found) == 2 and found[0] != found[1]:
-        raise InvalidInputError(f"dtype={dtype!r} and torch_dtype={other!r} disagree; give dtype alone")
+        raise InvalidInputError(
+            f"dtype={reprlib.repr(dtype)} and torch_dtype={reprlib.repr(other)} disagree; give dtype alone"
+        )
     return found[0] if found else torch.float32
 
 
 def _floating(given: Any) -> Any:
     if isinstance(given, Mapping):
-        return {string(name, "dtype"): _floating(one) for name, one in given.items()}
+        return {text().checked(name, "a component in dtype"): _floating(one) for name, one in given.items()}
     dtype = DTYPES.get(given) if isinstance(given, str) else given
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
-        raise InvalidInputError(f"dtype must be a floating torch dtype or one of {', '.join(DTYPES)}; not {given!r}")
+        raise InvalidInputError(
+            f"dtype must be a floating torch dtype or one of {', '.join(DTYPES)}; not {reprlib.repr(given)}"
+        )
     return dtype
 
 
@@ -287,7 +292,7 @@ def save_folder(
             f"a base model by reference is a repository, owner/name, and a commit; got {base_model!r} and {revision!r}"
         )
 
-    if options.get("safe_serialization", True) is not True:
+    if options.get("safe_serialization") not in (None, True):
         raise InvalidInputError("safe_serialization=False would write pickles; leave it out")
 
     def extend(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,18 +17,19 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ..checks import SEEDS, flag, instance, path_of, shown, string, whole
+from ..constraints import either, flag, instance, optional, path, text, validated, whole
 from ..dataset.manifest import FILENAME as MANIFEST
 from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
 from ..injection import base_shown, injection
 from ..inversion import Inversion, Inverter, Settings
+from ..inversion import seed as seed_rule
 from ..progress import progress
 from ..space import Point, WeightSpace
 from ..space.identity import Identity, edited, resolve
 from ..space.space import interpolate
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
-from .grids import preview_sheets
+from .grids import listed, preview_sheets
 from .handover import notice_components, notice_from_pipe, warn_if_lent
 from .inputs import encode_pictures, encode_text, latent_masks, nested
 from .loading import open_space, require_base, require_same_kind, save_folder, torch_dtype, with_base
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 PROMPT = "sks person"
 # arguments of the stock call that `render` gives itself
 RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")
+SPACE = instance(WeightSpace, "a WeightSpace")
+PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a lock's pin
+HUB = {
+    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
+    "local_files_only": flag(),
+}  # fmt: skip
 # the pipeline that `render` calls in this thread, and the people of that call
 _asked: ContextVar[tuple[Any, tuple[Identity | None, ...]] | None] = ContextVar("asked", default=None)
 
@@ -95,6 +103,7 @@ class W2WMixin:
 
     # ------------------------------------------------------------ load and save
     @classmethod
+    @validated(path=PLACE, k=optional(whole(1)), **HUB)
     def from_pretrained(
         cls,
         path: Path | str,
@@ -138,6 +147,7 @@ class W2WMixin:
         return open_space(cls, space, torch_dtype(dtype, options), options, hub)
 
     @classmethod
+    @validated(base=PLACE, space=SPACE)
     def from_base(
         cls,
         base: Path | str,
@@ -149,10 +159,10 @@ class W2WMixin:
 
         `dtype` and `options` are those of :meth:`from_pretrained`.
         """
-        instance(space, "space", WeightSpace)
         return with_base(cls, base, space, torch_dtype(dtype, options), options)
 
     @classmethod
+    @validated(pipeline=instance(DiffusionPipeline, "a diffusers pipeline"), space=optional(SPACE))
     def from_pipe(cls, pipeline: Any, *, space: WeightSpace | None = None, **options: Any) -> Any:
         """A pipeline that shares another one's components, without loading or copying them.
 
@@ -165,10 +175,6 @@ class W2WMixin:
         **options
             As of the stock `from_pipe`. The shared components keep their dtype unless one is given.
         """
-        if not isinstance(pipeline, DiffusionPipeline):
-            raise InvalidInputError(f"from_pipe takes a diffusers pipeline, not {shown(pipeline)}")
-        if space is not None:
-            instance(space, "space", WeightSpace)
         require_same_kind(cls, getattr(pipeline, "stock_class", type(pipeline)), "this pipeline")
         if {"dtype", "torch_dtype"} & set(options):
             options["dtype"] = torch_dtype(options.pop("dtype", None), options)
@@ -182,20 +188,23 @@ class W2WMixin:
             made._space, made._identity = carried, pipeline._identity
         return made
 
+    @validated(space=SPACE, verify=flag())
     def attach(self, space: WeightSpace, *, verify: bool = True) -> None:
         """Give the pipeline a space; with `verify`, its base must have the space's base digest.
 
         A base that was cast to bfloat16 can only be held against the shapes; what opens one from a folder
         verifies the files.
         """
-        instance(space, "space", WeightSpace)
-        flag(verify, "verify")
         unet = self.unet  # type: ignore[attr-defined]
         if verify:
             with base_shown(unet):
                 require_base(unet, space)
         self._space, self._identity = space, None
 
+    @validated(
+        path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
+        previews=optional(instance(Mapping, "a mapping")),
+    )  # fmt: skip
     def save_pretrained(  # type: ignore[override]
         self,
         path: Path | str,
@@ -224,6 +233,7 @@ class W2WMixin:
         sheets = None if previews is None else preview_sheets(self, PROMPT, **previews)
         save_folder(self, path, base_model, revision, custom_pipeline, options, sheets)
 
+    @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
@@ -337,17 +347,18 @@ class W2WMixin:
 
     def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
         """Set and return the weighted mean of several identities' points; shares are normalised."""
-        point = interpolate(self.space, [self.resolve(i).point for i in identities], shares)
+        points = [self.resolve(i).point for i in listed(identities, "identities")]
+        point = interpolate(self.space, points, shares)
         self.identity = point
         return point
 
+    @validated(path=path())
     def export(self, path: Path | str, identity: Any = None, **options: Any) -> None:
         """Write an identity (the current one by default) as a folder that stock libraries open.
 
         `options` are those of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers.
         A delayed edit is written as if it acted from the beginning.
         """
-        path_of(path, "path")
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
             raise InvalidInputError("export needs one identity; set pipe.identity first")
@@ -379,6 +390,7 @@ class W2WMixin:
                 if of_render is not None:
                     _asked.reset(of_render)
 
+    @validated(batch_size=whole(1))
     def render(
         self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any
     ) -> np.ndarray:
@@ -396,15 +408,13 @@ class W2WMixin:
         InvalidInputError
             For options of the stock call that this one gives itself (another `output_type`, `generator`, ...).
         """
-        whole(batch_size, "batch_size", minimum=1)
         given = [name for name in RENDERED if name in options]
         if given or options.get("output_type", "np") != "np":
             named = (given or ["output_type"])[0]
             raise InvalidInputError(f"render returns arrays and gives {', '.join(RENDERED)} itself; leave out {named}")
         plain = {"output_type": "np", **options}
-        people = _sequence(identities, "identities")
-        resolved = [None if i is None else self.resolve(i) for i in people]
-        cases = [_case(case) for case in _sequence(cases, "cases")]
+        resolved = [None if i is None else self.resolve(i) for i in listed(identities, "identities")]
+        cases = [_case(case) for case in listed(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
         for start, case in progress(jobs, "drawing"):
@@ -424,6 +434,7 @@ class W2WMixin:
         return out
 
     # ------------------------------------------------------------ inversion
+    @validated(prompt=text())
     def invert(
         self,
         images: Any,
@@ -472,7 +483,6 @@ class W2WMixin:
         InvalidInputError
             If a picture or mask has another size than the base model draws, or a mask is empty.
         """
-        string(prompt, "prompt")
         settings = Settings(num_steps, learning_rate, k, batch_size, prior, tolerance, restarts, seed)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
         people = nested(images, several, 3)
@@ -509,16 +519,10 @@ def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3
         )
 
 
-def _sequence(values: Any, name: str) -> list[Any]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-        raise InvalidInputError(f"{name} must be a list, not {shown(values)}")
-    return list(values)
-
-
 def _case(case: Any) -> tuple[str, int]:
     if not isinstance(case, (tuple, list)) or len(case) != 2 or not isinstance(case[0], str):
-        raise InvalidInputError(f"a case is a prompt and a seed, not {shown(case)}")
-    return case[0], whole(case[1], "the seed of a case", minimum=0, maximum=SEEDS)
+        raise InvalidInputError(f"a case is a prompt and a seed, not {reprlib.repr(case)}")
+    return case[0], seed_rule().checked(case[1], "the seed of a case")
 
 
 def _several(what: Any) -> bool:
