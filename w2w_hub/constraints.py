@@ -47,15 +47,16 @@ class Rule:
             raise InvalidInputError(f"{what} must be {self.expected}, not {reprlib.repr(value)}") from None
 
 
-def whole(low: int | None = None) -> Rule:
-    """A whole number, Python's or NumPy's, of at least `low`; no bool and no float."""
+def whole(low: int | None = None, high: int | None = None) -> Rule:
+    """A whole number, Python's or NumPy's, in [low, high]; no bool and no float."""
 
     def take(value: Any) -> int:
-        if not is_whole(value) or (low is not None and value < low):
+        if not is_whole(value) or (low is not None and value < low) or (high is not None and value > high):
             raise ValueError
         return int(value)
 
-    return Rule("a whole number" + ("" if low is None else f" of at least {low}"), take)
+    limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+    return Rule(" ".join(["a whole number of", " and ".join(limits)]) if limits else "a whole number", take)
 
 
 def number(

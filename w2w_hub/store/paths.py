@@ -119,9 +119,12 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
         raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in it
         raise MissingPathError(f"{short(str(path))} is not there") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise UnsafePathError(f"{path} is not a regular file; nothing is read from folders, pipes and devices")
+        if stat.S_ISDIR(mode):
+            raise MissingPathError(f"{path} is a folder, not a file")
+        raise UnsafePathError(f"{path} is not a regular file; nothing is read from pipes and devices")
     return descriptor
 
 
