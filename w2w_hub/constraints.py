@@ -48,15 +48,15 @@ class Rule:
 
 
 def whole(low: int | None = None, high: int | None = None) -> Rule:
-    """A whole number, Python's or NumPy's, in [low, high]; no bool and no float."""
+    """A whole number, Python's or NumPy's, of at least `low` and at most `high`; no bool and no float."""
 
     def take(value: Any) -> int:
         if not is_whole(value) or (low is not None and value < low) or (high is not None and value > high):
             raise ValueError
         return int(value)
 
-    limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-    return Rule(" ".join(["a whole number of", " and ".join(limits)]) if limits else "a whole number", take)
+    limits = [f"at {word} {limit:,}" for word, limit in (("least", low), ("most", high)) if limit is not None]
+    return Rule(" ".join(["a whole number", *(["of"] if limits else []), " and ".join(limits)]).rstrip(), take)
 
 
 def number(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .constraints import Rule, flag, number, optional, positive, whole
+from .constraints import flag, number, optional, positive, whole
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
 from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
@@ -19,29 +19,17 @@ from .injection.stack import every
 from .progress import progress
 from .space import Point, WeightSpace
 
-MAX_SEED = 2**63 - 1
 WINDOW = 50  # steps whose losses are averaged to see whether they still fall
 COMPARED = 64  # fixed noises and timesteps under which restarts are compared
 CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
 WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
 
 
-def seed() -> Rule:
-    """A seed that torch takes."""
-    plain = whole(0)
-
-    def take(value: Any) -> int:
-        if (number := plain.take(value)) > MAX_SEED:
-            raise ValueError
-        return number
-
-    return Rule("a whole number from 0 to 2**63 - 1", take)
-
-
+SEED = whole(0, 2**63 - 1)  # what torch takes
+COUNT = whole(1, 1_000_000)  # more would not end
 RULES = {
-    "num_steps": whole(1), "learning_rate": positive(), "k": optional(whole(1)), "batch_size": whole(1),
-    "prior": number(0), "tolerance": number(0, below=1), "restarts": whole(1), "seed": seed(),
-    "capture": optional(flag()),
+    "num_steps": COUNT, "learning_rate": positive(), "k": optional(whole(1)), "batch_size": COUNT, "prior": number(0),
+    "tolerance": number(0, below=1), "restarts": COUNT, "seed": SEED, "capture": optional(flag()),
 }  # fmt: skip
 
 

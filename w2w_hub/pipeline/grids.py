@@ -16,6 +16,7 @@ from ..space.identity import edited
 if TYPE_CHECKING:
     from .mixin import W2WMixin
 
+__all__ = ["strength_grid"]
 PEOPLE, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)  # of a card's previews
 
 

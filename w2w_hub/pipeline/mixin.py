@@ -22,8 +22,7 @@ from ..dataset.manifest import FILENAME as MANIFEST
 from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
 from ..injection import base_shown, injection
-from ..inversion import Inversion, Inverter, Settings
-from ..inversion import seed as seed_rule
+from ..inversion import SEED, Inversion, Inverter, Settings
 from ..progress import progress
 from ..space import Point, WeightSpace
 from ..space.identity import Identity, edited, resolve
@@ -522,7 +521,7 @@ def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3
 def _case(case: Any) -> tuple[str, int]:
     if not isinstance(case, (tuple, list)) or len(case) != 2 or not isinstance(case[0], str):
         raise InvalidInputError(f"a case is a prompt and a seed, not {reprlib.repr(case)}")
-    return case[0], seed_rule().checked(case[1], "the seed of a case")
+    return case[0], SEED.checked(case[1], "the seed of a case")
 
 
 def _several(what: Any) -> bool:
