@@ -27,7 +27,7 @@ MODULES = (
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
-MADE = ("WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
+MADE = ("Direction", "WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
 # for other modules, with what is checked already
 INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "WeightSpace.mark_saved")
 OPERATORS = ("__getitem__",)
@@ -66,6 +66,8 @@ KINDS: dict[str, set[str]] = {
     "mapping": {"dict"},
     "array": ARRAYS,
     "frame": {"frame"},
+    "words": {"words", "empty list"},
+    "mixed": {"mixed"},
     "": set(),  # an object of one class
     "None": {"None"},
 }
@@ -102,7 +104,7 @@ class World:
         self.folder, self.tiny_space, self.tiny_base = folder, tiny_space, tiny_base
         self.count = 0
         rng = np.random.default_rng(0)
-        names = [f"mid_block.attentions.{i}.attn1.to_q" for i in range(2)]
+        names = [f"mid_block.attentions.0.transformer_blocks.{i}.attn1.to_q" for i in range(2)]
         self.layout = ParameterLayout({Target("unet", name): (1, 3, 4) for name in names}, 2.0)
         self.rows = rng.normal(size=(16, self.layout.size)).astype(np.float32)
         self.ids = [f"p{i}" for i in range(16)]
@@ -194,13 +196,6 @@ def point(method: str, **more: Any) -> Row:
     return on("space", method, kinds, point=lambda w: w.point, **{k: v[1] for k, v in more.items()})
 
 
-def direction_fields(w: World) -> dict[str, Any]:
-    return {
-        "editing": np.ones(3, np.float32), "sd": 1.0, "reading": np.ones(3, np.float32), "intercept": 0.0, "auc": 0.5,
-        "positives": 3, "rows": 6, "held_out_rows": 2,
-    }  # fmt: skip
-
-
 def rows() -> dict[str, Row]:
     """Every public call by its name."""
     d, s, f, p = w2w_hub.dataset, w2w_hub.space, w2w_hub.formats, w2w_hub.pictures
@@ -213,7 +208,7 @@ def rows() -> dict[str, Row]:
         "Adapter": call(
             Adapter,
             {"factors": "mapping", "base_model": "None|text", "dialect": text,
-             "passengers": "names|array",
+             "passengers": "words|array",
              "metadata": "mapping"},
             factors=lambda w: {Target("unet", "a"): LORA},
         ),
@@ -357,14 +352,6 @@ def rows() -> dict[str, Row]:
             s.Point, {"coefficients": "array", "basis_digest": text, "history": "mapping"},
             coefficients=lambda w: np.zeros(3), basis_digest=lambda w: w.space.digest,
         ),
-        "Direction": Row(
-            lambda w: (s.Direction, direction_fields(w)),
-            {"editing": "array", "sd": number, "reading": "array", "intercept": number, "auc": "None|number",
-             "positives": whole, "rows": whole, "held_out_rows": whole, "kind": text, "attribute": "None|text",
-             "level": "None|text", "r2": "None|number", "interval": "None|array", "interval_method": "None|text",
-             "null": "None|array", "p_value": "None|number", "reading_method": text, "editing_method": text,
-             "held": "names", "components": "None|whole"},
-        ),
         "Direction.read": Row(
             lambda w: (w.space.direction("PC1").read, {"coefficients": np.zeros(3)}), {"coefficients": "array"}
         ),
@@ -499,8 +486,8 @@ def rows() -> dict[str, Row]:
         ),
         "strength_grid": call(
             grids.strength_grid,
-            {"pipe": "anything", "identities": "names|array", "attribute": text,
-             "strengths": "array", "case": "array", "preserve": names_, "start": number},
+            {"pipe": "", "identities": "names|array", "attribute": text,
+             "strengths": "array", "case": "array|mixed", "preserve": names_, "start": number},
             pipe=lambda w: w.pipe, identities=lambda w: ["person-0000"], attribute=lambda w: "PC1",
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
@@ -157,8 +157,9 @@ class Adapter:
         for name, kinds in (("base_model", (str, type(None))), ("dialect", str), ("metadata", Mapping)):
             if not isinstance(getattr(self, name), kinds):
                 raise InvalidInputError(f"{name} of an adapter must not be {reprlib.repr(getattr(self, name))}")
-        if isinstance(self.passengers, str) or not isinstance(self.passengers, Iterable):
-            raise InvalidInputError(f"passengers must be keys, not {reprlib.repr(self.passengers)}")
+        keys = self.passengers
+        if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+            raise InvalidInputError(f"passengers must be a tuple of keys, not {reprlib.repr(keys)}")
         for target, pair in self.factors.items():
             if not isinstance(target, Target) or not isinstance(pair, LoraFactors):
                 raise InvalidInputError(f"factors must map a Target to LoraFactors, not {reprlib.repr(target)}")

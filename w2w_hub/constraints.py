@@ -114,7 +114,7 @@ def path() -> Rule:
     """A path, as a string or a `pathlib.Path`."""
 
     def take(value: Any) -> Path:
-        if not isinstance(value, (str, Path)) or "\0" in str(value):
+        if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
             raise ValueError
         return Path(value)
 
@@ -138,7 +138,10 @@ def names() -> Rule:
     def take(value: Any) -> list[str]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise ValueError
-        taken = list(value)
+        try:
+            taken = list(value)
+        except TypeError:  # an array without axes says that it can be iterated over
+            raise ValueError from None
         if not all(isinstance(name, str) for name in taken):
             raise ValueError
         return [str(name) for name in taken]

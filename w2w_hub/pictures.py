@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 INK, PAPER, LINE = "#222222", "#ffffff", 15
 GAP = 4
+SCALE = whole(1, 64)
 # what is opened: no format that runs a program (EPS), holds a document (PDF) or is read from several files
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_PICTURE_BYTES = 256 * 2**20
@@ -184,7 +185,7 @@ def _orientation(picture: Picture) -> int:
     return stated if isinstance(stated, int) and stated in TURNS else 1
 
 
-@validated(scale=whole(1))
+@validated(scale=SCALE)
 def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
     """A float picture ``(h, w, 3)`` in [0, 1], enlarged without smoothing."""
     values = as_array(values, "a picture")
@@ -194,7 +195,7 @@ def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-@validated(rows=names(), columns=names(), scale=whole(1), title=text_rule())
+@validated(rows=names(), columns=names(), scale=SCALE, title=text_rule())
 def contact_sheet(
     pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, scale: int = 2, title: str = ""
 ) -> Picture:
@@ -231,7 +232,7 @@ def contact_sheet(
     return sheet
 
 
-@validated(rows=names(), frames=names(), scale=whole(1))
+@validated(rows=names(), frames=names(), scale=SCALE)
 def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], *, scale: int = 2) -> list[Picture]:
     """A sweep there and back: frame j shows column j of `pictures`, all rows side by side, under its caption.
 

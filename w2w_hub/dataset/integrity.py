@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..files import list_files, sha256_file
 from ..progress import progress
@@ -58,6 +59,7 @@ class Report:
         } | {"problems": [vars(problem) for problem in self.problems]}  # fmt: skip
 
 
+@checked()
 def check(path: Path | str, *, deep: bool = True) -> Report:
     """Compare a dataset folder with its manifest and its own digests.
 

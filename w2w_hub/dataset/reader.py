@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..arguments import checked, place
+from ..constraints import instance
 from ..errors import (
     BusyError,
     CorruptFileError,
@@ -68,6 +70,7 @@ class WeightDataset:
         self._positions = {name: i for i, name in enumerate(labels.index)}
 
     @classmethod
+    @checked(path=place())
     def open(
         cls,
         path: Path | str,
@@ -237,6 +240,7 @@ class WeightDataset:
             return self._matrix.rows(np.arange(*key.indices(len(self))))
         return self._matrix.rows(self.numbers(key))
 
+    @checked(out=instance(np.ndarray, "an array"))
     def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
         """Rows by number into an array ``(m, d)`` that is there already, of the stored dtype or a wider one."""
         numbers = self.numbers(numbers)
@@ -245,6 +249,7 @@ class WeightDataset:
         else:
             out[:] = self._matrix.rows(numbers)
 
+    @checked()
     def view(self, first: int, last: int) -> np.ndarray | None:
         """Rows `first` to before `last` as stored, without a copy: read-only, of a local uncompressed shard.
 
@@ -253,6 +258,7 @@ class WeightDataset:
         """
         return self._matrix.view(first, last)
 
+    @checked()
     def seen(self, first: int, last: int) -> None:
         """The rows of a :meth:`view` are not needed in memory any more; it can still be read."""
         if isinstance(self._matrix, ShardedMatrix):
@@ -346,6 +352,7 @@ class WeightDataset:
 
         return RowStream(self, split, columns, **options)
 
+    @checked()
     def verify(self, *, deep: bool = True) -> None:
         """Raise one `CorruptFileError` that names every file, shard and row that is not as published.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from diffusers import DiffusionPipeline
 
-from ..constraints import number, text, validated
+from ..constraints import either, instance, names, number, text, validated
 from ..errors import InvalidInputError
 from ..pictures import contact_sheet
 from ..space.identity import edited
@@ -27,7 +28,10 @@ def listed(values: Any, what: str) -> list[Any]:
     return list(values)
 
 
-@validated(attribute=text(), start=number(0, below=1))
+@validated(
+    pipe=instance(DiffusionPipeline, "a pipeline"), attribute=text(), preserve=either(text(), names()),
+    start=number(0, below=1),
+)  # fmt: skip
 def strength_grid(
     pipe: W2WMixin,
     identities: Sequence[Any],
@@ -61,7 +65,6 @@ def strength_grid(
     if not identities or not strengths:
         raise InvalidInputError("a grid needs at least one identity and one strength")
     pipe.space.direction(attribute)  # an unknown name is said before anything is drawn
-    preserve = [preserve] if isinstance(preserve, str) else listed(preserve, "preserve")
     if not isinstance(case, (tuple, list)):
         raise InvalidInputError(f"case is a prompt and a seed, not {reprlib.repr(case)}")
     people = [pipe.resolve(identity) for identity in identities]

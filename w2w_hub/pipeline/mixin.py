@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ..constraints import either, flag, instance, optional, path, text, validated, whole
+from ..constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ..dataset.manifest import FILENAME as MANIFEST
 from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
@@ -312,6 +312,7 @@ class W2WMixin:
         self.identity = point
         return point
 
+    @validated(preserve=either(text(), names()))
     def edit(
         self, strengths: Mapping[str, float], *, preserve: Iterable[str] = (), start: float = 0.0
     ) -> Identity | tuple[Identity, ...]:

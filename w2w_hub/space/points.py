@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ..files import read_json, read_safetensors, write_bytes, write_json
 from .space import Point
@@ -20,6 +21,7 @@ FORMAT, FORMAT_VERSION = "w2w-point", 1
 SUFFIXES = (".json", ".safetensors")
 
 
+@checked()
 def save_point(point: Point, path: Path | str) -> None:
     """Write a point as a new JSON or safetensors file, by the path's suffix.
 
@@ -43,6 +45,7 @@ def save_point(point: Point, path: Path | str) -> None:
         raise InvalidInputError(f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names")
 
 
+@checked()
 def is_point(path: Path | str) -> bool:
     """Whether a file says that it is a saved point (of whatever version)."""
     path = Path(path)
@@ -51,6 +54,7 @@ def is_point(path: Path | str) -> bool:
     return path.suffix == ".json" or read_safetensors(path)[1].get("format") == FORMAT
 
 
+@checked()
 def load_point(path: Path | str) -> Point:
     """Read what :func:`save_point` wrote.
 
