@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from .checks import is_whole
+from .equality import ByValue
 from .errors import InvalidInputError
 
 # rank, inputs, outputs and, for a convolution, its kernel
@@ -52,8 +56,8 @@ def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split("."))
 
 
-@dataclass(frozen=True)
-class LoraFactors:
+@dataclass(frozen=True, eq=False)
+class LoraFactors(ByValue):
     """The factors of one module.
 
     A convolution's are matrices too: its A `(r, in, kh, kw)` is kept with the last three axes as one, its B
@@ -107,6 +111,10 @@ class LoraFactors:
         return change.reshape(self.weight_shape)
 
 
+def _is_floats(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind == "f"
+
+
 def as_float32(values: np.ndarray, what: str) -> np.ndarray:
     """float64 values rounded to float32, or an error that names them if one does not fit."""
     with np.errstate(over="ignore"):
@@ -142,9 +150,23 @@ class Adapter:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.factors, Mapping):
+            raise InvalidInputError(f"factors must map a Target to LoraFactors, not be {reprlib.repr(self.factors)}")
         if not self.factors:
             raise InvalidInputError("an adapter needs at least one adapted module; this one has none")
+        for name, kinds in (("base_model", (str, type(None))), ("dialect", str), ("metadata", Mapping)):
+            if not isinstance(getattr(self, name), kinds):
+                raise InvalidInputError(f"{name} of an adapter must not be {reprlib.repr(getattr(self, name))}")
+        keys = self.passengers
+        if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+            raise InvalidInputError(f"passengers must be a tuple of keys, not {reprlib.repr(keys)}")
         for target, pair in self.factors.items():
+            if not isinstance(target, Target) or not isinstance(pair, LoraFactors):
+                raise InvalidInputError(f"factors must map a Target to LoraFactors, not {reprlib.repr(target)}")
+            if not (_is_floats(pair.A) and _is_floats(pair.B) and isinstance(pair.scale, Real)):
+                raise InvalidInputError(f"{target}: A and B must be arrays of floats, and the scale a number")
+            if not isinstance(pair.kernel, (list, tuple)) or not all(map(is_whole, pair.kernel)):
+                raise InvalidInputError(f"{target}: a kernel is whole numbers, not {reprlib.repr(pair.kernel)}")
             if pair.A.ndim != 2 or pair.B.ndim != 2 or pair.A.shape[0] != pair.B.shape[1]:
                 raise InvalidInputError(
                     f"{target}: A {pair.A.shape} and B {pair.B.shape} do not multiply; "

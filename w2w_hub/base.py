@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,15 +11,30 @@ from pathlib import Path
 import numpy as np
 
 from .adapter import Target
-from .errors import AlreadyExistsError, BaseModelMismatchError, CorruptFileError, MissingPathError
+from .errors import (
+    AlreadyExistsError,
+    BaseModelMismatchError,
+    CorruptFileError,
+    MissingPathError,
+    UnsafePathError,
+    UnsupportedFormatError,
+)
 from .files import read_json, read_safetensors, write_json
 from .layout import ParameterLayout
+from .store.paths import find_file, walk
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
 CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
 EMBEDDED = "embedded"
 NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
+WEIGHTS, SHARDS = ".safetensors", ".safetensors.index.json"
+PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".th")
+COMPONENT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+CONVERT = (
+    "only safetensors are read; convert the base model once, from a source that you trust, with: "
+    "DiffusionPipeline.from_pretrained(BASE).save_pretrained(CONVERTED)"
+)
 
 
 def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.ndarray | None]) -> str:
@@ -53,14 +69,14 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout) -> str:
     folder = Path(folder)
     if not (folder / MODEL_INDEX).is_file():
         raise MissingPathError(f"{folder} is no diffusers model folder: it has no {MODEL_INDEX}")
-    components = {slot.target.component for slot in layout.slots}
     tensors: dict[str, dict[str, np.ndarray]] = {}
-    for component in components:
+    for component in {slot.target.component for slot in layout.slots}:
         tensors[component] = {}
-        files = sorted((folder / component).glob("*.safetensors"))
+        require_inside(folder, component)
+        files = sorted((folder / component).glob(f"*{WEIGHTS}"))
         files = [f for f in files if ".fp16." not in f.name and ".non_ema." not in f.name] or files
         if not files:
-            raise MissingPathError(f"{folder}/{component} holds no safetensors weights; convert the base model first")
+            raise MissingPathError(f"{folder}/{component} holds no safetensors weights; {CONVERT}")
         for file in files:
             tensors[component].update(read_safetensors(file)[0])
     return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
@@ -72,19 +88,117 @@ def base_files(files: Iterable[str]) -> list[str]:
 
 
 def pipeline_class(folder: Path | str) -> str:
-    """The stock class that a diffusers folder names."""
+    """Return the stock class that a diffusers folder names.
+
+    Raises
+    ------
+    CorruptFileError
+        If it names none, or code of its own.
+    """
     name = read_json(Path(folder) / MODEL_INDEX).get("_class_name")
     if not isinstance(name, str):
         raise CorruptFileError(f"{folder}/{MODEL_INDEX} names no pipeline class")
     return name
 
 
+def components(folder: Path | str) -> dict[str, tuple[str, str]]:
+    """Return the library and class of every component that a diffusers folder's index names.
+
+    Settings and components that are left out (null) are not among them.
+
+    Raises
+    ------
+    CorruptFileError
+        If a component's name is not a plain name, or its entry is not a library and a class.
+    """
+    found = {}
+    for name, value in read_json(Path(folder) / MODEL_INDEX).items():
+        if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
+            continue
+        if len(value) != 2 or not all(isinstance(part, str) for part in value) or not COMPONENT.fullmatch(name):
+            raise CorruptFileError(f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {value!r}")
+        found[name] = (value[0], value[1])
+    return found
+
+
+def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
+    """Raise unless these components' folders can be opened without unpickling and without leaving the base model.
+
+    Raises
+    ------
+    MissingPathError
+        If a component has no folder.
+    UnsafePathError
+        If a link leads out of it.
+    UnsupportedFormatError
+        If its weights are pickles, or a file in it leads elsewhere: Python code, a list of shards or an adapter's
+        configuration that names other files.
+    """
+    folder = Path(folder)
+    for name in names:
+        if not (folder / name).is_dir():
+            raise MissingPathError(f"{folder} lacks the folder of its component {name}")
+        files = require_inside(folder, name)
+        pickles = [file for file in files if file.suffix.lower() in PICKLES]
+        if pickles and not any(file.suffix == WEIGHTS for file in files):
+            raise UnsupportedFormatError(f"{pickles[0]}: weights in this format are pickles; {CONVERT}")
+        for file in files:
+            if file.suffix == ".py" or file.name == "adapter_config.json":
+                raise UnsupportedFormatError(f"{file}: a base model's component holds code or an adapter; remove it")
+            if file.name == "config.json" and "auto_map" in read_json(file):
+                raise UnsupportedFormatError(f"{file} names code of its own (auto_map), which is never run")
+            if file.name.endswith(SHARDS):
+                shards = read_json(file).get("weight_map")
+                if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
+                    raise UnsupportedFormatError(f"{file} lists what is not a safetensors file beside it")
+
+
+def _is_shard(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(WEIGHTS) and not set(name) & set("/\\\0")
+
+
+def require_inside(folder: Path, name: str) -> list[Path]:
+    """Return the files of a part of a folder, a file or a folder itself.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+        If a path leads out of the folder (but to a blob of a Hub cache), or is neither a file nor a folder.
+    """
+    if not (folder / name).is_dir():
+        find_file(folder, name)
+        return [folder / name]
+    if (folder / name).is_symlink():
+        raise UnsafePathError(f"{folder / name} is a link, which is not followed; replace it by the folder itself")
+    names = [f"{name}/{found.name}" for found in walk(folder / name)]
+    for file in names:
+        find_file(folder, file)
+    return [folder / file for file in names]
+
+
 def embed_base(base: Path | str, folder: Path) -> None:
-    """Copy a diffusers folder's files into a space folder and mark them as its base model."""
+    """Copy a diffusers folder's files into a space folder and mark them as its base model.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the folder holds pickles, wherever.
+    UnsafePathError
+        If a link leads out of it.
+    AlreadyExistsError
+        If it has a file of a weight space's name.
+    """
     base = Path(base)
+    require_inside(base, MODEL_INDEX)
+    require_plain_components(base, components(base))
     for item in sorted(base.iterdir()):
         if item.name == "README.md" or item.name.startswith("."):
             continue
+        for file in require_inside(base, item.name):
+            if file.suffix.lower() in PICKLES:
+                raise UnsupportedFormatError(
+                    f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}"
+                )
         target = folder / item.name
         if target.exists():
             raise AlreadyExistsError(f"{base} and the weight space both have a {item.name}; embed a plain base model")

@@ -48,15 +48,15 @@ class Rule:
 
 
 def whole(low: int | None = None, high: int | None = None) -> Rule:
-    """A whole number, Python's or NumPy's, in [low, high]; no bool and no float."""
+    """A whole number, Python's or NumPy's, of at least `low` and at most `high`; no bool and no float."""
 
     def take(value: Any) -> int:
         if not is_whole(value) or (low is not None and value < low) or (high is not None and value > high):
             raise ValueError
         return int(value)
 
-    limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-    return Rule(" ".join(["a whole number of", " and ".join(limits)]) if limits else "a whole number", take)
+    limits = [f"at {word} {limit:,}" for word, limit in (("least", low), ("most", high)) if limit is not None]
+    return Rule(" ".join(["a whole number", *(["of"] if limits else []), " and ".join(limits)]).rstrip(), take)
 
 
 def number(
@@ -114,7 +114,7 @@ def path() -> Rule:
     """A path, as a string or a `pathlib.Path`."""
 
     def take(value: Any) -> Path:
-        if not isinstance(value, (str, Path)) or "\0" in str(value):
+        if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
             raise ValueError
         return Path(value)
 
@@ -138,7 +138,10 @@ def names() -> Rule:
     def take(value: Any) -> list[str]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise ValueError
-        taken = list(value)
+        try:
+            taken = list(value)
+        except TypeError:  # an array without axes says that it can be iterated over
+            raise ValueError from None
         if not all(isinstance(name, str) for name in taken):
             raise ValueError
         return [str(name) for name in taken]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checks import is_whole
+from .constraints import flag, number, optional, positive, whole
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .errors import InvalidInputError
 from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
@@ -23,6 +23,14 @@ WINDOW = 50  # steps whose losses are averaged to see whether they still fall
 COMPARED = 64  # fixed noises and timesteps under which restarts are compared
 CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
 WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
+
+
+SEED = whole(0, 2**63 - 1)  # what torch takes
+COUNT = whole(1, 1_000_000)  # more would not end
+RULES = {
+    "num_steps": COUNT, "learning_rate": positive(), "k": optional(whole(1)), "batch_size": COUNT, "prior": number(0),
+    "tolerance": number(0, below=1), "restarts": COUNT, "seed": SEED, "capture": optional(flag()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,20 +56,8 @@ class Settings:
     capture: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "restarts", "seed"):
-            value = getattr(self, name)
-            if not is_whole(value):
-                raise InvalidInputError(f"{name} must be a whole number, not {value!r}")
-            object.__setattr__(self, name, int(value))
-        if min(self.num_steps, self.batch_size, self.restarts) < 1 or not 0 < self.learning_rate < float("inf"):
-            raise InvalidInputError(
-                "num_steps, batch_size and restarts must be at least 1 and learning_rate positive; got "
-                f"{self.num_steps}, {self.batch_size}, {self.restarts}, {self.learning_rate}"
-            )
-        if not 0 <= self.prior < float("inf") or not 0 <= self.tolerance < 1:
-            raise InvalidInputError(
-                f"prior must not be negative and tolerance must be 0 to 1; got {self.prior}, {self.tolerance}"
-            )
+        for name, rule in RULES.items():
+            object.__setattr__(self, name, rule.checked(getattr(self, name), f"invert: {name}"))
 
 
 @dataclass

@@ -17,8 +17,9 @@ from w2w_hub import W2WPipeline
 from w2w_hub.denoising import draw_noise, identity_losses, pick
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.injection import rows_attached
+from w2w_hub.inversion import Inverter
 from w2w_hub.pictures import to_picture
-from w2w_hub.pipeline.inputs import encode_pictures, encode_text
+from w2w_hub.pipeline.inputs import encode_pictures, encode_text, nested
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 
@@ -81,12 +82,46 @@ def test_the_best_of_several_descents_is_returned(pipe: W2WPipeline, picture: np
     one = pipe.invert(picture, num_steps=4, batch_size=8, seed=1)
     several = pipe.invert(picture, num_steps=4, batch_size=8, seed=1, restarts=3)
     assert several.point.history["restarts"] == 3
-    if several.point.history["restart"] == 0:
-        np.testing.assert_array_equal(several.point.coefficients, one.point.coefficients)
+    same = bool(np.array_equal(several.point.coefficients, one.point.coefficients))
+    assert same == (several.point.history["restart"] == 0)
     again = pipe.invert(picture, num_steps=4, batch_size=8, seed=1, restarts=3)
     np.testing.assert_array_equal(several.point.coefficients, again.point.coefficients)
     worse = pipe.invert([[picture], [picture]], num_steps=4, batch_size=8, seed=1, restarts=3)
     assert worse[0].point.history["restart"] == worse[1].point.history["restart"]
+
+
+def test_of_several_descents_each_person_gets_the_one_of_least_error(
+    pipe: W2WPipeline, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    pictures = [picture, np.full((64, 64, 3), 0.2, np.float32), noise]
+    tried: list[tuple[list[float], np.ndarray]] = []
+    compare = Inverter.compare
+
+    def seen(self: Inverter, use: Any, standardised: torch.Tensor) -> list[float]:
+        errors = compare(self, use, standardised)
+        tried.append((errors, (self.centre + standardised * self.spread).numpy().copy()))
+        return errors
+
+    monkeypatch.setattr(Inverter, "compare", seen)
+    found = pipe.invert([[p] for p in pictures], num_steps=2, batch_size=8, seed=1, restarts=4, learning_rate=0.5)
+    assert len(tried) == 4
+    for person, inversion in enumerate(found):
+        errors = [one[person] for one, _ in tried]
+        assert len(set(errors)) == 4  # so that the least is one of them
+        best = int(np.argmin(errors))
+        assert inversion.point.history["restart"] == best
+        assert inversion.point.history["error"] == pytest.approx(min(errors), abs=1e-6)
+        np.testing.assert_array_equal(inversion.point.coefficients, tried[best][1][person])
+
+
+def test_a_larger_prior_ends_nearer_the_population(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    distances = []
+    for prior in (0.0, 0.3, 30.0):
+        found = pipe.invert(picture, num_steps=15, batch_size=2, seed=1, prior=prior)
+        z = (found.point.coefficients - pipe.space.coefficient_mean) / pipe.space.coefficient_std
+        distances.append(float(np.mean(z**2)))
+    assert distances[0] > 1.2 * distances[1] > 1.2 * 1.2 * distances[2]
 
 
 def test_an_inversion_that_diverges_stops_with_the_last_good_point(pipe: W2WPipeline, picture: np.ndarray) -> None:
@@ -98,6 +133,52 @@ def test_an_inversion_that_diverges_stops_with_the_last_good_point(pipe: W2WPipe
         pipe.invert(np.full((64, 64, 3), np.nan, np.float32), num_steps=2)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((3, 64, 64), np.float32),  # a tensor's order
+        torch.zeros(64, 64, 3),  # an array's
+        np.zeros((64, 64), np.uint8),
+        np.zeros((64, 64, 4), np.uint8),
+        np.zeros((64, 64, 1), np.float32),
+        np.zeros((64, 64, 3), bool),
+        np.zeros((64, 64, 3), np.int64),
+        np.zeros((64, 64, 3), np.complex64),
+        np.full((64, 64, 3), "a"),
+        np.full((64, 64, 3), None),
+        np.full((64, 64, 3), np.inf, np.float32),
+        torch.full((3, 64, 64), float("nan")),
+        np.full((64, 64, 3), 1.5, np.float32),
+        np.full((64, 64, 3), -0.5),
+        np.zeros((0, 0, 3), np.float32),
+        np.zeros((10, 10, 3), np.float32),
+        "picture.png",
+    ],
+    ids=lambda wrong: f"{type(wrong).__name__}-{getattr(wrong, 'dtype', '')}-{getattr(wrong, 'shape', '')}",
+)
+def test_an_array_that_is_no_picture_in_a_stated_order_and_range_is_refused(pipe: W2WPipeline, wrong: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        pipe.invert(wrong, num_steps=1)
+
+
+def test_the_same_picture_in_every_form_is_one_point(pipe: W2WPipeline, picture: np.ndarray) -> None:
+    whole = (picture * 255).round().astype(np.uint8)
+    floats = whole.astype(np.float32) / np.float32(255)
+    forms = [
+        to_picture(floats), whole, floats, floats.astype(np.float64), torch.from_numpy(whole).permute(2, 0, 1),
+        torch.from_numpy(floats).permute(2, 0, 1), whole[None], torch.from_numpy(floats).permute(2, 0, 1)[None],
+    ]  # fmt: skip
+    latents = [encode_pictures(pipe, nested(form, False, 3)[0]) for form in forms]
+    for one in latents[1:]:
+        torch.testing.assert_close(one, latents[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_size_that_is_told_is_the_pictures_own(pipe: W2WPipeline) -> None:
+    for size in ((10, 10), (64, 65), (1, 1)):
+        with pytest.raises(InvalidInputError, match=f"{size[1]}x{size[0]} "):
+            pipe.invert(np.zeros((*size, 3), np.float32), num_steps=1)
+
+
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"k": 10_000}, {"restarts": 0}, {"prior": -1.0}, {"learning_rate": 0.0}])
 def test_inversion_settings_out_of_range_are_refused(
     pipe: W2WPipeline, picture: np.ndarray, wrong: dict[str, float]
@@ -106,7 +187,7 @@ def test_inversion_settings_out_of_range_are_refused(
         pipe.invert(picture, num_steps=1, **wrong)
 
 
-def test_a_picture_with_an_alpha_channel_is_read_as_its_colours(pipe: W2WPipeline, picture: np.ndarray) -> None:
+def test_an_opaque_alpha_channel_changes_nothing(pipe: W2WPipeline, picture: np.ndarray) -> None:
     image = to_picture(picture)
     found = [pipe.invert(i, num_steps=1).point.coefficients for i in (image, image.convert("RGBA"))]
     np.testing.assert_array_equal(*found)

@@ -146,14 +146,14 @@ def invert(
     """Find the identity in pictures."""
     from ..errors import InvalidInputError
     from ..files import new_folder, require_new
-    from ..pictures import open_picture
+    from ..pictures import open_mask, open_picture
     from ..space.points import save_point
 
     require_new(out)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
         raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
-    opened = [open_picture(path) for path in masks]
+    opened = [open_mask(path) for path in masks]
     people = [pictures] if together else [[picture] for picture in pictures]
     kept = None if not masks else [opened] if together else [[mask] for mask in opened]
     pipe = open_pipeline(space)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..arguments import DATASET, checked
+from ..constraints import either, path
 from . import labels as label_table
 from .reader import WeightDataset
 
@@ -39,6 +41,7 @@ class Difference:
         return any(vars(self).values())
 
 
+@checked(first=either(DATASET, path()), second=either(DATASET, path()))
 def diff(first: Path | str | WeightDataset, second: Path | str | WeightDataset) -> Difference:
     """Compare two datasets by what their labels and manifests state; no weights are read.
 

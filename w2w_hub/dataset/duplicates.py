@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import InvalidInputError
 from ..progress import progress
 from .reader import WeightDataset
@@ -37,6 +38,7 @@ class Duplicates:
         return [name for group in self.exact for name in group[1:]]
 
 
+@checked()
 def find_duplicates(
     dataset: WeightDataset, cosine: float | None = 0.99, *, centred: bool = True, seed: int = 0
 ) -> Duplicates:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import checked
+from ..constraints import optional, text
 from ..errors import InitialisationError, InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..store.commit import next_state
 from . import labels as label_table
@@ -40,6 +42,7 @@ def _changing(path: Path | str) -> Iterator[tuple[WeightDataset, Path]]:
         yield WeightDataset.open(path), staging
 
 
+@checked(initialisation=optional(text()))
 def add_rows(
     path: Path | str,
     sources: Path | str | Sequence[Path | str],
@@ -194,6 +197,7 @@ def _kept_kinds(dataset: WeightDataset) -> dict[str, str]:
     return {k: kind for k, kind in dataset.manifest.columns.items() if dataset.labels[k].notna().any()}
 
 
+@checked()
 def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | None = None) -> WeightDataset:
     """Take rows out of a dataset as one new state; their values are gone from its files.
 
@@ -225,6 +229,7 @@ def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | No
     return WeightDataset.open(path)
 
 
+@checked()
 def relabel_rows(
     path: Path | str,
     labels: pd.DataFrame | None = None,

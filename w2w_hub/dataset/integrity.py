@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..progress import progress
 from ..store.commit import State, open_state, read_state
@@ -30,6 +31,7 @@ VIEW_ROWS = 64  # a row group of the view has at most so many
 BLOCK_BYTES = 64 * 2**20
 
 
+@checked()
 def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Report:
     """Compare a dataset folder with its manifest, its own digests and the rules of FORMAT.md.
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
 from .problems import Problems
 
@@ -26,6 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SPLIT = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
 
 
+@checked()
 def read_labels(path: Path | str) -> pd.DataFrame:
     """Labels from a CSV (``.csv``, ``.tsv``), Parquet or JSON Lines file with an ``id`` column.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import checked
 from ..base import digest_of_folder
 from ..errors import InvalidInputError, W2WError
 from ..files import require_new
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@checked()
 def pack_adapters(
     adapters: Sequence[Path | str],
     path: Path | str,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..arguments import checked, place
+from ..constraints import instance
 from ..errors import (
     CorruptFileError,
     InvalidInputError,
@@ -66,6 +68,7 @@ class WeightDataset:
         self._positions = {name: i for i, name in enumerate(labels.index)}
 
     @classmethod
+    @checked(path=place())
     def open(
         cls,
         path: Path | str,
@@ -222,6 +225,7 @@ class WeightDataset:
             return self._matrix.rows(np.arange(*key.indices(len(self))))
         return self._matrix.rows(self.numbers(key))
 
+    @checked(out=instance(np.ndarray, "an array"))
     def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
         """Rows by number into an array ``(m, d)`` that is there already, of the stored dtype or a wider one."""
         numbers = self.numbers(numbers)
@@ -230,6 +234,7 @@ class WeightDataset:
         else:
             out[:] = self._matrix.rows(numbers)
 
+    @checked()
     def view(self, first: int, last: int) -> np.ndarray | None:
         """Rows `first` to before `last` as stored, without a copy: read-only, of a local uncompressed shard.
 
@@ -238,6 +243,7 @@ class WeightDataset:
         """
         return self._matrix.view(first, last)
 
+    @checked()
     def seen(self, first: int, last: int) -> None:
         """The rows of a :meth:`view` are not needed in memory any more; it can still be read."""
         if isinstance(self._matrix, ShardedMatrix):
@@ -331,6 +337,7 @@ class WeightDataset:
 
         return RowStream(self, split, columns, **options)
 
+    @checked()
     def verify(self, *, deep: bool = True) -> None:
         """Raise one `CorruptFileError` that names every file, shard and row that is not as published.
 

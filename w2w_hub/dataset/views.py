@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked, place
+from ..constraints import text
 from ..errors import InvalidInputError, UnknownNameError, missing_extra
 from ..files import sha256_file, write_bytes
 from .manifest import FILENAME
@@ -16,6 +18,7 @@ from .reader import WeightDataset
 CONFIGS = ("weights", "labels")
 
 
+@checked(path=place(), name=text())
 def load_dataset(
     path: Path | str,
     name: str = "weights",

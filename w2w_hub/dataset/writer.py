@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import InvalidInputError, LayoutMismatchError
 from ..layout import ParameterLayout
 from ..store.commit import next_state
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .reader import WeightDataset
 
 
+@checked()
 def write_dataset(
     weights: np.ndarray,
     path: Path | str,

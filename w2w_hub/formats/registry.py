@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..adapter import Adapter, Target
+from ..arguments import checked
 from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
 from ..files import new_folder, require_new, write_bytes
 from ..tensorfile import short
@@ -110,6 +111,7 @@ def _embeddings(checkpoint: Checkpoint) -> list[str]:
     return list(checkpoint.keys) if vector and named else []
 
 
+@checked()
 def detect(path: Path | str, *, allow_torch: bool = False) -> CheckpointFormat:
     """The one dialect that a checkpoint is in; its tensors are not read.
 
@@ -121,6 +123,7 @@ def detect(path: Path | str, *, allow_torch: bool = False) -> CheckpointFormat:
     return recognise(open_checkpoint(path, allow_torch=allow_torch))
 
 
+@checked()
 def read_adapter(
     path: Path | str,
     *,
@@ -222,6 +225,7 @@ class _Deltas(Mapping[Target, "np.ndarray"]):
         return len(self._factors)
 
 
+@checked()
 def read_deltas(path: Path | str, *, allow_torch: bool = False) -> Mapping[Target, np.ndarray]:
     """The exact change dW of every weight of any known checkpoint, also of LoKr and LoHa.
 
@@ -248,6 +252,7 @@ def _refuse_dora(checkpoint: Checkpoint) -> None:
         )
 
 
+@checked()
 def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = ("peft", "diffusers")) -> None:
     """Write an adapter as a new folder that stock libraries open correctly.
 
@@ -276,6 +281,7 @@ def _writer(name: object) -> WritableFormat:
     return known[name]
 
 
+@checked()
 def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
     """Read a checkpoint and write it in another dialect; returns the adapter that was written.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from diffusers import DiffusionPipeline
 
+from ..constraints import either, instance, names, number, text, validated
 from ..errors import InvalidInputError
 from ..pictures import contact_sheet
 from ..space.identity import edited
@@ -14,9 +17,21 @@ from ..space.identity import edited
 if TYPE_CHECKING:
     from .mixin import W2WMixin
 
+__all__ = ["strength_grid"]
 PEOPLE, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)  # of a card's previews
 
 
+def listed(values: Any, what: str) -> list[Any]:
+    """Return what a caller gave for several things as a list; one string or mapping is refused."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
+    return list(values)
+
+
+@validated(
+    pipe=instance(DiffusionPipeline, "a pipeline"), attribute=text(), preserve=either(text(), names()),
+    start=number(0, below=1),
+)  # fmt: skip
 def strength_grid(
     pipe: W2WMixin,
     identities: Sequence[Any],
@@ -46,10 +61,12 @@ def strength_grid(
     ndarray
         float32 ``(identities, strengths, height, width, 3)`` in [0, 1].
     """
-    if not len(identities) or not len(strengths):
+    identities, strengths = listed(identities, "identities"), listed(strengths, "strengths")
+    if not identities or not strengths:
         raise InvalidInputError("a grid needs at least one identity and one strength")
     pipe.space.direction(attribute)  # an unknown name is said before anything is drawn
-    preserve = list(preserve)
+    if not isinstance(case, (tuple, list)):
+        raise InvalidInputError(f"case is a prompt and a seed, not {reprlib.repr(case)}")
     people = [pipe.resolve(identity) for identity in identities]
     jobs = [
         edited(pipe.space, person, {attribute: strength}, preserve=preserve, start=start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import PIL.Image
 import torch
 
 from ..errors import InvalidInputError
-from ..pictures import as_rgb
+from ..pictures import as_mask, as_rgb
 
 SLACK = 1e-2  # beyond 0 and 1, as resampling overshoots
 
@@ -34,68 +35,101 @@ def picture_size(pipe: Any) -> tuple[int, int]:
 
 @torch.no_grad()
 def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
-    """Scaled latents ``(pictures, c, h, w)`` on the device that computes.
+    """Return scaled latents ``(pictures, c, h, w)`` on the device that computes.
+
+    Parameters
+    ----------
+    pictures : sequence
+        PIL images; arrays ``(h, w, 3)``; tensors ``(3, h, w)``. See :func:`pixels`.
 
     Raises
     ------
     InvalidInputError
-        For what is no picture, and one of another size than the base model draws.
+        For what is not a picture, and one of another size than the base model draws.
     """
-    size, found = picture_size(pipe), []
-    for picture in pictures:
-        if isinstance(picture, PIL.Image.Image):
-            picture, given = as_rgb(picture), picture.size[::-1]
-        elif isinstance(picture, (np.ndarray, torch.Tensor)):
-            picture = _in_zero_to_one(picture)
-            given = picture.shape[-2:] if isinstance(picture, torch.Tensor) else picture.shape[:2]
-        else:
-            raise InvalidInputError(f"a {type(picture).__name__} is no picture; open it with PIL.Image.open")
-        try:
-            processed = pipe.image_processor.preprocess(picture)
-        except (ValueError, RuntimeError, IndexError) as error:
-            raise InvalidInputError(f"a picture of shape {np.shape(picture)} cannot be read ({error})") from error
-        if processed.shape[1:] != (3, *size):
-            raise InvalidInputError(
-                f"pictures are {processed.shape[-1]}x{processed.shape[-2]} pixels of {processed.shape[1]} channels, "
-                f"this base model needs {size[1]}x{size[0]} of 3"
-            )
-        if tuple(given) != size:  # it was rounded to the size that is needed
-            raise InvalidInputError(
-                f"a picture is {given[1]}x{given[0]} pixels, this base model needs {size[1]}x{size[0]}"
-            )
-        found.append(processed)
+    found = np.stack([pixels(picture, picture_size(pipe)) for picture in pictures])
+    processed = pipe.image_processor.preprocess(found)
     vae = pipe.vae
-    encoded = vae.encode(torch.cat(found).to(pipe._execution_device, vae.dtype)).latent_dist.mean
+    encoded = vae.encode(processed.to(pipe._execution_device, vae.dtype)).latent_dist.mean
     return (encoded * vae.config.scaling_factor).to(pipe.unet.dtype)
 
 
-def _in_zero_to_one(picture: Any) -> Any:
-    """An array or tensor as floats in 0 to 1; what is in another range is refused, not scaled."""
-    if picture.dtype in (np.uint8, torch.uint8):
-        return picture.astype(np.float32) / np.float32(255) if isinstance(picture, np.ndarray) else picture / 255
-    floats = picture.is_floating_point() if isinstance(picture, torch.Tensor) else picture.dtype.kind == "f"
-    if not floats:
-        raise InvalidInputError(f"a picture of {picture.dtype} is not in 0 to 255 as uint8 nor in 0 to 1 as floats")
-    low, high = (float(picture.min()), float(picture.max())) if np.prod(picture.shape) else (0.0, 0.0)
+def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture as float32 ``(height, width, 3)`` in [0, 1].
+
+    Parameters
+    ----------
+    picture : PIL image, ndarray or Tensor
+        A PIL image as :func:`w2w_hub.pictures.as_rgb` takes it. An array ``(h, w, 3)`` or a tensor ``(3, h, w)``, in
+        RGB order, of uint8 or of floats in 0 to 1.
+    size : (int, int)
+        The height and width that it must have.
+
+    Raises
+    ------
+    InvalidInputError
+        For another size, other channels, another dtype, NaN, and floats out of range.
+    """
+    if isinstance(picture, PIL.Image.Image):
+        values, order = np.asarray(as_rgb(picture)), "(h, w, 3)"
+    elif isinstance(picture, np.ndarray):
+        values, order = picture, "(h, w, 3)"
+    elif isinstance(picture, torch.Tensor):
+        whole = picture.detach().cpu()
+        values, order = (whole.float() if whole.is_floating_point() else whole).numpy(), "(3, h, w)"
+        if values.ndim == 3:
+            values = values.transpose(1, 2, 0)
+    else:
+        raise InvalidInputError(f"{reprlib.repr(picture)} is not a picture; open it with PIL.Image.open")
+    if values.ndim != 3 or values.shape[2] != 3:
+        raise InvalidInputError(f"a picture of shape {tuple(np.shape(picture))} is not {order}")
+    if values.shape[:2] != size:
+        channels = "" if isinstance(picture, PIL.Image.Image) else " of 3 channels"
+        raise InvalidInputError(
+            f"a picture is {values.shape[1]}x{values.shape[0]} pixels{channels}, this base model needs "
+            f"{size[1]}x{size[0]}"
+        )
+    return _in_zero_to_one(values)
+
+
+def _in_zero_to_one(values: np.ndarray) -> np.ndarray:
+    """Return pixels as float32 in 0 to 1; what is in another range is refused, not scaled."""
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    if values.dtype.kind != "f":
+        raise InvalidInputError(f"a picture of {values.dtype} is not in 0 to 255 as uint8 nor in 0 to 1 as floats")
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise InvalidInputError("a picture holds NaN or infinite values: the loss is not finite at the first step")
     if low < -SLACK or high > 1 + SLACK:
         raise InvalidInputError(f"a picture of floats must be in 0 to 1, this one is in {low:.3g} to {high:.3g}")
-    return picture
+    return np.clip(values.astype(np.float32), 0, 1)
 
 
 def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
-    """Masks as shares of each latent's pixels, ``(masks, 1, h, w)``."""
+    """Return masks as fractions of each latent's pixels, ``(masks, 1, h, w)``.
+
+    Parameters
+    ----------
+    masks : sequence
+        PIL images as :func:`w2w_hub.pictures.as_mask` takes them; arrays or tensors ``(h, w)`` of booleans, of 0 to 1
+        or of 0 to 255.
+    """
     size, found = picture_size(pipe), []
     for mask in masks:
+        given = as_mask(mask) if isinstance(mask, PIL.Image.Image) else mask
+        given = given.detach().float().cpu() if isinstance(given, torch.Tensor) else given
         try:
-            values = np.asarray(mask.convert("L") if isinstance(mask, PIL.Image.Image) else mask).astype(np.float32)
+            values = np.asarray(given)
+            values = values.astype(np.float32 if values.dtype.kind in "biuf" else np.void)
         except (TypeError, ValueError):
-            raise InvalidInputError(f"a {type(mask).__name__} is no mask; open it with PIL.Image.open") from None
-        if values.max(initial=0) > 1:
-            values = values / np.float32(255)
+            raise InvalidInputError(f"{reprlib.repr(mask)} is not a mask; open it with PIL.Image.open") from None
         if values.shape != size:
             raise InvalidInputError(f"a mask is {values.shape}, this base model needs {size}")
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:
+        high = values.max()
+        if not (np.isfinite(high) and values.min() >= 0 and 0 < high <= 255):
             raise InvalidInputError("a mask is empty or not in 0 to 1 (or 0 to 255); white pixels count")
+        values = values / np.float32(255) if high > 1 else values
         found.append(torch.from_numpy(values)[None])
     return torch.nn.functional.avg_pool2d(torch.stack(found), pipe.vae_scale_factor)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,10 @@ import diffusers
 import torch
 
 from ..base import CONFIG, EMBEDDED, MODEL_INDEX, base_files, digest_of_folder, pipeline_class
+from ..constraints import text
 from ..errors import (
     BaseModelMismatchError,
+    CorruptFileError,
     InvalidInputError,
     MissingPathError,
     UnsupportedFormatError,
@@ -23,6 +27,8 @@ from ..injection import base_digest, uncompiled
 from ..pictures import save_picture
 from ..space import WeightSpace
 from ..space.storage import save_space
+from ..store.paths import short
+from .foreign import checked, require_safe_base, safe_options
 
 if TYPE_CHECKING:
     from .mixin import W2WMixin
@@ -34,6 +40,12 @@ from w2w_hub.pipeline import W2WPipeline  # noqa: F401
 """
 # both hold every number of a float16 or float32 file closely enough for its digest
 EXACT = (torch.float32, torch.float16)
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32, "float": torch.float32,
+    "float16": torch.float16, "fp16": torch.float16, "half": torch.float16,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float64": torch.float64, "fp64": torch.float64, "double": torch.float64,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- opening
@@ -66,11 +78,34 @@ def open_space(
         raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
     if space.source.base is not None:  # a lock says which files of it, by digest
         return with_base(cls, open_base(space.source.base, **hub).folder, space, dtype, options)
-    options = {**hub, **({"revision": revision} if revision else {}), **options}
-    source: Path | str = base
-    if not is_repository(base) and not Path(base).is_absolute():
-        source = space.path / base  # a folder beside the space
-    return with_base(cls, source, space, dtype, options)
+    if is_repository(base):
+        options = {**hub, **({"revision": revision} if revision else {}), **options}
+        return with_repository(cls, base, space, dtype, options)
+    return with_base(cls, _beside(space, base), space, dtype, options)
+
+
+def _beside(space: WeightSpace, base: str) -> Path:
+    """Return the folder that a space's configuration names relative to its own.
+
+    In a folder of the user's it may lead out (``../base``); in a repository it must stay inside.
+
+    Raises
+    ------
+    UnsupportedFormatError
+    """
+    assert space.path is not None
+    relative = Path(base)
+    if not base.isprintable() or relative.is_absolute() or "\\" in base:
+        raise UnsupportedFormatError(
+            f"{space.path}/{CONFIG} names the base model {short(base)}; it must be 'embedded', a repository "
+            "(owner/name) or a folder relative to this one"
+        )
+    if space.revision is not None and ".." in relative.parts:
+        raise UnsupportedFormatError(
+            f"{space.revision}: {CONFIG} names the base model {short(base)}, which is outside of the repository; "
+            "do not use it, or open it with W2WPipeline.from_base"
+        )
+    return space.path / relative
 
 
 def is_repository(name: Path | str) -> bool:
@@ -84,29 +119,96 @@ def with_base(
 ) -> Any:
     """A pipeline of a base model, a folder or a repository, and a space; the base must be the space's."""
     folder = Path(base)
-    local = (folder / MODEL_INDEX).is_file()
-    if not local:
+    if not (folder / MODEL_INDEX).is_file():
         if folder.exists() or not is_repository(base):
             what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
             raise MissingPathError(f"base model {base}: it {what}; give a diffusers folder or repository")
-    else:
-        require_same_kind(cls, pipeline_class(folder), base)
-    stated = space.compatibility.base_digest
-    verified = False
-    if local and stated is not None and dtype not in EXACT:  # in memory it will be rounded
-        _require_digest(digest_of_folder(folder, space.layout), space, str(base))
-        verified = "unet" not in options  # another one is held against the space itself
+        return with_repository(cls, str(base), space, dtype, options)
+    options = safe_options(options)
+    require_same_kind(cls, pipeline_class(folder), base)
+    verified = _require_folder(cls, folder, space, dtype, options, str(base))
+    return _made(cls, _opened(cls.stock_class, folder, dtype, options), space, verified)
+
+
+def with_repository(
+    cls: type[W2WMixin], name: str, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]
+) -> Any:
+    """A pipeline of a base model on the Hub, whatever lies in a local folder of that name, and a space."""
+    options, verified = safe_options(options), False
+
+    def check(folder: Path) -> None:
+        nonlocal verified
+        verified = _require_folder(cls, folder, space, dtype, options, name)
+
+    stock_class = checked(cls.stock_class, check)
+    stock = _opened(stock_class, name, dtype, options)
+    require_same_kind(cls, type(stock), name)
+    return _made(cls, stock, space, verified)
+
+
+def _require_folder(
+    cls: type[W2WMixin], folder: Path, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any], where: str
+) -> bool:
+    """Refuse a base model's folder that is unsafe to open; return whether its weights are known to be the space's."""
+    require_safe_base(cls.stock_class, folder, options)
+    if space.compatibility.base_digest is None or dtype in EXACT:
+        return False  # it is held against the weights in memory
+    _require_digest(digest_of_folder(folder, space.layout), space, where)  # in memory they will be rounded
+    return "unet" not in options  # another one is held against the space itself
+
+
+def _opened(stock_class: Any, base: Path | str, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+    """The stock pipeline; whatever diffusers raises becomes one line of ours."""
     try:
-        stock = cls.stock_class.from_pretrained(base, dtype=dtype, **options)
-    except W2WError:
+        if isinstance(base, str) and os.path.isdir(base):
+            base = stock_class.download(base, **options)  # by its name, the folder here would be opened
+        return stock_class.from_pretrained(base, dtype=dtype, **options)
+    except (W2WError, MemoryError, torch.OutOfMemoryError):
         raise
     except OSError as error:
-        raise MissingPathError(f"base model {base} cannot be opened: {str(error).strip().splitlines()[0]}") from error
-    if not local:
-        require_same_kind(cls, type(stock), base)
+        raise MissingPathError(f"base model {base} cannot be opened: {_first_line(error)}") from error
+    except Exception as error:
+        raise CorruptFileError(
+            f"base model {base} cannot be opened by diffusers with these options: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _made(cls: type[W2WMixin], stock: Any, space: WeightSpace, verified: bool) -> Any:
     pipeline = cls(**parts_for(cls, stock))
     pipeline.attach(space, verify=not verified)
     return pipeline
+
+
+def torch_dtype(dtype: Any, options: dict[str, Any]) -> Any:
+    """Take a floating dtype out of a call's arguments: torch's own, by name, or one for each component.
+
+    Raises
+    ------
+    InvalidInputError
+        For another name or dtype, and if `dtype` and `torch_dtype` disagree.
+    """
+    other = options.pop("torch_dtype", None)
+    found = [_floating(given) for given in (dtype, other) if given is not None]
+    if len(found) == 2 and found[0] != found[1]:
+        raise InvalidInputError(
+            f"dtype={reprlib.repr(dtype)} and torch_dtype={reprlib.repr(other)} disagree; give dtype alone"
+        )
+    return found[0] if found else torch.float32
+
+
+def _floating(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {text().checked(name, "a component in dtype"): _floating(one) for name, one in given.items()}
+    dtype = DTYPES.get(given) if isinstance(given, str) else given
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
+        raise InvalidInputError(
+            f"dtype must be a floating torch dtype or one of {', '.join(DTYPES)}; not {reprlib.repr(given)}"
+        )
+    return dtype
 
 
 def parts_for(cls: type[W2WMixin], pipeline: Any) -> dict[str, Any]:
@@ -189,6 +291,9 @@ def save_folder(
         raise InvalidInputError(
             f"a base model by reference is a repository, owner/name, and a commit; got {base_model!r} and {revision!r}"
         )
+
+    if options.get("safe_serialization") not in (None, True):
+        raise InvalidInputError("safe_serialization=False would write pickles; leave it out")
 
     def extend(folder: Path) -> None:
         if base_model is None:

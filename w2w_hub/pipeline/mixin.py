@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import reprlib
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -13,25 +15,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
+from ..constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ..dataset.manifest import FILENAME as MANIFEST
 from ..errors import InvalidInputError, UnknownNameError
 from ..formats import write_adapter
 from ..injection import base_shown, injection
-from ..inversion import Inversion, Inverter, Settings
+from ..inversion import SEED, Inversion, Inverter, Settings
 from ..progress import progress
 from ..space import Point, WeightSpace
 from ..space.identity import Identity, edited, resolve
 from ..space.space import interpolate
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
-from .grids import preview_sheets
+from .grids import listed, preview_sheets
+from .handover import notice_components, notice_from_pipe, warn_if_lent
 from .inputs import encode_pictures, encode_text, latent_masks, nested
-from .loading import open_space, require_base, require_same_kind, save_folder, with_base
+from .loading import open_space, require_base, require_same_kind, save_folder, torch_dtype, with_base
 
 if TYPE_CHECKING:
     from ..hub.publish import Published
 
 PROMPT = "sks person"
+# arguments of the stock call that `render` gives itself
+RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")
+SPACE = instance(WeightSpace, "a WeightSpace")
+PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a lock's pin
+HUB = {
+    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
+    "local_files_only": flag(),
+}  # fmt: skip
 # the pipeline that `render` calls in this thread, and the people of that call
 _asked: ContextVar[tuple[Any, tuple[Identity | None, ...]] | None] = ContextVar("asked", default=None)
 
@@ -42,6 +55,8 @@ class W2WMixin:
     The base model is never changed for good: an identity stands in the target weights' place while the
     pipeline is called, and the originals are back, bit for bit, when the call ends, however it ends.
     Calls from several threads wait for each other; a call inside a callback draws what it would alone.
+
+    A stock pipeline made of this one's parts draws the base model; mix this class into its class instead, as below.
 
     Examples
     --------
@@ -54,6 +69,7 @@ class W2WMixin:
     _space: WeightSpace | None = None
     _identity: Identity | tuple[Identity | None, ...] | None = None
     _drawing = False
+    _lent: str | None = None  # the class of a stock pipeline that was made of this one's parts
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the class the stock class's signature and documentation for its call."""
@@ -67,12 +83,30 @@ class W2WMixin:
 
             cls.__call__ = __call__  # type: ignore[attr-defined,method-assign]
 
+    @property
+    def config(self) -> Any:
+        notice_from_pipe(self, sys._getframe(1), W2WMixin)
+        return super().config  # type: ignore[misc]
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The modules, as of the stock class.
+
+        Warns
+        -----
+        UserWarning
+            If an identity is set: a stock pipeline made of them does not draw it.
+        """
+        notice_components(self, sys._getframe(1))
+        return super().components  # type: ignore[misc,no-any-return]
+
     # ------------------------------------------------------------ load and save
     @classmethod
+    @validated(path=PLACE, k=optional(whole(1)), **HUB)
     def from_pretrained(
         cls,
         path: Path | str,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
         *,
         k: int | None = None,
         revision: str | None = None,
@@ -85,8 +119,9 @@ class W2WMixin:
 
         Parameters
         ----------
-        dtype : torch dtype
-            Of the base model's weights; float32 by default. `torch_dtype` is understood too.
+        dtype : torch dtype or str
+            Of the base model's weights; float32 by default. A name (``"bf16"``, ``"float16"``) or a mapping of
+            components to dtypes is understood too, and so is `torch_dtype`.
         k : int, optional
             Components to read; fewer files are fetched.
         revision : str, optional
@@ -94,10 +129,13 @@ class W2WMixin:
         token, cache_dir, local_files_only
             As in huggingface_hub; for a base model by reference too.
         **options
-            Passed on to the base pipeline's `from_pretrained`.
+            Passed on to the base pipeline's `from_pretrained`, but those that unpickle files or run code of the
+            base model (`use_safetensors=False`, `custom_pipeline`, `trust_remote_code`).
 
         Raises
         ------
+        UnsupportedFormatError
+            If the base model has components of other classes than its pipeline's, or weights that are pickles.
         BaseModelMismatchError
             If the base model is not the one that the space belongs to.
         HubError
@@ -105,14 +143,25 @@ class W2WMixin:
         """
         hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)  # type: ignore[arg-type]
-        return open_space(cls, space, _dtype(dtype, options), options, hub)
+        return open_space(cls, space, torch_dtype(dtype, options), options, hub)
 
     @classmethod
-    def from_base(cls, base: Path | str, space: WeightSpace, dtype: torch.dtype | None = None, **options: Any) -> Any:
-        """A pipeline of a base model (a diffusers folder or repository) and a space in memory."""
-        return with_base(cls, base, space, _dtype(dtype, options), options)
+    @validated(base=PLACE, space=SPACE)
+    def from_base(
+        cls,
+        base: Path | str,
+        space: WeightSpace,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """A pipeline of a base model (a diffusers folder or repository) and a space in memory.
+
+        `dtype` and `options` are those of :meth:`from_pretrained`.
+        """
+        return with_base(cls, base, space, torch_dtype(dtype, options), options)
 
     @classmethod
+    @validated(pipeline=instance(DiffusionPipeline, "a diffusers pipeline"), space=optional(SPACE))
     def from_pipe(cls, pipeline: Any, *, space: WeightSpace | None = None, **options: Any) -> Any:
         """A pipeline that shares another one's components, without loading or copying them.
 
@@ -126,7 +175,9 @@ class W2WMixin:
             As of the stock `from_pipe`. The shared components keep their dtype unless one is given.
         """
         require_same_kind(cls, getattr(pipeline, "stock_class", type(pipeline)), "this pipeline")
-        if not {"dtype", "torch_dtype"} & set(options):
+        if {"dtype", "torch_dtype"} & set(options):
+            options["dtype"] = torch_dtype(options.pop("dtype", None), options)
+        else:
             options["dtype"] = pipeline.dtype
         made = super().from_pipe(pipeline, **options)  # type: ignore[misc]
         carried = getattr(pipeline, "_space", None)
@@ -136,6 +187,7 @@ class W2WMixin:
             made._space, made._identity = carried, pipeline._identity
         return made
 
+    @validated(space=SPACE, verify=flag())
     def attach(self, space: WeightSpace, *, verify: bool = True) -> None:
         """Give the pipeline a space; with `verify`, its base must have the space's base digest.
 
@@ -148,6 +200,10 @@ class W2WMixin:
                 require_base(unet, space)
         self._space, self._identity = space, None
 
+    @validated(
+        path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
+        previews=optional(instance(Mapping, "a mapping")),
+    )  # fmt: skip
     def save_pretrained(  # type: ignore[override]
         self,
         path: Path | str,
@@ -176,6 +232,7 @@ class W2WMixin:
         sheets = None if previews is None else preview_sheets(self, PROMPT, **previews)
         save_folder(self, path, base_model, revision, custom_pipeline, options, sheets)
 
+    @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
@@ -234,6 +291,8 @@ class W2WMixin:
 
     @identity.setter
     def identity(self, what: Any) -> None:
+        if what is not None:
+            warn_if_lent(self)
         if what is None:
             self._identity = None
         elif _several(what):
@@ -253,6 +312,7 @@ class W2WMixin:
         self.identity = point
         return point
 
+    @validated(preserve=either(text(), names()))
     def edit(
         self, strengths: Mapping[str, float], *, preserve: Iterable[str] = (), start: float = 0.0
     ) -> Identity | tuple[Identity, ...]:
@@ -287,10 +347,12 @@ class W2WMixin:
 
     def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
         """Set and return the weighted mean of several identities' points; shares are normalised."""
-        point = interpolate(self.space, [self.resolve(i).point for i in identities], shares)
+        points = [self.resolve(i).point for i in listed(identities, "identities")]
+        point = interpolate(self.space, points, shares)
         self.identity = point
         return point
 
+    @validated(path=path())
     def export(self, path: Path | str, identity: Any = None, **options: Any) -> None:
         """Write an identity (the current one by default) as a folder that stock libraries open.
 
@@ -328,6 +390,7 @@ class W2WMixin:
                 if of_render is not None:
                     _asked.reset(of_render)
 
+    @validated(batch_size=whole(1))
     def render(
         self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any
     ) -> np.ndarray:
@@ -339,11 +402,19 @@ class W2WMixin:
         -------
         ndarray
             float32 ``(identities, cases, height, width, 3)`` in [0, 1]. None stands for the base model.
+
+        Raises
+        ------
+        InvalidInputError
+            For options of the stock call that this one gives itself (another `output_type`, `generator`, ...).
         """
-        if batch_size < 1:
-            raise InvalidInputError(f"batch_size must be at least 1, not {batch_size}")
+        given = [name for name in RENDERED if name in options]
+        if given or options.get("output_type", "np") != "np":
+            named = (given or ["output_type"])[0]
+            raise InvalidInputError(f"render returns arrays and gives {', '.join(RENDERED)} itself; leave out {named}")
         plain = {"output_type": "np", **options}
-        resolved = [None if i is None else self.resolve(i) for i in identities]
+        resolved = [None if i is None else self.resolve(i) for i in listed(identities, "identities")]
+        cases = [_case(case) for case in listed(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
         for start, case in progress(jobs, "drawing"):
@@ -363,6 +434,7 @@ class W2WMixin:
         return out
 
     # ------------------------------------------------------------ inversion
+    @validated(prompt=text())
     def invert(
         self,
         images: Any,
@@ -447,14 +519,14 @@ def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3
         )
 
 
+def _case(case: Any) -> tuple[str, int]:
+    if not isinstance(case, (tuple, list)) or len(case) != 2 or not isinstance(case[0], str):
+        raise InvalidInputError(f"a case is a prompt and a seed, not {reprlib.repr(case)}")
+    return case[0], SEED.checked(case[1], "the seed of a case")
+
+
 def _several(what: Any) -> bool:
     """Whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
     return getattr(what, "ndim", 1) == 2
-
-
-def _dtype(dtype: torch.dtype | None, options: dict[str, Any]) -> torch.dtype:
-    other = options.pop("torch_dtype", None)
-    chosen = dtype or other or torch.float32
-    return getattr(torch, chosen) if isinstance(chosen, str) and hasattr(torch, chosen) else chosen

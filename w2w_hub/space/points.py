@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
 from ..store.limits import MAX_JSON_BYTES
@@ -19,6 +20,7 @@ FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
 
 
+@checked()
 def save_point(point: Point, path: Path | str) -> None:
     """Write a point as a new JSON or safetensors file, by the path's suffix.
 
@@ -47,6 +49,7 @@ def save_point(point: Point, path: Path | str) -> None:
         raise InvalidInputError(f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names")
 
 
+@checked()
 def is_point(path: Path | str) -> bool:
     """Whether a file says that it is a saved point (of whatever version)."""
     path = Path(path)
@@ -55,6 +58,7 @@ def is_point(path: Path | str) -> bool:
     return path.suffix == ".json" or read_safetensors(path)[1].get("format") == FORMAT
 
 
+@checked()
 def load_point(path: Path | str) -> Point:
     """Read what :func:`save_point` wrote.
 

@@ -1,0 +1,537 @@
+"""The table of public calls: what each parameter takes, and a call in which all are valid."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+import w2w_hub
+from w2w_hub import Adapter, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
+from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.dataset import SplitRule
+from w2w_hub.dataset.manifest import Compatibility
+
+# modules whose `__all__` (or, without one, own public functions) are public calls
+MODULES = (
+    "w2w_hub", "w2w_hub.dataset", "w2w_hub.formats", "w2w_hub.pictures", "w2w_hub.pipeline", "w2w_hub.pipeline.grids",
+    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training",
+)  # fmt: skip
+# classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
+MADE = ("Direction", "WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
+# for other modules, with what is checked already
+INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "WeightSpace.mark_saved")
+OPERATORS = ("__getitem__",)
+
+ODD: dict[str, Callable[[], Any]] = {
+    "None": lambda: None, "True": lambda: True, "NumPy bool": lambda: np.True_,
+    "int": lambda: 3, "zero": lambda: 0, "negative": lambda: -1, "huge": lambda: 10**400, 
+    "NumPy int": lambda: np.int64(3),
+    "float": lambda: 2.5, "whole float": lambda: 2.0, "NumPy float": lambda: np.float32(0.5),
+    "NaN": lambda: float("nan"), "infinity": lambda: float("-inf"), "complex": lambda: 1j,
+    "word": lambda: "nobody", "empty": lambda: "", "NUL": lambda: "a\0b", "number as text": lambda: "3",
+    "bytes": lambda: b"nobody", "path": lambda: Path("nowhere"), "object": object, "class": lambda: int,
+    "0-d": lambda: np.array(1.0), "1-d": lambda: np.zeros(3), "2-d": lambda: np.zeros((2, 3)),
+    "3-d": lambda: np.zeros((2, 2, 2)), "NaN array": lambda: np.full(3, np.nan),
+    "strings": lambda: np.array(["a", "b"]),
+    "objects": lambda: np.array([object()]), "tensor": lambda: torch.zeros(3),
+    "frame": lambda: pd.DataFrame({"a": [1]}),
+    "empty list": list, "ints": lambda: [1, 2], "words": lambda: ["nobody"], "mixed": lambda: ["a", 1],
+    "list of objects": lambda: [object()], "ragged": lambda: [[1], [2, 3]], "dict": lambda: {"a": 1},
+    "set": lambda: {"a"}, "generator": lambda: iter([1, 2]),
+}  # fmt: skip
+
+WHOLE = {"int", "zero", "negative", "huge", "NumPy int"}
+NUMBER = WHOLE | {"float", "whole float", "NumPy float"}
+TEXT = {"word", "empty", "NUL", "number as text"}
+ARRAYS = {"generator", "0-d", "1-d", "2-d", "3-d", "NaN array", "tensor", "ints", "empty list", "ragged"}
+# what a parameter of each kind may take; anything else must be refused
+KINDS: dict[str, set[str]] = {
+    "anything": set(ODD),
+    "whole": WHOLE,
+    "number": NUMBER,
+    "flag": {"True", "NumPy bool"},
+    "text": TEXT,
+    "path": TEXT | {"path"},
+    "names": {"empty list", "words", "strings", "set", "frame", "generator"},
+    "mapping": {"dict"},
+    "array": ARRAYS,
+    "frame": {"frame"},
+    "words": {"words", "empty list"},
+    "mixed": {"mixed"},
+    "": set(),  # an object of one class
+    "None": {"None"},
+}
+
+
+def takes(kind: str) -> set[str]:
+    """Return the odd values that a kind, of several joined by ``|``, may take."""
+    return set().union(*(KINDS[part] for part in kind.split("|")))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One public call.
+
+    Attributes
+    ----------
+    valid : callable
+        From the world to the function and keyword arguments with which it works.
+    kinds : dict
+        Parameter to kind, see :data:`KINDS`.
+    left_out : dict
+        Parameter to odd values that it takes but that would start something slow or far.
+    """
+
+    valid: Callable[[World], tuple[Callable[..., Any], dict[str, Any]]]
+    kinds: dict[str, str]
+    left_out: dict[str, set[str]] = field(default_factory=dict)
+
+
+class World:
+    """Small things to call with; whatever is written goes to a new place."""
+
+    def __init__(self, folder: Path, tiny_space: Path, tiny_base: Path):
+        self.folder, self.tiny_space, self.tiny_base = folder, tiny_space, tiny_base
+        self.count = 0
+        rng = np.random.default_rng(0)
+        names = [f"mid_block.attentions.0.transformer_blocks.{i}.attn1.to_q" for i in range(2)]
+        self.layout = ParameterLayout({Target("unet", name): (1, 3, 4) for name in names}, 2.0)
+        self.rows = rng.normal(size=(16, self.layout.size)).astype(np.float32)
+        self.ids = [f"p{i}" for i in range(16)]
+        self.table = pd.DataFrame({"id": self.ids, "split": ["train"] * 12 + ["test"] * 4})
+        self.table["Beard"] = rng.random(16) < 0.5
+        self.table["Age"] = rng.random(16)
+        self.compatibility = Compatibility(None, None, "s")
+        self.dataset: WeightDataset = w2w_hub.write_dataset(
+            self.rows, folder / "people", layout=self.layout, ids=self.ids, labels=self.table,
+            compatibility=self.compatibility,
+        )  # fmt: skip
+        self.space: WeightSpace = w2w_hub.build_space(self.dataset, 3)
+        self.saved_space = self.space.save(folder / "space")
+        self.adapter: Adapter = self.layout.unflatten(self.rows[0])
+        w2w_hub.write_adapter(self.adapter, folder / "lora")
+        self.lora = folder / "lora"
+        self.point = self.space.row("p0")
+        self.table.to_csv(folder / "labels.csv", index=False)
+        w2w_hub.space.points.save_point(self.point, folder / "point.json")
+        self.picture = Image.new("RGB", (8, 8))
+        self.picture.save(folder / "picture.png")
+        self._pipe: W2WPipeline | None = None
+        self._unet: Any = None
+
+    def new(self, ending: str = "") -> Path:
+        """A path where nothing is."""
+        self.count += 1
+        return self.folder / "out" / f"{self.count}{ending}"
+
+    def copy(self) -> Path:
+        """The dataset's folder, to be changed."""
+        return Path(shutil.copytree(self.folder / "people", self.new()))
+
+    def again(self) -> WeightSpace:
+        """The space, to be saved or changed."""
+        return WeightSpace.from_pretrained(self.saved_space)
+
+    @property
+    def pipe(self) -> W2WPipeline:
+        """A pipeline that draws quietly, with the identity of a row."""
+        if self._pipe is None:
+            self._pipe = W2WPipeline.from_pretrained(self.tiny_space)
+            self._pipe.set_progress_bar_config(disable=True)
+        self._pipe.identity = "person-0000"
+        return self._pipe
+
+    @property
+    def unet(self) -> Any:
+        return self.pipe.unet
+
+
+LORA = LoraFactors(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 1.0)
+HUB = {
+    "revision": "None|text", "token": "None|text|flag", "cache_dir": "None|path", "local_files_only": "flag",
+}  # fmt: skip
+COEFFICIENTS = "array|text"  # fewer than k are allowed; a row's id
+COMMON = {
+    "labels": "None|frame", "column_info": "None|mapping", "split_rule": "None", "version": "text", "name": "None|text",
+    "licence": "text", "dtype": "None|text", "compression": "text", "shard_size": "whole|text",
+    "parquet_view": "flag|text",
+}  # fmt: skip
+ADVANCED = {"workers": "whole", "dask": "None|text"}
+# processes and schedulers are started by other tests
+FAR = {"workers": WHOLE, "dask": TEXT}
+SLOW = {"steps": {"huge"}, "batch_size": {"huge"}}
+
+
+def on(
+    attribute: str, method: str, kinds: dict[str, str], left_out: Any = None, /, **valid: Callable[[World], Any]
+) -> Row:
+    """A row for a method of something in the world."""
+    return Row(
+        lambda w: (getattr(getattr(w, attribute), method), {k: v(w) for k, v in valid.items()}), kinds, left_out or {}
+    )
+
+
+def call(function: Callable[..., Any], kinds: dict[str, str], **valid: Callable[[World], Any]) -> Row:
+    """A row for a function."""
+    return Row(lambda w: (function, {k: v(w) for k, v in valid.items()}), kinds)
+
+
+def without(left_out: dict[str, set[str]], row: Row) -> Row:
+    """The same row, without what would start something slow or far."""
+    return Row(row.valid, row.kinds, left_out)
+
+
+def point(method: str, **more: Any) -> Row:
+    kinds = {"point": COEFFICIENTS, **{k: v[0] for k, v in more.items()}}
+    return on("space", method, kinds, point=lambda w: w.point, **{k: v[1] for k, v in more.items()})
+
+
+def rows() -> dict[str, Row]:
+    """Every public call by its name."""
+    d, s, f, p = w2w_hub.dataset, w2w_hub.space, w2w_hub.formats, w2w_hub.pictures
+    grids, points = importlib.import_module("w2w_hub.pipeline.grids"), importlib.import_module("w2w_hub.space.points")
+    training = importlib.import_module("w2w_hub.training")
+    text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
+    names_ = "names|text"
+    found: dict[str, Row] = {
+        # ------------------------------------------------------------ adapters and layouts
+        "Adapter": call(
+            Adapter,
+            {"factors": "mapping", "base_model": "None|text", "dialect": text,
+             "passengers": "words|array",
+             "metadata": "mapping"},
+            factors=lambda w: {Target("unet", "a"): LORA},
+        ),
+        "Adapter.require_finite": on("adapter", "require_finite", {"where": "anything"}, where=lambda w: "x"),
+        "ParameterLayout": call(
+            ParameterLayout, {"sizes": "mapping", "scale": number},
+            sizes=lambda w: {Target("unet", "a"): (1, 2, 3)}, scale=lambda w: 1.0,
+        ),
+        "ParameterLayout.from_adapter": call(
+            ParameterLayout.from_adapter, {"adapter": "", "scale": "None|number"}, adapter=lambda w: w.adapter
+        ),
+        "ParameterLayout.from_model": call(
+            ParameterLayout.from_model,
+            {"model": "", "targets": names_, "rank": whole, "scale": number, "component": text},
+            model=lambda w: w.unet,
+        ),
+        "ParameterLayout.to_json": on("layout", "to_json", {}),
+        "ParameterLayout.from_json": call(ParameterLayout.from_json, {"data": ""}, data=lambda w: w.layout.to_json()),
+        "ParameterLayout.differences": on("layout", "differences", {"other": ""}, other=lambda w: w.layout),
+        "ParameterLayout.misfit": on("layout", "misfit", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.ratios": on("layout", "ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.flatten": on(
+            "layout", "flatten", {"adapter": "", "where": "anything", "canonical": "None|text"},
+            adapter=lambda w: w.adapter,
+        ),
+        "ParameterLayout.unflatten": on("layout", "unflatten", {"vector": "array"}, vector=lambda w: w.rows[0]),
+        "ParameterLayout.unflatten_batch": on(
+            "layout", "unflatten_batch", {"vectors": "array"}, vectors=lambda w: w.rows
+        ),
+        # ------------------------------------------------------------ checkpoint files
+        "read_adapter": call(
+            f.read_adapter,
+            {"path": path, "allow_torch": flag, "believe": "None|text", "alpha": "None|number",
+             "component": "None|text", "svd_rank": "None|whole", "canonical": "None|text"},
+            path=lambda w: w.lora,
+        ),
+        "read_deltas": call(f.read_deltas, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
+        "detect": call(f.detect, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
+        "write_adapter": call(
+            f.write_adapter, {"adapter": "", "folder": path, "dialects": names_},
+            adapter=lambda w: w.adapter, folder=lambda w: w.new(),
+        ),
+        "convert_adapter": call(
+            f.convert_adapter, {"source": path, "out": path, "dialect": text},
+            source=lambda w: w.lora, out=lambda w: w.new(), dialect=lambda w: "diffusers",
+        ),
+        "writers": call(f.writers, {}),
+        # ------------------------------------------------------------ datasets
+        "write_dataset": call(
+            d.write_dataset,
+            {"weights": "array|frame", "path": path, "layout": "", "ids": "None|names|array",
+             "compatibility": "None", "replace": flag, **COMMON},
+            weights=lambda w: w.rows, path=lambda w: w.new(), layout=lambda w: w.layout,
+        ),
+        "pack_adapters": without(FAR, call(
+            d.pack_adapters,
+            {"adapters": names_ + "|path", "path": path, "base": "None|path", "initialisation": text,
+             "ids": "None|names|array|mapping|text", **COMMON, **ADVANCED},
+            adapters=lambda w: [w.lora], path=lambda w: w.new(),
+        )),
+        "add_rows": without(FAR, call(
+            d.add_rows,
+            {"path": path, "sources": names_ + "|path", "labels": "None|frame", "initialisation": "None|text",
+             "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text", **ADVANCED},
+            path=lambda w: w.copy(), sources=lambda w: w.lora, initialisation=lambda w: "s",
+        )),
+        "remove_rows": call(
+            d.remove_rows, {"path": path, "ids": names_, "version": "None|text"},
+            path=lambda w: w.copy(), ids=lambda w: "p0",
+        ),
+        "relabel_rows": call(
+            d.relabel_rows,
+            {"path": path, "labels": "None|frame", "drop_columns": names_, "column_info": "None|mapping",
+             "split_rule": "None", "version": "None|text"},
+            path=lambda w: w.copy(), labels=lambda w: w.table[["id", "Age"]],
+        ),
+        "read_labels": call(d.read_labels, {"path": path}, path=lambda w: w.folder / "labels.csv"),
+        "check": call(d.check, {"path": path, "deep": flag}, path=lambda w: w.folder / "people"),
+        "diff": call(d.diff, {"first": path, "second": path}, first=lambda w: w.dataset, second=lambda w: w.dataset),
+        "find_duplicates": call(
+            d.find_duplicates, {"dataset": "", "cosine": "None|number", "centred": flag, "seed": whole},
+            dataset=lambda w: w.dataset,
+        ),
+        "load_dataset": call(
+            d.load_dataset, {"path": path, "name": text, "split": "None|text", "streaming": flag, **HUB},
+            path=lambda w: w.folder / "people",
+        ),
+        "SplitRule": call(
+            SplitRule, {"column": text, "holdout": number, "seed": whole, "split": text}, column=lambda w: "Age"
+        ),
+        "SplitRule.from_json": Row(
+            lambda w: (getattr(SplitRule, "from_json", dict), {"data": SplitRule("Age").to_json()}), {"data": "mapping"}
+        ),
+        "SplitRule.to_json": Row(lambda w: (SplitRule("Age").to_json, {}), {}),
+        "WeightDataset.open": call(
+            WeightDataset.open, {"path": path, "lazy": "None|flag", **HUB}, path=lambda w: w.folder / "people"
+        ),
+        "WeightDataset.position": on("dataset", "position", {"row_id": text}, row_id=lambda w: "p0"),
+        "WeightDataset.where": on("dataset", "where", {"split": "None|text", "attributes": "anything"}),
+        "WeightDataset.attribute": on("dataset", "attribute", {"name": text}, name=lambda w: "Age"),
+        "WeightDataset.read_into": on(
+            "dataset", "read_into", {"numbers": "array", "out": "array"},
+            numbers=lambda w: np.arange(2), out=lambda w: np.empty((2, w.layout.size), np.float32),
+        ),
+        "WeightDataset.view": on(
+            "dataset", "view", {"first": whole, "last": whole}, first=lambda w: 0, last=lambda w: 2
+        ),
+        "WeightDataset.seen": on(
+            "dataset", "seen", {"first": whole, "last": whole}, first=lambda w: 0, last=lambda w: 2
+        ),
+        "WeightDataset.numbers": on("dataset", "numbers", {"key": "anything"}, key=lambda w: ["p0"]),
+        "WeightDataset.__getitem__": on("dataset", "__getitem__", {"key": "anything"}, key=lambda w: 0),
+        "WeightDataset.to_numpy": on("dataset", "to_numpy", {"split": "None|text"}),
+        "WeightDataset.iter_blocks": Row(
+            lambda w: (lambda **a: list(w.dataset.iter_blocks(**a)), {}), {"rows": whole, "split": "None|text"}
+        ),
+        "WeightDataset.adapter": on("dataset", "adapter", {"row_id": "text|whole"}, row_id=lambda w: "p0"),
+        "WeightDataset.mean_std": on("dataset", "mean_std", {"split": "None|text"}),
+        "WeightDataset.to_dask": on("dataset", "to_dask", {"rows": "None|whole"}),
+        "WeightDataset.torch": on("dataset", "torch", {"split": "None|text", "columns": names_}),
+        "WeightDataset.torch_stream": on("dataset", "torch_stream", {"split": "None|text", "columns": names_}),
+        "WeightDataset.verify": on("dataset", "verify", {"deep": flag}),
+        # ------------------------------------------------------------ weight spaces
+        "build_space": call(
+            s.build_space,
+            {"dataset": "", "k": "None|whole", "split": text, "rows": "None|names", "name": "None|text",
+             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text", "engine": text,
+             "device": "None|names|text", "scheduler": "None|text", "memory": "None|whole", "solver": "None|text",
+             "block": "None|whole", "tolerance": number, "max_passes": whole, "seed": whole, "block_rows": "None|whole",
+             "checkpoint": "None|path"},
+            dataset=lambda w: w.dataset, k=lambda w: 3,
+        ),
+        "fit_directions": call(
+            s.fit_directions,
+            {"space": "", "dataset": "", "attributes": "None|names", "reading": text, "editing": text, "whiten": flag,
+             "preserve": "None|names|mapping", "components": "None|whole|text",
+             "regularisation": number, "seed": whole},
+            space=lambda w: w.space, dataset=lambda w: w.dataset,
+        ),
+        "Point": call(
+            s.Point, {"coefficients": "array", "basis_digest": text, "history": "mapping"},
+            coefficients=lambda w: np.zeros(3), basis_digest=lambda w: w.space.digest,
+        ),
+        "Direction.read": Row(
+            lambda w: (w.space.direction("PC1").read, {"coefficients": np.zeros(3)}), {"coefficients": "array"}
+        ),
+        "Direction.evidence": Row(lambda w: (w.space.direction("PC1").evidence, {}), {}),
+        "Direction.from_evidence": Row(
+            lambda w: (
+                s.Direction.from_evidence,
+                {"editing": np.ones(3, np.float32), "reading": np.ones(3, np.float32),
+                 "entry": w.space.direction("PC1").evidence()},
+            ),
+            {"editing": "array", "reading": "array", "entry": "mapping", "name": "text"},
+        ),
+        "WeightSpace.from_pretrained": call(
+            WeightSpace.from_pretrained, {"path": path, "k": "None|whole", **HUB}, path=lambda w: w.saved_space
+        ),
+        "WeightSpace.save": Row(lambda w: (w.again().save, {"path": w.new()}), {"path": path}),
+        "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
+        "WeightSpace.project": on(
+            "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
+        ),
+        "WeightSpace.represent": on("space", "represent", {"what": "array"}, what=lambda w: w.adapter),
+        "WeightSpace.reconstruction_error": on("space", "reconstruction_error", {"k": "None|whole"}),
+        "WeightSpace.explained": on(
+            "space", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
+        ),
+        "WeightSpace.decode": on(
+            "space", "decode", {"coefficients": COEFFICIENTS, "k": "None|whole"}, coefficients=lambda w: w.point
+        ),
+        "WeightSpace.adapter": point("adapter"),
+        "WeightSpace.point": on(
+            "space", "point", {"coefficients": "array", "history": "anything"}, coefficients=lambda w: np.zeros(3)
+        ),
+        "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
+        "WeightSpace.mean_point": on("space", "mean_point", {}),
+        "WeightSpace.sample": on(
+            "space", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
+        ),
+        "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
+        "WeightSpace.warn_unreliable": on(
+            "space", "warn_unreliable", {"names": names_, "stacklevel": whole}, names=lambda w: ["PC1"]
+        ),
+        "WeightSpace.edit": point(
+            "edit", strengths=("mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"])
+        ),
+        "WeightSpace.read": point("read", name=(text, lambda w: "Beard")),
+        "WeightSpace.read_all": on("space", "read_all", {"what": COEFFICIENTS}, what=lambda w: w.point),
+        "WeightSpace.interpolate": on(
+            "space", "interpolate", {"points": "names|array", "shares": "array"},
+            points=lambda w: [w.point, w.space.row("p1")], shares=lambda w: [1.0, 2.0],
+        ),
+        "WeightSpace.entanglement": on("space", "entanglement", {}),
+        "WeightSpace.nearest": point("nearest", count=(whole, lambda w: 1)),
+        "WeightSpace.distance": point("distance"),
+        "WeightSpace.mahalanobis": point("mahalanobis"),
+        "save_point": call(
+            points.save_point, {"point": "", "path": path}, point=lambda w: w.point, path=lambda w: w.new(".json")
+        ),
+        "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        # ------------------------------------------------------------ pictures
+        "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),
+        "open_mask": call(p.open_mask, {"path": path}, path=lambda w: w.folder / "picture.png"),
+        "as_rgb": call(p.as_rgb, {"picture": "", "name": "anything"}, picture=lambda w: w.picture),
+        "as_mask": call(p.as_mask, {"picture": "", "name": "anything"}, picture=lambda w: w.picture),
+        "to_picture": call(p.to_picture, {"values": "array", "scale": whole}, values=lambda w: np.zeros((4, 4, 3))),
+        "contact_sheet": call(
+            p.contact_sheet, {"pictures": "array", "rows": "names", "columns": "names", "scale": whole, "title": text},
+            pictures=lambda w: np.zeros((1, 1, 4, 4, 3)), rows=lambda w: ["a"], columns=lambda w: ["b"],
+        ),
+        "animation": call(
+            p.animation, {"pictures": "array", "rows": "names", "frames": "names", "scale": whole},
+            pictures=lambda w: np.zeros((1, 1, 4, 4, 3)), rows=lambda w: ["a"], frames=lambda w: ["b"],
+        ),
+        "save_picture": call(
+            p.save_picture, {"picture": "", "path": path, "milliseconds": whole},
+            picture=lambda w: [w.picture, w.picture], path=lambda w: w.new(".gif"),
+        ),
+        "picture_kind": call(p.picture_kind, {"path": path}, path=lambda w: "a.png"),
+        # ------------------------------------------------------------ pipelines
+        "best_device": call(w2w_hub.pipeline.best_device, {}),
+        "W2WMixin.from_pretrained": call(
+            W2WPipeline.from_pretrained, {"path": path, "dtype": "None|text|mapping", "k": "None|whole", **HUB},
+            path=lambda w: w.tiny_space,
+        ),
+        "W2WMixin.from_base": call(
+            W2WPipeline.from_base, {"base": path, "space": "", "dtype": "None|text|mapping"},
+            base=lambda w: w.tiny_base, space=lambda w: w.pipe.space,
+        ),
+        "W2WMixin.from_pipe": call(
+            W2WPipeline.from_pipe, {"pipeline": "", "space": "None"}, pipeline=lambda w: w.pipe
+        ),
+        "W2WMixin.attach": Row(
+            lambda w: (W2WPipeline.from_pipe(w.pipe).attach, {"space": w.pipe.space}), {"space": "", "verify": flag}
+        ),
+        "W2WMixin.save_pretrained": on(
+            "pipe", "save_pretrained",
+            {"path": path, "base_model": "None|text", "revision": "None|text", "custom_pipeline": flag,
+             "previews": "None|mapping"},
+            {"previews": {"dict"}},  # options of the stock call
+            path=lambda w: w.new(), base_model=lambda w: "org/base", revision=lambda w: "0" * 40,
+        ),
+        "W2WMixin.push_to_hub": on(
+            "pipe", "push_to_hub",
+            {"repo_id": text, "version": "None|text", "private": flag, "token": "None|text|flag", "dry_run": flag},
+            repo_id=lambda w: "org/space",
+        ),
+        "W2WMixin.resolve": on("pipe", "resolve", {"what": "array|text|path"}, what=lambda w: "person-0000"),
+        "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
+        "W2WMixin.edit": on(
+            "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
+            strengths=lambda w: {"PC1": 1.0},
+        ),
+        "W2WMixin.interpolate": on(
+            "pipe", "interpolate", {"identities": "names|array", "shares": "array"},
+            identities=lambda w: ["person-0000", "person-0001"], shares=lambda w: [1, 1],
+        ),
+        "W2WMixin.export": on(
+            "pipe", "export", {"path": path, "identity": "None|array|text|path"}, path=lambda w: w.new()
+        ),
+        "W2WMixin.render": on(
+            "pipe", "render",
+            {"identities": "names|array", "cases": "array", "batch_size": whole},
+            identities=lambda w: [None], cases=lambda w: [("x", 0)], num_inference_steps=lambda w: 1,
+            guidance_scale=lambda w: 1.0,
+        ),
+        "W2WMixin.invert": on(
+            "pipe", "invert",
+            {"images": "", "mask": "None", "prompt": text, "num_steps": whole, "learning_rate": number,
+             "k": "None|whole", "batch_size": whole, "prior": number, "tolerance": number, "restarts": whole,
+             "seed": whole},
+            images=lambda w: np.zeros((64, 64, 3), np.uint8), num_steps=lambda w: 1, batch_size=lambda w: 1,
+        ),
+        "strength_grid": call(
+            grids.strength_grid,
+            {"pipe": "", "identities": "names|array", "attribute": text,
+             "strengths": "array", "case": "array|mixed", "preserve": names_, "start": number},
+            pipe=lambda w: w.pipe, identities=lambda w: ["person-0000"], attribute=lambda w: "PC1",
+            strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
+        ),
+        # ------------------------------------------------------------ training
+        "kaiming_start": call(training.kaiming_start, {"layout": "", "seed": whole}, layout=lambda w: w.layout,
+                              seed=lambda w: 0),
+        "train_identities": without(SLOW, call(
+            training.train_identities,
+            {"unet": "anything", "layout": "", "scheduler": "anything", "latents": "array", "text": "array",
+             "start": "array", "steps": whole, "batch_size": whole, "learning_rate": number, "average_last": number,
+             "seed": whole, "autocast_dtype": "anything", "on_step": "anything"},
+            unet=lambda w: w.unet, layout=lambda w: w.pipe.space.layout, scheduler=lambda w: w.pipe.scheduler,
+            latents=lambda w: torch.zeros(1, 1, 4, 8, 8), text=lambda w: torch.zeros(2, 32),
+            start=lambda w: torch.zeros(w.pipe.space.layout.size), steps=lambda w: 1,
+        )),
+    }  # fmt: skip
+    return found
+
+
+def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
+    """Name, function and parameters of every public call, from the modules' own names and signatures."""
+    seen = set()
+    for name in MODULES:
+        module = importlib.import_module(name)
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == name and not n.startswith("_")]
+        for public in getattr(module, "__all__", own):
+            value = getattr(module, public)
+            if public in seen or not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
+                continue
+            seen.add(public)
+            if not inspect.isclass(value):
+                yield public, value, _parameters(value)
+                continue
+            if public not in MADE:
+                yield public, value, _parameters(value)
+            if public == "CheckpointFormat":  # a protocol for dialects
+                continue
+            for method, raw in vars(value).items():
+                function = getattr(raw, "__func__", raw)
+                if f"{public}.{method}" in INTERNAL:
+                    continue
+                if inspect.isfunction(function) and (not method.startswith("_") or method in OPERATORS):
+                    yield f"{public}.{method}", function, _parameters(function)[1:]
+
+
+def _parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)

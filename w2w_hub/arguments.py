@@ -1,0 +1,76 @@
+"""The rules of arguments that many public calls share: one parameter name, one rule."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .constraints import Rule, either, flag, instance, number, optional, path, text, validated, whole
+
+F = TypeVar("F", bound=Callable[..., Any])
+LARGEST = 2**62  # of a size in bytes or rows
+
+
+def made_by_us(module: str, name: str, expected: str) -> Rule:
+    """An object of a class that is imported when it is asked for, so that this module stays at the bottom."""
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, getattr(importlib.import_module(f"{__package__}.{module}"), name)):
+            raise ValueError
+        return value
+
+    return Rule(expected, take)
+
+
+def place() -> Rule:
+    """A folder, the name of a repository or a lock's pin, as a string or a path."""
+    return either(text(), instance(Path, "a path"))
+
+
+def scheduler() -> Rule:
+    """A Dask scheduler's address or client."""
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, str) and not callable(getattr(value, "submit", None)):
+            raise ValueError
+        return value
+
+    return Rule("the address of a Dask scheduler or a client", take)
+
+
+DATASET = made_by_us("dataset", "WeightDataset", "an open WeightDataset")
+LAYOUT = made_by_us("layout", "ParameterLayout", "a ParameterLayout")
+POINT = made_by_us("space", "Point", "a Point")
+MAPPING = instance(Mapping, "a mapping")
+RULES: dict[str, Rule] = {
+    # where things are
+    "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),
+    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
+    "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "replace": flag(),
+    # what they are
+    "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
+        made_by_us("dataset.manifest", "Compatibility", "a Compatibility")
+    ),
+    "name": optional(text()), "version": optional(text()), "licence": text(), "initialisation": text(),
+    "column_info": optional(MAPPING), "dialect": text(),
+    # how they are stored and read
+    "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
+    "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
+    "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
+    "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
+    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0),
+    "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),
+}  # fmt: skip
+
+
+def checked(**others: Rule) -> Callable[[F], F]:
+    """Check the arguments of a public call by the rules of their names; `others` are rules of its own."""
+
+    def decorate(function: F) -> F:
+        shared = {name: RULES[name] for name in inspect.signature(function).parameters if name in RULES}
+        return validated(**shared | others)(function)
+
+    return decorate
