@@ -19,6 +19,7 @@ from .adapter import Adapter, LoraFactors, Size, Target, as_float32
 from .checks import is_whole
 from .constraints import as_array, either, instance, names, optional, positive, text, validated, whole
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
+from .store.limits import MAX_KERNEL, MAX_MODULES, MAX_NUMBERS, MAX_SIZE
 from .tensorfile import MAX_NAME
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "w2w-layout-v1"
 DEFAULT_TARGETS = ("to_q", "to_v")
-# what a file may state; real layouts have some thousand modules and 10^9 numbers at most
-MAX_MODULES = 100_000
-MAX_SIZE = 2**31 - 1  # rank, inputs, outputs or an axis of a kernel
-MAX_KERNEL = 3  # axes
-MAX_NUMBERS = 2**40
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .constraints import path as path_rule
 from .constraints import text as text_rule
 from .errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
 from .files import write_bytes
+from .store.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
 from .store.paths import read_regular
 
 try:
@@ -33,8 +34,6 @@ GAP = 4
 SCALE = whole(1, 64)
 # what is opened: no format that runs a program (EPS), holds a document (PDF) or is read from several files
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
-MAX_PICTURE_BYTES = 256 * 2**20
-MAX_PICTURE_PIXELS = 2**26  # 8,192 x 8,192
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 ORIENTATION = 0x0112
 TURNS = {

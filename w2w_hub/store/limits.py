@@ -23,6 +23,16 @@ def unpacked_limit(size: int) -> int:
     return EXPANSION * size + UNBACKED
 
 
+# layouts; real ones have some thousand modules and 10^9 numbers at most
+MAX_MODULES = 100_000
+MAX_SIZE = 2**31 - 1  # rank, inputs, outputs or an axis of a kernel
+MAX_KERNEL = 3  # axes
+MAX_NUMBERS = 2**40  # of a vector
+
+# pictures
+MAX_PICTURE_BYTES = 256 * MIB
+MAX_PICTURE_PIXELS = 2**26  # 8,192 x 8,192
+
 # checkpoint files
 MAX_TENSORS = 100_000  # of one file; the largest adapter seen has 3,000
 MAX_TENSOR_AXES = 8  # dimensions of one tensor
