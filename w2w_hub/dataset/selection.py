@@ -87,7 +87,7 @@ class RowIndex:
             return np.empty(0, np.int64)
         low, high = int(found.min()), int(found.max())
         if low < -len(self) or high >= len(self):
-            self._number(high if high >= len(self) else low)
+            raise RowIndexError(f"rows {low} to {high} of {len(self)} do not all exist; they are numbered from 0")
         return found.astype(np.int64) % len(self)
 
     def matching(self, columns: Mapping[str, str], attributes: Mapping[str, Any]) -> np.ndarray:
@@ -105,7 +105,7 @@ class RowIndex:
 
     def _number(self, number: int) -> int:
         if not -len(self) <= number < len(self):
-            raise RowIndexError(f"row {number} is not one of {len(self)}; they are numbered from 0")
+            raise RowIndexError(f"row {number} of {len(self)} does not exist; they are numbered from 0")
         return number % len(self)
 
     def _slice(self, key: slice) -> np.ndarray:
