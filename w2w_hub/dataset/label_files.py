@@ -67,19 +67,21 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     ) as error:
         raise CorruptFileError(f"{path} cannot be read as a table: {_one_line(error)}") from error
     found = Problems()
-    table = clean_columns(table, found)
+    named = clean_columns(table, found)
+    hint = _hint(table)
     try:
-        found.settle()
+        if not hint:
+            found.settle()
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}") from None
-    if "id" not in table.columns:
-        raise InvalidInputError(f"{path} has no column 'id'; it has {', '.join(table.columns) or 'none'}{_hint(table)}")
-    return table
+    if "id" not in named.columns:
+        raise InvalidInputError(f"{path} has no column 'id'; it has {', '.join(named.columns) or 'none'}{hint}")
+    return named
 
 
 def _hint(table: pd.DataFrame) -> str:
     """What to do about a header that another separator would cut."""
-    header = table.columns[0] if len(table.columns) == 1 else ""
+    header = str(table.columns[0]) if len(table.columns) == 1 else ""
     for separator, name in SEPARATORS.items():
         if "id" in [part.strip() for part in header.split(separator)] and separator in header:
             also = " or call it .tsv" if separator == "\t" else ""

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from numbers import Integral
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,15 @@ def exact_number(text: str) -> float | None:
     value = float(text)
     if WHOLE.fullmatch(text):
         return value if abs(int(text)) <= LARGEST_WHOLE else None
-    mantissa = re.split("[eE]", text)[0]
-    digits = max(1, len(mantissa.lstrip("-").replace(".", "").lstrip("0")))
-    if abs(value) == float("inf") or Decimal(text) != Decimal(f"{value:.{digits - 1}e}"):
+    mantissa, _, exponent = text.lower().partition("e")
+    digits = mantissa.lstrip("-").replace(".", "").lstrip("0")
+    if not digits or (len(digits) <= 15 and 1e-300 < abs(value) < 1e300):
+        return value
+    if value == 0 or abs(value) == float("inf"):
         return None
-    return value
+    # half of the last digit is what printing may have rounded off
+    last = int(exponent or 0) - len(mantissa.partition(".")[2])
+    return value if abs(Fraction(text) - Fraction(value)) * 2 <= Fraction(10) ** last else None
 
 
 def plain_values(column: pd.Series, name: str) -> list[Any]:
