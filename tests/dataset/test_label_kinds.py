@@ -72,19 +72,23 @@ def test_no_file_rounds_a_number_also_beside_a_missing_one(write, tmp_path, suff
     if suffix == "parquet":
         pq.write_table(pa.table({"id": list("abcd"), "x": pa.array(numbers, pa.int64())}), path)
     elif suffix == "jsonl":
-        path.write_text("".join(f'{{"id":"{i}","x":{"null" if n is None else n}}}\n' for i, n in zip("abcd", numbers)))
+        path.write_text(
+            "".join(f'{{"id":"{i}","x":{"null" if n is None else n}}}\n' for i, n in zip("abcd", numbers, strict=True))
+        )
     else:
         cut = "," if suffix == "csv" else "\t"
-        path.write_text(f"id{cut}x\n" + "".join(f"{i}{cut}{'' if n is None else n}\n" for i, n in zip("abcd", numbers)))
+        path.write_text(
+            f"id{cut}x\n" + "".join(f"{i}{cut}{'' if n is None else n}\n" for i, n in zip("abcd", numbers, strict=True))
+        )
     assert values(write(read_labels(path))) == [None if n is None else str(n) for n in numbers]
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        ["007", "8"], ["+5", "6"], ["1_000", "2"], ["0x1F", "2"], ["1,5", "2"], ["00", "1"], ["1e999", "2"], ["1.2.3", "4"],
-        ["3.14159265358979323846", "1"], [f"{BIG + 1}.0", "1"], ["12345678901234567890", "1"], ["٣", "٤"], ["nan1", "2"],
-        ["9" * 500, "1"], ["1e-400", "1"],
+        ["007", "8"], ["+5", "6"], ["1_000", "2"], ["0x1F", "2"], ["1,5", "2"], ["00", "1"], ["1e999", "2"],
+        ["1.2.3", "4"], ["3.14159265358979323846", "1"], [f"{BIG + 1}.0", "1"], ["12345678901234567890", "1"],
+        ["\u0663", "\u0664"], ["nan1", "2"], ["9" * 500, "1"], ["1e-400", "1"],
     ],
     ids=str,
 )  # fmt: skip
@@ -150,11 +154,11 @@ def test_a_number_that_is_taken_prints_as_it_was(value):
     ids=str,
 )
 def test_minus_one_and_words_are_false_and_true_in_a_new_column_and_that_is_said_once(write, column, read):
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="x, y: ") as caught:
         ds = write(pd.DataFrame({"x": column, "y": column}))
     assert ds.manifest.columns == {"x": "binary", "y": "binary"}
     assert values(ds) == read
-    assert [str(w.message) for w in caught] == [f"labels: x, y: {str(caught[0].message).partition(': x, y: ')[2]}"]
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(
@@ -282,10 +286,10 @@ def test_a_name_that_no_attribute_may_have_is_refused_everywhere(write, name):
     ("first", "second"), [("Beard", " Beard"), ("Beard", "beard"), ("Beard", "BEARD\t"), ("x", "\ufeffx"), (" x", "x ")]
 )
 def test_names_that_cannot_be_told_apart_are_refused(write, tmp_path, first, second):
-    with pytest.raises(InvalidInputError, match="(?i)beard|x"):
+    with pytest.raises(InvalidInputError, match=r"(?i)beard|x"):
         write(pd.DataFrame({"id": ["a"], first: [1], second: [2]}))
     (tmp_path / "l.csv").write_text(f"id,{first},{second}\na,1,2\n", "utf-8")
-    with pytest.raises(ValueError, match="(?i)beard|x"):
+    with pytest.raises(ValueError, match=r"(?i)beard|x"):
         read_labels(tmp_path / "l.csv")
     ds = write(pd.DataFrame({first.strip(): [1.5, 2.5]}))
     if first.strip() != second.strip().strip("\ufeff"):
@@ -369,12 +373,12 @@ def test_a_split_that_is_no_file_everywhere_is_refused(write, name):
 
 # --------------------------------------------------------------------- where
 def test_where_reads_a_value_as_one_of_the_kind(write):
-    ds = write(
-        pd.DataFrame({"b": [True, False, None], "f": [1.5, 2, None], "c": ["red", "1", None], "self": [1, 0, 0]})
-    )
+    columns = {"b": [True, False, None], "f": [1.5, 2, None], "c": ["red", "1", None], "self": [1, 0, 0]}
+    ds = write(pd.DataFrame(columns))
     for asked, found in [
-        ({"b": "True"}, [0]), ({"b": 0}, [1]), ({"b": np.False_}, [1]), ({"f": "1.5"}, [0]), ({"f": np.float32(2)}, [1]),
-        ({"f": Decimal("1.5")}, [0]), ({"c": np.str_("red")}, [0]), ({"c": 1}, [1]), ({"self": True}, [0]), ({"f": 9}, []),
+        ({"b": "True"}, [0]), ({"b": 0}, [1]), ({"b": np.False_}, [1]), ({"f": "1.5"}, [0]), ({"f": 9}, []),
+        ({"f": np.float32(2)}, [1]), ({"f": Decimal("1.5")}, [0]), ({"c": np.str_("red")}, [0]), ({"c": 1}, [1]),
+        ({"self": True}, [0]),
     ]:  # fmt: skip
         assert ds.where(**asked).tolist() == found
 
@@ -382,7 +386,8 @@ def test_where_reads_a_value_as_one_of_the_kind(write):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("b", "yes"), ("b", 2), ("b", None), ("b", pd.NA), ("b", b"1"), ("f", "old"), ("f", True), ("f", float("nan")),
-     ("f", float("inf")), ("f", BIG + 1), ("c", 3), ("c", True), ("c", 1.0), ("c", None), ("c", ["red"]), ("c", {"red"})],
+     ("f", float("inf")), ("f", BIG + 1), ("c", 3), ("c", True), ("c", 1.0), ("c", None), ("c", ["red"]),
+     ("c", {"red"})],
 )  # fmt: skip
 def test_where_refuses_a_value_that_no_row_can_have(write, name, value):
     ds = write(pd.DataFrame({"b": [True, False, None], "f": [1.5, 2, None], "c": ["red", "1", None]}))
@@ -392,7 +397,7 @@ def test_where_refuses_a_value_that_no_row_can_have(write, name, value):
 
 def test_where_names_the_levels_there_are(write):
     ds = write(pd.DataFrame({"c": ["red", "grey", None]}))
-    with pytest.raises(UnknownNameError, match="'green'.*'grey', 'red'"):
+    with pytest.raises(UnknownNameError, match=r"'green'.*'grey', 'red'"):
         ds.where(c="green")
     for split in (3, ["train"], "dev"):
         with pytest.raises(UnknownNameError, match="train"):

@@ -64,7 +64,7 @@ def test_where_all_names_are_the_same_the_folders_above_give_them_and_that_is_sa
 )
 def test_names_that_do_not_tell_rows_apart_are_refused_and_ids_help(loras, tmp_path, names):
     paths = loras(*names)
-    with pytest.raises(InvalidInputError, match="occurs 2 times.*ids="):
+    with pytest.raises(InvalidInputError, match=r"occurs 2 times.*ids="):
         pack(paths, tmp_path)
     assert not (tmp_path / "people").exists()
     assert pack(paths, tmp_path, ids=["x", "y", "z"]).ids == ("x", "y", "z")
@@ -130,8 +130,8 @@ class ArrayOnly:
 @pytest.mark.parametrize(
     "weights",
     [
-        VALUES, VALUES.astype(np.float64), VALUES.tolist(), list(VALUES), VALUES.astype(">f4"), np.asfortranarray(VALUES),
-        np.ma.array(VALUES), pd.DataFrame(VALUES), pd.DataFrame(VALUES).astype("Float32"), DlpackOnly(), ArrayOnly(),
+        VALUES, VALUES.astype(np.float64), VALUES.tolist(), list(VALUES), VALUES.astype(">f4"),
+        np.asfortranarray(VALUES), np.ma.array(VALUES), pd.DataFrame(VALUES), pd.DataFrame(VALUES).astype("Float32"), DlpackOnly(), ArrayOnly(),
     ],
     ids=lambda w: type(w).__name__,
 )  # fmt: skip
@@ -163,8 +163,8 @@ def test_tensors_are_taken_without_a_change(tmp_path):
     [
         "abc", b"ab", None, 3.0, {}, {"a": [1, 2]}, object(), [[1.0, 2.0], [3.0]], [["a", "b"]], VALUES.astype(complex),
         VALUES.astype(object), np.zeros(2, [("a", "f4"), ("b", "f4")]), np.ma.array(VALUES, mask=VALUES > 2),
-        VALUES.astype(str), np.array([[2**24 + 1, 0]]), np.array([[2**63 - 1, 0]]), np.array([[2**64 - 1, 0]], np.uint64),
-        pd.DataFrame({"a": [1.0], "b": ["x"]}), pd.DataFrame({"a": [1.0], "b": pd.array([None], "Float32")}),
+        VALUES.astype(str), np.array([[2**24 + 1, 0]]), np.array([[2**63 - 1, 0]]),
+        np.array([[2**64 - 1, 0]], np.uint64), pd.DataFrame({"a": [1.0], "b": ["x"]}), pd.DataFrame({"a": [1.0], "b": pd.array([None], "Float32")}),
         np.array(["2020-01-01"], "datetime64[D]"), [[np.nan, 1.0]], [[np.inf, 1.0]], np.full((1, 2), 1e300),
     ],
     ids=lambda w: repr(w)[:40].replace("\n", ""),
