@@ -237,6 +237,7 @@ def test_a_kind_that_a_column_has_wins(write, tmp_path, first, more, kind, read)
         ([0.5, 2.0, 3.0], ["old", 1], "'old'"),
         ([0.5, 2.0, 3.0], [BIG + 1, 1], str(BIG + 1)),
         ([0.5, 2.0, 3.0], ["007", 1], "'007'"),
+        ([0.5, 2.0, 3.0], [True, False], "True"),  # 1 and 0, or 1 and -1?
         ([True, False, True], ["yes", True], "'yes'"),
         ([True, False, True], [2, True], "2"),
         ([True, False, True], [-1, 0], "-1"),  # unknown, or false?
@@ -255,6 +256,14 @@ def test_the_kinds_of_a_dataset_that_is_added_come_with_it(write):
     other = relabel_rows(other.path, pd.DataFrame({"id": ["q0", "q1"][:1], "x": [1.0]}))
     other = relabel_rows(other.path, pd.DataFrame({"id": ["q1"], "x": [-1.0]}))
     assert add_rows(ds.path, other.path).manifest.columns == {"y": "categorical", "x": "float"}
+
+
+def test_a_binary_column_of_another_dataset_does_not_become_numbers(write):
+    ds = write(pd.DataFrame({"x": [0.5, -1.0]}))
+    other = write(pd.DataFrame({"x": [-1.0, 1.0]}), "other", "q")
+    assert other.manifest.columns == {"x": "binary"}
+    with pytest.raises(InvalidInputError, match="'x'"):
+        add_rows(ds.path, other.path)
 
 
 def test_text_that_no_file_can_hold_is_refused_in_every_column(write):

@@ -131,7 +131,8 @@ class ArrayOnly:
     "weights",
     [
         VALUES, VALUES.astype(np.float64), VALUES.tolist(), list(VALUES), VALUES.astype(">f4"),
-        np.asfortranarray(VALUES), np.ma.array(VALUES), pd.DataFrame(VALUES), pd.DataFrame(VALUES).astype("Float32"), DlpackOnly(), ArrayOnly(),
+        np.asfortranarray(VALUES),
+        np.ma.array(VALUES), pd.DataFrame(VALUES), pd.DataFrame(VALUES).astype("Float32"), DlpackOnly(), ArrayOnly(),
     ],
     ids=lambda w: type(w).__name__,
 )  # fmt: skip
@@ -164,7 +165,8 @@ def test_tensors_are_taken_without_a_change(tmp_path):
         "abc", b"ab", None, 3.0, {}, {"a": [1, 2]}, object(), [[1.0, 2.0], [3.0]], [["a", "b"]], VALUES.astype(complex),
         VALUES.astype(object), np.zeros(2, [("a", "f4"), ("b", "f4")]), np.ma.array(VALUES, mask=VALUES > 2),
         VALUES.astype(str), np.array([[2**24 + 1, 0]]), np.array([[2**63 - 1, 0]]),
-        np.array([[2**64 - 1, 0]], np.uint64), pd.DataFrame({"a": [1.0], "b": ["x"]}), pd.DataFrame({"a": [1.0], "b": pd.array([None], "Float32")}),
+        np.array([[2**64 - 1, 0]], np.uint64),
+        pd.DataFrame({"a": [1.0], "b": ["x"]}), pd.DataFrame({"a": [1.0], "b": pd.array([None], "Float32")}),
         np.array(["2020-01-01"], "datetime64[D]"), [[np.nan, 1.0]], [[np.inf, 1.0]], np.full((1, 2), 1e300),
     ],
     ids=lambda w: repr(w)[:40].replace("\n", ""),

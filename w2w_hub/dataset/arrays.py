@@ -79,9 +79,10 @@ def _require_exact(array: np.ndarray) -> None:
     """Refuse whole numbers that float32 would round."""
     for start in range(0, len(array) if array.ndim else 0, BLOCK_ROWS):
         block = array[start : start + BLOCK_ROWS]
+        wide = block.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            rounded = block.astype(np.float32).astype(np.float64) != block.astype(np.float64)
-        if rounded.any() or (block.astype(np.float64).astype(block.dtype) != block).any():
+            exact = (wide.astype(block.dtype) == block) & (wide.astype(np.float32) == wide)
+        if not exact.all():
             raise InvalidInputError(
                 f"weights of dtype {array.dtype} hold whole numbers that float32 cannot, the first in rows from "
                 f"{start}; give floats"

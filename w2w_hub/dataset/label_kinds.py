@@ -157,14 +157,16 @@ def convert(values: Sequence[Any], kind: str, name: str) -> list[Any]:
     if kind == "categorical":
         return [None if value is None else _as_text(value) for value in values]
     if kind == "float":
-        made: list[Any] = [None if value is None else _number(value) for value in values]
+        # what is true here may have been 1 of 0 and 1, or of -1 and 1
+        made: list[Any] = [None if value is None or isinstance(value, bool) else _number(value) for value in values]
     else:
         words = {str(value).strip() for value in values if value is not None and not isinstance(value, bool)}
         minus = not words & {"0", "0.0", "-0.0"}
         made = [None if value is None else _truth(value, minus) for value in values]
     for value, result in zip(values, made, strict=True):
         if value is not None and result is None:
-            other = "categorical" if isinstance(value, str) or _number(value) is None else "float"
+            number = not isinstance(value, str) and _number(value) is not None
+            other = "binary" if isinstance(value, bool) else "float" if number else "categorical"
             raise InvalidInputError(
                 f"label {name!r} is {kind}; the new rows would make it {other} (a value is {_shown(value)})"
             )
