@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._feature import register_when_imported
+
 __version__ = "0.1.0"
 
 # public name -> module; everything is imported when first used, so that `import w2w_hub` stays light
@@ -26,6 +28,8 @@ _WHERE = {
     "write_dataset": "dataset",
 }
 __all__ = sorted(_WHERE)
+
+register_when_imported()  # what save_to_disk wrote opens in every process that imports this package
 
 if TYPE_CHECKING:
     from .adapter import Adapter as Adapter

@@ -86,6 +86,10 @@ class UnknownNameError(W2WError, KeyError):
         return one_line(str(self.args[0]), self.limit) if self.args else ""
 
 
+class RowIndexError(InvalidInputError, IndexError):
+    """A row number beyond the rows there are."""
+
+
 class AdapterNotAppliedError(W2WError, RuntimeError):
     """An identity was set but would not take effect."""
 

@@ -151,7 +151,6 @@ def test_nothing_is_read_before_a_row_is_looked_at_and_then_only_that_row(make_d
     parts = train.sort("Age").train_test_split(test_size=0.5, seed=0)
     joined = datasets.concatenate_datasets([parts["train"], parts["test"], data["test"]]).shuffle(seed=1)
     joined.save_to_disk(str(offline["cache_dir"] / "saved"))
-    data["train"].to_pandas()
     assert read == []
     row = joined[0]
     assert len(read) == 1

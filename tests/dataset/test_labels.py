@@ -42,7 +42,7 @@ def written(tmp_path):
         ([True, None, False], "binary", [True, None, False]),
         ([True, 0, 1.0], "binary", [True, False, True]),
         ([1, 2], "float", [1.0, 2.0]),
-        ([-1, 1], "float", [-1.0, 1.0]),
+        ([-1, 1], "binary", [False, True]),
         ([0.5, None, 1.0], "float", [0.5, None, 1.0]),
         ([2.0, 3.0], "float", [2.0, 3.0]),
         ([float("nan"), float("nan")], "float", [None, None]),

@@ -25,6 +25,7 @@ from .manifest import Compatibility, DatasetManifest, dataset_digest
 from .problems import Problems
 from .shard_writer import RowSource, ShardResult, ShardTask, write_shard
 from .shards import ARRAY, Geometry
+from .splitting import rule_that_holds
 from .tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def build(
         digests[start : start + len(result.digests)] = result.digests
         files[g.shard_path(result.number)] = {"sha256": result.sha256, "size": result.size}
     problems.settle()
+    content.split_rule = rule_that_holds(content.split_rule, table)
     errors = [r.max_error for r in results if r.max_error is not None]
     if content.float16_max_error is not None:
         errors.append(content.float16_max_error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,18 @@ from ..errors import InitialisationError, InvalidInputError, LayoutMismatchError
 from ..store.commit import next_state
 from . import labels as label_table
 from .build import Content, Origin, build
-from .labels import DEFAULT_SPLIT
+from .label_names import DEFAULT_SPLIT
+from .labels import stated_kinds
 from .manifest import FILENAME, UNKNOWN
 from .problems import Problems
 from .reader import WeightDataset
-from .sources import AdapterRows, DatasetRows, row_id
-from .splitting import SplitRule
+from .sources import AdapterRows, DatasetRows, path_list, row_ids, text_list
+from .splitting import SplitRule, placed_by_rule, require_rule, states_splits, tell_ended
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..layout import ParameterLayout
     from .shard_writer import RowSource
 
 
@@ -47,6 +50,7 @@ def add_rows(
     path: Path | str,
     sources: Path | str | Sequence[Path | str],
     *,
+    ids: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     initialisation: str | None = None,
     column_info: Mapping[str, Mapping[str, str]] | None = None,
@@ -58,12 +62,15 @@ def add_rows(
 
     Full shards are not written again. The dataset's dtype stays: float16 rows widen exactly into a float32 dataset;
     what a float16 dataset rounds is measured and recorded, and refused if none of its rows was ever rounded.
-    If the dataset was split by groups, rows without a split of their own follow its rule.
+    If the dataset was split by groups, rows without a split of their own follow its rule, and so do those of a
+    dataset that is ``train`` throughout. A row that has a split keeps it; it is refused if its group has another.
 
     Parameters
     ----------
+    ids : sequence of str, optional
+        The ids of the added checkpoints, in their order; see :func:`pack_adapters`.
     labels : DataFrame, optional
-        Labels of the added checkpoints; datasets bring their own.
+        Labels of the added checkpoints; datasets bring their own. Columns that are there keep their kind.
     initialisation : str, optional
         Name of the initialisation that added checkpoints were trained from. A dataset that declares one takes
         checkpoints only with it, since they do not say it themselves.
@@ -75,75 +82,81 @@ def add_rows(
     """
     import pandas as pd
 
-    sources = [sources] if isinstance(sources, (str, Path)) else sources
-    if not sources:
+    paths = path_list(sources, "a source")
+    if not paths:
         raise InvalidInputError("nothing to add was given")
+    adapters = {source: None for source in paths if not (source / FILENAME).is_file()}
+    names = iter(row_ids([source for source in paths if source in adapters], ids))
     with _changing(path) as (dataset, staging):
         manifest, problems = dataset.manifest, Problems()
         content = Content.of(manifest, dataset.has_view, version)
-        parts: list[tuple[RowSource, Sequence[int]]] = [(DatasetRows.of(dataset), range(len(dataset)))]
+        rule = None if manifest.split_rule is None else SplitRule.from_json(manifest.split_rule)
         old = dataset.labels.reset_index(names="id")
-        tables, ids = [old], list(dataset.ids)
-        adapters: list[Path] = []
-        placed = [True] * len(dataset)
-        for source in map(Path, sources):
-            if (source / FILENAME).is_file():
-                other = WeightDataset.open(source)
-                with problems.collecting():
-                    _require_like(dataset, other, source)
-                theirs = other.manifest.float16_max_error
-                if theirs is not None:
-                    content.float16_max_error = max(theirs, content.float16_max_error or 0.0)
-                parts.append((DatasetRows.of(other), range(len(other))))
-                tables.append(other.labels.reset_index(names="id"))
-                ids += other.ids
-                placed += [False] * len(other)
-                content.column_info = {**dict(other.manifest.column_info), **content.column_info}
-                content.rescaled |= other.manifest.rescaled or {}
-            else:
-                if not adapters or not isinstance(parts[-1][0], AdapterRows):
-                    parts.append((AdapterRows([], dataset.layout), []))
-                    tables.append(pd.DataFrame({"id": pd.Series([], dtype="string")}))
-                rows = parts[-1][0]
-                assert isinstance(rows, AdapterRows)
-                rows.paths.append(source)
-                parts[-1] = (rows, range(len(rows.paths)))
-                adapters.append(source)
-                ids.append(row_id(source))
-                placed.append(False)
+        rows = _Rows([(DatasetRows.of(dataset), range(len(dataset)))], list(dataset.ids))
+        tables, known = [old], _kept_kinds(dataset)
+        for source in paths:
+            if source in adapters:
+                rows.add_adapter(source, next(names), dataset.layout)
+                continue
+            other = WeightDataset.open(source)
+            with problems.collecting():
+                _require_like(dataset, other, source)
+            rows.add_dataset(other)
+            theirs = other.labels.reset_index(names="id")
+            tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
+            known = _kept_kinds(other) | known
+            rounded = other.manifest.float16_max_error
+            if rounded is not None:
+                content.float16_max_error = max(rounded, content.float16_max_error or 0.0)
+            content.column_info = {**dict(other.manifest.column_info), **content.column_info}
+            content.rescaled |= other.manifest.rescaled or {}
         if adapters:
             with problems.collecting():
                 _require_stated(dataset, initialisation)
-        given = _labels_of(adapters, labels, problems)
-        has_split = "split" in given.columns and given["split"].notna().any()
-        tables = [t for t in tables if len(t)] + (
-            [given.assign(split=given.get("split", DEFAULT_SPLIT))] if adapters else []
-        )
+            given = _labels_of(rows.named, labels, problems, dataset)
+            known = stated_kinds(given) | known
+            tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
+        elif labels is not None:
+            problems.add(InvalidInputError("labels are given, but no checkpoint to add; datasets bring their own"))
         merged = pd.concat(
-            [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables], ignore_index=True
+            [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables if len(t)],
+            ignore_index=True,
+        ).drop_duplicates("id")
+        table = label_table.normalise(
+            merged, rows.ids, problems=problems, known=known, existing=old, open_split=rule is not None
         )
-        merged = merged.drop_duplicates("id") if merged["id"].duplicated().any() else merged
-        table = label_table.normalise(merged, ids, problems=problems, known=_kept_kinds(dataset))
-        if manifest.split_rule is not None and not has_split:
-            stands = dict(zip(reversed(ids), reversed(placed), strict=True))  # an id that is there twice stands once
-            table = SplitRule(**manifest.split_rule).apply(
-                table, placed=[stands[name] for name in table["id"]], problems=problems
-            )
+        if rule is not None:
+            table = placed_by_rule(rule, table, len(dataset), problems)
         content.column_info |= {k: dict(v) for k, v in (column_info or {}).items()}
-        origin = Origin.joined(parts)
         build(
-            staging,
-            dataset.path,
-            content,
-            ids,
-            table,
-            origin,
-            base=dataset,
-            problems=problems,
-            workers=workers,
-            dask=dask,
-        )
+            staging, dataset.path, content, rows.ids, table, Origin.joined(rows.parts), base=dataset,
+            problems=problems, workers=workers, dask=dask,
+        )  # fmt: skip
     return WeightDataset.open(path)
+
+
+@dataclass
+class _Rows:
+    """The rows of a next state, in order: where each comes from, and its id."""
+
+    parts: list[tuple[RowSource, Sequence[int]]]
+    ids: list[str]
+    named: list[str] = field(default_factory=list)  # ids of checkpoints
+
+    def add_dataset(self, other: WeightDataset) -> None:
+        self.parts.append((DatasetRows.of(other), range(len(other))))
+        self.ids += other.ids
+
+    def add_adapter(self, path: Path, name: str, layout: ParameterLayout) -> None:
+        rows = self.parts[-1][0]
+        if not isinstance(rows, AdapterRows):
+            rows = AdapterRows([], layout)
+            self.parts.append((rows, ()))
+        rows.paths.append(path)
+        rows.ids.append(name)
+        self.parts[-1] = (rows, range(len(rows.paths)))
+        self.ids.append(name)
+        self.named.append(name)
 
 
 def _require_like(dataset: WeightDataset, other: WeightDataset, source: Path) -> None:
@@ -151,11 +164,11 @@ def _require_like(dataset: WeightDataset, other: WeightDataset, source: Path) ->
         found = dataset.layout.differences(other.layout)
         raise LayoutMismatchError(f"{source} does not fit the layout of {dataset.path}: {found}")
     theirs = other.manifest.compatibility
-    for field in ("initialisation", "base_digest"):
-        mine, its = getattr(dataset.manifest.compatibility, field), getattr(theirs, field)
+    for name in ("initialisation", "base_digest"):
+        mine, its = getattr(dataset.manifest.compatibility, name), getattr(theirs, name)
         # what this dataset states, a source must state too; what it leaves open stays open
-        if mine not in (UNKNOWN, None, its) and (its is not None or field == "initialisation"):
-            raise InitialisationError(f"{source} has {field} {its!r}, {dataset.path} has {mine!r}; they do not mix")
+        if mine not in (UNKNOWN, None, its) and (its is not None or name == "initialisation"):
+            raise InitialisationError(f"{source} has {name} {its!r}, {dataset.path} has {mine!r}; they do not mix")
 
 
 def _require_stated(dataset: WeightDataset, initialisation: str | None) -> None:
@@ -172,15 +185,15 @@ def _require_stated(dataset: WeightDataset, initialisation: str | None) -> None:
     )
 
 
-def _labels_of(adapters: Sequence[Path], labels: pd.DataFrame | None, problems: Problems) -> pd.DataFrame:
+def _labels_of(
+    names: Sequence[str], labels: pd.DataFrame | None, problems: Problems, dataset: WeightDataset
+) -> pd.DataFrame:
     """The labels given for added checkpoints, which they must name exactly."""
     import pandas as pd
 
-    names = [row_id(p) for p in adapters]
     if labels is None:
-        return pd.DataFrame({"id": pd.Series(names, dtype=object)})
-    table = label_table.as_table(labels)
-    table = table.assign(id=table["id"].astype(str))
+        return pd.DataFrame({"id": pd.Series(list(names), dtype=object)})
+    table = label_table.as_table(labels, problems, dataset.labels.columns)
     unknown = [n for n in table["id"] if n not in set(names)]
     if unknown:
         problems.add(
@@ -189,6 +202,8 @@ def _labels_of(adapters: Sequence[Path], labels: pd.DataFrame | None, problems: 
                 "or change rows that are there with: w2w relabel"
             )
         )
+    for name in table["id"][table["id"].duplicated()].unique():
+        problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
     return table[table["id"].isin(names)]
 
 
@@ -212,7 +227,7 @@ def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | No
     with _changing(path) as (dataset, staging):
         problems = Problems()
         gone = []
-        for name in dict.fromkeys([ids] if isinstance(ids, str) else ids):
+        for name in dict.fromkeys(text_list(ids, "an id")):
             with problems.collecting():
                 gone.append(dataset.position(name))
         if not problems.found and not gone:
@@ -234,7 +249,7 @@ def relabel_rows(
     path: Path | str,
     labels: pd.DataFrame | None = None,
     *,
-    drop_columns: Sequence[str] = (),
+    drop_columns: str | Sequence[str] = (),
     column_info: Mapping[str, Mapping[str, str]] | None = None,
     split_rule: SplitRule | None = None,
     version: str | None = None,
@@ -251,25 +266,32 @@ def relabel_rows(
     column_info : mapping, optional
         Unit and source of columns, see :func:`write_dataset`.
     split_rule : SplitRule, optional
-        Make the split anew, all rows of one group on one side.
+        Make the split anew, all rows of one group on one side. The rule that a dataset has ends, with a warning, if
+        labels move a row to another split or put one group on two sides, or its column is dropped.
 
     Raises
     ------
     UnknownNameError, InvalidInputError
         All that is wrong in one error; the dataset is then as before.
     """
+    require_rule(split_rule)
+    drop = text_list(drop_columns, "a column")
     with _changing(path) as (dataset, staging):
         problems = Problems()
-        table = dataset.labels.reset_index(names="id").drop(columns=["row", "row_sha256"])
-        known = _kept_kinds(dataset)
+        old = dataset.labels.reset_index(names="id")
+        table = old.drop(columns=["row", "row_sha256"])
+        known: dict[str, str | None] = dict(_kept_kinds(dataset))
         if labels is not None:
             table, replaced = _with_labels(table, labels, problems)
-            known = {k: v for k, v in known.items() if k not in replaced}
-        for name in drop_columns:
+            known = replaced | {k: v for k, v in known.items() if k not in replaced}
+        for name in drop:
             if name not in table.columns or name in label_table.RESERVED:
-                problems.add(UnknownNameError(f"no attribute {name!r} to drop; there are {', '.join(known) or 'none'}"))
-        table = table.drop(columns=[c for c in drop_columns if c in table.columns and c not in label_table.RESERVED])
-        table = label_table.normalise(table, list(dataset.ids), problems=problems, known=known)
+                have = ", ".join(dataset.manifest.columns) or "none"
+                problems.add(UnknownNameError(f"no attribute {name!r} to drop; there are {have}"))
+        table = table.drop(columns=[c for c in drop if c in table.columns and c not in label_table.RESERVED])
+        table = label_table.normalise(
+            table, list(dataset.ids), problems=problems, known=known, existing=old, open_split=split_rule is not None
+        )
         if split_rule is not None:
             table = split_rule.apply(table, problems=problems)
         problems.settle()
@@ -280,21 +302,21 @@ def relabel_rows(
             content.column_info = info
             if split_rule is not None:
                 content.split_rule = split_rule.to_json()
-            elif content.split_rule and (content.split_rule["column"] not in table.columns or _resplit(labels)):
-                content.split_rule = None  # the split is no longer what the rule made
+            elif content.split_rule:
+                moved = table["id"][table["split"].to_numpy(str) != old["split"].to_numpy(str)]
+                if len(moved):
+                    tell_ended(content.split_rule, f"row {moved.iloc[0]!r} was moved to another split")
+                    content.split_rule = None
 
         _rebuild(dataset, staging, table, np.arange(len(dataset)), version, change)
     return WeightDataset.open(path)
 
 
-def _resplit(labels: pd.DataFrame | None) -> bool:
-    return labels is not None and "split" in labels.columns
-
-
-def _with_labels(table: pd.DataFrame, labels: pd.DataFrame, problems: Problems) -> tuple[pd.DataFrame, set[str]]:
-    """The table with new values, and the columns of which every value is new."""
-    new = label_table.as_table(labels)
-    new = new.assign(id=new["id"].astype(str)).drop(columns=["row", "row_sha256", "weights"], errors="ignore")
+def _with_labels(
+    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems
+) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    """The table with new values, and the columns of which every value is new with the kind that their dtype states."""
+    new = label_table.as_table(labels, problems, table.columns)
     for name in new["id"][new["id"].duplicated()].unique():
         problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
     place = {name: i for i, name in enumerate(table["id"])}
@@ -308,15 +330,13 @@ def _with_labels(table: pd.DataFrame, labels: pd.DataFrame, problems: Problems) 
     result = table.astype(object)
     for name in new.columns:
         if name != "id":
-            column = (
-                result[name].to_numpy(object, copy=True)
-                if name in result.columns
-                else np.full(len(table), None, object)
-            )
+            there = name in result.columns
+            column = result[name].to_numpy(object, copy=True) if there else np.full(len(table), None, object)
             column[rows] = new[name].to_numpy(object)
-            result[str(name)] = column
-    whole = {str(n) for n in new.columns} if len(new) == len(table) else set()
-    return result, whole
+            result[name] = column
+    stated = stated_kinds(new)
+    whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
+    return result, {name: stated.get(name) for name in whole}
 
 
 def _rebuild(

@@ -25,7 +25,6 @@ from .shards import ARRAY, ShardedMatrix
 if TYPE_CHECKING:
     import pandas as pd
 
-ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHARD_BYTES = 500 * 1000 * 1000
 VIEW_ROWS = 64  # a row group of the view has at most so many
 BLOCK_BYTES = 64 * 2**20
@@ -104,7 +103,7 @@ def _check_labels(report: Report, dataset: WeightDataset) -> None:
     manifest, table = dataset.manifest, dataset.labels.reset_index(names="id")
     where = report.path
     ids = table["id"].astype(object)
-    for name in ids[~ids.map(lambda v: ROW_ID.fullmatch(v) is not None)].tolist()[:5]:
+    for name in ids[~ids.map(lambda v: label_table.ROW_ID.fullmatch(v) is not None)].tolist()[:5]:
         report.add(
             "labels", f"{where}: row id {name!r} has other characters than letters, digits, '.', '-' and '_'", [name]
         )

@@ -1,152 +1,30 @@
-"""What makes `load_dataset` lazy: a feature that holds a reference to a row, and a Dataset that writes values out.
+"""Datasets of `datasets` whose rows of weights are references, and which give their numbers to whatever is written.
 
-Importing this module registers the feature with `datasets`; one that was saved with it can be loaded after.
+Arrow tables in between hold references, so that `select`, `map` and `save_to_disk` copy no weights. `datasets` makes
+its own class wherever it makes a dataset; :func:`_staying_lazy` makes ours of it.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import inspect
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets.features.features import register_feature
 
-from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
-from .reader import WeightDataset
+from ..errors import InvalidInputError
+from .weight_row import WeightRow, _opened  # noqa: F401, the tests forget what was opened
 
-CHECK = 16  # characters of a row's digest that a reference carries
 ROWS_A_ROW_GROUP = 64
-
-
-@dataclass
-class WeightRow:
-    """One row of a dataset: a reference (folder, id and digest of the row), or the values themselves.
-
-    Attributes
-    ----------
-    size : int
-        Numbers in a row.
-    source_dtype : str
-        How they are stored; what they decode to.
-    """
-
-    size: int
-    source_dtype: str = "float32"
-    decode: bool = True
-    id: str | None = field(default=None, repr=False)
-    dtype: ClassVar[str] = "numpy.ndarray"
-    pa_type: ClassVar[Any] = pa.struct(
-        {"source": pa.string(), "id": pa.string(), "check": pa.string(), "values": pa.binary()}
-    )
-    _type: str = field(default="WeightRow", init=False, repr=False)
-
-    def __call__(self) -> Any:
-        return self.pa_type
-
-    def references(self, dataset: WeightDataset, ids: Sequence[str]) -> Any:
-        """An Arrow array that refers to rows of a dataset."""
-        checks = [value[:CHECK] for value in dataset.labels.loc[list(ids), "row_sha256"]]
-        source = pa.array([dataset.address] * len(ids), pa.string())
-        return pa.StructArray.from_arrays(
-            [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
-            names=["source", "id", "check", "values"],
-        )
-
-    def encode_example(self, value: Any) -> dict[str, Any]:
-        """A reference as it is; an array, list or tensor of `size` numbers as its bytes."""
-        if isinstance(value, dict):
-            return {name: value.get(name) for name in ("source", "id", "check", "values")}
-        row = np.ascontiguousarray(np.asarray(value), np.dtype(self.source_dtype).newbyteorder("<"))
-        if row.shape != (self.size,):
-            raise InvalidInputError(f"a row of weights has {self.size} numbers, not shape {row.shape}")
-        return {"source": None, "id": None, "check": None, "values": row.tobytes()}
-
-    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> np.ndarray:
-        """The row ``(size,)``, read now unless the values are here."""
-        if not isinstance(value, dict):
-            return np.asarray(value)
-        if value["values"] is not None:
-            row = np.frombuffer(value["values"], np.dtype(self.source_dtype).newbyteorder("<"))
-            return row.astype(self.source_dtype)
-        return _read(value["source"], value["id"], value["check"])
-
-    def embed_storage(
-        self, storage: Any, token_per_repo_id: Any = None, local_files: bool = True, remote_files: bool = True
-    ) -> Any:
-        """Values in the place of references, except where `save_to_disk` asks, which keeps references."""
-        if not remote_files:
-            return storage
-        rows = [self._values(value) for value in storage.to_pylist()]
-        nothing = pa.nulls(len(rows), pa.string())
-        return pa.StructArray.from_arrays(
-            [nothing, nothing, nothing, pa.array(rows, pa.binary())],
-            names=["source", "id", "check", "values"], mask=storage.is_null(),
-        )  # fmt: skip
-
-    def _values(self, value: Any) -> bytes | None:
-        if value is None:
-            return None
-        row = self.decode_example(value)
-        return row.astype(row.dtype.newbyteorder("<")).tobytes()
-
-    def cast_storage(self, storage: Any) -> Any:
-        """References and values as they are; lists of numbers as their bytes."""
-        if storage.type == self.pa_type or pa.types.is_null(storage.type):
-            return storage.cast(self.pa_type)
-        rows = [None if row is None else self.encode_example(row) for row in storage.to_pylist()]
-        return pa.array(rows, self.pa_type)
-
-    def flatten(self) -> Any:
-        return self
-
-    def plain(self) -> Any:
-        """The stock feature of the same rows."""
-        return datasets.List(datasets.Value(self.source_dtype), length=self.size)
-
-    def plain_array(self, storage: Any) -> Any:
-        """Rows as an Arrow list of numbers, as stock `datasets` reads them."""
-        values = storage.to_pylist()
-        block = np.empty((len(values), self.size), self.source_dtype)
-        for row, value in zip(block, values, strict=True):
-            if value is not None:
-                row[:] = self.decode_example(value)
-        kind = pa.list_(pa.from_numpy_dtype(self.source_dtype), self.size)
-        return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=kind, mask=storage.is_null())
-
-
-_opened: dict[str, tuple[WeightDataset, list[str]]] = {}  # with the digests of its rows
-_opening = Lock()
-
-
-def _read(source: str, row_id: str, check: str) -> np.ndarray:
-    """A row by reference; a dataset that grew meanwhile is opened again."""
-    for again in (False, True):
-        with _opening:
-            if again or source not in _opened:
-                try:
-                    found = WeightDataset.open(Path(source))
-                    _opened[source] = found, found.labels["row_sha256"].tolist()
-                except MissingPathError as error:
-                    raise MissingPathError(
-                        f"these rows are read from {source}, which is not there ({error}); put it back, "
-                        "or load the dataset again from where it is"
-                    ) from error
-            dataset, digests = _opened[source]
-        try:
-            number = dataset.position(row_id)
-        except UnknownNameError:
-            continue
-        if digests[number][:CHECK] == check:
-            return dataset[number]
-    raise CorruptFileError(f"{source} no longer has row {row_id!r} as it was; load the dataset again")
 
 
 class _Example(dict[str, Any]):
@@ -184,24 +62,58 @@ class _OnDemand:
         return self.function(_Example(example, self.wide), *more, **named)
 
 
-def _as_lazy(found: Any) -> Any:
-    """What a method of `Dataset` made, as lazy as its input: `datasets` names its own class where it makes one."""
-    for part in found.values() if isinstance(found, dict) else [found]:
-        if type(part) is datasets.Dataset:
-            part.__class__ = LazyDataset
+def as_lazy(found: Any) -> Any:
+    """Return what a method of `datasets` made as one of our classes, if it is a dataset or several."""
+    for part in found.values() if isinstance(found, datasets.DatasetDict) else [found]:
+        for plain, ours in ((datasets.Dataset, LazyDataset), (datasets.IterableDataset, LazyStream)):
+            if type(part) is plain:
+                part.__class__ = ours
     return found
 
 
-class LazyDataset(datasets.Dataset):
-    """A `datasets.Dataset` that writes values, not references, to where others read them.
+def _staying_lazy(cls: type) -> type:
+    """Make the results of all public methods of a class of `datasets` lazy, except those that it overrides."""
+    plain = cls.__mro__[1]
+    for name, method in inspect.getmembers(plain, inspect.isfunction):
+        if not name.startswith("_") and name not in vars(cls) and not isinstance(vars(plain).get(name), staticmethod):
 
-    What `concatenate_datasets` and `load_from_disk` return is a plain `Dataset` that reads its rows as lazily; make
-    it one of these, with :meth:`of`, before it is pushed or written as Parquet.
+            def wrapped(self: Any, *args: Any, _method: Any = method, **kwargs: Any) -> Any:
+                return as_lazy(_method(self, *args, **kwargs))
+
+            setattr(cls, name, functools.wraps(method)(wrapped))
+    return cls
+
+
+def _wide(features: Any) -> dict[str, WeightRow]:
+    return {k: v for k, v in (features or {}).items() if isinstance(v, WeightRow)}
+
+
+def _plain_features(features: Any) -> Any:
+    """Features in which rows of weights are plain lists."""
+    return datasets.Features({k: v.plain() if isinstance(v, WeightRow) else v for k, v in features.items()})
+
+
+def _with_numbers(table: Any, features: Any) -> Any:
+    """An Arrow table with the numbers of each row in the place of references."""
+    for name, feature in _wide(features).items():
+        if name in table.column_names:
+            column = table.column(name).combine_chunks()
+            column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+            table = table.set_column(table.column_names.index(name), name, feature.plain_array(column))
+    return table
+
+
+@_staying_lazy
+class LazyDataset(datasets.Dataset):
+    """A `datasets.Dataset` that gives numbers, not references, to where others read them.
+
+    What `concatenate_datasets` and `load_from_disk` return is a plain `Dataset` that reads its rows as lazily, but
+    would write references; make it one of these, with :meth:`of`, before it is pushed or exported.
     """
 
     @classmethod
     def of(cls, data: datasets.Dataset) -> LazyDataset:
-        """The same dataset, so that `to_parquet` and `push_to_hub` write its numbers."""
+        """Return the same dataset, so that whatever is made of it has its numbers."""
         copied = copy.copy(data)
         copied.__class__ = cls
         return copied
@@ -211,10 +123,10 @@ class LazyDataset(datasets.Dataset):
 
         `datasets` would decode whole batches first; of those that it must, 64 rows are in memory at a time.
         """
-        wide = {k: v for k, v in self.features.items() if isinstance(v, WeightRow)}
+        wide = _wide(self.features)
         plain = not kwargs.get("batched") and not kwargs.get("input_columns") and self.format["type"] is None
         if not wide or function is None or args or not plain:
-            return _as_lazy(super().filter(function, *args, batch_size=batch_size, **kwargs))
+            return as_lazy(super().filter(function, *args, batch_size=batch_size, **kwargs))
         closed = copy.copy(self)
         closed._info = self.info.copy()
         closed._info.features = datasets.Features(
@@ -222,11 +134,43 @@ class LazyDataset(datasets.Dataset):
         )
         found = super(LazyDataset, closed).filter(_OnDemand(function, wide), batch_size=batch_size, **kwargs)
         found._info.features = self.features.copy()
-        return _as_lazy(found)
+        return as_lazy(found)
+
+    def batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Dataset.batch`, of a dataset without weights: a stack of references is not a row of weights."""
+        if _wide(self.features):
+            raise _no_batches()
+        return super().batch(*args, **kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        if self._format_type == "arrow" and isinstance(found, pa.Table):
+            return _with_numbers(found, self.features)
+        if self._format_type == "arrow" and isinstance(key, str) and key in _wide(self.features):
+            return _with_numbers(pa.table({key: found}), self.features)[key]
+        return found
+
+    def _tables(self, rows: int = ROWS_A_ROW_GROUP) -> Iterator[Any]:
+        """All rows as Arrow tables with numbers, at most 64 at a time."""
+        for table in self.with_format("arrow").iter(min(rows, ROWS_A_ROW_GROUP)):
+            yield _with_numbers(table, self.features).cast(self.plain_features().arrow_schema)
 
     def plain_features(self) -> Any:
-        """Features in which rows of weights are plain lists."""
-        return datasets.Features({k: v.plain() if isinstance(v, WeightRow) else v for k, v in self.features.items()})
+        """Return features in which rows of weights are plain lists."""
+        return _plain_features(self.features)
+
+    @contextmanager
+    def _numbers(self) -> Iterator[datasets.Dataset]:
+        """The same rows as a stock dataset in a file that lasts as long as the block, 64 rows in memory at a time."""
+        features = self.plain_features()
+        with tempfile.TemporaryDirectory(prefix="w2w-") as folder:
+            file = str(Path(folder) / "rows.arrow")
+            with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as writer:
+                for table in self._tables():
+                    writer.write_table(table)
+            info = self.info.copy()
+            info.features = features
+            yield datasets.Dataset(datasets.table.MemoryMappedTable.from_file(file), info, self.split)
 
     def to_parquet(
         self,
@@ -239,35 +183,54 @@ class LazyDataset(datasets.Dataset):
         import fsspec
         import pyarrow.parquet as pq
 
-        if not any(isinstance(v, WeightRow) for v in self.features.values()):
+        if not _wide(self.features):
             return super().to_parquet(path_or_buf, batch_size, storage_options, **options)
-        features = self.plain_features()
-        schema = features.arrow_schema
         written = 0
         opened = (
             fsspec.open(str(path_or_buf), "wb", **(storage_options or {}))
             if isinstance(path_or_buf, (str, Path))
             else _Kept(path_or_buf)
         )
-        with opened as file, pq.ParquetWriter(file, schema, **options) as writer:
-            for batch in self.with_format("arrow").iter(min(batch_size or ROWS_A_ROW_GROUP, ROWS_A_ROW_GROUP)):
-                columns = [
-                    feature.plain_array(batch[name].combine_chunks()) if isinstance(feature, WeightRow) else batch[name]
-                    for name, feature in self.features.items()
-                ]
-                table = pa.Table.from_arrays(columns, schema=schema)
+        with opened as file, pq.ParquetWriter(file, self.plain_features().arrow_schema, **options) as writer:
+            for table in self._tables(batch_size or ROWS_A_ROW_GROUP):
                 writer.write_table(table, row_group_size=ROWS_A_ROW_GROUP)
                 written += table.nbytes
         return written
 
     def _estimate_nbytes(self) -> int:
-        wide = [f for f in self.features.values() if isinstance(f, WeightRow)]
-        return super()._estimate_nbytes() + sum(len(self) * f.size * np.dtype(f.source_dtype).itemsize for f in wide)
+        return super()._estimate_nbytes() + sum(len(self) * _row_bytes(f) for f in _wide(self.features).values())
 
     def _push_parquet_shards_to_hub(self, *args: Any, embed_external_files: bool = True, **kwargs: Any) -> Any:
         # to_parquet writes the values, so that they need not be embedded before
         pushed = super()._push_parquet_shards_to_hub(*args, embed_external_files=False, **kwargs)
         return tuple(self.plain_features() if isinstance(part, datasets.Features) else part for part in pushed)
+
+
+@_staying_lazy
+class LazyStream(datasets.IterableDataset):
+    """A `datasets.IterableDataset` that gives numbers, not references, to where others read them."""
+
+    def batch(self, *_: Any, **__: Any) -> Any:
+        """Refuse: a stack of references is not a row of weights."""
+        raise _no_batches()
+
+    @contextmanager
+    def _numbers(self) -> Iterator[datasets.Dataset]:
+        """The same rows as a stock dataset in files that last as long as the block."""
+        stream = self.with_format(None)
+        features = None if self.features is None else _plain_features(self.features)
+        with tempfile.TemporaryDirectory(prefix="w2w-") as folder:
+            yield datasets.Dataset.from_generator(_examples, features, folder, gen_kwargs={"stream": stream})
+
+
+def _examples(stream: Any) -> Iterator[dict[str, Any]]:
+    yield from stream
+
+
+def _no_batches() -> InvalidInputError:
+    return InvalidInputError(
+        "rows that are read when they are looked at cannot be batched in place; use iter(batch_size) or a DataLoader"
+    )
 
 
 class _Kept:
@@ -283,24 +246,39 @@ class _Kept:
         self.file.flush()
 
 
-def _keeping_class(name: str) -> Any:
-    """A method of `Dataset` whose result stays lazy."""
+def _row_bytes(feature: WeightRow) -> int:
+    return feature.size * np.dtype(feature.source_dtype).itemsize
+
+
+def _export(name: str) -> Any:
+    """A method of `Dataset` that gives or writes all rows, with their numbers."""
     method = getattr(datasets.Dataset, name)
+    signature = inspect.signature(method)
 
     @functools.wraps(method)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _as_lazy(method(self, *args, **kwargs))
+    def wrapped(self: LazyDataset | LazyStream, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self, LazyDataset) and not _wide(self.features):
+            return method(self, *args, **kwargs)
+        if signature.bind(self, *args, **kwargs).arguments.get("batched"):
+            return _batches(self, method, args, kwargs)
+        # a CSV file has rows as text, of which NumPy would leave out the middle
+        with (
+            self._numbers() as plain,
+            np.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize, floatmode="unique"),
+        ):
+            return method(plain, *args, **kwargs)
 
     return wrapped
 
 
-for _name in (
-    "add_column", "cast", "cast_column", "class_encode_column", "flatten", "flatten_indices", "map",
-    "remove_columns", "rename_column", "rename_columns", "repeat", "select", "select_columns", "shard", "shuffle",
-    "skip", "sort", "take", "train_test_split",
-):  # fmt: skip
-    setattr(LazyDataset, _name, _keeping_class(_name))
+def _batches(data: LazyDataset | LazyStream, method: Any, args: Any, kwargs: Any) -> Iterator[Any]:
+    """What an export gives batch by batch; the numbers are kept as long as it is asked for more."""
+    with data._numbers() as plain:
+        yield from method(plain, *args, **kwargs)
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that registering features is experimental; the tests hold it to what we need
-    register_feature(WeightRow, "WeightRow")
+
+for _name in ("to_csv", "to_dict", "to_json", "to_list", "to_pandas", "to_polars", "to_sql"):
+    setattr(LazyDataset, _name, _export(_name))
+    setattr(LazyStream, _name, _export(_name))
+for _name in ("to_parquet", "push_to_hub"):
+    setattr(LazyStream, _name, _export(_name))

@@ -13,14 +13,13 @@ from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from ..store.commit import next_state
-from . import labels as label_table
 from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
 from .manifest import UNKNOWN, Compatibility
 from .problems import Problems
 from .reader import WeightDataset
-from .sources import AdapterRows, row_id
+from .sources import AdapterRows, path_list, row_ids
 from .splitting import SplitRule
-from .writer import stored_dtype, view_dtype
+from .writer import split_labels, stored_dtype, view_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
 
 @checked()
 def pack_adapters(
-    adapters: Sequence[Path | str],
+    adapters: Path | str | Sequence[Path | str],
     path: Path | str,
     *,
+    ids: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     column_info: Mapping[str, Mapping[str, str]] | None = None,
     split_rule: SplitRule | None = None,
@@ -54,7 +54,11 @@ def pack_adapters(
     Parameters
     ----------
     adapters : sequence of path
-        A row's id is its checkpoint's file or folder name.
+        LoRA files or folders.
+    ids : sequence of str, optional
+        The rows' ids, one for each checkpoint, in their order. Without it a row's id is its checkpoint's file or folder
+        name; where trainers call every checkpoint the same (``PERSON/unet``, ``PERSON/checkpoint-800``,
+        ``PERSON/pytorch_lora_weights.safetensors``), it is the name of the folder above.
     labels : DataFrame, optional
         See :func:`read_labels`.
     base : path, optional
@@ -73,16 +77,14 @@ def pack_adapters(
     LayoutMismatchError, InvalidInputError, UnknownNameError, CorruptFileError, ...
         All that is wrong with labels and checkpoints in one error; nothing is written then.
     """
-    if not adapters:
+    paths = path_list(adapters, "an adapter")
+    if not paths:
         raise InvalidInputError("no adapter was given")
     path = Path(path)
     require_new(path)
-    paths = [Path(a) for a in adapters]
-    ids = [row_id(p) for p in paths]
+    names = row_ids(paths, ids)
     problems = Problems()
-    table = label_table.normalise(labels, ids, problems=problems)
-    if split_rule is not None:
-        table = split_rule.apply(table, problems=problems)
+    table = split_labels(labels, names, split_rule, problems)
     layout = first_layout(paths, problems)
     digest = None if base is None else digest_of_folder(base, layout)
     stored = stored_dtype(dtype)
@@ -91,12 +93,13 @@ def pack_adapters(
         {k: dict(v) for k, v in (column_info or {}).items()},
         None if split_rule is None else split_rule.to_json(), view_dtype(parquet_view),
     )  # fmt: skip
-    geometry = plan_geometry(len(ids), layout.size, stored, parse_size(shard_size), compression)
+    geometry = plan_geometry(len(names), layout.size, stored, parse_size(shard_size), compression)
     with next_state(path, resumable=True) as staging:
-        origin = Origin.joined([(AdapterRows(paths, layout), range(len(paths)))])
+        origin = Origin.joined([(AdapterRows(paths, layout, names), range(len(paths)))])
         build(
-            staging, path, content, ids, table, origin, geometry=geometry, problems=problems, workers=workers, dask=dask
-        )
+            staging, path, content, names, table, origin, geometry=geometry, problems=problems, workers=workers,
+            dask=dask,
+        )  # fmt: skip
     return WeightDataset.open(path)
 
 

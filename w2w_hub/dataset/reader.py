@@ -12,6 +12,7 @@ import numpy as np
 
 from ..adapter import Adapter
 from ..arguments import checked, place
+from ..checks import is_whole
 from ..constraints import instance
 from ..errors import (
     CorruptFileError,
@@ -26,6 +27,7 @@ from ..layout import ParameterLayout
 from ..store.commit import State, read_state, staging_folder
 from .manifest import FORMAT, DatasetManifest
 from .remote import RangedMatrix, open_remote
+from .selection import RowIndex
 from .shards import Geometry, LocalFiles, ShardedMatrix, require_group
 from .tables import read_labels
 from .zarr_matrix import ZarrMatrix, require_backed, require_shape
@@ -65,7 +67,7 @@ class WeightDataset:
     ):
         self.path, self.manifest, self.labels, self._matrix = path, manifest, labels, matrix
         self.source = source or Source(path)
-        self._positions = {name: i for i, name in enumerate(labels.index)}
+        self._index = RowIndex(str(path), labels)
 
     @classmethod
     @checked(path=place())
@@ -187,43 +189,41 @@ class WeightDataset:
         return tuple(self.manifest.columns)
 
     def position(self, row_id: str) -> int:
-        """The row number of an id."""
-        try:
-            return self._positions[row_id]
-        except KeyError:
-            near = ", ".join(list(self._positions)[:3])
-            raise UnknownNameError(f"{self.path} has no row {row_id!r}; its ids look like {near}") from None
+        """Return the row number of an id."""
+        return self._index.position(row_id)
 
-    def where(self, split: str | None = None, **attributes: Any) -> np.ndarray:
-        """Row numbers with this split and these attribute values."""
-        chosen = np.ones(len(self), bool)
+    def where(self, /, split: str | None = None, **attributes: Any) -> np.ndarray:
+        """Return the numbers of the rows with this split and these attribute values.
+
+        A value is read as one of the attribute's kind: true and false also as 1 and 0 or as their text, numbers also as
+        text. Rows without a value are never chosen.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such split, attribute or level.
+        InvalidInputError
+            If no row can have the value, since it is not of the attribute's kind, or missing.
+        """
+        for name in attributes:
+            self.attribute(name)
+        chosen = self._index.matching(self.manifest.columns, attributes)
         if split is not None:
-            if split not in self.manifest.splits:
+            if not isinstance(split, str) or split not in self.manifest.splits:
                 raise UnknownNameError(f"no split {split!r}; there are {', '.join(self.manifest.splits)}")
             chosen &= (self.labels["split"] == split).to_numpy(bool)
-        for name, value in attributes.items():
-            if not np.isscalar(value) and value is not None and np.ndim(value):
-                raise InvalidInputError(f"one value of {name!r} is asked for at a time, not {value!r}")
-            chosen &= (self.attribute(name) == value).fillna(False).to_numpy(bool)
         return np.flatnonzero(chosen)
 
     def attribute(self, name: str) -> pd.Series:
-        """One attribute's column."""
-        if name not in self.manifest.columns:
+        """Return one attribute's column."""
+        if not isinstance(name, str) or name not in self.manifest.columns:
             raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(self.manifest.columns) or 'none'}")
         return self.labels[name]
 
-    def __getitem__(self, key: int | str | slice | Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Rows as stored: one id or number gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""
-        if isinstance(key, str):
-            key = self.position(key)
-        if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, np.bool_)):
-            if not -len(self) <= key < len(self):
-                raise IndexError(f"row {key} of {len(self)}")
-            return self._matrix.row(int(key) % len(self))
-        if isinstance(key, slice):
-            return self._matrix.rows(np.arange(*key.indices(len(self))))
-        return self._matrix.rows(self.numbers(key))
+    def __getitem__(self, key: int | str | slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+        """Return rows as stored: one id or number gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""
+        number = self._index.one(key)
+        return self._matrix.rows(self._index.several(key)) if number is None else self._matrix.row(number)
 
     @checked(out=instance(np.ndarray, "an array"))
     def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
@@ -249,32 +249,12 @@ class WeightDataset:
         if isinstance(self._matrix, ShardedMatrix):
             self._matrix.seen(first, last)
 
-    def numbers(self, key: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
-        """Row numbers, 0 to n - 1, of a list of numbers or ids, or of a mask.
+    def numbers(self, key: slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+        """Return row numbers, 0 to n - 1, of a slice, a list of numbers or ids, or a mask.
 
-        A mask from a table of labels is taken in row order, and what is missing in it is not chosen.
+        A mask from a table of labels is aligned by its index, the ids; what is missing in it is not chosen.
         """
-        if hasattr(key, "to_numpy"):
-            nullable = str(getattr(key, "dtype", "")) == "boolean"
-            key = key.to_numpy(bool, na_value=False) if nullable else key.to_numpy()
-        if isinstance(key, np.ndarray) and key.dtype.kind in "biu":
-            picked = key
-        else:
-            picked = np.asarray([self.position(str(k)) if isinstance(k, str) else k for k in key])
-        if picked.ndim != 1 and picked.size:
-            raise InvalidInputError(f"rows are chosen by a list or mask of one dimension, not of shape {picked.shape}")
-        if picked.dtype == bool:
-            if picked.shape != (len(self),):
-                raise InvalidInputError(f"a mask needs {len(self)} entries, got {picked.shape}")
-            return np.flatnonzero(picked)
-        if not picked.size:
-            return np.empty(0, np.int64)
-        if picked.dtype.kind not in "iu":
-            raise InvalidInputError(f"rows are chosen by number, id or mask, not by {picked.dtype}")
-        picked = picked.astype(np.int64)
-        if picked.min() < -len(self) or picked.max() >= len(self):
-            raise IndexError(f"rows {picked.min()} to {picked.max()} of {len(self)}")
-        return picked % len(self)
+        return self._index.several(key)
 
     def to_numpy(self, split: str | None = None) -> np.ndarray:
         """The whole matrix, or one split's rows, as stored."""
@@ -282,8 +262,8 @@ class WeightDataset:
 
     def iter_blocks(self, rows: int = 256, split: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row numbers and values ``(<= rows, d)``, in row order, one block in memory at a time."""
-        if rows < 1:
-            raise InvalidInputError(f"a block needs at least one row, not {rows}")
+        if not is_whole(rows) or rows < 1:
+            raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
         chosen = self.where(split=split)
         for start in range(0, len(chosen), rows):
             numbers = chosen[start : start + rows]
@@ -317,8 +297,8 @@ class WeightDataset:
             import dask.array as da
         except ImportError:
             raise missing_extra("dask", "dask") from None
-        if rows is not None and rows < 1:
-            raise InvalidInputError(f"a block needs at least one row, not {rows}")
+        if rows is not None and (not is_whole(rows) or rows < 1):
+            raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
         rows = rows or max(1, DASK_BLOCK_BYTES // (self.layout.size * self.dtype.itemsize))
         return da.from_array(
             _Lazy(self), chunks=(min(rows, len(self)), self.layout.size), name=f"w2w-{self.manifest.digest}-{rows}",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CorruptFileError, MissingPathError, W2WError
+from ..checks import is_whole
+from ..errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
 from ..formats import read_adapter
 from ..layout import ParameterLayout
 from ..progress import progress
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
     from .reader import WeightDataset
 
 ROWS_A_READ = 64
+# what PEFT, diffusers and their trainers call every checkpoint, or each step of one
+GENERIC = re.compile(
+    r"unet|transformer|text_encoder(_\d)?|adapter_model|pytorch_lora_weights|diffusion_pytorch_model|default"
+    r"|(checkpoint|epoch|step)[-_]?\d+",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass
@@ -32,6 +41,7 @@ class AdapterRows:
 
     paths: list[Path]
     layout: ParameterLayout
+    ids: list[str] = field(default_factory=list)
     show_progress: bool = False
     notes: dict[str, set[Any]] = field(default_factory=dict)
 
@@ -54,7 +64,7 @@ class AdapterRows:
             bases.add(adapter.base_model)
             if own := self.layout.ratios(adapter):
                 scales = Counter(repr(adapter.factors[target].scale) for target in own)
-                rescaled.add(json.dumps([row_id(path), dict(sorted(scales.items()))]))
+                rescaled.add(json.dumps([self.ids[number], dict(sorted(scales.items()))]))
             templates.learn(path, row)
             yield row
 
@@ -63,10 +73,79 @@ class AdapterRows:
         return [self.layout.digest, *([str(self.paths[n]), *stamps(self.paths[n])] for n in numbers)]
 
 
-def row_id(path: Path) -> str:
-    """The id of a checkpoint's row: its file's or folder's name."""
+def path_list(paths: Path | str | Sequence[Path | str], what: str) -> list[Path]:
+    """Return paths as a list; one path alone is one, not its letters."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else _items(paths, what)
+    for path in given:
+        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str) or "\0" in os.fspath(path):
+            raise InvalidInputError(f"{what} is a path, not {path!r}")
+    return [Path(path) for path in given]
+
+
+def text_list(names: str | Sequence[str], what: str) -> list[str]:
+    """Return names as a list; one text alone is one, not its letters."""
+    given = [names] if isinstance(names, str) else _items(names, what)
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"{what} is text, not {name!r}")
+    return given
+
+
+def _items(values: Any, what: str) -> list[Any]:
+    if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{what} is expected, or a list of them, not {values!r}")
+    return list(values)
+
+
+def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> list[str]:
+    """Return the id of each checkpoint's row: the one given, else the name of its file or folder.
+
+    Names that trainers give to every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) tell nobody
+    apart, so the folder above gives the id then. If all names are the same, so do the nearest folders above that
+    differ, with a warning. What is still the same then is the same id, which labels refuse.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are not as many ids as checkpoints.
+    """
+    if ids is not None:
+        given = [
+            str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else _items(ids, "id"))
+        ]
+        if len(given) != len(paths):
+            raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one for each, in their order")
+        return text_list(given, "an id")
+    names = [_own_names(path) for path in paths]
+    told = [name[0] for name in names]
+    if len(paths) < 2 or len(set(told)) == len(told) or len(set(paths)) < len(paths):
+        return told
+    for level in range(1, min(map(len, names))):
+        if len({name[level - 1] for name in names}) > 1:
+            break
+        told = [name[level] for name in names]
+        if len(set(told)) == len(told):
+            shown = ", ".join(repr(name) for name in told[:3])
+            warnings.warn(
+                f"all {len(paths)} checkpoints are called {names[0][0]!r}; their rows are named by the folders above: "
+                f"{shown}{', ...' if len(told) > 3 else ''} (ids= gives other names)",
+                stacklevel=3,
+            )
+            return told
+    last = [_last_name(path) for path in paths]
+    return last if len(set(last)) == len(last) else [name[0] for name in names]
+
+
+def _last_name(path: Path) -> str:
     path = Path(os.path.abspath(path))  # "." has a name too; a link keeps its own
     return path.name if path.is_dir() else path.stem
+
+
+def _own_names(path: Path) -> list[str]:
+    """The names that may tell a checkpoint from others, its own first, then those of the folders above."""
+    names = [_last_name(path), *(parent.name for parent in Path(os.path.abspath(path)).parents)]
+    names = [name for name in names if name]
+    return [name for name in names if not GENERIC.fullmatch(name)] or names[:1] or [""]
 
 
 def stamps(path: Path) -> list[tuple[str, int, int]]:

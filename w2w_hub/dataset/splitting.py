@@ -1,17 +1,28 @@
-"""Split rows by groups: all rows of one person, say, on one side, since random splits leak."""
+"""Split rows by groups: all rows of one person, say, on one side, since random splits leak.
+
+A dataset's rule holds for every state: :func:`placed_by_rule` puts new rows where their groups are or refuses them, and
+:func:`rule_that_holds`, through which every next state passes, drops a rule that labels have broken.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, UnknownNameError
-from .labels import DEFAULT_SPLIT, require_split_name
+from ..checks import is_whole
+from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
+from .label_names import DEFAULT_SPLIT, require_split_name
 from .problems import Problems
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot name a group
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,10 @@ class SplitRule:
     Groups that a split has already stay in it, so that a dataset grows without a leak. The others are held out in
     the order of a hash of seed and group, as long as that brings the held-out share nearer to `holdout`: the result
     depends on neither the order of rows nor the machine.
+
+    A dataset keeps its rule through every change. Rows that are added without a split of their own follow it; one that
+    states another split than its group has is refused. Labels that move a row to another split, or put one group on
+    two sides, end the rule with a warning.
 
     Attributes
     ----------
@@ -38,49 +53,66 @@ class SplitRule:
     split: str = "test"
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise InvalidInputError(f"holdout must be between 0 and 1, not {self.holdout}")
-        if self.split == DEFAULT_SPLIT:
-            raise InvalidInputError(f"rows cannot be held out from {DEFAULT_SPLIT!r} into itself; name another split")
+        if not isinstance(self.column, str) or self.column in NO_GROUPS:
+            raise InvalidInputError(f"rows are split by a column that names their group, not by {self.column!r}")
+        if not isinstance(self.holdout, Real) or isinstance(self.holdout, bool) or not 0 < self.holdout < 1:
+            raise InvalidInputError(f"holdout must be between 0 and 1, not {self.holdout!r}")
+        if not is_whole(self.seed):
+            raise InvalidInputError(f"seed must be a whole number, not {self.seed!r}")
         require_split_name(self.split)
+        if self.split.lower() == DEFAULT_SPLIT:
+            raise InvalidInputError(f"rows cannot be held out from {DEFAULT_SPLIT!r} into itself; name another split")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def apply(self, table: pd.DataFrame, *, placed: Any = None, problems: Problems | None = None) -> pd.DataFrame:
-        """The table with its ``split`` column made by this rule.
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SplitRule:
+        """Return the rule that a manifest states; fields that are not known are ignored."""
+        try:
+            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+        except (TypeError, InvalidInputError) as error:
+            raise CorruptFileError(f"split_rule in the manifest cannot be followed: {error}") from error
+
+    def apply(
+        self, table: pd.DataFrame, *, placed: Sequence[bool] | None = None, problems: Problems | None = None
+    ) -> pd.DataFrame:
+        """Return the table with its ``split`` column made by this rule.
 
         Parameters
         ----------
-        placed : array of bool, optional
+        placed : sequence of bool, optional
             Rows whose split stands, with all of their groups.
+        problems : Problems, optional
+            Where rows without a group, and groups that stand in two splits, are noted; raised here without it.
         """
-        import numpy as np
+        import pandas as pd
 
         found = Problems() if problems is None else problems
-        if self.column not in table.columns:
-            raise UnknownNameError(
-                f"no column {self.column!r} to split by; there are {', '.join(map(str, table.columns))}"
-            )
-        groups = table[self.column].astype("string")
-        open_rows = np.flatnonzero(groups.isna().to_numpy())
-        if len(open_rows):
+        groups = self._groups(table)
+        without = table["id"][groups.isna().to_numpy(bool)]
+        if len(without):
             found.add(
                 InvalidInputError(
-                    f"{len(open_rows)} rows have no {self.column!r}, the first is {table['id'].iloc[open_rows[0]]!r}; "
-                    "without it nobody knows on which side they belong: label them, or give each row its split"
+                    f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; "
+                    "without it nobody knows on which side they belong: label them"
                 )
             )
             if problems is None:
                 found.settle()
             return table
-        names = groups.to_numpy(str)
-        standing = np.zeros(len(table), bool) if placed is None else np.asarray(placed, bool)
+        names, ids, splits = groups.tolist(), table["id"].tolist(), table["split"].tolist()
+        standing = [False] * len(table) if placed is None else list(placed)
         side: dict[str, str] = {}
-        for name, split in zip(names[standing], table["split"].to_numpy(str)[standing], strict=True):
-            if side.setdefault(name, split) != split:
-                found.add(InvalidInputError(f"{self.column} {name!r} has rows in {side[name]!r} and in {split!r}"))
-        sizes = dict(zip(*(a.tolist() for a in np.unique(names, return_counts=True)), strict=True))
+        for name, split, row, stands in zip(names, splits, ids, standing, strict=True):
+            if stands and side.setdefault(name, split) != split:
+                found.add(
+                    InvalidInputError(
+                        f"row {row!r} is for split {split!r}, but {self.column} {name!r} is in {side[name]!r}, and all "
+                        "of its rows must be in one: leave the row's split out, or state one for all of them"
+                    )
+                )
+        sizes = Counter(names)
         held = sum(sizes[name] for name, split in side.items() if split == self.split)
         wanted = self.holdout * len(table)
         for name in sorted((n for n in sizes if n not in side), key=self._order):
@@ -88,10 +120,74 @@ class SplitRule:
             side[name] = self.split if nearer else DEFAULT_SPLIT
             held += sizes[name] if nearer else 0
         result = table.copy()
-        result["split"] = table["split"].where(standing, [side[name] for name in names]).astype("string")
+        result["split"] = pd.Series([side[name] for name in names], table.index, dtype="string")
         if problems is None:
             found.settle()
         return result
 
+    def broken_by(self, table: pd.DataFrame) -> str | None:
+        """Say how a table of labels breaks this rule, None if it holds."""
+        if self.column not in table.columns:
+            return f"there is no column {self.column!r} any more"
+        groups = self._groups(table)
+        if groups.isna().any():
+            return f"row {table['id'][groups.isna()].iloc[0]!r} has no {self.column!r}"
+        side: dict[str, str] = {}
+        for name, split in zip(groups.tolist(), table["split"].tolist(), strict=True):
+            if side.setdefault(name, split) != split:
+                return f"{self.column} {name!r} is in {side[name]!r} and in {split!r}"
+        return None
+
+    def _groups(self, table: pd.DataFrame) -> pd.Series:
+        if self.column not in table.columns:
+            known = ", ".join(map(str, table.columns))
+            raise UnknownNameError(f"no column {self.column!r} to split by; there are {known}")
+        return table[self.column].astype("string")
+
     def _order(self, name: str) -> bytes:
         return hashlib.sha256(f"w2w-split-v1\n{self.seed}\n{name}".encode()).digest()
+
+
+def require_rule(rule: Any) -> None:
+    """Raise `InvalidInputError` unless it is a rule, or None."""
+    if rule is not None and not isinstance(rule, SplitRule):
+        raise InvalidInputError(f"split_rule is a SplitRule, for instance SplitRule('person'), not {rule!r}")
+
+
+def states_splits(labels: pd.DataFrame) -> bool:
+    """Whether a table of labels has splits of its own, not ``train`` throughout."""
+    return bool((labels["split"].dropna() != DEFAULT_SPLIT).any())
+
+
+def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems: Problems) -> pd.DataFrame:
+    """Return labels in which rows without a split follow a dataset's rule; one that contradicts its group is noted.
+
+    Parameters
+    ----------
+    old_rows : int
+        Rows that are there already, the first of them. Where they break the rule themselves, as versions up to 0.1.0
+        allowed, it is not followed, and dropped with the next state.
+    """
+    if rule.broken_by(table.iloc[:old_rows]) is not None:
+        return table.assign(split=table["split"].fillna(DEFAULT_SPLIT))
+    return rule.apply(table, placed=table["split"].notna().tolist(), problems=problems)
+
+
+def rule_that_holds(stated: Mapping[str, Any] | None, table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return a rule if a next state keeps it, None after a warning if it does not."""
+    if stated is None:
+        return None
+    reason = SplitRule.from_json(stated).broken_by(table)
+    if reason is None:
+        return dict(stated)
+    tell_ended(stated, reason)
+    return None
+
+
+def tell_ended(stated: Mapping[str, Any], reason: str) -> None:
+    """Warn that a dataset's rule is no longer part of it."""
+    warnings.warn(
+        f"the split by {stated['column']!r} is given up: {reason}; make it anew with: w2w relabel DATASET "
+        f"--split-by {stated['column']}",
+        stacklevel=3,
+    )

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import is_whole
 from ..errors import InvalidInputError, UnknownNameError, missing_extra
-from .labels import RESERVED
+from .label_names import RESERVED
 from .reader import WeightDataset
+from .sources import text_list
 
 try:
     import torch
@@ -40,7 +42,7 @@ class _Rows:
     """The rows of a split and what goes with each."""
 
     def __init__(self, dataset: WeightDataset, split: str | None, columns: Sequence[str]):
-        self.dataset, self.split, self.columns = dataset, split, tuple(columns)
+        self.dataset, self.split, self.columns = dataset, split, tuple(text_list(columns, "a column"))
         self.rows = dataset.where(split=split)
         self.labels: dict[str, Any] = {}
         for name in self.columns:
@@ -131,8 +133,10 @@ class RowStream(IterableDataset):
         rank: int | None = None,
         world_size: int | None = None,
     ):
-        if min(run, buffer) < 1:
-            raise InvalidInputError(f"run and buffer must be at least 1, not {run} and {buffer}")
+        if not (is_whole(run) and is_whole(buffer)) or min(run, buffer) < 1:
+            raise InvalidInputError(f"run and buffer must be whole numbers of at least 1, not {run!r} and {buffer!r}")
+        if not is_whole(seed) or seed < 0:
+            raise InvalidInputError(f"seed must be a whole number of at least 0, not {seed!r}")
         self._rows = _Rows(dataset, split, columns)
         self.shuffle, self.seed, self.run, self.buffer, self.even = shuffle, seed, run, buffer, even
         if (rank is None) != (world_size is None):

@@ -34,8 +34,10 @@ def load_dataset(
 
     The column ``weights`` holds references; a row's numbers are read from the Zarr matrix when the row is looked
     at, as an array of the stored dtype (or what `with_format` makes of it). `select`, `filter`, `map`,
-    `train_test_split`, `with_format` and `save_to_disk` carry the references on; `to_parquet` and `push_to_hub`
-    write the numbers, as a list that stock `datasets` reads.
+    `train_test_split`, `with_format` and `save_to_disk` carry the references on, which only this machine can read and
+    which name no path of it; what is made for others (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`,
+    `push_to_hub` and their like) has the numbers, as a list that stock `datasets` reads. A process that loads what
+    `save_to_disk` wrote needs `import w2w_hub`.
 
     Parameters
     ----------
@@ -62,7 +64,8 @@ def load_dataset(
         import datasets
     except ImportError:
         raise missing_extra("datasets", "datasets") from None
-    from .lazy_rows import LazyDataset, WeightRow
+    from .lazy_rows import LazyDataset, as_lazy
+    from .weight_row import WeightRow
 
     if name not in CONFIGS:
         raise InvalidInputError(f"no configuration {name!r}; there are {', '.join(CONFIGS)}")
@@ -82,7 +85,7 @@ def load_dataset(
         info = datasets.DatasetInfo(description=f"{opened.manifest.name} {opened.manifest.version}", features=features)
         # a file, not memory: `map` keeps its results where its input is
         state = sha256_file(opened.path / FILENAME)
-        key = hashlib.sha256(f"{opened.path.absolute()}\n{state}\n{name}\n{part}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"v2\n{opened.path.absolute()}\n{state}\n{name}\n{part}".encode()).hexdigest()[:32]
         file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "w2w_hub" / key / "references.arrow"
         if not file.is_file():
             _write_arrow(table.cast(features.arrow_schema), file)
@@ -97,7 +100,7 @@ def load_dataset(
         if not all(len(d) for d in parts.values()):
             raise InvalidInputError(f"split {split!r} has no rows to stream")
         shards = 1 if opened.geometry is None else opened.geometry.shards
-        parts = {k: d.to_iterable_dataset(num_shards=max(1, min(shards, len(d)))) for k, d in parts.items()}
+        parts = {k: as_lazy(d.to_iterable_dataset(num_shards=max(1, min(shards, len(d))))) for k, d in parts.items()}
     if spans is not None:
         return parts[""]
     return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(parts)

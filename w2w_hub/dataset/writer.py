@@ -13,11 +13,12 @@ from ..errors import InvalidInputError, LayoutMismatchError
 from ..layout import ParameterLayout
 from ..store.commit import next_state
 from . import labels as label_table
+from .arrays import as_matrix, id_list, row_names
 from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
 from .manifest import DTYPES, Compatibility
 from .problems import Problems
 from .shard_writer import ArrayRows
-from .splitting import SplitRule
+from .splitting import SplitRule, require_rule, states_splits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @checked()
 def write_dataset(
-    weights: np.ndarray,
+    weights: Any,
     path: Path | str,
     *,
     layout: ParameterLayout,
@@ -49,16 +50,19 @@ def write_dataset(
 
     Parameters
     ----------
-    weights : ndarray
-        ``(n, layout.size)``, one adapter a row, raw factors in layout order at the layout's scale. A memory map
-        will do: rows are read one by one.
+    weights : array-like
+        ``(n, layout.size)``, one adapter per row, raw factors in layout order at the layout's scale: a NumPy array, a
+        tensor on any device, a DataFrame of numbers, a list. A memory map will do: rows are read one by one.
+    ids : sequence of str, optional
+        Without it those of a DataFrame's index, if that is text, else ``row-000000`` and so on.
     labels : DataFrame, optional
         One row an id, with an ``id`` column (or as the index); ``split``, ``source``, ``licence`` and
         ``consent`` are known, every other column is an attribute.
     column_info : mapping, optional
         ``{"Age": {"unit": "years", "source": "self-reported"}}``.
     split_rule : SplitRule, optional
-        Makes the split, all rows of one group on one side.
+        Makes the split, all rows of one group on one side. Rows whose labels state a split keep it, unless they are
+        all for ``train``.
     dtype : {"float32", "float16"}, optional
         How values are stored; float16 input stays float16, anything else becomes float32.
     compression : {"none", "bitshuffle"}
@@ -82,37 +86,50 @@ def write_dataset(
     """
     from .reader import WeightDataset
 
-    path, weights = Path(path), np.asarray(weights)
-    if weights.ndim != 2 or weights.shape[1] != layout.size:
-        raise LayoutMismatchError(f"weights have shape {weights.shape}; this layout needs (n, {layout.size})")
-    if not len(weights):
+    path = Path(path)
+    matrix = as_matrix(weights)
+    ids = row_names(weights) if ids is None else ids
+    if matrix.ndim != 2 or matrix.shape[1] != layout.size:
+        raise LayoutMismatchError(f"weights have shape {matrix.shape}; this layout needs (n, {layout.size})")
+    if not len(matrix):
         raise InvalidInputError("a dataset needs at least one row")
-    names = [f"row-{i:06d}" for i in range(len(weights))] if ids is None else [str(i) for i in ids]
-    if len(names) != len(weights):
-        raise InvalidInputError(f"{len(names)} ids for {len(weights)} rows")
-    stored = stored_dtype(dtype, weights.dtype)
+    names = [f"row-{i:06d}" for i in range(len(matrix))] if ids is None else id_list(ids)
+    if len(names) != len(matrix):
+        raise InvalidInputError(f"{len(names)} ids for {len(matrix)} rows")
+    stored = stored_dtype(dtype, matrix.dtype)
     content = Content(
         name or path.name, layout, stored, version, licence, compatibility or Compatibility(),
         {k: dict(v) for k, v in (column_info or {}).items()}, None, view_dtype(parquet_view),
     )  # fmt: skip
     geometry = plan_geometry(len(names), layout.size, stored, parse_size(shard_size), compression)
     problems = Problems()
-    table = label_table.normalise(labels, names, problems=problems)
-    if split_rule is not None:
-        table = split_rule.apply(table, problems=problems)
-        content.split_rule = split_rule.to_json()
+    table = split_labels(labels, names, split_rule, problems)
+    content.split_rule = None if split_rule is None else split_rule.to_json()
     with next_state(path, replace=replace) as staging:
-        origin = Origin.joined([(ArrayRows(weights), range(len(names)))])
+        origin = Origin.joined([(ArrayRows(matrix), range(len(names)))])
         build(staging, path, content, names, table, origin, geometry=geometry, problems=problems)
     return WeightDataset.open(path)
+
+
+def split_labels(
+    labels: pd.DataFrame | None, ids: Sequence[str], rule: SplitRule | None, problems: Problems
+) -> pd.DataFrame:
+    """Return the labels of a new dataset's rows, split by a rule if there is one.
+
+    Rows that state a split keep it, unless the table says ``train`` throughout, and the others follow the rule.
+    """
+    require_rule(rule)
+    table = label_table.normalise(labels, ids, problems=problems, open_split=rule is not None)
+    if rule is None:
+        return table
+    placed = table["split"].notna().tolist() if states_splits(table) else None
+    return rule.apply(table, placed=placed, problems=problems)
 
 
 def stored_dtype(asked: str | None, given: np.dtype[Any] | None = None) -> str:
     """The dtype to store: the one asked for, else float16 for float16 input and float32 for the rest."""
     if asked is not None and asked not in DTYPES:
         raise InvalidInputError(f"dtype {asked!r} cannot be stored; choose {' or '.join(DTYPES)}")
-    if given is not None and given.kind not in "fiub":
-        raise InvalidInputError(f"weights of dtype {given} are no real numbers")
     return asked or ("float16" if given == np.float16 else "float32")
 
 

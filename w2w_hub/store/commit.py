@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from .paths import find_file, has_file, make_parents, read_file, remove_file, wa
 T = TypeVar("T")
 NEXT, COMMIT, LOCK = ".w2w-next", ".w2w-commit", ".w2w-lock"
 NOTES = ".notes"  # in the staging folder: what a resumed writer needs, no part of the state
-OPEN_ATTEMPTS = 5
+WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # for a folder that is written while it is opened
 
 
 # ------------------------------------------------------------------ reading
@@ -92,17 +93,20 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
     BusyError
         If the folder is written again and again.
     """
-    for attempt in range(OPEN_ATTEMPTS):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
         before = _stamp(folder)
         try:
             found = read(_state(folder, *formats))
         except (W2WError, OSError):
-            if attempt + 1 < OPEN_ATTEMPTS and _stamp(folder) != before:
-                continue
-            raise
-        if _stamp(folder) == before:
-            return found
-    raise BusyError(f"{folder} is being written again and again; wait until that has ended")
+            if _stamp(folder) == before or time.monotonic() > deadline:
+                raise
+        else:
+            if _stamp(folder) == before:
+                return found
+            if time.monotonic() > deadline:
+                raise BusyError(f"{folder} is being written again and again; wait until that has ended")
+        time.sleep(PAUSE_SECONDS)
 
 
 def open_state(folder: Path, *formats: str) -> State:

@@ -1,0 +1,186 @@
+"""Labels from a file: CSV, Parquet or JSON Lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..arguments import checked
+from ..errors import CorruptFileError, InvalidInputError, MissingPathError
+from .label_kinds import LARGEST_WHOLE, WHOLE, WORDS, exact_number
+from .label_names import clean_columns
+from .problems import Problems
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# what pandas takes for missing in a CSV file
+MISSING = frozenset(
+    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+     "NULL", "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
+INFINITE = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
+SEPARATORS = {"\t": "a tab", ";": "';'", "|": "'|'"}
+
+
+@checked()
+def read_labels(path: Path | str) -> pd.DataFrame:
+    """Read labels from a CSV (``.csv``, ``.tsv``), Parquet or JSON Lines file with an ``id`` column.
+
+    Nothing is rounded: ids are text (``0007`` keeps its zeros), whole numbers stay whole, and a column of a CSV file
+    is one of numbers only if each is written as a program writes one (not ``007``, ``+5``, ``1_000``) and a double
+    holds all of its digits; else it is text. An empty field of a CSV file is missing, and so are what pandas takes
+    for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns are dropped, and so is an
+    index that pandas wrote, with a warning.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, InvalidInputError
+        If there is no such file, it is not such a table, or its columns cannot be told apart.
+
+    Examples
+    --------
+    >>> read_labels("labels.csv")   # id,split,Eyeglasses,Beard ...   # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingPathError(f"{path} is {'a folder, not a table' if path.is_dir() else 'not there'}")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            table = _read_parquet(path)
+        elif suffix in (".jsonl", ".ndjson", ".json"):
+            table = _read_json_lines(path)
+        else:
+            table = _read_csv(path, "\t" if suffix == ".tsv" else ",")
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        ArithmeticError,
+        NotImplementedError,
+        csv.Error,
+    ) as error:
+        raise CorruptFileError(f"{path} cannot be read as a table: {_one_line(error)}") from error
+    found = Problems()
+    named = clean_columns(table, found)
+    hint = _hint(table)
+    try:
+        if not hint:
+            found.settle()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from None
+    if "id" not in named.columns:
+        raise InvalidInputError(f"{path} has no column 'id'; it has {', '.join(named.columns) or 'none'}{hint}")
+    return named
+
+
+def _hint(table: pd.DataFrame) -> str:
+    """What to do about a header that another separator would cut."""
+    header = str(table.columns[0]) if len(table.columns) == 1 else ""
+    for separator, name in SEPARATORS.items():
+        if "id" in [part.strip() for part in header.split(separator)] and separator in header:
+            also = " or call it .tsv" if separator == "\t" else ""
+            return f". Its fields are separated by {name}: save it with commas{also}"
+    return ""
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    # not float64 for whole numbers of which some are missing: that would round them
+    table = pd.read_parquet(path, dtype_backend="numpy_nullable")
+    return table.reset_index() if table.index.name == "id" and "id" not in table.columns else table
+
+
+def _read_csv(path: Path, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, strict=True)
+        header = [name.strip() for name in next((row for row in rows if row), [])]
+    for name in dict.fromkeys(header):
+        if name and header.count(name) > 1:
+            raise ValueError(f"it has {header.count(name)} columns {name!r}")
+    with warnings.catch_warnings():
+        # of rows that are longer than the header, pandas would take the first fields for an index
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            # as text: what a field means is told by the whole column, not by pandas
+            table = pd.read_csv(
+                path, sep=separator, dtype=object, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError(f"rows have more fields than the {len(header)} columns of its first line") from None
+    if len(table.columns) != len(header):
+        raise ValueError(f"its first line has {len(header)} columns, the rows {len(table.columns)}")
+    columns = [
+        table.iloc[:, i].astype(object) if name == "id" else _csv_column(table.iloc[:, i].tolist(), table.index)
+        for i, name in enumerate(header)
+    ]
+    made = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=table.index)
+    made.columns = header
+    return made
+
+
+def _csv_column(fields: Sequence[Any], index: pd.Index) -> pd.Series:
+    """Fields of one column as booleans, whole numbers, numbers or text, whichever all of them are."""
+    import pandas as pd
+
+    values = [None if field in MISSING or field != field else field for field in fields]
+    known = [value.strip() for value in values if value is not None]
+    some = len(known) < len(values)
+    if not known:
+        return pd.Series([float("nan")] * len(values), index)
+    if {word.lower() for word in known} <= set(WORDS):
+        made: list[Any] = [None if value is None else value.strip().lower() == "true" for value in values]
+        return pd.Series(made, index, dtype="boolean" if some else "bool")
+    if all(len(word) <= 18 and WHOLE.fullmatch(word) for word in known):
+        if any(abs(int(word)) > LARGEST_WHOLE for word in known):
+            return pd.Series(values, index, dtype=object)  # their digits, as they stand there
+        return pd.Series([None if v is None else int(v) for v in values], index, dtype="Int64" if some else "int64")
+    infinite = {word: float(word) for word in known if word.lower() in INFINITE}
+    numbers = {word: infinite.get(word, exact_number(word)) for word in dict.fromkeys(known)}
+    if None not in numbers.values() and len(infinite) < len(numbers):
+        return pd.Series([None if v is None else numbers[v.strip()] for v in values], index, dtype="float64")
+    return pd.Series(values, index, dtype=object)
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        row = json.loads(line, parse_float=_json_number, object_pairs_hook=_once)
+        if not isinstance(row, dict) or any(isinstance(v, (dict, list)) for v in row.values()):
+            raise ValueError(f"line {number} is not a JSON object of plain values")
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _json_number(text: str) -> Any:
+    """A number with a point or exponent: a double if it holds all digits, else a `Decimal`."""
+    from decimal import Decimal
+
+    value = exact_number(text)
+    return Decimal(text) if value is None else value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            raise ValueError(f"an object names {name!r} {names.count(name)} times")
+    return dict(pairs)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
