@@ -69,7 +69,7 @@ class Parts:
         """Raise if a key names no known module, or belongs to nothing."""
         if self.unplaced:
             known = self.known or (
-                "a UNet of Stable Diffusion, a CLIP or T5 text encoder or a transformer, in a spelling that is read here"
+                "a UNet of Stable Diffusion, a CLIP or T5 text encoder or a transformer in a spelling read here"
             )
             hint = ""
             if any(key.startswith("diffusion_model.") for key in self.unplaced) and not self.known:
