@@ -19,6 +19,7 @@ from safetensors.numpy import save, save_file
 from tests.formats.test_detection import KOHYA, PAIRS
 from w2w_hub import pack_adapters, read_adapter
 from w2w_hub.errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
+from w2w_hub.formats.assemble import factors_of
 from w2w_hub.formats.checkpoint import open_checkpoint
 from w2w_hub.formats.inspection import inspect_adapter
 from w2w_hub.store.limits import MIB
@@ -301,6 +302,15 @@ def test_a_kronecker_product_is_not_made_before_its_size_is_looked_at(tmp_path, 
     tensors = {f"{name}.lokr_w{i}": np.ones((side, 1), np.float16) for i, side in zip("12", sides, strict=True)}
     save_file(tensors, tmp_path / "a.safetensors")
     refused(tmp_path / "a.safetensors", UnsupportedFormatError, svd_rank=1)
+
+
+def test_a_core_tensor_that_would_take_hours_to_multiply_out_is_refused():
+    def wide(*shape: int) -> np.ndarray:
+        return np.broadcast_to(np.float32(1), shape)
+
+    roles = {"A": wide(8192, 4096, 1, 1), "B": wide(8, 8192, 1, 1), "mid": wide(8192, 8192, 1, 1)}
+    with pytest.raises(UnsupportedFormatError):
+        factors_of(roles, "module", "file")
 
 
 # ---------------------------------------------------------------- configurations

@@ -11,6 +11,7 @@ import numpy as np
 from ..adapter import Adapter, LoraFactors, Target
 from ..errors import CorruptFileError, UnsupportedFormatError
 from ..store.limits import MAX_MODULE_NUMBERS as MAX_NUMBERS
+from ..store.limits import MAX_MODULE_WORK
 from ..tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions
 from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
@@ -68,7 +69,7 @@ class Parts:
         """Raise if a key names no known module, or belongs to nothing."""
         if self.unplaced:
             known = self.known or (
-                "a UNet of Stable Diffusion, of CLIP or T5, or of a transformer, in a spelling that is read here"
+                "a UNet of Stable Diffusion, a CLIP or T5 text encoder or a transformer in a spelling read here"
             )
             hint = ""
             if any(key.startswith("diffusion_model.") for key in self.unplaced) and not self.known:
@@ -145,6 +146,7 @@ def factors_of(
             raise CorruptFileError(f"{where}: {target} has lora_mid {mid.shape} between {a.shape} and {b.shape}")
         kernel = mid.shape[2:]
         limited(mid.shape[0] * a.shape[1] * math.prod(kernel), target, where)
+        limited_work(mid.size * a.shape[1], target, where)
         down = a.reshape(a.shape[0], -1).astype(np.float64)
         a = np.einsum("ij...,jc->ic...", mid.astype(np.float64), down)
     return matrix(a), matrix(b), tuple(kernel)
@@ -191,6 +193,14 @@ def limited(numbers: int, target: object, where: str) -> None:
     """Raise before an array of so many numbers is made, if that is more than a real module has."""
     if numbers > MAX_NUMBERS:
         raise UnsupportedFormatError(f"{where}: {target} would have {numbers:,} numbers, the limit is {MAX_NUMBERS:,}")
+
+
+def limited_work(multiplications: int, target: object, where: str) -> None:
+    """Raise before factors are multiplied out, if that takes more steps than for a real module."""
+    if multiplications > MAX_MODULE_WORK:
+        raise UnsupportedFormatError(
+            f"{where}: {target} would take {multiplications:,} multiplications, the limit is {MAX_MODULE_WORK:,}"
+        )
 
 
 def dtypes_of(checkpoint: Checkpoint) -> dict[str, int]:

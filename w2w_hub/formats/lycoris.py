@@ -18,7 +18,7 @@ import numpy as np
 from ..adapter import Adapter, LoraFactors, Target, as_float32
 from ..canonical import representative
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
-from .assemble import Parts, dtypes_of, factors_of, limited
+from .assemble import Parts, dtypes_of, factors_of, limited, limited_work
 from .checkpoint import Checkpoint, ReadOptions
 from .flux import bare_name, is_flux, pieces
 from .flux_model import require_flux, require_proportions, require_widths
@@ -304,7 +304,7 @@ def _lokr(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
         core = t["lokr_t2"]
         kernel = core.shape[2:]
         limited(t["lokr_w2_a"].shape[1] * t["lokr_w2_b"].shape[1] * math.prod(kernel), name, where)
-        right = (_matrix(_cored(core, t["lokr_w2_a"], t["lokr_w2_b"])),)
+        right = (_matrix(_cored(core, t["lokr_w2_a"], t["lokr_w2_b"], f"{where}: {name}")),)
     else:
         right = (_matrix(t["lokr_w2_a"]), _matrix(t["lokr_w2_b"]))
     ranks = {t[role].shape[0] for role in ("lokr_w1_b", "lokr_w2_b") if role in t}
@@ -325,7 +325,7 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
             core = t[f"hada_t{i}"]
             kernel = core.shape[2:]
             limited(a.shape[1] * b.shape[1] * math.prod(kernel), name, where)
-            sides.append((_matrix(_cored(core, a, b)),))
+            sides.append((_matrix(_cored(core, a, b, f"{where}: {name}")),))
         else:
             sides.append((_matrix(a), _matrix(b)))
     if ("hada_t1" in t) != ("hada_t2" in t):
@@ -333,8 +333,11 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
     return _checked(Dense("hadamard", sides[0], sides[1], scale), kernel, name, target, where)
 
 
-def _cored(core: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("ij...,ip,jr->pr...", core, _matrix(a), _matrix(b))
+def _cored(core: np.ndarray, a: np.ndarray, b: np.ndarray, label: str) -> np.ndarray:
+    a, b = _matrix(a), _matrix(b)
+    half = core.size * a.shape[1]
+    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], "its core tensor", label)
+    return np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
 
 
 def _matrix(tensor: np.ndarray) -> np.ndarray:

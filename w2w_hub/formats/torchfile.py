@@ -217,7 +217,7 @@ class _Reading:
             step = _STEPS.get(code)
             if step is None:
                 raise CorruptFileError(
-                    f"{self._path} holds more than tensors or is damaged, and was not executed "
+                    f"{self._path} holds something other than plain tensors or is damaged, and was not executed "
                     f"(instruction 0x{code.hex()}); save it again as safetensors"
                 )
             step(self)
@@ -295,8 +295,8 @@ class _Reading:
         path = f"{module}.{name}"
         if path not in _KNOWN:
             raise CorruptFileError(
-                f"{self._path} holds more than tensors (it names {short(path)}), and was not executed; "
-                "save it again as safetensors"
+                f"{self._path} holds something other than plain tensors (it names {short(path)}), and was not "
+                "executed; save it again as safetensors"
             )
         self._push(_Name(path))
 
@@ -334,7 +334,7 @@ class _Reading:
             self._push(_Tensor(storage, offset, shape, strides))
         else:
             raise CorruptFileError(
-                f"{self._path} holds more than tensors (it calls {name.path}), and was not executed; "
+                f"{self._path} holds something other than plain tensors (it calls {name.path}), and was not executed; "
                 "save it again as safetensors"
             )
 
@@ -346,8 +346,8 @@ class _Reading:
 
     def _damaged(self) -> CorruptFileError:
         return CorruptFileError(
-            f"{self._path} holds more than tensors or is damaged, and was not executed (byte {self._at:,} of its "
-            "pickle); save it again as safetensors"
+            f"{self._path} holds something other than plain tensors or is damaged, and was not executed "
+            f"(byte {self._at:,} of its pickle); save it again as safetensors"
         )
 
 

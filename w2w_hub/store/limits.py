@@ -47,6 +47,7 @@ MAX_ARRAY_HEADER_BYTES = 10_000  # of one array of an .npz file, which is NumPy'
 MAX_PICKLE_BYTES = 4 * MIB  # of a torch archive's data.pkl; 3,000 tensors have 0.5 MB
 MAX_PICKLE_STEPS = 200_000  # instructions in it; a tensor has 20
 MAX_MODULE_NUMBERS = 2**28  # of one module's dense change: 1 GiB in float32, nine times the largest layer of SDXL
+MAX_MODULE_WORK = 2**34  # multiplications to make one module's factors from a core tensor: a minute at most
 
 # regular expressions in a checkpoint's configuration; plain module names are not matched as such
 MAX_PATTERN_NAMES = 20_000  # keys of one rank_pattern or alpha_pattern
