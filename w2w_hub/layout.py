@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .adapter import Adapter, LoraFactors, Size, Target, as_float32
+from .arguments import ADAPTER, LAYOUT, checked
 from .checks import is_whole
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 
@@ -218,6 +219,7 @@ class ParameterLayout:
             f"{self.size:,} numbers, scale {self.scale:g}, {self.digest[:12]})"
         )
 
+    @checked(other=LAYOUT)
     def differences(self, other: ParameterLayout) -> str:
         """What `other` lacks, has besides, or shapes differently, in one line; empty if nothing."""
         mine = {s.target: s for s in self.slots}
@@ -239,6 +241,7 @@ class ParameterLayout:
             notes.append(f"scale {other.scale:g} instead of {self.scale:g}")
         return "; ".join(notes)
 
+    @checked(adapter=ADAPTER)
     def misfit(self, adapter: Adapter) -> str:
         """Why an adapter's modules and shapes are not this layout's, in one line; empty if they are."""
         theirs = {target: pair.size for target, pair in adapter.factors.items()}
@@ -246,6 +249,7 @@ class ParameterLayout:
             return ""
         return self.differences(ParameterLayout(theirs, self.scale))
 
+    @checked(adapter=ADAPTER)
     def ratios(self, adapter: Adapter) -> dict[Target, float]:
         """Of the modules whose scale is not the reference: the factor that :meth:`flatten` folds into B."""
         found = {target: pair.scale / self.scale for target, pair in adapter.factors.items()}

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..arguments import checked, place
 from ..canonical import canonicalise_rows
 from ..checks import is_whole
+from ..constraints import flag, optional, whole
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
@@ -135,6 +137,7 @@ class WeightSpace:
         )
 
     @classmethod
+    @checked(path=place(), k=optional(whole(1)))
     def from_pretrained(
         cls,
         path: Path | str,
@@ -157,6 +160,7 @@ class WeightSpace:
         """The repository and commit that it was opened from; None for a folder or a space in memory."""
         return None if self.source is None else self.source.revision
 
+    @checked()
     def save(self, path: Path | str) -> Path:
         """Write a new space folder, see :func:`w2w_hub.space.storage.save_space`."""
         from .storage import save_space
@@ -232,6 +236,7 @@ class WeightSpace:
         inside = (self.coefficients[:, : self._k(k)].astype(np.float64) ** 2).sum(1)
         return np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1)
 
+    @checked(difference=flag())
     def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:
         """Any adapter in the space's coordinates, with the share of its norm that the space explains.
 
