@@ -393,7 +393,8 @@ def rows() -> dict[str, Row]:
             "space", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
         ),
         "WeightSpace.decode": on(
-            "space", "decode", {"coefficients": COEFFICIENTS + "|frame", "k": "None|whole"}, coefficients=lambda w: w.point
+            "space", "decode", {"coefficients": COEFFICIENTS + "|frame", "k": "None|whole"},
+            coefficients=lambda w: w.point,
         ),
         "WeightSpace.adapter": point("adapter"),
         "WeightSpace.point": on(

@@ -83,7 +83,7 @@ RULES: dict[str, Rule] = {
     "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
     "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
-    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0),
+    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)), "difference": flag(),
     "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
     "key": listed(), "numbers": listed(),
     "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),

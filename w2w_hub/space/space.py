@@ -18,7 +18,6 @@ from ..adapter import Adapter
 from ..arguments import checked, place
 from ..canonical import canonicalise_rows
 from ..checks import is_whole
-from ..constraints import flag, optional, whole
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..layout import ParameterLayout
@@ -137,7 +136,7 @@ class WeightSpace:
         )
 
     @classmethod
-    @checked(path=place(), k=optional(whole(1)))
+    @checked(path=place())
     def from_pretrained(
         cls,
         path: Path | str,
@@ -236,7 +235,7 @@ class WeightSpace:
         inside = (self.coefficients[:, : self._k(k)].astype(np.float64) ** 2).sum(1)
         return np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1)
 
-    @checked(difference=flag())
+    @checked()
     def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:
         """Any adapter in the space's coordinates, with the share of its norm that the space explains.
 
