@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .constraints import Rule, either, flag, instance, number, optional, path, text, validated, whole
+from .constraints import Rule, either, flag, instance, names, number, optional, path, text, validated, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**62  # of a size in bytes or rows
@@ -83,9 +83,10 @@ RULES: dict[str, Rule] = {
     "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
     "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
-    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)), "difference": flag(),
+    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
+    "difference": flag(), "preserve": either(text(), names()), "names": either(text(), names()), "stacklevel": whole(1, 1000),
     "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
-    "key": listed(), "numbers": listed(),
+    "key": listed(), "numbers": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
     "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),
 }  # fmt: skip
 

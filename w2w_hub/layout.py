@@ -256,6 +256,7 @@ class ParameterLayout:
         return {target: ratio for target, ratio in found.items() if ratio != 1}
 
     # ------------------------------------------------------------ vectors
+    @checked()
     def flatten(self, adapter: Adapter, *, where: str = "this adapter", canonical: str | None = None) -> np.ndarray:
         """The adapter as a float32 vector ``(size,)``.
 

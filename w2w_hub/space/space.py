@@ -281,6 +281,7 @@ class WeightSpace:
             history = {"space": str(self.revision), **history}
         return Point(np.asarray(coefficients, np.float32), self.digest, history)
 
+    @checked()
     def row(self, row_id: str) -> Point:
         """A known row's point."""
         try:
@@ -364,6 +365,7 @@ class WeightSpace:
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
 
+    @checked()
     def warn_unreliable(self, names: Iterable[str], stacklevel: int = 3) -> None:
         """Warn of those directions that read held-out rows no better than permuted labels do."""
         for name in names:
@@ -375,6 +377,7 @@ class WeightSpace:
                     stacklevel=stacklevel,
                 )
 
+    @checked()
     def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
         """Move along editing directions; strength in standard deviations of the population along each.
 
@@ -428,6 +431,7 @@ class WeightSpace:
         c = self._coordinates(what)
         return {name: direction.read(c) for name, direction in self.directions.items()}
 
+    @checked()
     def interpolate(self, points: Sequence[Point], shares: Sequence[float]) -> Point:
         """A weighted mean of points; shares are normalised."""
         return interpolate(self, points, shares)
