@@ -29,7 +29,7 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = ("Direction", "WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
 # for other modules, with what is checked already
-INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "WeightSpace.mark_saved")
+INTERNAL = ("WeightSpace.warn_unreliable", "SplitRule.apply", "SplitRule.broken_by", "WeightSpace.mark_saved")
 OPERATORS = ("__getitem__",)
 
 ODD: dict[str, Callable[[], Any]] = {
@@ -402,9 +402,6 @@ def rows() -> dict[str, Row]:
             "space", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
         ),
         "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
-        "WeightSpace.warn_unreliable": on(
-            "space", "warn_unreliable", {"names": names_, "stacklevel": whole}, names=lambda w: ["PC1"]
-        ),
         "WeightSpace.edit": point(
             "edit", strengths=("mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"])
         ),

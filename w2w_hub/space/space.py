@@ -365,7 +365,6 @@ class WeightSpace:
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
 
-    @checked()
     def warn_unreliable(self, names: Iterable[str], stacklevel: int = 3) -> None:
         """Warn of those directions that read held-out rows no better than permuted labels do."""
         for name in names:
