@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.conftest import factors
-from w2w_hub import Adapter
+from w2w_hub import Adapter, ParameterLayout
 from w2w_hub.adapter import LoraFactors, Target
 from w2w_hub.errors import InvalidInputError
 
@@ -65,3 +67,29 @@ def test_a_value_that_is_no_number_is_counted_and_placed(name, value):
 
 def test_finite_factors_pass():
     Adapter({TARGET: factors()}).require_finite("lora-3")
+
+
+def test_factors_and_adapters_compare_by_value_and_hash_alike(adapter: Adapter, layout: ParameterLayout) -> None:
+    again = layout.unflatten(layout.flatten(adapter))
+    assert again == adapter
+    target, pair = next(iter(adapter.factors.items()))
+    assert again.factors[target] == pair
+    assert hash(again.factors[target]) == hash(pair)
+    other = replace(pair, A=pair.A + 1)
+    assert other != pair
+    assert other != "factors"
+    assert Adapter({**adapter.factors, target: other}) != adapter
+    assert replace(pair, scale=pair.scale + 1) != pair
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"A": [[1.0]]}, {"B": None}, {"A": np.ones((2, 6), int)}, {"scale": "3"}, {"scale": None}, {"kernel": None},
+        {"kernel": (3.0, 3)}, {"A": np.array([[None]])},
+    ],
+)  # fmt: skip
+def test_factors_of_other_types_are_refused_by_the_module(change: dict, adapter: Adapter) -> None:
+    target, pair = next(iter(adapter.factors.items()))
+    with pytest.raises(InvalidInputError, match=str(target)):
+        Adapter({target: replace(pair, **change)})

@@ -18,7 +18,22 @@ ROWS = rows()
 CALLS = {name: parameters for name, _, parameters in public_calls()}
 FORWARDED = ("options",)  # of stock calls, which refuse what they do not take
 # what is not refused yet, and by whom it is mended: (call, parameter) to a reason
-GAPS: dict[tuple[str, str], str] = {}
+BUILD, LABELS = "space, layout and training", "labels and splits"
+GAPS: dict[tuple[str, str], str] = {
+    ("Direction.from_evidence", "editing"): BUILD,
+    ("Direction.from_evidence", "reading"): BUILD,
+    ("Direction.from_evidence", "name"): BUILD,
+    ("Direction.read", "coefficients"): BUILD,
+    ("ParameterLayout", "sizes"): BUILD,
+    ("ParameterLayout.from_model", "model"): BUILD,
+    ("WeightSpace.sample", "count"): BUILD,
+    ("fit_directions", "space"): BUILD,
+    ("train_identities", "autocast_dtype"): BUILD,
+    ("train_identities", "on_step"): BUILD,
+    ("train_identities", "unet"): BUILD,
+    ("SplitRule.from_json", "data"): LABELS,
+    ("read_labels", "path"): LABELS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +75,7 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "parameter"), cases())
 def test_a_wrong_argument_is_one_typed_line_or_works(name: str, parameter: str, world: World) -> None:
     wrong = []
-    for label in ODD:
+    for label in ROWS[name].odd:
         told = outcome(ROWS[name], parameter, label, world)
         if told:
             wrong.append(told)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .constraints import Rule, either, flag, instance, number, optional, path, text, validated, whole
+from .constraints import Rule, either, flag, instance, names, number, optional, path, text, validated, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**62  # of a size in bytes or rows
@@ -41,27 +41,54 @@ def scheduler() -> Rule:
     return Rule("the address of a Dask scheduler or a client", take)
 
 
+def listed() -> Rule:
+    """One thing or several; an array without axes is neither."""
+
+    def take(value: Any) -> Any:
+        if getattr(value, "ndim", 1) == 0:
+            raise ValueError
+        return value
+
+    return Rule("one or a list of them", take)
+
+
+def info() -> Rule:
+    """What is said of columns: name to a mapping of texts."""
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(one, Mapping) for one in value.values()):
+            raise ValueError
+        return value
+
+    return Rule("a mapping of columns to mappings", take)
+
+
+ADAPTER = made_by_us("adapter", "Adapter", "an Adapter")
 DATASET = made_by_us("dataset", "WeightDataset", "an open WeightDataset")
 LAYOUT = made_by_us("layout", "ParameterLayout", "a ParameterLayout")
+SPACE = made_by_us("space", "WeightSpace", "a WeightSpace")
 POINT = made_by_us("space", "Point", "a Point")
-MAPPING = instance(Mapping, "a mapping")
 RULES: dict[str, Rule] = {
     # where things are
     "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),
     "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
-    "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "replace": flag(),
+    "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "vouched": flag(),
+    "replace": flag(),
     # what they are
     "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
         made_by_us("dataset.manifest", "Compatibility", "a Compatibility")
     ),
     "name": optional(text()), "version": optional(text()), "licence": text(), "initialisation": text(),
-    "column_info": optional(MAPPING), "dialect": text(),
+    "column_info": optional(info()), "dialect": text(),
     # how they are stored and read
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
     "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
     "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
-    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0),
+    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
+    "difference": flag(), "preserve": either(text(), names()),
+    "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
+    "key": listed(), "numbers": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
     "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),
 }  # fmt: skip
 

@@ -171,6 +171,17 @@ def instance(kind: type, expected: str) -> Rule:
     return Rule(expected, take)
 
 
+def has(attribute: str, expected: str) -> Rule:
+    """A value with a method of this name, for classes of packages that are not imported here."""
+
+    def take(value: Any) -> Any:
+        if not callable(getattr(value, attribute, None)):
+            raise ValueError
+        return value
+
+    return Rule(expected, take)
+
+
 def optional(rule: Rule) -> Rule:
     """What a rule takes, or None."""
     return Rule(f"{rule.expected} or None", lambda value: None if value is None else rule.take(value))

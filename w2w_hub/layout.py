@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .adapter import Adapter, LoraFactors, Size, Target, as_float32
+from .arguments import ADAPTER, LAYOUT, checked
 from .checks import is_whole
-from .constraints import as_array, either, instance, names, optional, positive, text, validated, whole
+from .constraints import as_array, either, has, instance, names, optional, positive, text, validated, whole
 from .errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 from .store.limits import MAX_KERNEL, MAX_MODULES, MAX_NUMBERS, MAX_SIZE
 from .tensorfile import MAX_NAME
@@ -84,6 +85,8 @@ class ParameterLayout:
     """
 
     def __init__(self, sizes: Mapping[Target, Size], scale: float):
+        if not isinstance(sizes, Mapping) or not all(isinstance(target, Target) for target in sizes):
+            raise InvalidInputError(f"sizes are a mapping from Target to sizes, not {type(sizes).__name__}")
         if not sizes:
             raise InvalidInputError("a layout needs at least one target module")
         if len(sizes) > MAX_MODULES:
@@ -120,7 +123,13 @@ class ParameterLayout:
         return cls({target: pair.size for target, pair in adapter.factors.items()}, scale)
 
     @classmethod
-    @validated(targets=either(text(), names()), rank=whole(1), scale=positive(), component=text())
+    @validated(
+        model=has("named_modules", "a torch module"),
+        targets=either(text(), names()),
+        rank=whole(1),
+        scale=positive(),
+        component=text(),
+    )
     def from_model(
         cls,
         model: torch.nn.Module,
@@ -230,6 +239,7 @@ class ParameterLayout:
             f"{self.size:,} numbers, scale {self.scale:g}, {self.digest[:12]})"
         )
 
+    @checked(other=LAYOUT)
     def differences(self, other: ParameterLayout) -> str:
         """What `other` lacks, has besides, or shapes differently, in one line; empty if nothing."""
         mine = {s.target: s for s in self.slots}
@@ -251,6 +261,7 @@ class ParameterLayout:
             notes.append(f"scale {other.scale:g} instead of {self.scale:g}")
         return "; ".join(notes)
 
+    @checked(adapter=ADAPTER)
     def misfit(self, adapter: Adapter) -> str:
         """Why an adapter's modules and shapes are not this layout's, in one line; empty if they are."""
         theirs = {target: pair.size for target, pair in adapter.factors.items()}
@@ -258,12 +269,14 @@ class ParameterLayout:
             return ""
         return self.differences(ParameterLayout(theirs, self.scale))
 
+    @checked(adapter=ADAPTER)
     def ratios(self, adapter: Adapter) -> dict[Target, float]:
         """Of the modules whose scale is not the reference: the factor that :meth:`flatten` folds into B."""
         found = {target: pair.scale / self.scale for target, pair in adapter.factors.items()}
         return {target: ratio for target, ratio in found.items() if ratio != 1}
 
     # ------------------------------------------------------------ vectors
+    @checked()
     def flatten(self, adapter: Adapter, *, where: str = "this adapter", canonical: str | None = None) -> np.ndarray:
         """The adapter as a float32 vector ``(size,)``.
 

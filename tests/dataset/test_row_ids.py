@@ -11,7 +11,7 @@ from w2w_hub.adapter import Target
 from w2w_hub.dataset import relabel_rows
 from w2w_hub.errors import InvalidInputError, UnknownNameError
 
-SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 1, 1)}, 1.0)
+SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 1, 1)}, 1.0)
 
 
 @pytest.fixture

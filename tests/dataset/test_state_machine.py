@@ -19,7 +19,7 @@ from w2w_hub.adapter import Target
 from w2w_hub.dataset import SplitRule, relabel_rows, remove_rows
 from w2w_hub.errors import InvalidInputError
 
-SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 1, 2)}, 1.0)
+SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 1, 2)}, 1.0)
 PERSONS, SPLITS = ("a", "b", "c", "d"), ("train", "test", "val")
 KINDS = {"person": st.sampled_from(PERSONS), "Age": st.sampled_from([20.5, 31.25, -1.5]), "Beard": st.booleans()}
 LABELS = st.fixed_dictionaries({name: st.one_of(kind, kind, st.none()) for name, kind in KINDS.items()})

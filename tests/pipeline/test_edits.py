@@ -22,7 +22,7 @@ from w2w_hub.errors import InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import preserving
 from w2w_hub.space.identity import edited, resolve
 
-from ..tiny_world import ATTRIBUTES
+from ..tiny_world import ATTRIBUTES, TinyWorld
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 
@@ -202,3 +202,23 @@ def test_an_edit_there_and_back_returns(pipe: W2WPipeline) -> None:
     pipe.edit({"Full_Beard": 2.0, "Dark_Skin": -1.0})
     pipe.edit({"Full_Beard": -2.0, "Dark_Skin": 1.0})
     np.testing.assert_allclose(pipe.identity.point.coefficients, point.coefficients, atol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["person-0000", "adapter", "short"])
+def test_edits_one_after_the_other_are_one_edit_and_an_interpolation_with_oneself_is_oneself(
+    start: str, pipe: W2WPipeline, tiny_world: TinyWorld
+) -> None:
+    begin = {"adapter": tiny_world.adapters[0], "short": [0.5, -1.0, 2.0]}.get(start, start)
+    pipe.identity = begin
+    pipe.edit({"Sunglasses": 1.5})
+    pipe.edit({"Full_Beard": -0.5, "Sunglasses": 0.5})
+    several, history = pipe.identity, dict(pipe.identity.point.history["edits"])
+    pipe.identity = begin
+    pipe.edit({"Full_Beard": -0.5, "Sunglasses": 2.0})
+    np.testing.assert_allclose(several.vector, pipe.identity.vector, atol=1e-5)
+    np.testing.assert_allclose(several.point.coefficients, pipe.identity.point.coefficients, atol=1e-4)
+    assert history == pipe.identity.point.history["edits"]
+    found = pipe.interpolate([pipe.identity, pipe.identity], [0.3, 5.0])
+    np.testing.assert_allclose(found.coefficients, several.point.coefficients, atol=1e-4)
+    back = pipe.space.project(pipe.space.decode(found))
+    np.testing.assert_allclose(back, found.coefficients, atol=1e-3)

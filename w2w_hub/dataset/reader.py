@@ -229,6 +229,11 @@ class WeightDataset:
     def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
         """Rows by number into an array ``(m, d)`` that is there already, of the stored dtype or a wider one."""
         numbers = self.numbers(numbers)
+        if out.shape != (len(numbers), self.layout.size) or out.dtype.kind != "f":
+            raise InvalidInputError(
+                f"{len(numbers)} rows are read into floats of shape ({len(numbers)}, {self.layout.size}), not "
+                f"{out.dtype} of shape {out.shape}"
+            )
         if out.dtype == self._matrix.dtype and out.flags.c_contiguous:
             self._matrix.rows(numbers, out)
         else:
@@ -249,6 +254,7 @@ class WeightDataset:
         if isinstance(self._matrix, ShardedMatrix):
             self._matrix.seen(first, last)
 
+    @checked()
     def numbers(self, key: slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return row numbers, 0 to n - 1, of a slice, a list of numbers or ids, or a mask.
 
@@ -305,12 +311,14 @@ class WeightDataset:
             asarray=False, meta=np.empty((0, 0), self.dtype),
         )  # fmt: skip
 
+    @checked()
     def torch(self, split: str | None = None, *, columns: Sequence[str] = ()) -> Any:
         """A torch `Dataset` of one split: see :class:`w2w_hub.dataset.torch_data.RowDataset`."""
         from .torch_data import RowDataset
 
         return RowDataset(self, split, columns)
 
+    @checked()
     def torch_stream(self, split: str | None = None, *, columns: Sequence[str] = (), **options: Any) -> Any:
         """A torch `IterableDataset` of one split: see :class:`w2w_hub.dataset.torch_data.RowStream`."""
         from .torch_data import RowStream

@@ -69,6 +69,8 @@ class SplitRule:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SplitRule:
         """Return the rule that a manifest states; fields that are not known are ignored."""
+        if not isinstance(data, Mapping):
+            raise CorruptFileError("split_rule in the manifest is not an object of fields")
         try:
             return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
         except (TypeError, InvalidInputError) as error:

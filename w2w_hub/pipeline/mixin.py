@@ -341,7 +341,7 @@ class W2WMixin:
         if len(people) < len(before):
             raise InvalidInputError("edit needs identities; one of these is the base model (None)")
         after = tuple(edited(self.space, person, strengths, start=start, preserve=preserve) for person in people)
-        warn_if_far(self.space, (identity.point for identity in after))
+        warn_if_far(self.space, (identity.point for identity in after), stacklevel=4)  # past the check of arguments
         self._identity = after if several else after[0]
         return self._identity
 

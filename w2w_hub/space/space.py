@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapter import Adapter
+from ..arguments import checked, place
 from ..canonical import canonicalise_rows
 from ..checks import is_whole
-from ..constraints import as_array, number, one_of, text, validated, whole
+from ..constraints import as_array, names, number, one_of, text, validated, whole
 from ..dataset.manifest import Compatibility
 from ..equality import ByValue
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
@@ -183,6 +184,7 @@ class WeightSpace(ByValue):
         )
 
     @classmethod
+    @checked(path=place())
     def from_pretrained(
         cls,
         path: Path | str,
@@ -205,12 +207,14 @@ class WeightSpace(ByValue):
         """The repository and commit that it was opened from; None for a folder or a space in memory."""
         return None if self.source is None else self.source.revision
 
+    @checked()
     def save(self, path: Path | str) -> Path:
         """Write a new space folder, see :func:`w2w_hub.space.storage.save_space`."""
         from .storage import save_space
 
         return save_space(self, path)
 
+    @checked()
     def verify(self, *, deep: bool = True) -> None:
         """Raise one `CorruptFileError` that names every file of the space's folder that is not as published.
 
@@ -313,6 +317,7 @@ class WeightSpace(ByValue):
         inside = (self.coefficients[:, : self._k(k)].astype(np.float64) ** 2).sum(1)
         return np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1)
 
+    @checked()
     def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:
         """Any adapter in the space's coordinates, with the share of its norm that the space explains.
 
@@ -365,6 +370,7 @@ class WeightSpace(ByValue):
         self._k(len(point.coefficients))
         return point
 
+    @checked()
     def row(self, row_id: str) -> Point:
         """A known row's point."""
         try:
@@ -404,7 +410,7 @@ class WeightSpace(ByValue):
         return c
 
     # ------------------------------------------------------------ points
-    @validated(count=whole(1), seed=whole(0), truncation=number(0), covariance=one_of("independent", "full"))
+    @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0), covariance=one_of("independent", "full"))
     def sample(
         self, count: int = 1, seed: int = 0, truncation: float = 1.0, *, covariance: str = "independent"
     ) -> list[Point]:
@@ -480,9 +486,8 @@ class WeightSpace(ByValue):
         for name, strength in strengths.items():
             if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
                 raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
-        if not isinstance(preserve, Iterable):
-            raise InvalidInputError(f"preserve takes attributes' names, not {preserve!r}")
-        preserve = [preserve] if isinstance(preserve, str) else list(dict.fromkeys(preserve))
+        preserve = [preserve] if isinstance(preserve, str) else names().checked(preserve, "preserve")
+        preserve = list(dict.fromkeys(preserve))
         both = [name for name in preserve if name in strengths]
         if both:
             raise InvalidInputError(f"{both[0]} is both edited and preserved; leave it out of one")
@@ -520,6 +525,7 @@ class WeightSpace(ByValue):
         c = self._coordinates(what)
         return {name: direction.read(c) for name, direction in self.directions.items()}
 
+    @checked()
     def interpolate(self, points: Sequence[Point], shares: Sequence[float]) -> Point:
         """A weighted mean of points, see :func:`interpolate`."""
         return interpolate(self, points, shares)

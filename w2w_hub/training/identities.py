@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..constraints import instance, number, positive, validated, whole
+from ..constraints import has, instance, number, optional, positive, validated, whole
 from ..denoising import draw_noise, identity_losses, pick, training_schedule
 from ..errors import InvalidInputError
 from ..injection import rows_attached
@@ -29,6 +29,7 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
 
 
 @validated(
+    unet=instance(torch.nn.Module, "a torch module"),
     layout=instance(ParameterLayout, "a ParameterLayout"),
     latents=instance(torch.Tensor, "a tensor"),
     text=instance(torch.Tensor, "a tensor"),
@@ -38,6 +39,8 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     learning_rate=positive(),
     average_last=number(0, 1),
     seed=whole(0, LARGEST_SEED),
+    autocast_dtype=optional(instance(torch.dtype, "a torch dtype")),
+    on_step=optional(has("__call__", "a function")),
 )
 def train_identities(
     unet: torch.nn.Module,

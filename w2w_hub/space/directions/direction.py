@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...constraints import Rule, names, number, one_of, optional, text, whole
+from ...constraints import Rule, as_array, names, number, one_of, optional, text, whole
 from ...equality import ByValue
-from ...errors import CorruptFileError
+from ...errors import CorruptFileError, InvalidInputError
 
 ARRAYS = ("editing", "reading")
 MOST_ROWS = 2**53  # what every reader of JSON tells apart
@@ -103,8 +103,11 @@ class Direction(ByValue):
 
     def read(self, coefficients: np.ndarray) -> float:
         """The attribute's probability, or the value of a continuous one, of one point; missing coefficients are 0."""
-        count = min(len(coefficients), len(self.reading))
-        value = float(coefficients[:count] @ self.reading[:count] + self.intercept)
+        given = as_array(coefficients, "coefficients")
+        if given.ndim != 1:
+            raise InvalidInputError(f"one point's coefficients are a vector, not of shape {given.shape}")
+        count = min(len(given), len(self.reading))
+        value = float(given[:count] @ self.reading[:count] + self.intercept)
         return value if self.kind in ("float", "component") else float(0.5 * (1 + np.tanh(0.5 * value)))
 
     def evidence(self) -> dict[str, Any]:
@@ -128,7 +131,9 @@ class Direction(ByValue):
         CorruptFileError
             If a field or an array is missing or not what it should be; names the direction and the field.
         """
+        name = text().checked(name, "the direction's name")
         subject = f"direction {name!r}" if name else "a direction"
+        editing, reading = (as_array(v, f"{subject}: {a}") for a, v in zip(ARRAYS, (editing, reading), strict=True))
         if not isinstance(entry, Mapping):
             raise CorruptFileError(f"{subject} is not an object of fields; fetch the weight space again")
         known: dict[str, Any] = {}

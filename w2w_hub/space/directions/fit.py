@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...arguments import SPACE
 from ...constraints import either, flag, instance, names, names_by_name, one_of, optional, positive, validated, whole
 from ...dataset import WeightDataset
 from ...errors import InvalidInputError, UnknownNameError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @validated(
+    space=SPACE,
     dataset=instance(WeightDataset, "an open WeightDataset"),
     attributes=optional(names()),
     reading=one_of(*READINGS),
