@@ -190,7 +190,7 @@ def test_other_columns_are_what_they_were_and_nothing_is_said(write, column, kin
 @pytest.mark.parametrize(
     "value",
     [b"red", bytearray(b"a"), np.array([1, 2]), (1, 2), {1}, 1 + 2j, object(), float("inf"), Decimal("-Infinity")],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_is_no_label_is_refused_with_its_column(write, tmp_path, value):
     column = pd.Series([value, None], dtype=object)
