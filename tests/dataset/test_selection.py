@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from w2w_hub import W2WError
-from w2w_hub.errors import InvalidInputError, RowIndexError, UnknownNameError
+from w2w_hub.dataset import remove_rows
+from w2w_hub.errors import CorruptFileError, InvalidInputError, RowIndexError, UnknownNameError
 
 
 @pytest.fixture
@@ -122,3 +124,11 @@ def test_an_id_that_does_not_exist_is_named_whatever_its_type(ds):
 
 def test_a_dataset_is_iterated_to_its_end(ds):
     assert len(list(ds)) == 6
+
+
+def test_a_dataset_that_changed_is_not_opened_as_what_it_was(ds):
+    sent = pickle.dumps(ds)
+    assert pickle.loads(sent).ids == ds.ids
+    remove_rows(ds.path, "p0")
+    with pytest.raises(CorruptFileError):
+        pickle.loads(sent)

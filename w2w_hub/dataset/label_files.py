@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,23 +133,26 @@ def _csv_column(fields: Sequence[Any], index: pd.Index) -> pd.Series:
     """Fields of one column as booleans, whole numbers, numbers or text, whichever all of them are."""
     import pandas as pd
 
-    values = [None if field in MISSING or field != field else field for field in fields]
-    known = [value.strip() for value in values if value is not None]
-    some = len(known) < len(values)
+    given = {field: None if field in MISSING or field != field else field for field in dict.fromkeys(fields)}
+    known = {field: value.strip() for field, value in given.items() if value is not None}
+    words, some = set(known.values()), len(known) < len(given)
+
+    def column(read: Callable[[str], Any], dtype: str) -> pd.Series:
+        made = {field: read(known[field]) if field in known else None for field in given}
+        return pd.Series([made[field] for field in fields], index, dtype=dtype)
+
     if not known:
-        return pd.Series([float("nan")] * len(values), index)
-    if {word.lower() for word in known} <= set(WORDS):
-        made: list[Any] = [None if value is None else value.strip().lower() == "true" for value in values]
-        return pd.Series(made, index, dtype="boolean" if some else "bool")
-    if all(len(word) <= 18 and WHOLE.fullmatch(word) for word in known):
-        if any(abs(int(word)) > LARGEST_WHOLE for word in known):
-            return pd.Series(values, index, dtype=object)  # their digits, as they stand there
-        return pd.Series([None if v is None else int(v) for v in values], index, dtype="Int64" if some else "int64")
-    infinite = {word: float(word) for word in known if word.lower() in INFINITE}
-    numbers = {word: infinite.get(word, exact_number(word)) for word in dict.fromkeys(known)}
+        return column(str, "float64")
+    if {word.lower() for word in words} <= set(WORDS):
+        return column(lambda word: word.lower() == "true", "boolean" if some else "bool")
+    whole = all(len(word) <= 18 and WHOLE.fullmatch(word) for word in words)
+    if whole and all(abs(int(word)) <= LARGEST_WHOLE for word in words):
+        return column(int, "Int64" if some else "int64")
+    infinite = {word for word in words if word.lower() in INFINITE}
+    numbers = {word: float(word) if word in infinite else exact_number(word) for word in words}
     if None not in numbers.values() and len(infinite) < len(numbers):
-        return pd.Series([None if v is None else numbers[v.strip()] for v in values], index, dtype="float64")
-    return pd.Series(values, index, dtype=object)
+        return column(numbers.__getitem__, "float64")
+    return pd.Series([given[field] for field in fields], index, dtype=object)  # digits and blanks as they stand there
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:

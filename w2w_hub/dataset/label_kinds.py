@@ -25,6 +25,7 @@ LARGEST_WHOLE = 2**53  # the largest whole number up to which a double holds eve
 TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")
 MINUS = ("-1", "-1.0")  # false where 1 is true and 0 does not occur, as in CelebA's attributes
 WORDS = ("true", "false")
+INF = float("inf")
 SHOWN_LEVELS = 10
 LONGEST_NUMBER = 400  # characters
 # as programs write numbers: 007, +5, 1_000, 0x1F and 1,000 are text
@@ -42,13 +43,15 @@ def exact_number(text: str) -> float | None:
     if len(text) > LONGEST_NUMBER or not NUMBER.fullmatch(text):
         return None
     value = float(text)
+    if repr(value) == text:
+        return value
     if WHOLE.fullmatch(text):
         return value if abs(int(text)) <= LARGEST_WHOLE else None
     mantissa, _, exponent = text.lower().partition("e")
     digits = mantissa.lstrip("-").replace(".", "").lstrip("0")
     if not digits or (len(digits) <= 15 and 1e-300 < abs(value) < 1e300):
         return value
-    if value == 0 or abs(value) == float("inf"):
+    if value == 0 or abs(value) == INF:
         return None
     # half of the last digit is what printing may have rounded off
     last = int(exponent or 0) - len(mantissa.partition(".")[2])
@@ -60,6 +63,10 @@ def plain_values(column: pd.Series, name: str) -> list[Any]:
 
     Dates, times, UUIDs, paths, intervals and periods become their text.
     """
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biu":
+        return column.tolist()
+    if isinstance(column.dtype, np.dtype) and column.dtype in (np.float64, np.float32, np.float16):
+        return [None if value != value else value for value in column.tolist()]
     return [plain_value(value, name) for value in column.astype(object).tolist()]
 
 
@@ -76,7 +83,7 @@ def plain_value(value: Any, name: str) -> Any:
             return None
         narrow = float(value)
         # of a longdouble that is whole, a double may be another number
-        return int(value) if narrow != value and abs(narrow) != float("inf") and value == np.rint(value) else narrow
+        return int(value) if narrow != value and abs(narrow) != INF and value == np.rint(value) else narrow
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, Integral):
@@ -121,18 +128,20 @@ def infer_kind(values: Sequence[Any], name: str) -> tuple[str, str | None]:
     - float: numbers that a double holds
     - categorical: anything else, as its text. Numbers of more digits than a double holds are kept so.
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
         return "categorical", None
-    kinds = {type(value) for value in known}
+    if kinds == {bool}:
+        return "binary", None
+    # of equal ones, such as 1 and True, one will do: their kinds are known
+    known = {value for value in values if value is not None}
     if kinds <= {int, float, Decimal, bool}:
-        if any(abs(value) == float("inf") for value in known):
+        if any(abs(value) == INF for value in known):
             raise InvalidInputError(f"label column {name!r} holds infinite values; give numbers, or leave them empty")
-        found = set(known)
-        if found <= {0, 1}:
+        if known <= {0, 1}:
             return "binary", None
         if bool not in kinds:
-            if found <= {-1, 1}:
+            if known <= {-1, 1}:
                 return "binary", "-1 and 1 are taken as false and true"
             if all(_number(value) is not None for value in known):
                 return "float", None
@@ -160,9 +169,13 @@ def convert(values: Sequence[Any], kind: str, name: str) -> list[Any]:
         # what is true here may have been 1 of 0 and 1, or of -1 and 1
         made: list[Any] = [None if value is None or isinstance(value, bool) else _number(value) for value in values]
     else:
-        words = {str(value).strip() for value in values if value is not None and not isinstance(value, bool)}
+        given = {(type(value), value) for value in values if value is not None}
+        words = {str(value).strip() for _, value in given if not isinstance(value, bool)}
         minus = not words & {"0", "0.0", "-0.0"}
-        made = [None if value is None else _truth(value, minus) for value in values]
+        truth = {(kind_of, value): _truth(value, minus) for kind_of, value in given}
+        made = [None if value is None else truth[type(value), value] for value in values]
+    if made.count(None) == values.count(None):
+        return made
     for value, result in zip(values, made, strict=True):
         if value is not None and result is None:
             number = not isinstance(value, str) and _number(value) is not None
@@ -217,8 +230,8 @@ def asked_value(value: Any, kind: str, name: str, levels: Sequence[str]) -> Any:
 
 def _number(value: Any) -> float | None:
     """A plain value as the double that is equal to it, None if there is none."""
-    if isinstance(value, float):
-        return value if abs(value) != float("inf") else None
+    if type(value) is float:
+        return value if abs(value) != INF else None
     if isinstance(value, int):
         return float(value) if abs(value) <= LARGEST_WHOLE else None
     return exact_number(str(value))
