@@ -17,23 +17,6 @@ from .tiny_world import TinyWorld
 ROWS = rows()
 CALLS = {name: parameters for name, _, parameters in public_calls()}
 FORWARDED = ("options",)  # of stock calls, which refuse what they do not take
-# what is not refused yet, and by whom it is mended: (call, parameter) to a reason
-BUILD, LABELS = "space, layout and training", "labels and splits"
-GAPS: dict[tuple[str, str], str] = {
-    ("Direction.from_evidence", "editing"): BUILD,
-    ("Direction.from_evidence", "reading"): BUILD,
-    ("Direction.from_evidence", "name"): BUILD,
-    ("Direction.read", "coefficients"): BUILD,
-    ("ParameterLayout", "sizes"): BUILD,
-    ("ParameterLayout.from_model", "model"): BUILD,
-    ("WeightSpace.sample", "count"): BUILD,
-    ("fit_directions", "space"): BUILD,
-    ("train_identities", "autocast_dtype"): BUILD,
-    ("train_identities", "on_step"): BUILD,
-    ("train_identities", "unet"): BUILD,
-    ("SplitRule.from_json", "data"): LABELS,
-    ("read_labels", "path"): LABELS,
-}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +50,7 @@ def test_the_valid_call_of_every_row_works(name: str, world: World) -> None:
 def cases() -> Iterator[Any]:
     for name in sorted(set(ROWS) & set(CALLS)):
         for parameter in sorted(set(ROWS[name].kinds) & set(CALLS[name])):
-            reason = GAPS.get((name, parameter))
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            yield pytest.param(name, parameter, marks=marks, id=f"{name}-{parameter}")
+            yield pytest.param(name, parameter, id=f"{name}-{parameter}")
 
 
 @pytest.mark.parametrize(("name", "parameter"), cases())
