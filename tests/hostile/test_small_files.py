@@ -434,7 +434,7 @@ def test_a_configuration_that_is_a_pointer_of_git_lfs_is_told_as_that(peft_folde
 
 def test_names_that_no_file_can_have_are_missing(tmp_path):
     for name in ("a\0b.safetensors", "x" * 5000 + ".safetensors"):
-        with pytest.raises(MissingPathError):
+        with pytest.raises((MissingPathError, InvalidInputError)):
             read_adapter(tmp_path / name)
     (tmp_path / "a.safetensors").write_bytes(save(PAIRS["kohya"]))
     assert read_adapter(tmp_path / "a.safetensors").dialect == "kohya"

@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..hub.resolve import Source, locate
 from ..layout import ParameterLayout
-from ..store.atomic import new_folder, write_json
+from ..store.atomic import new_folder, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
 from ..store.manifest import FILENAME, SPACE, read_json, seal
@@ -97,7 +97,7 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
             "directions": list(space.directions),
         }
         manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
-        (folder / FILENAME).write_bytes(seal(manifest))
+        write_bytes(folder / FILENAME, seal(manifest))
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
     space.mark_saved(path)
     return path
