@@ -297,7 +297,7 @@ def rows() -> dict[str, Row]:
             path=lambda w: w.copy(), labels=lambda w: w.table[["id", "Age"]],
         ),
         "read_labels": call(d.read_labels, {"path": path}, path=lambda w: w.folder / "labels.csv"),
-        "check": slow(d.check, {"path": path, "deep": flag}, path=lambda w: w.folder / "people"),
+        "check": slow(d.check, {"path": path, "deep": flag, "vouched": flag}, path=lambda w: w.folder / "people"),
         "diff": call(d.diff, {"first": path, "second": path}, first=lambda w: w.dataset, second=lambda w: w.dataset),
         "find_duplicates": call(
             d.find_duplicates, {"dataset": "", "cosine": "None|number", "centred": flag, "seed": whole},

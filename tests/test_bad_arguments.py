@@ -32,7 +32,6 @@ GAPS: dict[tuple[str, str], str] = {
     ("train_identities", "on_step"): BUILD,
     ("train_identities", "unet"): BUILD,
     ("SplitRule.from_json", "data"): LABELS,
-    ("read_labels", "path"): LABELS,
 }
 
 
