@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
     "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "replace": flag(),
     # what they are
-    "dataset": DATASET, "layout": LAYOUT, "compatibility": optional(
+    "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
         made_by_us("dataset.manifest", "Compatibility", "a Compatibility")
     ),
     "name": optional(text()), "version": optional(text()), "licence": text(), "initialisation": text(),

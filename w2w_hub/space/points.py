@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arguments import POINT, checked
+from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ..files import read_json, read_safetensors, write_bytes, write_json
 from .space import Point
@@ -21,7 +21,7 @@ FORMAT, FORMAT_VERSION = "w2w-point", 1
 SUFFIXES = (".json", ".safetensors")
 
 
-@checked(point=POINT)
+@checked()
 def save_point(point: Point, path: Path | str) -> None:
     """Write a point as a new JSON or safetensors file, by the path's suffix.
 

@@ -376,7 +376,6 @@ class WeightSpace:
                     stacklevel=stacklevel,
                 )
 
-    @checked()
     def edit(self, point: np.ndarray | Point, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
         """Move along editing directions; strength in standard deviations of the population along each.
 
