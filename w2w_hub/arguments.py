@@ -84,7 +84,7 @@ RULES: dict[str, Rule] = {
     "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
     "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
-    "difference": flag(), "vouched": flag(), "preserve": either(text(), names()),
+    "difference": flag(), "preserve": either(text(), names()),
     "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
     "key": listed(), "numbers": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
     "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),

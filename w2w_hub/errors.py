@@ -83,7 +83,7 @@ class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction that does not exist."""
 
     def __str__(self) -> str:  # KeyError would show the repr
-        return str(self.args[0]) if self.args else ""
+        return one_line(str(self.args[0]), self.limit) if self.args else ""
 
 
 class AdapterNotAppliedError(W2WError, RuntimeError):
