@@ -25,6 +25,7 @@ from .store.paths import find_file, walk
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
+MANIFEST = "manifest.json"  # of the weight space, written last
 CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
 EMBEDDED = "embedded"
 NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
@@ -200,7 +201,7 @@ def embed_base(base: Path | str, folder: Path) -> None:
                     f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}"
                 )
         target = folder / item.name
-        if target.exists():
+        if target.exists() or item.name == MANIFEST:
             raise AlreadyExistsError(f"{base} and the weight space both have a {item.name}; embed a plain base model")
         if item.is_dir():
             shutil.copytree(item, target)

@@ -50,7 +50,9 @@ def copied(world: World, out: Path) -> Path:
 
 def adapter(folder: Path) -> Path:
     """A PEFT folder whose configuration and tensors are named by a stranger."""
-    layout = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (1, 20, 30)}, 27.0)
+    layout = ParameterLayout(
+        {Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 20, 30)}, 27.0
+    )
     made: Adapter = layout.unflatten(np.ones(layout.size, np.float32))
     made.base_model = f"org/base{HOSTILE}"
     write_adapter(made, folder, ("peft",))

@@ -18,7 +18,7 @@ from safetensors.numpy import save, save_file
 
 from tests.formats.test_detection import KOHYA, PAIRS
 from w2w_hub import pack_adapters, read_adapter
-from w2w_hub.errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
+from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
 from w2w_hub.formats.assemble import factors_of
 from w2w_hub.formats.checkpoint import open_checkpoint
 from w2w_hub.formats.inspection import inspect_adapter

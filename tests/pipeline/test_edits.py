@@ -222,3 +222,9 @@ def test_edits_one_after_the_other_are_one_edit_and_an_interpolation_with_onesel
     np.testing.assert_allclose(found.coefficients, several.point.coefficients, atol=1e-4)
     back = pipe.space.project(pipe.space.decode(found))
     np.testing.assert_allclose(back, found.coefficients, atol=1e-3)
+
+
+def test_an_edit_of_a_space_takes_points_and_coefficients_alike(pipe: W2WPipeline) -> None:
+    point = pipe.space.row("person-0000")
+    one, other = (pipe.space.edit(p, {"Sunglasses": 1.0}) for p in (point, point.coefficients))
+    np.testing.assert_array_equal(one.coefficients, other.coefficients)
