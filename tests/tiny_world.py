@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,16 +134,21 @@ def make_world(folder: Path) -> TinyWorld:
 
 
 @pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+def tiny_world(made_once: Callable[[str, Callable[[Path], object]], Path]) -> TinyWorld:
     """One tiny world for the whole run; read only."""
-    return make_world(tmp_path_factory.mktemp("tiny"))
+    return TinyWorld(made_once("tiny-world", make_world))
 
 
 @pytest.fixture(scope="session")
-def tiny_space(tiny_world: TinyWorld) -> Path:
+def tiny_space(tiny_world: TinyWorld, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Its weight space with the base model embedded; read only."""
-    from w2w_hub import WeightDataset, build_space
-    from w2w_hub.space.storage import publish_space
 
-    space = build_space(WeightDataset.open(tiny_world.rows), 12, name="tiny-space")
-    return publish_space(space, tiny_world.assets / "space", tiny_world.base)
+    def write(_: Path) -> None:
+        from w2w_hub import WeightDataset, build_space
+        from w2w_hub.space.storage import publish_space
+
+        space = build_space(WeightDataset.open(tiny_world.rows), 12, name="tiny-space")
+        publish_space(space, tiny_world.assets / "space", tiny_world.base)
+
+    made_once("tiny-space", write)
+    return tiny_world.assets / "space"

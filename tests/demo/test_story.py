@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,21 @@ from ..tiny_world import TinyWorld
 
 
 @pytest.fixture(scope="module")
-def told(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def told(tiny_world: TinyWorld, made_once: Callable[[str, Callable[[Path], object]], Path]) -> list[Path]:
     """The demo, twice, on the tiny world and with few steps."""
-    folders = []
+    folder = made_once("demo", lambda folder: tell_twice(tiny_world, folder))
+    return [folder / name / "out" for name in ("first", "second")]
+
+
+def tell_twice(tiny_world: TinyWorld, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(story, "INVERSION_STEPS", 4)
         patch.setattr(story, "SCORED_PEOPLE", 6)
         patch.setitem(story.DRAWN, "num_inference_steps", 2)
         for name in ("first", "second"):
-            folders.append(tmp_path_factory.mktemp(name) / "out")
-            result = CliRunner().invoke(main, ["demo", "--out", str(folders[-1]), "--assets", str(tiny_world.assets)])
+            out = folder / name / "out"
+            result = CliRunner().invoke(main, ["demo", "--out", str(out), "--assets", str(tiny_world.assets)])
             assert result.exit_code == 0, result.output
-    return folders
 
 
 def test_the_demo_leaves_everything_it_promises(told: list[Path]) -> None:

@@ -64,9 +64,12 @@ def verify_source(source: Source, *, deep: bool = True) -> Report:
 
 def verify_folder(folder: Path, *, deep: bool = True, vouched: bool = False) -> Report:
     """Verify a folder by what its manifest says it is; one that cannot be told is checked as a dataset."""
-    from ..dataset import check
-    from ..space.integrity import check_space
-
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder")
-    return (check_space if kind_of(folder) == SPACE else check)(folder, deep=deep, vouched=vouched)
+    if kind_of(folder) == SPACE:
+        from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
+
+        return check_space(folder, deep=deep, vouched=vouched)
+    from ..dataset import check
+
+    return check(folder, deep=deep, vouched=vouched)

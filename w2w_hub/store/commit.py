@@ -95,11 +95,12 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
-        before = _stamp(folder)
+        before, moving = _stamp(folder), _committed_files(folder)
         try:
             found = read(_state(folder, *formats))
         except (W2WError, OSError):
-            if _stamp(folder) == before or time.monotonic() > deadline:
+            same = _stamp(folder) == before and _committed_files(folder) == moving
+            if same or time.monotonic() > deadline:
                 raise
         else:
             if _stamp(folder) == before:
@@ -171,6 +172,15 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
     commit = folder / COMMIT
     there = of(commit)
     return of(folder / FILENAME), None if there is None else there[0], of(commit / FILENAME)
+
+
+def _committed_files(folder: Path) -> list[str]:
+    """The files of a committed state that are not moved into place yet; fewer while its writer moves them."""
+    commit = folder / COMMIT
+    try:
+        return [found.name for found in walk(commit)] if stat.S_ISDIR(os.lstat(commit).st_mode) else []
+    except (W2WError, OSError):
+        return []
 
 
 # ------------------------------------------------------------------ writing
