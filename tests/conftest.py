@@ -27,25 +27,32 @@ def _unflushed() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes a core: many tests wait for processes, servers and pauses of their own."""
-    return 2 * (os.cpu_count() or 1)
+    """Three processes for two cores: many tests wait for processes, servers and pauses of their own."""
+    cores = os.cpu_count() or 1
+    return cores + -(-cores // 2)
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """A folder that one of the processes of this run makes for all of them; read only."""
-    from filelock import FileLock
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A folder that one of the processes of this run makes for all of them; read only.
+
+    With `wait=False` it may be that another process is still making it.
+    """
+    from filelock import FileLock, Timeout
 
     base = tmp_path_factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def make(name: str, write: Callable[[Path], object]) -> Path:
+    def make(name: str, write: Callable[[Path], object], *, wait: bool = True) -> Path:
         folder, done = root / f"once-{name}", root / f"once-{name}.done"
-        with FileLock(root / f"once-{name}.lock"):
-            if not done.exists():
-                folder.mkdir()
-                write(folder)
-                done.touch()
+        try:
+            with FileLock(root / f"once-{name}.lock", timeout=-1 if wait else 0):
+                if not done.exists():
+                    folder.mkdir()
+                    write(folder)
+                    done.touch()
+        except Timeout:
+            pass
         return folder
 
     return make

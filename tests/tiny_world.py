@@ -134,13 +134,13 @@ def make_world(folder: Path) -> TinyWorld:
 
 
 @pytest.fixture(scope="session")
-def tiny_world(made_once: Callable[[str, Callable[[Path], object]], Path]) -> TinyWorld:
+def tiny_world(made_once: Callable[..., Path]) -> TinyWorld:
     """One tiny world for the whole run; read only."""
     return TinyWorld(made_once("tiny-world", make_world))
 
 
 @pytest.fixture(scope="session")
-def tiny_space(tiny_world: TinyWorld, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def tiny_space(tiny_world: TinyWorld, made_once: Callable[..., Path]) -> Path:
     """Its weight space with the base model embedded; read only."""
 
     def write(_: Path) -> None:

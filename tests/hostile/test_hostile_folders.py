@@ -22,7 +22,7 @@ from w2w_hub.errors import CorruptFileError, UnsafePathError, W2WError
 from w2w_hub.formats import write_adapter
 from w2w_hub.space.integrity import check_space
 from w2w_hub.store.commit import repair
-from w2w_hub.store.manifest import seal
+from w2w_hub.store.manifest import parse_manifest, seal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
 
@@ -98,6 +98,14 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_name_that_is_no_path_inside_a_folder_is_refused_by_every_manifest(name):
+    for form in ("w2w-dataset", "w2w-space"):
+        data = {"format": form, "format_version": 1, "files": {name: {"sha256": "0" * 64, "size": 1}}}
+        with pytest.raises(UnsafePathError):
+            parse_manifest(json.dumps(data).encode(), "manifest.json")
+
+
+@pytest.mark.parametrize("name", NAMES[::4], ids=ascii)
 @pytest.mark.parametrize("where", ["folder", "old of a commit", "new of a commit"])
 def test_a_name_that_leaves_the_folder_is_refused_before_anything_acts_on_it(arena, name, where):
     folder = arena / "world" / "people"

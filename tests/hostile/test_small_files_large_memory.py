@@ -210,7 +210,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(made_once: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, tuple[list[str], int]]:
+def found(made_once: Callable[..., Path]) -> dict[str, tuple[list[str], int]]:
     return json.loads((made_once("bombs", read_all) / "found.json").read_text())
 
 
