@@ -15,6 +15,8 @@ from w2w_hub.formats import read_adapter
 
 from ..tiny_world import TinyWorld
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def told(tiny_world: TinyWorld, made_once: Callable[..., Path]) -> list[Path]:

@@ -70,6 +70,7 @@ out(lora=sorted(k for k in again.state_dict() if "lora" in k))
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_pipelines_and_adapters_are_pushed_and_open_with_ours_and_with_stock_libraries(
     hub: LoopbackHub, client: MakeClient, tiny_space: Path
 ) -> None:
