@@ -335,7 +335,7 @@ ELSEWHERE = {
     "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
     "A reader MUST hold a base against": "pipeline/test_loading.py::test_a_foreign_base_is_refused",
     "a reader MUST refuse them for another": "space/test_weight_space.py::test_a_point_of_another_basis_is_refused",
-    "A writer MUST build a new folder or file beside its place": "test_files.py::test_what_a_killed_writer_left",
+    "A writer MUST build a new folder or file beside its place": "store/test_atomic.py::test_what_a_killed_writer_left",
     "A publisher MUST make all of a version visible by one commit": "hub/test_publish.py::test_a_version_is_one_commit_and_a_tag",
     "MUST set the tag after it": "hub/test_publish.py::test_a_push_killed_before_its_tag",
     "A tag MUST NOT be moved or deleted, and history MUST NOT be squashed": "hub/test_publish.py::test_what_is_published_is_not_changed_in_place",

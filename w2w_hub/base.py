@@ -19,9 +19,11 @@ from .errors import (
     UnsafePathError,
     UnsupportedFormatError,
 )
-from .files import read_json, read_safetensors, write_json
 from .layout import ParameterLayout
+from .store.atomic import write_json
+from .store.manifest import read_json
 from .store.paths import find_file, walk
+from .tensorfile import read_safetensors
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"

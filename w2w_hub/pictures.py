@@ -17,7 +17,7 @@ from .constraints import as_array, names, validated, whole
 from .constraints import path as path_rule
 from .constraints import text as text_rule
 from .errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
-from .files import write_bytes
+from .store.atomic import write_bytes
 from .store.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
 from .store.paths import read_regular
 

@@ -96,7 +96,8 @@ def test_a_matrix_that_is_laid_out_in_another_way_is_read_through_zarr(tmp_path)
     import zarr
 
     from w2w_hub.dataset.manifest import DatasetManifest
-    from w2w_hub.files import list_files, sha256_file
+    from w2w_hub.store.hashing import sha256_file
+    from w2w_hub.store.paths import list_files
 
     values = matrix(9)
     ds = write_dataset(values, tmp_path / "d", layout=SMALL, parquet_view=False)

@@ -13,7 +13,8 @@ from w2w_hub.adapter import Target
 from w2w_hub.dataset import build
 from w2w_hub.dataset.manifest import Compatibility, row_digest
 from w2w_hub.errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnknownNameError
-from w2w_hub.files import list_files, sha256_file
+from w2w_hub.store.hashing import sha256_file
+from w2w_hub.store.paths import list_files
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 

@@ -148,7 +148,7 @@ def test_zarr_metadata_that_is_none_is_refused_on_opening(make_dataset, name):
 
 def restate_files(folder: Path) -> None:
     """Give the manifest the hashes of the files as they are now, as a forger would."""
-    from w2w_hub.files import sha256_file
+    from w2w_hub.store.hashing import sha256_file
 
     names = json.loads((folder / "manifest.json").read_text())["files"]
     edit(folder, files={n: {"sha256": sha256_file(folder / n), "size": (folder / n).stat().st_size} for n in names})

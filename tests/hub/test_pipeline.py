@@ -29,8 +29,8 @@ def draw(pipe):
 def referring(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny weight space with its base model by reference, ``org/base`` at main."""
     from w2w_hub import WeightDataset, build_space
-    from w2w_hub.files import write_json
     from w2w_hub.space.storage import save_space
+    from w2w_hub.store.atomic import write_json
 
     space = build_space(WeightDataset.open(tiny_world.rows), 4, name="light", version="1.0.0", directions=False)
     path = tmp_path_factory.mktemp("referring") / "light"

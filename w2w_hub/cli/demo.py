@@ -15,7 +15,7 @@ from .output import say
 @click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Another population than the shipped one.")
 def demo(out: Path, assets: Path | None) -> None:
     """Everything once, on a shipped population of drawn people; under three minutes on a CPU."""
-    from ..files import require_new
+    from ..store.atomic import require_new
 
     require_new(out)  # said before the seconds that torch and diffusers take to import
     from ..demo.story import tell

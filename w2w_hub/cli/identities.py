@@ -48,9 +48,9 @@ def drawing_options(function: F) -> F:
 @json_option
 def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
     """Draw new identities from a weight space."""
-    from ..files import new_folder
     from ..space import WeightSpace
     from ..space.points import save_point
+    from ..store.atomic import new_folder
 
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
@@ -88,10 +88,10 @@ def edit(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
-    from ..files import require_new
     from ..space import WeightSpace
     from ..space.identity import edited, resolve
     from ..space.points import save_point
+    from ..store.atomic import require_new
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
@@ -145,9 +145,9 @@ def invert(
 ) -> None:  # fmt: skip
     """Find the identity in pictures."""
     from ..errors import InvalidInputError
-    from ..files import new_folder, require_new
     from ..pictures import open_mask, open_picture
     from ..space.points import save_point
+    from ..store.atomic import new_folder, require_new
 
     require_new(out)
     pictures = [open_picture(path) for path in images]
@@ -239,8 +239,8 @@ def grid(
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
-    from ..files import require_new
     from ..pictures import animation, contact_sheet, picture_kind, save_picture
+    from ..store.atomic import require_new
 
     moving = picture_kind(out) == "GIF"
     if attribute is None:
@@ -287,8 +287,8 @@ def _draw_cases(
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """A sheet of identities by (prompt, seed)."""
-    from ..files import require_new
     from ..pictures import contact_sheet, picture_kind, save_picture
+    from ..store.atomic import require_new
 
     picture_kind(out)
     require_new(out)
@@ -317,10 +317,10 @@ def _draw_cases(
 @out_option("The folder to make.")
 def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
-    from ..files import require_new
     from ..formats import write_adapter
     from ..space import WeightSpace
     from ..space.identity import resolve
+    from ..store.atomic import require_new
 
     require_new(out)
     opened = WeightSpace.from_pretrained(space)

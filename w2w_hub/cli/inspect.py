@@ -164,13 +164,13 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..dataset import WeightDataset
     from ..dataset.manifest import FILENAME, FORMAT
     from ..errors import MissingPathError
-    from ..files import read_json
     from ..formats.inspection import inspect_adapter
     from ..hub.pins import is_lock, read_lock
     from ..hub.resolve import REPOSITORY, split_kind
     from ..hub.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
+    from ..store.manifest import read_json
 
     folder, commit = path, {}
     if not path.exists():

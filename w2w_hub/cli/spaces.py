@@ -129,11 +129,11 @@ def rebuild(
     """Build SPACE again from its recipe and tell whether it is the same."""
     from ..dataset import WeightDataset
     from ..errors import InvalidInputError
-    from ..files import require_new
     from ..space import WeightSpace
     from ..space.rebuild import compare_spaces
     from ..space.rebuild import rebuild as build_again
     from ..space.storage import save_space
+    from ..store.atomic import require_new
 
     if not check and out is None:
         raise InvalidInputError("say what to do with the rebuilt space: --check, --out SPACE, or both")
@@ -179,9 +179,9 @@ def rebuild(
 def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
     """How far SPACE can be trusted: spectrum, held-out rows, directions and nulls, as a page and as JSON."""
     from ..dataset import WeightDataset
-    from ..files import require_new
     from ..space import WeightSpace
     from ..space.report import write_report
+    from ..store.atomic import require_new
 
     require_new(out)
     opened = WeightSpace.from_pretrained(space)

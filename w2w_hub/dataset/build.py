@@ -15,10 +15,12 @@ import numpy as np
 
 from ..cards import dataset_card, updated_card
 from ..errors import InvalidInputError, W2WError
-from ..files import list_files, sha256_file, write_json
 from ..layout import ParameterLayout
 from ..progress import progress
+from ..store.atomic import write_json
 from ..store.commit import NOTES
+from ..store.hashing import sha256_file
+from ..store.paths import list_files
 from . import engines
 from . import labels as label_table
 from .manifest import Compatibility, DatasetManifest, dataset_digest

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import checked
 from ..base import digest_of_folder
 from ..errors import InvalidInputError, W2WError
-from ..files import require_new
 from ..formats import read_adapter
 from ..layout import ParameterLayout
+from ..store.atomic import require_new
 from ..store.commit import next_state
 from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
 from .manifest import UNKNOWN, Compatibility

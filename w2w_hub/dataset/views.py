@@ -11,7 +11,8 @@ import numpy as np
 from ..arguments import checked, place
 from ..constraints import text
 from ..errors import InvalidInputError, UnknownNameError, missing_extra
-from ..files import sha256_file, write_bytes
+from ..store.atomic import write_bytes
+from ..store.hashing import sha256_file
 from .manifest import FILENAME
 from .reader import WeightDataset
 

@@ -21,7 +21,7 @@ from datasets.features import features as feature_module
 
 from .._feature import register
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, W2WError
-from ..files import write_bytes
+from ..store.atomic import write_bytes
 from .reader import WeightDataset
 
 CHECK = 16  # characters of a row's digest that a reference carries

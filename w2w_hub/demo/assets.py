@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MissingPathError
-from ..files import read_json
 from ..pictures import open_picture
+from ..store.manifest import read_json
 
 FOLDER = Path(__file__).parent / "assets"
 

@@ -14,11 +14,11 @@ import torch
 from diffusers.utils import logging
 
 from ..dataset import WeightDataset, load_dataset
-from ..files import require_new, write_json
 from ..pictures import contact_sheet, to_picture
 from ..pipeline import W2WPipeline
 from ..space import WeightSpace
 from ..space.identity import Identity, edited, resolve
+from ..store.atomic import require_new, write_json
 from ..text import files_of, quote
 from .assets import FOLDER, Assets
 from .judge import Judge

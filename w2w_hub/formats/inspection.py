@@ -164,7 +164,7 @@ class Against:
     """A layout, or what has one, to hold adapters against."""
 
     def __init__(self, path: Path | str):
-        from ..files import read_json
+        from ..store.manifest import read_json
 
         self.path, self._rows = Path(path), None
         manifest = self.path / "manifest.json"

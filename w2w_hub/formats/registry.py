@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ..adapter import Adapter, Target
 from ..arguments import checked
 from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
-from ..files import new_folder, require_new, write_bytes
+from ..store.atomic import new_folder, require_new, write_bytes
 from ..tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions, open_checkpoint
 from .flux_model import require_proportions

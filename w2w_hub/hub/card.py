@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cards import dataset_card, is_same_card, join_card, read_card, space_card, split_card
-from ..files import read_json
+from ..store.manifest import read_json
 from ..text import python_string
 
 # https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name

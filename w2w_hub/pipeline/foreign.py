@@ -13,7 +13,7 @@ from diffusers import SchedulerMixin
 
 from ..base import MODEL_INDEX, components, require_inside, require_plain_components
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..files import read_json
+from ..store.manifest import read_json
 
 # given to every stock `from_pretrained`
 SAFE: Mapping[str, Any] = {"use_safetensors": True, "trust_remote_code": False}

@@ -21,12 +21,13 @@ from ..errors import (
     UnsupportedFormatError,
     W2WError,
 )
-from ..files import read_json, write_bytes, write_json
 from ..hub.resolve import open_base
 from ..injection import base_digest, uncompiled
 from ..pictures import save_picture
 from ..space import WeightSpace
 from ..space.storage import save_space
+from ..store.atomic import write_bytes, write_json
+from ..store.manifest import read_json
 from ..store.paths import short
 from .foreign import checked, require_safe_base, safe_options
 

@@ -193,6 +193,11 @@ def walk(root: Path) -> Iterator[Found]:
         pending += reversed(below)
 
 
+def list_files(folder: Path) -> list[str]:
+    """Return every regular file below a folder, as sorted relative paths; links are left out."""
+    return sorted(found.name for found in walk(folder) if found.is_file)
+
+
 def make_parents(root: Path, name: str) -> Path:
     """Return the path of a file to be written below `root`, after making its folders; no link is followed."""
     parts = require_name(name, root).split("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...files import new_folder, write_json
+from ...store.atomic import new_folder, write_json
 from .figures import entanglement_by_population, figures
 from .page import page
 
