@@ -302,7 +302,7 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST if there are directions", directions(lambda data: data.clear())),
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
-    ("MUST\n  name the stock pipeline class", lambda f: (
+    ("MUST name the stock pipeline class", lambda f: (
         text("model_index.json", '{"_class_name": "W2WPipeline"}')(f),
         text("w2w_pipeline.json", '{"base_model": "embedded"}')(f))),
 ]  # fmt: skip
@@ -341,6 +341,14 @@ ELSEWHERE = {
     "A tag MUST NOT be moved or deleted, and history MUST NOT be squashed": "hub/test_publish.py::test_what_is_published_is_not_changed_in_place",
     "A version MUST be greater than the last one, and MUST say what changed": "hub/test_publish.py::test_a_version_that_is_there_or_says_too_little",
     "It MUST NOT hold a token": "hub/test_lock.py::test_a_lock_says_what_was_used_and_nothing_about_who",
+    "a writer MUST NOT make one called `coefficients`": "dataset/test_label_kinds.py::test_a_name_that_no_attribute_may_have_is_refused_everywhere",
+    "a writer MUST NOT make one whose first part is the name of a Windows\n  device": "dataset/test_label_kinds.py::test_a_split_that_is_no_file_everywhere_is_refused",
+    "A state in which that does not hold MUST NOT state the rule": "dataset/test_splitting.py::test_a_rule_that_cannot_hold_any_more_ends_with_a_word",
+    "which in a published repository MUST NOT leave it": "hostile/test_bad_bases.py::test_a_repositorys_base_model_must_stay_inside_it",
+    "their weights MUST be safetensors, and they MUST NOT hold code": "hostile/test_bad_bases.py::test_an_embedded_base_that_is_not_plain_is_refused",
+    "A published manifest MUST state its own `checksum`": "hub/test_published.py::test_whatever_way_it_was_published_it_verifies",
+    "A reader MUST refuse a tag": "hub/test_load.py::test_a_tag_that_somebody_moved_is_told_by",
+    "From a copy it MUST NOT take": "hub/test_restore.py::test_the_card_of_a_copy_is_not_taken",
     "a reader MUST refuse a manifest or base file": "hub/test_lock.py::test_a_copy_that_is_not_what_was_pinned_is_refused",
 }  # fmt: skip
 
