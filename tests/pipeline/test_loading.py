@@ -170,3 +170,19 @@ class _Pixels(dict):
 
     def to(self, *_: Any) -> _Pixels:
         return self
+
+
+def test_a_space_with_an_embedded_base_verifies_and_any_change_of_it_is_found(tiny_space: Path, tmp_path: Path) -> None:
+    from w2w_hub.space.integrity import check_space
+
+    report = check_space(tiny_space)
+    assert report.problems == []
+    assert report.not_checked == []
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    for name in (weights, "vae/config.json", "model_index.json", "w2w_pipeline.json"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        assert name in {problem.file for problem in check_space(folder).problems}
+        (folder / name).write_bytes(whole)
+    WeightSpace.from_pretrained(folder).verify()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..base import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
+from ..base import CONFIG, EMBEDDED, MODEL_INDEX, components, digest_of_folder, require_plain_components
 from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
 from ..store.commit import State, open_state, read_state
 from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
@@ -126,6 +126,7 @@ def _check_base(report: Report, state: State, space: WeightSpace) -> None:
         name = index.get("_class_name")
         if not isinstance(name, str) or name.startswith("W2W"):
             report.add(MODEL_INDEX, f"{where / MODEL_INDEX} names the class {short(name)}, not diffusers' own")
+        require_plain_components(where, components(where))
         stated = space.compatibility.base_digest
         if report.deep and stated is not None:
             found = digest_of_folder(where, space.layout)
