@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AlreadyExistsError, BusyError, CorruptFileError, DiskError, UnsupportedFormatError, W2WError
-from ..store.atomic import PARTIAL
+from ..store.atomic import PARTIAL, flush
 from ..store.manifest import read_json
 from ..tensorfile import read_safetensors
 
@@ -94,7 +94,7 @@ class ResumeFolder:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise BusyError(f"another process has just made {folder}; run this again") from None
             raise
-        _flush(folder.parent)
+        flush(folder.parent)
 
     def _stated(self) -> bytes:
         stated = {"format": FORMAT, "format_version": FORMAT_VERSION, "key": self.key}
@@ -262,15 +262,6 @@ def _write(path: Path, parts: Iterable[Any], *, flush: bool = True) -> None:
         with suppress(OSError):
             os.unlink(partial)
         raise
-
-
-def _flush(folder: Path) -> None:
-    with suppress(OSError):  # some file systems cannot flush a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _file_of(arrays: Mapping[str, np.ndarray]) -> Iterable[Any]:
