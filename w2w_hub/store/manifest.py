@@ -170,4 +170,5 @@ def kind_of(path: Path) -> str | None:
         data = parse_json(read_file(path, FILENAME, MAX_JSON_BYTES), path) if path.is_dir() else read_json(path)
     except (CorruptFileError, MissingPathError):
         return None
-    return data["format"] if data.get("format") in WORDS else None
+    name = data.get("format")
+    return name if isinstance(name, str) and name in WORDS else None
