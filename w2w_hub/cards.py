@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from . import __version__
 from .errors import CorruptFileError, MissingPathError
-from .store.limits import MAX_CARD_BYTES
+from .store.limits import MAX_CARD_BYTES, MAX_CARD_METADATA
 from .store.manifest import CARD
 from .store.paths import read_file
 from .text import Markdown, code, markdown, python_string, table_row, yaml_text
@@ -62,8 +62,9 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     if match is None:
         return {}, text
     try:
-        data = yaml.safe_load(match["yaml"])
-    except (yaml.YAMLError, ValueError):  # a date such as 2020-13-40 is a ValueError
+        data = yaml.safe_load(match["yaml"]) if len(match["yaml"]) <= MAX_CARD_METADATA else None
+        yaml_text(data if isinstance(data, dict) else {})  # it is written again
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2020-13-40 is a ValueError
         data = None
     return (data if isinstance(data, dict) else {}), text[match.end() :]
 

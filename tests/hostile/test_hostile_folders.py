@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import w2w_hub
@@ -23,6 +25,7 @@ from w2w_hub.formats import write_adapter
 from w2w_hub.space.integrity import check_space
 from w2w_hub.store.commit import repair
 from w2w_hub.store.manifest import parse_manifest, seal
+from w2w_hub.store.paths import make_parents
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
 
@@ -407,3 +410,39 @@ def test_a_separator_of_zarr_keys_cannot_lead_elsewhere(arena, separator):
     else:
         with pytest.raises(W2WError):
             WeightDataset.open(folder)[:]
+
+
+# ---------------------------------------------------------------- what a writer reads
+def test_no_folder_is_made_through_a_link(arena):
+    (arena / "world" / "link").symlink_to(arena / "victim")
+    before = outside(arena)
+    with pytest.raises(UnsafePathError):
+        make_parents(arena / "world", "link/a/b/file")
+    assert outside(arena) == before
+
+
+def repack(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).write_bytes(data)
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    reseal(folder, lambda d: d["files"].update({name: entry}))
+
+
+@pytest.mark.parametrize("kind", ["no Parquet", "numbers", "too many rows"])
+def test_a_view_that_is_not_one_is_written_anew(arena, kind):
+    folder = arena / "world" / "people"
+    sink = pa.BufferOutputStream()
+    table = pd.read_parquet(folder / "parquet" / "train.parquet")
+    if kind == "numbers":
+        pq.write_table(pa.Table.from_pandas(table.assign(weights=1.5), preserve_index=False), sink)
+    elif kind == "too many rows":
+        pq.write_table(pa.table({"id": pa.array(["a"] * 10**6)}), sink)
+    repack(folder, "parquet/train.parquet", b"none" if kind == "no Parquet" else sink.getvalue().to_pybytes())
+    relabel_rows(folder, pd.DataFrame({"id": ["p2"], "Hair": ["blue"]})).verify()
+
+
+@pytest.mark.parametrize("metadata", ["x: " + "[" * 3000, "x: " + ":".join(["59"] * 3000), "k: [1,2,3]\n" * 20000])
+def test_metadata_of_a_card_that_cannot_be_kept_is_written_anew(arena, metadata):
+    folder = arena / "world" / "people"
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\nhi\n")
+    relabel_rows(folder, pd.DataFrame({"id": ["p2"], "Hair": ["blue"]})).verify()
+    assert "configs:" in (folder / "README.md").read_text()

@@ -25,6 +25,7 @@ from .shards import ARRAY, ShardedMatrix
 if TYPE_CHECKING:
     import pandas as pd
 
+TEXT = ("string", "large_string", "string_view")
 SHARD_BYTES = 500 * 1000 * 1000
 VIEW_ROWS = 64  # a row group of the view has at most so many
 BLOCK_BYTES = 64 * 2**20
@@ -76,6 +77,7 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
         if not wrong:  # else the reason is listed already
             report.add("", str(error))
         return report
+    _check_columns(report, state, manifest)
     _check_labels(report, dataset)
     _check_matrix(report, dataset)
     _check_rows(report, dataset, wrong)
@@ -98,6 +100,22 @@ def _is_bulk(name: str) -> bool:
 
 
 # ------------------------------------------------------------------- labels
+def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> None:
+    """Columns of labels have the types of FORMAT.md; one without a value may have any."""
+    kinds: dict[str, tuple[str, ...]] = {"binary": ("bool",), "float": ("double",), "categorical": TEXT}
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, TEXT) | {"row": ("int64",)}
+    wanted |= {name: kinds[kind] for name, kind in manifest.columns.items()}
+    for split in manifest.splits:
+        name = f"labels/{split}.parquet"
+        with parquet_file(state.find(name), None, "dataset") as file:
+            schema = file.schema_arrow
+        for column, types in wanted.items():
+            found = str(schema.field(column).type)
+            if found not in (*types, "null"):
+                report.add(name, f"{report.path}/{name}: column {column!r} is {found}, expected {types[0]}")
+        report.check(name, "weights" not in schema.names, f"{report.path}/{name} has a column 'weights'")
+
+
 def _check_labels(report: Report, dataset: WeightDataset) -> None:
     """Ids, splits, the split rule and the dataset digest."""
     manifest, table = dataset.manifest, dataset.labels.reset_index(names="id")

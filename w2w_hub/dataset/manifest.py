@@ -162,8 +162,10 @@ class DatasetManifest:
         """Return the manifest of validated fields, see :func:`w2w_hub.store.manifest.parse_manifest`."""
         try:
             layout = ParameterLayout.from_json(data["layout"])
-            if layout.digest != data["layout"]["digest"]:
-                raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it")
+            if layout.digest != data["layout"]["digest"] or layout.size != data["layout"]["size"]:
+                raise CorruptFileError(
+                    f"{where}: the layout does not have the digest that is stated beside it, or the size"
+                )
             known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
             known |= {"layout": layout, "compatibility": Compatibility.from_json(data["compatibility"], where)}
             return cls(**known)

@@ -234,6 +234,7 @@ class Geometry:
                 and separator in ("/", ".")
                 and inner.get("index_location", "end") in ("start", "end")
                 and not data.get("storage_transformers")
+                and not must_understand(data)
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UnsupportedFormatError(f"not a matrix of sharded whole rows ({error})") from error
@@ -243,6 +244,19 @@ class Geometry:
             rows, width, data["data_type"], chunk_rows, shard_rows, compressors[0] if compressors else None,
             inner.get("index_location", "end") == "end", bool(index_checks), (key["name"], separator),
         )  # fmt: skip
+
+
+def must_understand(data: dict[str, Any]) -> list[str]:
+    """Return the fields of an array's metadata that are not known here and may not be ignored, see Zarr v3."""
+    known = {
+        "zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
+        "attributes", "dimension_names", "storage_transformers", "consolidated_metadata",
+    }  # fmt: skip
+    return [
+        name
+        for name, value in data.items()
+        if name not in known and not (isinstance(value, dict) and value.get("must_understand") is False)
+    ]
 
 
 def _blosc(configuration: dict[str, Any]) -> Any:

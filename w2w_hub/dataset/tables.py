@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CorruptFileError, MissingPathError
-from ..store.parquet import read_table
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError
+from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, short
 from . import labels as label_table
 from .manifest import DatasetManifest
@@ -140,21 +140,30 @@ def view_parts(
 
 
 def same_view_part(part: ViewPart, folder: Path) -> bool:
-    """Return whether the file of this part in a dataset's folder already holds its rows and labels in its dtype."""
-    import pyarrow.parquet as pq
+    """Return whether the file of this part in a dataset's folder already holds its rows and labels in its dtype.
 
+    Raises
+    ------
+    UnsafePathError
+        If it is not a file of the folder.
+    """
+    import pyarrow as pa
+
+    wanted, dtype = _arrow(part.table), pa.from_numpy_dtype(part.dtype)
     try:
         path = find_file(folder, part.name)
-    except MissingPathError:
-        return False
-    schema = pq.read_schema(path)
-    if "weights" not in schema.names or str(schema.field("weights").type.value_type) not in _ARROW[part.dtype]:
-        return False
-    names = [n for n in schema.names if n != "weights"]
-    return pq.read_table(path, columns=names).equals(_arrow(part.table))
-
-
-_ARROW = {"float16": ("halffloat",), "float32": ("float",)}
+        with parquet_file(path, len(wanted)) as file:
+            schema = file.schema_arrow
+            names = [name for name in schema.names if name != "weights"]
+            values = schema.field("weights").type if "weights" in schema.names else pa.null()
+            lists = pa.types.is_fixed_size_list(values) or pa.types.is_list(values)
+            if names != wanted.column_names or not lists or values.value_type != dtype:
+                return False
+        return bool(read_table(path, names, len(wanted)).equals(wanted))
+    except UnsafePathError:
+        raise
+    except (MissingPathError, CorruptFileError):
+        return False  # it is written anew
 
 
 def write_view_part(part: ViewPart) -> tuple[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..store.limits import MAX_JSON_BYTES, unpacked_limit
 from .manifest import DatasetManifest
-from .shards import ARRAY, DTYPES, require_unpacked_size
+from .shards import ARRAY, DTYPES, must_understand, require_unpacked_size
 
 GROUP = "weights.zarr/"
 _COMPRESSORS = ("blosc", "zstd", "gzip")
@@ -120,11 +120,14 @@ def _require_known(data: Any, where: str) -> tuple[str, int] | None:
         sharded = names == ["sharding_indexed"]
         inner = codecs[0]["configuration"]["codecs"] if sharded else codecs
         plain, *more = [codec["name"] for codec in inner]
+        unit = codecs[0]["configuration"]["chunk_shape"] if sharded else chunk
         known = (
             data["zarr_format"] == 3
             and data["node_type"] == "array"
             and len(shape) == len(chunk) == 2
-            and all(type(n) is int and 0 < n < 2**40 for n in (*shape, *chunk))
+            and len(unit) == 2
+            and all(type(n) is int and 0 < n < 2**40 for n in (*shape, *chunk, *unit))
+            and not must_understand(data)
             and data["chunk_grid"]["name"] == "regular"
             and item > 0
             and plain == "bytes"
@@ -141,11 +144,8 @@ def _require_known(data: Any, where: str) -> tuple[str, int] | None:
         raise UnsupportedFormatError(
             f"{where}/{ARRAY} is laid out in a way that is not read here; write it again in whole rows, see FORMAT.md"
         )
-    # a shard's chunks are no larger than it
-    if chunk[0] * chunk[1] > 4 * max(shape[0] * shape[1], 2**24):
-        raise CorruptFileError(
-            f"{where}/{ARRAY} has chunks of {chunk[0]:,} x {chunk[1]:,} numbers, far beyond its rows"
-        )
+    if unit[0] * unit[1] > 4 * max(shape[0] * shape[1], 2**24):
+        raise CorruptFileError(f"{where}/{ARRAY} has chunks of {unit[0]:,} x {unit[1]:,} numbers, far beyond its rows")
     return (more[0], chunk[0] * chunk[1] * item) if more else None
 
 

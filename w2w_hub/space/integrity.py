@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..base import CONFIG, EMBEDDED, MODEL_INDEX, components, digest_of_folder, require_plain_components
+from ..base import (
+    CONFIG,
+    EMBEDDED,
+    MODEL_INDEX,
+    PICKLES,
+    components,
+    digest_of_folder,
+    require_plain_components,
+)
+from ..dataset.labels import ROW_ID
 from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
 from ..store.commit import State, open_state, read_state
 from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
-from ..store.paths import has_file, read_file, short
+from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest
 from .space import WeightSpace
 from .storage import FIELDS, read_space
@@ -60,6 +71,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
             report.add("", str(error))
         return report
     report.rows = len(space.ids)
+    _check_rows(report, state, space)
     _check_numbers(report, space, state.data["files"])
     _check_base(report, state, space)
     return report
@@ -67,6 +79,23 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
 
 def _is_bulk(name: str) -> bool:
     return name.startswith("basis-") or ("/" in name and not name.startswith("coefficients/"))
+
+
+def _check_rows(report: Report, state: State, space: WeightSpace) -> None:
+    """Ids, numbers and norms of the known rows, and which files there are."""
+    where = report.path
+    for name in [name for name in space.ids if not ROW_ID.fullmatch(str(name))][:5]:
+        report.add("coefficients", f"{where}: row id {name!r} is not of letters, digits, '.', '-' and '_'", [str(name)])
+    for name in sorted(
+        {name for name in state.data["files"] if name.startswith("coefficients/")}
+        ^ {f"coefficients/{split}.parquet" for split in state.data["splits"]}
+    ):
+        report.add(name, f"{where}: {name} belongs to no split of the manifest")
+    norms = space.squared_norms
+    wrong = norms is not None and not (np.isfinite(norms) & (norms >= 0)).all()
+    report.check("coefficients", not wrong, f"{where}: a squared norm is negative or not finite")
+    for name in state.data["files"]:
+        report.check(name, not name.lower().endswith(PICKLES), f"{where}: {name} is a pickle, which must not be here")
 
 
 def _check_numbers(report: Report, space: WeightSpace, files: Iterable[str]) -> None:
@@ -116,15 +145,17 @@ def _check_base(report: Report, state: State, space: WeightSpace) -> None:
         return
     where = report.path
     try:
-        stated = parse_json(read_file(where, CONFIG, SETTINGS_BYTES), where / CONFIG).get("base_model")
+        settings = parse_json(read_file(where, CONFIG, SETTINGS_BYTES), where / CONFIG)
+        stated = settings.get("base_model")
         if stated != EMBEDDED:
+            _check_reference(report, settings)
             return
         if not has_file(where, MODEL_INDEX):
             report.add(CONFIG, f"{where / CONFIG} says that the base model is embedded, and {MODEL_INDEX} is not there")
             return
         index = parse_json(read_file(where, MODEL_INDEX, SETTINGS_BYTES), where / MODEL_INDEX)
         name = index.get("_class_name")
-        if not isinstance(name, str) or name.startswith("W2W"):
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("W2W"):
             report.add(MODEL_INDEX, f"{where / MODEL_INDEX} names the class {short(name)}, not diffusers' own")
         require_plain_components(where, components(where))
         stated = space.compatibility.base_digest
@@ -137,3 +168,17 @@ def _check_base(report: Report, state: State, space: WeightSpace) -> None:
                 )
     except W2WError as error:
         report.add(CONFIG, str(error))
+
+
+def _check_reference(report: Report, settings: dict[str, Any]) -> None:
+    """A base model that is elsewhere: a repository with its commit, or a folder relative to the space's."""
+    base, commit = settings.get("base_model"), settings.get("revision")
+    relative = isinstance(base, str) and all(is_name(p) or p == ".." for p in base.split("/"))
+    pinned = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit) is not None
+    repository = isinstance(base, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", base, re.ASCII) is not None
+    if (
+        not relative
+        or (commit is not None and not pinned)
+        or (repository and not pinned and not (report.path / str(base)).is_dir())
+    ):
+        report.add(CONFIG, f"{report.path / CONFIG} names {short(base)} at {short(commit)}, which is no base model")

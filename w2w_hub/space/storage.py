@@ -188,8 +188,10 @@ def read_space(state: State, k: int | None = None) -> WeightSpace:
         raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
     try:
         layout = ParameterLayout.from_json(data["layout"])
-        if layout.digest != data["layout"].get("digest"):
-            raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it")
+        if (layout.digest, layout.size) != (data["layout"].get("digest"), data["layout"].get("size")):
+            raise CorruptFileError(
+                f"{where}: the layout does not have the digest that is stated beside it, or the size"
+            )
         tensors, _ = read_safetensors(state.find("space.safetensors"))
         for name, size, dtype in (
             ("mean", layout.size, np.float32), ("std", layout.size, np.float32), ("singular_values", whole, np.float64),
@@ -300,7 +302,7 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     lists = table.column("coefficients").combine_chunks()
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    if not pa.types.is_floating(flat.type) or flat.null_count or (lengths != k).any():
+    if not pa.types.is_float32(flat.type) or flat.null_count or (lengths != k).any():
         raise CorruptFileError(f"{file}: rows do not have {k} coefficients each, the basis has")
     coefficients = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(table), k)
     if not np.isfinite(coefficients).all():

@@ -10,6 +10,7 @@ MAX_PART_BYTES = 255  # of one part of it: what file systems take
 MAX_JSON_BYTES = 64 * MIB  # of a manifest, lock, point or directions.json; a dataset of 100,000 files has 15 MiB
 MAX_JSON_VALUES = 5_000_000  # commas, colons and brackets in it, so values that parsing makes
 MAX_CARD_BYTES = 4 * MIB  # of README.md
+MAX_CARD_METADATA = 64 * 1024  # characters of the YAML at its head; what is longer is taken for none
 MAX_FILES = 200_000  # listed by one manifest, or walked over in one folder
 MAX_FOLDER_DEPTH = 32
 

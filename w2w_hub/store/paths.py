@@ -202,6 +202,7 @@ def make_parents(root: Path, name: str) -> Path:
     """Return the path of a file to be written below `root`, after making its folders; no link is followed."""
     parts = require_name(name, root).split("/")
     for depth in range(1, len(parts)):
+        _require_folders(root, parts[: depth - 1])  # before anything is made below it
         folder = Path(root, *parts[:depth])
         if _mode(folder) is None:
             folder.mkdir()
