@@ -53,7 +53,9 @@ def split_options(function: Any) -> Any:
     for option in (
         click.option("--split-seed", default=0, show_default=True),
         click.option(
-            "--holdout", default=0.1, show_default=True, help="Share of the rows that go to the split 'test'."
+            "--holdout",
+            type=float,
+            help="With --split-by: share of the rows that go to the split 'test'; 0.1 unless stated.",
         ),
         click.option("--split-by", metavar="COLUMN", help="Make the split: all rows of one group on one side."),
     ):
@@ -69,10 +71,20 @@ def column_info(units: tuple[tuple[str, str], ...], sources: tuple[tuple[str, st
     return info
 
 
-def split_rule(column: str | None, holdout: float, seed: int) -> SplitRule | None:
-    from ..dataset import SplitRule
+def _most(dataset: WeightDataset) -> int:
+    """The components that the rows of the training split allow."""
+    return max(1, dataset.manifest.splits.get("train", len(dataset)) - 1)
 
-    return None if column is None else SplitRule(column, holdout, seed)
+
+def split_rule(column: str | None, holdout: float | None, seed: int) -> SplitRule | None:
+    from ..dataset import SplitRule
+    from ..errors import InvalidInputError
+
+    if column is None and holdout is not None:
+        raise InvalidInputError(
+            "--holdout needs --split-by COLUMN, whose groups stay in one split; or state the splits"
+        )
+    return None if column is None else SplitRule(column, 0.1 if holdout is None else holdout, seed)
 
 
 def how_many(workers: int | None, rows: int) -> int:
@@ -134,7 +146,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @json_option
 def pack(
     adapters: tuple[Path, ...], out: Path, labels: Path | None, units: Any, column_sources: Any, split_by: str | None,
-    holdout: float, split_seed: int, base: Path | None, initialisation: str, dtype: str, compression: str,
+    holdout: float | None, split_seed: int, base: Path | None, initialisation: str, dtype: str, compression: str,
     shard_size: str, view: str, version: str, licence: str, workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack LoRA checkpoints into a new dataset; a packing that was stopped continues with the same command."""
@@ -147,7 +159,11 @@ def pack(
         parquet_view=False if view == "none" else view, version=version, licence=licence,
         workers=how_many(workers, len(adapters)), dask=dask,
     )  # fmt: skip
-    report(dataset, as_json, command("w2w build", out, options=("--k", 100, "--out", "SPACE", "--base", "BASE")))
+    report(
+        dataset,
+        as_json,
+        command("w2w build", out, options=("--k", min(100, _most(dataset)), "--out", "SPACE", "--base", "BASE")),
+    )
 
 
 @click.command(
@@ -215,7 +231,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 @json_option
 def relabel(
     dataset: Path, labels: Path | None, drop: tuple[str, ...], units: Any, column_sources: Any, split_by: str | None,
-    holdout: float, split_seed: int, version: str | None, as_json: bool,
+    holdout: float | None, split_seed: int, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Change labels, their units and sources, or the split."""
     from ..dataset import read_labels, relabel_rows

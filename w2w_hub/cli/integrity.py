@@ -73,7 +73,7 @@ def repair(folder: Path) -> None:
     if finish(folder):
         say(f"{folder}: the change is in place; next: {command('w2w verify', folder)}")
     else:
-        say(f"{folder}: nothing to repair")
+        say(f"{folder}: no unfinished change; for damage see: {command('w2w verify', folder, options=('--deep',))}")
 
 
 @click.command(

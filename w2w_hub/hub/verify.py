@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..checks import require_path
 from ..errors import MissingPathError
-from ..store.manifest import SPACE, kind_of
+from ..store.commit import COMMIT
+from ..store.manifest import FILENAME, SPACE, kind_of
 from ..store.paths import find_file
 from ..store.verify import Report
 from .client import Token
@@ -66,6 +68,8 @@ def verify_folder(folder: Path, *, deep: bool = True, vouched: bool = False) -> 
     """Verify a folder by what its manifest says it is; one that cannot be told is checked as a dataset."""
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder")
+    if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
+        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {FILENAME}")
     if kind_of(folder) == SPACE:
         from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
 

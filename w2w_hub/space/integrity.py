@@ -117,7 +117,9 @@ def _check_numbers(report: Report, space: WeightSpace, files: Iterable[str]) -> 
         if abs(length - 1) > UNIT_TOLERANCE:
             report.add("directions.safetensors", f"{where}: the direction {short(name)} has length {length:.4g}, not 1")
     if not report.deep:
-        report.not_checked.append("the basis file's hash, that it is orthonormal, and an embedded base model: --deep")
+        report.not_checked.append(
+            "without --deep: the basis files' hashes, that the basis is orthonormal, an embedded base model"
+        )
         return
     worst, turned = _basis_error(space.basis)
     if worst > UNIT_TOLERANCE:

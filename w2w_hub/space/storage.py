@@ -17,6 +17,7 @@ from ..dataset.manifest import Compatibility, is_split_name
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
+    DiskError,
     InvalidInputError,
     MissingPathError,
     W2WError,
@@ -55,8 +56,6 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
     extend : callable, optional
         Called with the unfinished folder, to add files (an embedded base model) before the manifest.
     """
-    from safetensors.numpy import save_file
-
     path = Path(path)
     if space.whole_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open the whole of it to save it")
@@ -65,15 +64,15 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         tensors = {"mean": space.mean, "std": space.std, "singular_values": space.singular_values}
         if space.residuals is not None:
             tensors["residuals"] = space.residuals
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
+        _save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
         for start in range(0, space.k, COMPONENTS_A_FILE):
             part = np.ascontiguousarray(space.basis[start : start + COMPONENTS_A_FILE])
-            save_file({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
+            _save_tensors({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
         if space.directions:
             arrays = {
                 f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")
             }
-            save_file(arrays, folder / "directions.safetensors", metadata={BASIS_KEY: space.digest})
+            _save_tensors(arrays, folder / "directions.safetensors", {BASIS_KEY: space.digest})
             write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
         splits = np.asarray(space.splits)
         for split in dict.fromkeys(splits.tolist()):
@@ -101,6 +100,16 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
     space.mark_saved(path)
     return path
+
+
+def _save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:  # its own, also for a full disk
+        raise DiskError(f"writing {path} failed: {error}; free some space, nothing else was changed") from error
 
 
 def _save_coefficients(space: WeightSpace, chosen: np.ndarray, path: Path) -> None:

@@ -273,6 +273,8 @@ def _require_movable(staging: Path, folder: Path) -> None:
 def repair(path: Path | str) -> bool:
     """Finish a change of a dataset that a killed writer had committed; return whether there was one.
 
+    What a writer left that was killed before its commit is removed.
+
     Raises
     ------
     BusyError
@@ -286,7 +288,10 @@ def repair(path: Path | str) -> bool:
         raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space")
     try:
         with locked(folder):
-            return _finish(folder)
+            finished = _finish(folder)
+            if _is_own_folder(folder / NEXT):  # of a writer that was killed before it committed
+                shutil.rmtree(folder / NEXT)
+            return finished
     except OSError as error:
         if isinstance(error, W2WError):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..errors import LONGEST, CorruptFileError, MissingPathError, W2WError
 from ..progress import progress
-from .commit import State
+from .commit import NEXT, State
 from .hashing import sha256_file
 from .manifest import CARD, DATASET, FILENAME, WORDS, has_right_checksum
 from .paths import OURS, walk
@@ -112,6 +113,10 @@ def check_manifest(report: Report, state: State, known: set[str], *, vouched: bo
         report.notes.append(
             f"{report.path} holds a change that was committed and not moved into place, which other readers see half; "
             f"finish it with: w2w repair {report.path}"
+        )
+    elif os.path.lexists(state.root / NEXT):
+        report.notes.append(
+            f"{report.path} holds {NEXT}, a change that is being made or was given up; w2w repair removes it"
         )
     right = has_right_checksum(state.raw, known)
     if right is None:
