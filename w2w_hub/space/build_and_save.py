@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from ..dataset import WeightDataset
 from ..errors import AlreadyExistsError, DiskError, W2WError
 from .builder import FOUND, build_space, prepare
@@ -58,14 +56,8 @@ def build_and_save(
     space = build_space(dataset, k, checkpoint=kept, **options)
     try:
         publish_space(space, path, base)
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, W2WError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise DiskError(
-            f"writing {path} failed: {reason}; finished passes are kept in {kept}; free some space and run the same "
-            "again to continue"
-        ) from error
+    except DiskError as error:
+        raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     return space
 
 
