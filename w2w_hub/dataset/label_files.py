@@ -39,9 +39,9 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     Nothing is rounded: ids are text (``0007`` keeps its zeros), whole numbers stay whole, and a column of a CSV file
     is one of numbers only if each is written as a program writes one (not ``007``, ``+5``, ``1_000``) and a double
     holds all of its digits; else it is text. Where a dataset has a column of text already, it takes the fields as they
-    are written, ``2.50`` and ``true``: the table keeps them in its ``attrs``. An empty field of a CSV file is missing, and so are what pandas takes
-    for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns are dropped, and so is an
-    index that pandas wrote, with a warning.
+    are written, ``2.50`` and ``true``: the table keeps them in its ``attrs``. An empty field of a CSV file is missing,
+    and so are what pandas takes for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns
+    are dropped, and so is an index that pandas wrote, with a warning.
 
     Raises
     ------
@@ -105,7 +105,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         names, limit = list(file.schema_arrow.names), unpacked_limit(path.stat().st_size)
         needed = file.metadata.num_rows * file.metadata.num_columns * CELL_BYTES
     if needed > limit:
-        raise CorruptFileError(f"its values would take {needed:,} bytes; those of a file of its size may take {limit:,}")
+        raise CorruptFileError(
+            f"its values would take {needed:,} bytes; those of a file of its size may take {limit:,}"
+        )
     read_table(path, names, None)  # held against the limit batch by batch
     # not float64 for whole numbers of which some are missing: that would round them
     table = pd.read_parquet(path, dtype_backend="numpy_nullable")

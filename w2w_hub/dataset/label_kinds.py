@@ -182,7 +182,7 @@ def convert(values: Sequence[Any], kind: str, name: str, *, there: bool = False)
         for value in values if there else ():
             if value is not None and not _has_text(value):
                 raise InvalidInputError(
-                    f"label {name!r} is categorical, and {_shown(value)} may be written in several ways; give it as text"
+                    f"label {name!r} is categorical, and {_shown(value)} has no text of its own; give it as text"
                 )
         return [None if value is None else _as_text(value) for value in values]
     if kind == "float":

@@ -130,12 +130,28 @@ def as_table(labels: Any, problems: Problems | None = None, existing: Iterable[s
     found = Problems() if problems is None else problems
     table = labels if has_id else labels.reset_index(names="id")
     table = without_own_columns(clean_columns(table, found, existing), found)
+    for name in table.columns:
+        if name != "id" and _is_time(table[name].dtype):
+            # as text at once: not every time that is read here can be made an object
+            values: list[Any] = [None] * len(table)
+            with found.collecting():
+                values = plain_values(table[name], name)
+            table[name] = pd.Series(values, table.index, dtype=object)
     table["id"] = pd.Series([_id(value, found) for value in table["id"].tolist()], table.index, dtype=object)
     if problems is None:
         found.settle()
     table = table.reset_index(drop=True)
     table.attrs = dict(labels.attrs)
     return table
+
+
+def _is_time(dtype: Any) -> bool:
+    """Whether a column's dtype is one of dates, times or durations, NumPy's, pandas' or Arrow's."""
+    if hasattr(dtype, "pyarrow_dtype"):
+        import pyarrow as pa
+
+        return bool(pa.types.is_temporal(dtype.pyarrow_dtype))
+    return getattr(dtype, "kind", "O") in "mM"
 
 
 def _id(value: Any, found: Problems) -> str:
