@@ -16,7 +16,7 @@ from w2w_hub import (
     write_dataset,
 )
 from w2w_hub.adapter import Target
-from w2w_hub.dataset import remove_rows
+from w2w_hub.dataset import read_labels, remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -149,6 +149,14 @@ def test_a_checkpoint_added_without_labels_is_for_training_and_says_nothing(make
     after = add_rows(make_dataset().path, [lora("new")])
     assert after.labels.loc["new", "split"] == "train"
     assert after.labels.loc["new", ["Beard", "Age", "Hair"]].isna().all()
+
+
+def test_new_rows_take_the_fields_of_a_csv_as_they_are_written_where_the_column_is_text(make_dataset, lora, tmp_path):
+    (tmp_path / "l.csv").write_text("id,Hair,Age,Beard,New\na,2.50,1.50,true,1.10\nb,1e3,2,false,1.1\n")
+    after = add_rows(make_dataset().path, [lora("a"), lora("b", 1)], labels=read_labels(tmp_path / "l.csv"))
+    new = after.labels.loc[["a", "b"]]
+    assert new["Hair"].tolist() == ["2.50", "1e3"]
+    assert new[["Age", "Beard", "New"]].to_numpy(object).tolist() == [[1.5, True, 1.1], [2.0, False, 1.1]]
 
 
 def test_labels_of_new_rows_may_have_their_ids_as_the_index(make_dataset, lora):

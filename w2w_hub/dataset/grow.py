@@ -115,6 +115,7 @@ def add_rows(
                 _require_stated(dataset, initialisation)
             given = _labels_of(rows.named, labels, problems, dataset)
             known = stated_kinds(given) | known
+            given = label_table.as_written(given, known)
             tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
         elif labels is not None:
             problems.add(InvalidInputError("labels are given, but no checkpoint to add; datasets bring their own"))
@@ -282,7 +283,7 @@ def relabel_rows(
         table = old.drop(columns=["row", "row_sha256"])
         known: dict[str, str | None] = dict(_kept_kinds(dataset))
         if labels is not None:
-            table, replaced = _with_labels(table, labels, problems)
+            table, replaced = _with_labels(table, labels, problems, known)
             known = replaced | {k: v for k, v in known.items() if k not in replaced}
         for name in drop:
             if name not in table.columns or name in label_table.RESERVED:
@@ -313,7 +314,7 @@ def relabel_rows(
 
 
 def _with_labels(
-    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems
+    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, str | None]
 ) -> tuple[pd.DataFrame, dict[str, str | None]]:
     """The table with new values, and the columns of which every value is new with the kind that their dtype states."""
     new = label_table.as_table(labels, problems, table.columns)
@@ -326,6 +327,9 @@ def _with_labels(
             UnknownNameError(f"{len(unknown)} labels are for unknown ids, the first is {unknown[0]!r}; leave them out")
         )
     new = new[new["id"].isin(place)].drop_duplicates("id")
+    whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
+    stated = stated_kinds(new)
+    new = label_table.as_written(new, {name: kind for name, kind in known.items() if name not in whole})
     rows = new["id"].map(place).to_numpy(int)
     result = table.astype(object)
     for name in new.columns:
@@ -334,8 +338,6 @@ def _with_labels(
             column = result[name].to_numpy(object, copy=True) if there else np.full(len(table), None, object)
             column[rows] = new[name].to_numpy(object)
             result[name] = column
-    stated = stated_kinds(new)
-    whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
     return result, {name: stated.get(name) for name in whole}
 
 

@@ -21,6 +21,7 @@ from . import labels as label_table
 from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
 from .reader import WeightDataset
 from .shards import ARRAY, ShardedMatrix
+from .splitting import group_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,9 +158,10 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
             f"{len(open_rows)} rows have no {column!r}, which the split_rule asks for; the first is {open_rows[0]!r}"
         )
         report.add("labels", f"{where}: {shown}", open_rows)
-    sides = table.dropna(subset=[column]).groupby(column, observed=True)["split"].nunique()
+    groups = group_names(table[column])
+    sides = table["split"].groupby(groups).nunique()
     for name in sides[sides > 1].index.tolist()[:5]:
-        rows = table["id"][(table[column] == name).fillna(False)].tolist()
+        rows = table["id"][(groups == name).fillna(False)].tolist()
         report.add("labels", f"{where}: {column} {name!r} is in several splits, which the split_rule forbids", rows)
 
 

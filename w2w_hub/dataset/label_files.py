@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError
+from ..store.limits import unpacked_limit
+from ..store.parquet import parquet_file, read_table
 from .label_kinds import LARGEST_WHOLE, WHOLE, WORDS, exact_number
-from .label_names import clean_columns
+from .label_names import GIVEN, clean_columns
 from .problems import Problems
+from .written import WRITTEN, Written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +28,7 @@ MISSING = frozenset(
      "NULL", "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
 INFINITE = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
+CELL_BYTES = 64  # of one value as a Python object
 SEPARATORS = {"\t": "a tab", ";": "';'", "|": "'|'"}
 
 
@@ -33,9 +38,10 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 
     Nothing is rounded: ids are text (``0007`` keeps its zeros), whole numbers stay whole, and a column of a CSV file
     is one of numbers only if each is written as a program writes one (not ``007``, ``+5``, ``1_000``) and a double
-    holds all of its digits; else it is text. An empty field of a CSV file is missing, and so are what pandas takes
-    for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns are dropped, and so is an
-    index that pandas wrote, with a warning.
+    holds all of its digits; else it is text. Where a dataset has a column of text already, it takes the fields as they
+    are written, ``2.50`` and ``true``: the table keeps them in its ``attrs``. An empty field of a CSV file is missing,
+    and so are what pandas takes for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns
+    are dropped, and so is an index that pandas wrote, with a warning.
 
     Raises
     ------
@@ -78,6 +84,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
         raise InvalidInputError(f"{path}: {error}") from None
     if "id" not in named.columns:
         raise InvalidInputError(f"{path} has no column 'id'; it has {', '.join(named.columns) or 'none'}{hint}")
+    named.attrs = dict(table.attrs)
     return named
 
 
@@ -94,8 +101,17 @@ def _hint(table: pd.DataFrame) -> str:
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    with parquet_file(path, None) as file:
+        names, limit = list(file.schema_arrow.names), unpacked_limit(path.stat().st_size)
+        needed = file.metadata.num_rows * file.metadata.num_columns * CELL_BYTES
+    if needed > limit:
+        raise CorruptFileError(
+            f"its values would take {needed:,} bytes; those of a file of its size may take {limit:,}"
+        )
+    read_table(path, names, None)  # held against the limit batch by batch
     # not float64 for whole numbers of which some are missing: that would round them
     table = pd.read_parquet(path, dtype_backend="numpy_nullable")
+    table.attrs = {}
     return table.reset_index() if table.index.name == "id" and "id" not in table.columns else table
 
 
@@ -105,9 +121,9 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator, strict=True)
         header = [name.strip() for name in next((row for row in rows if row), [])]
-    for name in dict.fromkeys(header):
-        if name and header.count(name) > 1:
-            raise ValueError(f"it has {header.count(name)} columns {name!r}")
+    for name, count in Counter(header).items():
+        if name and count > 1:
+            raise ValueError(f"it has {count} columns {name!r}")
     with warnings.catch_warnings():
         # of rows that are longer than the header, pandas would take the first fields for an index
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -120,17 +136,21 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
             raise ValueError(f"rows have more fields than the {len(header)} columns of its first line") from None
     if len(table.columns) != len(header):
         raise ValueError(f"its first line has {len(header)} columns, the rows {len(table.columns)}")
+    fields = [table.iloc[:, i].tolist() for i in range(len(header))]
     columns = [
-        table.iloc[:, i].astype(object) if name == "id" else _csv_column(table.iloc[:, i].tolist(), table.index)
+        table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, name in GIVEN)
         for i, name in enumerate(header)
     ]
     made = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=table.index)
     made.columns = header
+    typed = {name: fields[i] for i, name in enumerate(header) if columns[i].dtype != object}
+    if typed and "id" in header:
+        made.attrs[WRITTEN] = Written(fields[header.index("id")], typed)
     return made
 
 
-def _csv_column(fields: Sequence[Any], index: pd.Index) -> pd.Series:
-    """Fields of one column as booleans, whole numbers, numbers or text, whichever all of them are."""
+def _csv_column(fields: Sequence[Any], index: pd.Index, text: bool = False) -> pd.Series:
+    """Fields of one column as booleans, whole numbers, numbers or text, whichever all of them are; or as `text`."""
     import pandas as pd
 
     given = {field: None if field in MISSING or field != field else field for field in dict.fromkeys(fields)}
@@ -141,6 +161,8 @@ def _csv_column(fields: Sequence[Any], index: pd.Index) -> pd.Series:
         made = {field: read(known[field]) if field in known else None for field in given}
         return pd.Series([made[field] for field in fields], index, dtype=dtype)
 
+    if text:
+        return pd.Series([given[field] for field in fields], index, dtype=object)
     if not known:
         return column(str, "float64")
     if {word.lower() for word in words} <= set(WORDS):
@@ -178,10 +200,9 @@ def _json_number(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in dict.fromkeys(names):
-        if names.count(name) > 1:
-            raise ValueError(f"an object names {name!r} {names.count(name)} times")
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"an object names {name!r} {count} times")
     return dict(pairs)
 
 

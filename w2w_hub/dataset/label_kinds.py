@@ -67,7 +67,11 @@ def plain_values(column: pd.Series, name: str) -> list[Any]:
         return column.tolist()
     if isinstance(column.dtype, np.dtype) and column.dtype in (np.float64, np.float32, np.float16):
         return [None if value != value else value for value in column.tolist()]
-    return [plain_value(value, name) for value in column.astype(object).tolist()]
+    try:
+        values = column.astype(object).tolist()
+    except (ValueError, OverflowError, NotImplementedError) as error:  # such as Arrow's times out of pandas' range
+        raise InvalidInputError(f"label column {name!r} cannot be read: {' '.join(str(error).split())}") from error
+    return [plain_value(value, name) for value in values]
 
 
 def plain_value(value: Any, name: str) -> Any:
@@ -93,7 +97,12 @@ def plain_value(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return _text(str.__str__(value), name)
     if isinstance(value, (*_AS_TEXT, pd.Interval, pd.Period)):
-        return None if value != value else _text(str(value), name)
+        if value != value:
+            return None
+        try:
+            return _text(str(value), name)
+        except (NotImplementedError, OverflowError) as error:  # pandas reads years that it cannot print
+            raise InvalidInputError(f"label column {name!r} holds a {type(value).__name__} out of range") from error
     raise InvalidInputError(
         f"label column {name!r} holds {type(value).__name__} values; labels are text, numbers, true or false"
     )
@@ -155,8 +164,14 @@ def infer_kind(values: Sequence[Any], name: str) -> tuple[str, str | None]:
     return "categorical", None
 
 
-def convert(values: Sequence[Any], kind: str, name: str) -> list[Any]:
+def convert(values: Sequence[Any], kind: str, name: str, *, there: bool = False) -> list[Any]:
     """Plain values as those of a kind: bool, float or text, None if missing.
+
+    Parameters
+    ----------
+    there : bool
+        Whether the column has values already. What has no text of its own, such as 2.5 or true, then cannot be told
+        from them and is no value of a categorical one.
 
     Raises
     ------
@@ -164,6 +179,11 @@ def convert(values: Sequence[Any], kind: str, name: str) -> list[Any]:
         Naming the column, its kind and the first value that cannot be of it.
     """
     if kind == "categorical":
+        for value in values if there else ():
+            if value is not None and not _has_text(value):
+                raise InvalidInputError(
+                    f"label {name!r} is categorical, and {_shown(value)} has no text of its own; give it as text"
+                )
         return [None if value is None else _as_text(value) for value in values]
     if kind == "float":
         # what is true here may have been 1 of 0 and 1, or of -1 and 1
@@ -245,6 +265,13 @@ def _truth(value: Any, minus: bool) -> bool | None:
     if word in TRUE:
         return True
     return False if word in FALSE or word == "-0.0" or (minus and word in MINUS) else None
+
+
+def _has_text(value: Any) -> bool:
+    """Whether a plain value is text, or can be written in one way."""
+    if isinstance(value, Decimal):  # it keeps its digits, but not how its exponent is written
+        return value.is_finite() and "E" not in str(value)
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def _as_text(value: Any) -> str:

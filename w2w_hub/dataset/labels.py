@@ -13,6 +13,7 @@ from .label_files import read_labels as read_labels
 from .label_kinds import DTYPES, as_column, convert, infer_kind, plain_value, plain_values, stated_kind
 from .label_names import DEFAULT_SPLIT, GIVEN, RESERVED, clean_columns, require_splits, without_own_columns
 from .problems import Problems
+from .written import as_written as as_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def normalise(
     problems : Problems, optional
         Where what is wrong is noted, to be raised with what else is; raised here without it.
     known : mapping of str to str, optional
-        Kinds that columns already have; their values must fit.
+        Kinds that columns already have; their values must fit, and those of a categorical one be text.
     existing : DataFrame, optional
         Labels that a dataset has already: their names of columns and splits stay what they are.
     open_split : bool
@@ -129,10 +130,28 @@ def as_table(labels: Any, problems: Problems | None = None, existing: Iterable[s
     found = Problems() if problems is None else problems
     table = labels if has_id else labels.reset_index(names="id")
     table = without_own_columns(clean_columns(table, found, existing), found)
+    for name in table.columns:
+        if name != "id" and _is_time(table[name].dtype):
+            # as text at once: not every time that is read here can be made an object
+            values: list[Any] = [None] * len(table)
+            with found.collecting():
+                values = plain_values(table[name], name)
+            table[name] = pd.Series(values, table.index, dtype=object)
     table["id"] = pd.Series([_id(value, found) for value in table["id"].tolist()], table.index, dtype=object)
     if problems is None:
         found.settle()
-    return table.reset_index(drop=True)
+    table = table.reset_index(drop=True)
+    table.attrs = dict(labels.attrs)
+    return table
+
+
+def _is_time(dtype: Any) -> bool:
+    """Whether a column's dtype is one of dates, times or durations, NumPy's, pandas' or Arrow's."""
+    if hasattr(dtype, "pyarrow_dtype"):
+        import pyarrow as pa
+
+        return bool(pa.types.is_temporal(dtype.pyarrow_dtype))
+    return getattr(dtype, "kind", "O") in "mM"
 
 
 def _id(value: Any, found: Problems) -> str:
@@ -153,7 +172,7 @@ def _typed(column: pd.Series, name: str, known: str | None, remarks: dict[str, l
         kind, remark = infer_kind(values, name)
         if remark:
             remarks.setdefault(remark, []).append(name)
-    return as_column(convert(values, kind, name), kind, column.index)
+    return as_column(convert(values, kind, name, there=known is not None), kind, column.index)
 
 
 def stated_kinds(table: pd.DataFrame) -> dict[str, str]:

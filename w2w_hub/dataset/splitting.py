@@ -144,10 +144,17 @@ class SplitRule:
         if self.column not in table.columns:
             known = ", ".join(map(str, table.columns))
             raise UnknownNameError(f"no column {self.column!r} to split by; there are {known}")
-        return table[self.column].astype("string")
+        return group_names(table[self.column])
 
     def _order(self, name: str) -> bytes:
         return hashlib.sha256(f"w2w-split-v1\n{self.seed}\n{name}".encode()).digest()
+
+
+def group_names(column: pd.Series) -> pd.Series:
+    """The group of each row as text, one text for values that are equal: -0.0 is 0.0."""
+    import pandas as pd
+
+    return (column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column).astype("string")
 
 
 def require_rule(rule: Any) -> None:
