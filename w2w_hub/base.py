@@ -21,8 +21,8 @@ from .errors import (
 )
 from .layout import ParameterLayout
 from .store.atomic import write_json
-from .store.manifest import read_json
-from .store.paths import find_file, walk
+from .store.manifest import read_json_in
+from .store.paths import find_file, has_file, short, walk
 from .tensorfile import read_safetensors
 
 TAG = b"w2w-base-v1\n"
@@ -31,7 +31,10 @@ MANIFEST = "manifest.json"  # of the weight space, written last
 CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
 EMBEDDED = "embedded"
 NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
-WEIGHTS, SHARDS = ".safetensors", ".safetensors.index.json"
+WEIGHTS = ".safetensors"
+SHARDS = re.compile(r".*\.safetensors\.(.*\.)?index\.(.*\.)?json", re.DOTALL)  # lists of shards, of a variant too
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)[.-]")  # in the names of files that are opened only when asked for
+STEMS = {"diffusers": ("diffusion_pytorch_model",), "transformers": ("model",)}  # of the file that a library opens
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".th")
 COMPONENT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 CONVERT = (
@@ -67,22 +70,83 @@ def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.nda
     return digest.hexdigest()
 
 
-def digest_of_folder(folder: Path | str, layout: ParameterLayout) -> str:
-    """The base digest of a diffusers folder, read without torch or diffusers."""
+def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str | None = None) -> str:
+    """The base digest of a diffusers folder, read without torch or diffusers.
+
+    Parameters
+    ----------
+    variant : str, optional
+        Which weights diffusers is asked to open, as ``fp16``.
+    """
     folder = Path(folder)
-    if not (folder / MODEL_INDEX).is_file():
+    if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
         raise MissingPathError(f"{folder} is no diffusers model folder: it has no {MODEL_INDEX}")
     tensors: dict[str, dict[str, np.ndarray]] = {}
     for component in {slot.target.component for slot in layout.slots}:
         tensors[component] = {}
-        require_inside(folder, component)
-        files = sorted((folder / component).glob(f"*{WEIGHTS}"))
-        files = [f for f in files if ".fp16." not in f.name and ".non_ema." not in f.name] or files
-        if not files:
-            raise MissingPathError(f"{folder}/{component} holds no safetensors weights; {CONVERT}")
-        for file in files:
-            tensors[component].update(read_safetensors(file)[0])
+        for file in weight_files(folder, component, variant):
+            found = read_safetensors(file)[0]
+            twice = sorted(tensors[component].keys() & found.keys())
+            if twice:
+                raise CorruptFileError(f"{file}: tensor {short(twice[0])} is in another shard too; fetch it again")
+            tensors[component].update(found)
     return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
+
+
+def weight_files(folder: Path, component: str, variant: str | None = None) -> list[Path]:
+    """Return the safetensors files that diffusers opens of a component: one, or the shards of one list.
+
+    Where none has the name that diffusers looks for, it is the only one that is there.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+    UnsupportedFormatError
+        If there are safetensors files that diffusers would leave unread, other than known variants.
+    """
+    library = components(folder).get(component, ("", ""))[0]
+    names = {file.name for file in require_inside(folder, component) if file.parent == folder / component}
+    there = sorted(name for name in names if name.endswith(WEIGHTS))
+    if not there:
+        raise MissingPathError(f"{folder}/{component} holds no safetensors weights; {CONVERT}")
+    asked = variant is not None and any(f".{variant}" in name and _second(name).startswith(variant) for name in names)
+    chosen: list[str] = []
+    for stem in STEMS.get(library, STEMS["diffusers"] + STEMS["transformers"]):
+        plain, lists = f"{stem}{WEIGHTS}", [f"{stem}{WEIGHTS}.index.json"]
+        if asked:
+            plain = f"{stem}.{variant}{WEIGHTS}"
+            lists = [f"{stem}{WEIGHTS}.index.{variant}.json", f"{stem}{WEIGHTS}.{variant}.index.json"]
+        shards = [name for name in lists if name in names][:1]
+        if plain in names and (not shards or stem == "model"):  # transformers looks for the file first
+            chosen = [plain]
+        elif shards:
+            chosen = _shards(folder, f"{component}/{shards[0]}")
+        if chosen:
+            break
+    if not chosen:
+        lists = sorted(name for name in names if SHARDS.fullmatch(name))
+        chosen = there if len(there) == 1 or len(lists) != 1 else _shards(folder, f"{component}/{lists[0]}")
+        left = [] if set(chosen) >= set(there) and (len(there) == 1 or len(lists) == 1) else there
+    else:
+        left = [name for name in there if name not in chosen and not (asked or VARIANT.search(name))]
+    if left:
+        raise UnsupportedFormatError(
+            f"{folder / component / left[-1]} is not what diffusers would open beside the other weights there; "
+            "remove it, or the others"
+        )
+    return [find_file(folder, f"{component}/{name}") for name in chosen]
+
+
+def _second(name: str) -> str:
+    return [*name.split("."), ""][1]
+
+
+def _shards(folder: Path, name: str) -> list[str]:
+    """Return the files that a list of shards names."""
+    shards = read_json_in(folder, name).get("weight_map")
+    if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
+        raise UnsupportedFormatError(f"{folder / name} lists what is not a safetensors file beside it")
+    return sorted(set(shards.values()))
 
 
 def base_files(files: Iterable[str]) -> list[str]:
@@ -98,7 +162,7 @@ def pipeline_class(folder: Path | str) -> str:
     CorruptFileError
         If it names none, or code of its own.
     """
-    name = read_json(Path(folder) / MODEL_INDEX).get("_class_name")
+    name = read_json_in(folder, MODEL_INDEX).get("_class_name")
     if not isinstance(name, str):
         raise CorruptFileError(f"{folder}/{MODEL_INDEX} names no pipeline class")
     return name
@@ -115,7 +179,7 @@ def components(folder: Path | str) -> dict[str, tuple[str, str]]:
         If a component's name is not a plain name, or its entry is not a library and a class.
     """
     found = {}
-    for name, value in read_json(Path(folder) / MODEL_INDEX).items():
+    for name, value in read_json_in(folder, MODEL_INDEX).items():
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
         if len(value) != 2 or not all(isinstance(part, str) for part in value) or not COMPONENT.fullmatch(name):
@@ -148,12 +212,15 @@ def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
         for file in files:
             if file.suffix == ".py" or file.name == "adapter_config.json":
                 raise UnsupportedFormatError(f"{file}: a base model's component holds code or an adapter; remove it")
-            if file.name == "config.json" and "auto_map" in read_json(file):
-                raise UnsupportedFormatError(f"{file} names code of its own (auto_map), which is never run")
-            if file.name.endswith(SHARDS):
-                shards = read_json(file).get("weight_map")
-                if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
-                    raise UnsupportedFormatError(f"{file} lists what is not a safetensors file beside it")
+            inner = file.relative_to(folder).as_posix()
+            if file.name == "config.json":
+                config = read_json_in(folder, inner)
+                if "auto_map" in config:
+                    raise UnsupportedFormatError(f"{file} names code of its own (auto_map), which is never run")
+                if config.get("transformers_weights") is not None:
+                    raise UnsupportedFormatError(f"{file} names other weights (transformers_weights); remove that")
+            if SHARDS.fullmatch(file.name):
+                _shards(folder, inner)
 
 
 def _is_shard(name: object) -> bool:

@@ -16,8 +16,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from w2w_hub import W2WPipeline, WeightSpace
+from w2w_hub.base import digest_of_folder
+from w2w_hub.cli.inspect import describe
 from w2w_hub.errors import (
     AlreadyExistsError,
+    BaseModelMismatchError,
     CorruptFileError,
     InvalidInputError,
     MissingPathError,
@@ -25,9 +28,15 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
+from w2w_hub.formats.inspection import Against
 from w2w_hub.hub.resolve import ResolvedRevision
 from w2w_hub.pipeline.loading import open_space
+from w2w_hub.space.integrity import check_space
+from w2w_hub.space.manifest import REQUIRED
+from w2w_hub.space.report import write_report
 from w2w_hub.space.storage import publish_space
+from w2w_hub.store.hashing import entry_of
+from w2w_hub.store.manifest import seal
 
 from ..tiny_world import TinyWorld
 
@@ -337,3 +346,171 @@ def test_a_repository_is_asked_for_also_where_a_folder_has_its_name(
     pipe = W2WPipeline.from_pretrained(folder)
     assert asked == [("org/base", "1" * 40, True, False)]
     assert Path(pipe.vae.config._name_or_path).parent == tiny_world.base
+
+
+# ---------------------------------------------------------------- which weights are opened
+def _other_weights(file: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def _decoy(folder: Path) -> None:
+    """The right weights under a name that diffusers never opens, and others under the one that it does."""
+    shutil.copyfile(folder / WEIGHTS, folder / "unet" / "zz.safetensors")
+    _other_weights(folder / WEIGHTS)
+
+
+def _two_shards(folder: Path) -> None:
+    from safetensors.numpy import load_file
+
+    names = list(load_file(folder / WEIGHTS))
+    for shard in ("a.safetensors", "b.safetensors"):
+        shutil.copyfile(folder / WEIGHTS, folder / "unet" / shard)
+    (folder / WEIGHTS).unlink()
+    edited(f"{WEIGHTS}.index.json", weight_map={names[0]: "a.safetensors"} | dict.fromkeys(names[1:], "b.safetensors"))(
+        folder
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "subject"),
+    [
+        (_decoy, UnsupportedFormatError, "zz.safetensors"),
+        (_two_shards, CorruptFileError, "another shard"),
+        (edited("unet/config.json", transformers_weights="zz.safetensors"), UnsupportedFormatError, "config.json"),
+    ],
+)
+def test_weights_that_diffusers_would_not_open_do_not_vouch_for_a_base(
+    damage: Damage, error: type[W2WError], subject: str, tiny_space: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    damage(folder)
+    assert any(subject in problem.message for problem in check_space(folder, deep=True).problems)
+    with pytest.raises(error, match=subject):
+        W2WPipeline.from_pretrained(folder, dtype="bf16")
+
+
+def test_variants_beside_the_weights_are_left_unread_unless_asked_for(tiny_space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    for variant in ("fp16", "non_ema"):
+        other = folder / "unet" / f"diffusion_pytorch_model.{variant}.safetensors"
+        shutil.copyfile(folder / WEIGHTS, other)
+        _other_weights(other)
+    assert W2WPipeline.from_pretrained(folder, dtype="bf16").space.k == 12
+    with pytest.raises(BaseModelMismatchError):
+        W2WPipeline.from_pretrained(folder, dtype="bf16", variant="non_ema")
+
+
+def test_shards_of_one_list_and_a_single_file_of_another_name_give_the_same_digest(
+    tiny_world: TinyWorld, tiny_space: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    space = WeightSpace.from_pretrained(tiny_space)
+    stated = space.compatibility.base_digest
+    base = shutil.copytree(tiny_world.base, tmp_path / "base")
+    tensors = load_file(base / WEIGHTS)
+    os.rename(base / WEIGHTS, base / "unet" / "other.safetensors")
+    assert digest_of_folder(base, space.layout) == stated
+    (base / "unet" / "other.safetensors").unlink()
+    parts = {"a.safetensors": list(tensors)[::2], "b.safetensors": list(tensors)[1::2]}
+    for shard, names in parts.items():
+        save_file({name: tensors[name] for name in names}, base / "unet" / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, names in parts.items() for name in names}
+    edited(f"{WEIGHTS}.index.json", metadata={}, weight_map=weight_map)(base)
+    assert digest_of_folder(base, space.layout) == stated
+    assert W2WPipeline.from_base(base, space, dtype="bf16").space.k == 12
+
+
+# ---------------------------------------------------------------- links
+@pytest.mark.parametrize("name", ["w2w_pipeline.json", "model_index.json"])
+def test_settings_that_are_links_are_not_read(name: str, tiny_space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    linked(name)(folder)
+    (tmp_path / "elsewhere").write_text("not JSON: the error would tell that it was read")
+    with pytest.raises(UnsafePathError, match=name):
+        W2WPipeline.from_pretrained(folder)
+
+
+def test_a_manifest_that_is_a_link_is_not_read_by_inspect(tiny_space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    linked("manifest.json")(folder)
+    with pytest.raises(UnsafePathError, match=r"manifest\.json"):
+        Against(folder)
+    with pytest.raises(UnsafePathError, match=r"manifest\.json"):
+        describe(folder, False, None, None)
+
+
+# ---------------------------------------------------------------- recipe and diagnostics
+def _restated(folder: Path, **parts: dict[str, Any]) -> Path:
+    data = json.loads((folder / "manifest.json").read_text())
+    for part, change in parts.items():
+        data[part] = {k: v for k, v in {**data[part], **change}.items() if v != "absent"}
+    (folder / "manifest.json").write_bytes(seal(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("recipe", "dataset", "absent"),
+        ("recipe", "rows", "absent"),
+        ("recipe", "rows", True),
+        ("recipe", "constant_numbers", "a"),
+        ("recipe", "constant_numbers", 2**60),
+        ("recipe", "canonical", "x"),
+        ("diagnostics", "held_out", "x"),
+        ("diagnostics", "held_out", {"rows": 3, "explained_variance": [1]}),
+        ("diagnostics", "explained_variance", [1]),
+        ("diagnostics", "nulls", 5),
+        ("diagnostics", "no_direction", 3),
+        ("diagnostics", "largest_residual", "x"),
+        ("diagnostics", "largest_residual", None),
+        ("diagnostics", "largest_residual", 10**400),
+    ],
+)
+def test_a_strange_recipe_or_diagnostics_is_refused_by_name(
+    part: str, name: str, value: Any, tiny_space: Path, tmp_path: Path
+) -> None:
+    folder = _restated(shutil.copytree(tiny_space, tmp_path / "space"), **{part: {name: value}})
+    with pytest.raises(CorruptFileError, match=rf"{part}\.{name}"):
+        WeightSpace.from_pretrained(folder)
+
+
+def test_a_space_without_what_is_optional_is_shown_and_saved(tiny_space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    data = json.loads((folder / "manifest.json").read_text())
+    gone = dict.fromkeys(data["recipe"].keys() - REQUIRED.keys(), "absent")
+    _restated(folder, recipe=gone, diagnostics=dict.fromkeys(data["diagnostics"], "absent"))
+    space = WeightSpace.from_pretrained(folder)
+    assert describe(folder, False, None, None)["dataset"] == "tiny"
+    write_report(space, tmp_path / "report")
+    assert WeightSpace.from_pretrained(space.save(tmp_path / "saved")).digest == space.digest
+
+
+def test_a_space_with_no_fitted_row_is_refused(tiny_space: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    for file in (folder / "coefficients").glob("*.parquet"):
+        table = pq.read_table(file)
+        at = table.column_names.index("fitted")
+        pq.write_table(table.set_column(at, "fitted", pa.array([False] * len(table))), file)
+        data = json.loads((folder / "manifest.json").read_text())
+        data["files"][f"coefficients/{file.name}"] = entry_of(file)
+        (folder / "manifest.json").write_bytes(seal(data))
+    with pytest.raises(CorruptFileError, match="fitted"):
+        WeightSpace.from_pretrained(folder)
+
+
+def test_the_fitted_split_is_one_of_the_splits(tiny_space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    data = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_bytes(seal(data | {"fitted_split": "other"}))
+    with pytest.raises(CorruptFileError, match="fitted_split"):
+        WeightSpace.from_pretrained(folder)

@@ -170,7 +170,8 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..hub.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
-    from ..store.manifest import read_json
+    from ..store.manifest import read_json_in
+    from ..store.paths import has_file
 
     folder, commit = path, {}
     if not path.exists():
@@ -189,8 +190,8 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
             "basis digest": point.basis_digest,
             "history": dict(point.history),
         }
-    if (folder / FILENAME).is_file():
-        if read_json(folder / FILENAME).get("format") == FORMAT:
+    if folder.is_dir() and has_file(folder, FILENAME):
+        if read_json_in(folder, FILENAME).get("format") == FORMAT:
             dataset = WeightDataset.open(path)
             m = dataset.manifest
             return {

@@ -164,17 +164,18 @@ class Against:
     """A layout, or what has one, to hold adapters against."""
 
     def __init__(self, path: Path | str):
-        from ..store.manifest import read_json
+        from ..store.manifest import FILENAME, read_json, read_json_in
+        from ..store.paths import has_file
 
         self.path, self._rows = Path(path), None
-        manifest = self.path / "manifest.json"
-        if manifest.is_file() or self.path.suffix == ".json":
-            data = read_json(manifest if manifest.is_file() else self.path)
+        described = self.path.is_dir() and has_file(self.path, FILENAME)
+        if described or self.path.suffix == ".json":
+            data = read_json_in(self.path, FILENAME) if described else read_json(self.path)
             self.layout = ParameterLayout.from_json(data.get("layout", data))
             if data.get("format") == "w2w-dataset":
                 from ..dataset import WeightDataset
 
-                self._rows = WeightDataset.open(self.path if manifest.is_file() else self.path.parent)
+                self._rows = WeightDataset.open(self.path if described else self.path.parent)
         else:
             from .registry import read_adapter
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cards import dataset_card, is_same_card, join_card, read_card, space_card, split_card
-from ..store.manifest import read_json
+from ..store.manifest import read_json_in
+from ..store.paths import has_file
 from ..text import python_string
 
 # https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
@@ -122,8 +123,8 @@ def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     found = {}
     base = manifest.get("compatibility", {}).get("base_model")
-    if (folder / "w2w_pipeline.json").is_file():
-        stated = read_json(folder / "w2w_pipeline.json").get("base_model")
+    if has_file(folder, "w2w_pipeline.json"):
+        stated = read_json_in(folder, "w2w_pipeline.json").get("base_model")
         base = base if stated == "embedded" else stated
     dataset = manifest.get("recipe", {}).get("dataset_revision", {}).get("repo")
     for key, value in (("base_model", base), ("datasets", dataset)):

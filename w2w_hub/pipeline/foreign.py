@@ -13,7 +13,7 @@ from diffusers import SchedulerMixin
 
 from ..base import MODEL_INDEX, components, require_inside, require_plain_components
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..store.manifest import read_json
+from ..store.manifest import read_json_in
 
 # given to every stock `from_pretrained`
 SAFE: Mapping[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
@@ -61,7 +61,7 @@ def require_safe_base(stock_class: Any, folder: Path, passed: Collection[str] = 
     require_inside(folder, MODEL_INDEX)
     if (folder / "None.py").exists():  # taken for a custom pipeline where none is asked for
         raise UnsupportedFormatError(f"{folder}/None.py would be taken for code of a pipeline; remove it")
-    index, found = read_json(folder / MODEL_INDEX), components(folder)
+    index, found = read_json_in(folder, MODEL_INDEX), components(folder)
     expected, _ = stock_class._get_signature_keys(stock_class)
     hints = stock_class._get_signature_types()
     for name in expected:

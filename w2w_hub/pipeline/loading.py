@@ -27,8 +27,8 @@ from ..pictures import save_picture
 from ..space import WeightSpace
 from ..space.storage import save_space
 from ..store.atomic import write_bytes, write_json
-from ..store.manifest import read_json
-from ..store.paths import short
+from ..store.manifest import read_json_in
+from ..store.paths import has_file, short
 from .foreign import checked, require_safe_base, safe_options
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def open_space(
     assert space.source is not None
     hub = hub or {}
     space.source.need(base_files(space.source.files))
-    if not (space.path / CONFIG).is_file():
+    if not has_file(space.path, CONFIG):
         raise MissingPathError(
             f"{space.path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
             "or use W2WPipeline.from_base"
         )
-    config = read_json(space.path / CONFIG)
+    config = read_json_in(space.path, CONFIG)
     base, revision = config.get("base_model"), config.get("revision")
     if base == EMBEDDED:
         return with_base(cls, space.path, space, dtype, options)
@@ -120,7 +120,7 @@ def with_base(
 ) -> Any:
     """A pipeline of a base model, a folder or a repository, and a space; the base must be the space's."""
     folder = Path(base)
-    if not (folder / MODEL_INDEX).is_file():
+    if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
         if folder.exists() or not is_repository(base):
             what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
             raise MissingPathError(f"base model {base}: it {what}; give a diffusers folder or repository")
@@ -154,7 +154,9 @@ def _require_folder(
     require_safe_base(cls.stock_class, folder, options)
     if space.compatibility.base_digest is None or dtype in EXACT:
         return False  # it is held against the weights in memory
-    _require_digest(digest_of_folder(folder, space.layout), space, where)  # in memory they will be rounded
+    variant = options.get("variant")
+    found = digest_of_folder(folder, space.layout, variant if isinstance(variant, str) else None)
+    _require_digest(found, space, where)  # in memory they will be rounded
     return "unet" not in options  # another one is held against the space itself
 
 

@@ -33,6 +33,7 @@ from ..store.parquet import read_table
 from ..store.paths import short, walk
 from ..tensorfile import read_safetensors
 from .directions import Direction
+from .manifest import require_facts
 from .space import WeightSpace
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ def read_space(state: State, k: int | None = None) -> WeightSpace:
     for split in (*data["splits"], data["fitted_split"]):
         if not is_split_name(split):
             raise CorruptFileError(f"{where} names a split {short(split)}; fetch the weight space again")
+    if data["fitted_split"] not in data["splits"]:
+        raise CorruptFileError(f"{where} states fitted_split as {short(data['fitted_split'])}, none of its splits")
+    require_facts(data, where)
     whole, k = data["k"], data["k"] if k is None else int(k)
     if not 1 <= k <= whole:
         raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
@@ -201,6 +205,8 @@ def read_space(state: State, k: int | None = None) -> WeightSpace:
             raise CorruptFileError(
                 f"{where}: the layout does not have the digest that is stated beside it, or the size"
             )
+        if data["recipe"]["constant_numbers"] > layout.size:
+            raise CorruptFileError(f"{where} states recipe.constant_numbers larger than the layout; fetch it again")
         tensors, _ = read_safetensors(state.find("space.safetensors"))
         for name, size, dtype in (
             ("mean", layout.size, np.float32), ("std", layout.size, np.float32), ("singular_values", whole, np.float64),
@@ -222,6 +228,8 @@ def read_space(state: State, k: int | None = None) -> WeightSpace:
         table = _load_all_coefficients(state, whole)
         inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
         fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
+        if not fitted.any():
+            raise CorruptFileError(f"{path}/coefficients: no row is a fitted one; fetch the weight space again")
         ids = tuple(table["id"])
         space = WeightSpace(
             layout=layout,

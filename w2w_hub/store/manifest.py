@@ -92,6 +92,11 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return parse_json(read_regular(path, MAX_JSON_BYTES), path, constants=True)
 
 
+def read_json_in(folder: Path | str, name: str) -> dict[str, Any]:
+    """Return the JSON object of a file below a folder, reached without following a link."""
+    return parse_json(read_file(Path(folder), name, MAX_JSON_BYTES), Path(folder, name), constants=True)
+
+
 def parse_json(raw: bytes, where: Path | str, *, constants: bool = False) -> dict[str, Any]:
     """Return a JSON object; a key that is there twice is refused, and so are NaN and infinity without `constants`."""
     values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))

@@ -60,13 +60,14 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
     total = float(space.squared_norms[fitted].sum()) if space.squared_norms is not None else _total(space)
     share = space.singular_values**2 / total
     noise = gaussian_spectrum(n, d)[: space.k]
+    noise = np.pad(noise, (0, space.k - len(noise)))  # fewer rows than components: nothing is left for the last
     found: dict[str, Any] = {
         "share": share.tolist(),
         "gaussian_null": noise.tolist(),
         "fitted": np.cumsum(share).tolist(),
         "held_out": None,
         "gaussian_null_cumulated": np.cumsum(noise).tolist(),
-        "held_out_chance": (np.arange(1, space.k + 1) / d).tolist(),
+        "held_out_chance": (np.arange(1, space.k + 1) / max(d, 1)).tolist(),
     }
     if space.squared_norms is not None and not fitted.all():
         found["held_out"] = held_out_curve(space).tolist()
@@ -76,7 +77,7 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
 def _total(space: WeightSpace) -> float:
     """Of a space that does not keep its rows' norms: from the share that it states for all of its components."""
     shares = space.diagnostics.get("explained_variance", {})
-    return float((space.singular_values**2).sum() / shares.get(str(space.k), 1.0))
+    return float((space.singular_values**2).sum() / (shares.get(str(space.k)) or 1.0))
 
 
 def reconstruction(space: WeightSpace) -> dict[str, list[float]] | None:

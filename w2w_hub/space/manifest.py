@@ -1,0 +1,108 @@
+"""The fields of a weight space's `recipe` and `diagnostics`, with their types, see FORMAT.md.
+
+They are checked once, when a space is opened. What is not in the table is a writer's own and is only shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import CorruptFileError
+from ..store.paths import short
+
+Check = Callable[[Any], bool]
+LARGEST = 2**63
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _number(value: Any) -> bool:
+    return _integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _canonical(value: Any) -> bool:
+    return value is None or value == "svd"
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _curve(value: Any) -> bool:
+    """From a number of components, as text, to a share."""
+    return isinstance(value, dict) and all(key.isdecimal() and _number(share) for key, share in value.items())
+
+
+def _reasons(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+def _errors(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(spread, dict) and all(map(_number, spread.values())) for spread in value.values()
+    )
+
+
+def _held_out(value: Any) -> bool:
+    return isinstance(value, dict) and _count(value.get("rows")) and _fits(value, _HELD_OUT)
+
+
+def _nulls(value: Any) -> bool:
+    return isinstance(value, dict) and _fits(value, _NULLS)
+
+
+def _fits(value: Mapping[str, Any], table: Mapping[str, Check]) -> bool:
+    return all(check(value[name]) for name, check in table.items() if name in value)
+
+
+_HELD_OUT: dict[str, Check] = {"rows": _count, "explained_variance": _curve, "mean_only": _number}
+_NULLS: dict[str, Check] = {"mean_only": _number, "gaussian_spectrum": _curve, "held_out_chance": _curve}
+REQUIRED: dict[str, Check] = {
+    "dataset": _text, "dataset_version": _text, "dataset_digest": _text, "rows": _count, "k": _count, "split": _text,
+    "standardised": _flag, "algorithm": _text, "constant_numbers": _count,
+}  # fmt: skip
+RECIPE: dict[str, Check] = REQUIRED | {
+    "row_ids_sha256": _text, "canonical": _canonical, "solver": _text, "block": _count, "tolerance": _number,
+    "max_passes": _count, "seed": _integer, "engine": _text, "threads": _count, "tile_rows": _count,
+    "software": _object, "dataset_revision": _object, "saved_from": _object,
+}  # fmt: skip
+DIAGNOSTICS: dict[str, Check] = {
+    "orthogonality_error": _number, "explained_variance": _curve, "held_out": _held_out, "largest_residual": _number,
+    "passes": _count, "missed": _number, "reconstruction_error": _errors, "nulls": _nulls, "no_direction": _reasons,
+}  # fmt: skip
+
+
+def require_facts(data: Mapping[str, Any], where: object) -> None:
+    """Raise unless the known fields of a manifest's `recipe` and `diagnostics` have the types that they must have.
+
+    Raises
+    ------
+    CorruptFileError
+        Naming the field.
+    """
+    for part, table in (("recipe", RECIPE), ("diagnostics", DIAGNOSTICS)):
+        fields = data[part]
+        for name, check in table.items():
+            if name not in fields:
+                if table is RECIPE and name in REQUIRED:
+                    raise CorruptFileError(f"{where} lacks {part}.{name}; fetch the weight space again")
+            elif not check(fields[name]):
+                raise CorruptFileError(
+                    f"{where} states {part}.{name} as {short(fields[name])}; fetch the weight space again"
+                )
