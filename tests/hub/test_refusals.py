@@ -257,3 +257,21 @@ def test_an_argument_of_a_wrong_type_is_a_typed_error(call: str) -> None:
             continue
         with pytest.raises(W2WError):
             CALLS[call](value)
+
+
+@pytest.mark.parametrize("recipe", [3, "x", [1], {"dataset_revision": "x"}], ids=repr)
+def test_a_recipe_that_is_not_one_is_a_typed_error(recipe: object) -> None:
+    from w2w_hub.errors import CorruptFileError
+    from w2w_hub.hub.resolve import require_fields
+
+    manifest = {
+        "format": "w2w-space",
+        "version": "1.0.0",
+        "digest": "0",
+        "layout": {},
+        "compatibility": {},
+        "files": {},
+    }
+    assert require_fields(manifest, "org/space") == {}
+    with pytest.raises(CorruptFileError):
+        require_fields({**manifest, "recipe": recipe}, "org/space")

@@ -204,6 +204,9 @@ def require_fields(manifest: Mapping[str, Any], where: str) -> dict[str, dict[st
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
             raise CorruptFileError(f"{where} lacks or misstates {name!r}; tell who published it")
+    recipe = manifest.get("recipe", {})  # of a weight space
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("dataset_revision", {}), dict):
+        raise CorruptFileError(f"{where} misstates 'recipe'; tell who published it")
     return dict(require_files(manifest.get("files"), where))
 
 
