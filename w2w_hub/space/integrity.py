@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -175,12 +174,9 @@ def _check_base(report: Report, state: State, space: WeightSpace) -> None:
 def _check_reference(report: Report, settings: dict[str, Any]) -> None:
     """A base model that is elsewhere: a repository with its commit, or a folder relative to the space's."""
     base, commit = settings.get("base_model"), settings.get("revision")
-    relative = isinstance(base, str) and all(is_name(p) or p == ".." for p in base.split("/"))
-    pinned = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit) is not None
-    repository = isinstance(base, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", base, re.ASCII) is not None
-    if (
-        not relative
-        or (commit is not None and not pinned)
-        or (repository and not pinned and not (report.path / str(base)).is_dir())
-    ):
-        report.add(CONFIG, f"{report.path / CONFIG} names {short(base)} at {short(commit)}, which is no base model")
+    where = report.path / CONFIG
+    relative = isinstance(base, str) and all(is_name(part) or part == ".." for part in base.split("/"))
+    if not relative or not isinstance(commit, (str, type(None))):
+        report.add(CONFIG, f"{where} names {short(base)} at {short(commit)}, which is not a base model")
+    elif commit is None and not (report.path / str(base)).is_dir():
+        report.notes.append(f"{where} names the base model {short(base)} without a commit, so that it may change")

@@ -99,6 +99,7 @@ def read_table(
 
     types = pa.types
     with parquet_file(path, rows, kind) as found:
+        stored = {f.name: f for f in found.schema_arrow}
         texts = [f.name for f in found.schema_arrow if types.is_string(f.type) or types.is_large_string(f.type)]
     # text stays in its dictionary until it is known what all of it takes
     with parquet_file(path, rows, kind, texts) as found:
@@ -114,11 +115,11 @@ def read_table(
         for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
             size += batch.nbytes
             encoded = [column for column in batch.columns if types.is_dictionary(column.type)]
-            size += sum(_text_bytes(column) for column in encoded if types.is_string(column.type.value_type))
+            size += sum(_text_bytes(column) for column in encoded if not types.is_primitive(column.type.value_type))
             if size > limit:
                 raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again")
             batches.append(batch)
         schema = batches[0].schema if batches else pa.schema([found.schema_arrow.field(name) for name in columns])
         table = pa.Table.from_batches(batches, schema).select(columns)
-        plain = [f.with_type(f.type.value_type) if types.is_dictionary(f.type) else f for f in table.schema]
+        plain = [stored[f.name] if f.name in texts else f for f in table.schema]
         return table.cast(pa.schema(plain, table.schema.metadata))
