@@ -26,6 +26,7 @@ from w2w_hub.dataset.splitting import SplitRule
 from w2w_hub.errors import W2WError
 from w2w_hub.layout import ParameterLayout
 from w2w_hub.space.integrity import check_space
+from w2w_hub.space.points import load_point
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.manifest import seal
 
@@ -496,6 +497,28 @@ def test_a_split_rule_that_holds_verifies(tmp_path):
     rule = SplitRule(column="person", holdout=0.3, seed=0, split="test")
     ds = write_dataset(rows, tmp_path / "d", layout=small, ids=list(table["id"]), labels=table, split_rule=rule)
     assert check(ds.path).ok
+
+
+def test_a_flipped_byte_in_the_format_or_its_version_is_damage(make_dataset, space_folder, tmp_path):
+    for verify, folder in ((check, make_dataset().path), (check_space, shutil.copytree(space_folder, tmp_path / "s"))):
+        path = folder / "manifest.json"
+        whole = path.read_text()
+        for wrong in (
+            whole.replace('"format": "w2w', '"format": "x2w', 1),
+            whole.replace('version": 1', 'version": 9', 1),
+        ):
+            assert wrong != whole
+            path.write_text(wrong)
+            assert {problem.file for problem in verify(folder).problems} == {"manifest.json"}
+
+
+def test_a_points_history_that_is_no_text_is_a_typed_error(tmp_path):
+    header = {"__metadata__": {"format": "w2w-point", "basis_digest": "0", "history": "\ud800"}}
+    header["coefficients"] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    raw = json.dumps(header).encode()
+    (tmp_path / "p.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
+    with pytest.raises(W2WError):
+        load_point(tmp_path / "p.safetensors")
 
 
 def test_a_shard_that_is_too_large_is_told(make_dataset, monkeypatch):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments import checked
-from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
+from ..errors import CorruptFileError, W2WError
 from ..progress import progress
-from ..store.commit import State, open_state, read_state
+from ..store.commit import State, read_state
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Problem as Problem
-from ..store.verify import Report, check_files, check_manifest
+from ..store.verify import Report, check_files, check_manifest, open_to_check
 from . import labels as label_table
 from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
 from .reader import WeightDataset
@@ -56,12 +56,8 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     report = Report(path, deep)
     if not path.is_dir():
         WeightDataset.open(path)  # says what is missing
-    try:
-        state = open_state(path, FORMAT)
-    except (CorruptFileError, UnsupportedFormatError) as error:
-        if isinstance(error, UnsupportedFormatError):
-            _raise_unless_damaged(path, error)
-        report.add(FILENAME, str(error))
+    state = open_to_check(report, FORMAT, FIELDS)
+    if state is None:
         return report
     check_manifest(report, state, FIELDS, vouched=vouched)
     try:
@@ -84,16 +80,6 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     _check_rows(report, dataset, wrong)
     _check_view(report, state, dataset)
     return report
-
-
-def _raise_unless_damaged(path: Path, error: UnsupportedFormatError) -> None:
-    """A manifest of another version or format is as it was written, unless its checksum says otherwise."""
-    from ..store.limits import MAX_JSON_BYTES
-    from ..store.manifest import has_right_checksum
-    from ..store.paths import read_file
-
-    if has_right_checksum(read_file(path, FILENAME, MAX_JSON_BYTES), FIELDS) is not False:
-        raise error
 
 
 def _is_bulk(name: str) -> bool:

@@ -18,11 +18,11 @@ from ..base import (
     require_plain_components,
 )
 from ..dataset.labels import ROW_ID
-from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
-from ..store.commit import State, open_state, read_state
+from ..errors import MissingPathError, W2WError
+from ..store.commit import State, read_state
 from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
 from ..store.paths import has_file, is_name, read_file, short
-from ..store.verify import Report, check_files, check_manifest
+from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .space import WeightSpace
 from .storage import FIELDS, read_space
 
@@ -52,12 +52,8 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     report = Report(path, deep, kind=WORDS[SPACE])
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
-    try:
-        state = open_state(path, SPACE)
-    except UnsupportedFormatError:
-        raise
-    except CorruptFileError as error:
-        report.add(FILENAME, str(error))
+    state = open_to_check(report, SPACE, FIELDS)
+    if state is None:
         return report
     check_manifest(report, state, FIELDS, vouched=vouched)
     report.digest = str(state.data.get("digest", ""))

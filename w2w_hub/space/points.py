@@ -11,7 +11,6 @@ import numpy as np
 from ..arguments import checked
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
-from ..store.limits import MAX_JSON_BYTES
 from ..store.manifest import POINT, parse_json, read_json, upgraded
 from ..tensorfile import read_safetensors
 from .space import Point
@@ -75,7 +74,7 @@ def load_point(path: Path | str) -> Point:
         data["format_version"] = (
             int(version) if version.isascii() and version.isdigit() and len(version) < 9 else version
         )
-        data["history"] = parse_json(history.encode()[:MAX_JSON_BYTES], f"{path}: history")
+        data["history"] = parse_json(history.encode("utf-8", "surrogatepass"), f"{path}: history")
     else:
         data = {"format_version": FORMAT_VERSION, **read_json(path)}
     data = upgraded(data, path, FORMAT)

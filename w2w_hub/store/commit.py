@@ -66,10 +66,6 @@ class State:
         """Return the path of one of its files, reached without following a link."""
         return find_in(self.folders, name)
 
-    def has(self, name: str) -> bool:
-        """Return whether one of its files is there."""
-        return any(has_file(folder, name) for folder in self.folders)
-
 
 def find_in(folders: tuple[Path, ...], name: str) -> Path:
     """Return the path of a file in the first of these folders that has it, reached without following a link."""

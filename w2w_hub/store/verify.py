@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import LONGEST, CorruptFileError, MissingPathError, W2WError
+from ..errors import LONGEST, CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
 from ..progress import progress
-from .commit import NEXT, State
+from .commit import NEXT, State, open_state
 from .hashing import sha256_file
+from .limits import MAX_JSON_BYTES
 from .manifest import CARD, DATASET, FILENAME, WORDS, has_right_checksum
-from .paths import OURS, walk
+from .paths import OURS, read_file, walk
 
 SHOWN = 20
 
@@ -95,6 +96,26 @@ class Report:
         return {"path": str(self.path), "ok": self.ok} | {
             k: v for k, v in vars(self).items() if k not in ("path", "problems")
         } | {"problems": [vars(problem) for problem in self.problems]}  # fmt: skip
+
+
+def open_to_check(report: Report, form: str, known: set[str]) -> State | None:
+    """Return the state of a folder that is verified, or note why it cannot be opened and return None.
+
+    Raises
+    ------
+    MissingPathError, UnsupportedFormatError
+        If there is nothing of this format to verify. A format or version that is not known is damage if the manifest
+        does not have the checksum that it states.
+    """
+    try:
+        return open_state(report.path, form)
+    except UnsupportedFormatError as error:
+        if has_right_checksum(read_file(report.path, FILENAME, MAX_JSON_BYTES), known) is not False:
+            raise
+        report.add(FILENAME, str(error))
+    except CorruptFileError as error:
+        report.add(FILENAME, str(error))
+    return None
 
 
 def check_manifest(report: Report, state: State, known: set[str], *, vouched: bool) -> None:
