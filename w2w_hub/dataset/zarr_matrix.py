@@ -21,7 +21,7 @@ _COMPRESSORS = ("blosc", "zstd", "gzip")
 
 
 class ZarrMatrix:
-    """Rows of an array of any regular chunks, with the codecs that FORMAT.md allows.
+    """Reads rows through zarr-python, for arrays with other chunks than ours and the codecs of FORMAT.md.
 
     Parameters
     ----------

@@ -76,18 +76,20 @@ def find_in(folders: tuple[Path, ...], name: str) -> Path:
 
 
 def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
-    """Return what `read` makes of a folder's state; it is read again if a new one was put in place meanwhile.
+    """Call `read` with the current state of a folder; retry if a writer changed it meanwhile.
 
     Parameters
     ----------
+    read : callable
+        Takes a :class:`State`; what it returns is returned.
     formats : str
-        Of the manifest; a dataset or weight space without any.
+        Manifest formats to accept; datasets and weight spaces by default.
 
     Raises
     ------
     MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError
     BusyError
-        If the folder is written again and again.
+        If writers kept changing the folder for `WAIT_SECONDS`.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

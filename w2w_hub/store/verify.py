@@ -69,11 +69,11 @@ class Report:
         return not self.problems
 
     def add(self, file: str, message: str, rows: list[str] | None = None) -> None:
-        """Note a problem."""
+        """Add a problem to the report."""
         self.problems.append(Problem(file, message, rows or []))
 
     def check(self, file: str, ok: bool, message: str) -> None:
-        """Note a problem unless `ok`."""
+        """Add a problem to the report unless `ok`."""
         if not ok:
             self.add(file, message)
 
