@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 import w2w_hub
-from w2w_hub.adapter import Target
+from w2w_hub.lora.adapter import Target
 
 WIDTH = 99_648
 BLOCKS = [

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from w2w_hub import Adapter, ParameterLayout, read_adapter, write_adapter
-from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.lora.adapter import LoraFactors, Target
 
 WIDTHS = {"down_blocks.0": 320, "down_blocks.1": 640, "down_blocks.2": 1280}
 WIDTHS |= {"up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320, "mid_block": 1280}

@@ -23,12 +23,12 @@ from tests.hub.conftest import Client, seed
 from tests.hub.loopback import LoopbackHub, Request
 from tests.hub.processes import Nursery
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, build_space, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.lora.adapter import Target
 
 ROWS, NUMBERS, ADDED, SHARD = 10_000, 2_500, 100, "32MB"
 OPEN = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/people", revision=sys.argv[1]{options})\n'
-PUSH = 'from w2w_hub.hub.publish import publish\npublish(sys.argv[1], "{repo}")'
+PUSH = 'from w2w_hub.release.publish import publish\npublish(sys.argv[1], "{repo}")'
 SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0"{options})\n'
 
 

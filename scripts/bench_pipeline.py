@@ -37,10 +37,10 @@ from torch import nn
 
 from w2w_hub import ParameterLayout, WeightSpace, write_adapter
 from w2w_hub.demo.assets import FOLDER as ASSETS
-from w2w_hub.denoising import identity_losses
-from w2w_hub.formats.diffusers import WEIGHTS
-from w2w_hub.injection import identity_shown, injection, rows_attached
-from w2w_hub.inversion import WARM_UP, Inverter, Settings, frozen
+from w2w_hub.dialects.diffusers import WEIGHTS
+from w2w_hub.models.denoising import identity_losses
+from w2w_hub.models.injection import identity_shown, injection, rows_attached
+from w2w_hub.models.inversion import WARM_UP, Inverter, Settings, frozen
 
 SECTIONS = ("step", "switch", "batch", "inversion")
 SD15: dict[str, Any] = {

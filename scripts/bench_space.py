@@ -29,8 +29,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from w2w_hub.space.rows import Rows
-from w2w_hub.space.solvers import plan, solve
+from w2w_hub.space.fit.rows import Rows
+from w2w_hub.space.fit.solvers import plan, solve
 
 TOLERANCE: float = plan.__kwdefaults__["tolerance"]  # the library's own
 REACHED = 0.9999  # of the variance that the exact components carry
@@ -127,7 +127,7 @@ def dask_compressed(folder: Path, k: int) -> np.ndarray:
 def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = TOLERANCE) -> np.ndarray:
     """From the dataset on disk to components, streaming; nothing but the components is made."""
     from w2w_hub import WeightDataset
-    from w2w_hub.space.engines import get_engine
+    from w2w_hub.space.fit.engines import get_engine
 
     dataset = WeightDataset.open(folder / "dataset")
     runner = get_engine(engine, device="cpu" if engine == "torch" else None)
@@ -266,8 +266,8 @@ def report_cpu(told: dict[str, list[dict[str, float]]], captured: dict[str, floa
 def prepare(work: Path, rows: int, numbers: int) -> None:
     """The same matrix as a `.npy` file for the peers and as a dataset for us."""
     from w2w_hub import ParameterLayout, write_dataset
-    from w2w_hub.adapter import Target
     from w2w_hub.dataset.manifest import Compatibility
+    from w2w_hub.lora.adapter import Target
 
     values = decaying(rows, numbers)
     np.save(work / "rows.npy", values)
@@ -292,7 +292,7 @@ def carried(work: Path, basis: np.ndarray) -> float:
 def decode(numbers: int, k: int) -> None:
     """One point decoded, against the plain product of a vector and a matrix."""
     from w2w_hub import ParameterLayout, WeightSpace
-    from w2w_hub.adapter import Target
+    from w2w_hub.lora.adapter import Target
 
     rng = np.random.default_rng(0)
     layout = ParameterLayout({Target("unet", "a.to_q"): (1, numbers // 2, numbers - numbers // 2)}, 27.0)
@@ -324,7 +324,7 @@ def decode(numbers: int, k: int) -> None:
 def engines(rows: int, numbers: int, k: int, work: Path) -> None:
     """How far engines and solvers agree with the Krylov solver in NumPy."""
     from w2w_hub import WeightDataset, build_space
-    from w2w_hub.space.rebuild import compare_spaces
+    from w2w_hub.space.fit.rebuild import compare_spaces
 
     work.mkdir(exist_ok=True)
     try:
@@ -439,7 +439,7 @@ class Device:
         self, source: ArrayRows, k: int, memory: int | None, tolerance: float = TOLERANCE
     ) -> tuple[Any, int]:
         """What the solver finds, and how often it went through the rows."""
-        from w2w_hub.space.engines.torch_engine import TorchEngine
+        from w2w_hub.space.fit.engines.torch_engine import TorchEngine
 
         engine = TorchEngine(self.names, memory)
         engine.tile_numbers = source.tile_numbers
@@ -554,8 +554,8 @@ def scaling(
     row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
 ) -> None:
     """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
-    from w2w_hub.pages import render
-    from w2w_hub.space.engines import get_engine
+    from w2w_hub.common.pages import render
+    from w2w_hub.space.fit.engines import get_engine
     from w2w_hub.space.report.svg import line_chart
 
     values = decaying(max(row_counts), max(widths))

@@ -32,15 +32,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import w2w_hub
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import check
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import W2WError
-from w2w_hub.hub.pins import read_lock
+from w2w_hub.lora.adapter import Target
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.points import load_point, save_point
 from w2w_hub.store import atomic
 from w2w_hub.store.commit import repair
+from w2w_hub.store.hub.pins import read_lock
 from w2w_hub.store.manifest import seal
 
 MEMORY = 2 * 2**30  # bytes that a worker may have beyond what it starts with

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from w2w_hub.dialects.checkpoint import Checkpoint, ReadOptions, open_checkpoint
+from w2w_hub.dialects.inspection import facts_of
+from w2w_hub.dialects.registry import DenseFormat, parse_checkpoint, recognise
 from w2w_hub.errors import W2WError
-from w2w_hub.formats.checkpoint import Checkpoint, ReadOptions, open_checkpoint
-from w2w_hub.formats.inspection import facts_of
-from w2w_hub.formats.registry import DenseFormat, parse_checkpoint, recognise
 
 Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 CLIP = "text_model.encoder.layers.0.self_attn.q_proj"

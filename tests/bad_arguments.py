@@ -17,14 +17,15 @@ from PIL import Image
 
 import w2w_hub
 from w2w_hub import Adapter, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
-from w2w_hub.adapter import LoraFactors, Target
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.lora.adapter import LoraFactors, Target
 
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
-    "w2w_hub", "w2w_hub.dataset", "w2w_hub.formats", "w2w_hub.pictures", "w2w_hub.pipeline", "w2w_hub.pipeline.grids",
-    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training",
+    "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
+    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
+    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = ("Direction", "WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
@@ -209,9 +210,12 @@ def point(method: str, **more: Any) -> Row:
 
 def rows() -> dict[str, Row]:
     """Every public call by its name."""
-    d, s, f, p = w2w_hub.dataset, w2w_hub.space, w2w_hub.formats, w2w_hub.pictures
-    grids, points = importlib.import_module("w2w_hub.pipeline.grids"), importlib.import_module("w2w_hub.space.points")
-    training = importlib.import_module("w2w_hub.training")
+    d, s, f, p = w2w_hub.dataset, w2w_hub.space, w2w_hub.dialects, w2w_hub.models.pictures
+    grids, points = (
+        importlib.import_module("w2w_hub.models.pipelines.grids"),
+        importlib.import_module("w2w_hub.space.points"),
+    )
+    training = importlib.import_module("w2w_hub.models.training")
     text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
     names_ = "names|text"
     found: dict[str, Row] = {
@@ -440,7 +444,7 @@ def rows() -> dict[str, Row]:
         ),
         "picture_kind": call(p.picture_kind, {"path": path}, path=lambda w: "a.png"),
         # ------------------------------------------------------------ pipelines
-        "best_device": call(w2w_hub.pipeline.best_device, {}),
+        "best_device": call(w2w_hub.models.pipelines.best_device, {}),
         "W2WMixin.from_pretrained": slow(
             W2WPipeline.from_pretrained, {"path": path, "dtype": "None|text|mapping", "k": "None|whole", **HUB},
             path=lambda w: w.tiny_space,

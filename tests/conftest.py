@@ -14,7 +14,7 @@ import pytest
 
 from tests.tiny_world import tiny_space, tiny_world  # noqa: F401, fixtures for all
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import LoraFactors, Target
+from w2w_hub.lora.adapter import LoraFactors, Target
 from w2w_hub.store import atomic
 
 REAL_LORAS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "loras"

@@ -20,11 +20,11 @@ from safetensors.numpy import load_file, save_file
 from tests.space.population import dataset_of, decaying
 from w2w_hub import WeightDataset, build_space, write_dataset
 from w2w_hub.dataset import check
-from w2w_hub.dataset import labels as label_table
+from w2w_hub.dataset.labels import table as label_table
 from w2w_hub.dataset.manifest import dataset_digest
-from w2w_hub.dataset.splitting import SplitRule
+from w2w_hub.dataset.splits import SplitRule
 from w2w_hub.errors import W2WError
-from w2w_hub.layout import ParameterLayout
+from w2w_hub.lora.layout import ParameterLayout
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.points import load_point
 from w2w_hub.store.hashing import entry_of
@@ -334,7 +334,7 @@ ELSEWHERE = {
     "A published repository MUST NOT hold": "hub/test_refusals.py::test_a_folder_with_an_unfinished_change_is_pushed_after",
     "A file that is listed MUST NOT be changed in place": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
     "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
-    "A reader MUST hold a base against": "pipeline/test_loading.py::test_a_foreign_base_is_refused",
+    "A reader MUST hold a base against": "models/test_loading.py::test_a_foreign_base_is_refused",
     "a reader MUST refuse them for another": "space/test_weight_space.py::test_a_point_of_another_basis_is_refused",
     "A writer MUST build a new folder or file beside its place": "store/test_atomic.py::test_what_a_killed_writer_left",
     "A publisher MUST make all of a version visible by one commit": "hub/test_publish.py::test_a_version_is_one_commit_and_a_tag",
@@ -490,7 +490,7 @@ def test_a_flipped_byte_in_any_file_of_a_space_is_found(space_folder, tmp_path):
 
 def test_a_split_rule_that_holds_verifies(tmp_path):
     rows = np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32)
-    from w2w_hub.adapter import Target
+    from w2w_hub.lora.adapter import Target
 
     table = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "person": ["a", "a", "b", "b", "c", "c"]})
     small = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)

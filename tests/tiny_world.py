@@ -92,10 +92,10 @@ def make_world(folder: Path) -> TinyWorld:
     from PIL import Image
 
     from w2w_hub import ParameterLayout, write_adapter, write_dataset
-    from w2w_hub.base import digest_of_folder
     from w2w_hub.dataset.manifest import Compatibility
     from w2w_hub.demo.judge import Judge
-    from w2w_hub.training import kaiming_start
+    from w2w_hub.dialects.base_model import digest_of_folder
+    from w2w_hub.models.training import kaiming_start
 
     make_base(folder / "base")
     unet = UNet2DConditionModel.from_pretrained(folder / "base" / "unet")

@@ -5,44 +5,52 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._feature import register_when_imported
-
-__version__ = "0.1.0"
+from ._moved import find_moved_modules
+from .common.datasets_feature import register_when_imported
+from .common.version import __version__ as __version__
 
 # public name -> module; everything is imported when first used, so that `import w2w_hub` stays light
 _WHERE = {
-    "Adapter": "adapter",
+    "Adapter": "lora",
     "Direction": "space",
-    "ParameterLayout": "layout",
+    "ParameterLayout": "lora",
     "Point": "space",
     "W2WError": "errors",
-    "W2WPipeline": "pipeline",
+    "W2WPipeline": "models.pipelines",
     "WeightDataset": "dataset",
     "WeightSpace": "space",
     "add_rows": "dataset",
     "build_space": "space",
     "load_dataset": "dataset",
     "pack_adapters": "dataset",
-    "read_adapter": "formats",
-    "write_adapter": "formats",
+    "read_adapter": "dialects",
+    "write_adapter": "dialects",
     "write_dataset": "dataset",
 }
 __all__ = sorted(_WHERE)
 
-register_when_imported()  # what save_to_disk wrote opens in every process that imports this package
+
+def _weight_row() -> type:
+    from .dataset.views.weight_row import WeightRow
+
+    return WeightRow
+
+
+find_moved_modules()
+register_when_imported(_weight_row)  # what save_to_disk wrote opens in every process that imports this package
 
 if TYPE_CHECKING:
-    from .adapter import Adapter as Adapter
     from .dataset import WeightDataset as WeightDataset
     from .dataset import add_rows as add_rows
     from .dataset import load_dataset as load_dataset
     from .dataset import pack_adapters as pack_adapters
     from .dataset import write_dataset as write_dataset
+    from .dialects import read_adapter as read_adapter
+    from .dialects import write_adapter as write_adapter
     from .errors import W2WError as W2WError
-    from .formats import read_adapter as read_adapter
-    from .formats import write_adapter as write_adapter
-    from .layout import ParameterLayout as ParameterLayout
-    from .pipeline import W2WPipeline as W2WPipeline
+    from .lora.adapter import Adapter as Adapter
+    from .lora.layout import ParameterLayout as ParameterLayout
+    from .models.pipelines import W2WPipeline as W2WPipeline
     from .space import Direction as Direction
     from .space import Point as Point
     from .space import WeightSpace as WeightSpace

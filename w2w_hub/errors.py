@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from .text import one_line
+from .common.text import one_line
 
 LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
 

@@ -15,11 +15,11 @@ from PIL import Image
 from population_stage import ALPHA, START_SEED
 from resume import Stage
 
-from w2w_hub.base import digest_of_folder
 from w2w_hub.dataset import WeightDataset, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.formats import write_adapter
-from w2w_hub.layout import ParameterLayout
+from w2w_hub.dialects import write_adapter
+from w2w_hub.dialects.base_model import digest_of_folder
+from w2w_hub.lora.layout import ParameterLayout
 
 ASSETS = Path(__file__).parents[2] / "w2w_hub" / "demo" / "assets"
 BASE_NAME = "w2w-hub/avatars-base"

@@ -30,7 +30,7 @@ from w2w_hub.demo.settings import (
     INVERSION_STEPS,
     SAMPLING_STEPS,
 )
-from w2w_hub.inversion import Inverter, Settings
+from w2w_hub.models.inversion import Inverter, Settings
 from w2w_hub.space import WeightSpace, build_space
 
 INVERTED_PEOPLE = 64

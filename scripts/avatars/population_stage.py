@@ -15,9 +15,9 @@ from resume import DEVICE, OutOfTime, Stage, pixels
 
 from w2w_hub.demo.judge import Judge, identity_score
 from w2w_hub.demo.settings import CASES, GUIDANCE, PROMPT, SAMPLING_STEPS
-from w2w_hub.injection import rows_attached
-from w2w_hub.layout import ParameterLayout
-from w2w_hub.training import kaiming_start, train_identities
+from w2w_hub.lora.layout import ParameterLayout
+from w2w_hub.models.injection import rows_attached
+from w2w_hub.models.training import kaiming_start, train_identities
 
 ALPHA = 27.0
 START_SEED = 0

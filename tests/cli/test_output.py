@@ -22,9 +22,9 @@ import w2w_hub
 from w2w_hub import WeightDataset
 from w2w_hub.cli import main, output
 from w2w_hub.cli.common import Sections
+from w2w_hub.common.text import command, files_of, markdown, one_line, terminal, yaml_text
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import UnknownNameError, W2WError
-from w2w_hub.text import command, files_of, markdown, one_line, terminal, yaml_text
 
 SHARED = Compatibility(initialisation="seed-0")
 PACKAGE = Path(w2w_hub.__file__).parent

@@ -72,7 +72,7 @@ def test_equal_rows_and_nearly_equal_ones_are_found_and_others_are_not(populatio
 
 def test_projections_miss_no_pair_that_the_full_rows_have(tmp_path):
     from w2w_hub import ParameterLayout
-    from w2w_hub.adapter import Target
+    from w2w_hub.lora.adapter import Target
 
     wide = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1500, 1500)}, 1.0)
     rng = np.random.default_rng(1)

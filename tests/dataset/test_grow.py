@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
-from w2w_hub.adapter import Target
-from w2w_hub.dataset import SplitRule, build, check, relabel_rows, remove_rows, tables
+from w2w_hub.dataset import SplitRule, check, relabel_rows, remove_rows, tables
+from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, InitialisationError, InvalidInputError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 3, 4)}, 2.0)
 FOUR_ROWS = 4 * 28 + 4 * 16 + 4

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import w2w_hub
-from w2w_hub.dataset import grow, lazy_rows, tables
-from w2w_hub.dataset.lazy_rows import LazyDataset, WeightRow
+from w2w_hub.dataset import tables
+from w2w_hub.dataset.changes import grow
+from w2w_hub.dataset.views import lazy_rows
+from w2w_hub.dataset.views.lazy_rows import LazyDataset, WeightRow
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
 
 # a reader who has `datasets` and has never heard of w2w_hub

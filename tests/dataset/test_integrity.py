@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import check
 from w2w_hub.dataset.manifest import DatasetManifest
 from w2w_hub.errors import CorruptFileError, MissingPathError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 300, 400)}, 2.0)
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, add_rows, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import read_labels, relabel_rows
-from w2w_hub.dataset.label_kinds import exact_number
+from w2w_hub.dataset.labels.kinds import exact_number
 from w2w_hub.errors import InvalidInputError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1, 1)}, 1.0)
 BIG = 2**53

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import read_labels
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1, 1)}, 1.0)
 

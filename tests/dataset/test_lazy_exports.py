@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import w2w_hub
-from w2w_hub.dataset import weight_row
-from w2w_hub.dataset.lazy_rows import LazyDataset, LazyStream
+from w2w_hub.dataset.views import weight_row
+from w2w_hub.dataset.views.lazy_rows import LazyDataset, LazyStream
 from w2w_hub.errors import InvalidInputError, MissingPathError
 
 

@@ -15,7 +15,6 @@ from w2w_hub import (
     write_adapter,
     write_dataset,
 )
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import read_labels, remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import (
@@ -26,6 +25,7 @@ from w2w_hub.errors import (
     MissingPathError,
     UnknownNameError,
 )
+from w2w_hub.lora.adapter import Target
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 import w2w_hub
 from w2w_hub import ParameterLayout, WeightDataset, pack_adapters, read_adapter, write_adapter
-from w2w_hub.adapter import Target
-from w2w_hub.dataset import sources
-from w2w_hub.dataset.templates import Templates
+from w2w_hub.dataset.changes import sources
+from w2w_hub.dataset.changes.templates import Templates
 from w2w_hub.errors import BusyError, DiskError, InvalidInputError, LayoutMismatchError, W2WError
+from w2w_hub.lora.adapter import Target
 from w2w_hub.store import commit as state
 
 BLOCK = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -88,7 +88,7 @@ KILLED = """
 import os, sys, signal
 from pathlib import Path
 import w2w_hub
-from w2w_hub.dataset import build
+from w2w_hub.dataset.changes import build
 real, done = build._note, []
 def noted(*a):
     real(*a)

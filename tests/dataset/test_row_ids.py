@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, add_rows, pack_adapters, write_adapter, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import relabel_rows
 from w2w_hub.errors import InvalidInputError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 1, 1)}, 1.0)
 

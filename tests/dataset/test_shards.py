@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
-from w2w_hub.dataset.build import parse_size, plan_geometry
-from w2w_hub.dataset.shards import ARRAY, Geometry, LocalFiles, ShardedMatrix
+from w2w_hub.dataset.changes.build import parse_size, plan_geometry
+from w2w_hub.dataset.matrix.shards import ARRAY, Geometry, LocalFiles, ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 

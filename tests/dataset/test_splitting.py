@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, add_rows
-from w2w_hub.dataset import SplitRule, build, relabel_rows, remove_rows
+from w2w_hub.dataset import SplitRule, relabel_rows, remove_rows
+from w2w_hub.dataset.changes import build
 from w2w_hub.errors import InvalidInputError, UnknownNameError
 
 

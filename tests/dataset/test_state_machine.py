@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset import SplitRule, relabel_rows, remove_rows
 from w2w_hub.errors import InvalidInputError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 1, 2)}, 1.0)
 PERSONS, SPLITS = ("a", "b", "c", "d"), ("train", "test", "val")

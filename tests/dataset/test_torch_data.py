@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from w2w_hub import ParameterLayout, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.errors import InvalidInputError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402

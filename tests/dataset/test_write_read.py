@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
-from w2w_hub.dataset import build
+from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility, row_digest
 from w2w_hub.errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import sha256_file
 from w2w_hub.store.paths import list_files
 

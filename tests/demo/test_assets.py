@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter
-from w2w_hub.base import digest_of_folder
 from w2w_hub.demo.assets import FOLDER, Assets
 from w2w_hub.demo.judge import Judge
 from w2w_hub.demo.measure import Measure
 from w2w_hub.demo.report import wished_beside_reached
+from w2w_hub.dialects.base_model import digest_of_folder
 
 
 @pytest.fixture(scope="module")

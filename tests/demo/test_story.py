@@ -11,7 +11,7 @@ from PIL import Image
 from w2w_hub import WeightDataset
 from w2w_hub.cli import main
 from w2w_hub.demo import story
-from w2w_hub.formats import read_adapter
+from w2w_hub.dialects import read_adapter
 
 from ..tiny_world import TinyWorld
 

@@ -47,7 +47,7 @@ def make_world(folder: Path) -> World:
 
     Our own writer refuses such names of columns, a stranger's does not.
     """
-    with patch("w2w_hub.dataset.labels.clean_columns", lambda table, *_: table):
+    with patch("w2w_hub.dataset.labels.table.clean_columns", lambda table, *_: table):
         return _make_world(folder)
 
 

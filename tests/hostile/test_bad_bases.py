@@ -16,8 +16,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from w2w_hub import W2WPipeline, WeightSpace
-from w2w_hub.base import digest_of_folder
 from w2w_hub.cli.inspect import describe
+from w2w_hub.dialects.base_model import digest_of_folder
+from w2w_hub.dialects.inspection import Against
 from w2w_hub.errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -28,14 +29,13 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
-from w2w_hub.formats.inspection import Against
-from w2w_hub.hub.resolve import ResolvedRevision
-from w2w_hub.pipeline.loading import open_space
+from w2w_hub.models.pipelines.loading import open_space
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import REQUIRED
 from w2w_hub.space.report import write_report
 from w2w_hub.space.storage import publish_space
 from w2w_hub.store.hashing import entry_of
+from w2w_hub.store.hub.resolve import ResolvedRevision
 from w2w_hub.store.manifest import seal
 
 from ..tiny_world import TinyWorld

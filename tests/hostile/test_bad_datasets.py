@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -20,6 +19,7 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 

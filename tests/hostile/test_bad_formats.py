@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from scripts.fuzz_formats import mutated, one_case
-from tests.formats.test_detection import KOHYA, MODULE, PAIRS
+from tests.dialects.test_detection import KOHYA, MODULE, PAIRS
 from w2w_hub import read_adapter
 from w2w_hub.cli import main
+from w2w_hub.dialects import read_deltas
+from w2w_hub.dialects.checkpoint import MAX_DATA
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
-from w2w_hub.formats import read_deltas
-from w2w_hub.formats.checkpoint import MAX_DATA
 
 READ = [name for name in PAIRS if name not in ("mlx", "lycoris", "cloneofsimo")]
 

@@ -20,8 +20,8 @@ import pytest
 import w2w_hub
 from w2w_hub import WeightDataset, add_rows, write_dataset
 from w2w_hub.dataset import check, find_duplicates, relabel_rows, remove_rows
+from w2w_hub.dialects import write_adapter
 from w2w_hub.errors import CorruptFileError, UnsafePathError, W2WError
-from w2w_hub.formats import write_adapter
 from w2w_hub.space.integrity import check_space
 from w2w_hub.store.commit import repair
 from w2w_hub.store.manifest import parse_manifest, seal

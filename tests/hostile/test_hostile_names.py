@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, WeightSpace, write_adapter
-from w2w_hub.adapter import Target
-from w2w_hub.cards import dataset_card, split_card
 from w2w_hub.cli import main
+from w2w_hub.dataset.card import dataset_card
+from w2w_hub.lora.adapter import Target
+from w2w_hub.store.cards import split_card
 
 from .hostile_names import FILE_NAME, HOSTILE, MARK, Page, World, make_world, require_shown_safely
 from .test_hostile_hub_names import BY_THE_HUB

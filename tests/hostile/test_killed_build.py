@@ -23,8 +23,8 @@ import numpy as np, pyarrow.parquet, scipy.linalg
 from tests.space.population import dataset_of, decaying
 from w2w_hub import WeightSpace
 from w2w_hub.store import atomic
-from w2w_hub.space.build_and_save import build_and_save, unfinished
-from w2w_hub.space.resume import ResumeFolder
+from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
+from w2w_hub.space.fit.resume import ResumeFolder
 
 atomic.DURABLE = False
 os.fsync = lambda descriptor: None  # what a power cut leaves is no matter here, and flushing is slow

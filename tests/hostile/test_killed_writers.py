@@ -22,8 +22,8 @@ import w2w_hub
 from w2w_hub.dataset import grow, integrity, pack, reader, sources, templates
 from w2w_hub.store import atomic
 from w2w_hub.store import commit as state
-from w2w_hub.adapter import Target
-from w2w_hub.formats import write_adapter
+from w2w_hub.lora.adapter import Target
+from w2w_hub.dialects import write_adapter
 
 atomic.DURABLE = False  # what a power cut leaves is no matter here, and flushing is slow
 root, operation, points, timed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

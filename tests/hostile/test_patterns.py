@@ -15,11 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tests.formats.test_detection import MODULE, A, B
+from tests.dialects.test_detection import MODULE, A, B
 from w2w_hub import read_adapter
+from w2w_hub.common import limits
+from w2w_hub.dialects.patterns import PatternTable
 from w2w_hub.errors import CorruptFileError, UnsupportedFormatError, W2WError
-from w2w_hub.formats.patterns import PatternTable
-from w2w_hub.store import limits
 
 
 def by_peft(values: dict[str, int], module: str) -> int:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from tests.formats.test_detection import KOHYA, PAIRS
+from tests.dialects.test_detection import KOHYA, PAIRS
 from w2w_hub import pack_adapters, read_adapter
+from w2w_hub.common.limits import MIB
+from w2w_hub.dialects.assemble import factors_of
+from w2w_hub.dialects.checkpoint import open_checkpoint
+from w2w_hub.dialects.inspection import inspect_adapter
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
-from w2w_hub.formats.assemble import factors_of
-from w2w_hub.formats.checkpoint import open_checkpoint
-from w2w_hub.formats.inspection import inspect_adapter
-from w2w_hub.store.limits import MIB
 
 MOST = 200 * MIB
 

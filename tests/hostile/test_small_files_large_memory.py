@@ -22,7 +22,7 @@ from pathlib import Path
 import numcodecs, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 import w2w_hub
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, write_dataset
-from w2w_hub.adapter import Target
+from w2w_hub.lora.adapter import Target
 from w2w_hub.dataset import check
 from w2w_hub.errors import W2WError
 from w2w_hub.space.integrity import check_space

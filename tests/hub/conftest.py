@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from w2w_hub import ParameterLayout, write_dataset
-from w2w_hub.adapter import Target
+from w2w_hub.lora.adapter import Target
 from w2w_hub.store.manifest import seal
 
 from .loopback import LoopbackHub

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from w2w_hub.hub.card import HUB_LICENCES
+from w2w_hub.release.card import HUB_LICENCES
 
 from .server import LoopbackHub, route
 from .store import Refused, Repo

@@ -16,7 +16,7 @@ SHARD = "weights.zarr/weights/c/0/0"
 OPEN = """
 import shutil, time
 import w2w_hub
-from w2w_hub.hub.verify import verify
+from w2w_hub.release.verify import verify
 def load(revision="v1.0.0", **options):
     ds = w2w_hub.WeightDataset.open("org/people", revision=revision, lazy=False, **options)
     return float(ds.to_numpy().astype("f8").sum())
@@ -149,8 +149,8 @@ def test_a_repository_that_lists_what_is_no_file_of_one_is_refused_and_a_plain_d
         OPEN
         + """
 import huggingface_hub as h
-from w2w_hub.hub.lock import pin
-from w2w_hub.hub.versions import diff_revisions
+from w2w_hub.release.lock import pin
+from w2w_hub.release.versions import diff_revisions
 h.snapshot_download("org/people", repo_type="dataset", local_dir="a/people")
 names = ("org/people@v1.0.0", "a/people")
 out(told=[refused(call, *a)[0] for n in names for call, a in (
@@ -172,7 +172,7 @@ def test_an_answer_that_is_longer_slower_or_another_part_than_was_asked_for_is_g
     script = """
 import time
 import w2w_hub
-from w2w_hub.hub import client, ranges, source, transfer
+from w2w_hub.release import client, ranges, source, transfer
 transfer.WINDOW_SECONDS, client.FIRST_WAIT = 0.3, 0.0
 source.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000
 ranges.WHOLE_BELOW = 0

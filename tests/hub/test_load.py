@@ -207,8 +207,8 @@ def test_a_tag_that_somebody_moved_is_told_by_those_who_had_the_old_one_and_by_t
     assert "v1.0.0 of org/people was" in reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')["v1"]["said"][0]
     moved = tags["v1.0.0"] = tags["v1.0.0-rc.1"] = seed(hub, folders.more, "org/people")
     script = """
-from w2w_hub.hub.lock import pin
-from w2w_hub.hub.verify import verify
+from w2w_hub.release.lock import pin
+from w2w_hub.release.verify import verify
 for tag in ("v1.0.0", "v1.0.0-rc.1"):
     name = f"org/people@{tag}"
     out(**{tag: [refused(open_at, tag), refused(verify, name), refused(pin, [name])]})
@@ -245,7 +245,7 @@ def test_a_manifest_that_cannot_be_relied_on_is_refused(
     found = client().run(
         """
 import w2w_hub
-from w2w_hub.hub.versions import diff_revisions
+from w2w_hub.release.versions import diff_revisions
 out(opened=refused(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0"))
 out(diff=refused(diff_revisions, "org/people@v1.0.0", "org/people@v1.0.0"))
 """
@@ -403,7 +403,7 @@ def test_what_is_built_from_a_repository_records_its_commit(
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 600 rows, 6 MB, that is not fetched whole unasked."""
     from w2w_hub import ParameterLayout, write_dataset
-    from w2w_hub.adapter import Target
+    from w2w_hub.lora.adapter import Target
 
     layout = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (5, 250, 250)}, 1.0)
     rows = np.random.default_rng(0).normal(size=(600, layout.size)).astype(np.float32)

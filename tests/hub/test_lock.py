@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from w2w_hub.hub.pins import read_lock
+from w2w_hub.store.hub.pins import read_lock
 
 from .conftest import Client, Folders, seed
 from .loopback import LoopbackHub
@@ -384,7 +384,7 @@ def test_no_message_shows_a_password_in_an_address_or_a_token_that_cannot_be_sen
     found = client("odd").run(
         r"""
 import traceback, w2w_hub
-from w2w_hub.hub.publish import publish
+from w2w_hub.release.publish import publish
 def told(function, *args, **options):
     try:
         function(*args, **options)

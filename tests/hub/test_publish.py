@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from w2w_hub import WeightDataset
-from w2w_hub.hub.card import split_card
+from w2w_hub.release.card import split_card
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
 PUSH = """
-from w2w_hub.hub.publish import publish
+from w2w_hub.release.publish import publish
 def push(folder, repo="org/people", **options):
     try:
         return publish(folder, repo, **options).to_json()

@@ -20,10 +20,10 @@ ARCHIVE = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checks
 
 SCRIPT = """
 import w2w_hub
-from w2w_hub.hub.lock import pin, verify_lock
-from w2w_hub.hub.publish import publish
-from w2w_hub.hub.restore import archive, restore
-from w2w_hub.hub.verify import verify
+from w2w_hub.release.lock import pin, verify_lock
+from w2w_hub.release.publish import publish
+from w2w_hub.release.restore import archive, restore
+from w2w_hub.release.verify import verify
 
 def push(what, repo, version=None):
     return publish(what, repo, version=version).outcome

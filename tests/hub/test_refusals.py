@@ -19,16 +19,16 @@ from w2w_hub.errors import (
     VersionError,
     W2WError,
 )
-from w2w_hub.hub import outgoing
-from w2w_hub.hub.lock import pin, verify_lock
-from w2w_hub.hub.outgoing import collect
-from w2w_hub.hub.pins import read_lock
-from w2w_hub.hub.publish import publish
-from w2w_hub.hub.resolve import Source
-from w2w_hub.hub.restore import archive, restore
-from w2w_hub.hub.verify import verify
-from w2w_hub.hub.versions import diff_revisions, log_versions
+from w2w_hub.release import outgoing
+from w2w_hub.release.lock import pin, verify_lock
+from w2w_hub.release.outgoing import collect
+from w2w_hub.release.publish import publish
+from w2w_hub.release.restore import archive, restore
+from w2w_hub.release.verify import verify
+from w2w_hub.release.versions import diff_revisions, log_versions
 from w2w_hub.store.commit import COMMIT
+from w2w_hub.store.hub.pins import read_lock
+from w2w_hub.store.hub.resolve import Source
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
@@ -191,7 +191,7 @@ def test_nothing_is_committed_of_a_folder_that_changes_while_it_is_sent(
     hub.adopt(people)
     found = client("ann", "ann").run(
         """
-from w2w_hub.hub import outgoing, publish
+from w2w_hub.release import outgoing, publish
 outgoing.IN_MEMORY = 0
 file = Path(sys.argv[1]) / "labels" / "test.parquet"
 class Sending(publish._Push):
@@ -219,7 +219,8 @@ def test_a_version_that_somebody_tags_elsewhere_meanwhile_is_a_conflict(
     old, repo = seed(hub, folders.people, "org/people"), hub.repos[("dataset", "org/people")]
     held = hub.fault("POST .*/tag/", "hold")
     job = client("ann", "ann").start(
-        'from w2w_hub.hub.publish import publish\nout(told=refused(publish, sys.argv[1], "org/people"))', folders.more
+        'from w2w_hub.release.publish import publish\nout(told=refused(publish, sys.argv[1], "org/people"))',
+        folders.more,
     )
     assert held.reached.wait(60)
     hub.tag(repo, "v1.1.0", old)
@@ -262,7 +263,7 @@ def test_an_argument_of_a_wrong_type_is_a_typed_error(call: str) -> None:
 @pytest.mark.parametrize("recipe", [3, "x", [1], {"dataset_revision": "x"}], ids=repr)
 def test_a_recipe_that_is_not_one_is_a_typed_error(recipe: object) -> None:
     from w2w_hub.errors import CorruptFileError
-    from w2w_hub.hub.resolve import require_fields
+    from w2w_hub.store.hub.resolve import require_fields
 
     manifest = {
         "format": "w2w-space",

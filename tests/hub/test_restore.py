@@ -19,15 +19,16 @@ import pytest
 import yaml
 
 from w2w_hub import WeightDataset
+from w2w_hub.common import limits
 from w2w_hub.errors import CorruptFileError, HubError, HubNotFoundError, MissingPathError, UnsafePathError, W2WError
-from w2w_hub.hub import restore as module
-from w2w_hub.hub import transfer
-from w2w_hub.hub.cache import RepoCache
-from w2w_hub.hub.copies import FolderCopy
-from w2w_hub.hub.lock import verify_lock
-from w2w_hub.hub.pins import read_lock
-from w2w_hub.hub.restore import restore
-from w2w_hub.store import limits, paths
+from w2w_hub.release import restore as module
+from w2w_hub.release.copies import FolderCopy
+from w2w_hub.release.lock import verify_lock
+from w2w_hub.release.restore import restore
+from w2w_hub.store import paths
+from w2w_hub.store.hub import transfer
+from w2w_hub.store.hub.cache import RepoCache
+from w2w_hub.store.hub.pins import read_lock
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0"
 LOCK = ARCHIVE / "w2w.lock"
@@ -322,8 +323,8 @@ def test_a_server_that_misbehaves_is_given_up_soon_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(transfer, "WINDOW_SECONDS", 0.25)
     monkeypatch.setattr(transfer, "READ_SECONDS", 0.1)
-    monkeypatch.setattr("w2w_hub.hub.client.FIRST_WAIT", 0.0)
-    monkeypatch.setattr("w2w_hub.hub.copies.MAX_JSON_BYTES", 1 << 20)
+    monkeypatch.setattr("w2w_hub.store.hub.client.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("w2w_hub.release.copies.MAX_JSON_BYTES", 1 << 20)
     url, handler = mirror(kind, hostile)
     began = time.monotonic()
     with pytest.raises((CorruptFileError, HubError)):

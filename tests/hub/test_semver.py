@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import VersionError
-from w2w_hub.hub.resolve import Source
-from w2w_hub.hub.semver import LEVELS, Change, Version, compare_common, highest, require_level
-from w2w_hub.hub.versions import compare
+from w2w_hub.release.versions import compare
+from w2w_hub.store.hub.resolve import Source
+from w2w_hub.store.hub.semver import LEVELS, Change, Version, compare_common, highest, require_level
 
 from .conftest import Folders, reseal
 

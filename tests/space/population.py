@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.lora.adapter import Target
 
 LAYOUT = ParameterLayout({Target("unet", f"blocks.{i}.to_q"): (1, 20, 30) for i in range(2)}, 27.0)
 SHARED = Compatibility(initialisation="seed-0")

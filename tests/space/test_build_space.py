@@ -8,9 +8,9 @@ import pytest
 from sklearn.decomposition import PCA
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space, write_dataset
-from w2w_hub.adapter import Target
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import InitialisationError, InvalidInputError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 from w2w_hub.space.directions import partial_effects
 
 LAYOUT = ParameterLayout({Target("unet", f"blocks.{i}.to_q"): (1, 20, 30) for i in range(2)}, 27.0)

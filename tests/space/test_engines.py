@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, build_space
 from w2w_hub.errors import ConvergenceError, InvalidInputError
-from w2w_hub.space import rows as rows_module
-from w2w_hub.space.engines import Engine, get_engine
-from w2w_hub.space.nulls import gaussian_spectrum
-from w2w_hub.space.solvers import plan
+from w2w_hub.space.fit import rows as rows_module
+from w2w_hub.space.fit.engines import Engine, get_engine
+from w2w_hub.space.fit.nulls import gaussian_spectrum
+from w2w_hub.space.fit.solvers import plan
 
 from .population import dataset_of, decaying
 
@@ -110,7 +110,7 @@ class Killed(BaseException):
 def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bits(
     dataset: WeightDataset, solver: str, tmp_path: Path, small_tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from w2w_hub.space.resume import ResumeFolder
+    from w2w_hub.space.fit.resume import ResumeFolder
 
     folder, computed = tmp_path / "unfinished", []
     remember = ResumeFolder.remember
@@ -140,7 +140,7 @@ def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bits(
 def test_results_of_another_build_are_not_used_and_foreign_folders_are_left_alone(
     dataset: WeightDataset, tmp_path: Path
 ) -> None:
-    from w2w_hub.space.resume import ResumeFolder
+    from w2w_hub.space.fit.resume import ResumeFolder
 
     old = ResumeFolder(tmp_path / "old", {"k": 1})
     old.remember("moments", lambda: {"first": np.zeros(3)})
@@ -257,7 +257,7 @@ def test_the_gaussian_null_has_the_spectrum_of_a_matrix_of_noise() -> None:
 def test_impossible_options_are_refused(
     dataset: WeightDataset, options: dict, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2w_hub.space.engines.dask_engine.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("w2w_hub.space.fit.engines.dask_engine.CONNECT_SECONDS", 1)
     with pytest.raises(InvalidInputError, match=says.replace("gram, covariance", "covariance, gram")):
         build_space(dataset, 3, **options)
 

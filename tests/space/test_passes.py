@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
-from w2w_hub.adapter import Target
-from w2w_hub.canonical import canonicalise_rows
-from w2w_hub.dataset.grow import remove_rows
+from w2w_hub.dataset.changes.grow import remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError
-from w2w_hub.space import rows as rows_module
-from w2w_hub.space.engines import Engine
-from w2w_hub.space.engines.torch_engine import TorchEngine
-from w2w_hub.space.rebuild import compare_spaces, rebuild
-from w2w_hub.space.rows import Rows
-from w2w_hub.space.solvers.solve import gaussian
+from w2w_hub.lora.adapter import Target
+from w2w_hub.lora.canonical import canonicalise_rows
+from w2w_hub.space.fit import rows as rows_module
+from w2w_hub.space.fit.engines import Engine
+from w2w_hub.space.fit.engines.torch_engine import TorchEngine
+from w2w_hub.space.fit.rebuild import compare_spaces, rebuild
+from w2w_hub.space.fit.rows import Rows
+from w2w_hub.space.fit.solvers.solve import gaussian
 
 from .population import dataset_of, decaying
 
@@ -191,7 +191,7 @@ def test_three_devices_or_parts_of_seven_tiles_give_what_one_gives(
     one = build_space(dataset, 6, solver=solver, engine=TorchEngine("cpu"), directions=False)
     three = build_space(dataset, 6, solver=solver, engine=TorchEngine(["cpu"] * 3), directions=False)
     assert three.recipe["devices"] == ["cpu"] * 3
-    monkeypatch.setattr("w2w_hub.space.engines.dask_engine.PARTS", 3)
+    monkeypatch.setattr("w2w_hub.space.fit.engines.dask_engine.PARTS", 3)
     parts = build_space(dataset, 6, solver=solver, engine="dask", scheduler=cluster, directions=False)
     for space in (one, three, parts):
         assert_alike(space, alone)

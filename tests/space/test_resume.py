@@ -26,8 +26,8 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
-from w2w_hub.space.build_and_save import build_and_save, unfinished
-from w2w_hub.space.resume import MARK, ResumeFolder
+from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
+from w2w_hub.space.fit.resume import MARK, ResumeFolder
 
 from ..tiny_world import TinyWorld, make_base
 from .population import dataset_of, decaying
@@ -271,7 +271,7 @@ def test_a_base_model_that_does_not_fit_is_told_before_anything_is_computed(
     rows = WeightDataset.open(tiny_world.rows)
     make_base(tmp_path / "foreign", seed=5)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("w2w_hub.space.builder.solve", never)
+    monkeypatch.setattr("w2w_hub.space.fit.build.solve", never)
     for name, error in (("foreign", BaseModelMismatchError), ("empty", MissingPathError), ("typo", MissingPathError)):
         with pytest.raises(error, match=name):
             build_and_save(rows, tmp_path / "space", 4, base=tmp_path / name)
@@ -283,7 +283,7 @@ def test_a_base_model_that_does_not_fit_is_told_before_anything_is_computed(
 def test_an_output_that_cannot_be_made_is_told_before_anything_is_computed(
     dataset: WeightDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2w_hub.space.builder.solve", never)
+    monkeypatch.setattr("w2w_hub.space.fit.build.solve", never)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link", "file/space", "s" * 300):

@@ -14,12 +14,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
-from w2w_hub.adapter import Target
-from w2w_hub.canonical import canonicalise_rows
 from w2w_hub.cli import main
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError, InitialisationError, InvalidInputError
-from w2w_hub.space.rebuild import compare_spaces, rebuild, separated
+from w2w_hub.lora.adapter import Target
+from w2w_hub.lora.canonical import canonicalise_rows
+from w2w_hub.space.fit.rebuild import compare_spaces, rebuild, separated
 from w2w_hub.space.report import entanglement_by_population, figures, write_report
 
 from .population import LAYOUT, dataset_of, decaying

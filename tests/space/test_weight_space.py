@@ -22,8 +22,8 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
 )
 from w2w_hub.space.points import load_point, save_point
-from w2w_hub.space.space import interpolate
 from w2w_hub.space.storage import publish_space
+from w2w_hub.space.weight_space import interpolate
 
 from ..tiny_world import TinyWorld, make_base
 

@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import w2w_hub
-from w2w_hub import tensorfile
 from w2w_hub.errors import AlreadyExistsError, CorruptFileError, MissingPathError, UnsupportedFormatError
-from w2w_hub.store import atomic, hashing, manifest, paths
+from w2w_hub.store import atomic, hashing, manifest, paths, tensorfile
 
 
 def content(path: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import __version__
+from ..common.version import __version__
 from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..text import one_line
+from ..common.text import one_line
 from .common import adapter_options, examples, out_option
 from .output import say
 
@@ -41,7 +41,7 @@ def convert(
     component: str | None,
 ) -> None:
     """Write SOURCE, a LoRA checkpoint of any known dialect, in another."""
-    from ..formats import convert_adapter
+    from ..dialects import convert_adapter
 
     adapter = convert_adapter(
         source, out, dialect,

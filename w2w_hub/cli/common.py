@@ -18,7 +18,7 @@ from .output import captured_messages, say, say_traceback, say_usage_error
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# w2w_hub.adapter.COMPONENTS, without importing NumPy for --help
+# w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -152,7 +152,7 @@ def open_pipeline(space: Path) -> Any:
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
 
-    from ..pipeline import W2WPipeline, best_device
+    from ..models.pipelines import W2WPipeline, best_device
 
     logging.disable_progress_bar()
     disable_progress_bar()

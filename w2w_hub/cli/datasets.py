@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..text import command
+from ..common.text import command
 from .common import examples, json_option, out_option
 from .output import print_json, say
 

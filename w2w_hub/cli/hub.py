@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..text import command
+from ..common.text import command
 from .common import examples, json_option, out_option
 from .output import data, data_text, print_json, say
 
@@ -32,7 +32,7 @@ def push(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
-    from ..hub.publish import publish
+    from ..release.publish import publish
 
     done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
     if as_json:
@@ -63,7 +63,7 @@ def push(
 @json_option
 def log(repo: str, as_json: bool) -> None:
     """The versions of a Hub repository, newest first."""
-    from ..hub.versions import log_versions
+    from ..release.versions import log_versions
 
     releases = log_versions(repo)
     if as_json:
@@ -87,7 +87,7 @@ def log(repo: str, as_json: bool) -> None:
 @click.option("--replace", is_flag=True, help="Write it anew if it is there.")
 def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
-    from ..hub.lock import pin as pin_them
+    from ..release.lock import pin as pin_them
 
     lock = pin_them(names, out, replace=replace)
     for each in lock.pins:
@@ -103,7 +103,7 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 @click.option("--from", "source", help="A folder or URL with copies; the Hub without it.")
 def restore(lock: Path, source: str | None) -> None:
     """Bring everything that LOCK pins to this machine, verified and ready to be used offline."""
-    from ..hub.restore import restore as bring
+    from ..release.restore import restore as bring
 
     for folder in bring(lock, source):
         data(folder)
@@ -115,7 +115,7 @@ def restore(lock: Path, source: str | None) -> None:
 @out_option("The folder to make: a BagIt bag.")
 def archive(lock: Path, out: Path) -> None:
     """Write everything that LOCK pins as a folder fit for a long-term archive."""
-    from ..hub.restore import archive as write
+    from ..release.restore import archive as write
 
     write(lock, out)
     then = command("w2w restore", lock, options=("--from", out))
@@ -133,7 +133,7 @@ def cite(what: str, kind: str) -> None:
 
     datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
     """
-    from ..hub import cite as citing
+    from ..release import cite as citing
 
     pins = citing.cite(what)
     data_text(citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins))
@@ -142,7 +142,7 @@ def cite(what: str, kind: str) -> None:
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     """What `w2w verify` does with a lock file."""
     from ..errors import CorruptFileError
-    from ..hub.lock import verify_lock
+    from ..release.lock import verify_lock
 
     checks = verify_lock(lock, rebuild=rebuild)
     if as_json:

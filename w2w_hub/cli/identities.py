@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..text import command, files_of
+from ..common.text import command, files_of
 from .common import FINITE, SEED, StrengthType, examples, json_option, open_pipeline, out_option
 from .output import print_json, say
 
@@ -145,7 +145,7 @@ def invert(
 ) -> None:  # fmt: skip
     """Find the identity in pictures."""
     from ..errors import InvalidInputError
-    from ..pictures import open_mask, open_picture
+    from ..models.pictures import open_mask, open_picture
     from ..space.points import save_point
     from ..store.atomic import new_folder, require_new
 
@@ -239,7 +239,7 @@ def grid(
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
-    from ..pictures import animation, contact_sheet, picture_kind, save_picture
+    from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
     moving = picture_kind(out) == "GIF"
@@ -252,7 +252,7 @@ def grid(
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
     require_new(out)
-    from ..pipeline.grids import strength_grid  # brings torch, which takes seconds
+    from ..models.pipelines.grids import strength_grid  # brings torch, which takes seconds
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
@@ -287,7 +287,7 @@ def _draw_cases(
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """A sheet of identities by (prompt, seed)."""
-    from ..pictures import contact_sheet, picture_kind, save_picture
+    from ..models.pictures import contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
     picture_kind(out)
@@ -317,7 +317,7 @@ def _draw_cases(
 @out_option("The folder to make.")
 def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
-    from ..formats import write_adapter
+    from ..dialects import write_adapter
     from ..space import WeightSpace
     from ..space.identity import resolve
     from ..store.atomic import require_new

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..text import one_line
+from ..common.text import one_line
 from .common import adapter_options, examples, json_option
 from .output import data, print_json, say
 
@@ -46,9 +46,9 @@ def inspect(
     JSON object with --json, anything else one object a line. Exit status 2: a named path cannot be read; 1: an
     adapter does not fit --against.
     """
-    from ..formats.checkpoint import ReadOptions
-    from ..formats.inspection import Against
-    from ..formats.scan import is_tree
+    from ..dialects.checkpoint import ReadOptions
+    from ..dialects.inspection import Against
+    from ..dialects.scan import is_tree
 
     options = ReadOptions(believe, alpha, component)
     wanted = None if against is None else Against(against)
@@ -86,10 +86,10 @@ def _scanned(
     paths: tuple[Path, ...], allow_torch: bool, options: Any, against: Any
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """The facts of every path, and of every checkpoint below the folders among them; True for the former."""
+    from ..common.progress import progress
+    from ..dialects.inspection import SharedStart
+    from ..dialects.scan import Skipped, find_checkpoints, is_tree
     from ..errors import NotACheckpointError, W2WError
-    from ..formats.inspection import SharedStart
-    from ..formats.scan import Skipped, find_checkpoints, is_tree
-    from ..progress import progress
 
     skipped, start = Skipped(), SharedStart()
 
@@ -163,13 +163,13 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     """The facts of a dataset, weight space, point or adapter."""
     from ..dataset import WeightDataset
     from ..dataset.manifest import FILENAME, FORMAT
+    from ..dialects.inspection import inspect_adapter
     from ..errors import MissingPathError
-    from ..formats.inspection import inspect_adapter
-    from ..hub.pins import is_lock, read_lock
-    from ..hub.resolve import REPOSITORY, split_kind
-    from ..hub.versions import find
+    from ..release.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
+    from ..store.hub.pins import is_lock, read_lock
+    from ..store.hub.resolve import REPOSITORY, split_kind
     from ..store.manifest import read_json_in
     from ..store.paths import has_file
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..text import command
+from ..common.text import command
 from .common import examples, json_option
 from .hub import verify_lock_file
 from .output import data, print_json, say
@@ -34,8 +34,8 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
     is always hashed to the last byte.
     """
     from ..errors import InvalidInputError
-    from ..hub.pins import is_lock
-    from ..hub.verify import verify as check
+    from ..release.verify import verify as check
+    from ..store.hub.pins import is_lock
 
     if is_lock(what):
         verify_lock_file(what, rebuild, as_json)
@@ -86,7 +86,7 @@ def repair(folder: Path) -> None:
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> None:
     """Tell what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
-    from ..hub.versions import diff_revisions
+    from ..release.versions import diff_revisions
 
     versions = diff_revisions(first, second)
     found = versions.rows

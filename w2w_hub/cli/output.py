@@ -1,4 +1,4 @@
-"""The one place that writes to a terminal: whatever a command shows passes :func:`w2w_hub.text.terminal` here.
+"""The one place that writes to a terminal: whatever a command shows passes :func:`w2w_hub.common.text.terminal` here.
 
 Standard output is data, standard error is progress and messages. No other module prints; a test holds them to it.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ..text import one_line, terminal
+from ..common.text import one_line, terminal
 
 LONGEST_NAME, WIDEST = 200, 60  # characters of a name in a table, and of its column
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..text import command
+from ..common.text import command
 from .common import examples, json_option, out_option
 from .output import data, name_column, print_json, say
 
@@ -63,7 +63,7 @@ def build(
     A build that is stopped goes on where it was when the same command is run again.
     """
     from ..dataset import WeightDataset
-    from ..space.build_and_save import build_and_save, unfinished
+    from ..space.fit.build_and_save import build_and_save, unfinished
 
     opened = WeightDataset.open(dataset)
     if unfinished(out).is_dir():
@@ -130,8 +130,8 @@ def rebuild(
     from ..dataset import WeightDataset
     from ..errors import InvalidInputError
     from ..space import WeightSpace
-    from ..space.rebuild import compare_spaces
-    from ..space.rebuild import rebuild as build_again
+    from ..space.fit.rebuild import compare_spaces
+    from ..space.fit.rebuild import rebuild as build_again
     from ..space.storage import save_space
     from ..store.atomic import require_new
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from .changes.grow import add_rows, relabel_rows, remove_rows
+from .changes.pack import pack_adapters
+from .changes.write import write_dataset
 from .compare import diff
 from .duplicates import find_duplicates
-from .grow import add_rows, relabel_rows, remove_rows
 from .integrity import check
-from .labels import read_labels
-from .pack import pack_adapters
-from .reader import WeightDataset
-from .splitting import SplitRule
-from .views import load_dataset
-from .writer import write_dataset
+from .labels.table import read_labels
+from .splits import SplitRule
+from .views.huggingface import load_dataset
+from .weight_dataset import WeightDataset
 
 __all__ = [
     "SplitRule",

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..arguments import DATASET, checked
-from ..constraints import either, path
-from . import labels as label_table
-from .reader import WeightDataset
+from ..common.arguments import DATASET, checked
+from ..common.constraints import either, path
+from .labels import table as label_table
+from .weight_dataset import WeightDataset
 
 
 @dataclass

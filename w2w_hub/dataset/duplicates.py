@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..arguments import checked
+from ..common.arguments import checked
+from ..common.progress import progress
 from ..errors import InvalidInputError
-from ..progress import progress
-from .reader import WeightDataset
+from .weight_dataset import WeightDataset
 
 SKETCH = 256  # random projections a row; enough that no pair above the threshold is missed at SAFETY deviations
 SAFETY = 8.0

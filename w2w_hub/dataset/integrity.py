@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arguments import checked
+from ..common.arguments import checked
+from ..common.progress import progress
 from ..errors import CorruptFileError, W2WError
-from ..progress import progress
 from ..store.commit import State, read_state
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Problem as Problem
 from ..store.verify import Report, check_files, check_manifest, open_to_check
-from . import labels as label_table
+from .labels import table as label_table
 from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
-from .reader import WeightDataset
-from .shards import ARRAY, ShardedMatrix
-from .splitting import group_names
+from .matrix.shards import ARRAY, ShardedMatrix
+from .splits import group_names
+from .weight_dataset import WeightDataset
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
-from ..layout import ParameterLayout
+from ..lora.layout import ParameterLayout
 from ..store import manifest as store
 from ..store.atomic import write_bytes
 from ..store.manifest import DATASET as FORMAT
@@ -46,7 +46,7 @@ class Compatibility:
     base_model : str or None
         Repository or folder of the base model: a hint, since mirrors are welcome.
     base_digest : str or None
-        sha256 of the target modules' base weights, see :func:`w2w_hub.injection.base_digest`.
+        sha256 of the target modules' base weights, see :func:`w2w_hub.models.injection.base_digest`.
     initialisation : str
         Name of the one initialisation that all rows were trained from, or ``"unknown"``. A raw weight
         space needs it known, since B @ A does not determine B and A.

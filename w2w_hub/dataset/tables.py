@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError
 from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, short
-from . import labels as label_table
+from .labels import table as label_table
 from .manifest import DatasetManifest
-from .shards import Geometry, LocalFiles, ShardedMatrix
+from .matrix.shards import Geometry, LocalFiles, ShardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd

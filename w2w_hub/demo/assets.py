@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MissingPathError
-from ..pictures import open_picture
+from ..models.pictures import open_picture
 from ..store.manifest import read_json
 
 FOLDER = Path(__file__).parent / "assets"

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL.Image import Image as Picture
 
-from ..pages import render
+from ..common.pages import render
 from .settings import DEFINITIONS, EDIT_WISH, STRENGTHS
 
 

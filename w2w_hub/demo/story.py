@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from diffusers.utils import logging
 
+from ..common.text import files_of, quote
 from ..dataset import WeightDataset, load_dataset
-from ..pictures import contact_sheet, to_picture
-from ..pipeline import W2WPipeline
+from ..models.pictures import contact_sheet, to_picture
+from ..models.pipelines import W2WPipeline
 from ..space import WeightSpace
 from ..space.identity import Identity, edited, resolve
 from ..store.atomic import require_new, write_json
-from ..text import files_of, quote
 from .assets import FOLDER, Assets
 from .judge import Judge
 from .measure import Measure, attribute_shown, others_kept

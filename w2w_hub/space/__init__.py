@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .builder import build_space
 from .directions import Direction, fit_directions
-from .space import Point, WeightSpace
+from .fit.build import build_space
+from .weight_space import Point, WeightSpace
 
 __all__ = ["Direction", "Point", "WeightSpace", "build_space", "fit_directions"]

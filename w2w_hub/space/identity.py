@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..adapter import Adapter
-from ..constraints import as_array, number
-from ..equality import ByValue
+from ..common.constraints import as_array, number
+from ..common.equality import ByValue
+from ..dialects import read_adapter
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
-from ..formats import read_adapter
+from ..lora.adapter import Adapter
 from .points import is_point, load_point
-from .space import Point, WeightSpace
+from .weight_space import Point, WeightSpace
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import (
+from ..dataset.labels.table import ROW_ID
+from ..dialects.base_model import (
     CONFIG,
     EMBEDDED,
     MODEL_INDEX,
@@ -17,14 +18,13 @@ from ..base import (
     digest_of_folder,
     require_plain_components,
 )
-from ..dataset.labels import ROW_ID
 from ..errors import MissingPathError, W2WError
 from ..store.commit import State, read_state
 from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
 from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest, open_to_check
-from .space import WeightSpace
 from .storage import FIELDS, read_space
+from .weight_space import WeightSpace
 
 UNIT_TOLERANCE = 1e-3  # of a direction's length and of the basis's products, float32
 SETTINGS_BYTES = 2**20  # of w2w_pipeline.json and model_index.json

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import checked
+from ..common.arguments import checked
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
-from ..tensorfile import read_safetensors
-from .space import Point
+from ..store.tensorfile import read_safetensors
+from .weight_space import Point
 
 FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import digest_of_folder, embed_base
-from ..cards import space_card
-from ..checks import is_whole
+from ..common.checks import is_whole
 from ..dataset.manifest import Compatibility, is_split_name
+from ..dialects.base_model import digest_of_folder, embed_base
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
@@ -23,18 +22,19 @@ from ..errors import (
     W2WError,
     one_line,
 )
-from ..hub.resolve import Source, locate
-from ..layout import ParameterLayout
+from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
+from ..store.hub.resolve import Source, locate
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
-from ..tensorfile import read_safetensors
+from ..store.tensorfile import read_safetensors
+from .card import space_card
 from .directions import Direction
 from .manifest import require_facts
-from .space import WeightSpace
+from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +165,7 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     k : int, optional
         Components to read: fewer files are fetched. The space keeps its digest, so that its points stay its own.
     **options
-        `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.hub.resolve.locate`.
+        `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.store.hub.resolve.locate`.
 
     Raises
     ------

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..common.limits import MAX_JSON_BYTES
 from ..errors import AlreadyExistsError, BusyError, CorruptFileError, MissingPathError, UnsafePathError, W2WError
 from .atomic import disk_error, flush, flush_tree, require_new
-from .limits import MAX_JSON_BYTES
 from .manifest import CARD, FILENAME, parse_manifest
 from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..common.limits import MAX_FILES, MAX_JSON_BYTES, MAX_JSON_VALUES
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError, one_line
-from .limits import MAX_FILES, MAX_JSON_BYTES, MAX_JSON_VALUES
 from .paths import OURS, is_name, read_file, read_regular, short
 
 FILENAME, CARD = "manifest.json", "README.md"

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..common.limits import unpacked_limit
 from ..errors import CorruptFileError, W2WError, one_line
-from .limits import unpacked_limit
 from .paths import open_regular, short
 
 ROWS_A_BATCH = 1024

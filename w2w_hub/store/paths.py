@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..common.limits import MAX_FILES, MAX_FOLDER_DEPTH, MAX_NAME_BYTES, MAX_PART_BYTES
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError, one_line
-from .limits import MAX_FILES, MAX_FOLDER_DEPTH, MAX_NAME_BYTES, MAX_PART_BYTES
 
 OURS = ".w2w-"  # how the names of locks, staged states and unfinished files begin
 _BLOB = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
@@ -171,7 +171,7 @@ def walk(root: Path) -> Iterator[Found]:
     Raises
     ------
     CorruptFileError
-        Beyond :data:`~w2w_hub.store.limits.MAX_FILES` entries or a stated depth.
+        Beyond :data:`~w2w_hub.common.limits.MAX_FILES` entries or a stated depth.
     """
     count = 0
     pending = [("", Path(root), 0)]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.limits import MAX_JSON_BYTES
+from ..common.progress import progress
 from ..errors import LONGEST, CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
-from ..progress import progress
 from .commit import NEXT, State, open_state
 from .hashing import sha256_file
-from .limits import MAX_JSON_BYTES
 from .manifest import CARD, DATASET, FILENAME, WORDS, has_right_checksum
 from .paths import OURS, read_file, walk
 

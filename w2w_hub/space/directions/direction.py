@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...constraints import Rule, as_array, names, number, one_of, optional, text, whole
-from ...equality import ByValue
+from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
+from ...common.equality import ByValue
 from ...errors import CorruptFileError, InvalidInputError
 
 ARRAYS = ("editing", "reading")

@@ -11,7 +11,7 @@ from ...errors import InvalidInputError
 from .targets import MIN_ROWS_A_CLASS
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 # held where attributes overlap; nothing held; everything held; covariance times the reader's weights; those weights
 EDITINGS = ("overlap", "means", "all", "covariance", "reading")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...equality import ByValue
+from ...common.equality import ByValue
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...arguments import SPACE
-from ...constraints import either, flag, instance, names, names_by_name, one_of, optional, positive, validated, whole
+from ...common.arguments import SPACE
+from ...common.constraints import (
+    either,
+    flag,
+    instance,
+    names,
+    names_by_name,
+    one_of,
+    optional,
+    positive,
+    validated,
+    whole,
+)
+from ...common.progress import progress
 from ...dataset import WeightDataset
 from ...errors import InvalidInputError, UnknownNameError
-from ...progress import progress
 from .direction import Direction
 from .editing import EDITINGS, HELD_BY_METHOD, overlap, partial_effects
 from .evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
@@ -19,7 +30,7 @@ from .reading import READINGS, choose_components, fit_reading
 from .targets import Target, targets_of
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 
 @validated(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.text import command
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
-from ...text import command
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 MIN_ROWS_A_CLASS = 5
 COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called as a slider

@@ -11,7 +11,7 @@ from .page import page
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 __all__ = ["entanglement_by_population", "figures", "page", "write_report"]
 

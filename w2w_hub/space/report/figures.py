@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InvalidInputError
-from ..builder import build_space
-from ..diagnostics import held_out_curve
 from ..directions.entanglement import cosines, mean_off_diagonal
 from ..directions.targets import require_dataset, targets_of
-from ..nulls import gaussian_spectrum
+from ..fit.build import build_space
+from ..fit.diagnostics import held_out_curve
+from ..fit.nulls import gaussian_spectrum
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
-    from ..space import WeightSpace
+    from ..weight_space import WeightSpace
 
 HISTOGRAMS, SCATTERS, EXAMPLES, SAMPLES = 6, 6, 12, 200
 POPULATIONS = (10, 100, 1000, 10_000)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pages import render
+from ...common.pages import render
 from . import svg
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...pages import element
-from ...text import one_line
+from ...common.pages import element
+from ...common.text import one_line
 
 if TYPE_CHECKING:
     from markupsafe import Markup

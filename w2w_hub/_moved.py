@@ -1,0 +1,66 @@
+"""Module paths of 0.1 that moved: they import what is there now, with a DeprecationWarning, until 0.3."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# below this package: old path -> new path; what is below an old path follows it
+MOVED = {
+    "adapter": "lora.adapter",
+    "base": "dialects.base_model",
+    "canonical": "lora.canonical",
+    "denoising": "models.denoising",
+    "formats": "dialects",
+    "formats.inspection": "dialects.inspection",
+    "injection": "models.injection",
+    "inversion": "models.inversion",
+    "layout": "lora.layout",
+    "pictures": "models.pictures",
+    "pipeline": "models.pipelines",
+    "training": "models.training",
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a moved module and gives the new one in its place."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if _new_name(fullname) is None else importlib.util.spec_from_loader(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        name = _new_name(spec.name)
+        assert name is not None
+        warnings.warn(f"{spec.name} is now {name}; the old path goes with 0.3", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(name)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+def _new_name(fullname: str) -> str | None:
+    package, _, rest = fullname.partition(".")
+    if package != __package__:
+        return None
+    parts = rest.split(".")
+    for n in range(len(parts), 0, -1):
+        new = MOVED.get(".".join(parts[:n]))
+        if new is not None:
+            return ".".join([package, new, *parts[n:]])
+    return None
+
+
+def find_moved_modules() -> None:
+    """Make old module paths importable, after all that really is there."""
+    if not any(type(finder) is _Finder for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,103 @@
+"""The rules of arguments that many public calls share: one parameter name, one rule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .constraints import Rule, either, flag, instance, names, number, optional, path, text, validated, whole
+
+F = TypeVar("F", bound=Callable[..., Any])
+LARGEST = 2**62  # of a size in bytes or rows
+
+
+def of_class(name: str, expected: str) -> Rule:
+    """An object of a class of this package, by its name: the module of the class is above this one."""
+
+    def take(value: Any) -> Any:
+        ours = __name__.partition(".")[0] + "."
+        if not any(cls.__name__ == name and f"{cls.__module__}.".startswith(ours) for cls in type(value).__mro__):
+            raise ValueError
+        return value
+
+    return Rule(expected, take)
+
+
+def place() -> Rule:
+    """A folder, the name of a repository or a lock's pin, as a string or a path."""
+    return either(text(), instance(Path, "a path"))
+
+
+def scheduler() -> Rule:
+    """A Dask scheduler's address or client."""
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, str) and not callable(getattr(value, "submit", None)):
+            raise ValueError
+        return value
+
+    return Rule("the address of a Dask scheduler or a client", take)
+
+
+def listed() -> Rule:
+    """One thing or several; an array without axes is neither."""
+
+    def take(value: Any) -> Any:
+        if getattr(value, "ndim", 1) == 0:
+            raise ValueError
+        return value
+
+    return Rule("one or a list of them", take)
+
+
+def info() -> Rule:
+    """What is said of columns: name to a mapping of texts."""
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(one, Mapping) for one in value.values()):
+            raise ValueError
+        return value
+
+    return Rule("a mapping of columns to mappings", take)
+
+
+ADAPTER = of_class("Adapter", "an Adapter")
+DATASET = of_class("WeightDataset", "an open WeightDataset")
+LAYOUT = of_class("ParameterLayout", "a ParameterLayout")
+SPACE = of_class("WeightSpace", "a WeightSpace")
+POINT = of_class("Point", "a Point")
+RULES: dict[str, Rule] = {
+    # where things are
+    "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),
+    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
+    "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "vouched": flag(),
+    "replace": flag(),
+    # what they are
+    "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
+        of_class("Compatibility", "a Compatibility")
+    ),
+    "name": optional(text()), "version": optional(text()), "licence": text(), "initialisation": text(),
+    "column_info": optional(info()), "dialect": text(),
+    # how they are stored and read
+    "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
+    "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
+    "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
+    "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
+    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
+    "difference": flag(), "preserve": either(text(), names()),
+    "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
+    "key": listed(), "numbers": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
+    "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),
+}  # fmt: skip
+
+
+def checked(**others: Rule) -> Callable[[F], F]:
+    """Check the arguments of a public call by the rules of their names; `others` are rules of its own."""
+
+    def decorate(function: F) -> F:
+        shared = {name: RULES[name] for name in inspect.signature(function).parameters if name in RULES}
+        return validated(**shared | others)(function)
+
+    return decorate

@@ -1,0 +1,28 @@
+"""What a caller's value is, where more than one module asks."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def require_path(value: Any, what: str) -> Path:
+    """Return a path that the caller gave as text or as a path object.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise InvalidInputError(f"{what} must be a path, not {reprlib.repr(value)}")
+    return Path(value)

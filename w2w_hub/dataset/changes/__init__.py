@@ -1,0 +1,1 @@
+"""Change a dataset: write, pack, add, remove, relabel."""

@@ -1,0 +1,49 @@
+"""Everything that is wrong with an input, found before anything is written and told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from ...errors import LONGEST, InvalidInputError, W2WError
+
+SHOWN = 20
+
+
+class Problems:
+    """Typed errors collected; :meth:`settle` raises them as one."""
+
+    def __init__(self) -> None:
+        self.found: list[W2WError] = []
+
+    def add(self, error: W2WError) -> None:
+        self.found.append(error)
+
+    def extend(self, errors: Iterable[W2WError]) -> None:
+        self.found.extend(errors)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note a typed error of the block instead of raising it."""
+        try:
+            yield
+        except W2WError as error:
+            self.found.append(error)
+
+    def settle(self) -> None:
+        """Raise the one problem, or all in one line; their common type if they have one, else `InvalidInputError`."""
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise self.found[0]
+        kinds = {type(error) for error in self.found}
+        more = f"; and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
+        told = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found[:SHOWN], 1))
+        kind = kinds.pop() if len(kinds) == 1 else InvalidInputError
+        raise tell_all(kind(f"{len(self.found)} problems, nothing was written: {told}{more}"))
+
+
+def tell_all(error: W2WError) -> W2WError:
+    """An error whose message is told to its end: its parts are short enough each."""
+    error.limit = (SHOWN + 1) * LONGEST
+    return error

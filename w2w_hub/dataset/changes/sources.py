@@ -1,0 +1,198 @@
+"""Where rows come from besides memory: checkpoints, and other datasets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.checks import is_whole
+from ...common.progress import progress
+from ...common.text import command
+from ...dialects import read_adapter
+from ...errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
+from ...lora.layout import ParameterLayout
+from ..manifest import row_digest
+from .templates import Templates
+
+if TYPE_CHECKING:
+    from ..weight_dataset import WeightDataset
+
+ROWS_A_READ = 64
+# what PEFT, diffusers and their trainers call every checkpoint, or each step of one
+GENERIC = re.compile(
+    r"unet|transformer|text_encoder(_\d)?|adapter_model|pytorch_lora_weights|diffusion_pytorch_model|default"
+    r"|(checkpoint|epoch|step)[-_]?\d+",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass
+class AdapterRows:
+    """LoRA checkpoints of any known dialect, one a row."""
+
+    paths: list[Path]
+    layout: ParameterLayout
+    ids: list[str] = field(default_factory=list)
+    show_progress: bool = False
+    notes: dict[str, set[Any]] = field(default_factory=dict)
+
+    def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
+        templates = Templates(self.layout)
+        bases = self.notes.setdefault("base_model", set())
+        rescaled = self.notes.setdefault("rescaled", set())
+        for number in progress(numbers, "reading adapters") if self.show_progress else numbers:
+            path = self.paths[number]
+            row = templates.row(path)
+            if row is not None:
+                yield row
+                continue
+            try:
+                adapter = read_adapter(path)
+                row = self.layout.flatten(adapter, where=str(path))
+            except W2WError as error:
+                yield error
+                continue
+            bases.add(adapter.base_model)
+            if own := self.layout.ratios(adapter):
+                scales = Counter(repr(adapter.factors[target].scale) for target in own)
+                rescaled.add(json.dumps([self.ids[number], dict(sorted(scales.items()))]))
+            templates.learn(path, row)
+            yield row
+
+    def fingerprint(self, numbers: list[int]) -> Any:
+        """Changes whenever a row might; None if it cannot be told."""
+        return [self.layout.digest, *([str(self.paths[n]), *stamps(self.paths[n])] for n in numbers)]
+
+
+def path_list(paths: Path | str | Sequence[Path | str], what: str) -> list[Path]:
+    """Return paths as a list; one path alone is one, not its letters."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else _items(paths, what)
+    for path in given:
+        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str) or "\0" in os.fspath(path):
+            raise InvalidInputError(f"{what} is a path, not {path!r}")
+    return [Path(path) for path in given]
+
+
+def text_list(names: str | Sequence[str], what: str) -> list[str]:
+    """Return names as a list; one text alone is one, not its letters."""
+    given = [names] if isinstance(names, str) else _items(names, what)
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"{what} is text, not {name!r}")
+    return given
+
+
+def _items(values: Any, what: str) -> list[Any]:
+    if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{what} is expected, or a list of them, not {values!r}")
+    return list(values)
+
+
+def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> list[str]:
+    """Return the id of each checkpoint's row: the one given, else the name of its file or folder.
+
+    Names that trainers give to every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) tell nobody
+    apart, so the folder above gives the id then. If all names are the same, so do the nearest folders above that
+    differ, with a warning. What is still the same then is the same id, which labels refuse.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are not as many ids as checkpoints.
+    """
+    if ids is not None:
+        given = [
+            str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else _items(ids, "id"))
+        ]
+        if len(given) != len(paths):
+            raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one for each, in their order")
+        return text_list(given, "an id")
+    names = [_own_names(path) for path in paths]
+    told = [name[0] for name in names]
+    if len(paths) < 2 or len(set(told)) == len(told) or len(set(paths)) < len(paths):
+        return told
+    for level in range(1, min(map(len, names))):
+        if len({name[level - 1] for name in names}) > 1:
+            break
+        told = [name[level] for name in names]
+        if len(set(told)) == len(told):
+            shown = ", ".join(repr(name) for name in told[:3])
+            warnings.warn(
+                f"all {len(paths)} checkpoints are called {names[0][0]!r}; their rows are named by the folders above: "
+                f"{shown}{', ...' if len(told) > 3 else ''} (ids= gives other names)",
+                stacklevel=3,
+            )
+            return told
+    last = [_last_name(path) for path in paths]
+    return last if len(set(last)) == len(last) else [name[0] for name in names]
+
+
+def _last_name(path: Path) -> str:
+    path = Path(os.path.abspath(path))  # "." has a name too; a link keeps its own
+    return path.name if path.is_dir() else path.stem
+
+
+def _own_names(path: Path) -> list[str]:
+    """The names that may tell a checkpoint from others, its own first, then those of the folders above."""
+    names = [_last_name(path), *(parent.name for parent in Path(os.path.abspath(path)).parents)]
+    names = [name for name in names if name]
+    return [name for name in names if not GENERIC.fullmatch(name)] or names[:1] or [""]
+
+
+def stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of the files in a folder."""
+    try:
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
+    except FileNotFoundError:
+        raise MissingPathError(f"{path} is not there") from None
+    except OSError as error:
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@dataclass
+class DatasetRows:
+    """Rows of a dataset on disk, each checked against its digest before it is copied."""
+
+    path: Path
+    digest: str
+    _opened: WeightDataset | None = None
+
+    @classmethod
+    def of(cls, dataset: WeightDataset) -> DatasetRows:
+        return cls(dataset.path, dataset.manifest.digest, dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "digest": self.digest, "_opened": None}
+
+    def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
+        from ..weight_dataset import WeightDataset
+
+        if self._opened is None:
+            self._opened = WeightDataset.open(self.path)
+        dataset = self._opened
+        if dataset.manifest.digest != self.digest:
+            raise CorruptFileError(f"{self.path} has changed while it was read; run the same command again")
+        listed = dataset.labels["row_sha256"].to_numpy()
+        for start in range(0, len(numbers), ROWS_A_READ):
+            part = numbers[start : start + ROWS_A_READ]
+            for number, row in zip(part, dataset[part], strict=True):
+                if row_digest(row) == listed[number]:
+                    yield row
+                else:
+                    yield CorruptFileError(
+                        f"{self.path}: row {dataset.ids[number]!r} has other values than listed; "
+                        f"see: {command('w2w verify', self.path, options=('--deep',))}"
+                    )
+
+    def fingerprint(self, numbers: list[int]) -> Any:
+        return [str(self.path), self.digest, numbers]

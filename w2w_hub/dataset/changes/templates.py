@@ -1,0 +1,183 @@
+"""Read the next of many like checkpoints by the byte ranges of the first.
+
+The dialects' readers are exact and slow: hundreds of names are matched for every file. The checkpoints of one
+population differ in nothing but their numbers, so after one was read properly it is compared with what its file
+holds. If every tensor of the file is found, value for value, in just one place of the row, and none is left over
+(an alpha, say, whose value would matter), a file with byte-identical header and companions can only give the same
+arrangement. Anything else is read properly again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...common.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSOR_BYTES
+from ...dialects.opening import open_beside, read_whole
+from ...errors import W2WError
+from ...lora.layout import ParameterLayout
+
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_HASHED = (".json", ".yaml", ".yml")
+_IGNORED = (".md", ".txt", ".png", ".jpg", ".jpeg", ".webp", ".log")  # nothing that a dialect's reader opens
+MOST_LESSONS = 16  # in a row without use, then the checkpoints are not alike and learning costs in vain
+KEPT = 4  # arrangements in use at a time
+
+
+class Templates:
+    """Arrangements learnt from checkpoints that were read properly."""
+
+    def __init__(self, layout: ParameterLayout):
+        self.layout = layout
+        self._known: dict[bytes, list[tuple[int, int, np.dtype[Any], int]]] = {}
+        self._lessons = 0  # since the last use
+
+    def row(self, path: Path) -> np.ndarray | None:
+        """The row of a checkpoint like one learnt from, float32 ``(size,)``, or None."""
+        if not self._known:
+            return None
+        opened = _Opened.of(path)
+        if opened is None:
+            return None
+        with opened:
+            parts = self._known.get(opened.digest)
+            data = None if parts is None else opened.numbers()
+        if parts is None or data is None:
+            return None
+        out = np.empty(self.layout.size, np.float32)
+        for start, stop, dtype, offset in parts:
+            _widen(np.frombuffer(data, dtype, stop - start, offset), out[start:stop])
+        self._lessons = 0
+        # anything not finite is for the proper reader to name
+        return out if np.isfinite(out.sum(dtype=np.float64)) else None
+
+    def learn(self, path: Path, row: np.ndarray) -> None:
+        """Note how this checkpoint's file makes up its row, if that is beyond doubt."""
+        opened = _Opened.of(path) if self._lessons < MOST_LESSONS else None
+        if opened is None:
+            return
+        self._lessons += 1
+        with opened:
+            data = opened.numbers()
+        entries = None if data is None else _entries(opened.header, len(data))
+        if entries is None or data is None:
+            return
+        places: dict[bytes, tuple[int, int]] = {}
+        for slot in self.layout.slots:
+            for start, stop in ((slot.offset, slot.middle), (slot.middle, slot.end)):
+                found = row[start:stop].tobytes()
+                if found in places:
+                    return
+                places[found] = start, stop
+        parts = []
+        for entry in entries:
+            dtype = _DTYPES.get(entry["dtype"])
+            begin, end = entry["data_offsets"]
+            if dtype is None or end - begin != int(np.prod(entry["shape"])) * dtype.itemsize or end > len(data):
+                return
+            values = np.empty((end - begin) // dtype.itemsize, np.float32)
+            _widen(np.frombuffer(data, dtype, len(values), begin), values)
+            place = places.pop(values.tobytes(), None)
+            if place is None:
+                return
+            parts.append((*place, dtype, begin))
+        if not places:
+            while len(self._known) >= KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[opened.digest] = parts
+
+
+def _widen(values: np.ndarray, out: np.ndarray) -> None:
+    if values.dtype == np.uint16:
+        out.view(np.uint32)[:] = values.astype(np.uint32) << 16
+    else:
+        out[:] = values
+
+
+class _Opened:
+    """A folder's only safetensors file, opened as every reader of checkpoints opens it, with its header read.
+
+    Attributes
+    ----------
+    digest : bytes
+        Of all but the numbers: the header, the file's size, and the files beside it that a dialect may read.
+    header : bytes
+        The header's JSON.
+    """
+
+    def __init__(self, file: BinaryIO, digest: bytes, header: bytes, size: int):
+        self._file, self.digest, self.header, self._size = file, digest, header, size
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def numbers(self) -> memoryview | None:
+        """The bytes after the header, or None if there are not as many as there were."""
+        data = np.empty(self._size, np.uint8)
+        try:
+            whole = self._file.readinto(memoryview(data)) == self._size  # type: ignore[arg-type, attr-defined]
+        except OSError:
+            return None
+        return memoryview(data) if whole else None  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, path: Path) -> _Opened | None:
+        """Open one, or return None for what is left to the proper reader: to read, or to refuse by name."""
+        if not path.is_dir():
+            return None  # what a reader looks up beside a single file is its own affair
+        file = None
+        try:
+            names = sorted(os.listdir(path))
+            weights = [n for n in names if n.endswith(".safetensors")]
+            if len(weights) != 1:
+                return None
+            file = open_beside(path, weights[0])
+            total = os.fstat(file.fileno()).st_size
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            size = total - 8 - length
+            if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
+                file.close()
+                return None
+            header = file.read(length)
+            digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
+            for name in names:
+                suffix = os.path.splitext(name)[1]
+                if name == weights[0] or suffix in _IGNORED:
+                    continue
+                data = _small(path, name) if suffix in _HASHED else None
+                if data is None:
+                    file.close()
+                    return None
+                digest.update(f"\n{name}\n".encode() + data)
+            return cls(file, digest.digest(), header, size)
+        except (OSError, W2WError):
+            if file is not None:
+                file.close()
+            return None
+
+
+def _small(path: Path, name: str) -> bytes | None:
+    with open_beside(path, name) as file:
+        return read_whole(file, MAX_CONFIG_BYTES)
+
+
+def _entries(header: bytes, size: int) -> list[dict[str, Any]] | None:
+    """The tensors of a header, if they fill the file without a gap or overlap."""
+    try:
+        found = json.loads(header)
+        found.pop("__metadata__", None)
+        entries: list[dict[str, Any]] = sorted(found.values(), key=lambda entry: entry["data_offsets"])
+        edges = [0, *(edge for entry in entries for edge in entry["data_offsets"]), size]
+        whole = bool(entries) and edges[0::2] == edges[1::2]
+        return entries if whole else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

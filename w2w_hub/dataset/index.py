@@ -1,0 +1,202 @@
+"""Which rows a key chooses: ids, numbers, masks and values of attributes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, RowIndexError, UnknownNameError
+from .labels.kinds import asked_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WAYS = "rows are chosen by an id, a number, a slice, a list of ids or numbers, or a mask"
+
+
+class RowIndex:
+    """Finds the rows of a dataset that a caller means.
+
+    Attributes
+    ----------
+    name : str
+        What the dataset is called in messages.
+    labels : DataFrame
+        Indexed by row id, in row order.
+    """
+
+    def __init__(self, name: str, labels: pd.DataFrame):
+        self.name, self.labels = name, labels
+        self._positions = {row: i for i, row in enumerate(labels.index)}
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def position(self, row_id: str) -> int:
+        """Return the row number of an id."""
+        try:
+            return self._positions[row_id]
+        except (KeyError, TypeError):
+            near = ", ".join(list(self._positions)[:3])
+            raise UnknownNameError(f"{self.name} has no row {row_id!r}; its ids look like {near}") from None
+
+    def one(self, key: Any) -> int | None:
+        """Return the number of the row that a single id or number chooses; None if the key is not one."""
+        if isinstance(key, str):
+            return self.position(key)
+        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            return self._number(int(key))
+        if key is None or isinstance(key, (bool, np.bool_, float, complex, bytes, np.floating)) or _is_scalar(key):
+            number = None if "bool" in str(getattr(key, "dtype", "bool")) else _whole(key)
+            if number is None:
+                raise InvalidInputError(f"{WAYS}, not by {key!r}")
+            return self._number(number)
+        return None
+
+    def several(self, key: Any) -> np.ndarray:
+        """Return the numbers, 0 to n - 1, of a slice, a list of ids or numbers, or a mask.
+
+        A mask that is a Series with the ids as its index, or row numbers in another order, is aligned by them; other
+        masks are taken in row order. What is missing in a mask is not chosen.
+
+        Raises
+        ------
+        UnknownNameError, RowIndexError
+            If there is no such row.
+        InvalidInputError
+            If the key chooses no rows in any of these ways.
+        """
+        if isinstance(key, slice):
+            return self._slice(key)
+        if hasattr(key, "reindex") and hasattr(key, "to_numpy"):
+            key = self._aligned(key)
+        if isinstance(key, np.ndarray) and not np.ma.isMaskedArray(key) and key.dtype.kind in "biu":
+            found = key
+        else:
+            found = self._listed(_values(key), _is_boolean(key))
+        if found.ndim != 1:
+            raise InvalidInputError(f"rows are chosen by a list or mask of one dimension, not of shape {found.shape}")
+        if found.dtype == bool:
+            if len(found) != len(self):
+                raise InvalidInputError(f"a mask needs {len(self)} entries, not {len(found)}")
+            return np.flatnonzero(found)
+        if not len(found):
+            return np.empty(0, np.int64)
+        low, high = int(found.min()), int(found.max())
+        if low < -len(self) or high >= len(self):
+            raise RowIndexError(f"rows {low} to {high} of {len(self)} do not all exist; they are numbered from 0")
+        return found.astype(np.int64) % len(self)
+
+    def matching(self, columns: Mapping[str, str], attributes: Mapping[str, Any]) -> np.ndarray:
+        """Return a mask of the rows with these values of attributes; a row without a value is not chosen."""
+        chosen = np.ones(len(self), bool)
+        for name, value in attributes.items():
+            kind = columns[name]
+            column = self.labels[name]
+            if np.ndim(value) or isinstance(value, (Mapping, Set)):
+                raise InvalidInputError(f"one value of {name!r} is asked for at a time, not {value!r}")
+            levels = sorted(column.dropna().unique()) if kind == "categorical" else ()
+            wanted = asked_value(value, kind, name, levels)
+            chosen &= (column == wanted).fillna(False).to_numpy(bool)
+        return chosen
+
+    def _number(self, number: int) -> int:
+        if not -len(self) <= number < len(self):
+            raise RowIndexError(f"row {number} of {len(self)} does not exist; they are numbered from 0")
+        return number % len(self)
+
+    def _slice(self, key: slice) -> np.ndarray:
+        try:
+            return np.arange(*key.indices(len(self)))
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"a slice of rows is made of whole numbers, not {key!r}: {error}") from None
+
+    def _aligned(self, series: Any) -> Any:
+        """A Series' values, those of a mask in row order."""
+        if getattr(series, "ndim", 1) != 1:
+            raise InvalidInputError(f"{WAYS}, not by a {type(series).__name__}; choose one of its columns")
+        values = series.astype(object).tolist()
+        if not _is_boolean(series) and not _is_mask(values):
+            return values
+        names = list(getattr(series, "index", range(len(values))))
+        if len(names) != len(self):
+            raise InvalidInputError(f"a mask needs {len(self)} entries, not {len(names)}")
+        values = np.array([not _is_missing(value) and bool(value) for value in values], bool)
+        if names == list(self._positions) or names == list(range(len(self))):
+            return values
+        known: Mapping[Any, int] = self._positions
+        if all(isinstance(n, (int, np.integer)) for n in names):
+            known = {i: i for i in range(len(self))}
+        if len(set(names)) != len(names) or any(name not in known for name in names):
+            raise InvalidInputError(
+                f"the index of a mask is neither the ids nor the row numbers of {self.name}; for a mask in row order: "
+                "mask.to_numpy()"
+            )
+        ordered = np.zeros(len(self), bool)
+        ordered[[known[name] for name in names]] = values
+        return ordered
+
+    def _listed(self, values: list[Any], boolean: bool) -> np.ndarray:
+        """Plain values as a mask or as numbers."""
+        if boolean or _is_mask(values):
+            return np.array([value is not None and bool(value) for value in values], bool)
+        numbers = []
+        for value in values:
+            if isinstance(value, str):
+                numbers.append(self.position(value))
+                continue
+            number = None if isinstance(value, (bool, np.bool_)) else _whole(value)
+            if number is None:
+                mixed = "; a mask has no numbers in it" if isinstance(value, (bool, np.bool_)) else ""
+                raise InvalidInputError(f"{WAYS}; {value!r} is none of these{mixed}")
+            numbers.append(self._number(number))
+        return np.array(numbers, np.int64)
+
+
+def _values(key: Any) -> list[Any]:
+    """The values of a list-like key; those that are missing are None."""
+    if isinstance(key, (Set, Mapping)) or not isinstance(key, Iterable):
+        raise InvalidInputError(f"{WAYS}, not by a {type(key).__name__}")
+    if np.ma.isMaskedArray(key):
+        if key.dtype != bool:
+            raise InvalidInputError(f"{WAYS}, not by masked numbers")
+        return key.filled(False).tolist()
+    for name in ("to_pylist", "tolist"):  # of pyarrow; of arrays, tensors and pandas
+        if hasattr(key, name):
+            key = getattr(key, name)()
+            break
+    return [None if _is_missing(value) else value for value in key]
+
+
+def _is_missing(value: Any) -> bool:
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def _is_boolean(key: Any) -> bool:
+    """Whether a list-like's type says that it is a mask, also if all of it is missing."""
+    return str(getattr(key, "dtype", getattr(key, "type", ""))).startswith(("bool", "torch.bool"))
+
+
+def _is_mask(values: Sequence[Any]) -> bool:
+    """Whether values are true, false or missing, and not all missing."""
+    known = [value for value in values if not _is_missing(value)]
+    return bool(known) and all(isinstance(value, (bool, np.bool_)) for value in known)
+
+
+def _is_scalar(key: Any) -> bool:
+    return hasattr(key, "__index__") and np.ndim(key) == 0
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any library, None if the value is not one."""
+    if isinstance(value, (float, complex, np.inexact)) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -1,0 +1,66 @@
+"""The fields of a CSV file as they are written, beside the values that were read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .kinds import plain_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WRITTEN = "w2w_written"  # in the attrs of a table
+
+
+class Written(dict[str, str]):
+    """Fields of typed columns, row by row.
+
+    Empty as a mapping, since pandas copies a table's attrs with every step and writes them to files as JSON.
+    """
+
+    def __init__(self, ids: Sequence[Any] = (), fields: Mapping[str, Sequence[Any]] | None = None) -> None:
+        super().__init__()
+        self.rows = {name: i for i, name in enumerate(ids)}
+        self.fields = dict(fields or {})
+
+    def __deepcopy__(self, memo: Any) -> Written:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # else pandas would give those of one table to two that it joins
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def text(self, column: str, row: str, value: Any) -> Any:
+        """What is written for a value, or the value itself if it is text, missing or no longer what was read."""
+        if value is None or isinstance(value, str) or row not in self.rows:
+            return value
+        field = self.fields[column][self.rows[row]]
+        return field if isinstance(field, str) and _reads(field, value) else value
+
+
+def _reads(field: str, value: Any) -> bool:
+    word = field.strip().lower()
+    if isinstance(value, bool):
+        return word == str(value).lower()
+    try:
+        return float(word) == value
+    except ValueError:
+        return False
+
+
+def as_written(table: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataFrame:
+    """A table of labels with an ``id`` column whose values are the written fields wherever the kind is categorical."""
+    import pandas as pd
+
+    found = table.attrs.get(WRITTEN)
+    if not isinstance(found, Written):
+        return table
+    made, ids = table.copy(), table["id"].tolist()
+    for name in table.columns:
+        if kinds.get(name) == "categorical" and name in found.fields:
+            values = zip(ids, plain_values(table[name], name), strict=True)
+            made[name] = pd.Series([found.text(name, row, value) for row, value in values], table.index, dtype=object)
+    made.attrs = {}
+    return made

@@ -1,0 +1,1 @@
+"""The matrix of weights: shards, other Zarr layouts, ranges on the Hub."""

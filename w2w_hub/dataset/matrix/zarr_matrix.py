@@ -1,0 +1,224 @@
+"""A matrix that is valid Zarr but not laid out as we write it, read through zarr-python from listed files only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...common.limits import MAX_JSON_BYTES, unpacked_limit
+from ...errors import CorruptFileError, UnsupportedFormatError, W2WError
+from ..manifest import DatasetManifest
+from .shards import ARRAY, DTYPES, must_understand, require_unpacked_size
+
+GROUP = "weights.zarr/"
+_COMPRESSORS = ("blosc", "zstd", "gzip")
+
+
+class ZarrMatrix:
+    """Reads rows through zarr-python, for arrays with other chunks than ours and the codecs of FORMAT.md.
+
+    Parameters
+    ----------
+    files : mapping of str to mapping
+        What the manifest lists; no other file is read.
+    find : callable
+        Gives the path of a listed file.
+    where : str
+        The dataset's name in messages.
+    """
+
+    geometry = None
+
+    def __init__(self, files: Mapping[str, Mapping[str, Any]], find: Callable[[str], Path], where: str):
+        import zarr
+
+        self.where = where
+        try:
+            name = f"{ARRAY}/zarr.json"
+            path = find(name)
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise UnsupportedFormatError(f"{where}/{name} is too large for metadata")
+            checked = _require_known(json.loads(path.read_bytes()), where)
+            store = _listed_store(files, find, checked)
+            self._array: Any = zarr.open_group(store, mode="r")["weights"]
+            self.shape, self.dtype = tuple(self._array.shape), np.dtype(self._array.dtype)
+        except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+            if isinstance(error, W2WError):
+                raise
+            raise CorruptFileError(
+                f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again"
+            ) from error
+
+    def view(self, first: int, last: int) -> None:
+        return None
+
+    def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Rows by number as ``(m, width)``."""
+        wanted = np.asarray(numbers, np.int64)
+        try:
+            if not len(wanted):
+                found = np.empty((0, self.shape[1]), self.dtype)
+            elif (np.diff(wanted) == 1).all():
+                found = np.asarray(self._array[int(wanted[0]) : int(wanted[-1]) + 1])
+            else:
+                found = np.asarray(self._array.oindex[wanted, :])
+        except (RuntimeError, TypeError, ValueError, OSError, KeyError, EOFError) as error:
+            if isinstance(error, W2WError):
+                raise
+            raise CorruptFileError(f"{self.where}/{ARRAY} cannot be read ({error}); fetch the dataset again") from error
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    def row(self, number: int) -> np.ndarray:
+        """One row ``(width,)``."""
+        return self.rows([number])[0]
+
+
+def require_backed(manifest: DatasetManifest, where: Path | str) -> None:
+    """Raise unless the files of a matrix are large enough for it: an absent chunk stands for any number of zeros."""
+    there = sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(GROUP))
+    stated = manifest.rows * manifest.layout.size * np.dtype(manifest.dtype).itemsize
+    if stated > unpacked_limit(there):
+        raise CorruptFileError(
+            f"{where}/weights.zarr has {there:,} bytes for a matrix of {stated:,}; fetch the dataset again"
+        )
+
+
+def require_shape(matrix: Any, manifest: DatasetManifest, where: Path | str) -> None:
+    """Raise unless a matrix has the shape and dtype that the manifest states."""
+    if matrix.shape != (manifest.rows, manifest.layout.size) or matrix.dtype.name != manifest.dtype:
+        raise CorruptFileError(
+            f"{where}/weights.zarr is {matrix.dtype.name} {matrix.shape}, the manifest states "
+            f"{manifest.dtype} ({manifest.rows}, {manifest.layout.size})"
+        )
+    g = matrix.geometry
+    if g is not None and g.chunk_rows * g.row_bytes > unpacked_limit(
+        sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(GROUP))
+    ):
+        raise CorruptFileError(f"{where}/weights.zarr has chunks of {g.chunk_rows:,} rows, far beyond its files")
+
+
+def _require_known(data: Any, where: str) -> tuple[str, int] | None:
+    """Raise unless an array's metadata is within FORMAT.md; return its compressor and the bytes of one chunk.
+
+    None if no chunk is compressed.
+    """
+    try:
+        shape, chunk = data["shape"], data["chunk_grid"]["configuration"]["chunk_shape"]
+        key, codecs = data["chunk_key_encoding"], data["codecs"]
+        separator = key.get("configuration", {}).get("separator", "/")
+        item = np.dtype(data["data_type"]).itemsize if data["data_type"] in DTYPES else 0
+        names = [codec["name"] for codec in codecs]
+        sharded = names == ["sharding_indexed"]
+        inner = codecs[0]["configuration"]["codecs"] if sharded else codecs
+        plain, *more = [codec["name"] for codec in inner]
+        unit = codecs[0]["configuration"]["chunk_shape"] if sharded else chunk
+        known = (
+            data["zarr_format"] == 3
+            and data["node_type"] == "array"
+            and len(shape) == len(chunk) == 2
+            and len(unit) == 2
+            and all(type(n) is int and 0 < n < 2**40 for n in (*shape, *chunk, *unit))
+            and not must_understand(data)
+            and data["chunk_grid"]["name"] == "regular"
+            and item > 0
+            and plain == "bytes"
+            and (inner[0].get("configuration") or {}).get("endian", "little") == "little"
+            and len(more) <= (0 if sharded else 1)
+            and all(name in _COMPRESSORS for name in more)
+            and key["name"] in ("default", "v2")
+            and separator in ("/", ".")
+            and not data.get("storage_transformers")
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CorruptFileError(f"{where}/{ARRAY}/zarr.json lacks or misstates {error}; fetch it again") from error
+    if not known:
+        raise UnsupportedFormatError(
+            f"{where}/{ARRAY} is laid out in a way that is not read here; write it again in whole rows, see FORMAT.md"
+        )
+    if unit[0] * unit[1] > 4 * max(shape[0] * shape[1], 2**24):
+        raise CorruptFileError(f"{where}/{ARRAY} has chunks of {unit[0]:,} x {unit[1]:,} numbers, far beyond its rows")
+    return (more[0], chunk[0] * chunk[1] * item) if more else None
+
+
+def _listed_store(
+    files: Mapping[str, Mapping[str, Any]], find: Callable[[str], Path], compressed: tuple[str, int] | None
+) -> Any:
+    """A read-only Zarr store of the listed files below ``weights.zarr/``."""
+    from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+
+    class Listed(Store):
+        supports_writes = supports_deletes = False
+        supports_listing = True
+
+        def __init__(self) -> None:
+            super().__init__(read_only=True)
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            name = GROUP + key
+            if name not in files:
+                return None
+            data = await asyncio.to_thread(lambda: find(name).read_bytes())
+            if len(data) != files[name]["size"]:
+                raise CorruptFileError(f"{name} has {len(data)} bytes, the manifest lists {files[name]['size']}")
+            if compressed and not key.endswith("zarr.json"):
+                _require_chunk(name, data, *compressed)
+            if isinstance(byte_range, RangeByteRequest):
+                data = data[byte_range.start : byte_range.end]
+            elif isinstance(byte_range, OffsetByteRequest):
+                data = data[byte_range.offset :]
+            elif isinstance(byte_range, SuffixByteRequest):
+                data = data[-byte_range.suffix :]
+            return prototype.buffer.from_bytes(data)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:
+            return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+        async def exists(self, key: str) -> bool:
+            return GROUP + key in files
+
+        async def set(self, key: str, value: Any) -> None:
+            raise NotImplementedError("the store is read-only")
+
+        async def delete(self, key: str) -> None:
+            raise NotImplementedError("the store is read-only")
+
+        async def list(self) -> AsyncIterator[str]:
+            for name in files:
+                if name.startswith(GROUP):
+                    yield name.removeprefix(GROUP)
+
+        async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+            for name in files:
+                if name.startswith(GROUP + prefix):
+                    yield name.removeprefix(GROUP)
+
+        async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+            below = GROUP + (f"{prefix.rstrip('/')}/" if prefix else "")
+            for name in dict.fromkeys(n.removeprefix(below).split("/")[0] for n in files if n.startswith(below)):
+                yield name
+
+    return Listed()
+
+
+def _require_chunk(name: str, data: bytes, codec: str, size: int) -> None:
+    try:
+        if codec == "gzip":
+            unpacker = zlib.decompressobj(wbits=31)
+            if len(unpacker.decompress(data, size + 1)) != size or not unpacker.eof or unpacker.unused_data:
+                raise ValueError(f"it does not unpack to {size:,} bytes")
+        else:
+            require_unpacked_size(codec, data, size)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise CorruptFileError(f"{name} cannot be decompressed ({error}); fetch the dataset again") from error

@@ -1,0 +1,202 @@
+"""Split rows by groups: all rows of one person, say, on one side, since random splits leak.
+
+A dataset's rule holds for every state: :func:`placed_by_rule` puts new rows where their groups are or refuses them, and
+:func:`rule_that_holds`, through which every next state passes, drops a rule that labels have broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from ..common.checks import is_whole
+from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
+from .changes.problems import Problems
+from .labels.names import DEFAULT_SPLIT, require_split_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot name a group
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Hold out whole groups of rows.
+
+    Groups that a split has already stay in it, so that a dataset grows without a leak. The others are held out in
+    the order of a hash of seed and group, as long as that brings the held-out share nearer to `holdout`: the result
+    depends on neither the order of rows nor the machine.
+
+    A dataset keeps its rule through every change. Rows that are added without a split of their own follow it; one that
+    states another split than its group has is refused. Labels that move a row to another split, or put one group on
+    two sides, end the rule with a warning.
+
+    Attributes
+    ----------
+    column : str
+        The label that names a row's group; every row needs one.
+    holdout : float
+        Share of the rows to hold out.
+    split : str
+        The name of the split they go to; all others go to ``train``.
+    """
+
+    column: str
+    holdout: float = 0.1
+    seed: int = 0
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.column, str) or self.column in NO_GROUPS:
+            raise InvalidInputError(f"rows are split by a column that names their group, not by {self.column!r}")
+        if not isinstance(self.holdout, Real) or isinstance(self.holdout, bool) or not 0 < self.holdout < 1:
+            raise InvalidInputError(f"holdout must be between 0 and 1, not {self.holdout!r}")
+        if not is_whole(self.seed):
+            raise InvalidInputError(f"seed must be a whole number, not {self.seed!r}")
+        require_split_name(self.split)
+        if self.split.lower() == DEFAULT_SPLIT:
+            raise InvalidInputError(f"rows cannot be held out from {DEFAULT_SPLIT!r} into itself; name another split")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SplitRule:
+        """Return the rule that a manifest states; fields that are not known are ignored."""
+        if not isinstance(data, Mapping):
+            raise CorruptFileError("split_rule in the manifest is not an object of fields")
+        try:
+            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+        except (TypeError, InvalidInputError) as error:
+            raise CorruptFileError(f"split_rule in the manifest cannot be followed: {error}") from error
+
+    def apply(
+        self, table: pd.DataFrame, *, placed: Sequence[bool] | None = None, problems: Problems | None = None
+    ) -> pd.DataFrame:
+        """Return the table with its ``split`` column made by this rule.
+
+        Parameters
+        ----------
+        placed : sequence of bool, optional
+            Rows whose split stands, with all of their groups.
+        problems : Problems, optional
+            Where rows without a group, and groups that stand in two splits, are noted; raised here without it.
+        """
+        import pandas as pd
+
+        found = Problems() if problems is None else problems
+        groups = self._groups(table)
+        without = table["id"][groups.isna().to_numpy(bool)]
+        if len(without):
+            found.add(
+                InvalidInputError(
+                    f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; "
+                    "without it nobody knows on which side they belong: label them"
+                )
+            )
+            if problems is None:
+                found.settle()
+            return table
+        names, ids, splits = groups.tolist(), table["id"].tolist(), table["split"].tolist()
+        standing = [False] * len(table) if placed is None else list(placed)
+        side: dict[str, str] = {}
+        for name, split, row, stands in zip(names, splits, ids, standing, strict=True):
+            if stands and side.setdefault(name, split) != split:
+                found.add(
+                    InvalidInputError(
+                        f"row {row!r} is for split {split!r}, but {self.column} {name!r} is in {side[name]!r}, and all "
+                        "of its rows must be in one: leave the row's split out, or state one for all of them"
+                    )
+                )
+        sizes = Counter(names)
+        held = sum(sizes[name] for name, split in side.items() if split == self.split)
+        wanted = self.holdout * len(table)
+        for name in sorted((n for n in sizes if n not in side), key=self._order):
+            nearer = abs(held + sizes[name] - wanted) < abs(held - wanted)
+            side[name] = self.split if nearer else DEFAULT_SPLIT
+            held += sizes[name] if nearer else 0
+        result = table.copy()
+        result["split"] = pd.Series([side[name] for name in names], table.index, dtype="string")
+        if problems is None:
+            found.settle()
+        return result
+
+    def broken_by(self, table: pd.DataFrame) -> str | None:
+        """Say how a table of labels breaks this rule, None if it holds."""
+        if self.column not in table.columns:
+            return f"there is no column {self.column!r} any more"
+        groups = self._groups(table)
+        if groups.isna().any():
+            return f"row {table['id'][groups.isna()].iloc[0]!r} has no {self.column!r}"
+        side: dict[str, str] = {}
+        for name, split in zip(groups.tolist(), table["split"].tolist(), strict=True):
+            if side.setdefault(name, split) != split:
+                return f"{self.column} {name!r} is in {side[name]!r} and in {split!r}"
+        return None
+
+    def _groups(self, table: pd.DataFrame) -> pd.Series:
+        if self.column not in table.columns:
+            known = ", ".join(map(str, table.columns))
+            raise UnknownNameError(f"no column {self.column!r} to split by; there are {known}")
+        return group_names(table[self.column])
+
+    def _order(self, name: str) -> bytes:
+        return hashlib.sha256(f"w2w-split-v1\n{self.seed}\n{name}".encode()).digest()
+
+
+def group_names(column: pd.Series) -> pd.Series:
+    """The group of each row as text, one text for values that are equal: -0.0 is 0.0."""
+    import pandas as pd
+
+    return (column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column).astype("string")
+
+
+def require_rule(rule: Any) -> None:
+    """Raise `InvalidInputError` unless it is a rule, or None."""
+    if rule is not None and not isinstance(rule, SplitRule):
+        raise InvalidInputError(f"split_rule is a SplitRule, for instance SplitRule('person'), not {rule!r}")
+
+
+def states_splits(labels: pd.DataFrame) -> bool:
+    """Whether a table of labels has splits of its own, not ``train`` throughout."""
+    return bool((labels["split"].dropna() != DEFAULT_SPLIT).any())
+
+
+def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems: Problems) -> pd.DataFrame:
+    """Return labels in which rows without a split follow a dataset's rule; one that contradicts its group is noted.
+
+    Parameters
+    ----------
+    old_rows : int
+        Rows that are there already, the first of them. Where they break the rule themselves, as versions up to 0.1.0
+        allowed, it is not followed, and dropped with the next state.
+    """
+    if rule.broken_by(table.iloc[:old_rows]) is not None:
+        return table.assign(split=table["split"].fillna(DEFAULT_SPLIT))
+    return rule.apply(table, placed=table["split"].notna().tolist(), problems=problems)
+
+
+def rule_that_holds(stated: Mapping[str, Any] | None, table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return a rule if a next state keeps it, None after a warning if it does not."""
+    if stated is None:
+        return None
+    reason = SplitRule.from_json(stated).broken_by(table)
+    if reason is None:
+        return dict(stated)
+    tell_ended(stated, reason)
+    return None
+
+
+def tell_ended(stated: Mapping[str, Any], reason: str) -> None:
+    """Warn that a dataset's rule is no longer part of it."""
+    warnings.warn(
+        f"the split by {stated['column']!r} is given up: {reason}; make it anew with: w2w relabel DATASET "
+        f"--split-by {stated['column']}",
+        stacklevel=3,
+    )

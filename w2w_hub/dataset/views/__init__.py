@@ -1,0 +1,1 @@
+"""A dataset for other libraries: datasets, torch."""

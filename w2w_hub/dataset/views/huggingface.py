@@ -1,0 +1,141 @@
+"""A dataset as a Hugging Face `datasets.Dataset` whose weights are read when they are looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...common.arguments import checked, place
+from ...common.constraints import text
+from ...errors import InvalidInputError, UnknownNameError, missing_extra
+from ...store.atomic import write_bytes
+from ...store.hashing import sha256_file
+from ..manifest import FILENAME
+from ..weight_dataset import WeightDataset
+
+CONFIGS = ("weights", "labels")
+
+
+@checked(path=place(), name=text())
+def load_dataset(
+    path: Path | str,
+    name: str = "weights",
+    split: str | None = None,
+    *,
+    streaming: bool = False,
+    cache_dir: Path | str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Any:
+    """A dataset as a Hugging Face `datasets.Dataset`, without a copy of it on disk or in memory.
+
+    The column ``weights`` holds references; a row's numbers are read from the Zarr matrix when the row is looked
+    at, as an array of the stored dtype (or what `with_format` makes of it). `select`, `filter`, `map`,
+    `train_test_split`, `with_format` and `save_to_disk` carry the references on, which only this machine can read and
+    which name no path of it; what is made for others (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`,
+    `push_to_hub` and their like) has the numbers, as a list that stock `datasets` reads. A process that loads what
+    `save_to_disk` wrote needs `import w2w_hub`.
+
+    Parameters
+    ----------
+    name : {"weights", "labels"}
+        With or without the column ``weights``.
+    split : str, optional
+        One split as a `Dataset`, or what `datasets` takes for one: ``train[:10%]``, ``train+test``, ``all``; without
+        it all of them as a `DatasetDict`.
+    streaming : bool
+        An `IterableDataset` (or `IterableDatasetDict`) instead, in as many parts as the matrix has shards.
+    cache_dir : path, optional
+        Where labels and references are kept (about 250 bytes a row), and what `map` makes of them; the cache of
+        `datasets` without it.
+    revision, token, local_files_only
+        Of a Hub repository, see :meth:`WeightDataset.open`; the revision that is asked for is also the one that is
+        given offline.
+
+    Examples
+    --------
+    >>> people = load_dataset("people", split="train").with_format("torch")   # doctest: +SKIP
+    >>> people[0]["weights"], people[0]["Beard"]                              # doctest: +SKIP
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "datasets") from None
+    from .lazy_rows import LazyDataset, as_lazy
+    from .weight_row import WeightRow
+
+    if name not in CONFIGS:
+        raise InvalidInputError(f"no configuration {name!r}; there are {', '.join(CONFIGS)}")
+    # rows are looked up again by the dataset's address, which holds no token
+    opened = WeightDataset.open(
+        path, revision=revision, token=token, local_files_only=local_files_only, lazy=None if token is None else False
+    )
+    known = opened.manifest.splits
+    spans = None if split is None else _spans(str(split), known)
+    feature = WeightRow(opened.layout.size, opened.manifest.dtype)
+    parts: dict[str, Any] = {}
+    for part in known if spans is None else dict.fromkeys(name for name, _, _ in spans):
+        table, features = _labels(opened, opened.where(split=part))
+        if name == "weights":
+            table = table.append_column("weights", feature.references(opened, table["id"].to_pylist()))
+            features["weights"] = feature
+        info = datasets.DatasetInfo(description=f"{opened.manifest.name} {opened.manifest.version}", features=features)
+        # a file, not memory: `map` keeps its results where its input is
+        state = sha256_file(opened.path / FILENAME)
+        key = hashlib.sha256(f"v2\n{opened.path.absolute()}\n{state}\n{name}\n{part}".encode()).hexdigest()[:32]
+        file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "w2w_hub" / key / "references.arrow"
+        if not file.is_file():
+            _write_arrow(table.cast(features.arrow_schema), file)
+        data = LazyDataset(
+            datasets.table.MemoryMappedTable.from_file(str(file)), info, datasets.NamedSplit(part), fingerprint=key
+        )
+        parts[part] = data
+    if spans is not None:
+        cut = [parts[p] if b - a == known[p] else parts[p].select(range(a, b)) for p, a, b in spans]
+        parts = {"": cut[0] if len(cut) == 1 else LazyDataset.of(datasets.concatenate_datasets(cut))}
+    if streaming:
+        if not all(len(d) for d in parts.values()):
+            raise InvalidInputError(f"split {split!r} has no rows to stream")
+        shards = 1 if opened.geometry is None else opened.geometry.shards
+        parts = {k: as_lazy(d.to_iterable_dataset(num_shards=max(1, min(shards, len(d))))) for k, d in parts.items()}
+    if spans is not None:
+        return parts[""]
+    return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(parts)
+
+
+def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
+    """What a split of `datasets` means: (split, first row, row after the last) of each part."""
+    from datasets import ReadInstruction
+
+    try:
+        wanted = ReadInstruction.from_spec("+".join(known) if split == "all" else split).to_absolute(known)
+    except (ValueError, AssertionError) as error:
+        raise UnknownNameError(f"no split {split!r}; there are {', '.join(known)}") from error
+    return [(p.splitname, p.from_, p.to) if p.from_ < p.to else (p.splitname, 0, 0) for p in wanted]
+
+
+def _write_arrow(table: Any, file: Path) -> None:
+    """An Arrow stream as `datasets` maps it, whole or not at all."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    write_bytes(file, sink.getvalue().to_pybytes(), replace=True)
+
+
+def _labels(opened: WeightDataset, rows: np.ndarray) -> tuple[Any, Any]:
+    """The labels of some rows as an Arrow table, and their features."""
+    import datasets
+    import pyarrow as pa
+
+    types = {"binary": pa.bool_(), "float": pa.float64(), "categorical": pa.string()}
+    table = opened.labels.iloc[rows].reset_index(names="id")
+    wanted = {name: types[kind] for name, kind in opened.manifest.columns.items()}
+    fields = [pa.field(name, wanted.get(name, pa.int64() if name == "row" else pa.string())) for name in table.columns]
+    arrow = pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False).replace_schema_metadata(None)
+    return arrow, datasets.Features.from_arrow_schema(arrow.schema)

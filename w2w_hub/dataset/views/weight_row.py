@@ -1,0 +1,216 @@
+"""What makes `load_dataset` lazy: a feature that holds a reference to a row.
+
+A reference names a dataset by a hash of its folder, never by the folder: whatever is written of it, no path of this
+machine is. Which folder a hash means is kept in the cache of `datasets`, for other processes of this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.features import features as feature_module
+
+from ...common.datasets_feature import register
+from ...errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, W2WError
+from ...store.atomic import write_bytes
+from ..weight_dataset import WeightDataset
+
+CHECK = 16  # characters of a row's digest that a reference carries
+FOLDER = "folder-"  # before the hash of a folder, in the place of its path
+
+
+@dataclass
+class WeightRow:
+    """One row of a dataset: a reference (dataset, id and digest of the row), or the values themselves.
+
+    Attributes
+    ----------
+    size : int
+        Numbers in a row.
+    source_dtype : str
+        How they are stored; what they decode to.
+    """
+
+    size: int
+    source_dtype: str = "float32"
+    decode: bool = True
+    id: str | None = field(default=None, repr=False)
+    dtype: ClassVar[str] = "numpy.ndarray"
+    pa_type: ClassVar[Any] = pa.struct(
+        {"source": pa.string(), "id": pa.string(), "check": pa.string(), "values": pa.binary()}
+    )
+    _type: str = field(default="WeightRow", init=False, repr=False)
+
+    def __call__(self) -> Any:
+        return self.pa_type
+
+    def references(self, dataset: WeightDataset, ids: Sequence[str]) -> Any:
+        """An Arrow array that refers to rows of a dataset."""
+        checks = [value[:CHECK] for value in dataset.labels.loc[list(ids), "row_sha256"]]
+        source = pa.array([_name(dataset.address)] * len(ids), pa.string())
+        return pa.StructArray.from_arrays(
+            [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
+            names=["source", "id", "check", "values"],
+        )
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        """A reference as it is; an array, list or tensor of `size` numbers as its bytes."""
+        if isinstance(value, dict):
+            return {name: value.get(name) for name in ("source", "id", "check", "values")}
+        row = np.ascontiguousarray(np.asarray(value), np.dtype(self.source_dtype).newbyteorder("<"))
+        if row.shape != (self.size,):
+            raise InvalidInputError(f"a row of weights has {self.size} numbers, not shape {row.shape}")
+        return {"source": None, "id": None, "check": None, "values": row.tobytes()}
+
+    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> np.ndarray:
+        """The row ``(size,)``, read now unless the values are here."""
+        if not isinstance(value, dict):
+            return np.asarray(value)
+        if value["values"] is not None:
+            row = np.frombuffer(value["values"], np.dtype(self.source_dtype).newbyteorder("<"))
+            return row.astype(self.source_dtype)
+        (row,) = _read([value])
+        return row
+
+    def embed_storage(
+        self, storage: Any, token_per_repo_id: Any = None, local_files: bool = True, remote_files: bool = True
+    ) -> Any:
+        """Values in the place of references, except where `save_to_disk` asks, which keeps references."""
+        if not remote_files:
+            return storage
+        rows = [
+            None if row is None else row.astype(row.dtype.newbyteorder("<")).tobytes() for row in self._rows(storage)
+        ]
+        nothing = pa.nulls(len(rows), pa.string())
+        return pa.StructArray.from_arrays(
+            [nothing, nothing, nothing, pa.array(rows, pa.binary())],
+            names=["source", "id", "check", "values"], mask=storage.is_null(),
+        )  # fmt: skip
+
+    def _rows(self, storage: Any) -> list[np.ndarray | None]:
+        """The rows of an array of references and values; None for a missing one."""
+        values = storage.to_pylist()
+        away = [i for i, value in enumerate(values) if value is not None and value["values"] is None]
+        rows: list[Any] = [
+            None if value is None or value["values"] is None else self.decode_example(value) for value in values
+        ]
+        for i, row in zip(away, _read([values[i] for i in away]), strict=True):
+            rows[i] = row
+        return rows
+
+    def cast_storage(self, storage: Any) -> Any:
+        """References and values as they are; lists of numbers as their bytes."""
+        if storage.type == self.pa_type or pa.types.is_null(storage.type):
+            return storage.cast(self.pa_type)
+        rows = [None if row is None else self.encode_example(row) for row in storage.to_pylist()]
+        return pa.array(rows, self.pa_type)
+
+    def flatten(self) -> Any:
+        return self
+
+    def plain(self) -> Any:
+        """The stock feature of the same rows."""
+        return datasets.List(datasets.Value(self.source_dtype), length=self.size)
+
+    def plain_array(self, storage: Any) -> Any:
+        """Return rows as an Arrow list of numbers, as stock `datasets` reads them."""
+        rows = self._rows(storage)
+        block = np.zeros((len(rows), self.size), self.source_dtype)
+        for place, row in zip(block, rows, strict=True):
+            if row is not None:
+                place[:] = row
+        kind = pa.list_(pa.from_numpy_dtype(self.source_dtype), self.size)
+        return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=kind, mask=storage.is_null())
+
+
+_opened: dict[str, tuple[WeightDataset, list[str]]] = {}  # with the digests of its rows
+_folders: dict[str, str] = {}
+_opening = Lock()
+
+
+def _name(address: str) -> str:
+    """What references call a dataset: a repository at a commit by its name, a folder by a hash of its path."""
+    if not Path(address).is_absolute():
+        return address
+    name = FOLDER + hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:32]
+    if _folders.setdefault(name, address) == address and not _note(name).is_file():
+        # a cache that cannot be written costs other processes the rows, not this one
+        with suppress(W2WError, OSError):
+            write_bytes(_note(name), address.encode(errors="surrogateescape"), replace=True)
+    return name
+
+
+def _note(name: str) -> Path:
+    return Path(datasets.config.HF_DATASETS_CACHE) / "w2w_hub" / "folders" / name
+
+
+def _address(source: str) -> str:
+    """The folder or repository that a reference means; references of version 0.1.0 hold the folder itself."""
+    if not source.startswith(FOLDER):
+        return source
+    if source not in _folders:
+        try:
+            _folders[source] = _note(source).read_bytes().decode(errors="surrogateescape")
+        except OSError:
+            raise MissingPathError(
+                "these rows are read from a dataset's folder that this machine does not know; load the dataset "
+                "again from where it is"
+            ) from None
+    return _folders[source]
+
+
+def _read(references: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+    """Read rows by reference, those of one dataset together; one that grew meanwhile is opened again."""
+    rows: list[Any] = [None] * len(references)
+    for source in dict.fromkeys(reference["source"] for reference in references):
+        wanted = [i for i, reference in enumerate(references) if reference["source"] == source]
+        dataset, numbers = _find(source, [references[i] for i in wanted])
+        if len(numbers) == 1:
+            block = dataset[numbers[0]][None]
+        else:
+            block = np.empty((len(numbers), dataset.layout.size), dataset.dtype)
+            dataset.read_into(np.array(numbers), block)
+        for i, row in zip(wanted, block, strict=True):
+            rows[i] = row
+    return rows
+
+
+def _find(source: str, references: Sequence[Mapping[str, Any]]) -> tuple[WeightDataset, list[int]]:
+    """The dataset that holds all of these rows as they were, and their numbers in it."""
+    address = _address(source)
+    for again in (False, True):
+        with _opening:
+            if again or source not in _opened:
+                try:
+                    opened = WeightDataset.open(Path(address))
+                except MissingPathError as error:
+                    raise MissingPathError(
+                        f"these rows are read from {address}, which is not there ({error}); put it back, "
+                        "or load the dataset again from where it is"
+                    ) from error
+                _opened[source] = opened, opened.labels["row_sha256"].tolist()
+            dataset, digests = _opened[source]
+        numbers = []
+        for reference in references:
+            with suppress(UnknownNameError):
+                number = dataset.position(reference["id"])
+                if digests[number][:CHECK] == reference["check"]:
+                    numbers.append(number)
+                    continue
+            gone = reference["id"]
+            break
+        else:
+            return dataset, numbers
+    raise CorruptFileError(f"{address} no longer has row {gone!r} as it was; load the dataset again")
+
+
+register(feature_module, WeightRow)

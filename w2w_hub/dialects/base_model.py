@@ -1,0 +1,279 @@
+"""The base model as the adapters see it: the digest of its target modules' weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import (
+    AlreadyExistsError,
+    BaseModelMismatchError,
+    CorruptFileError,
+    MissingPathError,
+    UnsafePathError,
+    UnsupportedFormatError,
+)
+from ..lora.adapter import Target
+from ..lora.layout import ParameterLayout
+from ..store.atomic import write_json
+from ..store.manifest import read_json_in
+from ..store.paths import find_file, has_file, short, walk
+from ..store.tensorfile import read_safetensors
+
+TAG = b"w2w-base-v1\n"
+MODEL_INDEX = "model_index.json"
+MANIFEST = "manifest.json"  # of the weight space, written last
+CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
+EMBEDDED = "embedded"
+NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
+WEIGHTS = ".safetensors"
+SHARDS = re.compile(r".*\.safetensors\.(.*\.)?index\.(.*\.)?json", re.DOTALL)  # lists of shards, of a variant too
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)[.-]")  # in the names of files that are opened only when asked for
+STEMS = {"diffusers": ("diffusion_pytorch_model",), "transformers": ("model",)}  # of the file that a library opens
+PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".th")
+COMPONENT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+CONVERT = (
+    "only safetensors are read; convert the base model once, from a source that you trust, with: "
+    "DiffusionPipeline.from_pretrained(BASE).save_pretrained(CONVERTED)"
+)
+
+
+def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.ndarray | None]) -> str:
+    """sha256 over the target modules' weights ``(out, in)`` as little-endian float16, in layout order.
+
+    float16, so that a file and the model loaded from it in float32 agree.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If a module is missing or has another shape.
+    """
+    digest, wrong = hashlib.sha256(TAG), []
+    for slot in layout.slots:
+        values = weight(slot.target)
+        expected = slot.weight_shape
+        if values is None or values.shape != expected:
+            found = "is missing" if values is None else f"has shape {values.shape}"
+            wrong.append(f"{slot.target} {found}, expected {expected}")
+            continue
+        digest.update(f"{slot.target}\n".encode())
+        with np.errstate(over="ignore"):
+            digest.update(np.ascontiguousarray(values, "<f2").tobytes())
+    if wrong:
+        more = f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else ""
+        raise BaseModelMismatchError(f"this base model does not fit the layout: {wrong[0]}{more}")
+    return digest.hexdigest()
+
+
+def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str | None = None) -> str:
+    """The base digest of a diffusers folder, read without torch or diffusers.
+
+    Parameters
+    ----------
+    variant : str, optional
+        Which weights diffusers is asked to open, as ``fp16``.
+    """
+    folder = Path(folder)
+    if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
+        raise MissingPathError(f"{folder} is no diffusers model folder: it has no {MODEL_INDEX}")
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    for component in {slot.target.component for slot in layout.slots}:
+        tensors[component] = {}
+        for file in weight_files(folder, component, variant):
+            found = read_safetensors(file)[0]
+            twice = sorted(tensors[component].keys() & found.keys())
+            if twice:
+                raise CorruptFileError(f"{file}: tensor {short(twice[0])} is in another shard too; fetch it again")
+            tensors[component].update(found)
+    return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
+
+
+def weight_files(folder: Path, component: str, variant: str | None = None) -> list[Path]:
+    """Return the safetensors files that diffusers opens of a component: one, or the shards of one list.
+
+    Where none has the name that diffusers looks for, it is the only one that is there.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+    UnsupportedFormatError
+        If there are safetensors files that diffusers would leave unread, other than known variants.
+    """
+    library = components(folder).get(component, ("", ""))[0]
+    names = {file.name for file in require_inside(folder, component) if file.parent == folder / component}
+    there = sorted(name for name in names if name.endswith(WEIGHTS))
+    if not there:
+        raise MissingPathError(f"{folder}/{component} holds no safetensors weights; {CONVERT}")
+    asked = variant is not None and any(f".{variant}" in name and _second(name).startswith(variant) for name in names)
+    chosen: list[str] = []
+    for stem in STEMS.get(library, STEMS["diffusers"] + STEMS["transformers"]):
+        plain, lists = f"{stem}{WEIGHTS}", [f"{stem}{WEIGHTS}.index.json"]
+        if asked:
+            plain = f"{stem}.{variant}{WEIGHTS}"
+            lists = [f"{stem}{WEIGHTS}.index.{variant}.json", f"{stem}{WEIGHTS}.{variant}.index.json"]
+        shards = [name for name in lists if name in names][:1]
+        if plain in names and (not shards or stem == "model"):  # transformers looks for the file first
+            chosen = [plain]
+        elif shards:
+            chosen = _shards(folder, f"{component}/{shards[0]}")
+        if chosen:
+            break
+    if not chosen:
+        lists = sorted(name for name in names if SHARDS.fullmatch(name))
+        chosen = there if len(there) == 1 or len(lists) != 1 else _shards(folder, f"{component}/{lists[0]}")
+        left = [] if set(chosen) >= set(there) and (len(there) == 1 or len(lists) == 1) else there
+    else:
+        left = [name for name in there if name not in chosen and not (asked or VARIANT.search(name))]
+    if left:
+        raise UnsupportedFormatError(
+            f"{folder / component / left[-1]} is not what diffusers would open beside the other weights there; "
+            "remove it, or the others"
+        )
+    return [find_file(folder, f"{component}/{name}") for name in chosen]
+
+
+def _second(name: str) -> str:
+    return [*name.split("."), ""][1]
+
+
+def _shards(folder: Path, name: str) -> list[str]:
+    """Return the files that a list of shards names."""
+    shards = read_json_in(folder, name).get("weight_map")
+    if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
+        raise UnsupportedFormatError(f"{folder / name} lists what is not a safetensors file beside it")
+    return sorted(set(shards.values()))
+
+
+def base_files(files: Iterable[str]) -> list[str]:
+    """Which of a weight space's files are its embedded base model, or say where the base model is."""
+    return [f for f in files if f in (MODEL_INDEX, CONFIG) or ("/" in f and not f.startswith(NO_COMPONENT))]
+
+
+def pipeline_class(folder: Path | str) -> str:
+    """Return the stock class that a diffusers folder names.
+
+    Raises
+    ------
+    CorruptFileError
+        If it names none, or code of its own.
+    """
+    name = read_json_in(folder, MODEL_INDEX).get("_class_name")
+    if not isinstance(name, str):
+        raise CorruptFileError(f"{folder}/{MODEL_INDEX} names no pipeline class")
+    return name
+
+
+def components(folder: Path | str) -> dict[str, tuple[str, str]]:
+    """Return the library and class of every component that a diffusers folder's index names.
+
+    Settings and components that are left out (null) are not among them.
+
+    Raises
+    ------
+    CorruptFileError
+        If a component's name is not a plain name, or its entry is not a library and a class.
+    """
+    found = {}
+    for name, value in read_json_in(folder, MODEL_INDEX).items():
+        if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
+            continue
+        if len(value) != 2 or not all(isinstance(part, str) for part in value) or not COMPONENT.fullmatch(name):
+            raise CorruptFileError(f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {value!r}")
+        found[name] = (value[0], value[1])
+    return found
+
+
+def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
+    """Raise unless these components' folders can be opened without unpickling and without leaving the base model.
+
+    Raises
+    ------
+    MissingPathError
+        If a component has no folder.
+    UnsafePathError
+        If a link leads out of it.
+    UnsupportedFormatError
+        If its weights are pickles, or a file in it leads elsewhere: Python code, a list of shards or an adapter's
+        configuration that names other files.
+    """
+    folder = Path(folder)
+    for name in names:
+        if not (folder / name).is_dir():
+            raise MissingPathError(f"{folder} lacks the folder of its component {name}")
+        files = require_inside(folder, name)
+        pickles = [file for file in files if file.suffix.lower() in PICKLES]
+        if pickles and not any(file.suffix == WEIGHTS for file in files):
+            raise UnsupportedFormatError(f"{pickles[0]}: weights in this format are pickles; {CONVERT}")
+        for file in files:
+            if file.suffix == ".py" or file.name == "adapter_config.json":
+                raise UnsupportedFormatError(f"{file}: a base model's component holds code or an adapter; remove it")
+            inner = file.relative_to(folder).as_posix()
+            if file.name == "config.json":
+                config = read_json_in(folder, inner)
+                if "auto_map" in config:
+                    raise UnsupportedFormatError(f"{file} names code of its own (auto_map), which is never run")
+                if config.get("transformers_weights") is not None:
+                    raise UnsupportedFormatError(f"{file} names other weights (transformers_weights); remove that")
+            if SHARDS.fullmatch(file.name):
+                _shards(folder, inner)
+
+
+def _is_shard(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(WEIGHTS) and not set(name) & set("/\\\0")
+
+
+def require_inside(folder: Path, name: str) -> list[Path]:
+    """Return the files of a part of a folder, a file or a folder itself.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+        If a path leads out of the folder (but to a blob of a Hub cache), or is neither a file nor a folder.
+    """
+    if not (folder / name).is_dir():
+        find_file(folder, name)
+        return [folder / name]
+    if (folder / name).is_symlink():
+        raise UnsafePathError(f"{folder / name} is a link, which is not followed; replace it by the folder itself")
+    names = [f"{name}/{found.name}" for found in walk(folder / name)]
+    for file in names:
+        find_file(folder, file)
+    return [folder / file for file in names]
+
+
+def embed_base(base: Path | str, folder: Path) -> None:
+    """Copy a diffusers folder's files into a space folder and mark them as its base model.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If the folder holds pickles, wherever.
+    UnsafePathError
+        If a link leads out of it.
+    AlreadyExistsError
+        If it has a file of a weight space's name.
+    """
+    base = Path(base)
+    require_inside(base, MODEL_INDEX)
+    require_plain_components(base, components(base))
+    for item in sorted(base.iterdir()):
+        if item.name == "README.md" or item.name.startswith("."):
+            continue
+        for file in require_inside(base, item.name):
+            if file.suffix.lower() in PICKLES:
+                raise UnsupportedFormatError(
+                    f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}"
+                )
+        target = folder / item.name
+        if target.exists() or item.name == MANIFEST:
+            raise AlreadyExistsError(f"{base} and the weight space both have a {item.name}; embed a plain base model")
+        if item.is_dir():
+            shutil.copytree(item, target)
+        else:
+            shutil.copyfile(item, target)
+    write_json(folder / CONFIG, {"base_model": EMBEDDED})

@@ -1,0 +1,254 @@
+"""kohya's sd-scripts: ``lora_unet_<module with underscores>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``.
+
+SD 1.x and 2.x files name a UNet's modules as diffusers does, SDXL files as Stability's own code (``input_blocks``);
+Flux files as Black Forest Labs. OneTrainer writes the same tails behind ``lora_transformer_`` and diffusers' names.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
+from ..lora.adapter import Adapter, LoraFactors, Target, as_float32
+from .assemble import Parts, dtypes_of, factors_of
+from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
+from .checkpoint import Checkpoint, ReadOptions
+from .flux import has_blocks, is_flux, pieces
+from .flux_model import require_flux, says
+from .names import dotted
+from .peft import alpha_for, stored
+from .scales import Stated, alpha_of, settle
+from .sgm import is_sgm, sgm_name, unet_path
+
+_PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
+COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
+_TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}
+T5 = "encoder.block."  # how the paths of its modules begin
+DEFAULT = "kohya's default, alpha = rank: nothing states it"
+
+
+@lru_cache(maxsize=8192)
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """Part (``unet``, ``te1``, ...), underscored module and tail of a key with kohya's prefix, or None."""
+    found = _PREFIX.match(key) if key.startswith("lora_") else None
+    return None if found is None else (found["part"], found["name"], found["tail"])
+
+
+@lru_cache(maxsize=8192)
+def targets_of(part: str, name: str, *, flux: bool = False) -> Target | None:
+    """The target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here.
+
+    `flux` says that the file is for Flux.1, whose second text encoder is T5: sd-scripts numbers it 3, as SD3's.
+    """
+    if part in COMPONENTS:
+        component = "text_encoder_2" if flux and part == "te3" else COMPONENTS[part]
+        path = dotted(component, name)
+        if path is None or (flux and component == "text_encoder_2" and not path.startswith(T5)):
+            return None
+        return Target(component, path)
+    path = unet_path(name) if part == "unet" else None
+    if path is not None:
+        return Target("unet", path)
+    path = dotted("transformer", name)
+    return None if path is None else Target("transformer", path)
+
+
+class _Underscored:
+    """What both dialects share: the reading."""
+
+    name: str
+
+    def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
+        where = checkpoint.where
+        parts = sort(checkpoint, options.component)
+        parts.require_understood()
+        header = header_scales(checkpoint)
+        factors, places = {}, set()
+        agreed = not header
+        for target, roles in parts.modules.items():
+            a, b, kernel = factors_of(roles, target, where)
+            rank = a.shape[0]
+            stated: list[Stated | None] = []
+            if "alpha" in roles:
+                alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
+                if alpha != 0:  # sd-scripts takes 0 for "none was given"
+                    stated.append(Stated("its alpha tensor", alpha / rank, rounding))
+            if options.alpha is not None:
+                stated.append(Stated("the alpha that was given", options.alpha / rank))
+            if options.believe == "config" and header:
+                stated = [header[0]]
+            settled = settle(stated, Stated(DEFAULT, 1.0), where, target)
+            agreed = agreed or any(settled.agrees(h) for h in header)
+            places.add(settled.place)
+            factors[target] = LoraFactors(a, b, settled.scale, kernel)
+        if not agreed and options.believe is None:
+            found = sorted({pair.scale for pair in factors.values()})
+            raise ScaleConflictError(
+                f"{where}: its header says scale {header[0].scale:g} (ss_network_alpha over ss_network_dim), its "
+                f"tensors {', '.join(f'{s:g}' for s in found[:3])}; find out which is right, or say which to believe "
+                "(believe='tensors' or 'config', --believe)"
+            )
+        return Adapter(
+            factors,
+            base_model=checkpoint.metadata.get("ss_sd_model_name"),
+            dialect=self.name,
+            passengers=tuple(parts.passengers),
+            metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
+        )
+
+
+class KohyaFormat(_Underscored):
+    """One file of kohya's LoRA network, LoCon (convolutions) included."""
+
+    name = "kohya"
+
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        foreign = any(k.startswith("lora_transformer_") for k in checkpoint.keys)
+        found = [m for k in checkpoint.keys if (m := split_key(k)) and m[2] in _TAILS and m[2] != "alpha"]
+        if any(".lokr_" in k or ".hada_" in k or ".oft_" in k for k in checkpoint.keys):
+            return False  # LyCORIS writes such modules beside its own
+        return any(part == "unet" or (part in COMPONENTS and not foreign) for part, _, _ in found)
+
+    def write(self, adapter: Adapter, folder: Path) -> None:
+        """Write ``kohya_lora.safetensors`` with every module's true alpha; SDXL gets its own numbering."""
+        from safetensors.numpy import save_file
+
+        tensors: dict[str, np.ndarray] = {}
+        ranks, alphas = set[int](), set[float]()
+        sdxl = is_sdxl(adapter)
+        present = {target.component for target in adapter.factors}
+        if "text_encoder_3" in present and "text_encoder_2" not in present:
+            raise InvalidInputError(
+                "kohya's lora_te3 is the T5 of Flux.1 or of SD3, which only lora_te2 beside it tells; write this "
+                "adapter as diffusers"
+            )
+        for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
+            name = _written_name(target, sdxl)
+            a, b = stored(pair)
+            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = a, b
+            alpha = alpha_for(pair)
+            if np.float32(alpha) == 0:  # which readers take for "none was given"
+                tensors[f"{name}.lora_up.weight"], alpha = np.zeros_like(b), pair.rank
+            ranks.add(pair.rank)
+            alphas.add(float(alpha))
+            tensors[f"{name}.alpha"] = as_float32(np.array(alpha, np.float64), f"alpha of {target}")
+        metadata = {"ss_network_module": "networks.lora"}
+        if len(ranks) == len(alphas) == 1:
+            metadata |= {"ss_network_dim": str(ranks.pop()), "ss_network_alpha": str(alphas.pop())}
+        if adapter.base_model:
+            metadata["ss_sd_model_name"] = adapter.base_model
+        save_file(tensors, folder / WEIGHTS, metadata=metadata)
+
+
+class OneTrainerFormat(_Underscored):
+    """OneTrainer's files of Flux and SD3: kohya's tails, diffusers' names behind ``lora_transformer_``; read only."""
+
+    name = "onetrainer"
+
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        return any(key.startswith("lora_transformer_") and split_key(key) for key in checkpoint.keys)
+
+
+def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
+    """Whether a file in kohya's names is for Flux.1, of which its T5 is the second text encoder, not SD3's third.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If there is a T5 that nothing assigns.
+    """
+    found = [m for key in checkpoint.keys if (m := split_key(key))]
+    names = {part: [name for p, name, _ in found if p == part] for part in ("unet", "transformer", "te2", "te3")}
+    if has_blocks(names["unet"]) or any(name.startswith("single_transformer_blocks_") for name in names["transformer"]):
+        return True
+    if not names["te3"] or names["te2"] or names["unet"] or names["transformer"]:
+        return False
+    stated = says(checkpoint.metadata) or {"text_encoder_2": "flux", "text_encoder_3": "sd3"}.get(component or "")
+    if stated is None:
+        raise UnsupportedFormatError(
+            f"{checkpoint.where}: lora_te3 is the second text encoder of Flux.1 and the third of SD3, and nothing "
+            "in it says which; state component= (text_encoder_2 or text_encoder_3)"
+        )
+    return stated == "flux"
+
+
+def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
+    """The tensors of a file with kohya's names by target, Flux' fused modules split."""
+    parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
+    numberings: dict[bool, str] = {}
+    for_flux = is_for_flux(checkpoint, component)
+    flux = has_blocks(m[1] for key in checkpoint.keys if (m := split_key(key)) and m[0] == "unet")
+    for key, value in checkpoint.tensors.items():
+        found = split_key(key)
+        role = _TAILS.get(found[2]) if found else None
+        if found is None or role is None:
+            if not parts.add_passenger(key, value, checkpoint):
+                parts.strange.append(key)
+            continue
+        part, name, _ = found
+        if flux and part == "unet" and is_flux(name):
+            fused.setdefault(name, {})[role] = value
+            continue
+        target = targets_of(part, name, flux=for_flux)
+        if target is not None:
+            parts.add(target, role, key, value)
+            if target.component == "unet" and (is_sgm(name) or name.startswith(("down_b", "mid_b", "up_b"))):
+                numberings[is_sgm(name)] = key
+        else:
+            parts.unplaced.append(key)
+    if len(numberings) > 1:
+        raise UnsupportedFormatError(
+            f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
+            "put together from two files, bring them one by one"
+        )
+    parts.require_known()
+    if fused:
+        require_flux(fused, checkpoint.metadata, checkpoint.where, underscored=True)
+    for name, roles in fused.items():
+        for path, share in pieces(name, roles, checkpoint.where):
+            for role, value in share.items():
+                parts.add(Target("transformer", path), role, f"lora_unet_{name}", value)
+    return parts
+
+
+def header_scales(checkpoint: Checkpoint) -> list[Stated]:
+    """What the trainer noted in the header: the scale, and with rsLoRA also the one that its alpha tensors have."""
+    try:
+        alpha = float(checkpoint.metadata.get("ss_network_alpha", ""))
+        rank = float(checkpoint.metadata.get("ss_network_dim", ""))
+    except ValueError:
+        return []
+    if not (np.isfinite(alpha) and np.isfinite(rank)) or rank <= 0 or alpha == 0:
+        return []
+    place = "the header's ss_network_alpha"
+    folded = '"rs_lora": "true"' in checkpoint.metadata.get("ss_network_args", "").lower()
+    return [Stated(place, alpha / rank), *([Stated(place, alpha / rank**0.5)] if folded else [])]
+
+
+def is_sdxl(adapter: Adapter) -> bool:
+    """Whether a UNet adapter's own shapes say SDXL: its text has 2,048 numbers a token."""
+    return any(
+        t.component == "unet" and pair.inputs == 2048 and t.module.endswith(("attn2.to_k", "attn2.to_v"))
+        for t, pair in adapter.factors.items()
+    ) or any(t.component == "text_encoder_2" for t in adapter.factors)
+
+
+def _written_name(target: Target, sdxl: bool) -> str:
+    """The name of a target in a written file; what would not be read back is refused."""
+    path = target.module.replace(".", "_")
+    parts = {"unet": "unet", "text_encoder": "te1" if sdxl else "te", "text_encoder_2": "te2", "text_encoder_3": "te3"}
+    part = parts.get(target.component)
+    if part == "unet" and sdxl and unet_path(path) is not None:
+        path = sgm_name(target.module)
+    if part is None or targets_of(part, path) != target:
+        raise InvalidInputError(
+            f"kohya's names have no place for {target}, so it would not be read back; write it as diffusers"
+        )
+    return f"lora_{part}_{path}"
+
+
+KOHYA, ONETRAINER = KohyaFormat(), OneTrainerFormat()

@@ -1,0 +1,226 @@
+"""PEFT adapters: ``adapter_config.json`` beside ``adapter_model.safetensors``; weights2weights' own files are these.
+
+Keys are ``base_model.model.<module>.lora_A.weight``, with the adapter's name before ``.weight`` in files that were
+written by other means than `save_pretrained`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..lora.adapter import Adapter, LoraFactors, Target
+from ..lora.module_paths import canonical_path
+from ..store.tensorfile import short
+from .assemble import Parts, dtypes_of, factors_of, require_one_adapter
+from .checkpoint import CONFIG, Checkpoint, ReadOptions
+from .checkpoint import PEFT_WEIGHTS as WEIGHTS
+from .names import FactorKey, component_of, factor_key, placed, target_of
+from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
+
+PREFIX = "base_model.model."
+# parts of the names of the parameters that PEFT's methods add
+_METHODS = (
+    ".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".ia3_", ".vera_", ".hra_", ".bone_", ".miss_", ".shira_",
+    ".randlora_", ".fourierft_", ".waveft_", ".c3a_", ".road_", ".gralora_", ".ln_tuning_", ".trainable_tokens_",
+)  # fmt: skip
+# CLIP of this width is the second text encoder of SDXL and SD3; nothing else has it
+_SECOND_WIDTH = 1280
+
+
+class PeftFormat:
+    """A folder as `PeftModel.save_pretrained` writes it, or its weights file with the config beside it."""
+
+    name = "peft"
+
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.config is not None and "peft_type" not in checkpoint.config:
+            # MLX has an adapter_config.json too
+            return not any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
+        return checkpoint.config is not None or any(
+            k.startswith(PREFIX) and any(mark in k for mark in _METHODS) for k in checkpoint.keys
+        )
+
+    def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
+        where, config = checkpoint.where, checkpoint.config
+        if config is None:
+            _require_lora(checkpoint)
+        header = header_settings(checkpoint.metadata, where)
+        settings = [header[None]] if None in header else []
+        if config is not None:
+            settings.insert(0, LoraSettings(config, CONFIG, where))
+        if not settings and options.alpha is None:
+            if checkpoint.config_note:
+                raise MissingPathError(
+                    f"{where}: {checkpoint.config_note}, since the folder holds several weights files; put the two "
+                    "that belong together into a folder of their own, or state alpha (alpha=, --alpha)"
+                )
+            raise MissingPathError(
+                f"{where}: {CONFIG} is not there, and PEFT has no default for the scale that it states; put it beside "
+                "the weights, or state alpha (alpha=, --alpha)"
+            )
+        parts = self._sort(checkpoint, options.component or _text_component(checkpoint))
+        parts.require_understood()
+        factors, places = {}, set()
+        for target, roles in parts.modules.items():
+            a, b, kernel = factors_of(roles, target, where)
+            rank = a.shape[0]
+            module = parts.keys[target, "A"].partition(".lora_A.")[0].removeprefix(PREFIX)
+            stated = [s.scale(module, rank, options.believe) for s in settings]
+            if options.alpha is not None:
+                stated.append(Stated("the alpha that was given", options.alpha / rank))
+            if "alpha" in roles:
+                alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
+                stated.append(Stated(f"its alpha in {WEIGHTS}", alpha / rank, rounding))
+                if options.believe is not None and settings:  # it was said which of the two holds
+                    stated = stated[-1:] if options.believe == "tensors" else stated[:-1]
+            settled = settle(stated, stated[0], where, target)
+            places.add(settled.place)
+            factors[target] = LoraFactors(a, b, settled.scale, kernel)
+        base = (config or {}).get("base_model_name_or_path")
+        return Adapter(
+            factors,
+            base_model=base if isinstance(base, str) else None,
+            dialect=self.name,
+            passengers=tuple(parts.passengers),
+            metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
+        )
+
+    @staticmethod
+    def _sort(checkpoint: Checkpoint, component: str | None) -> Parts:
+        parts = Parts(checkpoint.where)
+        require_one_adapter({found.adapter for key in checkpoint.keys if (found := _key(key))}, checkpoint.where)
+        for key, value in checkpoint.tensors.items():
+            found = _key(key)
+            if found:
+                target = peft_target(found.module, component)
+                if target is None:
+                    parts.unplaced.append(key)
+                    continue
+                parts.add(target, found.role, key, value)
+            elif key.endswith(".alpha") and (target := peft_target(key.removesuffix(".alpha"), component)):
+                parts.add(target, "alpha", key, value)
+            elif key.endswith(".lora_B.default.bias"):
+                parts.passengers.append(key)
+            elif not parts.add_passenger(key, value, checkpoint):  # modules_to_save and biases
+                parts.strange.append(key)
+        return parts
+
+    def write(self, adapter: Adapter, folder: Path) -> None:
+        """Write config and weights; rank and alpha stay as they are, a mixed set goes into the patterns.
+
+        A folder holds one component, since it does not name it: the module paths must. CLIP's layers are named as
+        its class in transformers 5 has them (`CLIPTextModel` without ``text_model.``, the second text encoder's
+        `CLIPTextModelWithProjection` with it): PEFT ignores other spellings with no more than a warning.
+        """
+        from safetensors.numpy import save_file
+
+        components = sorted({t.component for t in adapter.factors})
+        if len(components) > 1:
+            raise InvalidInputError(
+                f"a PEFT folder adapts one model, this adapter {' and '.join(components)}; write them one by one"
+            )
+        for target, pair in adapter.factors.items():
+            wide = target.component == "text_encoder_2" and _SECOND_WIDTH in (pair.inputs, pair.outputs)
+            if peft_target(PREFIX + _spelled(target), target.component if wide else None) != target:
+                raise InvalidInputError(
+                    f"a PEFT folder does not name its model and the path of {target} would not be read back as "
+                    f"{target.component}'s; write it as diffusers"
+                )
+        ordered = sorted(adapter.factors.items(), key=lambda item: item[0].sort_key)
+        rank, alpha = ordered[0][1].rank, alpha_for(ordered[0][1])
+        config = {
+            "peft_type": "LORA",
+            "task_type": None,
+            "base_model_name_or_path": adapter.base_model,
+            "r": rank,
+            "lora_alpha": alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "use_rslora": False,
+            "use_dora": False,
+            "init_lora_weights": True,
+            "inference_mode": True,
+            "rank_pattern": {_spelled(t): p.rank for t, p in ordered if p.rank != rank},
+            "alpha_pattern": {_spelled(t): alpha_for(p) for t, p in ordered if alpha_for(p) != alpha},
+            "target_modules": [_spelled(t) for t, _ in ordered],
+        }
+        tensors = {}
+        for target, pair in ordered:
+            a, b = stored(pair)
+            tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
+            tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _require_lora(checkpoint: Checkpoint) -> None:
+    """Raise if keys without a configuration are those of another of PEFT's methods."""
+    for key in checkpoint.keys:
+        if key.startswith(PREFIX) and any(mark in key for mark in _METHODS[1:]):
+            raise UnsupportedFormatError(
+                f"{checkpoint.where} is a PEFT adapter of another kind than LORA ({short(key, 120)}); only LORA is read"
+            )
+
+
+def _key(key: str) -> FactorKey | None:
+    found = factor_key(key)
+    return found if found is not None and found.spelling == "lora_AB" else None
+
+
+@lru_cache(maxsize=8192)
+def peft_target(path: str, component: str | None = None) -> Target | None:
+    """The target of a key's module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
+    if not path.startswith(PREFIX):
+        return target_of(path, component)
+    module = path.removeprefix(PREFIX)
+    known = component_of(module)
+    if known is None or (known == "text_encoder" and (component or "").startswith(known)):
+        known = component or known
+    return None if known is None else placed(known, module)
+
+
+def _spelled(target: Target) -> str:
+    """The module's path as the class that holds it has it in transformers 5."""
+    bare = target.module.removeprefix("text_model.")
+    return (
+        bare if target.component == "text_encoder" and canonical_path("text_encoder", bare) != bare else target.module
+    )
+
+
+def _text_component(checkpoint: Checkpoint) -> str | None:
+    """Which text encoder an adapter of CLIP belongs to, by its configuration's class and its width."""
+    mapping = (checkpoint.config or {}).get("auto_mapping")
+    model = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    clip = [k for k in checkpoint.keys if ".self_attn." in k and "encoder.layers." in k and ".lora_A" in k]
+    if not clip:
+        return None
+    bare = not any("text_model." in key for key in clip)  # as transformers 5 names them, and other models theirs
+    if bare and isinstance(model, str) and not model.startswith("CLIPText"):
+        raise UnsupportedFormatError(
+            f"{checkpoint.where}: {CONFIG} names a {model[:80]}; only a CLIPTextModel's layers are read from such keys"
+        )
+    wide = any(checkpoint.shapes[k][1:2] == (_SECOND_WIDTH,) for k in clip)
+    return "text_encoder_2" if wide else None
+
+
+def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A and B as files hold them: float32, a convolution's with its kernel's axes; `b` in place of the pair's B."""
+    a, b = pair.A.astype(np.float32, copy=False), (pair.B if b is None else b).astype(np.float32, copy=False)
+    if pair.kernel:
+        a = a.reshape(pair.rank, pair.inputs, *pair.kernel)
+        b = b.reshape(pair.outputs, pair.rank, *(1 for _ in pair.kernel))
+    return np.ascontiguousarray(a), np.ascontiguousarray(b)
+
+
+def alpha_for(pair: LoraFactors) -> float | int:
+    """The alpha of a scale: the integer that gives it, if there is one, without the product's rounding."""
+    alpha = pair.scale * pair.rank
+    return round(alpha) if round(alpha) / pair.rank == pair.scale else alpha
+
+
+PEFT = PeftFormat()

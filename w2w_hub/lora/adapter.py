@@ -1,0 +1,194 @@
+"""An adapter in memory: per target module a pair A, B and a scale, so that dW = scale * B @ A."""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import is_whole
+from ..common.equality import ByValue
+from ..errors import InvalidInputError
+
+# rank, inputs, outputs and, for a convolution, its kernel
+Size = tuple[int, int, int] | tuple[int, int, int, tuple[int, ...]]
+MAX_SCALE = 3.4028234663852886e38
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One adapted module: its component (``"unet"``, ...) and its path as diffusers names it."""
+
+    component: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.component}.{self.module}"
+
+    def __hash__(self) -> int:  # a string keeps its hash, a tuple does not
+        return hash(self.module)
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
+        return _sort_key(self.component, self.module)
+
+
+@lru_cache(maxsize=8192)  # the checkpoints of a population share their module names
+def _sort_key(component: str, module: str) -> tuple[Any, ...]:
+    known = component in COMPONENTS
+    return COMPONENTS.index(component) if known else len(COMPONENTS), component, natural_key(module)
+
+
+def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words.
+
+    Different paths have different keys (``01`` beside ``1``), so the order does not depend on the input's.
+    """
+    return tuple((0, int(part), part) if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split("."))
+
+
+@dataclass(frozen=True, eq=False)
+class LoraFactors(ByValue):
+    """The factors of one module.
+
+    A convolution's are matrices too: its A `(r, in, kh, kw)` is kept with the last three axes as one, its B
+    `(out, r, 1, 1)` without the last two, and `kernel` says how to undo it. A convolution of kernel 1 x 1 is not the
+    same as a Linear module, whose kernel is empty.
+
+    Attributes
+    ----------
+    A : ndarray
+        float32 (float64 if computed so) ``(r, in)``, of a convolution ``(r, in * kh * kw)``.
+    B : ndarray
+        Likewise ``(out, r)``.
+    scale : float
+        The factor of ``B @ A`` in the weight's change (alpha / r in most dialects).
+    kernel : tuple of int
+        Empty for a Linear module, ``(kh, kw)`` for a convolution.
+    """
+
+    A: np.ndarray
+    B: np.ndarray
+    scale: float
+    kernel: tuple[int, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """Input features or channels."""
+        return self.A.shape[1] // math.prod(self.kernel)
+
+    @property
+    def outputs(self) -> int:
+        return self.B.shape[0]
+
+    @property
+    def size(self) -> Size:
+        """Rank, inputs, outputs and, for a convolution, its kernel: what a layout needs."""
+        plain = (self.rank, self.inputs, self.outputs)
+        return (*plain, self.kernel) if self.kernel else plain
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight that is changed: ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
+        return (self.outputs, self.inputs, *self.kernel)
+
+    def delta(self) -> np.ndarray:
+        """The weight's change, float64 of `weight_shape`."""
+        change = self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
+        return change.reshape(self.weight_shape)
+
+
+def _is_floats(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind == "f"
+
+
+def as_float32(values: np.ndarray, what: str) -> np.ndarray:
+    """float64 values rounded to float32, or an error that names them if one does not fit."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not math.isfinite(np.abs(narrow).max(initial=0)):
+        raise InvalidInputError(f"{what} reaches {np.abs(values).max():g}, more than float32 holds")
+    return narrow
+
+
+@dataclass
+class Adapter:
+    """One LoRA checkpoint.
+
+    Attributes
+    ----------
+    factors : dict of Target to LoraFactors
+        In the order read; use a layout for the canonical order.
+    base_model : str or None
+        What the checkpoint says of its base model: a hint, never trusted.
+    dialect : str
+        The checkpoint format it was read from (``"peft"``, ...), or ``"memory"``.
+    passengers : tuple of str
+        Keys in the file that are no LoRA factors and were left out.
+    metadata : mapping
+        What else is known of it: ``scale_from``, the places that stated the scale; ``dtypes`` in the file;
+        ``error`` of an approximation that was asked for.
+    """
+
+    factors: dict[Target, LoraFactors]
+    base_model: str | None = None
+    dialect: str = "memory"
+    passengers: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factors, Mapping):
+            raise InvalidInputError(f"factors must map a Target to LoraFactors, not be {reprlib.repr(self.factors)}")
+        if not self.factors:
+            raise InvalidInputError("an adapter needs at least one adapted module; this one has none")
+        for name, kinds in (("base_model", (str, type(None))), ("dialect", str), ("metadata", Mapping)):
+            if not isinstance(getattr(self, name), kinds):
+                raise InvalidInputError(f"{name} of an adapter must not be {reprlib.repr(getattr(self, name))}")
+        keys = self.passengers
+        if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+            raise InvalidInputError(f"passengers must be a tuple of keys, not {reprlib.repr(keys)}")
+        for target, pair in self.factors.items():
+            if not isinstance(target, Target) or not isinstance(pair, LoraFactors):
+                raise InvalidInputError(f"factors must map a Target to LoraFactors, not {reprlib.repr(target)}")
+            if not (_is_floats(pair.A) and _is_floats(pair.B) and isinstance(pair.scale, Real)):
+                raise InvalidInputError(f"{target}: A and B must be arrays of floats, and the scale a number")
+            if not isinstance(pair.kernel, (list, tuple)) or not all(map(is_whole, pair.kernel)):
+                raise InvalidInputError(f"{target}: a kernel is whole numbers, not {reprlib.repr(pair.kernel)}")
+            if pair.A.ndim != 2 or pair.B.ndim != 2 or pair.A.shape[0] != pair.B.shape[1]:
+                raise InvalidInputError(
+                    f"{target}: A {pair.A.shape} and B {pair.B.shape} do not multiply; "
+                    "expected A (r, in) and B (out, r)"
+                )
+            if pair.kernel and (min(pair.kernel) < 1 or pair.A.shape[1] % math.prod(pair.kernel)):
+                raise InvalidInputError(f"{target}: A {pair.A.shape} does not fit a kernel of {pair.kernel}")
+            if not math.isfinite(pair.scale):
+                raise InvalidInputError(f"{target}: scale {pair.scale} is not a finite number")
+            if abs(pair.scale) > MAX_SCALE:
+                raise InvalidInputError(f"{target}: scale {pair.scale:g} is more than float32 holds")
+
+    def require_finite(self, where: str) -> None:
+        """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""
+        for target, pair in self.factors.items():
+            for name, factor in (("A", pair.A), ("B", pair.B)):
+                with np.errstate(all="ignore"):
+                    if math.isfinite(factor.sum()):  # one pass; a sum that overflows is looked at below
+                        continue
+                bad = int(np.size(factor) - np.isfinite(factor).sum())
+                if bad:
+                    raise InvalidInputError(
+                        f"{where}: {bad} values of {target} {name} are NaN or infinite; "
+                        "such a checkpoint would poison the base model, train it again"
+                    )

@@ -1,0 +1,217 @@
+"""One representative of dW = scale * B @ A under the ambiguity of its factors (B R, R^-1 A).
+
+The rule, in float64 and for each module:
+
+1. dW (a convolution's as a matrix of ``in * kh * kw`` columns) has the singular values s1 >= s2 >= ... and their right
+   vectors. Where values agree to 1e-7 of s1 only the span of their vectors is determined, so it gets a basis of its
+   own: of the coordinate axes the one with the longest projection on the span (of projections equal to 1e-6 the
+   first) gives its normalised projection, then the same on the rest of the span. For a single vector this says: of its
+   entries the largest in magnitude is positive.
+2. A's rows are these vectors and B's columns dW times them over the scale, each pair balanced to equal norms times
+   sqrt(scale): ``|A_i| = |B_i| = sqrt(s_i / scale)``.
+3. Values below rounding (max(shape) * 2.2e-16 * s1) are zero rows and columns, as is what pads to a larger rank.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..common.checks import is_whole
+from ..common.constraints import as_array, either, instance, optional, positive, validated, whole
+from ..errors import InvalidInputError, LayoutMismatchError
+from .adapter import Adapter, LoraFactors, Target
+
+if TYPE_CHECKING:
+    from .layout import ParameterLayout, Slot
+
+METHODS = ("svd",)
+NUMBERS_AT_ONCE = 1 << 22
+_SAME_VALUE, _SAME_LENGTH = 1e-7, 1e-6
+
+
+@validated(
+    adapter=instance(Adapter, "an Adapter"),
+    rank=optional(either(whole(), instance(Mapping, "a rank for each target"))),
+    scale=positive(),
+)
+def canonicalise(
+    adapter: Adapter, method: str = "svd", *, rank: int | Mapping[Target, int] | None = None, scale: float = 1.0
+) -> Adapter:
+    """The adapter with every module's factors replaced by the representative of its dW.
+
+    Parameters
+    ----------
+    method : "svd"
+        The rule of this module.
+    rank : int or dict of Target to int, optional
+        Truncate to this rank (the best approximation there is) or pad with zeros; without it each module's stays.
+    scale : float
+        The scale of the result, positive; the modules' own scales are in dW already.
+
+    Returns
+    -------
+    Adapter
+        float64 factors. ``metadata["error"]`` is what truncation lost, relative to the norm of all of dW.
+    """
+    if method not in METHODS:
+        raise InvalidInputError(f"there is no canonical form {method!r}; choose {' or '.join(METHODS)}")
+    factors, lost, total = {}, 0.0, 0.0
+    for target, pair in adapter.factors.items():
+        wanted = rank.get(target) if isinstance(rank, Mapping) else rank
+        factors[target], gone, all_of_it = canonical_factors(pair, rank=wanted, scale=scale)
+        lost, total = lost + gone**2, total + all_of_it**2
+    error = float(np.sqrt(lost / total)) if total else 0.0
+    return replace(adapter, factors=factors, metadata={**adapter.metadata, "canonical": method, "error": error})
+
+
+def canonical_factors(
+    pair: LoraFactors, *, rank: int | None = None, scale: float = 1.0
+) -> tuple[LoraFactors, float, float]:
+    """The representative of one module, with the norm that was lost by truncation and the norm of dW."""
+    a, b = pair.A.astype(np.float64), pair.B.astype(np.float64) * pair.scale
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InvalidInputError("factors with NaN or infinity have no canonical form")
+    wanted = pair.rank if rank is None else rank
+    if not is_whole(wanted) or wanted < 1:
+        raise InvalidInputError(f"rank must be at least 1, not {wanted}")
+    # dW = Qb (Rb Ra^T) Qa^T, so that the decomposition is one of r x r
+    left, upper = np.linalg.qr(b)
+    right, lower = np.linalg.qr(a.T)
+    u, values, v = np.linalg.svd(upper @ lower.T)
+    return representative(left @ u[:, : len(values)], values, v[: len(values)] @ right.T, wanted, scale, pair.kernel)
+
+
+def representative(
+    u: np.ndarray, values: np.ndarray, v: np.ndarray, rank: int, scale: float, kernel: tuple[int, ...] = ()
+) -> tuple[LoraFactors, float, float]:
+    """The rule applied to a singular value decomposition ``u (out, k), values (k,), v (k, columns)`` of dW."""
+    outputs, columns = u.shape[0], v.shape[1]
+    a, b = np.zeros((rank, columns)), np.zeros((outputs, rank))
+    floor = max(outputs, columns) * np.finfo(np.float64).eps * (values[0] if len(values) else 0.0)
+    known = int((values > floor).sum())
+    start = 0
+    while start < min(known, rank):
+        end = start + 1
+        while end < known and values[end - 1] - values[end] <= _SAME_VALUE * values[0]:
+            end += 1
+        rows = _basis(v[start:end])
+        images = (u[:, start:end] * values[start:end]) @ (v[start:end] @ rows.T)  # dW times each row
+        for i in range(min(end, rank) - start):
+            size = np.linalg.norm(images[:, i])
+            a[start + i] = rows[i] * np.sqrt(size / scale)
+            b[:, start + i] = images[:, i] / np.sqrt(size * scale)
+        start = end
+    lost = float(np.linalg.norm(values[rank:]))
+    return LoraFactors(a, b, float(scale), kernel), lost, float(np.linalg.norm(values))
+
+
+def _basis(rows: np.ndarray) -> np.ndarray:
+    """The basis of the span of orthonormal rows ``(k, n)`` that depends on the span alone."""
+    rest, basis = rows, []
+    while len(rest):
+        lengths = np.linalg.norm(rest, axis=0)  # of each axis' projection
+        axis = int(np.argmax(lengths >= (1 - _SAME_LENGTH) * lengths.max()))
+        basis.append((rest[:, axis] / lengths[axis]) @ rest)
+        if len(rest) == 1:
+            break
+        # what is left of the span: the rows rotated so that one is the chosen vector, without it
+        turned, _ = np.linalg.qr(np.column_stack([rest[:, axis], np.eye(len(rest))]))
+        rest = turned[:, 1 : len(rest)].T @ rest
+    return np.array(basis)
+
+
+# ---------------------------------------------------------------- many adapters at once
+def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
+    """The same rule for flattened adapters, vectorised over rows and modules of one shape.
+
+    Parameters
+    ----------
+    rows : ndarray
+        ``(n, d)`` or ``(d,)``, factors in layout order.
+
+    Returns
+    -------
+    ndarray
+        float64, the shape of `rows`. Every module's B @ A is that of `rows` to float64 rounding; a rank that a
+        module does not use is zeros.
+
+    Raises
+    ------
+    LayoutMismatchError, InvalidInputError
+        If the rows do not have the layout's size, or hold NaN or infinite values.
+
+    Examples
+    --------
+    >>> canonical = canonicalise_rows(dataset.layout, dataset[:16])   # doctest: +SKIP
+    """
+    values = as_array(rows, "rows")
+    if values.ndim not in (1, 2) or values.shape[-1] != layout.size:
+        raise LayoutMismatchError(f"expected rows of {layout.size} numbers, got shape {values.shape}")
+    source = np.atleast_2d(values).astype(np.float64)
+    if not np.isfinite(source).all():
+        raise InvalidInputError("factors hold NaN or infinite values; they have no singular value decomposition")
+    result = np.empty_like(source)
+    for (rank, columns, outputs), slots in _alike(layout).items():
+        step = max(1, NUMBERS_AT_ONCE // (len(slots) * rank * (columns + outputs)))
+        for start in range(0, len(source), step):
+            part = slice(start, start + step)
+            a = np.stack([source[part, s.offset : s.middle] for s in slots], 1).reshape(-1, rank, columns)
+            b = np.stack([source[part, s.middle : s.end] for s in slots], 1).reshape(-1, outputs, rank)
+            a, b = _balanced_vectors(a, b) if rank == 1 else _balanced_factors(a, b)
+            a, b = (x.reshape(-1, len(slots), x[0].size) for x in (a, b))
+            for j, s in enumerate(slots):
+                result[part, s.offset : s.middle], result[part, s.middle : s.end] = a[:, j], b[:, j]
+    return result.reshape(values.shape)
+
+
+def _alike(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
+    """Slots by rank, columns of A and rows of B: a convolution's factors are matrices like any other."""
+    groups = defaultdict(list)
+    for slot in layout.slots:
+        groups[slot.rank, slot.columns, slot.outputs].append(slot)
+    return groups
+
+
+def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank one, where no decomposition is needed: ``(m, 1, columns)`` and ``(m, out, 1)``."""
+    left, right = np.linalg.norm(a, axis=(1, 2), keepdims=True), np.linalg.norm(b, axis=(1, 2), keepdims=True)
+    used = (left > 0) & (right > 0)
+    # norms are divided out first: their product may overflow where its root does not
+    root = np.sqrt(np.where(used, left, 0)) * np.sqrt(np.where(used, right, 0))
+    a, b = a / np.where(used, left, 1) * root, b / np.where(used, right, 1) * root
+    sign = _signs(a)
+    return a * sign[:, :, None], b * sign[:, None, :]
+
+
+def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Any rank: ``(m, r, columns)`` and ``(m, out, r)``, by the decomposition of the small core between two QRs."""
+    rank, columns, outputs = a.shape[1], a.shape[2], b.shape[1]
+    left, core_left = np.linalg.qr(b)
+    right, core_right = np.linalg.qr(a.swapaxes(1, 2))
+    u, values, v = np.linalg.svd(core_left @ core_right.swapaxes(1, 2), full_matrices=False)
+    u, v = left @ u, v @ right.swapaxes(1, 2)
+    # what rounding leaves of a rank that is not used is no direction
+    values = np.where(values > max(columns, outputs) * np.finfo(np.float64).eps * values[:, :1], values, 0.0)
+    root = np.sqrt(values)
+    new_a, new_b = root[:, :, None] * v, u * root[:, None, :]
+    sign = _signs(new_a)
+    missing = rank - values.shape[1]  # a module may have fewer inputs or outputs than ranks
+    new_a = np.pad(new_a * sign[:, :, None], ((0, 0), (0, missing), (0, 0)))
+    new_b = np.pad(new_b * sign[:, None, :], ((0, 0), (0, 0), (0, missing)))
+    alike = (values[:, 1:] > 0) & (values[:, :-1] - values[:, 1:] <= _SAME_VALUE * values[:, :1])
+    for i in np.flatnonzero(alike.any(1)):  # where only a span is determined
+        found, _, _ = representative(u[i], values[i], v[i], rank, 1.0)
+        new_a[i], new_b[i] = found.A, found.B
+    return new_a, new_b
+
+
+def _signs(a: np.ndarray) -> np.ndarray:
+    size = np.abs(a)
+    # the first of entries that are equal up to rounding, as in `_basis`
+    first = (size >= (1 - _SAME_LENGTH) * size.max(2, keepdims=True)).argmax(2)
+    return np.where(np.take_along_axis(a, first[:, :, None], 2)[:, :, 0] < 0, -1.0, 1.0)

@@ -1,0 +1,1 @@
+"""What acts on torch models: injection, objectives, inversion, training, pipelines."""

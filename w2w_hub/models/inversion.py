@@ -1,0 +1,344 @@
+"""Inversion: the point of a space under which a frozen base model explains given pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..common.constraints import flag, number, optional, positive, whole
+from ..common.progress import progress
+from ..errors import InvalidInputError
+from ..space import Point, WeightSpace
+from .denoising import draw_noise, identity_losses, pick, training_schedule
+from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
+from .injection.stack import every
+
+WINDOW = 50  # steps whose losses are averaged to see whether they still fall
+COMPARED = 64  # fixed noises and timesteps under which restarts are compared
+CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
+WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
+
+
+SEED = whole(0, 2**63 - 1)  # what torch takes
+COUNT = whole(1, 1_000_000)  # more would not end
+RULES = {
+    "num_steps": COUNT, "learning_rate": positive(), "k": optional(whole(1)), "batch_size": COUNT, "prior": number(0),
+    "tolerance": number(0, below=1), "restarts": COUNT, "seed": SEED, "capture": optional(flag()),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """An inverted point and the denoising loss of every step."""
+
+    point: Point
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to invert; see :meth:`w2w_hub.W2WPipeline.invert`."""
+
+    num_steps: int = 400
+    learning_rate: float = 0.1
+    k: int | None = None
+    batch_size: int = 4
+    prior: float = 0.0
+    tolerance: float = 0.0
+    restarts: int = 1
+    seed: int = 0
+    capture: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            object.__setattr__(self, name, rule.checked(getattr(self, name), f"invert: {name}"))
+
+
+@dataclass
+class Batch:
+    """What one step sees, in storage that a captured graph keeps reading."""
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    mask: torch.Tensor | None
+
+    def copy_(self, other: Batch) -> None:
+        self.clean.copy_(other.clean)
+        self.noise.copy_(other.noise)
+        self.timesteps.copy_(other.timesteps)
+        if self.mask is not None and other.mask is not None:
+            self.mask.copy_(other.mask)
+
+
+class Inverter:
+    """Inverts several people at once; each gets a point of its own, as it would alone.
+
+    Parameters
+    ----------
+    latents : Tensor
+        ``(people, pictures, c, h, w)``, scaled as the UNet expects.
+    text : Tensor
+        ``(tokens, width)``, the encoded prompt.
+    masks : Tensor, optional
+        ``(people, pictures, 1, h, w)`` in [0, 1]: which latents count.
+    conditions : mapping, optional
+        One sample's further conditions, as SDXL's UNet has them.
+    """
+
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        scheduler: Any,
+        space: WeightSpace,
+        latents: torch.Tensor,
+        text: torch.Tensor,
+        settings: Settings,
+        masks: torch.Tensor | None = None,
+        conditions: Mapping[str, torch.Tensor] | None = None,
+    ):
+        require_differentiable(unet)
+        self.unet, self.space, self.settings = unet, space, settings
+        self.scheduler = training_schedule(scheduler)
+        self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
+        k = self.k = space._k(settings.k)
+        device = latents.device
+        # beside a bfloat16 model the basis is no more exact than what it is multiplied with, and half the size
+        wide = torch.float32 if latents.dtype != torch.bfloat16 else torch.bfloat16
+        self.basis = torch.from_numpy(np.ascontiguousarray(space.basis[:k])).to(device, wide)
+        self.spread = torch.from_numpy(space.coefficient_std[:k]).to(device, torch.float32)
+        self.centre = torch.from_numpy(space.coefficient_mean[:k]).to(device, torch.float32)
+        self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.mean, space.std))
+        captures = device.type == "cuda" and rewritable(unet, space.layout)  # offloading copies inside the step
+        self.capture = captures if settings.capture is None else settings.capture
+
+    def run(self) -> list[Inversion]:
+        """Each person's point, the best of the restarts."""
+        try:
+            return self.best_of_restarts()
+        except _NotCapturedError as error:
+            reason = str(error)
+        warnings.warn(f"the inversion step could not be captured and runs eagerly ({reason})", stacklevel=2)
+        self.capture = False
+        return self.best_of_restarts()
+
+    def best_of_restarts(self) -> list[Inversion]:
+        people = len(self.latents)
+        best: list[tuple[float, torch.Tensor, list[float], int]] = []
+        with frozen(self.unet), self.shown(self.vectors(self.start(0))) as use:
+            for restart in range(self.settings.restarts):
+                found, history = self.descend(use, restart)
+                errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
+                tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
+                best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
+        return [self.result(*entry) for entry in best]
+
+    def shown(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:
+        """The people's adapters in the model: of one person in its weights, of several beside them.
+
+        A captured step has nothing left to start, and beside the weights it takes no second copy of them.
+        """
+        layout = self.space.layout
+        if len(vectors) == 1 and not self.capture and differentiable(self.unet, layout, vectors.device):
+            return weights_differentiable(self.unet, layout, vectors)
+        return rows_attached(self.unet, layout, vectors)
+
+    def start(self, restart: int) -> torch.Tensor:
+        """Standardised coefficients to begin with: the mean, and then seeded points near it."""
+        shape, device = (len(self.latents), self.k), self.latents.device
+        if restart == 0:
+            return torch.zeros(shape, device=device)
+        generator = torch.Generator().manual_seed(self.settings.seed + restart)
+        return 0.5 * torch.randn((1, self.k), generator=generator).expand(shape).to(device)
+
+    # ------------------------------------------------------------ the loss
+    def vectors(self, standardised: torch.Tensor) -> torch.Tensor:
+        """The people's adapters ``(people, d)``: one product for all layers."""
+        coefficients = self.centre + standardised * self.spread
+        return (coefficients.to(self.basis.dtype) @ self.basis).float() * self.std + self.mean
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """The pictures, noise and timesteps of the next step, the same for every person."""
+        samples = self.settings.batch_size
+        picked = torch.randint(self.latents.shape[1], (samples,), generator=generator)
+        noise, t = draw_noise(generator, self.latents, samples, self.scheduler.config.num_train_timesteps)
+        return Batch(
+            pick(self.latents, picked), noise, t, None if self.masks is None else pick(self.masks, picked)
+        )  # fmt: skip
+
+    def losses(self, use: Use, standardised: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Denoising error of each person ``(people,)``."""
+        use(self.vectors(standardised))
+        return identity_losses(
+            self.unet, self.scheduler, batch.clean, batch.noise, batch.timesteps, self.text, len(self.latents),
+            batch.mask, self.conditions,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ the descent
+    def descend(self, use: Use, restart: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adam from a start: the final standardised coefficients and the losses ``(people, steps)``."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed + restart)
+        descent = Descent(self, use, self.start(restart), self.draw(torch.Generator().manual_seed(0)))
+        history: list[torch.Tensor] = []
+        read = 0  # steps whose losses have been looked at
+
+        def status() -> str:
+            return f"loss {history[read - 1].mean():.4f}" if read else ""
+
+        for step in progress(range(settings.num_steps), "inverting", status=status):
+            # the last third decays, so that the point settles
+            rate = settings.learning_rate * min(1.0, 3 * (1 - step / settings.num_steps))
+            history.append(descent.step(self.draw(generator), rate))
+            if step and (step + 1) % CHECKED and step + 1 < settings.num_steps:
+                continue
+            history[read:] = [loss.cpu() for loss in history[read:]]
+            read = len(history)
+            good = descent.good_steps()
+            if good < read:
+                return self.last_good(descent, history[:good])
+            if settings.tolerance and self.settled(history):
+                break
+        return descent.standardised.detach(), torch.stack(history, 1)
+
+    def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is returned, with a warning, when a loss or gradient is not finite."""
+        if not history:
+            raise InvalidInputError("the loss is not finite at the first step; are the pictures and the weights?")
+        warnings.warn(
+            f"the loss is not finite at step {len(history)} of {self.settings.num_steps}; the inversion stops with the "
+            "last good point: use a smaller learning_rate, or float32 weights",
+            stacklevel=2,
+        )
+        return descent.good.detach(), torch.stack(history, 1)
+
+    def settled(self, history: list[torch.Tensor]) -> bool:
+        """Whether the mean loss of the last steps fell by less than `tolerance` of itself."""
+        if len(history) < 2 * WINDOW or len(history) % WINDOW:
+            return False
+        earlier, later = (
+            float(torch.stack(part).mean()) for part in (history[-2 * WINDOW : -WINDOW], history[-WINDOW:])
+        )
+        return earlier - later < self.settings.tolerance * earlier
+
+    @torch.no_grad()
+    def compare(self, use: Use, standardised: torch.Tensor) -> list[float]:
+        """Each person's error under the same noises and timesteps for every restart."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        rounds = max(1, COMPARED // self.settings.batch_size)
+        errors = torch.stack([self.losses(use, standardised, self.draw(generator)) for _ in range(rounds)]).mean(0)
+        errors = errors + self.settings.prior * standardised.square().mean(1)
+        return [float(error) if torch.isfinite(error) else float("inf") for error in errors]
+
+    def result(self, error: float, standardised: torch.Tensor, losses: list[float], restart: int) -> Inversion:
+        coefficients: np.ndarray = (self.centre + standardised * self.spread).cpu().numpy()
+        history: dict[str, Any] = {"steps": len(losses), "seed": self.settings.seed, "k": self.k}
+        history["loss"] = [round(losses[0], 6), round(losses[-1], 6)]
+        if self.settings.restarts > 1:
+            history |= {"restarts": self.settings.restarts, "restart": restart, "error": round(error, 6)}
+        return Inversion(self.space.point(coefficients, made="inversion", **history), tuple(losses))
+
+
+class _NotCapturedError(Exception):
+    """This model's step cannot be recorded as a graph."""
+
+
+@dataclass
+class Descent:
+    """One descent's optimiser, whose steps a CUDA device may replay as one captured graph.
+
+    Everything a step needs and leaves behind stays on the device in fixed storage, and whether all was finite so
+    far as well: a step waits for nothing. The arithmetic is the same with and without a graph.
+    """
+
+    inverter: Inverter
+    use: Use
+    start: torch.Tensor
+    batch: Batch
+    graph: Any = field(default=None, init=False)
+    taken: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        start = self.start
+        self.standardised = start.clone().requires_grad_(True)
+        self.good, self.loss = start.clone(), torch.zeros(len(start), device=start.device)
+        self.alive = torch.ones((), dtype=torch.bool, device=start.device)
+        self.count = torch.zeros((), dtype=torch.long, device=start.device)
+        on_gpu = start.device.type == "cuda"
+        self.stream: Any = torch.cuda.Stream(start.device) if on_gpu and self.inverter.capture else None
+        self.rate: Any = torch.zeros((), device=start.device) if on_gpu else 0.0
+        self.optimizer = torch.optim.Adam(
+            [self.standardised], lr=self.rate, betas=(0.9, 0.999), weight_decay=1e-10, capturable=on_gpu
+        )
+
+    def step(self, batch: Batch, rate: float) -> torch.Tensor:
+        """Take one step; returns the losses before it ``(people,)``, on the device."""
+        if self.graph is None:
+            self.batch = batch
+        else:
+            self.batch.copy_(batch)
+        if isinstance(self.rate, torch.Tensor):
+            self.rate.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.inverter.capture and self.taken >= WARM_UP:
+            self.captured()
+        elif self.inverter.capture:
+            # on the stream of the capture: gradients of a leaf are summed on the stream that saw it first
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.arithmetic()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            self.arithmetic()
+        self.taken += 1
+        return self.loss.clone()
+
+    def arithmetic(self) -> None:
+        settings = self.inverter.settings
+        loss = self.inverter.losses(self.use, self.standardised, self.batch)
+        total = loss.sum() + settings.prior * self.standardised.square().mean(1).sum()
+        (gradient,) = torch.autograd.grad(total, self.standardised)
+        self.standardised.grad = gradient
+        with torch.no_grad():
+            self.loss.copy_(loss)
+            self.alive &= torch.isfinite(loss).all() & torch.isfinite(gradient).all()
+            self.count += self.alive
+            self.good.copy_(torch.where(self.alive, self.standardised, self.good))
+        self.optimizer.step()
+
+    def captured(self) -> None:
+        """Record the step as a graph, and take it: recording alone computes nothing."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.arithmetic()
+        except RuntimeError as error:  # something in this model waits for the processor
+            # ending the capture fails too, with an error that says less
+            raise _NotCapturedError(str(error.__context__ or error).splitlines()[0]) from error
+        self.graph = graph
+        graph.replay()
+
+    def good_steps(self) -> int:
+        """How many steps were finite before the first that was not."""
+        return int(self.count)
+
+
+@contextmanager
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """No parameter takes gradients inside the block; those that did before do so after it."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for p in trained:
+            p.requires_grad_(False)
+        yield
+    finally:
+        every(trained, lambda p: p.requires_grad_(True))

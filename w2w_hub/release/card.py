@@ -1,0 +1,135 @@
+"""The metadata at the head of a card, as the Hub's checks want it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from ..common.text import python_string
+from ..dataset.card import dataset_card
+from ..space.card import space_card
+from ..store.cards import is_same_card, join_card, read_card, split_card
+from ..store.manifest import read_json_in
+from ..store.paths import has_file
+
+# https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
+HUB_LICENCES = frozenset(
+    """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
+    lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib
+    pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown other
+    """.split()  # noqa: SIM905, it is read as a list of words
+)
+# keys that the Hub or `datasets` act on; others in a card that somebody wrote stay as they are
+OURS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
+
+
+def licence_keys(licence: str) -> dict[str, str]:
+    """`license`, and `license_name` for one that the Hub has no name for."""
+    if licence.lower() in HUB_LICENCES - {"other"}:
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", licence).strip("-").lower() or "other"}
+
+
+def with_metadata(text: str, required: Mapping[str, Any]) -> str:
+    """A card with this metadata at its head: what the Hub reads is ours, other keys of the card are kept."""
+    data, body = split_card(text)
+    for key, value in required.items():
+        there = data.get(key)
+        if key == "tags":
+            data[key] = list(dict.fromkeys([*(there if isinstance(there, list) else ()), *value]))
+        elif key in OURS or there is None:
+            data[key] = value
+    if "license_name" not in required:
+        data.pop("license_name", None)
+    return join_card(data, body)
+
+
+def published_card(
+    folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
+) -> str:
+    """The card of a version: rendered anew for `manifest`, or the folder's own text if somebody wrote one.
+
+    Parameters
+    ----------
+    before : dict
+        The folder's manifest, whose card would be what `w2w_hub` wrote itself.
+    own : str, optional
+        A card that somebody wrote elsewhere.
+    """
+    if own is None and is_written(folder, before):
+        own = read_card(folder)
+    rendered = _render(folder, manifest)
+    licence = licence_keys(str(manifest.get("licence", "unknown")))
+    metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
+    data, body = split_card(rendered if own is None else own)
+    return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
+
+
+def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a folder's card is one that somebody wrote, not the one that its manifest gives."""
+    return (folder / "README.md").is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
+
+
+def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
+    """The text of a version's card as a folder has it and as `publish` writes it, if nobody writes one."""
+    body = split_card(_render(folder, manifest))[1]
+    return body, _as_published(body, manifest, repo)
+
+
+def with_facts(text: str, before: str, after: str) -> str:
+    """A card that somebody edited, with the lines that still state facts of the version before brought up to date."""
+    old, new = before.splitlines(), after.splitlines()
+    fresh: dict[str, str] = {}
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace" and j - i == m - k:
+            fresh.update(zip(old[i:j], new[k:m], strict=True))
+    return "".join(fresh.get(line.rstrip("\r\n"), line.rstrip("\r\n")) + "\n" for line in text.splitlines())
+
+
+def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
+    """A card whose examples open the published version rather than the folder that it was."""
+    where = python_string(repo), f"revision={python_string('v' + str(manifest['version']))}"
+    name = re.escape(python_string(str(manifest["name"])))
+    body = re.sub(
+        rf'\b(open|load_dataset)\({name}((?:, "\w+")?)\)(  # a folder: )?',
+        lambda m: f"{m[1]}({where[0]}{m[2]}, {where[1]})" + ("  # " if m[3] else ""),
+        body,
+    )
+    return re.sub(
+        r'from_pretrained\("\."\)(  # this folder[^\n]*)?', lambda _: f"from_pretrained({where[0]}, {where[1]})", body
+    )
+
+
+def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
+    from ..dataset.manifest import DatasetManifest
+    from ..space.storage import load_directions
+
+    if manifest["format"] == "w2w-dataset":
+        typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
+        return dataset_card(typed)
+    return space_card(dict(manifest), list(load_directions(folder).items()))
+
+
+def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The repositories that a space stands on, for the Hub's links."""
+    if manifest["format"] == "w2w-dataset":
+        return {}
+    found = {}
+    base = manifest.get("compatibility", {}).get("base_model")
+    if has_file(folder, "w2w_pipeline.json"):
+        stated = read_json_in(folder, "w2w_pipeline.json").get("base_model")
+        base = base if stated == "embedded" else stated
+    dataset = manifest.get("recipe", {}).get("dataset_revision", {}).get("repo")
+    for key, value in (("base_model", base), ("datasets", dataset)):
+        if isinstance(value, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", value, re.ASCII):
+            found[key] = [value]
+    return found

@@ -1,0 +1,115 @@
+"""How to cite a version: BibTeX and CITATION.cff with version, commit and digest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..common.text import terminal, yaml_text
+from ..store.hub.client import Token, endpoint
+from ..store.hub.pins import Pin, is_lock, read_lock
+from .lock import _pin
+from .versions import find
+
+# CITATION.cff wants SPDX's spelling; the Hub writes lower case
+SPDX = {
+    name.lower(): name
+    for name in (
+        "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-4.0",
+        "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "MPL-2.0", "ODbL-1.0", "Unlicense", "ISC",
+    )
+}  # fmt: skip
+# BibTeX counts braces whatever stands before them, so that a brace has to be a word
+TEX = {character: f"\\{character}" for character in "_&%#$"} | {
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
+WORD = {"dataset": "dataset of LoRA adapters", "space": "weight space of LoRA adapters"}
+
+
+def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None = None) -> list[Pin]:
+    """What is to be cited: the pins of a lock file, or one ``org/name@revision``.
+
+    Give them to :func:`bibtex` and :func:`citation_file`.
+
+    Examples
+    --------
+    >>> print(bibtex(cite("org/people@v1.0.0")))   # doctest: +SKIP
+    """
+    if is_lock(Path(what)):
+        return list(read_lock(what).pins)
+    return [_pin(find(what, token=token, cache_dir=cache_dir), token, cache_dir)]
+
+
+def address(pin: Pin) -> str:
+    """The page of a pinned commit."""
+    page = quote(f"{'datasets/' if pin.kind == 'dataset' else ''}{pin.repo}/tree/{pin.commit}")
+    return f"{quote(endpoint(), safe=':/@[]%')}/{page}"
+
+
+def bibtex(pins: Sequence[Pin]) -> str:
+    """One BibTeX entry for each."""
+    return "\n".join(_entry(pin) for pin in pins)
+
+
+def _entry(pin: Pin) -> str:
+    organisation, name = pin.repo.split("/")
+    fields = {
+        "title": f"{{{_tex(name)}}}, a {WORD[pin.kind]}",
+        "author": f"{{{_tex(organisation)}}}",
+        "year": _tex((pin.published or "")[:4]),
+        "version": _tex(pin.version),
+        "publisher": "Hugging Face",
+        "url": address(pin),
+        "note": _tex(f"commit {pin.commit}, sha256 {pin.digest}"),
+    }
+    key = re.sub(r"[^A-Za-z0-9]+", "-", f"{pin.repo}-{pin.version}").strip("-").lower()
+    lines = [f"  {field:<9} = {{{value}}}," for field, value in fields.items() if value]
+    return "\n".join([f"@misc{{{key},", *lines, "}", ""])
+
+
+def _tex(text: str) -> str:
+    """Return a text as TeX typesets it, whatever it holds."""
+    return "".join(TEX.get(character, character) for character in terminal(text))
+
+
+def citation_file(pins: Sequence[Pin]) -> str:
+    """A CITATION.cff (version 1.2.0); with several pins the first weight space is cited, the others are references."""
+    ordered = sorted(pins, key=lambda pin: pin.kind != "space")
+    first = _cff(ordered[0])
+    data: dict[str, Any] = {
+        "cff-version": "1.2.0",
+        "message": "If you use this, please cite it with its version and commit.",
+        **first,
+    }
+    if len(ordered) > 1:
+        data["references"] = [{**_cff(pin), "type": "data"} for pin in ordered[1:]]
+    return yaml_text(data)
+
+
+def _cff(pin: Pin) -> dict[str, Any]:
+    organisation, name = pin.repo.split("/")
+    found: dict[str, Any] = {
+        "type": "dataset",
+        "title": f"{name}, a {WORD[pin.kind]}",
+        "authors": [{"name": organisation}],
+        "version": pin.version,
+        "commit": pin.commit,
+        "url": address(pin),
+        "identifiers": [{"type": "other", "value": f"sha256:{pin.digest}", "description": "digest of the content"}],
+    }
+    if pin.published:
+        found["date-released"] = pin.published
+    if pin.licence.lower() in SPDX:
+        found["license"] = SPDX[pin.licence.lower()]
+    return found

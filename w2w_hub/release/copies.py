@@ -1,0 +1,206 @@
+"""Places that may hold copies of what a lock pins: a folder, or a web server. Neither is trusted.
+
+A copy chooses its own names, sizes and pace. Of a folder only regular files are opened, reached without a link (but
+those of a Hub cache's snapshots); of a server at most the bytes that are pinned are taken. What arrives counts only
+if it has the pinned digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
+
+from ..common.checks import require_path
+from ..common.limits import MAX_JSON_BYTES
+from ..dialects.base_model import MODEL_INDEX
+from ..errors import CorruptFileError, HubError, HubNotFoundError, MissingPathError, W2WError
+from ..store.hub.client import call
+from ..store.hub.transfer import Pace, body, plain_client, too_long
+from ..store.manifest import FILENAME
+from ..store.paths import opened, walk
+
+PLURAL = {"dataset": "datasets", "space": "spaces", "model": "models"}
+ANCHORS = (FILENAME, MODEL_INDEX)  # files that a copy is recognized by
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One folder to bring here: where it goes, and by which file and digest a copy of it is recognized.
+
+    Attributes
+    ----------
+    anchor, sha256 : str
+        The file and its digest.
+    size : int or None
+        Of the anchor, if it is pinned.
+    """
+
+    repo: str
+    kind: str
+    commit: str
+    anchor: str = ""
+    sha256: str = ""
+    size: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its place in an archive."""
+        return f"{PLURAL[self.kind]}/{self.repo}/{self.commit}"
+
+    @property
+    def limit(self) -> int:
+        """The most bytes that its anchor may have."""
+        return MAX_JSON_BYTES if self.size is None else self.size
+
+
+class Copy(Protocol):
+    """Somewhere that may have what a lock pins; `shown` names it in messages."""
+
+    shown: str
+
+    def find(self, wanted: Wanted) -> Any:
+        """Return what to give to :meth:`fetch`, or None if there is no copy whose anchor has the digest."""
+
+    def fetch(self, found: Any, name: str, limit: int, into: BinaryIO | None = None) -> str:
+        """Return the sha256 of a file of at most `limit` bytes, and write it if that is asked for.
+
+        Raises
+        ------
+        CorruptFileError
+            If it is longer, or not a regular file.
+        MissingPathError, HubError
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class FolderCopy:
+    """A folder with copies anywhere below it: an archive, another cache, a plain download."""
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL")
+        self.folder, self.shown = folder, str(folder)
+        self._digests: dict[Path, str | None] = {}
+        self._places: dict[str, list[Path]] | None = None
+
+    def find(self, wanted: Wanted) -> Path | None:
+        if self._places is None:
+            self._places = self._scan()
+        for place in self._places.get(wanted.anchor, ()):
+            if self._digest(place / wanted.anchor) == wanted.sha256:
+                return place
+        return None
+
+    def _scan(self) -> dict[str, list[Path]]:
+        """The folders below that hold each of the files that a copy is recognized by."""
+        places: dict[str, list[Path]] = {}
+        try:
+            for found in walk(self.folder):
+                parent, _, name = found.name.rpartition("/")
+                if name in ANCHORS and (found.is_file or found.is_link):
+                    places.setdefault(name, []).append(self.folder / parent)
+        except OSError as error:
+            if isinstance(error, W2WError):
+                raise
+            raise MissingPathError(f"{error.filename or self.folder} cannot be read ({error.strerror})") from error
+        return places
+
+    def _digest(self, anchor: Path) -> str | None:
+        if anchor not in self._digests:
+            try:
+                self._digests[anchor] = self.fetch(anchor.parent, anchor.name, MAX_JSON_BYTES)
+            except (CorruptFileError, MissingPathError):
+                self._digests[anchor] = None  # a link, a pipe, or too long: no copy
+        return self._digests[anchor]
+
+    def fetch(self, found: Path, name: str, limit: int, into: BinaryIO | None = None) -> str:
+        try:
+            with opened(found, name) as stream:
+                return _copy(iter(lambda: stream.read(BLOCK), b""), limit, f"{found / name}", into)
+        except OSError as error:
+            if isinstance(error, W2WError):
+                raise
+            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})") from error
+
+    def close(self) -> None:
+        pass
+
+
+class UrlCopy:
+    """A web server with an archive, a plain copy, or the paths of a Hub (a mirror)."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        self.url = url.rstrip("/")
+        # who names a copy may do so with a password or a signature, which messages leave out
+        self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+        self.client = plain_client()
+
+    def find(self, wanted: Wanted) -> str | None:
+        hub = ("datasets/" if wanted.kind == "dataset" else "") + f"{wanted.repo}/resolve/{wanted.commit}"
+        for place in (f"data/{wanted.folder}", wanted.folder, wanted.repo, hub, ""):
+            root = "/".join(part for part in (self.url, place) if part)
+            try:
+                if self.fetch(root, wanted.anchor, wanted.limit) == wanted.sha256:
+                    return root
+            except (HubNotFoundError, CorruptFileError):
+                continue
+        return None
+
+    def fetch(self, found: str, name: str, limit: int, into: BinaryIO | None = None) -> str:
+        import httpx2
+
+        url, what = f"{found}/{quote(name)}", f"{self.shown}: {name}"
+
+        def get() -> str:
+            if into is not None:  # what an earlier attempt wrote
+                into.seek(0)
+                into.truncate()
+            with Pace(self.shown, self.client.close) as pace, self.client.stream("GET", url) as response:
+                if response.status_code != 200:
+                    raise HubNotFoundError(f"{what} is not there ({response.status_code})")
+                return _copy(body(response, pace, limit, what), limit, what, into)
+
+        def get_by_http() -> str:
+            try:
+                return get()
+            except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
+                raise HubError(f"{what} leads to an address that is not followed; try another copy") from error
+
+        return call(self.shown, get_by_http)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def copy_at(place: str | Path) -> Copy:
+    """Return a folder or URL as a place to restore from."""
+    text = str(place) if isinstance(place, str) else str(require_path(place, "the place to restore from"))
+    if text.startswith("file://"):
+        return FolderCopy(Path(url2pathname(urlsplit(text).path)))
+    if text.startswith(("http://", "https://")):
+        return UrlCopy(text)
+    return FolderCopy(Path(place))
+
+
+def _copy(blocks: Iterable[bytes], limit: int, what: str, into: BinaryIO | None) -> str:
+    digest, length = hashlib.sha256(), 0
+    for block in blocks:
+        length += len(block)
+        if length > limit:
+            raise too_long(what, limit)
+        digest.update(block)
+        if into is not None:
+            into.write(block)
+    return digest.hexdigest()
+
+
+__all__ = ["Copy", "FolderCopy", "UrlCopy", "Wanted", "copy_at"]

@@ -1,0 +1,279 @@
+"""Pin what a paper used in a lock file, and verify that what is there is still that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..common.checks import require_path
+from ..common.limits import MAX_FILES, MAX_JSON_BYTES
+from ..common.progress import progress
+from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
+from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
+from ..lora.layout import ParameterLayout
+from ..store.atomic import write_json
+from ..store.hashing import sha256_file
+from ..store.hub.cache import TYPES, RepoCache
+from ..store.hub.client import Token, api, call
+from ..store.hub.pins import BasePin, Lock, Pin, read_lock
+from ..store.hub.resolve import (
+    MANIFEST,
+    REPOSITORY,
+    ResolvedRevision,
+    Source,
+    download,
+    open_base,
+    open_pin,
+    require_tagged_version,
+    resolve,
+    split_kind,
+)
+from ..store.manifest import parse_json
+from ..store.paths import find_file, read_file, require_name, short
+from .verify import verify_source
+from .versions import find, kind_of
+
+# what can change a number that is computed from a pinned space
+PACKAGES = (
+    "w2w-hub", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "zarr", "safetensors", "huggingface_hub", "torch",
+    "diffusers", "transformers", "peft",
+)  # fmt: skip
+SHOWN = 5  # problems of one pin
+# of a base model: what diffusers reads, not the same weights in other formats
+BASE_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
+OTHER_VARIANTS = (".fp16.", ".non_ema.", ".bf16.", "openvino", "onnx", "flax")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `verify_lock` looked at.
+
+    Attributes
+    ----------
+    name : str
+    ok : bool
+    detail : str
+        What was verified, or what is wrong.
+    notes : tuple of str
+        What a reader should know and is not wrong.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    notes: tuple[str, ...] = ()
+
+
+def pin(
+    names: Sequence[str],
+    path: Path | str | None = None,
+    *,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    replace: bool = False,
+) -> Lock:
+    """Pin datasets and weight spaces, each ``org/name@revision``, and write the lock if a path is given.
+
+    The lock holds commits, digests, the base models' commits and files, recipes and package versions; nothing of
+    this machine or its user. The same repositories and packages give the same bytes.
+
+    Examples
+    --------
+    >>> pin(["org/space@v1.2.0", "org/people@v2.0.0"], "w2w.lock")   # doctest: +SKIP
+
+    Raises
+    ------
+    HubNotFoundError, HubError, InvalidInputError
+    """
+    if not isinstance(names, (list, tuple)) or not names:
+        raise InvalidInputError("give a list of what to pin, each one org/name@v1.0.0")
+    if path is not None:
+        require_path(path, "the lock to write")
+    pins: dict[tuple[str, str, str], Pin] = {}
+    for name in names:
+        if not REPOSITORY.match(split_kind(str(name))[1]):
+            raise InvalidInputError(f"{name} cannot be pinned; publish it with w2w push, then pin org/name@version")
+        found = _pin(find(name, token=token, cache_dir=cache_dir), token, cache_dir)
+        pins[(found.kind, found.repo, found.commit)] = found
+    lock = Lock(tuple(pins.values()), _packages())
+    if path is not None:
+        write_json(path, lock.to_json(), replace=replace)
+    return read_lock(path) if path is not None else lock
+
+
+def _packages() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _pin(source: Source, token: Token, cache_dir: Path | str | None) -> Pin:
+    revision = source.revision
+    if revision is None:
+        raise InvalidInputError(f"{source.folder} is a folder; publish it with w2w push, then pin org/name@version")
+    manifest = source.manifest()
+    kind = kind_of(manifest)
+    return Pin(
+        repo=revision.renamed or revision.repo,
+        kind=kind,
+        revision=revision.asked,
+        commit=revision.commit,
+        version=str(manifest["version"]),
+        digest=str(manifest["digest"]),
+        manifest_sha256=sha256_file(find_file(source.folder, MANIFEST)),
+        published=_date(revision, token),
+        licence=str(manifest.get("licence", "unknown")),
+        recipe=dict(manifest.get("recipe", {})),
+        base=_pin_base(source, manifest, token, cache_dir) if kind == "space" else None,
+    )
+
+
+def _date(revision: ResolvedRevision, token: Token) -> str | None:
+    try:
+        listed = call(
+            revision.repo, api(token).list_repo_commits, revision.repo, repo_type=TYPES[revision.kind],
+            revision=revision.commit,
+        )  # fmt: skip
+    except HubError:
+        return None
+    return next((c.created_at.strftime("%Y-%m-%d") for c in listed if c.commit_id == revision.commit), None)
+
+
+def _pin_base(source: Source, manifest: dict[str, Any], token: Token, cache_dir: Path | str | None) -> BasePin | None:
+    """The base model of a space by reference; None if it is embedded, or the space has none."""
+    if CONFIG not in source.files:
+        return None
+    folder = source.need([CONFIG])
+    stated = parse_json(read_file(folder, CONFIG, MAX_JSON_BYTES), folder / CONFIG)
+    repo = stated.get("base_model")
+    if repo == EMBEDDED:
+        return None
+    if not isinstance(repo, str) or not REPOSITORY.match(repo) or "@" in repo:
+        raise InvalidInputError(f"{source.revision}: {CONFIG} names no Hub repository ({short(repo)}); nothing to pin")
+    resolved = resolve(repo, "model", str(stated.get("revision") or "main"), token=token, cache_dir=cache_dir)
+    return BasePin(
+        resolved.renamed or repo,
+        resolved.commit,
+        manifest["compatibility"].get("base_digest"),
+        _base_files(resolved, token, cache_dir),
+    )
+
+
+def _base_files(revision: ResolvedRevision, token: Token, cache_dir: Path | str | None) -> dict[str, dict[str, Any]]:
+    """Digests of a base model's files: large ones as the Hub knows them, small ones hashed here."""
+    from huggingface_hub.hf_api import RepoFile
+
+    def listing() -> list[RepoFile]:
+        entries = api(token).list_repo_tree(revision.repo, repo_type="model", revision=revision.commit, recursive=True)
+        listed = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
+        if len(listed) > MAX_FILES:
+            raise InvalidInputError(f"{revision} has more than {MAX_FILES:,} files; it is not pinned as a base model")
+        return listed
+
+    folder = RepoCache(revision.repo, "model", cache_dir).own_snapshot(revision.commit)
+    source = Source(folder, revision, {}, token, cache_dir)
+    download(revision, MODEL_INDEX, source)
+    index = parse_json(read_file(folder, MODEL_INDEX, MAX_JSON_BYTES), f"{revision}: {MODEL_INDEX}")
+    components = {name for name, value in index.items() if isinstance(value, list)}
+    found = {}
+    for entry in call(revision.repo, listing):
+        component, _, name = entry.path.partition("/")
+        wanted = entry.path == MODEL_INDEX or (component in components and name.endswith(BASE_SUFFIXES))
+        if not wanted or any(part in entry.path for part in OTHER_VARIANTS):
+            continue
+        require_name(entry.path, revision)
+        if not entry.lfs:
+            download(revision, entry.path, source)
+        sha256 = entry.lfs.sha256 if entry.lfs else sha256_file(find_file(folder, entry.path))
+        found[entry.path] = {"sha256": sha256, "size": entry.size}
+    return found
+
+
+# ---------------------------------------------------------------- verify
+def verify_lock(
+    path: Path | str,
+    *,
+    rebuild: bool = False,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> list[Check]:
+    """Hash everything that a lock pins, and with `rebuild` compute its weight spaces again.
+
+    What is not in the cache is fetched. A file is hashed even if it was verified before.
+
+    Returns
+    -------
+    list of Check
+        All checks, also after one that failed.
+    """
+    lock, checks = read_lock(path), []
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    for each in lock.pins:
+        checks.append(_guarded(each.name, _verify_pin, each, options))
+        if each.base is not None:
+            checks.append(_guarded(f"{each.base.repo}@{each.base.commit[:12]}", _verify_base, each, options))
+        if rebuild and each.kind == "space":
+            checks.append(_guarded(f"{each.name} rebuilt", _rebuild, lock, each, options))
+    return checks
+
+
+def _guarded(name: str, check: Callable[..., tuple[str, list[str]]], *arguments: Any) -> Check:
+    try:
+        detail, notes = check(*arguments)
+        return Check(name, True, detail, tuple(notes))
+    except W2WError as error:
+        return Check(name, False, str(error))
+
+
+def _verify_pin(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
+    source = open_pin(each, **options)
+    manifest = source.manifest()
+    facts = {
+        "version": str(manifest["version"]), "digest": manifest["digest"], "recipe": dict(manifest.get("recipe", {})),
+        "licence": str(manifest.get("licence", "unknown")),
+    }  # fmt: skip
+    if edited := [name for name, value in facts.items() if getattr(each, name) != value]:
+        raise CorruptFileError(f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again")
+    require_tagged_version(each.revision, each.version, each.name)
+    report = verify_source(source)
+    if not report.ok:
+        raise CorruptFileError(
+            f"{'; '.join(problem.message for problem in report.problems[:SHOWN])}; the next load fetches it again, or: "
+            "w2w restore LOCK --from FOLDER"
+        )
+    return f"{len(source.files)} files, digest {each.digest[:12]}", report.notes
+
+
+def _verify_base(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
+    assert each.base is not None
+    source = open_base(each.base, **options)
+    for name in progress(list(source.files), f"hashing {each.base.repo}"):
+        file = find_file(source.folder, name)
+        if sha256_file(file) != source.files[name]["sha256"]:
+            source.cache.forget(source.files[name])
+            raise CorruptFileError(
+                f"{file} has changed on this disk since it was verified; the next load fetches it again, or: "
+                "w2w restore LOCK --from FOLDER"
+            )
+    if each.base.digest is not None:
+        layout = ParameterLayout.from_json(open_pin(each, **options).manifest()["layout"])
+        found = digest_of_folder(source.folder, layout)
+        if found != each.base.digest:
+            raise CorruptFileError(f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}")
+    return f"{len(source.files)} files of the base model", []
+
+
+def _rebuild(lock: Lock, each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
+    from .rebuild import rebuild_pin
+
+    return rebuild_pin(lock, each, **options), []

@@ -1,0 +1,122 @@
+"""The Hub card of a weight space."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..common.text import Markdown, code, markdown, python_string, table_row
+from ..common.version import __version__
+from ..store.cards import TAGS, render_card
+
+
+def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
+    """Return README.md of a weight space."""
+    embedded = "model_index.json" in manifest["files"]
+    recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
+    held_out = diagnostics.get("held_out", {})
+    there = held_out.get("explained_variance", {})
+    noise = diagnostics.get("nulls", {}).get("gaussian_spectrum", {})
+    before = ["standardised" if recipe.get("standardised", True) else "centred only"]
+    if recipe.get("canonical"):
+        before.insert(0, "canonical representatives of dW")
+    remarks = [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
+    remarks += [
+        f"- No direction for {code(name)}: {markdown(why)}."
+        for name, why in diagnostics.get("no_direction", {}).items()
+    ]
+    metadata = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "license": manifest["licence"],
+        **related_repositories(manifest),
+        "tags": TAGS,
+    }
+    values = {
+        "name": manifest["name"],
+        "version": manifest["version"],
+        "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
+        "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
+        "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
+        "dataset_digest": code(recipe["dataset_digest"]),
+        "digest": code(manifest["digest"]),
+        "k": manifest["k"],
+        "rows": recipe["rows"],
+        "size": f"{manifest['layout']['size']:,}",
+        "algorithm": recipe["algorithm"],
+        "rows_before": ", ".join(before),
+        "residual": _small(diagnostics.get("largest_residual")),
+        "orthogonality": _small(diagnostics.get("orthogonality_error")),
+        "held_out_rows": held_out.get("rows", 0),
+        "spectrum": Markdown(
+            "\n".join(
+                table_row(c, _share(v), _share(there.get(c)), _share(noise.get(c)))
+                for c, v in diagnostics.get("explained_variance", {}).items()
+            )
+        ),
+        "directions": Markdown("\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |"),
+        "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
+    }
+    return render_card("space_card.md", metadata, values)
+
+
+def _direction_row(name: str, direction: Any) -> Markdown:
+    figure = "-" if direction.score is None else f"{direction.score:.3f}"
+    if direction.kind == "float" and direction.score is not None:
+        figure = f"R² {figure}"
+    interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
+    return table_row(name, figure, interval, direction.held_out_rows, f"{direction.sd:.2f}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _small(value: float | None) -> str:
+    return "not stated" if value is None else f"{value:.1e}"
+
+
+def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the card's metadata that names the base model and the dataset, if they are repositories on a Hub."""
+    named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
+    return {
+        key: [name]
+        for key, name in named.items()
+        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name, re.ASCII)
+    }
+
+
+def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> Markdown:
+    """Return how to draw from a space with a base model, with its previews; nothing for one without."""
+    files = manifest["files"]
+    if "w2w_pipeline.json" not in files:
+        return Markdown("")
+    import importlib.metadata
+
+    versions = []
+    for package in ("torch", "diffusers", "transformers", "peft"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    edits = f"pipe.edit({{{python_string(attributes[0])}: 3.0}})  # standard deviations\n" if attributes else ""
+    previews = sorted(f for f in files if f.startswith("previews/"))
+    pictures = "".join(f"![{markdown(Path(f).stem)}]({quote(f, errors='replace')})\n\n" for f in previews)
+    return Markdown(f"""{pictures}```bash
+pip install 'w2w-hub[diffusers]=={__version__}'
+```
+
+```python
+from w2w_hub import W2WPipeline
+
+pipe = W2WPipeline.from_pretrained(".")  # this folder, or the name of its repository with a revision
+pipe.sample_identity(seed=0)  # a new person; pipe.identity = None is the base model, exactly
+{edits}pipe("sks person").images[0].save("person.png")
+pipe.export("person-lora")  # a LoRA for PEFT and diffusers
+```
+
+Written with {", ".join(versions)}.
+
+""")

@@ -1,0 +1,1 @@
+"""Fit a weight space: rows, engines, solvers, diagnostics."""

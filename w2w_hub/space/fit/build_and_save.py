@@ -1,0 +1,90 @@
+"""Build a weight space into a folder so that the same call may be repeated, wherever the last one was killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...dataset import WeightDataset
+from ...errors import AlreadyExistsError, DiskError, W2WError
+from ..storage import load_space, publish_space, require_base
+from ..weight_space import WeightSpace
+from .build import FOUND, build_space, prepare
+from .resume import discard, is_unfinished_build
+
+BUILT_ONLY = ("name", "version", "directions")  # options of a build that its recipe does not state
+
+
+def build_and_save(
+    dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None, **options: Any
+) -> WeightSpace:
+    """Build a weight space and write its folder.
+
+    The base model and the place of the output are checked before anything is computed. Finished passes are kept in
+    :func:`unfinished` until the folder is there; after a kill, a full disk or an interrupt the same call continues
+    there and gives the same space.
+
+    Parameters
+    ----------
+    path : path
+        The folder to make; its name is the space's, if `options` give no other.
+    base : path, optional
+        A diffusers folder, embedded so that the space opens offline.
+    **options
+        Of :func:`w2w_hub.build_space`, but for `checkpoint`.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If something else is at `path`.
+    MissingPathError, BaseModelMismatchError
+        If `base` is not the adapters' base model.
+    DiskError
+        If the folder cannot be written.
+
+    Examples
+    --------
+    >>> build_and_save(WeightDataset.open("people"), "space", 200, base="my-base-model")   # doctest: +SKIP
+    """
+    path, kept = Path(path), unfinished(path)
+    options = {**options, "name": options.get("name") or path.name}
+    if os.path.lexists(path):
+        return _saved_before(dataset, path, k, base, options)
+    if base is not None:
+        require_base(base, dataset.layout, dataset.manifest.compatibility)
+    space = build_space(dataset, k, checkpoint=kept, **options)
+    try:
+        publish_space(space, path, base)
+    except DiskError as error:
+        raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
+    return space
+
+
+def unfinished(path: Path | str) -> Path:
+    """Where the results of finished passes wait, beside the output."""
+    path = Path(os.path.abspath(path))
+    return path.with_name(f".{path.name}.build")
+
+
+def _saved_before(
+    dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, options: dict[str, Any]
+) -> WeightSpace:
+    """The space at `path`, if the same call was killed after it was saved and before its passes were removed."""
+    there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
+    if not is_unfinished_build(unfinished(path)):
+        raise there
+    try:
+        space = load_space(path)
+    except W2WError:
+        raise there from None
+    job = prepare(dataset, k, **{name: value for name, value in options.items() if name not in BUILT_ONLY})
+    job.engine.close()
+    asked = {**job.recipe, FOUND: space.recipe.get(FOUND)}
+    same = asked == space.recipe and (space.name, space.version) == (options["name"], options.get("version", "0.1.0"))
+    if base is not None:
+        same = same and space.compatibility.base_digest == require_base(base, space.layout, space.compatibility)
+    if not same:
+        raise there
+    discard(unfinished(path))
+    return space

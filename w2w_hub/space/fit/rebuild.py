@@ -1,0 +1,132 @@
+"""Build a space again from its own recipe, and tell how far the two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ..directions.targets import require_dataset
+from .build import build_space
+
+if TYPE_CHECKING:
+    from ...dataset import WeightDataset
+    from ..weight_space import WeightSpace
+
+# between engines, thread counts and releases of a BLAS; measured in BENCHMARKS.md
+SINGULAR_VALUE_BOUND, ANGLE_BOUND = 1e-5, 1e-3
+SEPARATED = 1e-2  # gap to the next eigenvalues, relative, from which on a component is one of its own
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two spaces of one recipe against each other.
+
+    Attributes
+    ----------
+    identical : bool
+        Mean, std and basis are equal bit for bit: the digests agree.
+    singular_value_error : float
+        Largest relative difference of a singular value.
+    angle : float
+        Sine of the largest angle between a component and its counterpart, over the separated ones.
+    separated : int
+        Components whose eigenvalue is at least 1 % away from its neighbours'; others are known by their span only.
+    mean_error : float
+        Largest difference of a mean or std, relative to std.
+    """
+
+    identical: bool
+    singular_value_error: float
+    angle: float
+    separated: int
+    mean_error: float
+
+    @property
+    def within_bound(self) -> bool:
+        """Whether the two are the same space as far as two engines can make it."""
+        errors = (self.singular_value_error, self.mean_error)
+        return self.identical or (max(errors) <= SINGULAR_VALUE_BOUND and self.angle <= ANGLE_BOUND)
+
+    def to_json(self) -> dict[str, Any]:
+        bounds = {"singular_value_bound": SINGULAR_VALUE_BOUND, "angle_bound": ANGLE_BOUND}
+        return {**asdict(self), "within_bound": self.within_bound, **bounds}
+
+
+def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
+    """How far two spaces agree; both must have the same layout and number of components."""
+    if first.layout != second.layout or first.k != second.k:
+        raise InvalidInputError(
+            f"two spaces of the same layout and number of components can be compared, not {first.k} components of "
+            f"{first.layout.size} numbers and {second.k} of {second.layout.size}"
+        )
+    if first.digest == second.digest:
+        return Agreement(True, 0.0, 0.0, int(separated(first.singular_values).sum()), 0.0)
+    relative = np.abs(second.singular_values / np.maximum(first.singular_values, 1e-300) - 1)
+    sines = np.array(
+        [
+            np.linalg.norm(b.astype(np.float64) - (a.astype(np.float64) @ b.astype(np.float64)) * a)
+            for a, b in zip(first.basis, second.basis, strict=True)
+        ]
+    )
+    apart = separated(first.singular_values)
+    moved = np.maximum(np.abs(first.mean - second.mean), np.abs(first.std - second.std)) / first.std
+    angle = float(sines[apart].max()) if apart.any() else 0.0
+    return Agreement(False, float(relative.max()), angle, int(apart.sum()), float(moved.max()))
+
+
+def separated(singular_values: np.ndarray) -> np.ndarray:
+    """Which components are at least :data:`SEPARATED` away from both neighbours; the last one's next is unknown."""
+    values = np.asarray(singular_values, float) ** 2
+    below = np.append(values[:-1] - values[1:], 0.0)
+    above = np.append(np.inf, below[:-1])
+    return np.minimum(below, above) > SEPARATED * values
+
+
+def rebuild(
+    space: WeightSpace,
+    dataset: WeightDataset,
+    *,
+    engine: str | None = None,
+    device: str | Sequence[str] | None = None,
+    scheduler: str | None = None,
+    directions: bool = False,
+    checkpoint: Path | str | None = None,
+) -> WeightSpace:
+    """Build the space again from its recipe.
+
+    Parameters
+    ----------
+    engine : str, optional
+        Another one than the recipe's.
+
+    Raises
+    ------
+    DatasetChangedError
+        If the dataset does not have the digest that the recipe names.
+    """
+    require_dataset(space, dataset)
+    recipe = space.recipe
+    krylov = {name: recipe[name] for name in ("block", "tolerance", "max_passes", "seed") if name in recipe}
+    fitted = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
+    return build_space(
+        dataset,
+        recipe.get("k", space.k),
+        split=space.fitted_split,
+        rows=fitted if space.left_out else None,
+        name=space.name,
+        version=space.version,
+        directions=directions,
+        standardize=recipe.get("standardised", True),
+        canonical=recipe.get("canonical"),
+        engine=engine or recipe.get("engine", "numpy"),
+        device=device,
+        scheduler=scheduler,
+        solver=recipe.get("solver", "gram"),  # the only one there was before it was recorded
+        checkpoint=checkpoint,
+        **krylov,
+    )

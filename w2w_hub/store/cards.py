@@ -1,0 +1,80 @@
+"""Read and render Hub cards: YAML front matter and a body from the templates in ``cards/``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..common.limits import MAX_CARD_BYTES, MAX_CARD_METADATA
+from ..common.text import markdown, yaml_text
+from ..errors import CorruptFileError, MissingPathError
+from .manifest import CARD
+from .paths import read_file
+
+TAGS = ["w2w-hub", "lora", "weight-space"]
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>(?:.*?\r?\n)?)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def template(name: str) -> Template:
+    """Return a card's template: from the installed package, or from the repository beside it."""
+    here = Path(__file__).parents[1]  # the package
+    for folder in (here / "_cards", here.parent / "cards"):
+        if (folder / name).is_file():
+            return Template((folder / name).read_text("utf-8"))
+    raise MissingPathError(f"card template {name} is not installed; install w2w-hub again")
+
+
+def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Return a card: its metadata as YAML, and a template of which every value is escaped that is not `Markdown`."""
+    return join_card(metadata, template(name).substitute({key: markdown(value) for key, value in values.items()}))
+
+
+def read_card(folder: Path) -> str:
+    """Return the text of a folder's card.
+
+    Raises
+    ------
+    MissingPathError, UnsafePathError
+    CorruptFileError
+        If it is not UTF-8.
+    """
+    try:
+        return read_file(folder, CARD, MAX_CARD_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return metadata and body of a card; metadata that is not a mapping is taken as none."""
+    import yaml
+
+    match = _FRONT.match(text)
+    if match is None:
+        return {}, text
+    try:
+        data = yaml.safe_load(match["yaml"]) if len(match["yaml"]) <= MAX_CARD_METADATA else None
+        yaml_text(data if isinstance(data, dict) else {})  # it is written again
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2020-13-40 is a ValueError
+        data = None
+    return (data if isinstance(data, dict) else {}), text[match.end() :]
+
+
+def join_card(metadata: Mapping[str, Any], body: str) -> str:
+    """Return the text of a card."""
+    return f"---\n{yaml_text(metadata)}---\n{body}"
+
+
+def is_same_card(text: str, other: str) -> bool:
+    """Return whether two cards say the same, however their YAML is written."""
+    return text == other or split_card(text) == split_card(other)
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name for a number of rows."""
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "1M<n<10M"

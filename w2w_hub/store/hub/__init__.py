@@ -1,0 +1,1 @@
+"""Repositories on the Hub: revisions, the cache, byte ranges, pins."""

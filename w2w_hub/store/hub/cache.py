@@ -1,0 +1,199 @@
+"""The local cache of huggingface_hub: a repository's commits, the revisions that are known, what was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...common.checks import require_path
+from ...common.limits import MAX_JSON_BYTES
+from ...errors import UnsafePathError, W2WError
+from ..manifest import FILENAME as MANIFEST
+from ..paths import find_file, has_file, is_name, make_parents, open_regular, read_file, walk
+
+SHA = re.compile(r"^[0-9a-f]{40}\Z")
+SHORT = re.compile(r"[0-9a-f]{7,39}")
+TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # our word -> the Hub's repository type
+MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
+
+
+@dataclass(frozen=True)
+class RepoCache:
+    """One repository in the cache.
+
+    Attributes
+    ----------
+    repo : str
+        ``org/name``.
+    kind : {"dataset", "space", "model"}
+    root : Path or None
+        Another cache than the usual one (``HF_HUB_CACHE``).
+    """
+
+    repo: str
+    kind: str
+    root: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            require_path(self.root, "cache_dir")
+
+    @property
+    def folder(self) -> Path:
+        from huggingface_hub import constants
+
+        root = Path(constants.HF_HUB_CACHE if self.root is None else self.root).expanduser()
+        return root / f"{TYPES[self.kind]}s--{self.repo.replace('/', '--')}"
+
+    def snapshot(self, commit: str) -> Path:
+        return self.folder / "snapshots" / commit
+
+    def refs(self) -> dict[str, str]:
+        """Branches and tags that were resolved before, and their commits then."""
+        folder, found = self.folder / "refs", {}
+        for entry in walk(folder) if folder.is_dir() else ():
+            if entry.is_file and not entry.name.rpartition("/")[2].startswith("."):
+                with suppress(OSError, UnicodeDecodeError), open(folder / entry.name, encoding="utf-8") as file:
+                    if SHA.match(commit := file.read(100).strip()):
+                        found[entry.name] = commit
+        return found
+
+    def commit(self, revision: str) -> str | None:
+        """The commit that a revision had when it was last resolved, if its manifest is there."""
+        commit = revision if SHA.match(revision) else self.refs().get(revision)
+        return commit if commit and self.is_cached(commit) else None
+
+    def whole(self, revision: str) -> str:
+        """The one cached commit that a short SHA begins, as messages show it; any other revision as it is."""
+        if not SHORT.fullmatch(revision) or revision in self.refs():
+            return revision
+        found = [commit.name for commit in (self.folder / "snapshots").glob(f"{revision}*")]
+        return found[0] if len(found) == 1 and SHA.match(found[0]) else revision
+
+    def is_cached(self, commit: str) -> bool:
+        try:
+            return has_file(self.own_snapshot(commit), MANIFEST)
+        except W2WError:
+            return False
+
+    def revisions(self) -> list[str]:
+        """What is cached, for messages: ``v1.0.0 (0123456789ab)``, or a bare commit."""
+        refs, folder = self.refs(), self.folder / "snapshots"
+        commits = sorted(p.name for p in folder.iterdir() if self.is_cached(p.name)) if folder.is_dir() else []
+        named = [f"{name} ({commit[:12]})" for name, commit in refs.items() if commit in commits]
+        return named + [commit for commit in commits if commit not in refs.values()]
+
+    def remember(self, revision: str, commit: str) -> None:
+        """Note what a branch or tag is, so that it is found offline; a read-only cache stays as it is."""
+        if SHA.match(revision) or not is_name(revision):
+            return
+        with suppress(OSError, W2WError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.refs().get(revision) != commit:
+                _write(make_parents(self.folder, f"refs/{revision}"), commit)
+
+    # ------------------------------------------------------------ verified files
+    def own_snapshot(self, commit: str, *, make: bool = False) -> Path:
+        """Return a commit's folder, which with its parents up to the repository's folder must not be a link.
+
+        Parameters
+        ----------
+        make : bool
+            Make it if it is not there.
+
+        Raises
+        ------
+        UnsafePathError
+        """
+        folder = self.snapshot(commit)
+        if make:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            make_parents(self.folder, f"snapshots/{commit}/{MANIFEST}")
+        for part in (folder.parent, folder):
+            if part.is_symlink():
+                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it")
+        return folder
+
+    def is_verified(self, file: Path, entry: Mapping[str, Any]) -> bool:
+        """Whether a regular file has the size and sha256 of its manifest entry.
+
+        It is hashed once. From then on it is known by its size, inode, and the times of its last change of content
+        (mtime, which anybody can set) and of anything (ctime, which only the system sets). What rots on the disk
+        changes none of them: `w2w verify` hashes again.
+        """
+        with open(open_regular(file, follow=False), "rb") as stream:
+            before = os.fstat(stream.fileno())
+            if before.st_size != entry["size"]:
+                return False
+            mark, seen = self.folder / MARKS / str(entry["sha256"]), _identity(before)
+            try:
+                if mark.read_text("utf-8") == seen:
+                    return True
+            except (OSError, UnicodeDecodeError):
+                pass
+            if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                return False
+            unchanged = _identity(os.fstat(stream.fileno())) == seen
+        if unchanged:
+            with suppress(OSError):  # a read-only cache is hashed every time
+                _write(mark, seen)
+        return unchanged
+
+    def was_verified(self, file: Path, sha256: str) -> bool:
+        """Whether a file was seen to have this digest, when a lock stated it, and has not changed since."""
+        try:
+            return (self.folder / MARKS / sha256).read_text("utf-8") == _identity(os.lstat(file))
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def forget(self, entry: Mapping[str, Any]) -> None:
+        """Have a file hashed again when it is needed next."""
+        with suppress(OSError):
+            (self.folder / MARKS / str(entry["sha256"])).unlink(missing_ok=True)
+
+    def remove(self, commit: str, name: str) -> None:
+        """Remove a damaged file of a commit and the blob that it links to, or the next download would link it again."""
+        file = self.snapshot(commit) / name
+        with suppress(OSError, W2WError):
+            find_file(self.snapshot(commit), name).unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _identity(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def is_own_blob(folder: Path, name: str) -> bool | None:
+    """Whether a cached file has the content that its name in ``blobs/`` promises (a git or a sha256 digest).
+
+    For files that no manifest lists: the manifest itself, and the card. None where nothing is promised: a cache
+    without symbolic links, or a file that was restored.
+    """
+    data = read_file(folder, name, MAX_JSON_BYTES)
+    try:
+        blob = os.path.basename(os.readlink(folder / name))
+    except OSError:
+        return None
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return hashlib.sha256(data).hexdigest() == blob
+    if re.fullmatch(r"[0-9a-f]{40}", blob):
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob
+    return None
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)

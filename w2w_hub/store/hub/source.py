@@ -1,0 +1,199 @@
+"""The files of a user's folder, or of one commit in the Hub's cache: brought there when needed, and verified."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...common.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
+from ...common.progress import progress
+from ...errors import CorruptFileError, HubNotFoundError, MissingPathError
+from ..commit import open_state
+from ..manifest import CARD, read_manifest
+from ..paths import find_file, has_file
+from .cache import TYPES, RepoCache
+from .client import Token, call, is_offline
+from .pins import BasePin
+from .transfer import limited_bar
+
+WORKERS = 8
+
+
+@dataclass(frozen=True)
+class ResolvedRevision:
+    """What was asked for, and the commit that it is.
+
+    Attributes
+    ----------
+    repo : str
+        ``org/name``, as it was asked for.
+    kind : {"dataset", "space", "model"}
+    asked : str
+        A tag, a branch or a commit.
+    commit : str
+    renamed : str or None
+        What the repository is called today, if that is something else.
+    """
+
+    repo: str
+    kind: str
+    asked: str
+    commit: str
+    renamed: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.commit}"
+
+    def to_json(self) -> dict[str, str]:
+        """For records, under today's name."""
+        return {"repo": self.renamed or self.repo, "revision": self.asked, "commit": self.commit}
+
+
+@dataclass
+class Source:
+    """Where the files of a dataset, weight space or base model are; :meth:`need` brings them there.
+
+    Attributes
+    ----------
+    folder : Path
+        A user's folder, or the commit's folder in the cache.
+    revision : ResolvedRevision or None
+        None for a user's folder.
+    files : dict
+        Path to ``{"sha256", "size"}``, from the manifest or the lock.
+    vouched : bool
+        Whether a lock or the commit states the digest of the manifest's bytes.
+    """
+
+    folder: Path
+    revision: ResolvedRevision | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    token: Token = field(default=None, repr=False)
+    cache_dir: Path | str | None = None
+    local_files_only: bool = False
+    base: BasePin | None = None
+    vouched: bool = False
+
+    @property
+    def cache(self) -> RepoCache:
+        assert self.revision is not None
+        return RepoCache(self.revision.repo, self.revision.kind, self.cache_dir)
+
+    def need(self, names: Iterable[str]) -> Path:
+        """See that these files are in :attr:`folder`, and are what the manifest lists; give the folder.
+
+        A user's folder is taken as it is. A file in the cache is hashed once; if it is damaged it is fetched once
+        more.
+
+        Raises
+        ------
+        CorruptFileError
+            If a file is not what the manifest lists, also after it was fetched again.
+        HubError
+        """
+        if self.revision is None:
+            return self.folder
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.files:
+                raise HubNotFoundError(f"{self.revision}: the manifest lists no {name}")
+        missing = [name for name in wanted if not self._is_right(name)]
+        if missing:
+            with ThreadPoolExecutor(min(WORKERS, len(missing))) as pool:
+                jobs = pool.map(self._bring, missing)
+                for _ in progress(jobs, f"fetching {self.revision.repo}", len(missing)):
+                    pass
+        return self.folder
+
+    def need_missing(self) -> Path:
+        """See that all files are there, right or not: to verify them, not to repair them."""
+        return self.need(name for name in self.files if not has_file(self.folder, name))
+
+    def need_card(self) -> None:
+        """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
+        if self.revision is None or self.local_files_only or has_file(self.folder, CARD):
+            return
+        with suppress(HubNotFoundError):
+            download(self.revision, CARD, self)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is local and verified, so that reading it asks nobody."""
+        return self.revision is None or (name in self.files and self._is_right(name))
+
+    def _is_right(self, name: str) -> bool:
+        try:
+            file = find_file(self.folder, name)
+        except MissingPathError:
+            return False
+        return self.cache.is_verified(file, self.files[name])
+
+    def _bring(self, name: str) -> None:
+        revision = self.revision
+        assert revision is not None
+        damaged = has_file(self.folder, name)
+        if self.local_files_only or is_offline():
+            if damaged:
+                raise CorruptFileError(
+                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+                )
+            raise HubNotFoundError(
+                f"{revision}: {name} is not in the cache; open it online once, a dataset with lazy=False",
+                self.cache.revisions(),
+                what="cache",
+            )
+        if not damaged:
+            download(revision, name, self)
+            if self._is_right(name):
+                return
+        how = "is damaged on this disk" if damaged else "arrived damaged"
+        warnings.warn(f"{revision.repo}: {name} {how}; it is fetched again", stacklevel=2)
+        download(revision, name, self, force=True)
+        if not self._is_right(name):
+            self.cache.remove(revision.commit, name)
+            raise CorruptFileError(
+                f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
+                "another copy with: w2w restore LOCK --from FOLDER"
+            )
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the validated fields of the manifest; in a folder, those of a committed new state if there is one."""
+        return open_state(self.folder).data if self.revision is None else read_manifest(self.folder)
+
+
+def download(revision: ResolvedRevision, name: str, source: Source, *, force: bool = False) -> Path:
+    """Bring one file into the cache, patiently; no more bytes than its manifest or a limit states are taken.
+
+    Raises
+    ------
+    CorruptFileError
+        If it is longer.
+    UnsafePathError
+        If a part of its path in the cache is a link.
+    HubError
+    """
+    from huggingface_hub import hf_hub_download
+
+    from ...common.version import __version__
+
+    known = source.files.get(name)
+    limit = known["size"] if known else MAX_CARD_BYTES if name == CARD else MAX_JSON_BYTES
+    cache = RepoCache(revision.repo, revision.kind, source.cache_dir)
+    folder = cache.own_snapshot(revision.commit)
+    if folder.is_dir():
+        has_file(folder, name)  # raises where a link would lead the download elsewhere
+    return Path(
+        call(
+            revision.repo, hf_hub_download, revision.repo, name, repo_type=TYPES[revision.kind],
+            revision=revision.commit, token=source.token, cache_dir=source.cache_dir, force_download=force,
+            library_name="w2w_hub", library_version=__version__,
+            tqdm_class=limited_bar(limit, f"{revision}: {name}"),
+        )
+    )  # fmt: skip
+
+
+__all__ = ["ResolvedRevision", "Source", "download"]

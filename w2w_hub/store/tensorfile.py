@@ -1,0 +1,243 @@
+"""Reading safetensors: the header first, under limits, so that a bad file is refused before anything is allocated.
+
+The safetensors library reads such files too; this module is here for what it does not offer: a header without the
+data, limits of our own, bytes in memory, bfloat16 in NumPy, and one buffer that all tensors share, so that reading
+costs the file's size once. The tests compare both on the same files, good and bad.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..common.limits import MAX_HEADER_BYTES as MAX_HEADER
+from ..common.limits import MAX_HEADER_VALUES, MAX_TENSOR_BYTES, MAX_TENSORS
+from ..common.limits import MAX_TENSOR_AXES as MAX_RANK
+from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
+from ..errors import CorruptFileError, UnsupportedFormatError, one_line
+from .paths import open_regular
+
+METADATA = "__metadata__"
+LFS = b"version https://git-lfs"
+# safetensors' names of the dtypes that NumPy has too, and of all others with their bytes
+_KINDS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+_BYTES = {kind: np.dtype(name).itemsize for kind, name in _KINDS.items()} | {
+    "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header states of one tensor: safetensors' dtype name, shape, and where its bytes lie in the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A validated header: tensors by name, free metadata, and the number of bytes before the data."""
+
+    entries: Mapping[str, Entry]
+    metadata: dict[str, str]
+    start: int
+    size: int
+
+
+def read_header(path: Path | str) -> Header:
+    """The header of a safetensors file; the data is not read.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError
+        Also if the file is shorter or longer than the header states, or one of the limits is passed.
+    """
+    with _opened(path) as file:
+        return header_from(file, path)
+
+
+def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; bfloat16 widens to float32 without loss.
+
+    The tensors share one writable buffer. Nothing is memory-mapped: a file that another process cuts short is an
+    error here, not a crash later.
+    """
+    header = read_header(path)
+    return read_tensors(path, header), header.metadata
+
+
+def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
+    """The tensors of a file whose header was read."""
+    with _opened(path) as file:
+        return tensors_from(file, header, path)
+
+
+def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str, np.ndarray]:
+    """The tensors of an open file whose header was read."""
+    size = os.fstat(file.fileno()).st_size
+    if size != header.start + header.size:
+        raise _corrupt(where, "it changed while it was read")
+    data = np.empty(header.size, np.uint8)
+    try:
+        file.seek(header.start)
+        whole = file.readinto(memoryview(data)) == header.size and not file.read(1)  # type: ignore[arg-type, attr-defined]
+    except OSError as error:
+        raise _corrupt(where, error.strerror or "read error") from error
+    if not whole:
+        raise _corrupt(where, "it changed while it was read")
+    return tensors_of(header, data, str(where))
+
+
+def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tuple[dict[str, np.ndarray], Header]:
+    """The same for a file in memory."""
+    length = int.from_bytes(data[:8], "little")
+    header = parse_header(bytes(data[8 : 8 + min(length, MAX_HEADER)]), length, len(data), where)
+    return tensors_of(header, np.frombuffer(bytearray(data[header.start :]), np.uint8), where), header
+
+
+def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.ndarray]:
+    """The tensors of a validated header over its data."""
+    tensors = {}
+    for name, entry in header.entries.items():
+        if entry.dtype == "BF16":
+            raw = np.frombuffer(data, "<u2", (entry.end - entry.begin) // 2, entry.begin)
+            values = (raw.astype(np.uint32) << 16).view(np.float32)
+        elif entry.dtype in _KINDS:
+            width = _BYTES[entry.dtype]
+            values = np.frombuffer(data, _KINDS[entry.dtype], (entry.end - entry.begin) // width, entry.begin)
+            if entry.begin % width:
+                values = values.copy()  # torch takes no unaligned memory
+        else:
+            raise UnsupportedFormatError(
+                f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read"
+            )
+        tensors[name] = values.reshape(entry.shape)
+    return tensors
+
+
+def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Header:
+    """Validate a header of `length` bytes, of which `raw` was read, in a file of `total` bytes."""
+    if total < 8:
+        raise _corrupt(where, f"{total} bytes are too short for a header")
+    if length > MAX_HEADER:
+        raise _corrupt(where, f"its header claims {length:,} bytes, the limit is {MAX_HEADER:,}")
+    if len(raw) < length:
+        raise _corrupt(where, f"its header claims {length:,} bytes, the file has {total:,}")
+    values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if values > MAX_HEADER_VALUES:
+        raise _corrupt(where, f"its header holds {values:,} values, the limit is {MAX_HEADER_VALUES:,}")
+    try:
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(where, f"its header is no JSON: {short(error)}") from error
+    if not isinstance(found, dict):
+        raise _corrupt(where, "its header is no JSON object")
+    metadata = found.pop(METADATA, None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _corrupt(where, f"{METADATA} is no map of strings")
+    if len(found) > MAX_TENSORS:
+        raise _corrupt(where, f"it states {len(found):,} tensors, the limit is {MAX_TENSORS:,}")
+    entries = {name: _entry(name, value, where) for name, value in found.items()}
+    size, position = total - 8 - length, 0
+    for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
+        if entry.begin != position:
+            raise _corrupt(where, f"its tensors overlap or leave a gap at byte {min(position, entry.begin):,}")
+        position = entry.end
+    if position != size:
+        raise _corrupt(where, f"its tensors need {position:,} bytes, the file holds {size:,}")
+    return Header(entries, metadata, 8 + length, size)
+
+
+def _entry(name: str, value: Any, where: Path | str) -> Entry:
+    if len(name) > MAX_NAME:
+        raise _corrupt(where, f"a tensor's name has {len(name):,} characters, the limit is {MAX_NAME:,}: {short(name)}")
+    try:
+        if value.keys() != {"dtype", "shape", "data_offsets"}:
+            raise KeyError
+        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        width = _BYTES.get(dtype)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _corrupt(where, f"tensor {short(name)} lacks dtype, shape or data_offsets") from None
+    if not isinstance(shape, list):
+        raise _corrupt(where, f"tensor {short(name)} has no list for its shape")
+    if len(shape) > MAX_RANK:
+        raise _corrupt(where, f"tensor {short(name)} has {len(shape)} dimensions, the limit is {MAX_RANK}")
+    for n in (begin, end, *shape):
+        if type(n) is not int or n < 0:
+            raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is no whole number")
+    if width is None:
+        raise UnsupportedFormatError(f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known")
+    numbers = 1
+    for n in shape:
+        numbers *= n
+    if numbers * width != end - begin:
+        raise _corrupt(where, f"tensor {short(name)} of shape {short(shape)} does not fit its {end - begin:,} bytes")
+    if not numbers:
+        require_bearable(shape, width, f"{where}: tensor {short(name)}")
+    return Entry(dtype, tuple(shape), begin, end)
+
+
+def require_bearable(shape: Sequence[int], width: int, what: str) -> None:
+    """Raise `CorruptFileError` if a shape is more than NumPy can make or a file holds, axes of length 0 aside.
+
+    A shape like ``(0, 2**62)`` has no bytes that it could be held against.
+    """
+    size = width
+    for n in shape:
+        size *= max(n, 1)
+    if len(shape) > MAX_RANK or size > MAX_TENSOR_BYTES:
+        raise CorruptFileError(f"{what} has shape {short(tuple(shape))}, more than a tensor can have; fetch it again")
+
+
+def header_from(file: BinaryIO, path: Path | str) -> Header:
+    """The header of an open file."""
+    try:
+        total = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        if first and LFS.startswith(first):
+            raise CorruptFileError(
+                f"{path} is not a readable safetensors file (it is a Git LFS pointer, not the file itself); "
+                "run: git lfs pull"
+            )
+        length = int.from_bytes(first, "little")
+        raw = file.read(length) if length <= MAX_HEADER else b""
+    except OSError as error:
+        raise _corrupt(path, error.strerror or "read error") from error
+    return parse_header(raw, length, total, path)
+
+
+def _opened(path: Path | str) -> BinaryIO:
+    return open(open_regular(path), "rb")
+
+
+def _corrupt(where: Path | str, why: str) -> CorruptFileError:
+    return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{short(twice)} is there twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def short(value: object, limit: int = 80) -> str:
+    """A name or value that a file chose, as part of one line."""
+    return one_line(str(value), limit)
