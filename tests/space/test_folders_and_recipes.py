@@ -27,7 +27,7 @@ from w2w_hub.space.resume import ResumeFolder, is_unfinished_build
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.manifest import seal
 
-from .population import dataset_of, decaying
+from .population import dataset_of, decaying, restate
 
 ROWS, NUMBERS = 40, 60
 BEARD = {"Beard": [bool(i % 2) for i in range(ROWS)]}
@@ -51,14 +51,6 @@ def space(dataset: WeightDataset) -> WeightSpace:
 @pytest.fixture
 def folder(space: WeightSpace, tmp_path: Path) -> Path:
     return dataclasses.replace(space).save(tmp_path / "space")
-
-
-def restate(folder: Path, **fields: Any) -> Path:
-    """Change fields of a manifest, and state the files as they are, as a forger would."""
-    data = json.loads((folder / "manifest.json").read_text()) | fields
-    data["files"] = {name: entry_of(folder / name) for name in data["files"] if (folder / name).exists()}
-    (folder / "manifest.json").write_bytes(seal(data))
-    return folder
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
