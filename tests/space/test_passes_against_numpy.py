@@ -112,6 +112,13 @@ def test_tiles_are_the_rows_in_the_order_of_their_ids_whatever_range_and_block(
     assert all(len(tile) == TILE for at, tile in found if at < 6 * TILE)
 
 
+def test_no_tiles_are_those_of_an_empty_range(dataset: WeightDataset) -> None:
+    rows = rows_of(dataset)
+    for some in (rows, Resident(rows, TorchOps(torch.device("cpu")), (0, 7), 10**9)):
+        for number in (0, 3, 7):
+            assert list(some.tiles(number, number)) == []
+
+
 def test_a_tile_holds_as_many_rows_as_its_numbers_allow_and_at_least_sixteen(dataset: WeightDataset) -> None:
     for numbers, expected in ((1, 16), (4096 * 17 - 1, 16), (4096 * 17, 17), (4096 * 40, 40)):
         assert Rows(dataset, CHOSEN, tile_numbers=numbers).tile_rows == expected
@@ -398,6 +405,7 @@ def test_a_seed_moves_what_krylov_starts_from_and_nothing_else_does(dataset: Wei
     options = {"solver": "krylov", "directions": False, "tolerance": 0.01, "block": 7}
     one, again, other = (build_space(dataset, 4, seed=seed, **options) for seed in (0, 0, 1))
     assert one.digest == again.digest != other.digest
+    assert 1e-6 < one.diagnostics["missed"] <= 0.01  # it ends with the pass that reaches the tolerance
     assert other.recipe["seed"] == 1
     np.testing.assert_allclose(one.singular_values, other.singular_values, rtol=0.02)
 
