@@ -295,6 +295,16 @@ def test_a_recipe_states_all_that_was_asked_for(dataset: WeightDataset, space: W
     np.testing.assert_allclose(other.mean, dataset.to_numpy("test").astype(float).mean(0), rtol=1e-6)
 
 
+def test_coefficients_and_norms_are_those_of_the_row_they_are_beside(
+    dataset: WeightDataset, space: WeightSpace
+) -> None:
+    assert space.ids == tuple(dataset.ids) != tuple(sorted(dataset.ids))
+    standardised = (dataset.to_numpy().astype(np.float64) - space.mean) / space.std
+    np.testing.assert_allclose(space.coefficients, standardised @ space.basis.T, atol=2e-3)
+    np.testing.assert_allclose(space.squared_norms, (standardised**2).sum(1), rtol=1e-3)
+    assert list(space.splits) == ["train" if int(name[1:]) < 32 else "test" for name in dataset.ids]
+
+
 def test_a_build_checks_its_rows_and_components_at_both_ends(dataset: WeightDataset) -> None:
     def job(**options: Any) -> Any:
         return prepare(dataset, **options)

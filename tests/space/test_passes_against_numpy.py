@@ -292,6 +292,9 @@ def test_an_engine_takes_its_own_options_and_refuses_anothers(client: Any) -> No
         made.close()
     with pytest.raises(InvalidInputError):
         get_engine("cupy")
+    for device in ("cuda:99", "nonsense", ["cpu", "nonsense"]):
+        with pytest.raises(InvalidInputError):
+            TorchEngine(device)
     assert client.submit(int, "3").result() == 3
 
 
