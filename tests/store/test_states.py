@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2w_hub.errors import AlreadyExistsError, BusyError, CorruptFileError, DiskError, InvalidInputError, UnsafePathError
+from w2w_hub.errors import (
+    AlreadyExistsError,
+    BusyError,
+    CorruptFileError,
+    DiskError,
+    InvalidInputError,
+    UnsafePathError,
+)
 from w2w_hub.store import atomic
 from w2w_hub.store.atomic import disk_error, new_folder, write_bytes
 from w2w_hub.store.commit import COMMIT, LOCK, NEXT, NOTES, locked, next_state, open_state, read_state, repair
@@ -145,7 +152,7 @@ def test_a_state_replaces_only_a_state_and_only_where_that_is_asked(tmp_path):
 # ------------------------------------------------------------- interruptions
 def interrupted(folder: Path, error: BaseException, **options: bool) -> Path:
     """The staging folder of a writer that had noted something and was ended by an error."""
-    with pytest.raises((type(error), DiskError)), next_state(folder, replace=True, **options) as staging:
+    with pytest.raises((type(error), DiskError)), next_state(folder, replace=True, **options) as staging:  # noqa: PT012
         (staging / NOTES).mkdir(exist_ok=True)
         (staging / NOTES / "0.json").write_bytes(b"{}")
         (staging / "part").write_bytes(b"half")
@@ -199,7 +206,7 @@ def test_what_was_left_is_not_continued_by_one_that_does_not_ask_or_where_a_link
 def test_a_full_disk_says_what_is_kept_only_if_something_is(tmp_path):
     def told(resumable: bool, noted: bool) -> str:
         error = OSError(errno.ENOSPC, "full")
-        with pytest.raises(DiskError) as caught, next_state(tmp_path / "d", resumable=resumable) as staging:
+        with pytest.raises(DiskError) as caught, next_state(tmp_path / "d", resumable=resumable) as staging:  # noqa: PT012
             if noted:
                 (staging / NOTES).mkdir(exist_ok=True)
             raise error
@@ -260,7 +267,9 @@ def test_a_reader_that_was_overtaken_reads_the_state_that_is_there_now(tmp_path)
         if len(seen) == 1:
             with next_state(folder, replace=True) as staging:
                 fill(staging, NEW)
-        return {name: state.find(name).read_bytes() if (folder / name).exists() else None for name in state.data["files"]}
+        return {
+            name: state.find(name).read_bytes() if (folder / name).exists() else None for name in state.data["files"]
+        }
 
     assert read_state(folder, slow) == NEW
     assert len(seen) == 2
