@@ -341,3 +341,31 @@ def test_a_geometry_counts_the_last_shard_also_if_it_is_not_full(rows):
     assert Geometry(rows, 7, "float32", 2, 6, index_checked=False).index_bytes == 48
     assert g.shard_path(3) == f"{ARRAY}/c/3/0"
     assert Geometry(rows, 7, "float16", 2, 6, key=("v2", ".")).shard_path(3) == f"{ARRAY}/3.0"
+
+
+@pytest.mark.parametrize("name", ["zstd", "blosc", "gzip"])
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 300, 65_535, 65_791, 65_792, 70_000])
+def test_a_chunk_of_any_size_is_unpacked_into_its_room_and_into_no_other(name, size):
+    from w2w_hub.dataset.shards import compressor, decompress
+
+    settings_of = {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle", "typesize": 1}
+    codec = {"name": name, "configuration": settings_of if name == "blosc" else {}}
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
+    packed = bytes(compressor(Geometry(1, size, "float32", 1, 1, codec)).encode(data))
+    out = np.empty(size, np.uint8)
+    decompress(codec, packed, out)
+    np.testing.assert_array_equal(out, data)
+    for other in (size + 1, size + 256):
+        with pytest.raises(ValueError, match=r"\d"):
+            decompress(codec, packed, np.empty(other, np.uint8))
+
+
+def test_bitshuffle_halves_what_was_bfloat16_once(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(2_000, 7)).astype(np.float32)
+    rows = (rows.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    options = {"layout": SMALL, "parquet_view": False}
+    plain = write_dataset(rows, tmp_path / "a", **options)
+    small = write_dataset(rows, tmp_path / "b", compression="bitshuffle", **options)
+    np.testing.assert_array_equal(small[:], rows)
+    path = plain.geometry.shard_path(0)
+    assert small.manifest.files[path]["size"] < 0.55 * plain.manifest.files[path]["size"]
