@@ -378,3 +378,13 @@ def test_a_written_rule_is_in_the_manifest_and_a_seed_changes_what_is_held_out(t
         assert SplitRule.from_json(ds.manifest.split_rule) == rule
         assert ds.manifest.splits["dev"] == 8
     assert len({tuple(ds.where("dev")) for ds in made}) > 2
+
+
+@pytest.mark.parametrize("row", [0, 63, 64, 129])
+def test_a_whole_number_that_float32_would_round_is_refused_in_whatever_row_it_is(tmp_path, row):
+    rows = np.full((130, 7), 2**24, np.int64)
+    rows[row, 3] += 1
+    with pytest.raises(InvalidInputError):
+        people(tmp_path / "d", 130, rows=rows)
+    rows[row, 3] += 1
+    assert people(tmp_path / "d", 130, rows=rows)[row][3] == 2**24 + 2
