@@ -229,3 +229,16 @@ def test_a_base_is_embedded_whole_but_for_its_card_and_hidden_files(folder: Path
     other.mkdir()
     with pytest.raises(AlreadyExistsError, match=r"manifest\.json"):
         embed_base(folder, other)
+
+
+def test_of_a_file_and_a_list_of_shards_the_one_counts_that_the_components_library_opens_first(folder: Path) -> None:
+    VARIANTS["shards"](folder, 1)
+    VARIANTS["one file"](folder, 2)
+    assert digest_of_folder(folder, LAYOUT, "fp16") == by_hand(weights(1))
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["transformers", "CLIPTextModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    for file in list((folder / "unet").iterdir()):
+        text = file.read_bytes().replace(STEM.encode(), b"model")
+        (folder / "unet" / file.name.replace(STEM, "model")).write_bytes(text)
+        file.unlink()
+    assert digest_of_folder(folder, LAYOUT, "fp16") == by_hand(weights(2))
