@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from tests.small_denoiser import (
-    K,
     Denoiser,
+    K,
     denoising_error,
     drawn,
     pictures,
@@ -176,7 +177,7 @@ def test_a_descent_stops_after_a_pair_of_windows_whose_means_fall_too_little(tol
     [whole] = invert(people, num_steps=320, batch_size=2, learning_rate=0.02)
     [found] = invert(people, num_steps=320, batch_size=2, learning_rate=0.02, tolerance=tolerance)
     means = [np.mean(whole.losses[i : i + 50]) for i in range(0, 300, 50)]
-    falls = [100 + 50 * i for i, (a, b) in enumerate(zip(means, means[1:], strict=False)) if a - b < tolerance * a]
+    falls = [100 + 50 * i for i, (a, b) in enumerate(itertools.pairwise(means)) if a - b < tolerance * a]
     expected = falls[0] if falls and tolerance else 320
     assert len(found.losses) == found.point.history["steps"] == expected
     np.testing.assert_allclose(found.losses, whole.losses[:expected], rtol=1e-4)
