@@ -173,7 +173,7 @@ def test_a_comparison_that_is_not_finite_loses_against_one_that_is() -> None:
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.02, 0.1, 0.3, 0.6])
 def test_a_descent_stops_after_a_pair_of_windows_whose_means_fall_too_little(tolerance: float) -> None:
-    people = pictures(1)
+    people = 3 * pictures(1)  # losses far from 1
     [whole] = invert(people, num_steps=320, batch_size=2, learning_rate=0.02)
     [found] = invert(people, num_steps=320, batch_size=2, learning_rate=0.02, tolerance=tolerance)
     means = [np.mean(whole.losses[i : i + 50]) for i in range(0, 300, 50)]
@@ -255,6 +255,19 @@ def test_a_step_is_captured_by_default_on_gpus_only_and_where_it_is_asked_for() 
     assert inverter.capture is False
     asked = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), Settings(capture=True))
     assert asked.capture is True
+
+
+def test_beside_a_model_of_half_precision_the_basis_is_as_small_and_the_point_nearly_the_same() -> None:
+    people, few = pictures(1), Settings(num_steps=10)
+    whole = Inverter(Denoiser(), scheduler(), small_space(), people, prompt(), few)
+    half = Inverter(
+        Denoiser().bfloat16(), scheduler(), small_space(), people.bfloat16(), prompt().bfloat16(), few
+    )  # fmt: skip
+    assert (whole.basis.dtype, half.basis.dtype) == (torch.float32, torch.bfloat16)
+    [expected], [found] = whole.run(), half.run()
+    assert found.point.coefficients.dtype == np.float32
+    spread = small_space().coefficient_std
+    np.testing.assert_allclose(found.point.coefficients / spread, expected.point.coefficients / spread, atol=0.4)
 
 
 LIMITS: dict[str, tuple[list[Any], list[Any]]] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from tests.small_denoiser import LAYOUT, Denoiser, denoising_error, drawn, pictures, prompt, scheduler
 from w2w_hub import ParameterLayout
@@ -98,6 +99,45 @@ def test_autocast_reaches_the_layers_only_if_it_is_asked_for() -> None:
         )
         assert {step["dtype"] for step in unet.seen} == {seen}
         assert found.dtype == torch.float32
+
+
+def test_the_sampler_does_not_change_a_training_and_one_without_betas_is_refused() -> None:
+    euler = EulerDiscreteScheduler.from_config(scheduler().config)
+    euler.set_timesteps(7)
+    rows = [
+        train_identities(Denoiser(), LAYOUT, sampler, pictures(1), prompt(), start(), steps=5)
+        for sampler in (scheduler(), euler)
+    ]
+    torch.testing.assert_close(rows[0], rows[1])
+    with pytest.raises(InvalidInputError, match="FlowMatch"):
+        train_identities(Denoiser(), LAYOUT, FlowMatchEulerDiscreteScheduler(), pictures(1), prompt(), start(), steps=1)
+
+
+LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
+    "steps": ([1], [0, -1, 1.5]),
+    "batch_size": ([1, 7], [0, 1.5]),
+    "learning_rate": ([1e-6], [0, -1.0, float("inf")]),
+    "average_last": ([0, 1], [-0.01, 1.01]),
+    "seed": ([0, 2**64 - 1], [-1, 2**64]),
+    "on_step": ([None], ["print"]),
+    "autocast_dtype": ([None], ["bfloat16"]),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_options_are_taken_within_their_range_only(name: str) -> None:
+    good, bad = LIMITS[name]
+    plain: dict[str, Any] = {"steps": 1}
+
+    def call(value: Any) -> torch.Tensor:
+        options = {**plain, name: value}
+        return train_identities(Denoiser(), LAYOUT, scheduler(), pictures(1), prompt(), start(), **options)
+
+    for value in good:
+        assert torch.isfinite(call(value)).all()
+    for value in bad:
+        with pytest.raises(InvalidInputError, match=name):
+            call(value)
 
 
 def test_training_changes_neither_the_model_nor_the_start() -> None:

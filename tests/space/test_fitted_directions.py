@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.metrics import r2_score, roc_auc_score
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
-from w2w_hub.errors import InvalidInputError, UnknownNameError
+from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, preserving, why_not
 from w2w_hub.space.directions.entanglement import mean_off_diagonal
 from w2w_hub.space.directions.evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
@@ -333,6 +334,29 @@ def test_cross_validation_keeps_the_components_up_to_the_last_that_matters(
     assert sorted(picked)[1] == chosen
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+def test_cross_validation_is_ridge_regression_in_five_folds_of_evenly_spread_labels(continuous: bool) -> None:
+    chosen, expected = [], []
+    for seed in range(10):
+        rng = np.random.default_rng(100 + seed)
+        z = rng.normal(size=(60, 30))
+        y = z[:, :12] @ rng.normal(size=12) + 4 * rng.normal(size=60) + 3
+        y = y if continuous else (y > 3).astype(float)
+        order = np.lexsort((np.random.default_rng(seed).random(60), y))
+        scores = dict.fromkeys((5, 10, 20, 30), 0.0)
+        for fold in range(5):
+            test = order[fold::5]
+            train = np.setdiff1d(np.arange(60), test)
+            for g in scores:
+                ridge = Ridge(alpha=0.1 * len(train), fit_intercept=False).fit(z[train, :g], y[train] - y[train].mean())
+                predicted = ridge.predict(z[test, :g]) + y[train].mean()
+                scores[g] += (r2_score if continuous else roc_auc_score)(y[test], predicted)
+        expected.append(max(scores, key=lambda g: scores[g]))
+        chosen.append(choose_components(z, y, continuous, seed))
+    assert chosen == expected
+    assert len(set(chosen)) > 1
+
+
 def test_cross_validation_copes_with_few_of_a_class_and_ties_go_to_fewer_components() -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(60, 12))
@@ -474,6 +498,68 @@ def test_a_direction_is_unreliable_if_permuted_labels_do_as_well_or_the_mean_doe
         assert "0.65" in one.unreliable
         assert f"{one.p_value:.2f}" in one.unreliable
         assert "10 held-out" in one.unreliable
+
+
+ENTRIES: dict[str, tuple[list[Any], list[Any]]] = {
+    "sd": ([0, 1.5], [-1e-9, None, "1", float("nan")]),
+    "intercept": ([-3.5, 0], [None, float("inf")]),
+    "auc": ([None, 0, 1, 0.3], [-0.01, 1.01, "x"]),
+    "positives": ([0, 2**53], [-1, 1.5, None, 2**53 + 1, True]),
+    "rows": ([0, 2**53], [-1, 1.5, None, 2**53 + 1]),
+    "held_out_rows": ([0, 2**53], [-1, 1.5, None, 2**53 + 1]),
+    "kind": (["binary", "categorical", "float", "component"], ["other", None, 3]),
+    "attribute": ([None, "a"], [3]),
+    "level": ([None, "a"], [3]),
+    "r2": ([None, -7.5, 0, 1], [1.01, "x"]),
+    "interval": ([None, [0.1, 0.2], [-2, 0.5]], [[0.1], [0.1, 0.2, 0.3], 0.1, [0.1, None]]),
+    "interval_method": ([None, "a"], [3]),
+    "null": ([None, [0.1, 0.2], [-2, 0.5]], [[0.1], [0.1, 0.2, 0.3], 0.1, ["x", 0.1]]),
+    "p_value": ([None, 0, 1, 0.5], [-0.01, 1.01]),
+    "reading_method": (["a"], [None, 3]),
+    "editing_method": (["a"], [None, 3]),
+    "held": ([[], ["a", "b"]], ["a", 3, [3], None]),
+    "components": ([None, 1, 2**53], [0, -1, 1.5]),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_evidence_from_a_file_is_read_field_by_field_and_each_field_is_checked(name: str) -> None:
+    one, (good, bad) = direction(), ENTRIES[name]
+    entry = one.evidence()
+    assert {*ENTRIES, "unreliable"} == {*entry}
+    assert Direction.from_evidence(one.editing, one.reading, entry) == one
+    for value in good:
+        found = Direction.from_evidence(one.editing, one.reading, {**entry, name: value, "later": 3}, "Beard")
+        assert found.evidence()[name] == (tuple(value) if isinstance(value, list) else value)
+        assert found == dataclasses.replace(one, **{name: tuple(value) if isinstance(value, list) else value})
+    for value in bad:
+        with pytest.raises(CorruptFileError, match=f"Beard.*{name}"):
+            Direction.from_evidence(one.editing, one.reading, {**entry, name: value}, "Beard")
+    without = {field: value for field, value in entry.items() if field != name}
+    if name in ("sd", "intercept", "auc", "positives", "rows", "held_out_rows"):
+        with pytest.raises(CorruptFileError, match=name):
+            Direction.from_evidence(one.editing, one.reading, without)
+    else:  # fields that later versions added
+        default = {"kind": "binary", "reading_method": "logistic", "editing_method": "overlap", "held": ()}.get(name)
+        assert getattr(Direction.from_evidence(one.editing, one.reading, without), name) == default
+
+
+def test_vectors_from_a_file_are_finite_and_of_one_shape() -> None:
+    one = direction()
+    good, short = one.editing, one.editing[:2]
+    wrong: list[Any] = [
+        short,
+        good[None],
+        good.astype(int),
+        np.array([1, np.nan, 0], "f4"),
+        np.array([1, np.inf, 0], "f4"),
+    ]
+    for value in wrong:
+        for pair in ((value, good), (good, value)):
+            with pytest.raises(CorruptFileError, match="Beard"):
+                Direction.from_evidence(*pair, one.evidence(), "Beard")
+    with pytest.raises(CorruptFileError):
+        Direction.from_evidence(good, good, [])  # type: ignore[arg-type]
 
 
 def test_a_component_reads_its_coefficient_and_moves_along_it(space: WeightSpace) -> None:

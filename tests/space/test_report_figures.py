@@ -295,6 +295,43 @@ def test_entanglement_by_population_is_that_of_spaces_built_from_fewer_people(
     assert found[-1]["mean_cosine"] == pytest.approx(np.mean(pairs), abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"standardize": False}, {"canonical": "svd"}], ids=str)
+def test_spaces_from_fewer_people_are_built_as_the_space_was(options: dict[str, Any], dataset: WeightDataset) -> None:
+    own = build_space(dataset, 4, **options)
+    [found] = entanglement_by_population(own, dataset, sizes=())
+    c = own.coefficients[own.fitted].astype(np.float64)
+    ids = [row for row, used in zip(own.ids, own.fitted, strict=True) if used]
+    hair = dataset.labels["Hair"].loc[ids].to_numpy(object)
+    labels = [(hair == level).astype(float) for level in ("grey", "red")]
+    labels += [dataset.labels[name].loc[ids].to_numpy(bool).astype(float) for name in ("Coin", "Odd", "Third")]
+    weights = [np.linalg.lstsq(c - c.mean(0), y - y.mean(), rcond=None)[0] for y in labels]
+    pairs = [abs(cosine(a, b)) for a, b in itertools.combinations(weights, 2)]
+    assert found["mean_cosine"] == pytest.approx(np.mean(pairs), abs=1e-4)
+
+
+def test_populations_are_ten_and_more_by_default_and_smaller_ones_have_fewer_components(
+    space: WeightSpace, dataset: WeightDataset, data: dict[str, Any]
+) -> None:
+    told = data["entanglement_by_population"]
+    assert [(entry["people"], len(entry["draws"])) for entry in told] == [(10, 3), (FITTED, 1)]
+    small = entanglement_by_population(space, dataset, sizes=(2, 7))
+    assert [entry["people"] for entry in small][-2:] == [7, FITTED]
+
+
+def test_scatters_of_many_rows_show_a_sample_of_them(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(1620, 60)).astype(np.float32)
+    columns = {"Odd": np.arange(1620) % 2 == 1}
+    many = dataset_of(tmp_path / "many", values, held_out=20, columns=columns)
+    space = build_space(many, 3, directions=False)
+    [shown] = figures(dataclasses.replace(space, squared_norms=None), many)["scatter"]
+    points = [*shown["with"], *shown["without"]]
+    assert len(points) == 1500
+    axes = [number - 1 for number in shown["components"]]
+    fitted = {tuple(row) for row in space.coefficients[space.fitted][:, axes].astype(np.float64).round(4).tolist()}
+    assert {tuple(point) for point in points} <= fitted
+    assert len({tuple(point) for point in points}) > 1450
+
+
 def test_a_report_is_written_once_for_the_spaces_own_dataset(
     space: WeightSpace, dataset: WeightDataset, tmp_path: Path
 ) -> None:
@@ -330,6 +367,8 @@ def test_the_page_tells_every_direction_with_its_figures(space: WeightSpace, dat
             "" if d.kind == "float" else str(d.positives), str(d.rows), str(d.held_out_rows), f"{d.score:.3f}",
             f"{d.interval[0]:.3f} to {d.interval[1]:.3f}", f"{d.p_value:.3f}", f"{d.sd:.2f}",
         ]  # fmt: skip
+        more = f" and {len(d.held) - 3} more" if len(d.held) > 3 else ""
+        assert shown[8] == ((", ".join(d.held[:3]) + more) or "nothing")
         assert (f'class="bad">{name}<' in html) == bool(d.unreliable)
     assert {bool(d.unreliable) for d in space.directions.values()} == {True, False}
     assert "3 of 80" in cells(html, "Rare")[1]
@@ -353,7 +392,13 @@ def test_the_page_tells_every_direction_with_its_figures(space: WeightSpace, dat
         near = ", ".join(f"{name} ({value:.2f})" for name, value in entry["nearest"])
         assert cells(html, entry["row"])[1] == near
     assert cells(html, "space digest")[1] == space.digest
+    for name, value in space.recipe.items():
+        told = cells(html, name.replace("_", " "))[1]
+        assert told == (f"{value:.3g}" if isinstance(value, float) else told)
+        assert told == (str(value) if isinstance(value, (str, int)) else told)
     assert cells(html, "rows")[1] == str(FITTED)
+    for name in ("orthogonality_error", "largest_residual"):
+        assert cells(html, name.replace("_", " "))[1] == f"{data['diagnostics'][name]:.3g}"
     for name in ("PC1", "PC6"):
         assert f"skew {data['coefficients'][name]['skew']:+.2f}" in html
     methods = {d.interval_method for d in space.directions.values() if d.interval_method}

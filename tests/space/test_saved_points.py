@@ -106,7 +106,8 @@ def write(path: Path, changes: dict[str, Any]) -> Path:
         ({"history": "x"}, CorruptFileError), ({"coefficients": NONE}, CorruptFileError),
         ({"coefficients": "ab"}, CorruptFileError), ({"coefficients": []}, InvalidInputError),
         ({"coefficients": 1.0}, InvalidInputError), ({"coefficients": [[1.0]]}, InvalidInputError),
-        ({"coefficients": [1.0, float("nan")]}, InvalidInputError), ({"coefficients": [1.0, float("-inf")]}, InvalidInputError),
+        ({"coefficients": [1.0, float("nan")]}, InvalidInputError),
+        ({"coefficients": [1.0, float("-inf")]}, InvalidInputError),
     ],
     ids=str,
 )  # fmt: skip
