@@ -121,7 +121,8 @@ def test_a_published_card_opens_the_published_version_and_names_its_origins(fold
     assert origins({"base_model": "lab/other"}) == (["lab/other"], None)
     assert origins({"base_model": "embedded"}) == (["org/base"], None)
     assert origins({"base_model": "./here"}) == (["org/base"], None)  # as the rendered card has it
-    text = published_card(space, manifest, manifest, "org/space")
+    drawn = manifest | {"files": manifest["files"] | {"w2w_pipeline.json": {"sha256": "0" * 64, "size": 1}}}
+    text = published_card(space, manifest, drawn, "org/space")
     assert 'from_pretrained("org/space", revision="v1.0.0")' in text
     assert 'from_pretrained(".")' not in text
 
