@@ -66,8 +66,9 @@ def test_a_command_puts_what_begins_with_a_hyphen_where_it_is_no_option() -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "`x`", "a\\b", "a|b", "*a*", "~a~", "[a](b)", "$x$", "a{b}", "^a", "a # b", "@ann", "<b>", "</b>", "<!--", "<?x",
-        "&amp;", "&#38;", "https://x", "www.x", "WWW.x", "example.org", ":smile:", "_a_", "a _b", "a_ b", "v2.x",
+        "`x`", "a\\b", "a|b", "*a*", "~a~", "[a](b)", "$x$", "a{b}", "^a", "a # b", "@ann", "<b>", "</b>", "<!--",
+        "<?x",
+        "&amp;", "&#38;", "https://x", "www.1", "WWW.1", "example.org", ":smile:", "_a_", "a _b", "a_ b", "v2.x",
     ],
 )  # fmt: skip
 def test_what_markdown_acts_on_is_shown_as_code(text: str) -> None:
