@@ -52,6 +52,7 @@ def crowd(layout: ParameterLayout, tmp_path: Path, saved: Callable[..., Path]) -
             np.outer((age - 40) / 10, ways[0]) + np.outer(beard, 2 * ways[1]) + rng.normal(size=(40, layout.size)) + 5
         )
         table = pd.DataFrame({"id": [f"p{i}" for i in range(40)], "Age": age, "Beard": beard})
+        table["Hair"] = ["red" if i % 3 == 0 else "grey" for i in range(40)]
         table["split"] = ["test" if i % 4 == 3 else "train" for i in range(40)]
         write_dataset(
             rows.astype(np.float32),
@@ -229,7 +230,7 @@ def test_each_option_of_a_build_is_in_its_recipe_or_its_result(crowd: Path, tmp_
     assert all(built["k"] == 2 and not built["directions"] for built in found.values())
     assert WeightSpace.from_pretrained(tmp_path / "plain").version == "0.1.0"
     full = told("build", crowd, "--version", "2.0.0", "--out", tmp_path / "full")
-    assert set(full["directions"]) == {"Age", "Beard"}
+    assert set(full["directions"]) == {"Age", "Beard", "Hair=red", "Hair=grey"}
     assert full["k"] == 29
     assert WeightSpace.from_pretrained(tmp_path / "full").version == "2.0.0"
     for words in (("--seed", -1), ("--k", 0)):
@@ -299,6 +300,7 @@ def test_an_edit_is_by_its_strengths_and_preserves_what_it_is_told_to(space: Pat
     kept = edited("kept", "Age=1", "--preserve", "Beard")
     assert not np.allclose(kept, one)
     assert not np.allclose(edited("both", "Age=1", "Beard=1"), one)
+    assert not np.allclose(edited("level", "Hair=red=1"), none)
     near, far = (
         w2w("edit", space, "p1", "Age=0", "--out", tmp_path / "n.json"),
         w2w("edit", space, "p1", "Age=60", "--out", tmp_path / "f.json"),
