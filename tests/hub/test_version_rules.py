@@ -31,7 +31,8 @@ from w2w_hub.hub.semver import (
 )
 from w2w_hub.hub.versions import compare, diff_revisions, find
 
-from .conftest import Folders, reseal
+from .conftest import Client, Folders, reseal, seed
+from .loopback import LoopbackHub
 
 PRE = ((), ("alpha",), ("alpha", "1"), ("rc", "2"), ("rc", "10"), ("1",))
 VERSIONS = [Version(*numbers, pre) for numbers in product((0, 1, 2), (0, 1), (0, 1)) for pre in PRE]
@@ -326,3 +327,28 @@ def test_a_manifest_states_what_everything_relies_on(folders: Folders) -> None:
             with pytest.raises(ValueError, match="recipe"):
                 require_fields(manifest | {"recipe": recipe}, "here")
         require_fields(manifest | {"recipe": {"dataset_revision": {}}}, "here")
+
+
+# ---------------------------------------------------------------- history
+def test_a_log_has_an_untagged_head_first_and_then_the_versions_from_the_newest(
+    hub: LoopbackHub, client: Callable[..., Client], folders: Folders, tmp_path: Path
+) -> None:
+    work, commits = shutil.copytree(folders.people, tmp_path / "work"), {}
+    for version in ("1.9.0", "1.10.0-rc.1", "1.2.0", "1.10.0"):
+        reseal(work, version=version)
+        commits[version] = seed(hub, work, "org/people")
+
+    def listed() -> list[dict[str, Any]]:
+        return json.loads(client().w2w("log", "org/people", "--json").stdout)
+
+    found = listed()
+    assert [entry["version"] for entry in found] == ["1.10.0", "1.10.0-rc.1", "1.9.0", "1.2.0"]
+    assert [entry["tag"] for entry in found] == ["v1.10.0", "v1.10.0-rc.1", "v1.9.0", "v1.2.0"]
+    assert {entry["version"]: entry["commit"] for entry in found} == commits
+    assert {entry["contents"] for entry in found} == {"60 rows"}
+    assert len({entry["digest"] for entry in found} | {None}) == 2
+    reseal(work, version="0.5.0")
+    head = seed(hub, work, "org/people", tag=False)
+    found = listed()
+    assert [entry["tag"] for entry in found] == [None, "v1.10.0", "v1.10.0-rc.1", "v1.9.0", "v1.2.0"]
+    assert (found[0]["version"], found[0]["commit"]) == ("0.5.0", head)
