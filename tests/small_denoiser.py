@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from w2w_hub.adapter import Target
-from w2w_hub.denoising import draw_noise
 
 from w2w_hub import ParameterLayout, WeightSpace
+from w2w_hub.lora.adapter import Target
+from w2w_hub.models.denoising import draw_noise
 
 CHANNELS, WIDTH, TOKENS, SIDE = 3, 5, 4, 2
 LAYOUT = ParameterLayout({Target("unet", "to_q"): (2, CHANNELS, CHANNELS)}, 1.5)

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from w2w_hub import WeightDataset, WeightSpace, read_adapter, write_adapter, write_dataset
-from w2w_hub.adapter import Adapter
 from w2w_hub.cli import main
 from w2w_hub.cli.output import name_column
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.layout import ParameterLayout
+from w2w_hub.lora.adapter import Adapter
+from w2w_hub.lora.layout import ParameterLayout
 from w2w_hub.space.identity import resolve
 from w2w_hub.space.points import load_point
 

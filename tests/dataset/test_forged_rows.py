@@ -7,11 +7,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from w2w_hub.adapter import Target
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset import SplitRule, check
 from w2w_hub.dataset.manifest import DatasetManifest
+from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import entry_of
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from w2w_hub.adapter import Target
-from w2w_hub.dataset.shards import ABSENT, ARRAY, Geometry, LocalFiles, ShardedMatrix
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset import relabel_rows, remove_rows
+from w2w_hub.dataset.matrix.shards import ABSENT, ARRAY, Geometry, LocalFiles, ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, RowIndexError, UnknownNameError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 N = 23
@@ -346,7 +346,7 @@ def test_a_geometry_counts_the_last_shard_also_if_it_is_not_full(rows):
 @pytest.mark.parametrize("name", ["zstd", "blosc", "gzip"])
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 300, 65_535, 65_791, 65_792, 70_000])
 def test_a_chunk_of_any_size_is_unpacked_into_its_room_and_into_no_other(name, size):
-    from w2w_hub.dataset.shards import compressor, decompress
+    from w2w_hub.dataset.matrix.shards import compressor, decompress
 
     settings_of = {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle", "typesize": 1}
     codec = {"name": name, "configuration": settings_of if name == "blosc" else {}}

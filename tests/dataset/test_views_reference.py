@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from w2w_hub.adapter import Target
-from w2w_hub.dataset.shards import Geometry
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, load_dataset, write_dataset
 from w2w_hub.dataset import relabel_rows
+from w2w_hub.dataset.matrix.shards import Geometry
 from w2w_hub.dataset.tables import view_parts
 from w2w_hub.errors import CorruptFileError, InvalidInputError
+from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 N = 20

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from w2w_hub.adapter import Target
-from w2w_hub.base import (
+
+from w2w_hub import ParameterLayout
+from w2w_hub.dialects.base_model import (
     base_files,
     components,
     digest_of_folder,
@@ -22,8 +23,6 @@ from w2w_hub.base import (
     require_plain_components,
     weight_files,
 )
-
-from w2w_hub import ParameterLayout
 from w2w_hub.errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -31,6 +30,7 @@ from w2w_hub.errors import (
     MissingPathError,
     UnsupportedFormatError,
 )
+from w2w_hub.lora.adapter import Target
 
 NAMES = [f"mid_block.attentions.0.transformer_blocks.0.attn1.{name}" for name in ("to_q", "to_v")]
 LAYOUT = ParameterLayout(

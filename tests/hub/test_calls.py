@@ -19,7 +19,7 @@ from w2w_hub.errors import (
     InvalidInputError,
     W2WError,
 )
-from w2w_hub.hub.client import (
+from w2w_hub.store.hub.client import (
     FIRST_WAIT,
     LONGEST_WAIT,
     PATIENCE,

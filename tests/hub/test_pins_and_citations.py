@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from w2w_hub.common.limits import MAX_FILES, MAX_JSON_BYTES
 from w2w_hub.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -17,9 +18,8 @@ from w2w_hub.errors import (
     UnknownNameError,
     UnsupportedFormatError,
 )
-from w2w_hub.hub.cite import address, bibtex, citation_file, cite
-from w2w_hub.hub.pins import BasePin, Lock, Pin, is_lock, read_lock
-from w2w_hub.store.limits import MAX_FILES, MAX_JSON_BYTES
+from w2w_hub.release.cite import address, bibtex, citation_file, cite
+from w2w_hub.store.hub.pins import BasePin, Lock, Pin, is_lock, read_lock
 
 FILES = {"model_index.json": {"sha256": "3" * 64, "size": 7}}
 PEOPLE = Pin("org/people", "dataset", "v1.0.0", "a" * 40, "1.0.0", "d" * 64, "e" * 64, "2026-01-02", "cc-by-4.0")

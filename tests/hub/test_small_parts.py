@@ -18,20 +18,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2w_hub.cards import join_card, split_card
+from w2w_hub.common.limits import MAX_JSON_BYTES
 from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError, MissingPathError, UnsafePathError
-from w2w_hub.hub.cache import RepoCache, is_own_blob
-from w2w_hub.hub.card import is_written, licence_keys, published_card, rendered_bodies, with_facts, with_metadata
-from w2w_hub.hub.copies import FolderCopy, UrlCopy, Wanted, copy_at
-from w2w_hub.hub.outgoing import IN_MEMORY, Outgoing, collect
-from w2w_hub.hub.ranges import WHOLE_BELOW, RangedFiles
-from w2w_hub.hub.resolve import Source, locate, resolve, split_kind, split_lock
-from w2w_hub.hub.semver import Version
-from w2w_hub.hub.source import ResolvedRevision
-from w2w_hub.hub.transfer import Pace, body, limited_bar
-from w2w_hub.hub.verify import verify, verify_source
-from w2w_hub.hub.versions import find
-from w2w_hub.store.limits import MAX_JSON_BYTES
+from w2w_hub.release.card import is_written, licence_keys, published_card, rendered_bodies, with_facts, with_metadata
+from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
+from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
+from w2w_hub.release.verify import verify, verify_source
+from w2w_hub.release.versions import find
+from w2w_hub.store.cards import join_card, split_card
+from w2w_hub.store.hub.cache import RepoCache, is_own_blob
+from w2w_hub.store.hub.ranges import WHOLE_BELOW, RangedFiles
+from w2w_hub.store.hub.resolve import Source, locate, resolve, split_kind, split_lock
+from w2w_hub.store.hub.semver import Version
+from w2w_hub.store.hub.source import ResolvedRevision
+from w2w_hub.store.hub.transfer import Pace, body, limited_bar
 from w2w_hub.store.manifest import has_right_checksum
 
 from .conftest import Folders, reseal

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import InvalidInputError, MissingPathError, VersionError
-from w2w_hub.hub.resolve import Source, require_fields, require_tagged_version
-from w2w_hub.hub.semver import (
+from w2w_hub.release.versions import compare, diff_revisions, find
+from w2w_hub.store.hub.resolve import Source, require_fields, require_tagged_version
+from w2w_hub.store.hub.semver import (
     LEVELS,
     LONGEST,
     Change,
@@ -29,7 +30,6 @@ from w2w_hub.hub.semver import (
     is_version_tag,
     require_level,
 )
-from w2w_hub.hub.versions import compare, diff_revisions, find
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub

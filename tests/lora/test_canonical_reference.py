@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from w2w_hub.adapter import LoraFactors, Target
-from w2w_hub.canonical import canonicalise, canonicalise_rows
 
 from w2w_hub import Adapter, ParameterLayout
+from w2w_hub.lora.adapter import LoraFactors, Target
+from w2w_hub.lora.canonical import canonicalise, canonicalise_rows
 
 A, B = Target("unet", "a"), Target("unet", "b")
 

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from w2w_hub.adapter import LoraFactors, Target, natural_key
 
 from w2w_hub import Adapter, ParameterLayout
 from w2w_hub.errors import InvalidInputError, LayoutMismatchError
+from w2w_hub.lora.adapter import LoraFactors, Target, natural_key
 
 RNG = np.random.default_rng(5)
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from w2w_hub.adapter import Target
-from w2w_hub.pictures import contact_sheet
-from w2w_hub.pipeline.grids import preview_sheets, strength_grid
-from w2w_hub.pipeline.inputs import encode_pictures, encode_text
-from w2w_hub.pipeline.mixin import warn_if_far
 
 from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace, read_adapter
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, UnknownNameError
-from w2w_hub.pipeline import W2WMixin
+from w2w_hub.lora.adapter import Target
+from w2w_hub.models.pictures import contact_sheet
+from w2w_hub.models.pipelines import W2WMixin
+from w2w_hub.models.pipelines.grids import preview_sheets, strength_grid
+from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
+from w2w_hub.models.pipelines.mixin import warn_if_far
 
 from ..tiny_world import ATTRIBUTES, TinyWorld
 

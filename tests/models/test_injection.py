@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
-from w2w_hub.adapter import Target
 
 from w2w_hub import ParameterLayout
 from w2w_hub.errors import AdapterNotAppliedError, BaseModelMismatchError, InvalidInputError, LayoutMismatchError
-from w2w_hub.injection import (
+from w2w_hub.lora.adapter import Target
+from w2w_hub.models.injection import (
     base_digest,
     base_shown,
     differentiable,

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from w2w_hub.pipeline.drawing import arguments_of, one_prompt_each
-from w2w_hub.pipeline.grids import listed
-from w2w_hub.pipeline.inputs import latent_masks, nested, picture_size, pixels
-from w2w_hub.pipeline.loading import is_repository, torch_dtype
-from w2w_hub.pipeline.schedule import Progress, followed
 
 from w2w_hub.errors import InvalidInputError
+from w2w_hub.models.pipelines.drawing import arguments_of, one_prompt_each
+from w2w_hub.models.pipelines.grids import listed
+from w2w_hub.models.pipelines.inputs import latent_masks, nested, picture_size, pixels
+from w2w_hub.models.pipelines.loading import is_repository, torch_dtype
+from w2w_hub.models.pipelines.schedule import Progress, followed
 
 
 class Scheduler:

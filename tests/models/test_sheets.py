@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from w2w_hub.pictures import animation, contact_sheet, picture_kind, save_picture, to_picture
 
 from w2w_hub.errors import AlreadyExistsError, InvalidInputError
+from w2w_hub.models.pictures import animation, contact_sheet, picture_kind, save_picture, to_picture
 
 HEIGHT, WIDTH = 18, 40
 ROWS, COLUMNS = ["first", "second, with a long name"], ["a", "b with many words that are wrapped", "c"]

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from w2w_hub.denoising import diffusion_target, draw_noise, identity_losses, pick
-from w2w_hub.inversion import Inversion, Inverter, Settings
 
 from tests.small_denoiser import (
     Denoiser,
@@ -21,6 +19,8 @@ from tests.small_denoiser import (
 )
 from w2w_hub import WeightSpace
 from w2w_hub.errors import InvalidInputError
+from w2w_hub.models.denoising import diffusion_target, draw_noise, identity_losses, pick
+from w2w_hub.models.inversion import Inversion, Inverter, Settings
 
 
 def invert(

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
-from w2w_hub.adapter import Target
 
 from tests.small_denoiser import LAYOUT, Denoiser, denoising_error, drawn, pictures, prompt, scheduler
 from w2w_hub import ParameterLayout
 from w2w_hub.errors import InvalidInputError
-from w2w_hub.training import kaiming_start, train_identities
+from w2w_hub.lora.adapter import Target
+from w2w_hub.models.training import kaiming_start, train_identities
 
 
 def start() -> torch.Tensor:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from w2w_hub.adapter import Adapter, Target
-from w2w_hub.space.space import Point, interpolate
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.dialects import write_adapter
 from w2w_hub.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -22,11 +21,12 @@ from w2w_hub.errors import (
     MissingPathError,
     UnknownNameError,
 )
-from w2w_hub.formats import write_adapter
+from w2w_hub.lora.adapter import Adapter, Target
 from w2w_hub.space.directions import UnreliableDirectionWarning
 from w2w_hub.space.identity import Identity, completed, edited, resolve
 from w2w_hub.space.points import save_point
 from w2w_hub.space.storage import save_space
+from w2w_hub.space.weight_space import Point, interpolate
 
 from .population import dataset_of, decaying
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from w2w_hub.space.build_and_save import build_and_save, unfinished
-from w2w_hub.space.builder import prepare
-from w2w_hub.space.rebuild import ANGLE_BOUND, SINGULAR_VALUE_BOUND, Agreement, compare_spaces, rebuild, separated
-from w2w_hub.space.resume import ResumeFolder, is_unfinished_build
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import AlreadyExistsError, CorruptFileError, InvalidInputError, UnknownNameError
+from w2w_hub.space.fit.build import prepare
+from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
+from w2w_hub.space.fit.rebuild import ANGLE_BOUND, SINGULAR_VALUE_BOUND, Agreement, compare_spaces, rebuild, separated
+from w2w_hub.space.fit.resume import ResumeFolder, is_unfinished_build
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import DIAGNOSTICS, RECIPE, REQUIRED, require_facts
 from w2w_hub.store.hashing import entry_of

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
-from w2w_hub.adapter import Target
-from w2w_hub.canonical import canonicalise_rows
-from w2w_hub.space.rows import Rows
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import CorruptFileError, InvalidInputError
+from w2w_hub.lora.adapter import Target
+from w2w_hub.lora.canonical import canonicalise_rows
 from w2w_hub.space import storage
-from w2w_hub.space.engines import Engine
+from w2w_hub.space.fit.engines import Engine
+from w2w_hub.space.fit.rows import Rows
 from w2w_hub.space.integrity import check_space
 
 from .population import dataset_of, decaying, restate

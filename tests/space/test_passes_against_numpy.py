@@ -13,18 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from w2w_hub.space.engines.base import ids_digest
-from w2w_hub.space.engines.ops import NumpyOps, blas_threads
-from w2w_hub.space.engines.torch_engine import Resident, TorchEngine, TorchOps
-from w2w_hub.space.rows import Moments, Rows
-from w2w_hub.space.solvers.choose import default_block
-from w2w_hub.space.solvers.krylov import ritz
-from w2w_hub.space.solvers.solve import gaussian, signs
 
 from w2w_hub import WeightDataset, build_space
 from w2w_hub.errors import ConvergenceError, InvalidInputError
-from w2w_hub.space.engines import Engine, get_engine
-from w2w_hub.space.solvers import plan, solve
+from w2w_hub.space.fit.engines import Engine, get_engine
+from w2w_hub.space.fit.engines.base import ids_digest
+from w2w_hub.space.fit.engines.ops import NumpyOps, blas_threads
+from w2w_hub.space.fit.engines.torch_engine import Resident, TorchEngine, TorchOps
+from w2w_hub.space.fit.rows import Moments, Rows
+from w2w_hub.space.fit.solvers import plan, solve
+from w2w_hub.space.fit.solvers.choose import default_block
+from w2w_hub.space.fit.solvers.krylov import ritz
+from w2w_hub.space.fit.solvers.solve import gaussian, signs
 
 from .population import dataset_of, decaying
 
@@ -69,7 +69,7 @@ def small(engine: Engine) -> Engine:
 @pytest.fixture(params=["numpy", "torch", "torch of three", "dask"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "dask":
-        from w2w_hub.space.engines.dask_engine import DaskEngine
+        from w2w_hub.space.fit.engines.dask_engine import DaskEngine
 
         return small(DaskEngine(client=request.getfixturevalue("client")))
     if request.param.startswith("torch"):
@@ -300,7 +300,7 @@ def test_an_engine_takes_its_own_options_and_refuses_anothers(client: Any) -> No
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_dask_starts_has_the_workers_that_are_asked_for_and_ends_with_the_build(client: Any) -> None:
-    from w2w_hub.space.engines.dask_engine import DaskEngine
+    from w2w_hub.space.fit.engines.dask_engine import DaskEngine
 
     own = DaskEngine(workers=1)
     try:

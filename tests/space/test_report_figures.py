@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kurtosis, skew
-from w2w_hub.space.diagnostics import at_steps, held_out, held_out_curve, orthogonality
-from w2w_hub.space.nulls import gaussian_spectrum
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import AlreadyExistsError, DatasetChangedError
+from w2w_hub.space.fit.diagnostics import at_steps, held_out, held_out_curve, orthogonality
+from w2w_hub.space.fit.nulls import gaussian_spectrum
 from w2w_hub.space.report import entanglement_by_population, figures, page, svg, write_report
 
 from .population import LAYOUT, dataset_of, decaying

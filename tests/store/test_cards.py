@@ -10,22 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from w2w_hub.cards import (
-    dataset_card,
-    dataset_configs,
-    is_same_card,
-    join_card,
-    related_repositories,
-    size_category,
-    space_card,
-    split_card,
-    updated_card,
-    view_files,
-)
-from w2w_hub.store.limits import MAX_CARD_METADATA
 
 from w2w_hub import WeightDataset
+from w2w_hub.common.limits import MAX_CARD_METADATA
+from w2w_hub.dataset.card import dataset_card, dataset_configs, updated_card, view_files
 from w2w_hub.dataset.manifest import DatasetManifest
+from w2w_hub.space.card import related_repositories, space_card
+from w2w_hub.store.cards import is_same_card, join_card, size_category, split_card
 
 
 @pytest.mark.parametrize(

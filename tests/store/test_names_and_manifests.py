@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from w2w_hub.store.limits import MAX_JSON_VALUES
 
+from w2w_hub.common.limits import MAX_JSON_VALUES
 from w2w_hub.errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError
 from w2w_hub.store.manifest import (
     DATASET,

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from w2w_hub.store.limits import MAX_HEADER_VALUES
-from w2w_hub.tensorfile import parse_safetensors, read_header, read_safetensors, read_tensors
 
+from w2w_hub.common.limits import MAX_HEADER_VALUES
 from w2w_hub.errors import CorruptFileError, UnsupportedFormatError
+from w2w_hub.store.tensorfile import parse_safetensors, read_header, read_safetensors, read_tensors
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
           "BOOL": 1, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # fmt: skip

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from w2w_hub.pages import element, render
-from w2w_hub.text import (
+from w2w_hub.common.pages import element, render
+from w2w_hub.common.text import (
     LONGEST_NAME,
     Markdown,
     ShellText,

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2w_hub import errors
-from w2w_hub.arguments import LARGEST, RULES, checked, info, listed, place, scheduler
-from w2w_hub.constraints import (
+from w2w_hub.common.arguments import LARGEST, RULES, checked, info, listed, place, scheduler
+from w2w_hub.common.constraints import (
     Rule,
     as_array,
     either,
@@ -33,7 +33,7 @@ from w2w_hub.constraints import (
     validated,
     whole,
 )
-from w2w_hub.equality import ByValue
+from w2w_hub.common.equality import ByValue
 from w2w_hub.errors import InvalidInputError, W2WError
 
 
