@@ -87,7 +87,7 @@ def test_what_is_a_point_is_told_by_name_and_content(tmp_path: Path) -> None:
 GOOD: dict[str, Any] = {
     "format": "w2w-point", "format_version": 1, "basis_digest": DIGEST, "history": {}, "coefficients": [1.0, 2.0],
 }  # fmt: skip
-NONE = object()
+NONE = type("Nothing", (), {"__repr__": lambda self: "NONE"})()
 
 
 def write(path: Path, changes: dict[str, Any]) -> Path:
