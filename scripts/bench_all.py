@@ -72,7 +72,7 @@ def best_seconds(words: list[str], folder: Path, env: dict[str, str], rounds: in
             done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True)
             found.append(time.perf_counter() - began)
             if done.returncode:
-                raise Failed(done.stderr.strip().splitlines()[-1])
+                raise Failed(f"{env['PYTHONPATH']}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return [min(found) for found in times]
 
 
@@ -98,19 +98,19 @@ def run_bench(name: str, checkout: Path) -> Figures:
         script, *words = shlex.split(BENCHES[name])
         path = checkout / "scripts" / script
         if not path.exists():
-            raise Missing(f"no scripts/{script}")
+            raise Missing(f"no {path}")
         command = [sys.executable, str(path), *words, "--json", str(folder / "figures.json")]
         done = subprocess.run(command, cwd=folder, env=environment(checkout), capture_output=True, text=True)
         told = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
         if done.returncode == 2:  # argparse's and click's status for unknown options
-            raise Missing(f"scripts/{script}: {told[0]}")
+            raise Missing(f"{path}: {told[0]}")
         if done.returncode:
-            raise Failed(f"scripts/{script}: {told[0]}")
+            raise Failed(f"{path}: {told[0]}")
         try:
             entries = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
             return {(e["figure"], e["unit"]): e["value"] for e in entries}
         except (OSError, TypeError, KeyError):
-            raise Missing(f"scripts/{script}: writes no figures") from None
+            raise Missing(f"{path}: writes no figures") from None
 
 
 def ratio(new: float, old: float) -> float:
@@ -143,6 +143,8 @@ def compare(name: str, old: Path, turns: int) -> dict[tuple[str, str], Compariso
     found: dict[tuple[str, str], Comparison] = {}
     for turn in range(turns):
         sides = {side: run_bench(name, side) for side in ((old, HERE) if turn % 2 == 0 else (HERE, old))}
+        if alone := {figure for figure, _ in sides[HERE].keys() ^ sides[old].keys()}:
+            progress(f"{name}: only one of the checkouts has {', '.join(sorted(alone))}")
         for figure in sides[HERE].keys() & sides[old].keys():
             comparison = found.setdefault(figure, Comparison())
             comparison.new.append(sides[HERE][figure])
@@ -197,10 +199,8 @@ def main() -> int:
         parser.error(f"--only takes {', '.join(BENCHES)}")
     for checkout in (HERE, old) if old else (HERE,):
         code = "import importlib.util as u; print(u.find_spec('w2w_hub').origin)"
-        words = [sys.executable, "-c", code]
-        done = subprocess.run(
-            words, cwd=tempfile.gettempdir(), env=environment(checkout), capture_output=True, text=True
-        )
+        words, env = [sys.executable, "-c", code], environment(checkout)
+        done = subprocess.run(words, cwd=tempfile.gettempdir(), env=env, capture_output=True, text=True)
         if not done.stdout.startswith(str(checkout)):
             parser.error(f"{checkout}: no checkout with a package w2w_hub (found {done.stdout.strip() or 'none'})")
     print("| bench | figure | now |" + (" new / old | from, to, turns | noise | |" if old else ""))
