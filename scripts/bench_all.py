@@ -1,14 +1,14 @@
 """Guard of speed: every bench at a small size, in minutes, alone or against another checkout of the repository.
 
     python scripts/bench_all.py                               # ratios to the peers that the benches measure
-    python scripts/bench_all.py --against ../before           # new / old, in turns; exit status 1 if anything is slower
+    python scripts/bench_all.py --against ../before           # new / old, in turns; exit status 1 if anything is worse
     python scripts/bench_all.py --against ../before --only start,space-cpu
 
 Each bench is a process with one thread, the checkout's own script and its own package (`PYTHONPATH`). Against another
 checkout the two run in turns (A B, B A, ...), so that a busy machine slows both, and a figure is the median over the
 turns of new / old. Its noise is the middle half of these ratios (interquartile range), or a floor of 5% (1% for counts)
-if that is more. A bench with a figure that is slower by more than its noise is run again, in more turns; only what is
-slower by more than its noise in these turns alone is reported as slower. Less is better in every figure.
+if that is more. A bench with a figure that is worse by more than its noise is run again, in more turns; only what is
+worse by more than its noise in these turns alone is marked and makes the exit status 1. Less is better in every figure.
 
 `w2w demo` takes a minute and is left to `bench_demo.py`.
 """
@@ -134,7 +134,7 @@ class Comparison:
         low, high = np.quantile([min(r, 1e9) for r in self.ratios], (0.25, 0.75))
         return max(float(high - low), COUNT_FLOOR if unit in EXACT_UNITS else TIME_FLOOR)
 
-    def slower(self, unit: str) -> bool:
+    def worse(self, unit: str) -> bool:
         return median(self.ratios) > 1 + self.noise(unit)
 
 
@@ -155,9 +155,9 @@ def compare(name: str, old: Path, turns: int) -> dict[tuple[str, str], Compariso
 
 
 def against(name: str, old: Path, turns: int, more: int) -> tuple[list[dict[str, Any]], bool]:
-    """Table rows of a bench against another checkout, and whether anything is slower."""
+    """Table rows of a bench against another checkout, and whether anything is worse."""
     found = compare(name, old, min(turns, MOST_TURNS.get(name, turns)))
-    suspects = [figure for figure, comparison in found.items() if comparison.slower(figure[1])]
+    suspects = [figure for figure, comparison in found.items() if comparison.worse(figure[1])]
     if suspects and MOST_TURNS.get(name) != 1:
         progress(f"{name}: again, {more} turns, for {', '.join(figure for figure, _ in suspects)}")
         again = compare(name, old, more)
@@ -168,15 +168,15 @@ def against(name: str, old: Path, turns: int, more: int) -> tuple[list[dict[str,
             "bench": name, "figure": figure, "unit": unit, "value": median(comparison.new),
             "old": median(comparison.old), "ratio": median(comparison.ratios), "lowest": min(comparison.ratios),
             "highest": max(comparison.ratios), "noise": comparison.noise(unit), "turns": len(comparison.new),
-            "slower": (figure, unit) in suspects and comparison.slower(unit),
+            "worse": (figure, unit) in suspects and comparison.worse(unit),
         })  # fmt: skip
-    return rows, any(row["slower"] for row in rows)
+    return rows, any(row["worse"] for row in rows)
 
 
 def show(row: dict[str, Any]) -> str:
     cells = [row["bench"], row["figure"], f"{row['value']:,.4g} {row['unit']}"]
     if "ratio" in row:
-        verdict = "**slower**" if row["slower"] else "faster" if row["ratio"] < 1 - row["noise"] else ""
+        verdict = "**worse**" if row["worse"] else "better" if row["ratio"] < 1 - row["noise"] else ""
         spread = f"{row['lowest']:.2f} to {row['highest']:.2f}, {row['turns']}"
         cells += [f"{row['ratio']:.3f}", spread, f"{row['noise']:.0%}", verdict]
     return f"| {' | '.join(cells)} |"
@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="a folder with the checkout to compare with")
     parser.add_argument("--only", default=",".join(BENCHES), help="benches, comma-separated (default: all)")
     parser.add_argument("--turns", type=int, default=3, help="of every bench against another checkout")
-    parser.add_argument("--more-turns", type=int, default=5, help="of a bench with a figure that looks slower")
+    parser.add_argument("--more-turns", type=int, default=5, help="of a bench with a figure that looks worse")
     parser.add_argument("--json", type=Path, help="write the rows of the table to this file")
     options = parser.parse_args()
     names, old = options.only.split(","), options.against and options.against.resolve()
@@ -212,8 +212,8 @@ def main() -> int:
         began = time.perf_counter()
         try:
             if old:
-                found, slower = against(name, old, options.turns, options.more_turns)
-                bad |= slower
+                found, worse = against(name, old, options.turns, options.more_turns)
+                bad |= worse
             else:
                 figures = run_bench(name, HERE)
                 found = [{"bench": name, "figure": f, "unit": u, "value": v} for (f, u), v in figures.items()]
