@@ -6,8 +6,8 @@
 
 Each bench is a process with one thread, the checkout's own script and its own package (`PYTHONPATH`). Against another
 checkout the two run in turns (A B, B A, ...), so that a busy machine slows both, and a figure is the median over the
-turns of new / old. Its noise is the middle half of these ratios (interquartile range), or a floor of 5% (1% for counts)
-if that is more. A bench with a figure that is worse by more than its noise is run again, in more turns; only what is
+turns of new / old. Its noise is the middle half of these ratios (interquartile range of their logarithms), or a floor of
+5% (1% for counts) if that is more. A bench with a figure that is worse by more than its noise is run again, in more turns; only what is
 worse by more than its noise in these turns alone is marked and makes the exit status 1. Less is better in every figure.
 
 `w2w demo` takes a minute and is left to `bench_demo.py`.
@@ -131,8 +131,8 @@ class Comparison:
 
     def noise(self, unit: str) -> float:
         """The middle half of the ratios, or the floor of the unit if that is more."""
-        low, high = np.quantile([min(r, 1e9) for r in self.ratios], (0.25, 0.75))
-        return max(float(high - low), COUNT_FLOOR if unit in EXACT_UNITS else TIME_FLOOR)
+        low, high = np.quantile(np.log(np.clip(self.ratios, 1e-9, 1e9)), (0.25, 0.75))
+        return max(float(np.expm1(high - low)), COUNT_FLOOR if unit in EXACT_UNITS else TIME_FLOOR)
 
     def worse(self, unit: str) -> bool:
         return median(self.ratios) > 1 + self.noise(unit)
@@ -176,7 +176,7 @@ def against(name: str, old: Path, turns: int, more: int) -> tuple[list[dict[str,
 def show(row: dict[str, Any]) -> str:
     cells = [row["bench"], row["figure"], f"{row['value']:,.4g} {row['unit']}"]
     if "ratio" in row:
-        verdict = "**worse**" if row["worse"] else "better" if row["ratio"] < 1 - row["noise"] else ""
+        verdict = "**worse**" if row["worse"] else ""
         spread = f"{row['lowest']:.2f} to {row['highest']:.2f}, {row['turns']}"
         cells += [f"{row['ratio']:.3f}", spread, f"{row['noise']:.0%}", verdict]
     return f"| {' | '.join(cells)} |"
