@@ -6,9 +6,10 @@
 
 Each bench is a process with one thread, the checkout's own script and its own package (`PYTHONPATH`). Against another
 checkout the two run in turns (A B, B A, ...), so that a busy machine slows both, and a figure is the median over the
-turns of new / old. Its noise is the middle half of these ratios (interquartile range of their logarithms), or a floor of
-5% (1% for counts) if that is more. A bench with a figure that is worse by more than its noise is run again, in more turns; only what is
-worse by more than its noise in these turns alone is marked and makes the exit status 1. Less is better in every figure.
+turns of new / old. Its noise is the middle half of these ratios (interquartile range of their logarithms), or a floor
+of 5% (1% for counts) if that is more. A bench with a figure that is worse by more than its noise is run again, in more
+turns; only what is worse by more than its noise in these turns alone is marked and makes the exit status 1. Less is
+better in every figure.
 
 `w2w demo` takes a minute and is left to `bench_demo.py`.
 """
