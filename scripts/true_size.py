@@ -106,7 +106,7 @@ def main() -> None:
 
     import w2w_hub
     from w2w_hub.dataset import check
-    from w2w_hub.dataset.matrix.shards import ShardedMatrix
+    from w2w_hub.dataset.matrix.sharded_matrix import ShardedMatrix
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="A new folder, removed afterwards.")

@@ -8,8 +8,8 @@ import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
 from w2w_hub.dataset import SplitRule, check, relabel_rows, remove_rows, tables
-from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.dataset.matrix import geometry
 from w2w_hub.errors import CorruptFileError, InitialisationError, InvalidInputError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 
@@ -20,10 +20,10 @@ FOUR_ROWS = 4 * 28 + 4 * 16 + 4
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
     """Chunks of a row, shards and view files of four."""
-    monkeypatch.setattr(build, "CHUNK_BYTES", 28)
-    monkeypatch.setattr(build, "SMALL_SHARD_BYTES", 0)
+    monkeypatch.setattr(geometry, "CHUNK_BYTES", 28)
+    monkeypatch.setattr(geometry, "SMALL_SHARD_BYTES", 0)
     monkeypatch.setattr(tables, "VIEW_PART_BYTES", 4 * 14)
-    monkeypatch.setattr(tables, "ROWS_A_ROW_GROUP", 2)
+    monkeypatch.setattr(tables, "ROWS_PER_ROW_GROUP", 2)
 
 
 @pytest.fixture

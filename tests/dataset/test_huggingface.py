@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import w2w_hub
+import w2w_hub.dataset
 from w2w_hub.dataset import tables
-from w2w_hub.dataset.changes import grow
 from w2w_hub.dataset.views import lazy_rows
 from w2w_hub.dataset.views.lazy_rows import LazyDataset, WeightRow
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
@@ -101,7 +101,7 @@ def test_stock_datasets_finds_splits_labels_and_weights_in_the_folder(make_datas
 
 def test_a_view_in_several_files_and_in_float32_is_read_as_one_split(make_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "VIEW_PART_BYTES", 2 * 122 * 4)
-    monkeypatch.setattr(tables, "ROWS_A_ROW_GROUP", 1)
+    monkeypatch.setattr(tables, "ROWS_PER_ROW_GROUP", 1)
     ds = make_dataset("parts", parquet_view="float32")
     assert len([n for n in ds.manifest.files if n.startswith("parquet/train")]) == 2
     assert ds.manifest.view == {"dtype": "float32", "max_error": 0.0}
@@ -218,8 +218,8 @@ def test_saved_references_read_the_dataset_where_it_is_and_say_when_it_is_not(ma
     w2w_hub.load_dataset(ds.path, split="train", **offline).save_to_disk(str(tmp_path / "saved"))
     loaded = datasets.load_from_disk(str(tmp_path / "saved"))
     np.testing.assert_array_equal(loaded[1]["weights"], ds["p1"])
-    grow.add_rows(ds.path, [make_dataset("more", prefix="q").path])
-    grow.remove_rows(ds.path, ["p0"])  # other rows are in other places now
+    w2w_hub.dataset.add_rows(ds.path, [make_dataset("more", prefix="q").path])
+    w2w_hub.dataset.remove_rows(ds.path, ["p0"])  # other rows are in other places now
     np.testing.assert_array_equal(loaded[1]["weights"], ds["p1"])
     lazy_rows._opened.clear()
     np.testing.assert_array_equal(loaded[3]["weights"], ds["p5"])

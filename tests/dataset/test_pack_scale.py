@@ -88,14 +88,14 @@ KILLED = """
 import os, sys, signal
 from pathlib import Path
 import w2w_hub
-from w2w_hub.dataset.changes import build
-real, done = build._note, []
+from w2w_hub.dataset.changes import matrix_files
+real, done = matrix_files._note, []
 def noted(*a):
     real(*a)
     done.append(a)
     if len(done) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-build._note = noted
+matrix_files._note = noted
 w2w_hub.pack_adapters(sorted(Path(sys.argv[1]).iterdir()), sys.argv[2], shard_size=1000)
 """
 

@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.dataset.changes.build import parse_size, plan_geometry
-from w2w_hub.dataset.matrix.shards import ARRAY, Geometry, LocalFiles, ShardedMatrix
+from w2w_hub.dataset.matrix.geometry import ARRAY, Geometry, parse_size, plan_geometry
+from w2w_hub.dataset.matrix.sharded_matrix import ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from w2w_hub.lora.adapter import Target
+from w2w_hub.store.byte_source import ByteSource, LocalFiles
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 
 
-class Ranges:
+class Ranges(ByteSource):
     """A store that serves ranges of a folder's files and counts them."""
 
     def __init__(self, folder):

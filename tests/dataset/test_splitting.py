@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, add_rows
 from w2w_hub.dataset import SplitRule, relabel_rows, remove_rows
-from w2w_hub.dataset.changes import build
+from w2w_hub.dataset.changes import commit
 from w2w_hub.errors import InvalidInputError, UnknownNameError
 
 
@@ -120,7 +120,7 @@ def test_a_row_that_states_another_split_than_its_group_has_is_refused_by_name(r
 
 
 def test_labels_that_put_a_group_on_two_sides_end_the_rule_with_a_word(ruled):
-    with pytest.warns(UserWarning, match=r"'who' is given up: who 'z'"):
+    with pytest.warns(UserWarning, match=r"'who' is dropped: who 'z'"):
         after = relabel_rows(ruled.path, pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": ["z"] * 6}))
     assert after.manifest.split_rule is None
     assert after.labels["split"].tolist() == ruled.labels["split"].tolist()
@@ -134,7 +134,7 @@ def test_labels_that_put_a_group_on_two_sides_end_the_rule_with_a_word(ruled):
     ids=["cleared", "dropped", "moved"],
 )  # fmt: skip
 def test_a_rule_that_cannot_hold_any_more_ends_with_a_word(ruled, change):
-    with pytest.warns(UserWarning, match="'who' is given up"):
+    with pytest.warns(UserWarning, match="'who' is dropped"):
         assert relabel_rows(ruled.path, **change).manifest.split_rule is None
 
 
@@ -148,11 +148,11 @@ def test_a_rule_that_an_older_version_left_broken_is_dropped_by_the_next_change(
     labels = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": list("aabbcc"), "split": ["train", "test"] * 3})
     with monkeypatch.context() as patch:
         patch.setattr(
-            build, "rule_that_holds", lambda *_: {"column": "who", "holdout": 0.3, "seed": 0, "split": "test"}
+            commit, "kept_rule", lambda *_: {"column": "who", "holdout": 0.3, "seed": 0, "split": "test"}
         )
         ds = make_dataset(labels=labels)
     assert ds.manifest.split_rule is not None
-    with pytest.warns(UserWarning, match=r"'who' is given up: who 'a'"):
+    with pytest.warns(UserWarning, match=r"'who' is dropped: who 'a'"):
         grown = add_rows(ds.path, more(make_dataset, list("abcdef")))
     assert grown.manifest.split_rule is None
     assert grown.labels["split"].tolist() == ["train", "test"] * 3 + ["train"] * 6
@@ -162,7 +162,7 @@ def test_a_rule_with_a_field_of_a_later_version_is_followed_and_keeps_it(make_da
     stated = {"column": "who", "holdout": 0.3, "seed": 0, "split": "test", "stratify": "Age"}
     labels = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": list("aabbcc"), "split": list("xxyyxx")})
     with monkeypatch.context() as patch:
-        patch.setattr(build, "rule_that_holds", lambda *_: stated)
+        patch.setattr(commit, "kept_rule", lambda *_: stated)
         ds = make_dataset(labels=labels)
     grown = add_rows(ds.path, more(make_dataset, list("aabbcc")))
     assert grown.manifest.split_rule == stated

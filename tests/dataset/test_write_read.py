@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
-from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility, row_digest
+from w2w_hub.dataset.matrix import geometry
 from w2w_hub.errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import sha256_file
@@ -173,7 +173,7 @@ def test_rows_and_digests_do_not_depend_on_chunk_and_shard_sizes(tmp_path_factor
     folder = tmp_path_factory.mktemp("d")
     usual = write_dataset(values, folder / "usual", layout=SMALL, parquet_view=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "CHUNK_BYTES", chunk)
+        patch.setattr(geometry, "CHUNK_BYTES", chunk)
         other = write_dataset(values, folder / "other", layout=SMALL, parquet_view=False, shard_size=shard)
     np.testing.assert_array_equal(other.to_numpy(), values)
     assert list(other.labels["row_sha256"]) == list(usual.labels["row_sha256"]) == [row_digest(v) for v in values]
@@ -182,7 +182,7 @@ def test_rows_and_digests_do_not_depend_on_chunk_and_shard_sizes(tmp_path_factor
 
 
 def test_a_big_matrix_is_cut_into_shards_of_whole_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "CHUNK_BYTES", 2 * 28)
+    monkeypatch.setattr(geometry, "CHUNK_BYTES", 2 * 28)
     ds = write_dataset(np.ones((10, 7), np.float32), tmp_path / "d", layout=SMALL, shard_size=4 * 28 + 36)
     shards = [name for name in ds.manifest.files if "/c/" in name]
     assert shards == [f"weights.zarr/weights/c/{i}/0" for i in range(3)]

@@ -128,16 +128,22 @@ def _text(value: object) -> str:
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--cosine", default=0.99, show_default=True, help="Rows at least so near are listed.")
 @click.option("--exact-only", is_flag=True, help="Only equal rows, by their digests; reads no weights.")
-@click.option("--not-centred", is_flag=True, help="Take the cosine about zero, not about the dataset's mean.")
+@click.option(
+    "--not-centered",
+    "--not-centred",
+    "not_centered",
+    is_flag=True,
+    help="Take the cosine about zero, not about the dataset's mean.",
+)
 @click.option("--remove", is_flag=True, help="Remove equal rows but the first of each; near ones are only listed.")
 @json_option
-def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, remove: bool, as_json: bool) -> None:
+def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, remove: bool, as_json: bool) -> None:
     """Find rows that are there twice, exactly or nearly."""
     from ..dataset import WeightDataset, find_duplicates, remove_rows
 
     opened = WeightDataset.open(dataset)
-    found = find_duplicates(opened, None if exact_only else cosine, centred=not not_centred)
-    gone = found.superfluous()
+    found = find_duplicates(opened, None if exact_only else cosine, centered=not not_centered)
+    gone = found.redundant_ids()
     if remove and gone:
         remove_rows(dataset, gone)
     if as_json:
@@ -151,7 +157,7 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, re
     for a, b, value in found.near:
         data(f"{value:.4f}  {a}  {b}")
     near = "" if exact_only else f", {len(found.near):,} pairs of cosine {cosine:g} or more"
-    say(f"{len(gone):,} superfluous equal rows{near} among {len(opened):,} rows")
+    say(f"{len(gone):,} redundant equal rows{near} among {len(opened):,} rows")
     if remove and gone:
         say(f"removed {len(gone):,}; next: {command('w2w verify', dataset, options=('--deep',))}")
     elif gone:

@@ -1,7 +1,7 @@
 """Split rows by groups: all rows of one person, say, on one side, since random splits leak.
 
 A dataset's rule holds for every state: :func:`placed_by_rule` puts new rows where their groups are or refuses them, and
-:func:`rule_that_holds`, through which every next state passes, drops a rule that labels have broken.
+:func:`kept_rule`, which every next state passes through, drops a rule that labels have broken.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.checks import is_whole
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
-from .changes.problems import Problems
 from .labels.names import DEFAULT_SPLIT, require_split_name
+from .problems import Problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,21 +182,31 @@ def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems
     return rule.apply(table, placed=table["split"].notna().tolist(), problems=problems)
 
 
-def rule_that_holds(stated: Mapping[str, Any] | None, table: pd.DataFrame) -> dict[str, Any] | None:
-    """Return a rule if a next state keeps it, None after a warning if it does not."""
+def kept_rule(
+    stated: Mapping[str, Any] | None, table: pd.DataFrame, before: pd.Series | None = None
+) -> dict[str, Any] | None:
+    """Return a split rule if a next state keeps it; None, after a warning, if its labels end it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The labels of the next state.
+    before : Series, optional
+        The split of each present row by id; a row that moves to another split ends the rule.
+    """
     if stated is None:
         return None
-    reason = SplitRule.from_json(stated).broken_by(table)
+    reason = None
+    if before is not None:
+        old = table["id"].map(before)
+        moved = table["id"][(old.notna() & (old != table["split"])).to_numpy(bool)]
+        reason = f"row {moved.iloc[0]!r} was moved to another split" if len(moved) else None
+    reason = reason or SplitRule.from_json(stated).broken_by(table)
     if reason is None:
         return dict(stated)
-    tell_ended(stated, reason)
-    return None
-
-
-def tell_ended(stated: Mapping[str, Any], reason: str) -> None:
-    """Warn that a dataset's rule is no longer part of it."""
     warnings.warn(
-        f"the split by {stated['column']!r} is given up: {reason}; make it anew with: w2w relabel DATASET "
+        f"the split by {stated['column']!r} is dropped: {reason}; make it again with: w2w relabel DATASET "
         f"--split-by {stated['column']}",
         stacklevel=3,
     )
+    return None
