@@ -261,7 +261,7 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
     """Packing PEFT folders, beside reading each with safetensors and one sequential write."""
     from safetensors.numpy import load_file
 
-    from w2w_hub.dataset import state
+    from w2w_hub.store import atomic
 
     loras = []
     for i, row in enumerate(rows):
@@ -279,7 +279,7 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
         w2w_hub.pack_adapters(loras, folder / "packed", workers=workers, parquet_view=False, shard_size="100MB")
 
     # neither side waits for the disk here: the bound does not flush, so packing does not either
-    state.DURABLE = False
+    atomic.DURABLE = False
     work = {"load_file + write": bound, "w2w_hub": lambda: pack(1), "w2w_hub, 2 processes": lambda: pack(2)}
     return interleaved({name: (lambda w=w: timed(w)) for name, w in work.items()}, repeats)
 

@@ -150,13 +150,13 @@ def main() -> None:
             f"pack, {options.workers} processes, flushed",
             lambda: w2w_hub.pack_adapters(
                 loras[:-100], target, labels=table[:-100], split_rule=rule, dtype="float16", parquet_view=False,
-                workers=options.workers, initialisation="synthetic",
+                workers=options.workers, initialization="synthetic",
             ),
             size,
         )  # fmt: skip
         ds = measure(
             "add 100 checkpoints",
-            lambda: w2w_hub.add_rows(target, loras[-100:], labels=table[-100:], initialisation="synthetic"),
+            lambda: w2w_hub.add_rows(target, loras[-100:], labels=table[-100:], initialization="synthetic"),
         )
         assert len(ds) == n
         ds = measure("open", lambda: w2w_hub.WeightDataset.open(target))

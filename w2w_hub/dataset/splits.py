@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot name a group
 
 
+class SplitRuleWarning(UserWarning):
+    """A dataset's split rule was dropped, since its labels no longer follow it."""
+
+
 @dataclass(frozen=True)
 class SplitRule:
     """Hold out whole groups of rows.
@@ -207,6 +211,7 @@ def kept_rule(
     warnings.warn(
         f"the split by {stated['column']!r} is dropped: {reason}; make it again with: w2w relabel DATASET "
         f"--split-by {stated['column']}",
+        SplitRuleWarning,
         stacklevel=3,
     )
     return None

@@ -39,9 +39,11 @@ class ByteSource(Protocol):
 
     def will_need(self, path: str, start: int, size: int) -> None:
         """Tell the system that a part of a mapped file is read next."""
+        return
 
     def release(self, path: str, start: int, size: int) -> None:
         """Tell the system that a part of a mapped file need not stay in this process's memory."""
+        return
 
 
 class LocalFiles(ByteSource):

@@ -90,7 +90,9 @@ def plan_labels(
         table = split_rule.apply(table, problems=problems)
     problems.settle()
     metadata = Metadata.of(dataset, version)
-    metadata.column_info = {k: v for k, v in metadata.column_info.items() if k in table.columns} | (column_info or {})
+    metadata.column_info = {k: v for k, v in metadata.column_info.items() if k in table.columns} | dict(
+        column_info or {}
+    )
     if split_rule is not None:
         metadata.split_rule = split_rule.to_json()
     rows = RowPlan.joined([(DatasetRows.of(dataset), np.arange(len(dataset)))])

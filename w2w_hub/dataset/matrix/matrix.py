@@ -44,6 +44,7 @@ class Matrix(Protocol):
 
     def release(self, start: int, stop: int) -> None:
         """Allow the system to drop the pages of a :meth:`view` from this process's memory."""
+        return
 
     def parts(self) -> list[tuple[str, int, int]]:
         """List the files of rows: path, first row, row after the last."""
@@ -51,3 +52,4 @@ class Matrix(Protocol):
 
     def check_part(self, number: int) -> None:
         """Raise `CorruptFileError` if the index of a file of :meth:`parts` is damaged."""
+        return
