@@ -17,8 +17,9 @@ import pytest
 import w2w_hub
 import w2w_hub.dataset
 from w2w_hub.dataset import tables
-from w2w_hub.dataset.views import lazy_rows
-from w2w_hub.dataset.views.lazy_rows import LazyDataset, WeightRow
+from w2w_hub.dataset.views import weight_row
+from w2w_hub.dataset.views.lazy_rows import LazyDataset
+from w2w_hub.dataset.views.weight_row import WeightRow
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
 
 # a reader who has `datasets` and has never heard of w2w_hub
@@ -222,13 +223,13 @@ def test_saved_references_read_the_dataset_where_it_is_and_say_when_it_is_not(ma
     w2w_hub.dataset.add_rows(ds.path, [make_dataset("more", prefix="q").path])
     w2w_hub.dataset.remove_rows(ds.path, ["p0"])  # other rows are in other places now
     np.testing.assert_array_equal(loaded[1]["weights"], ds["p1"])
-    lazy_rows._opened.clear()
+    weight_row._opened.clear()
     np.testing.assert_array_equal(loaded[3]["weights"], ds["p5"])
-    lazy_rows._opened.clear()
+    weight_row._opened.clear()
     with pytest.raises(CorruptFileError, match="'p0'"):
         loaded[0]
     ds.path.rename(tmp_path / "moved")
-    lazy_rows._opened.clear()
+    weight_row._opened.clear()
     with pytest.raises(MissingPathError, match=re.escape(str(ds.path))):
         loaded[1]
 

@@ -53,6 +53,8 @@ class LocalFiles(ByteSource):
     Every read states its position, so that threads and forked processes can share the descriptors.
     """
 
+    _close = staticmethod(os.close)  # which the interpreter may have cleared when it ends
+
     def __init__(self, *folders: Path):
         self.folders = folders
         self._open: dict[str, int] = {}
@@ -72,7 +74,7 @@ class LocalFiles(ByteSource):
     def close(self) -> None:
         opened, self._open = getattr(self, "_open", {}), {}
         for descriptor in opened.values():
-            os.close(descriptor)
+            self._close(descriptor)
 
     def open(self, path: str) -> int:
         """Return the descriptor of a file, opened now if it is not yet; no link below the folders is followed."""
