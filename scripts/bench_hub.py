@@ -47,7 +47,7 @@ def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
         table["split"] = ["test" if i % 10 == 9 else "train" for i in range(count)]
         write_dataset(
             rng.normal(size=(count, layout.size)).astype(np.float32), folder / name, layout=layout, ids=ids,
-            labels=table, name="people", version=version, licence="cc0-1.0", shard_size=SHARD,
+            labels=table, name="people", version=version, license="cc0-1.0", shard_size=SHARD,
             compatibility=Compatibility(None, None, "seed-0"), parquet_view=view,
         )  # fmt: skip
         return folder / name

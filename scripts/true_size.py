@@ -106,7 +106,7 @@ def main() -> None:
 
     import w2w_hub
     from w2w_hub.dataset import check
-    from w2w_hub.dataset.matrix.shards import ShardedMatrix
+    from w2w_hub.dataset.matrix.sharded_matrix import ShardedMatrix
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="A new folder, removed afterwards.")
@@ -150,13 +150,13 @@ def main() -> None:
             f"pack, {options.workers} processes, flushed",
             lambda: w2w_hub.pack_adapters(
                 loras[:-100], target, labels=table[:-100], split_rule=rule, dtype="float16", parquet_view=False,
-                workers=options.workers, initialisation="synthetic",
+                workers=options.workers, initialization="synthetic",
             ),
             size,
         )  # fmt: skip
         ds = measure(
             "add 100 checkpoints",
-            lambda: w2w_hub.add_rows(target, loras[-100:], labels=table[-100:], initialisation="synthetic"),
+            lambda: w2w_hub.add_rows(target, loras[-100:], labels=table[-100:], initialization="synthetic"),
         )
         assert len(ds) == n
         ds = measure("open", lambda: w2w_hub.WeightDataset.open(target))

@@ -163,11 +163,12 @@ HUB = {
     "revision": "None|text", "token": "None|text|flag", "cache_dir": "None|path", "local_files_only": "flag",
 }  # fmt: skip
 COEFFICIENTS = "array|text"  # fewer than k are allowed; a row's id
-COMMON = {
-    "labels": "None|frame", "column_info": "None|mapping", "split_rule": "None", "version": "text", "name": "None|text",
-    "licence": "text", "dtype": "None|text", "compression": "text", "shard_size": "whole|text",
-    "parquet_view": "flag|text",
-}  # fmt: skip
+OPTIONS = {
+    "column_info": "None|mapping", "split_rule": "None", "version": "text", "name": "None|text", "license": "text",
+    "initialization": "text", "base": "None|path", "compatibility": "None", "dtype": "None|text", "compression": "text",
+    "shard_size": "whole|text", "parquet_view": "flag|text",
+}
+COMMON = {"labels": "None|frame", **OPTIONS}  # fmt: skip
 ADVANCED = {"workers": "whole", "dask": "None|text"}
 # processes and schedulers are started by other tests
 # rows whose every call reads or writes folders are tried with these only
@@ -275,20 +276,20 @@ def rows() -> dict[str, Row]:
         "write_dataset": slow(
             d.write_dataset,
             {"weights": "array|frame", "path": path, "layout": "", "ids": "None|names|array",
-             "compatibility": "None", "replace": flag, **COMMON},
+             "replace": flag, **COMMON},
             weights=lambda w: w.rows, path=lambda w: w.new(), layout=lambda w: w.layout,
         ),
         "pack_adapters": without(FAR, call(
             d.pack_adapters,
-            {"adapters": names_ + "|path", "path": path, "base": "None|path", "initialisation": text,
+            {"adapters": names_ + "|path", "path": path,
              "ids": "None|names|array|mapping|text", **COMMON, **ADVANCED},
             adapters=lambda w: [w.lora], path=lambda w: w.new(),
         )),
         "add_rows": without(FAR, call(
             d.add_rows,
-            {"path": path, "sources": names_ + "|path", "labels": "None|frame", "initialisation": "None|text",
+            {"path": path, "sources": names_ + "|path", "labels": "None|frame", "initialization": "None|text",
              "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text", **ADVANCED},
-            path=lambda w: w.copy(), sources=lambda w: w.lora, initialisation=lambda w: "s",
+            path=lambda w: w.copy(), sources=lambda w: w.lora, initialization=lambda w: "s",
         )),
         "remove_rows": slow(
             d.remove_rows, {"path": path, "ids": names_, "version": "None|text"},
@@ -304,12 +305,16 @@ def rows() -> dict[str, Row]:
         "check": slow(d.check, {"path": path, "deep": flag, "vouched": flag}, path=lambda w: w.folder / "people"),
         "diff": call(d.diff, {"first": path, "second": path}, first=lambda w: w.dataset, second=lambda w: w.dataset),
         "find_duplicates": call(
-            d.find_duplicates, {"dataset": "", "cosine": "None|number", "centred": flag, "seed": whole},
+            d.find_duplicates, {"dataset": "", "cosine": "None|number", "centered": flag, "seed": whole},
             dataset=lambda w: w.dataset,
         ),
         "load_dataset": slow(
             d.load_dataset, {"path": path, "name": text, "split": "None|text", "streaming": flag, **HUB},
             path=lambda w: w.folder / "people",
+        ),
+        "DatasetOptions": call(d.DatasetOptions, OPTIONS),
+        "DatasetOptions.of": Row(
+            lambda w: (d.DatasetOptions.of, {"options": None, "keywords": {}}), {"keywords": "mapping"}
         ),
         "SplitRule": call(
             SplitRule, {"column": text, "holdout": number, "seed": whole, "split": text}, column=lambda w: "Age"
@@ -325,16 +330,16 @@ def rows() -> dict[str, Row]:
         "WeightDataset.where": on("dataset", "where", {"split": "None|text", "attributes": "anything"}),
         "WeightDataset.attribute": on("dataset", "attribute", {"name": text}, name=lambda w: "Age"),
         "WeightDataset.read_into": on(
-            "dataset", "read_into", {"numbers": "array", "out": "array"},
-            numbers=lambda w: np.arange(2), out=lambda w: np.empty((2, w.layout.size), np.float32),
+            "dataset", "read_into", {"indices": "array", "out": "array"},
+            indices=lambda w: np.arange(2), out=lambda w: np.empty((2, w.layout.size), np.float32),
         ),
         "WeightDataset.view": on(
-            "dataset", "view", {"first": whole, "last": whole}, first=lambda w: 0, last=lambda w: 2
+            "dataset", "view", {"start": whole, "stop": whole}, start=lambda w: 0, stop=lambda w: 2
         ),
-        "WeightDataset.seen": on(
-            "dataset", "seen", {"first": whole, "last": whole}, first=lambda w: 0, last=lambda w: 2
+        "WeightDataset.release": on(
+            "dataset", "release", {"start": whole, "stop": whole}, start=lambda w: 0, stop=lambda w: 2
         ),
-        "WeightDataset.numbers": on("dataset", "numbers", {"key": "anything"}, key=lambda w: ["p0"]),
+        "WeightDataset.row_indices": on("dataset", "row_indices", {"key": "anything"}, key=lambda w: ["p0"]),
         "WeightDataset.__getitem__": on("dataset", "__getitem__", {"key": "anything"}, key=lambda w: 0),
         "WeightDataset.to_numpy": on("dataset", "to_numpy", {"split": "None|text"}),
         "WeightDataset.iter_blocks": Row(
@@ -540,10 +545,12 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 yield public, value, _parameters(value)
             if public == "CheckpointFormat":  # a protocol for dialects
                 continue
-            for method, raw in vars(value).items():
+            ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
+            methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}
+            for method, raw in methods.items():
                 function = getattr(raw, "__func__", raw)
-                if f"{public}.{method}" in INTERNAL:
-                    continue
+                if f"{public}.{method}" in INTERNAL or getattr(function, "__name__", method) != method:
+                    continue  # the latter are old names
                 if inspect.isfunction(function) and (not method.startswith("_") or method in OPERATORS):
                     yield f"{public}.{method}", function, _parameters(function)[1:]
 

@@ -51,7 +51,7 @@ def population_dataset(config: Config, work: Path, which: list[int], path: Path,
     table = labels_of(people, config, which)
     return write_dataset(
         stored["rows"][which].numpy(), path, layout=layout, ids=list(table["id"]), labels=table,
-        name="avatars", licence=LICENCE, compatibility=compatibility, **options,
+        name="avatars", license=LICENCE, compatibility=compatibility, **options,
     )  # fmt: skip
 
 

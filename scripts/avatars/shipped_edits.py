@@ -33,7 +33,7 @@ HELD_OUT = 192  # so many that 64 and more of them lack the commonest attribute
 def population(assets: Assets, folder: Path) -> WeightDataset:
     """The 1,024 shipped rows and the 32 plain adapters, as the demo packs them."""
     start = WeightDataset.open(assets.rows).manifest.compatibility.initialisation
-    pack_adapters(assets.adapters, folder, labels=read_labels(assets.labels), base=assets.base, initialisation=start)
+    pack_adapters(assets.adapters, folder, labels=read_labels(assets.labels), base=assets.base, initialization=start)
     return add_rows(folder, [assets.rows])
 
 

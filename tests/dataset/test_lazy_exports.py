@@ -166,7 +166,7 @@ def test_references_to_a_folder_that_is_not_known_here_are_one_typed_line(load, 
     load().save_to_disk(tmp_path / "saved")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "elsewhere")
     monkeypatch.setattr(weight_row, "_folders", {})
-    with pytest.raises(MissingPathError, match="load the dataset again"):
+    with pytest.raises(MissingPathError):
         datasets.load_from_disk(str(tmp_path / "saved"))[0]
 
 

@@ -64,7 +64,7 @@ def test_where_all_names_are_the_same_the_folders_above_give_them_and_that_is_sa
 )
 def test_names_that_do_not_tell_rows_apart_are_refused_and_ids_help(loras, tmp_path, names):
     paths = loras(*names)
-    with pytest.raises(InvalidInputError, match=r"occurs 2 times.*ids="):
+    with pytest.raises(InvalidInputError, match="ids="):
         pack(paths, tmp_path)
     assert not (tmp_path / "people").exists()
     assert pack(paths, tmp_path, ids=["x", "y", "z"]).ids == ("x", "y", "z")

@@ -48,13 +48,13 @@ CHOSEN = {
 
 @pytest.mark.parametrize("key", CHOSEN.values(), ids=CHOSEN)
 def test_the_rows_that_are_meant_are_chosen(ds, key):
-    assert ds.numbers(key(ds)).tolist() == [0, 2, 5]
+    assert ds.row_indices(key(ds)).tolist() == [0, 2, 5]
     np.testing.assert_array_equal(ds[key(ds)], ds.to_numpy()[[0, 2, 5]])
 
 
 def test_masks_and_single_rows_of_torch_are_taken(ds):
     torch = pytest.importorskip("torch")
-    assert ds.numbers(torch.tensor([True, False, True, False, False, True])).tolist() == [0, 2, 5]
+    assert ds.row_indices(torch.tensor([True, False, True, False, False, True])).tolist() == [0, 2, 5]
     np.testing.assert_array_equal(ds[torch.tensor(2)], ds["p2"])
     np.testing.assert_array_equal(ds[np.array(2)], ds["p2"])
     with pytest.raises(InvalidInputError):
@@ -62,9 +62,9 @@ def test_masks_and_single_rows_of_torch_are_taken(ds):
 
 
 def test_a_text_mask_chooses_no_row_whose_value_is_missing(ds):
-    assert ds.numbers(ds.labels["Hair"] == "red").tolist() == [1, 2, 5]
-    assert ds.numbers(ds.labels["Hair"] != "red").tolist() == [0, 4]
-    assert ds.numbers(pd.Series([None] * 6, ds.labels.index, dtype="boolean")).tolist() == []
+    assert ds.row_indices(ds.labels["Hair"] == "red").tolist() == [1, 2, 5]
+    assert ds.row_indices(ds.labels["Hair"] != "red").tolist() == [0, 4]
+    assert ds.row_indices(pd.Series([None] * 6, ds.labels.index, dtype="boolean")).tolist() == []
 
 
 REFUSED = {

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, add_rows
 from w2w_hub.dataset import SplitRule, relabel_rows, remove_rows
-from w2w_hub.dataset.changes import build
+from w2w_hub.dataset.changes import commit
+from w2w_hub.dataset.splits import SplitRuleWarning
 from w2w_hub.errors import InvalidInputError, UnknownNameError
 
 
@@ -52,23 +53,23 @@ def test_what_is_placed_stays_and_new_rows_follow_their_group(old, new):
 
 
 def test_a_row_without_a_group_is_refused_with_its_id():
-    with pytest.raises(InvalidInputError, match="1 rows have no 'person', the first is 'r1'"):
+    with pytest.raises(InvalidInputError, match=r"'person'.*'r1'"):
         SplitRule("person").apply(table(["a", None]))
 
 
 def test_a_column_that_is_not_there_and_impossible_shares_are_refused():
-    with pytest.raises(UnknownNameError, match="no column 'family' to split by; there are id, split, person"):
+    with pytest.raises(UnknownNameError, match=r"'family'.*id, split, person"):
         SplitRule("family").apply(table(["a"]))
     for holdout in (0, 1, -0.1, float("nan")):
-        with pytest.raises(InvalidInputError, match="holdout must be between 0 and 1"):
+        with pytest.raises(InvalidInputError, match="holdout"):
             SplitRule("person", holdout)
-    with pytest.raises(InvalidInputError, match="name another split"):
+    with pytest.raises(InvalidInputError, match="train"):
         SplitRule("person", 0.1, split="train")
 
 
 @pytest.mark.parametrize("name", ["a-b", "all", "", "über"])
 def test_a_name_that_no_split_can_have_is_refused_before_anything_is_split(name):
-    with pytest.raises(InvalidInputError, match="use letters, digits"):
+    with pytest.raises(InvalidInputError):
         SplitRule("person", split=name)
 
 
@@ -120,7 +121,7 @@ def test_a_row_that_states_another_split_than_its_group_has_is_refused_by_name(r
 
 
 def test_labels_that_put_a_group_on_two_sides_end_the_rule_with_a_word(ruled):
-    with pytest.warns(UserWarning, match=r"'who' is given up: who 'z'"):
+    with pytest.warns(SplitRuleWarning, match="'z'"):
         after = relabel_rows(ruled.path, pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": ["z"] * 6}))
     assert after.manifest.split_rule is None
     assert after.labels["split"].tolist() == ruled.labels["split"].tolist()
@@ -134,7 +135,7 @@ def test_labels_that_put_a_group_on_two_sides_end_the_rule_with_a_word(ruled):
     ids=["cleared", "dropped", "moved"],
 )  # fmt: skip
 def test_a_rule_that_cannot_hold_any_more_ends_with_a_word(ruled, change):
-    with pytest.warns(UserWarning, match="'who' is given up"):
+    with pytest.warns(SplitRuleWarning, match="'who'"):
         assert relabel_rows(ruled.path, **change).manifest.split_rule is None
 
 
@@ -147,12 +148,10 @@ def test_labels_that_repeat_the_split_keep_the_rule(ruled):
 def test_a_rule_that_an_older_version_left_broken_is_dropped_by_the_next_change(make_dataset, monkeypatch):
     labels = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": list("aabbcc"), "split": ["train", "test"] * 3})
     with monkeypatch.context() as patch:
-        patch.setattr(
-            build, "rule_that_holds", lambda *_: {"column": "who", "holdout": 0.3, "seed": 0, "split": "test"}
-        )
+        patch.setattr(commit, "kept_rule", lambda *_: {"column": "who", "holdout": 0.3, "seed": 0, "split": "test"})
         ds = make_dataset(labels=labels)
     assert ds.manifest.split_rule is not None
-    with pytest.warns(UserWarning, match=r"'who' is given up: who 'a'"):
+    with pytest.warns(SplitRuleWarning, match="'a'"):
         grown = add_rows(ds.path, more(make_dataset, list("abcdef")))
     assert grown.manifest.split_rule is None
     assert grown.labels["split"].tolist() == ["train", "test"] * 3 + ["train"] * 6
@@ -162,7 +161,7 @@ def test_a_rule_with_a_field_of_a_later_version_is_followed_and_keeps_it(make_da
     stated = {"column": "who", "holdout": 0.3, "seed": 0, "split": "test", "stratify": "Age"}
     labels = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "who": list("aabbcc"), "split": list("xxyyxx")})
     with monkeypatch.context() as patch:
-        patch.setattr(build, "rule_that_holds", lambda *_: stated)
+        patch.setattr(commit, "kept_rule", lambda *_: stated)
         ds = make_dataset(labels=labels)
     grown = add_rows(ds.path, more(make_dataset, list("aabbcc")))
     assert grown.manifest.split_rule == stated

@@ -13,11 +13,11 @@ import pytest
 
 from w2w_hub import ParameterLayout, add_rows, write_dataset
 from w2w_hub.dataset import SplitRule, read_labels, relabel_rows
-from w2w_hub.dataset.changes.grow import _labels_of
-from w2w_hub.dataset.changes.problems import Problems
+from w2w_hub.dataset.changes.add import _labels_of
 from w2w_hub.dataset.integrity import check
 from w2w_hub.dataset.labels import files as label_files
 from w2w_hub.dataset.labels.table import as_written, normalise
+from w2w_hub.dataset.problems import Problems
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 

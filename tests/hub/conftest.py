@@ -174,7 +174,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     def write(name: str, version: str, chosen: list[int]) -> Path:
         write_dataset(
             rows[chosen], place / name, layout=layout, ids=[ids[i] for i in chosen], labels=table.iloc[chosen],
-            name="people", version=version, licence="cc0-1.0",
+            name="people", version=version, license="cc0-1.0",
             compatibility=Compatibility("org/base", None, "seed-0"),
         )  # fmt: skip
         return place / name

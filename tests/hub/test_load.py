@@ -408,7 +408,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (5, 250, 250)}, 1.0)
     rows = np.random.default_rng(0).normal(size=(600, layout.size)).astype(np.float32)
     path = tmp_path_factory.mktemp("many") / "many"
-    write_dataset(rows, path, layout=layout, name="many", version="1.0.0", licence="mit", parquet_view=False)
+    write_dataset(rows, path, layout=layout, name="many", version="1.0.0", license="mit", parquet_view=False)
     return path
 
 

@@ -242,7 +242,7 @@ def test_files_that_others_added_stay_and_files_that_a_version_drops_go(
     people = WeightDataset.open(folders.people)
     bare = write_dataset(
         people.to_numpy(), tmp_path / "bare", layout=people.layout, ids=people.ids, labels=people.labels.reset_index(),
-        name="people", licence="cc0-1.0", compatibility=people.manifest.compatibility, parquet_view=False,
+        name="people", license="cc0-1.0", compatibility=people.manifest.compatibility, parquet_view=False,
     )  # fmt: skip
     done = client("ann", "ann").run(PUSH + 'out(done=push(sys.argv[1], version="1.0.1"))', bare.path)["done"]
     assert done["level"] == "patch"

@@ -127,7 +127,7 @@ def test_a_row_in_another_split_and_another_embedded_base_are_major(folders: Fol
     table.loc[3, "split"] = "test" if table.loc[3, "split"] == "train" else "train"
     write_dataset(
         people.to_numpy(), tmp_path / "moved", layout=people.layout, ids=people.ids, labels=table, name="people",
-        version="1.0.0", licence="cc0-1.0", compatibility=people.manifest.compatibility,
+        version="1.0.0", license="cc0-1.0", compatibility=people.manifest.compatibility,
     )  # fmt: skip
     changes, rows = compare(Source(folders.people), Source(tmp_path / "moved"))
     assert [change.level for change in changes] == ["major"]

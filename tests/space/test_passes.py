@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
-from w2w_hub.dataset.changes.grow import remove_rows
+from w2w_hub.dataset import remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError
 from w2w_hub.lora.adapter import Target

@@ -15,13 +15,16 @@ from .output import print_json, say
 if TYPE_CHECKING:
     from ..dataset import SplitRule, WeightDataset
 
-PARALLEL_FROM = 2000  # adapters, below which starting processes costs more than it brings
+PARALLEL_FROM = 2000  # adapters; for fewer, starting processes costs more than it saves
 workers_option = click.option(
     "--workers", type=click.IntRange(1), help="Processes that read and write.  [default: as many as processors]"
 )
 dask_option = click.option(
     "--dask", metavar="ADDRESS", help="Use a Dask cluster instead, for instance tcp://host:8786."
 )
+# the second spelling is an alias
+INITIALIZATION = ("--initialization", "--initialisation", "initialization")
+LICENSE = ("--license", "--licence", "license")
 version_option = click.option("--version", "version", help="New version of the content; unchanged without it.")
 
 
@@ -72,7 +75,7 @@ def column_info(units: tuple[tuple[str, str], ...], sources: tuple[tuple[str, st
 
 
 def _most(dataset: WeightDataset) -> int:
-    """The components that the rows of the training split allow."""
+    """Return the most components that the rows of the training split allow."""
     return max(1, dataset.manifest.splits.get("train", len(dataset)) - 1)
 
 
@@ -87,12 +90,12 @@ def split_rule(column: str | None, holdout: float | None, seed: int) -> SplitRul
     return None if column is None else SplitRule(column, 0.1 if holdout is None else holdout, seed)
 
 
-def how_many(workers: int | None, rows: int) -> int:
+def worker_count(workers: int | None, rows: int) -> int:
     return workers or (max(1, os.cpu_count() or 1) if rows >= PARALLEL_FROM else 1)
 
 
 def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
-    """What a dataset has become."""
+    """Print the new state of a dataset."""
     manifest = dataset.manifest
     if as_json:
         print_json(
@@ -115,7 +118,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 
 @click.command(
     epilog=examples(
-        "w2w pack loras/* --out people --labels labels.csv --initialisation seed-0",
+        "w2w pack loras/* --out people --labels labels.csv --initialization seed-0",
         "w2w pack loras/* --out people --labels labels.csv --split-by person --holdout 0.1",
         "w2w pack lora-a lora-b --out two --base ./my-base-model",
     )
@@ -123,31 +126,33 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("The dataset folder to make.")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines with an id column: a row an adapter."
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV, Parquet or JSON Lines with an id column: one row per adapter.",
 )
 @column_options
 @split_options
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model, to record its digest.")
 @click.option(
-    "--initialisation", default="unknown", help="Name of the one initialisation all adapters were trained from."
+    *INITIALIZATION, default="unknown", help="Name of the one initialization that all adapters were trained from."
 )
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
     "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
-    help="Lossless; bitshuffle pays where values were bfloat16 once.",
+    help="Lossless; bitshuffle pays off for values that were bfloat16 before.",
 )  # fmt: skip
-@click.option("--shard-size", default="500MB", show_default=True, help="At most so much in one file of the matrix.")
+@click.option("--shard-size", default="500MB", show_default=True, help="Largest size of one file of the matrix.")
 @click.option("--view", type=click.Choice(["float16", "float32", "none"]), default="float16", show_default=True,
               help="The Parquet view for stock `datasets`: a second copy of the weights.")  # fmt: skip
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
-@click.option("--licence", default="unknown", help="Licence of the weights, as the Hub spells it.")
+@click.option(*LICENSE, default="unknown", help="License of the weights, as the Hub spells it.")
 @workers_option
 @dask_option
 @json_option
 def pack(
     adapters: tuple[Path, ...], out: Path, labels: Path | None, units: Any, column_sources: Any, split_by: str | None,
-    holdout: float | None, split_seed: int, base: Path | None, initialisation: str, dtype: str, compression: str,
-    shard_size: str, view: str, version: str, licence: str, workers: int | None, dask: str | None, as_json: bool,
+    holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str, compression: str,
+    shard_size: str, view: str, version: str, license: str, workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack LoRA checkpoints into a new dataset; a packing that was stopped continues with the same command."""
     from ..dataset import pack_adapters, read_labels
@@ -155,9 +160,9 @@ def pack(
     dataset = pack_adapters(
         adapters, out, labels=None if labels is None else read_labels(labels),
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
-        initialisation=initialisation, dtype=dtype, compression=compression, shard_size=shard_size,
-        parquet_view=False if view == "none" else view, version=version, licence=licence,
-        workers=how_many(workers, len(adapters)), dask=dask,
+        initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
+        parquet_view=False if view == "none" else view, version=version, license=license,
+        workers=worker_count(workers, len(adapters)), dask=dask,
     )  # fmt: skip
     report(
         dataset,
@@ -167,27 +172,27 @@ def pack(
 
 
 @click.command(
-    epilog=examples("w2w add people new-lora --labels more.csv --initialisation seed-0", "w2w add people other-dataset")
+    epilog=examples("w2w add people new-lora --labels more.csv --initialization seed-0", "w2w add people other-dataset")
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets bring their own.")
-@click.option("--initialisation", help="What added adapters were trained from, where the dataset states it.")
+@click.option(*INITIALIZATION, help="What added adapters were trained from, where the dataset states it.")
 @column_options
 @version_option
 @workers_option
 @dask_option
 @json_option
 def add(
-    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialisation: str | None, units: Any,
+    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialization: str | None, units: Any,
     column_sources: Any, version: str | None, workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Add adapters, or the rows of other datasets, to a dataset."""
     from ..dataset import add_rows, read_labels
 
     grown = add_rows(
-        dataset, sources, labels=None if labels is None else read_labels(labels), initialisation=initialisation,
-        column_info=column_info(units, column_sources), version=version, workers=how_many(workers, len(sources)),
+        dataset, sources, labels=None if labels is None else read_labels(labels), initialization=initialization,
+        column_info=column_info(units, column_sources), version=version, workers=worker_count(workers, len(sources)),
         dask=dask,
     )  # fmt: skip
     report(grown, as_json, command("w2w inspect", dataset))
@@ -196,11 +201,11 @@ def add(
 @click.command(epilog=examples("w2w remove people person-0007 person-0011", "w2w remove people --ids gone.txt"))
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("ids", nargs=-1)
-@click.option("--ids", "file", type=click.Path(path_type=Path), help="A text file with an id a line.")
+@click.option("--ids", "file", type=click.Path(path_type=Path), help="A text file with one id per line.")
 @version_option
 @json_option
 def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str | None, as_json: bool) -> None:
-    """Take rows out of a dataset; nothing of them stays in its files."""
+    """Remove rows from a dataset; its files then hold nothing of them."""
     from ..dataset import remove_rows
     from ..errors import MissingPathError
 
@@ -224,7 +229,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines: any rows and columns that change."
 )
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Take a column out; may be given several times.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be given several times.")
 @column_options
 @split_options
 @version_option

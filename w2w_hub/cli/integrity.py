@@ -1,4 +1,4 @@
-"""`w2w verify`, `diff` and `dedupe`: what a dataset is, against what it should be."""
+"""`w2w verify`, `repair`, `diff` and `dedupe`: check and compare datasets and weight spaces."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHOWN = 10
     )
 )
 @click.argument("what", type=click.Path(path_type=Path))
-@click.option("--deep", is_flag=True, help="Hash every shard, every row and the basis; without it only what is small.")
-@click.option("--rebuild", is_flag=True, help="Of a lock: compute its weight spaces again and compare.")
+@click.option("--deep", is_flag=True, help="Hash every shard, every row and the basis; by default only small files.")
+@click.option("--rebuild", is_flag=True, help="For a lock: build its weight spaces again and compare.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
-    """Check that a dataset, a weight space, or all that a lock pins is as it was published.
+    """Check that a dataset, a weight space, or everything that a lock pins is as published.
 
     WHAT is a folder, org/name@version or a lock file. Exit status 2 names what is not as published. What a lock pins
     is always hashed to the last byte.
@@ -85,7 +85,7 @@ def repair(folder: Path) -> None:
 @click.argument("second", type=click.Path(path_type=Path))
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> None:
-    """Tell what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
+    """Show what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
     from ..release.versions import diff_revisions
 
     versions = diff_revisions(first, second)
@@ -126,18 +126,24 @@ def _text(value: object) -> str:
     epilog=examples("w2w dedupe people", "w2w dedupe people --cosine 0.95 --json", "w2w dedupe people --remove")
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--cosine", default=0.99, show_default=True, help="Rows at least so near are listed.")
+@click.option("--cosine", default=0.99, show_default=True, help="Smallest cosine similarity of rows that are listed.")
 @click.option("--exact-only", is_flag=True, help="Only equal rows, by their digests; reads no weights.")
-@click.option("--not-centred", is_flag=True, help="Take the cosine about zero, not about the dataset's mean.")
-@click.option("--remove", is_flag=True, help="Remove equal rows but the first of each; near ones are only listed.")
+@click.option(
+    "--not-centered",
+    "--not-centred",
+    "not_centered",
+    is_flag=True,
+    help="Take the cosine about zero, not about the dataset's mean.",
+)
+@click.option("--remove", is_flag=True, help="Remove all but the first of equal rows; near ones are only listed.")
 @json_option
-def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, remove: bool, as_json: bool) -> None:
-    """Find rows that are there twice, exactly or nearly."""
+def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, remove: bool, as_json: bool) -> None:
+    """Find rows that are exact or near duplicates."""
     from ..dataset import WeightDataset, find_duplicates, remove_rows
 
     opened = WeightDataset.open(dataset)
-    found = find_duplicates(opened, None if exact_only else cosine, centred=not not_centred)
-    gone = found.superfluous()
+    found = find_duplicates(opened, None if exact_only else cosine, centered=not not_centered)
+    gone = found.redundant_ids()
     if remove and gone:
         remove_rows(dataset, gone)
     if as_json:
@@ -151,7 +157,7 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centred: bool, re
     for a, b, value in found.near:
         data(f"{value:.4f}  {a}  {b}")
     near = "" if exact_only else f", {len(found.near):,} pairs of cosine {cosine:g} or more"
-    say(f"{len(gone):,} superfluous equal rows{near} among {len(opened):,} rows")
+    say(f"{len(gone):,} redundant equal rows{near} among {len(opened):,} rows")
     if remove and gone:
         say(f"removed {len(gone):,}; next: {command('w2w verify', dataset, options=('--deep',))}")
     elif gone:

@@ -78,18 +78,18 @@ RULES: dict[str, Rule] = {
     "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
         of_class("Compatibility", "a Compatibility")
     ),
-    "name": optional(text()), "version": optional(text()), "licence": text(), "initialisation": text(),
+    "name": optional(text()), "version": optional(text()), "license": text(), "initialization": text(),
     "column_info": optional(info()), "dialect": text(),
     # how they are stored and read
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
     "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
     "allow_torch": flag(), "believe": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
-    "first": whole(0, LARGEST), "last": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
+    "start": whole(0, LARGEST), "stop": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
     "difference": flag(), "preserve": either(text(), names()),
     "ids": listed(), "sources": listed(), "adapters": listed(), "columns": listed(), "drop_columns": listed(),
-    "key": listed(), "numbers": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
-    "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centred": flag(),
+    "key": listed(), "indices": listed(), "points": listed(), "dialects": listed(), "row_id": text(),
+    "cosine": optional(Rule("more than 0 and at most 1", number(above=0, high=1).take)), "centered": flag(),
 }  # fmt: skip
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from .changes.grow import add_rows, relabel_rows, remove_rows
+from .changes.add import add_rows
+from .changes.options import DatasetOptions
 from .changes.pack import pack_adapters
+from .changes.relabel import relabel_rows
+from .changes.remove import remove_rows
 from .changes.write import write_dataset
 from .compare import diff
 from .duplicates import find_duplicates
@@ -14,6 +17,7 @@ from .views.huggingface import load_dataset
 from .weight_dataset import WeightDataset
 
 __all__ = [
+    "DatasetOptions",
     "SplitRule",
     "WeightDataset",
     "add_rows",

@@ -1,4 +1,4 @@
-"""The Hub card of a dataset."""
+"""Render the Hub card of a dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .manifest import DatasetManifest
 
 
 def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
-    """The card's ``configs``: which files are which split, for the view and for the labels."""
+    """Return the card's ``configs``: the files of each split, for the view and for the labels."""
     configs = []
     views = {split: view_files(manifest.files, split) for split in manifest.splits}
     if any(views.values()):
@@ -25,13 +25,13 @@ def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
 
 
 def view_files(files: Mapping[str, Any], split: str) -> list[str]:
-    """The files of one split's Parquet view, in order."""
+    """Return the files of one split's Parquet view, in order."""
     first = f"parquet/{split}.parquet"
     return [*([first] if first in files else []), *sorted(f for f in files if f.startswith(f"parquet/{split}-"))]
 
 
 def dataset_card(manifest: DatasetManifest) -> str:
-    """Return README.md of a dataset, whose YAML tells stock `datasets` which files are which split."""
+    """Return README.md of a dataset; its YAML lists the files of each split for stock `datasets`."""
     configs = dataset_configs(manifest)
     view = manifest.view or {}
     about = "in float16"
@@ -82,7 +82,7 @@ from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" 
 def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
     """Return the card of a new state.
 
-    It is rendered again, unless somebody has written in it; then only its facts for machines change.
+    It is rendered again unless it was edited by hand; then only its machine-readable facts change.
     """
     try:
         text = read_card(folder)

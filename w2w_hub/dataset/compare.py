@@ -1,4 +1,4 @@
-"""What two datasets, or two states of one, differ in: rows by id, values by digest, labels by column."""
+"""Compare two datasets, or two states of one: rows by id, values by digest, labels by column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weight_dataset import WeightDataset
 
 @dataclass
 class Difference:
-    """The way from one dataset to another.
+    """The difference from one dataset to another.
 
     Attributes
     ----------
@@ -23,11 +23,11 @@ class Difference:
     changed : list of str
         Ids whose weights differ.
     relabelled : dict of str to dict
-        For each id with the same weights or not: column to (before, after), where they differ.
+        Id -> column -> (before, after), for labels that differ, whether or not the weights do.
     columns : dict of str to tuple
-        Attribute columns whose kind differs, or that only one has: (before, after), None where it is not.
+        Attribute columns whose kind differs or that only one has: (before, after), None where there is none.
     facts : dict of str to tuple
-        What else the manifests say differently.
+        Other fields of the manifests that differ.
     """
 
     added: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Difference:
 
 @checked(first=either(DATASET, path()), second=either(DATASET, path()))
 def diff(first: Path | str | WeightDataset, second: Path | str | WeightDataset) -> Difference:
-    """Compare two datasets by what their labels and manifests state; no weights are read.
+    """Compare two datasets by their labels and manifests, without reading weights.
 
     Examples
     --------

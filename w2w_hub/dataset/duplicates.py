@@ -1,4 +1,4 @@
-"""Rows that are there twice: the same numbers under two ids, or nearly the same."""
+"""Find duplicate rows: the same weights under two ids, or nearly the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..common.arguments import checked
+from ..common.deprecated import deprecated_alias, renamed_keywords
 from ..common.progress import progress
 from ..errors import InvalidInputError
 from .weight_dataset import WeightDataset
 
-SKETCH = 256  # random projections a row; enough that no pair above the threshold is missed at SAFETY deviations
+SKETCH = 256  # random projections per row; enough that no pair above the threshold is missed at SAFETY deviations
 SAFETY = 8.0
-FEW_ROWS = 8  # of so few rows the mean is mostly the row itself
+FEW_ROWS = 8  # with fewer rows the mean is mostly the row itself
 ROWS_A_BLOCK = 64
 PAIRS_A_BLOCK = 2048
 
@@ -33,26 +34,29 @@ class Duplicates:
     exact: list[list[str]] = field(default_factory=list)
     near: list[tuple[str, str, float]] = field(default_factory=list)
 
-    def superfluous(self) -> list[str]:
-        """Ids to remove so that one of each group of equals is left, the first."""
+    def redundant_ids(self) -> list[str]:
+        """Return the ids to remove so that only the first of each group of equals is left."""
         return [name for group in self.exact for name in group[1:]]
 
+    superfluous = deprecated_alias("Duplicates.superfluous", redundant_ids)
 
+
+@renamed_keywords(centred="centered")
 @checked()
 def find_duplicates(
-    dataset: WeightDataset, cosine: float | None = 0.99, *, centred: bool = True, seed: int = 0
+    dataset: WeightDataset, cosine: float | None = 0.99, *, centered: bool = True, seed: int = 0
 ) -> Duplicates:
-    """Exact duplicates by digest, near ones by cosine.
+    """Find exact duplicates by digest and near ones by cosine similarity.
 
-    Rows that were trained from one initialisation all point the same way, so the cosine is taken about the
+    Rows that were trained from one initialization all point the same way, so the cosine is taken about the
     dataset's mean (from 8 rows on). Candidates are found with random projections and then measured exactly; time
-    grows with the square of the rows, but at 256 numbers each, not at the row's length.
+    grows with the square of the rows, but at 256 numbers per row, not at the row's length.
 
     Parameters
     ----------
     cosine : float or None
-        At least so near; None leaves near duplicates out.
-    centred : bool
+        Smallest similarity of near duplicates; None finds exact ones only.
+    centered : bool
         Take the cosine about the mean.
     """
     found = Duplicates()
@@ -67,7 +71,7 @@ def find_duplicates(
     first = np.array([numbers[0] for numbers in groups.values()])  # one of each, the rest is known
     d = dataset.layout.size
     mean = np.zeros(d, np.float32)
-    if centred and len(first) >= FEW_ROWS:
+    if centered and len(first) >= FEW_ROWS:
         mean = dataset.mean_std(None)[0].astype(np.float32)
     size = min(SKETCH, d)
     projection = np.random.default_rng(seed).standard_normal((d, size), np.float32) if size < d else None

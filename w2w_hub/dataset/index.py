@@ -1,4 +1,4 @@
-"""Which rows a key chooses: ids, numbers, masks and values of attributes."""
+"""Select rows by ids, indices, masks and attribute values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .labels.kinds import asked_value
 if TYPE_CHECKING:
     import pandas as pd
 
-WAYS = "rows are chosen by an id, a number, a slice, a list of ids or numbers, or a mask"
+WAYS = "rows are selected by an id, an index, a slice, a list of ids or indices, or a mask"
 
 
 class RowIndex:
-    """Finds the rows of a dataset that a caller means.
+    """Resolves keys to row indices.
 
     Attributes
     ----------
     name : str
-        What the dataset is called in messages.
+        The dataset in messages.
     labels : DataFrame
         Indexed by row id, in row order.
     """
@@ -36,7 +36,7 @@ class RowIndex:
         return len(self._positions)
 
     def position(self, row_id: str) -> int:
-        """Return the row number of an id."""
+        """Return the index of the row with an id."""
         try:
             return self._positions[row_id]
         except (KeyError, TypeError):
@@ -44,7 +44,7 @@ class RowIndex:
             raise UnknownNameError(f"{self.name} has no row {row_id!r}; its ids look like {near}") from None
 
     def one(self, key: Any) -> int | None:
-        """Return the number of the row that a single id or number chooses; None if the key is not one."""
+        """Return the row index of a single id or index; None if the key is not one."""
         if isinstance(key, str):
             return self.position(key)
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
@@ -57,17 +57,17 @@ class RowIndex:
         return None
 
     def several(self, key: Any) -> np.ndarray:
-        """Return the numbers, 0 to n - 1, of a slice, a list of ids or numbers, or a mask.
+        """Return the row indices, 0 to n - 1, of a slice, a list of ids or indices, or a mask.
 
-        A mask that is a Series with the ids as its index, or row numbers in another order, is aligned by them; other
-        masks are taken in row order. What is missing in a mask is not chosen.
+        A mask that is a Series indexed by ids or row numbers is aligned by them; other masks are in row order. Missing
+        values of a mask select nothing.
 
         Raises
         ------
         UnknownNameError, RowIndexError
             If there is no such row.
         InvalidInputError
-            If the key chooses no rows in any of these ways.
+            If the key is of another kind.
         """
         if isinstance(key, slice):
             return self._slice(key)
@@ -91,13 +91,13 @@ class RowIndex:
         return found.astype(np.int64) % len(self)
 
     def matching(self, columns: Mapping[str, str], attributes: Mapping[str, Any]) -> np.ndarray:
-        """Return a mask of the rows with these values of attributes; a row without a value is not chosen."""
+        """Return a mask of the rows with these attribute values; a row without a value is not selected."""
         chosen = np.ones(len(self), bool)
         for name, value in attributes.items():
             kind = columns[name]
             column = self.labels[name]
             if np.ndim(value) or isinstance(value, (Mapping, Set)):
-                raise InvalidInputError(f"one value of {name!r} is asked for at a time, not {value!r}")
+                raise InvalidInputError(f"{name!r} is compared with one value at a time, not with {value!r}")
             levels = sorted(column.dropna().unique()) if kind == "categorical" else ()
             wanted = asked_value(value, kind, name, levels)
             chosen &= (column == wanted).fillna(False).to_numpy(bool)
@@ -115,7 +115,7 @@ class RowIndex:
             raise InvalidInputError(f"a slice of rows is made of whole numbers, not {key!r}: {error}") from None
 
     def _aligned(self, series: Any) -> Any:
-        """A Series' values, those of a mask in row order."""
+        """Return the values of a Series; those of a mask in row order."""
         if getattr(series, "ndim", 1) != 1:
             raise InvalidInputError(f"{WAYS}, not by a {type(series).__name__}; choose one of its columns")
         values = series.astype(object).tolist()
@@ -140,7 +140,7 @@ class RowIndex:
         return ordered
 
     def _listed(self, values: list[Any], boolean: bool) -> np.ndarray:
-        """Plain values as a mask or as numbers."""
+        """Return plain values as a mask or as row indices."""
         if boolean or _is_mask(values):
             return np.array([value is not None and bool(value) for value in values], bool)
         numbers = []
@@ -157,7 +157,7 @@ class RowIndex:
 
 
 def _values(key: Any) -> list[Any]:
-    """The values of a list-like key; those that are missing are None."""
+    """Return the values of a list-like key; missing ones are None."""
     if isinstance(key, (Set, Mapping)) or not isinstance(key, Iterable):
         raise InvalidInputError(f"{WAYS}, not by a {type(key).__name__}")
     if np.ma.isMaskedArray(key):
@@ -178,12 +178,12 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_boolean(key: Any) -> bool:
-    """Whether a list-like's type says that it is a mask, also if all of it is missing."""
+    """Return whether a list-like's type says that it is a mask, even if all of it is missing."""
     return str(getattr(key, "dtype", getattr(key, "type", ""))).startswith(("bool", "torch.bool"))
 
 
 def _is_mask(values: Sequence[Any]) -> bool:
-    """Whether values are true, false or missing, and not all missing."""
+    """Return whether values are true, false or missing, and not all missing."""
     known = [value for value in values if not _is_missing(value)]
     return bool(known) and all(isinstance(value, (bool, np.bool_)) for value in known)
 
@@ -193,7 +193,7 @@ def _is_scalar(key: Any) -> bool:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of any library, None if the value is not one."""
+    """Return a whole number of any library; None if the value is not one."""
     if isinstance(value, (float, complex, np.inexact)) or not hasattr(value, "__index__"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Verify a dataset: find the exact file, shard or row that is not as published, or not as FORMAT.md asks."""
+"""Verify a dataset: report each file, shard and row that is not as published or breaks FORMAT.md."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from ..common.arguments import checked
 from ..common.progress import progress
 from ..errors import CorruptFileError, W2WError
-from ..store.commit import State, read_state
+from ..store.commit import State
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Problem as Problem
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .labels import table as label_table
 from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
-from .matrix.shards import ARRAY, ShardedMatrix
+from .matrix.geometry import ARRAY, SHARD_BYTES
+from .opening import open_folder
+from .reader import DatasetReader
 from .splits import group_names
-from .weight_dataset import WeightDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT = ("string", "large_string", "string_view")
-SHARD_BYTES = 500 * 1000 * 1000
 VIEW_ROWS = 64  # a row group of the view has at most so many
 BLOCK_BYTES = 64 * 2**20
 
@@ -55,7 +55,7 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     path = Path(path)
     report = Report(path, deep)
     if not path.is_dir():
-        WeightDataset.open(path)  # says what is missing
+        open_folder(path)  # raises with what is missing
     state = open_to_check(report, FORMAT, FIELDS)
     if state is None:
         return report
@@ -69,7 +69,7 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     check_files(report, state, _is_bulk)
     wrong = report.broken - {FILENAME}
     try:
-        dataset = read_state(path, WeightDataset._open, FORMAT)
+        dataset = DatasetReader(*open_folder(path))
     except W2WError as error:
         if not wrong:  # else the reason is listed already
             report.add("", str(error))
@@ -88,7 +88,7 @@ def _is_bulk(name: str) -> bool:
 
 # ------------------------------------------------------------------- labels
 def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> None:
-    """Columns of labels have the types of FORMAT.md; one without a value may have any."""
+    """Check that label columns have the types of FORMAT.md; one without a value may have any."""
     kinds: dict[str, tuple[str, ...]] = {"binary": ("bool",), "float": ("double",), "categorical": TEXT}
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, TEXT) | {"row": ("int64",)}
     wanted |= {name: kinds[kind] for name, kind in manifest.columns.items()}
@@ -103,8 +103,8 @@ def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> N
         report.check(name, "weights" not in schema.names, f"{report.path}/{name} has a column 'weights'")
 
 
-def _check_labels(report: Report, dataset: WeightDataset) -> None:
-    """Ids, splits, the split rule and the dataset digest."""
+def _check_labels(report: Report, dataset: DatasetReader) -> None:
+    """Check ids, splits, the split rule and the dataset digest."""
     manifest, table = dataset.manifest, dataset.labels.reset_index(names="id")
     where = report.path
     ids = table["id"].astype(object)
@@ -130,7 +130,7 @@ def _check_labels(report: Report, dataset: WeightDataset) -> None:
 
 
 def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) -> None:
-    """All rows with one value of the rule's column are in one split, and every row has a value."""
+    """Check that every row has a group, and that all rows of a group are in one split."""
     rule = manifest.split_rule
     if not rule:
         return
@@ -152,8 +152,8 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
 
 
 # ------------------------------------------------------------------- matrix
-def _check_matrix(report: Report, dataset: WeightDataset) -> None:
-    """How the array is laid out."""
+def _check_matrix(report: Report, dataset: DatasetReader) -> None:
+    """Check how the array is cut into shards."""
     manifest, g, where = dataset.manifest, dataset.geometry, report.path
     if g is None:
         report.notes.append(f"{where}/{ARRAY} is not laid out in shards of whole rows; it is read through Zarr")
@@ -166,21 +166,15 @@ def _check_matrix(report: Report, dataset: WeightDataset) -> None:
     report.check(f"{ARRAY}/zarr.json", g.index_checked, f"{where}/{ARRAY} has shard indexes without a checksum")
 
 
-def _check_rows(report: Report, dataset: WeightDataset, wrong: set[str]) -> None:
-    matrix, g = dataset._matrix, dataset.geometry
+def _check_rows(report: Report, dataset: DatasetReader, wrong: set[str]) -> None:
     listed, ids = dataset.labels["row_sha256"].tolist(), list(dataset.labels.index)
-    if not isinstance(matrix, ShardedMatrix) or g is None:
-        spans = [("weights.zarr", 0, len(dataset))]
-    else:
-        spans = [(g.shard_path(i), i * g.shard_rows, min((i + 1) * g.shard_rows, g.rows)) for i in range(g.shards)]
     if not report.deep:
         report.not_checked.append("without --deep: digests of rows, finite values, the Parquet view")
-    for number, (name, start, stop) in enumerate(progress(spans, "hashing rows")):
+    for number, (name, start, stop) in enumerate(progress(dataset.matrix.parts(), "hashing rows")):
         bad: list[str] = []
         infinite: list[str] = []
         try:
-            if isinstance(matrix, ShardedMatrix):
-                matrix.shard_index(number)
+            dataset.matrix.check_part(number)
             for first, block in _blocks(dataset, start, stop) if report.deep else ():
                 bad += [ids[first + i] for i, row in enumerate(block) if row_digest(row) != listed[first + i]]
                 infinite += [ids[first + i] for i in np.flatnonzero(~np.isfinite(block).all(1))]
@@ -194,7 +188,7 @@ def _check_rows(report: Report, dataset: WeightDataset, wrong: set[str]) -> None
             report.add(name, f"{where}{_rows(infinite)} values that are not finite", infinite)
 
 
-def _blocks(dataset: WeightDataset, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(dataset: DatasetReader, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     step = max(1, min(64, BLOCK_BYTES // (dataset.layout.size * dataset.dtype.itemsize)))
     for first in range(start, stop, step):
         yield first, dataset[first : min(first + step, stop)]
@@ -206,8 +200,8 @@ def _rows(names: list[str]) -> str:
 
 
 # --------------------------------------------------------------------- view
-def _check_view(report: Report, state: State, dataset: WeightDataset) -> None:
-    """The Parquet view is the labels and the matrix, in its dtype."""
+def _check_view(report: Report, state: State, dataset: DatasetReader) -> None:
+    """Check that the Parquet view holds the labels and the matrix in its dtype."""
     wrong = report.broken
     whole = not any(
         name.startswith(("weights.zarr", "labels")) for name in wrong
@@ -236,7 +230,7 @@ def _check_view(report: Report, state: State, dataset: WeightDataset) -> None:
 
 
 def _check_split(
-    report: Report, state: State, dataset: WeightDataset, split: str, names: list[str], dtype: str
+    report: Report, state: State, dataset: DatasetReader, split: str, names: list[str], dtype: str
 ) -> None:
     import pyarrow as pa
 
@@ -273,8 +267,8 @@ def _check_split(
     report.check("parquet", done == len(numbers), f"{report.path}: the view has {done} rows of split {split!r}")
 
 
-def _other_values(file: Any, dataset: WeightDataset, numbers: np.ndarray, dtype: str) -> list[str]:
-    """Ids of rows whose weights are not those of the matrix in this dtype."""
+def _other_values(file: Any, dataset: DatasetReader, numbers: np.ndarray, dtype: str) -> list[str]:
+    """Return the ids of rows whose weights in the view differ from the matrix in this dtype."""
     done, bad, width = 0, [], dataset.layout.size
     for batch in file.iter_batches(VIEW_ROWS, columns=["weights"]):
         column = batch.column(0)

@@ -1,7 +1,7 @@
 """Split rows by groups: all rows of one person, say, on one side, since random splits leak.
 
 A dataset's rule holds for every state: :func:`placed_by_rule` puts new rows where their groups are or refuses them, and
-:func:`rule_that_holds`, through which every next state passes, drops a rule that labels have broken.
+:func:`kept_rule`, which every next state passes through, drops a rule that labels have broken.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.checks import is_whole
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
-from .changes.problems import Problems
 from .labels.names import DEFAULT_SPLIT, require_split_name
+from .problems import Problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot name a group
 
 
+class SplitRuleWarning(UserWarning):
+    """A dataset's split rule was dropped, since its labels no longer follow it."""
+
+
 @dataclass(frozen=True)
 class SplitRule:
     """Hold out whole groups of rows.
 
     Groups that a split has already stay in it, so that a dataset grows without a leak. The others are held out in
-    the order of a hash of seed and group, as long as that brings the held-out share nearer to `holdout`: the result
+    the order of a hash of seed and group, as long as that brings the held-out fraction nearer to `holdout`: the result
     depends on neither the order of rows nor the machine.
 
     A dataset keeps its rule through every change. Rows that are added without a split of their own follow it; one that
@@ -42,7 +46,7 @@ class SplitRule:
     column : str
         The label that names a row's group; every row needs one.
     holdout : float
-        Share of the rows to hold out.
+        Fraction of the rows to hold out.
     split : str
         The name of the split they go to; all others go to ``train``.
     """
@@ -68,7 +72,7 @@ class SplitRule:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SplitRule:
-        """Return the rule that a manifest states; fields that are not known are ignored."""
+        """Return the rule that a manifest states; unknown fields are ignored."""
         if not isinstance(data, Mapping):
             raise CorruptFileError("split_rule in the manifest is not an object of fields")
         try:
@@ -84,9 +88,9 @@ class SplitRule:
         Parameters
         ----------
         placed : sequence of bool, optional
-            Rows whose split stands, with all of their groups.
+            Rows whose split is fixed, and with it that of their groups.
         problems : Problems, optional
-            Where rows without a group, and groups that stand in two splits, are noted; raised here without it.
+            Collects rows without a group and groups in two splits, which are raised here without it.
         """
         import pandas as pd
 
@@ -97,7 +101,7 @@ class SplitRule:
             found.add(
                 InvalidInputError(
                     f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; "
-                    "without it nobody knows on which side they belong: label them"
+                    "label them, since the split keeps all rows of a group on one side"
                 )
             )
             if problems is None:
@@ -128,7 +132,7 @@ class SplitRule:
         return result
 
     def broken_by(self, table: pd.DataFrame) -> str | None:
-        """Say how a table of labels breaks this rule, None if it holds."""
+        """Return how a table of labels breaks this rule; None if it holds."""
         if self.column not in table.columns:
             return f"there is no column {self.column!r} any more"
         groups = self._groups(table)
@@ -151,7 +155,7 @@ class SplitRule:
 
 
 def group_names(column: pd.Series) -> pd.Series:
-    """The group of each row as text, one text for values that are equal: -0.0 is 0.0."""
+    """Return each row's group as text, equal for equal values: -0.0 is 0.0."""
     import pandas as pd
 
     return (column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column).astype("string")
@@ -164,39 +168,50 @@ def require_rule(rule: Any) -> None:
 
 
 def states_splits(labels: pd.DataFrame) -> bool:
-    """Whether a table of labels has splits of its own, not ``train`` throughout."""
+    """Return whether a table of labels states splits other than ``train``."""
     return bool((labels["split"].dropna() != DEFAULT_SPLIT).any())
 
 
 def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems: Problems) -> pd.DataFrame:
-    """Return labels in which rows without a split follow a dataset's rule; one that contradicts its group is noted.
+    """Return labels in which rows without a split follow a dataset's rule; contradictions are added to `problems`.
 
     Parameters
     ----------
     old_rows : int
-        Rows that are there already, the first of them. Where they break the rule themselves, as versions up to 0.1.0
-        allowed, it is not followed, and dropped with the next state.
+        Number of present rows, which come first. If they break the rule themselves, as versions up to 0.1.0 allowed,
+        it is not applied, and the next state drops it.
     """
     if rule.broken_by(table.iloc[:old_rows]) is not None:
         return table.assign(split=table["split"].fillna(DEFAULT_SPLIT))
     return rule.apply(table, placed=table["split"].notna().tolist(), problems=problems)
 
 
-def rule_that_holds(stated: Mapping[str, Any] | None, table: pd.DataFrame) -> dict[str, Any] | None:
-    """Return a rule if a next state keeps it, None after a warning if it does not."""
+def kept_rule(
+    stated: Mapping[str, Any] | None, table: pd.DataFrame, before: pd.Series | None = None
+) -> dict[str, Any] | None:
+    """Return a split rule if a next state keeps it; None, after a warning, if its labels end it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The labels of the next state.
+    before : Series, optional
+        The split of each present row by id; a row that moves to another split ends the rule.
+    """
     if stated is None:
         return None
-    reason = SplitRule.from_json(stated).broken_by(table)
+    reason = None
+    if before is not None:
+        old = table["id"].map(before)
+        moved = table["id"][(old.notna() & (old != table["split"])).to_numpy(bool)]
+        reason = f"row {moved.iloc[0]!r} was moved to another split" if len(moved) else None
+    reason = reason or SplitRule.from_json(stated).broken_by(table)
     if reason is None:
         return dict(stated)
-    tell_ended(stated, reason)
-    return None
-
-
-def tell_ended(stated: Mapping[str, Any], reason: str) -> None:
-    """Warn that a dataset's rule is no longer part of it."""
     warnings.warn(
-        f"the split by {stated['column']!r} is given up: {reason}; make it anew with: w2w relabel DATASET "
+        f"the split by {stated['column']!r} is dropped: {reason}; make it again with: w2w relabel DATASET "
         f"--split-by {stated['column']}",
+        SplitRuleWarning,
         stacklevel=3,
     )
+    return None

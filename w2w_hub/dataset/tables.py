@@ -10,29 +10,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError
+from ..store.byte_source import LocalFiles
 from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, short
 from .labels import table as label_table
 from .manifest import DatasetManifest
-from .matrix.shards import Geometry, LocalFiles, ShardedMatrix
+from .matrix.geometry import Geometry
+from .matrix.sharded_matrix import ShardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 # few enough for a reader that wants one row of a remote view, and for the Hub's viewer
-ROWS_A_ROW_GROUP = 64
+ROWS_PER_ROW_GROUP = 64
 # many labels fit one read; small enough that the digest of one row does not cost all of them
-LABELS_A_ROW_GROUP = 4096
+LABELS_PER_ROW_GROUP = 4096
 VIEW_PART_BYTES = 500 * 1000 * 1000
 
 
 def write_labels(table: pd.DataFrame, path: Path) -> None:
-    """One split's labels."""
+    """Write one split's labels."""
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(_arrow(table), path, row_group_size=LABELS_A_ROW_GROUP, compression="zstd")
+    pq.write_table(_arrow(table), path, row_group_size=LABELS_PER_ROW_GROUP, compression="zstd")
 
 
 def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: Path | str) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
 
 
 def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table:
-    """The columns of labels in the types that FORMAT.md gives them; what does not fit is refused."""
+    """Return label columns in the types that FORMAT.md gives them; raise if a value does not fit."""
     import pyarrow as pa
 
     wanted = {name: pa.string() for name in label_table.RESERVED} | {"row": pa.int64()}
@@ -126,10 +128,10 @@ def view_parts(
 ) -> list[ViewPart]:
     """Cut each split's rows, in row order, into files of at most 0.5 GB and of no more rows than a shard.
 
-    What grows then changes one shard and one file of the view, however large the dataset is.
+    Appending rows then changes one shard and one file of the view, however large the dataset is.
     """
     rows = max(1, min(g.shard_rows, VIEW_PART_BYTES // (g.width * np.dtype(dtype).itemsize)))
-    rows = max(rows // ROWS_A_ROW_GROUP * ROWS_A_ROW_GROUP, min(rows, ROWS_A_ROW_GROUP))
+    rows = max(rows // ROWS_PER_ROW_GROUP * ROWS_PER_ROW_GROUP, min(rows, ROWS_PER_ROW_GROUP))
     parts = []
     for split in splits:
         chosen = table[(table["split"] == split).to_numpy(bool)]
@@ -140,12 +142,12 @@ def view_parts(
 
 
 def same_view_part(part: ViewPart, folder: Path) -> bool:
-    """Return whether the file of this part in a dataset's folder already holds its rows and labels in its dtype.
+    """Return whether a folder's file of this part already holds the part's rows and labels in its dtype.
 
     Raises
     ------
     UnsafePathError
-        If it is not a file of the folder.
+        If its path leads out of the folder.
     """
     import pyarrow as pa
 
@@ -167,7 +169,7 @@ def same_view_part(part: ViewPart, folder: Path) -> bool:
 
 
 def write_view_part(part: ViewPart) -> tuple[str, float]:
-    """Write one file, 64 rows in memory at a time; the largest change of a value by its dtype."""
+    """Write one file, 64 rows in memory at a time; return its name and the largest rounding error."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -186,14 +188,14 @@ def write_view_part(part: ViewPart) -> tuple[str, float]:
         "write_statistics": table.schema.names,
     }
     with pq.ParquetWriter(path, schema, **options) as writer:
-        for start in range(0, len(numbers), ROWS_A_ROW_GROUP):
-            block = matrix.rows(numbers[start : start + ROWS_A_ROW_GROUP])
+        for start in range(0, len(numbers), ROWS_PER_ROW_GROUP):
+            block = matrix.rows(numbers[start : start + ROWS_PER_ROW_GROUP])
             cast = block.astype(part.dtype, copy=False)
             if cast.dtype != block.dtype:
                 largest = max(largest, float(np.abs(cast.astype(np.float32) - block).max(initial=0.0)))
             column = pa.FixedSizeListArray.from_arrays(pa.array(cast.reshape(-1)), type=values)
             rows = table.slice(start, len(block)).append_column("weights", column)
-            writer.write_table(rows, row_group_size=ROWS_A_ROW_GROUP)
+            writer.write_table(rows, row_group_size=ROWS_PER_ROW_GROUP)
     return part.name, largest
 
 

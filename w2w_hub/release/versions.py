@@ -165,10 +165,9 @@ def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | Non
 
 
 def _dataset(source: Source) -> WeightDataset:
-    from ..dataset import WeightDataset
-    from ..dataset.matrix.remote import open_remote
+    from ..dataset.weight_dataset import open_located
 
-    return WeightDataset.open(source.folder) if source.revision is None else open_remote(source, lazy=True)
+    return open_located(source, lazy=True)
 
 
 def _of_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

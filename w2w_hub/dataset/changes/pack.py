@@ -1,30 +1,33 @@
-"""Turn checkpoints into a dataset."""
+"""Pack checkpoints into a new dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...common.arguments import checked
+from ...common.checks import path_list
 from ...dialects import read_adapter
-from ...dialects.base_model import digest_of_folder
 from ...errors import InvalidInputError, W2WError
 from ...lora.layout import ParameterLayout
 from ...store.atomic import require_new
-from ...store.commit import next_state
-from ..manifest import UNKNOWN, Compatibility
-from ..splits import SplitRule
+from ..problems import Problems
 from ..weight_dataset import WeightDataset
-from .build import SHARD_BYTES, Content, Origin, build, parse_size, plan_geometry
-from .problems import Problems
-from .sources import AdapterRows, path_list, row_ids
-from .write import split_labels, stored_dtype, view_dtype
+from .commit import create
+from .options import DatasetOptions, OptionKeywords, takes_options
+from .plan import Plan, RowPlan
+from .sources import AdapterRows, row_ids
+from .write import split_labels
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pandas as pd
+    from distributed import Client
 
 
+@takes_options
 @checked()
 def pack_adapters(
     adapters: Path | str | Sequence[Path | str],
@@ -32,19 +35,10 @@ def pack_adapters(
     *,
     ids: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
-    column_info: Mapping[str, Mapping[str, str]] | None = None,
-    split_rule: SplitRule | None = None,
-    base: Path | str | None = None,
-    initialisation: str = UNKNOWN,
-    dtype: str | None = None,
-    compression: str = "none",
-    shard_size: int | str = SHARD_BYTES,
-    name: str | None = None,
-    version: str = "0.1.0",
-    licence: str = "unknown",
-    parquet_view: bool | str = True,
     workers: int = 1,
-    dask: str | Any | None = None,
+    dask: str | Client | None = None,
+    options: DatasetOptions | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> WeightDataset:
     """Pack LoRA checkpoints of any known dialect into a new dataset.
 
@@ -56,27 +50,26 @@ def pack_adapters(
     adapters : sequence of path
         LoRA files or folders.
     ids : sequence of str, optional
-        The rows' ids, one for each checkpoint, in their order. Without it a row's id is its checkpoint's file or folder
-        name; where trainers call every checkpoint the same (``PERSON/unet``, ``PERSON/checkpoint-800``,
+        The rows' ids, one per checkpoint, in their order. By default a row's id is its checkpoint's file or folder
+        name; where trainers give every checkpoint the same name (``PERSON/unet``, ``PERSON/checkpoint-800``,
         ``PERSON/pytorch_lora_weights.safetensors``), it is the name of the folder above.
     labels : DataFrame, optional
         See :func:`read_labels`.
-    base : path, optional
-        Folder of the base model, whose target weights' digest is recorded.
-    initialisation : str
-        Name of the one initialisation that all adapters were trained from.
     workers : int
         Processes that read and write shards.
     dask : str or distributed.Client, optional
-        Address of a Dask scheduler whose workers do it instead; they must see the same files.
-    column_info, split_rule, dtype, compression, shard_size, name, version, licence, parquet_view
-        As :func:`write_dataset` takes them; `dtype` is float32 unless said otherwise.
+        Run on a Dask cluster instead, given by its scheduler's address; its workers must see the same files.
+    options : DatasetOptions, optional
+        How it is stored and what it states.
+    **keywords
+        The fields of `options`, each as a keyword of its own.
 
     Raises
     ------
     LayoutMismatchError, InvalidInputError, UnknownNameError, CorruptFileError, ...
-        All that is wrong with labels and checkpoints in one error; nothing is written then.
+        All problems of labels and checkpoints in one error; nothing is written then.
     """
+    options = DatasetOptions.of(options, keywords)
     paths = path_list(adapters, "an adapter")
     if not paths:
         raise InvalidInputError("no adapter was given")
@@ -84,27 +77,22 @@ def pack_adapters(
     require_new(path)
     names = row_ids(paths, ids)
     problems = Problems()
-    table = split_labels(labels, names, split_rule, problems)
-    layout = first_layout(paths, problems)
-    digest = None if base is None else digest_of_folder(base, layout)
-    stored = stored_dtype(dtype)
-    content = Content(
-        name or path.name, layout, stored, version, licence, Compatibility(None, digest, initialisation),
-        {k: dict(v) for k, v in (column_info or {}).items()},
-        None if split_rule is None else split_rule.to_json(), view_dtype(parquet_view),
-    )  # fmt: skip
-    geometry = plan_geometry(len(names), layout.size, stored, parse_size(shard_size), compression)
-    with next_state(path, resumable=True) as staging:
-        origin = Origin.joined([(AdapterRows(paths, layout, names), range(len(paths)))])
-        build(
-            staging, path, content, names, table, origin, geometry=geometry, problems=problems, workers=workers,
-            dask=dask,
-        )  # fmt: skip
-    return WeightDataset.open(path)
+    table = split_labels(labels, names, options.split_rule, problems)
+    layout = _first_layout(paths, problems)
+    metadata = options.metadata(path.name, layout)
+    plan = Plan(
+        metadata,
+        names,
+        RowPlan.joined([(AdapterRows(paths, layout, names), range(len(paths)))]),
+        table,
+        geometry=options.geometry(len(names), metadata),
+        problems=problems,
+    )
+    return create(path, plan, resumable=True, workers=workers, dask=dask)
 
 
-def first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:
-    """The layout of the first checkpoint that can be read; if none can be, all that is wrong is raised."""
+def _first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:
+    """Return the layout of the first readable checkpoint; if there is none, raise all problems."""
     errors = []
     for path in paths:
         try:

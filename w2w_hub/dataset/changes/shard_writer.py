@@ -1,33 +1,50 @@
-"""Write one shard of the matrix, a row in memory at a time, from whatever the rows come from."""
+"""Write one shard of the matrix from any source of rows, one row in memory at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from ...errors import InvalidInputError, W2WError
 from ..manifest import row_digest
-from ..matrix.shards import Geometry, compressor
+from ..matrix.codecs import make_codec
+from ..matrix.geometry import Geometry
 
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 class RowSource(Protocol):
-    """Where rows come from; picklable if other processes are to read it."""
+    """A source of rows; picklable if other processes are to read it.
+
+    Attributes
+    ----------
+    show_progress : bool
+        Whether to show progress while reading, since one task reads all rows.
+    notes : dict of str to set
+        Facts about the rows that were found while reading them.
+    """
+
+    show_progress: bool = False
+    notes: Mapping[str, set[Any]] = MappingProxyType({})
 
     def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
-        """The rows of these numbers, each ``(width,)`` float16 or float32, or what is wrong with it."""
+        """Yield the rows of these numbers, each ``(width,)`` float16 or float32, or the error in its place."""
         ...
+
+    def fingerprint(self, numbers: list[int]) -> Any:
+        """Return JSON that changes whenever these rows do, so that a killed writer is continued; None if unknown."""
+        return None
 
 
 @dataclass
-class ArrayRows:
+class ArrayRows(RowSource):
     """Rows of a matrix in memory."""
 
     array: np.ndarray
@@ -39,7 +56,7 @@ class ArrayRows:
 
 @dataclass
 class ShardTask:
-    """What one shard is to hold: `pieces` are (source, numbers in it) in row order."""
+    """The content of one shard: `pieces` are (source, row numbers in it) in row order."""
 
     number: int
     geometry: Geometry
@@ -58,11 +75,11 @@ class ShardResult:
     size: int = 0
     max_error: float | None = None  # largest change of a value by rounding, if there was any to round
     problems: list[W2WError] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)  # what the sources found out
+    notes: dict[str, Any] = field(default_factory=dict)  # facts that the sources found
 
 
 def write_shard(task: ShardTask) -> ShardResult:
-    """Write a shard file; on a problem with any row the file is removed and every problem is in the result."""
+    """Write a shard file; if any row has a problem, the file is removed and the result lists all problems."""
     result = ShardResult(task.number)
     target = np.dtype(task.geometry.dtype)
     path = task.folder / task.geometry.shard_path(task.number)
@@ -78,7 +95,7 @@ def write_shard(task: ShardTask) -> ShardResult:
                 elif not result.problems:
                     result.digests.append(row_digest(row))
                     file.append(row)
-            for key, value in getattr(source, "notes", {}).items():
+            for key, value in source.notes.items():
                 result.notes.setdefault(key, set()).update(value)
     if result.problems:
         path.unlink()
@@ -90,7 +107,7 @@ def write_shard(task: ShardTask) -> ShardResult:
 def _stored(
     row: np.ndarray, target: np.dtype[Any], name: str, task: ShardTask, result: ShardResult
 ) -> np.ndarray | W2WError:
-    """A row in the dtype that is stored, or what is wrong with it."""
+    """Return a row in the stored dtype, or the error in its place."""
     if row.shape != (task.geometry.width,):
         return InvalidInputError(f"row {name!r} has shape {row.shape}, expected ({task.geometry.width},)")
     with np.errstate(over="ignore"):
@@ -127,11 +144,11 @@ class ShardFile:
 
     def __init__(self, path: Path, geometry: Geometry):
         self.path, self.geometry = path, geometry
-        self._codec = compressor(geometry)
+        self._codec = None if geometry.compressor is None else make_codec(geometry.compressor)
         little = np.dtype(geometry.dtype).newbyteorder("<")
         self._chunk = np.zeros((geometry.chunk_rows, geometry.width), little)
         self._filled = 0
-        self._index = np.full((geometry.chunks_a_shard, 2), 2**64 - 1, "<u8")
+        self._index = np.full((geometry.chunks_per_shard, 2), 2**64 - 1, "<u8")
         self._chunks = 0
         self._hash = hashlib.sha256()
         self.size = 0

@@ -1,4 +1,4 @@
-"""Where rows come from besides memory: checkpoints, and other datasets."""
+"""Sources of rows that are not in memory: checkpoints, and other datasets."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...common.checks import is_whole
+from ...common.checks import is_whole, items, text_list
 from ...common.progress import progress
 from ...common.text import command
 from ...dialects import read_adapter
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
 from ...lora.layout import ParameterLayout
 from ..manifest import row_digest
+from ..opening import open_folder
+from ..reader import DatasetReader
+from .shard_writer import RowSource
 from .templates import Templates
 
-if TYPE_CHECKING:
-    from ..weight_dataset import WeightDataset
-
-ROWS_A_READ = 64
-# what PEFT, diffusers and their trainers call every checkpoint, or each step of one
+ROWS_PER_READ = 64
+# names that PEFT, diffusers and their trainers give to every checkpoint, or to each step of one
 GENERIC = re.compile(
     r"unet|transformer|text_encoder(_\d)?|adapter_model|pytorch_lora_weights|diffusion_pytorch_model|default"
     r"|(checkpoint|epoch|step)[-_]?\d+",
@@ -36,8 +36,8 @@ GENERIC = re.compile(
 
 
 @dataclass
-class AdapterRows:
-    """LoRA checkpoints of any known dialect, one a row."""
+class AdapterRows(RowSource):
+    """LoRA checkpoints of any known dialect, one per row."""
 
     paths: list[Path]
     layout: ParameterLayout
@@ -69,40 +69,16 @@ class AdapterRows:
             yield row
 
     def fingerprint(self, numbers: list[int]) -> Any:
-        """Changes whenever a row might; None if it cannot be told."""
-        return [self.layout.digest, *([str(self.paths[n]), *stamps(self.paths[n])] for n in numbers)]
-
-
-def path_list(paths: Path | str | Sequence[Path | str], what: str) -> list[Path]:
-    """Return paths as a list; one path alone is one, not its letters."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else _items(paths, what)
-    for path in given:
-        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str) or "\0" in os.fspath(path):
-            raise InvalidInputError(f"{what} is a path, not {path!r}")
-    return [Path(path) for path in given]
-
-
-def text_list(names: str | Sequence[str], what: str) -> list[str]:
-    """Return names as a list; one text alone is one, not its letters."""
-    given = [names] if isinstance(names, str) else _items(names, what)
-    for name in given:
-        if not isinstance(name, str):
-            raise InvalidInputError(f"{what} is text, not {name!r}")
-    return given
-
-
-def _items(values: Any, what: str) -> list[Any]:
-    if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{what} is expected, or a list of them, not {values!r}")
-    return list(values)
+        """Return a value that changes whenever the files of these rows do."""
+        return [self.layout.digest, *([str(self.paths[n]), *_stamps(self.paths[n])] for n in numbers)]
 
 
 def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> list[str]:
     """Return the id of each checkpoint's row: the one given, else the name of its file or folder.
 
-    Names that trainers give to every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) tell nobody
-    apart, so the folder above gives the id then. If all names are the same, so do the nearest folders above that
-    differ, with a warning. What is still the same then is the same id, which labels refuse.
+    Names that trainers give to every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) do not
+    identify one, so the folder above gives the id instead. If all names are the same, the nearest folders above that
+    differ do, with a warning. Ids that are still equal are refused when the labels are checked.
 
     Raises
     ------
@@ -111,27 +87,27 @@ def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> li
     """
     if ids is not None:
         given = [
-            str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else _items(ids, "id"))
+            str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else items(ids, "id"))
         ]
         if len(given) != len(paths):
             raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one for each, in their order")
         return text_list(given, "an id")
     names = [_own_names(path) for path in paths]
-    told = [name[0] for name in names]
-    if len(paths) < 2 or len(set(told)) == len(told) or len(set(paths)) < len(paths):
-        return told
+    chosen = [name[0] for name in names]
+    if len(paths) < 2 or len(set(chosen)) == len(chosen) or len(set(paths)) < len(paths):
+        return chosen
     for level in range(1, min(map(len, names))):
         if len({name[level - 1] for name in names}) > 1:
             break
-        told = [name[level] for name in names]
-        if len(set(told)) == len(told):
-            shown = ", ".join(repr(name) for name in told[:3])
+        chosen = [name[level] for name in names]
+        if len(set(chosen)) == len(chosen):
+            shown = ", ".join(repr(name) for name in chosen[:3])
             warnings.warn(
                 f"all {len(paths)} checkpoints are called {names[0][0]!r}; their rows are named by the folders above: "
-                f"{shown}{', ...' if len(told) > 3 else ''} (ids= gives other names)",
+                f"{shown}{', ...' if len(chosen) > 3 else ''} (ids= gives other names)",
                 stacklevel=3,
             )
-            return told
+            return chosen
     last = [_last_name(path) for path in paths]
     return last if len(set(last)) == len(last) else [name[0] for name in names]
 
@@ -142,49 +118,47 @@ def _last_name(path: Path) -> str:
 
 
 def _own_names(path: Path) -> list[str]:
-    """The names that may tell a checkpoint from others, its own first, then those of the folders above."""
+    """Return the names that may identify a checkpoint: its own, then those of the folders above."""
     names = [_last_name(path), *(parent.name for parent in Path(os.path.abspath(path)).parents)]
     names = [name for name in names if name]
     return [name for name in names if not GENERIC.fullmatch(name)] or names[:1] or [""]
 
 
-def stamps(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of the files in a folder."""
+def _stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of a file, or of each file in a folder."""
     try:
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
     except FileNotFoundError:
-        raise MissingPathError(f"{path} is not there") from None
+        raise MissingPathError(f"{path} does not exist") from None
     except OSError as error:
         raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @dataclass
-class DatasetRows:
-    """Rows of a dataset on disk, each checked against its digest before it is copied."""
+class DatasetRows(RowSource):
+    """Rows of a dataset folder, each verified by its digest before it is copied."""
 
     path: Path
     digest: str
-    _opened: WeightDataset | None = None
+    _opened: DatasetReader | None = None
 
     @classmethod
-    def of(cls, dataset: WeightDataset) -> DatasetRows:
+    def of(cls, dataset: DatasetReader) -> DatasetRows:
         return cls(dataset.path, dataset.manifest.digest, dataset)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "digest": self.digest, "_opened": None}
 
     def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
-        from ..weight_dataset import WeightDataset
-
         if self._opened is None:
-            self._opened = WeightDataset.open(self.path)
+            self._opened = DatasetReader(*open_folder(self.path))
         dataset = self._opened
         if dataset.manifest.digest != self.digest:
             raise CorruptFileError(f"{self.path} has changed while it was read; run the same command again")
         listed = dataset.labels["row_sha256"].to_numpy()
-        for start in range(0, len(numbers), ROWS_A_READ):
-            part = numbers[start : start + ROWS_A_READ]
+        for start in range(0, len(numbers), ROWS_PER_READ):
+            part = numbers[start : start + ROWS_PER_READ]
             for number, row in zip(part, dataset[part], strict=True):
                 if row_digest(row) == listed[number]:
                     yield row

@@ -1,10 +1,13 @@
-"""Read the next of many like checkpoints by the byte ranges of the first.
+"""Fast path of packing: once a checkpoint was parsed, read others with an identical header by its byte ranges.
 
-The dialects' readers are exact and slow: hundreds of names are matched for every file. The checkpoints of one
+The dialects' readers match hundreds of names for every file. The checkpoints of one
 population differ in nothing but their numbers, so after one was read properly it is compared with what its file
 holds. If every tensor of the file is found, value for value, in just one place of the row, and none is left over
 (an alpha, say, whose value would matter), a file with byte-identical header and companions can only give the same
 arrangement. Anything else is read properly again.
+
+Kept because it reads PEFT checkpoints of rank 1 about six times as fast as their dialect's reader (60 checkpoints of
+99,648 numbers: 0.16 s against 1.0 s), which makes packing as fast as copying the tensors; see BENCHMARKS.md.
 """
 
 from __future__ import annotations

@@ -1,22 +1,28 @@
-"""Run tasks here, in other processes, or on a Dask cluster."""
+"""Run tasks in this process, in worker processes, or on a Dask cluster."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-from ...errors import InvalidInputError, W2WError, missing_extra
+from ...common.dask import connect
+from ...errors import InvalidInputError, W2WError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run(
-    function: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, dask: str | Any | None = None
+def run_tasks(
+    function: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, dask: str | Client | None = None
 ) -> Iterator[R]:
-    """Results as they are finished, in any order.
+    """Yield results as they are finished, in any order.
 
     Parameters
     ----------
@@ -27,37 +33,38 @@ def run(
     """
     if workers < 1:
         raise InvalidInputError(f"workers must be at least 1, not {workers}")
-    if dask is not None:
-        yield from _on_dask(function, tasks, dask)
-    elif workers == 1 or len(tasks) < 2:
+    if dask is None and (workers == 1 or len(tasks) < 2):
         yield from map(function, tasks)
-    else:
-        yield from _in_processes(function, tasks, min(workers, len(tasks)))
-
-
-def _in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-
-    # spawned, not forked: a copy of this process would hold the writers' lock on after its death
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(function, task) for task in tasks]
+        return
+    with _processes(min(workers, len(tasks))) if dask is None else _cluster(dask) as executor:
+        futures = [executor.submit(function, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise W2WError(
-                "a worker process ended unexpectedly (out of memory?); run the same command again with fewer --workers"
-            ) from error
         finally:
             for future in futures:
                 future.cancel()
 
 
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    # spawned, not forked: a copy of this process would hold the writers' lock beyond this process's death
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise W2WError(
+            "a worker process ended unexpectedly (out of memory?); run the same command again with fewer --workers"
+        ) from error
+
+
 def _end_with_parent() -> None:
-    """A worker whose parent is killed would otherwise wait for ever, and keep writing until then."""
+    """End this worker when its parent is killed; it would otherwise write on and then wait forever."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -71,29 +78,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_dask(function: Callable[[T], R], tasks: Sequence[T], dask: str | Any) -> Iterator[R]:
+@contextmanager
+def _cluster(dask: str | Client) -> Iterator[Executor]:
+    client = connect(dask) if isinstance(dask, str) else dask
+    from distributed import CancelledError, KilledWorker
+
     try:
-        import distributed
-    except ImportError:
-        raise missing_extra("dask.distributed", "dask") from None
-    if isinstance(dask, str):
-        try:
-            client = distributed.Client(dask, timeout="10s", set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise W2WError(
-                f"no Dask scheduler answers at {dask} ({' '.join(str(error).split())}); start one with: dask scheduler"
-            ) from error
-    else:
-        client = dask
-    futures = client.map(function, list(tasks), pure=False)
-    try:
-        for _, result in distributed.as_completed(futures, with_results=True, loop=client.loop):
-            yield result
-    except (distributed.KilledWorker, distributed.CancelledError) as error:
+        yield client.get_executor(pure=False)
+    except (KilledWorker, CancelledError) as error:
         raise W2WError(
             "the Dask cluster lost its workers (out of memory?); run the same command again, what is finished is kept"
         ) from error
     finally:
-        client.cancel(futures)
         if client is not dask:
             client.close()

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInputError
-from ..changes.problems import Problems
 from ..manifest import RESERVED as RESERVED
 from ..manifest import SPLIT_NAME
+from ..problems import Problems
 
 if TYPE_CHECKING:
     import pandas as pd

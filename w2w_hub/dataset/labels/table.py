@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInputError, UnknownNameError
-from ..changes.problems import Problems
+from ..problems import Problems
 from .files import read_labels as read_labels
 from .kinds import DTYPES, as_column, convert, infer_kind, plain_value, plain_values, stated_kind
 from .names import DEFAULT_SPLIT, GIVEN, RESERVED, clean_columns, require_splits, without_own_columns

@@ -1,4 +1,4 @@
-"""Matrices from whatever a caller holds: NumPy, torch, JAX, pandas, lists."""
+"""Convert a caller's matrix and ids: NumPy, torch, JAX, pandas, lists."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ...common.checks import is_whole
 from ...errors import InvalidInputError, W2WError
 
 BLOCK_ROWS = 64
-# 8 and 16 bit formats that NumPy has not; float32 holds each of their values
+# 8 and 16 bit formats that NumPy lacks; float32 holds each of their values
 NARROW = ("bfloat16", "float8")
 
 
 def as_matrix(weights: Any) -> np.ndarray:
-    """Return a caller's numbers as a NumPy array, not copied where they are one; no value changes.
+    """Return a caller's numbers as a NumPy array, without a copy if they are one; no value changes.
 
     Tensors are detached and brought to the CPU, bfloat16 and 8 bit formats widen to float32.
 
     Raises
     ------
     InvalidInputError
-        If they are no real numbers, or whole numbers that float32 cannot hold.
+        If they are not real numbers, or whole numbers that float32 cannot hold.
     """
     try:
         array = _array(weights)
@@ -39,7 +39,7 @@ def as_matrix(weights: Any) -> np.ndarray:
     if str(array.dtype).startswith(NARROW):
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"weights of dtype {array.dtype} are no real numbers; give float32 or float16")
+        raise InvalidInputError(f"weights of dtype {array.dtype} are not real numbers; give float32 or float16")
     if array.dtype.kind in "iu":
         _require_exact(array)
     return array

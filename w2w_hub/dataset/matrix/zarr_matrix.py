@@ -14,13 +14,15 @@ import numpy as np
 from ...common.limits import MAX_JSON_BYTES, unpacked_limit
 from ...errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..manifest import DatasetManifest
-from .shards import ARRAY, DTYPES, must_understand, require_unpacked_size
+from .codecs import require_unpacked_size
+from .geometry import ARRAY, DTYPES, GROUP, must_understand
+from .matrix import Matrix
 
-GROUP = "weights.zarr/"
+_BELOW = f"{GROUP}/"
 _COMPRESSORS = ("blosc", "zstd", "gzip")
 
 
-class ZarrMatrix:
+class ZarrMatrix(Matrix):
     """Reads rows through zarr-python, for arrays with other chunks than ours and the codecs of FORMAT.md.
 
     Parameters
@@ -55,11 +57,7 @@ class ZarrMatrix:
                 f"{where}/weights.zarr cannot be opened ({error}); fetch the dataset again"
             ) from error
 
-    def view(self, first: int, last: int) -> None:
-        return None
-
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Rows by number as ``(m, width)``."""
         wanted = np.asarray(numbers, np.int64)
         try:
             if not len(wanted):
@@ -77,14 +75,10 @@ class ZarrMatrix:
         out[:] = found
         return out
 
-    def row(self, number: int) -> np.ndarray:
-        """One row ``(width,)``."""
-        return self.rows([number])[0]
-
 
 def require_backed(manifest: DatasetManifest, where: Path | str) -> None:
-    """Raise unless the files of a matrix are large enough for it: an absent chunk stands for any number of zeros."""
-    there = sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(GROUP))
+    """Raise `CorruptFileError` unless a matrix's files are large enough for it: absent chunks stand for zeros."""
+    there = sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(_BELOW))
     stated = manifest.rows * manifest.layout.size * np.dtype(manifest.dtype).itemsize
     if stated > unpacked_limit(there):
         raise CorruptFileError(
@@ -92,8 +86,8 @@ def require_backed(manifest: DatasetManifest, where: Path | str) -> None:
         )
 
 
-def require_shape(matrix: Any, manifest: DatasetManifest, where: Path | str) -> None:
-    """Raise unless a matrix has the shape and dtype that the manifest states."""
+def require_shape(matrix: Matrix, manifest: DatasetManifest, where: Path | str) -> None:
+    """Raise `CorruptFileError` unless a matrix has the shape and dtype that the manifest states."""
     if matrix.shape != (manifest.rows, manifest.layout.size) or matrix.dtype.name != manifest.dtype:
         raise CorruptFileError(
             f"{where}/weights.zarr is {matrix.dtype.name} {matrix.shape}, the manifest states "
@@ -101,13 +95,13 @@ def require_shape(matrix: Any, manifest: DatasetManifest, where: Path | str) -> 
         )
     g = matrix.geometry
     if g is not None and g.chunk_rows * g.row_bytes > unpacked_limit(
-        sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(GROUP))
+        sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(_BELOW))
     ):
         raise CorruptFileError(f"{where}/weights.zarr has chunks of {g.chunk_rows:,} rows, far beyond its files")
 
 
 def _require_known(data: Any, where: str) -> tuple[str, int] | None:
-    """Raise unless an array's metadata is within FORMAT.md; return its compressor and the bytes of one chunk.
+    """Return the compressor and the bytes of one chunk of an array whose metadata FORMAT.md allows, else raise.
 
     None if no chunk is compressed.
     """
@@ -166,7 +160,7 @@ def _listed_store(
             return self is other
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-            name = GROUP + key
+            name = _BELOW + key
             if name not in files:
                 return None
             data = await asyncio.to_thread(lambda: find(name).read_bytes())
@@ -186,7 +180,7 @@ def _listed_store(
             return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
         async def exists(self, key: str) -> bool:
-            return GROUP + key in files
+            return _BELOW + key in files
 
         async def set(self, key: str, value: Any) -> None:
             raise NotImplementedError("the store is read-only")
@@ -196,16 +190,16 @@ def _listed_store(
 
         async def list(self) -> AsyncIterator[str]:
             for name in files:
-                if name.startswith(GROUP):
-                    yield name.removeprefix(GROUP)
+                if name.startswith(_BELOW):
+                    yield name.removeprefix(_BELOW)
 
         async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
             for name in files:
-                if name.startswith(GROUP + prefix):
-                    yield name.removeprefix(GROUP)
+                if name.startswith(_BELOW + prefix):
+                    yield name.removeprefix(_BELOW)
 
         async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-            below = GROUP + (f"{prefix.rstrip('/')}/" if prefix else "")
+            below = _BELOW + (f"{prefix.rstrip('/')}/" if prefix else "")
             for name in dict.fromkeys(n.removeprefix(below).split("/")[0] for n in files if n.startswith(below)):
                 yield name
 

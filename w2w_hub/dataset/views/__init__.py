@@ -1,1 +1,1 @@
-"""A dataset for other libraries: datasets, torch."""
+"""A dataset in the terms of other libraries: Hugging Face datasets, torch, Dask."""

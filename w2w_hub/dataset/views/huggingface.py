@@ -1,4 +1,4 @@
-"""A dataset as a Hugging Face `datasets.Dataset` whose weights are read when they are looked at."""
+"""Load a dataset as a Hugging Face `datasets.Dataset` that reads weights on access."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def load_dataset(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Any:
-    """A dataset as a Hugging Face `datasets.Dataset`, without a copy of it on disk or in memory.
+    """Load a dataset as a Hugging Face `datasets.Dataset` without copying its weights to disk or memory.
 
-    The column ``weights`` holds references; a row's numbers are read from the Zarr matrix when the row is looked
-    at, as an array of the stored dtype (or what `with_format` makes of it). `select`, `filter`, `map`,
-    `train_test_split`, `with_format` and `save_to_disk` carry the references on, which only this machine can read and
-    which name no path of it; what is made for others (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`,
-    `push_to_hub` and their like) has the numbers, as a list that stock `datasets` reads. A process that loads what
+    The column ``weights`` holds references; a row's weights are read from the Zarr matrix when the row is accessed, as
+    an array of the stored dtype or of the type that `with_format` states. `select`, `filter`, `map`,
+    `train_test_split`, `with_format` and `save_to_disk` keep the references, which only this machine can resolve and
+    which contain none of its paths. Exports (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`, `push_to_hub`
+    and the like) contain the weights as lists of numbers that stock `datasets` reads. A process that loads what
     `save_to_disk` wrote needs `import w2w_hub`.
 
     Parameters
@@ -45,16 +45,15 @@ def load_dataset(
     name : {"weights", "labels"}
         With or without the column ``weights``.
     split : str, optional
-        One split as a `Dataset`, or what `datasets` takes for one: ``train[:10%]``, ``train+test``, ``all``; without
-        it all of them as a `DatasetDict`.
+        One split as a `Dataset`, also as a slice that `datasets` understands: ``train[:10%]``, ``train+test``,
+        ``all``; by default all splits as a `DatasetDict`.
     streaming : bool
-        An `IterableDataset` (or `IterableDatasetDict`) instead, in as many parts as the matrix has shards.
+        Return an `IterableDataset` (or `IterableDatasetDict`) with as many shards as the matrix has.
     cache_dir : path, optional
-        Where labels and references are kept (about 250 bytes a row), and what `map` makes of them; the cache of
-        `datasets` without it.
+        Where labels and references (about 250 bytes per row) and the results of `map` are kept; by default the cache
+        of `datasets`.
     revision, token, local_files_only
-        Of a Hub repository, see :meth:`WeightDataset.open`; the revision that is asked for is also the one that is
-        given offline.
+        For a Hub repository, see :meth:`WeightDataset.open`.
 
     Examples
     --------
@@ -108,7 +107,7 @@ def load_dataset(
 
 
 def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
-    """What a split of `datasets` means: (split, first row, row after the last) of each part."""
+    """Resolve a split expression of `datasets` to (split, first row, row after the last) of each part."""
     from datasets import ReadInstruction
 
     try:
@@ -119,7 +118,7 @@ def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
 
 
 def _write_arrow(table: Any, file: Path) -> None:
-    """An Arrow stream as `datasets` maps it, whole or not at all."""
+    """Write an Arrow stream that `datasets` can memory-map, atomically."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -129,7 +128,7 @@ def _write_arrow(table: Any, file: Path) -> None:
 
 
 def _labels(opened: WeightDataset, rows: np.ndarray) -> tuple[Any, Any]:
-    """The labels of some rows as an Arrow table, and their features."""
+    """Return the labels of some rows as an Arrow table, and their features."""
     import datasets
     import pyarrow as pa
 

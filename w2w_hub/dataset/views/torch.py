@@ -1,4 +1,4 @@
-"""Rows as torch datasets: by number, or as a shuffled stream shared out to workers and ranks."""
+"""Torch datasets of rows: map-style, or a shuffled stream that is divided between workers and ranks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import is_whole
+from ...common.checks import is_whole, text_list
 from ...errors import InvalidInputError, UnknownNameError, missing_extra
-from ..changes.sources import text_list
 from ..labels.names import RESERVED
-from ..weight_dataset import WeightDataset
+from ..reader import DatasetReader
 
 try:
     import torch
@@ -41,7 +40,7 @@ default_collate_fn_map[Example] = _collate
 class _Rows:
     """The rows of a split and what goes with each."""
 
-    def __init__(self, dataset: WeightDataset, split: str | None, columns: Sequence[str]):
+    def __init__(self, dataset: DatasetReader, split: str | None, columns: Sequence[str]):
         self.dataset, self.split, self.columns = dataset, split, tuple(text_list(columns, "a column"))
         self.rows = dataset.where(split=split)
         self.labels: dict[str, Any] = {}
@@ -78,7 +77,7 @@ class RowDataset(Dataset):
     or text with ``""`` for missing. A `DataLoader` reads each batch at once, and may have workers however they start.
     """
 
-    def __init__(self, dataset: WeightDataset, split: str | None = None, columns: Sequence[str] = ()):
+    def __init__(self, dataset: DatasetReader, split: str | None = None, columns: Sequence[str] = ()):
         self._rows = _Rows(dataset, split, columns)
 
     def __len__(self) -> int:
@@ -121,7 +120,7 @@ class RowStream(IterableDataset):
 
     def __init__(
         self,
-        dataset: WeightDataset,
+        dataset: DatasetReader,
         split: str | None = None,
         columns: Sequence[str] = (),
         *,

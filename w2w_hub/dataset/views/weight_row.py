@@ -1,7 +1,7 @@
-"""What makes `load_dataset` lazy: a feature that holds a reference to a row.
+"""The feature behind `load_dataset`: a reference to a row, which is read on access.
 
-A reference names a dataset by a hash of its folder, never by the folder: whatever is written of it, no path of this
-machine is. Which folder a hash means is kept in the cache of `datasets`, for other processes of this machine.
+A reference names a dataset by a hash of its folder, so that nothing that is written contains a path of this machine.
+The folder of each hash is kept in the cache of `datasets`, for other processes of this machine.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WeightRow:
         return self.pa_type
 
     def references(self, dataset: WeightDataset, ids: Sequence[str]) -> Any:
-        """An Arrow array that refers to rows of a dataset."""
+        """Return an Arrow array of references to rows of a dataset."""
         checks = [value[:CHECK] for value in dataset.labels.loc[list(ids), "row_sha256"]]
         source = pa.array([_name(dataset.address)] * len(ids), pa.string())
         return pa.StructArray.from_arrays(
@@ -63,7 +63,7 @@ class WeightRow:
         )
 
     def encode_example(self, value: Any) -> dict[str, Any]:
-        """A reference as it is; an array, list or tensor of `size` numbers as its bytes."""
+        """Return a reference unchanged; an array, list or tensor of `size` numbers as its bytes."""
         if isinstance(value, dict):
             return {name: value.get(name) for name in ("source", "id", "check", "values")}
         row = np.ascontiguousarray(np.asarray(value), np.dtype(self.source_dtype).newbyteorder("<"))
@@ -72,7 +72,7 @@ class WeightRow:
         return {"source": None, "id": None, "check": None, "values": row.tobytes()}
 
     def decode_example(self, value: Any, token_per_repo_id: Any = None) -> np.ndarray:
-        """The row ``(size,)``, read now unless the values are here."""
+        """Return the row ``(size,)``, read now unless its values are stored."""
         if not isinstance(value, dict):
             return np.asarray(value)
         if value["values"] is not None:
@@ -84,7 +84,7 @@ class WeightRow:
     def embed_storage(
         self, storage: Any, token_per_repo_id: Any = None, local_files: bool = True, remote_files: bool = True
     ) -> Any:
-        """Values in the place of references, except where `save_to_disk` asks, which keeps references."""
+        """Replace references by values; `save_to_disk`, which asks for local files only, keeps references."""
         if not remote_files:
             return storage
         rows = [
@@ -97,7 +97,7 @@ class WeightRow:
         )  # fmt: skip
 
     def _rows(self, storage: Any) -> list[np.ndarray | None]:
-        """The rows of an array of references and values; None for a missing one."""
+        """Return the rows of an array of references and values; None for a missing one."""
         values = storage.to_pylist()
         away = [i for i, value in enumerate(values) if value is not None and value["values"] is None]
         rows: list[Any] = [
@@ -108,7 +108,7 @@ class WeightRow:
         return rows
 
     def cast_storage(self, storage: Any) -> Any:
-        """References and values as they are; lists of numbers as their bytes."""
+        """Return references and values unchanged; lists of numbers as their bytes."""
         if storage.type == self.pa_type or pa.types.is_null(storage.type):
             return storage.cast(self.pa_type)
         rows = [None if row is None else self.encode_example(row) for row in storage.to_pylist()]
@@ -118,7 +118,7 @@ class WeightRow:
         return self
 
     def plain(self) -> Any:
-        """The stock feature of the same rows."""
+        """Return the stock feature of the same rows."""
         return datasets.List(datasets.Value(self.source_dtype), length=self.size)
 
     def plain_array(self, storage: Any) -> Any:
@@ -138,7 +138,7 @@ _opening = Lock()
 
 
 def _name(address: str) -> str:
-    """What references call a dataset: a repository at a commit by its name, a folder by a hash of its path."""
+    """Return the name of a dataset in references: ``org/name@commit``, or a hash of a folder's path."""
     if not Path(address).is_absolute():
         return address
     name = FOLDER + hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:32]
@@ -154,7 +154,7 @@ def _note(name: str) -> Path:
 
 
 def _address(source: str) -> str:
-    """The folder or repository that a reference means; references of version 0.1.0 hold the folder itself."""
+    """Return the folder or repository of a reference; references of version 0.1.0 hold the folder itself."""
     if not source.startswith(FOLDER):
         return source
     if source not in _folders:
@@ -169,7 +169,7 @@ def _address(source: str) -> str:
 
 
 def _read(references: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
-    """Read rows by reference, those of one dataset together; one that grew meanwhile is opened again."""
+    """Read rows by reference, those of one dataset together; a dataset that changed is opened again."""
     rows: list[Any] = [None] * len(references)
     for source in dict.fromkeys(reference["source"] for reference in references):
         wanted = [i for i, reference in enumerate(references) if reference["source"] == source]
@@ -185,7 +185,7 @@ def _read(references: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
 
 
 def _find(source: str, references: Sequence[Mapping[str, Any]]) -> tuple[WeightDataset, list[int]]:
-    """The dataset that holds all of these rows as they were, and their numbers in it."""
+    """Return the dataset that holds all of these rows as they were, and their indices in it."""
     address = _address(source)
     for again in (False, True):
         with _opening:

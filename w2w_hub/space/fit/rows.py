@@ -147,7 +147,7 @@ class Rows:
 
     def _seen(self, first: int, last: int) -> None:
         numbers = self.numbers[first * self.tile_rows : last * self.tile_rows]
-        self.dataset.seen(int(numbers[0]), int(numbers[-1]) + 1)
+        self.dataset.release(int(numbers[0]), int(numbers[-1]) + 1)
 
     # ------------------------------------------------------------ in another process
     @property

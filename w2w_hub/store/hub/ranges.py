@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from ...errors import CorruptFileError, HubNotFoundError
+from ..byte_source import ByteSource
 from ..paths import open_file, short
 from .cache import TYPES
 from .client import call, translate
@@ -17,7 +18,7 @@ WHOLE_BELOW = 256 * 1024  # a smaller file is fetched whole, verified and kept
 WHOLE_SHARE = 0.5  # so is one of which this share has been asked for
 
 
-class RangedFiles:
+class RangedFiles(ByteSource):
     """``size`` and ``read`` of the files of one commit.
 
     A range of a file that is not local is not verified here, since a manifest has digests of whole files only:

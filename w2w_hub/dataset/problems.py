@@ -1,11 +1,11 @@
-"""Everything that is wrong with an input, found before anything is written and told at once."""
+"""All problems of an input, collected before anything is written and raised together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ...errors import LONGEST, InvalidInputError, W2WError
+from ..errors import LONGEST, InvalidInputError, W2WError
 
 SHOWN = 20
 
@@ -24,26 +24,26 @@ class Problems:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Note a typed error of the block instead of raising it."""
+        """Collect a typed error of the block instead of raising it."""
         try:
             yield
         except W2WError as error:
             self.found.append(error)
 
     def settle(self) -> None:
-        """Raise the one problem, or all in one line; their common type if they have one, else `InvalidInputError`."""
+        """Raise the only problem, or all in one line, as their common type or else `InvalidInputError`."""
         if not self.found:
             return
         if len(self.found) == 1:
             raise self.found[0]
         kinds = {type(error) for error in self.found}
         more = f"; and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
-        told = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found[:SHOWN], 1))
+        listed = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found[:SHOWN], 1))
         kind = kinds.pop() if len(kinds) == 1 else InvalidInputError
-        raise tell_all(kind(f"{len(self.found)} problems, nothing was written: {told}{more}"))
+        raise tell_all(kind(f"{len(self.found)} problems, nothing was written: {listed}{more}"))
 
 
 def tell_all(error: W2WError) -> W2WError:
-    """An error whose message is told to its end: its parts are short enough each."""
+    """Return an error whose message is shown in full, since each of its parts is short."""
     error.limit = (SHOWN + 1) * LONGEST
     return error

@@ -1,0 +1,218 @@
+"""Add checkpoints, or the rows of other datasets, to a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...common.arguments import checked
+from ...common.checks import path_list
+from ...common.constraints import optional, text
+from ...common.deprecated import renamed_keywords
+from ...errors import InitialisationError, InvalidInputError, LayoutMismatchError, UnknownNameError
+from ...lora.layout import ParameterLayout
+from ..labels import table as label_table
+from ..labels.names import DEFAULT_SPLIT
+from ..labels.table import stated_kinds
+from ..manifest import FILENAME, UNKNOWN
+from ..problems import Problems
+from ..splits import SplitRule, placed_by_rule, states_splits
+from ..weight_dataset import WeightDataset
+from .commit import change
+from .options import OLD_NAMES
+from .plan import Metadata, Plan, RowPlan, used_kinds
+from .shard_writer import RowSource
+from .sources import AdapterRows, DatasetRows, row_ids
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+
+@renamed_keywords(initialisation=OLD_NAMES["initialisation"])
+@checked(initialization=optional(text()))
+def add_rows(
+    path: Path | str,
+    sources: Path | str | Sequence[Path | str],
+    *,
+    ids: str | Sequence[str] | None = None,
+    labels: pd.DataFrame | None = None,
+    initialization: str | None = None,
+    column_info: Mapping[str, Mapping[str, str]] | None = None,
+    version: str | None = None,
+    workers: int = 1,
+    dask: str | Client | None = None,
+) -> WeightDataset:
+    """Append checkpoints, or the rows of other datasets, to a dataset as one new state.
+
+    Full shards are not written again. The dataset's dtype stays: float16 rows widen exactly into a float32 dataset;
+    rounding into a float16 dataset is measured and recorded, and refused if none of its rows was ever rounded.
+    If the dataset was split by groups, rows without a split of their own follow its rule, and so do those of a
+    source that is ``train`` throughout. A row that has a split keeps it, and is refused if its group has another.
+
+    Parameters
+    ----------
+    sources : sequence of path
+        Checkpoints and dataset folders.
+    ids : sequence of str, optional
+        The ids of the added checkpoints, in their order; see :func:`pack_adapters`.
+    labels : DataFrame, optional
+        Labels of the added checkpoints; datasets bring their own. Existing columns keep their kind.
+    initialization : str, optional
+        Name of the initialization that added checkpoints were trained from. A dataset that declares one takes
+        checkpoints only with it, since checkpoints do not state theirs.
+    column_info, version, workers, dask
+        See :class:`DatasetOptions` and :func:`pack_adapters`.
+
+    Raises
+    ------
+    LayoutMismatchError, InitialisationError, InvalidInputError, ...
+        If sources do not fit, or an id exists already; the dataset is then unchanged.
+    """
+    paths = path_list(sources, "a source")
+    if not paths:
+        raise InvalidInputError("nothing to add was given")
+    checkpoints = [source for source in paths if not (source / FILENAME).is_file()]
+    named = dict(zip(map(id, checkpoints), row_ids(checkpoints, ids), strict=True))
+    added = [(source, named.get(id(source))) for source in paths]
+    info = {column: dict(facts) for column, facts in (column_info or {}).items()}
+    return change(
+        path,
+        lambda dataset: plan_addition(dataset, added, labels, initialization, info, version),
+        workers=workers,
+        dask=dask,
+    )
+
+
+def plan_addition(
+    dataset: WeightDataset,
+    sources: Sequence[tuple[Path, str | None]],
+    labels: pd.DataFrame | None = None,
+    initialization: str | None = None,
+    column_info: Mapping[str, dict[str, str]] | None = None,
+    version: str | None = None,
+) -> Plan:
+    """Plan a dataset with added rows.
+
+    Parameters
+    ----------
+    sources : sequence of (path, str or None)
+        Checkpoints with their ids; datasets with None.
+    """
+    import pandas as pd
+
+    metadata, problems = Metadata.of(dataset, version), Problems()
+    rule = None if metadata.split_rule is None else SplitRule.from_json(metadata.split_rule)
+    old = dataset.labels.reset_index(names="id")
+    rows = _Rows([(DatasetRows.of(dataset), range(len(dataset)))], list(dataset.ids))
+    tables, known = [old], used_kinds(dataset)
+    for source, name in sources:
+        if name is not None:
+            rows.add_adapter(source, name, dataset.layout)
+            continue
+        other = WeightDataset.open(source)
+        with problems.collecting():
+            _require_compatible(dataset, other, source)
+        rows.add_dataset(other)
+        theirs = other.labels.reset_index(names="id")
+        tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
+        known = used_kinds(other) | known
+        rounded = other.manifest.float16_max_error
+        if rounded is not None:
+            metadata.float16_max_error = max(rounded, metadata.float16_max_error or 0.0)
+        metadata.column_info = dict(other.manifest.column_info) | metadata.column_info
+        metadata.rescaled |= other.manifest.rescaled or {}
+    if rows.named:
+        with problems.collecting():
+            _require_initialization(dataset, initialization)
+        given = _labels_of(rows.named, labels, problems, dataset)
+        known = stated_kinds(given) | known
+        given = label_table.as_written(given, known)
+        tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
+    elif labels is not None:
+        problems.add(InvalidInputError("labels are given, but no checkpoint to add; datasets bring their own"))
+    merged = pd.concat(
+        [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables if len(t)],
+        ignore_index=True,
+    ).drop_duplicates("id")
+    table = label_table.normalise(
+        merged, rows.ids, problems=problems, known=known, existing=old, open_split=rule is not None
+    )
+    if rule is not None:
+        table = placed_by_rule(rule, table, len(dataset), problems)
+    metadata.column_info |= column_info or {}
+    return Plan(metadata, rows.ids, RowPlan.joined(rows.parts), table, base=dataset, problems=problems)
+
+
+@dataclass
+class _Rows:
+    """The rows of a next state, in order: the source and the id of each."""
+
+    parts: list[tuple[RowSource, Sequence[int]]]
+    ids: list[str]
+    named: list[str] = field(default_factory=list)  # ids of checkpoints
+
+    def add_dataset(self, other: WeightDataset) -> None:
+        self.parts.append((DatasetRows.of(other), range(len(other))))
+        self.ids += other.ids
+
+    def add_adapter(self, path: Path, name: str, layout: ParameterLayout) -> None:
+        rows = self.parts[-1][0]
+        if not isinstance(rows, AdapterRows):
+            rows = AdapterRows([], layout)
+            self.parts.append((rows, ()))
+        rows.paths.append(path)
+        rows.ids.append(name)
+        self.parts[-1] = (rows, range(len(rows.paths)))
+        self.ids.append(name)
+        self.named.append(name)
+
+
+def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Path) -> None:
+    if other.layout != dataset.layout:
+        found = dataset.layout.differences(other.layout)
+        raise LayoutMismatchError(f"{source} does not fit the layout of {dataset.path}: {found}")
+    theirs = other.manifest.compatibility
+    for name in ("initialisation", "base_digest"):
+        mine, its = getattr(dataset.manifest.compatibility, name), getattr(theirs, name)
+        # what this dataset states, a source must state too; what it leaves open stays open
+        if mine not in (UNKNOWN, None, its) and (its is not None or name == "initialisation"):
+            raise InitialisationError(f"{source} has {name} {its!r}, {dataset.path} has {mine!r}; they do not mix")
+
+
+def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:
+    mine = dataset.manifest.compatibility.initialisation
+    if mine == UNKNOWN or initialization == mine:
+        return
+    if initialization is None:
+        raise InitialisationError(
+            f"all rows of {dataset.path} were trained from {mine!r}, and checkpoints do not say theirs; "
+            f"if these were too, say so: --initialization {mine}"
+        )
+    raise InitialisationError(
+        f"the new checkpoints have initialization {initialization!r}, {dataset.path} has {mine!r}; they do not mix"
+    )
+
+
+def _labels_of(
+    names: Sequence[str], labels: pd.DataFrame | None, problems: Problems, dataset: WeightDataset
+) -> pd.DataFrame:
+    """Return the labels of added checkpoints; note ids that are not among these, or there twice."""
+    import pandas as pd
+
+    if labels is None:
+        return pd.DataFrame({"id": pd.Series(list(names), dtype=object)})
+    table = label_table.as_table(labels, problems, dataset.labels.columns)
+    unknown = [n for n in table["id"] if n not in set(names)]
+    if unknown:
+        problems.add(
+            UnknownNameError(
+                f"{len(unknown)} labels are for ids that are not added, the first is {unknown[0]!r}; leave them out, "
+                "or change rows that are there with: w2w relabel"
+            )
+        )
+    for name in table["id"][table["id"].duplicated()].unique():
+        problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
+    return table[table["id"].isin(names)]

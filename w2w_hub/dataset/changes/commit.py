@@ -1,0 +1,153 @@
+"""Write a plan as the next state of a dataset. Every dataset is made and changed here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.progress import progress
+from ...errors import InvalidInputError
+from ...store.commit import next_state
+from ...store.hashing import sha256_file
+from ..card import dataset_card, updated_card
+from ..labels import table as label_table
+from ..manifest import Compatibility, DatasetManifest, dataset_digest
+from ..matrix.geometry import ARRAY, GROUP, Geometry, next_geometry
+from ..splits import kept_rule
+from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
+from ..weight_dataset import WeightDataset
+from .matrix_files import WrittenMatrix, write_matrix
+from .plan import Metadata, Plan
+from .workers import run_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANY_ROWS = 2000
+
+
+def create(
+    path: Path, plan: Plan, *, replace: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
+) -> WeightDataset:
+    """Write a new dataset, see :func:`w2w_hub.store.commit.next_state`, and open it."""
+    with next_state(path, replace=replace, resumable=resumable) as staging:
+        commit(plan, staging, path, workers=workers, dask=dask)
+    return WeightDataset.open(path)
+
+
+def change(
+    path: Path | str, plan: Callable[[WeightDataset], Plan], *, workers: int = 1, dask: Any = None
+) -> WeightDataset:
+    """Plan and write the next state of a dataset folder under the writers' lock, and open it.
+
+    Raises
+    ------
+    InvalidInputError
+        If the dataset is on the Hub, where published versions do not change.
+    """
+    dataset = WeightDataset.open(path)  # raises what is wrong before a folder is staged
+    if dataset.revision is not None:
+        repo = dataset.revision.repo
+        raise InvalidInputError(
+            f"{path} is on the Hub, where published versions do not change; download it first: "
+            f"hf download {repo} --repo-type dataset --local-dir {repo.split('/')[1]}"
+        )
+    with next_state(dataset.path, replace=True, resumable=True) as staging:
+        commit(plan(WeightDataset.open(path)), staging, dataset.path, workers=workers, dask=dask)
+    return WeightDataset.open(path)
+
+
+def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: Any = None) -> None:
+    """Write the next state of `folder` into `staging`: matrix, labels, view, manifest and card.
+
+    Raises
+    ------
+    W2WError
+        All problems of the plan and of its rows in one error.
+    """
+    base, ids = plan.base, plan.ids
+    if len(ids) > MANY_ROWS:
+        plan.problems.settle()  # before minutes of reading checkpoints
+    g = plan.geometry or _next_geometry(plan, len(ids))
+    matrix = write_matrix(plan, g, ids, staging, workers, dask)
+    plan.problems.settle()
+    before = None if base is None or plan.resplit else base.labels["split"]
+    plan.metadata.split_rule = kept_rule(plan.metadata.split_rule, plan.labels, before)
+    table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
+    table["row"] = np.arange(len(table))
+    table["row_sha256"] = matrix.digests
+    manifest = _manifest(plan.metadata, table, matrix, new=base is None)
+    files = manifest.files
+    for name in (f"{GROUP}/zarr.json", f"{ARRAY}/zarr.json"):
+        files[name] = _entry(staging / name)
+    for split in manifest.splits:
+        name = f"labels/{split}.parquet"
+        write_labels(table[(table["split"] == split).to_numpy(bool)], staging / name)
+        files[name] = _entry(staging / name)
+    if plan.metadata.view is not None:
+        parts = view_parts(table, manifest.splits, g, plan.metadata.view, staging, (staging, folder))
+        error = _write_view(parts, plan, staging, folder, files, workers, dask)
+        manifest.view = {"dtype": plan.metadata.view, "max_error": error}
+    manifest.files = dict(sorted(files.items()))
+    manifest.write(staging)
+    card = dataset_card(manifest) if base is None else updated_card(folder, base.manifest, manifest)
+    (staging / "README.md").write_text(card, "utf-8")
+
+
+def _next_geometry(plan: Plan, rows: int) -> Geometry:
+    assert plan.base is not None  # a new dataset states its geometry
+    return next_geometry(plan.base.geometry, rows, plan.metadata.layout.size, plan.metadata.dtype)
+
+
+def _manifest(metadata: Metadata, table: pd.DataFrame, matrix: WrittenMatrix, *, new: bool) -> DatasetManifest:
+    """Return the manifest of a next state, with the shards as its files."""
+    errors = [error for error in (matrix.max_error, metadata.float16_max_error) if error is not None]
+    rescaled = metadata.rescaled | matrix.rescaled
+    compatibility = metadata.compatibility
+    if new and compatibility.base_model is None and len(matrix.base_models) == 1:
+        (base_model,) = matrix.base_models
+        compatibility = Compatibility(base_model, compatibility.base_digest, compatibility.initialisation)
+    return DatasetManifest(
+        name=metadata.name,
+        version=metadata.version,
+        rows=len(table),
+        dtype=metadata.dtype,
+        layout=metadata.layout,
+        digest=dataset_digest(metadata.layout, label_table.records(table)),
+        columns=label_table.kinds(table),
+        splits={str(k): int(v) for k, v in table["split"].value_counts(sort=False).items()},
+        compatibility=compatibility,
+        licence=metadata.licence,
+        float16_max_error=max(errors, default=None),
+        files=dict(matrix.files),
+        column_info={k: v for k, v in metadata.column_info.items() if v},
+        split_rule=metadata.split_rule,
+        rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
+    )
+
+
+def _write_view(
+    parts: list[ViewPart], plan: Plan, staging: Path, folder: Path, files: dict[str, Any], workers: int, dask: Any
+) -> float:
+    """Write the files of the Parquet view that do not stay; return the largest rounding error of all."""
+    largest = 0.0
+    wanted: list[ViewPart] = []
+    for part in parts:
+        old = None if plan.base is None else plan.base.manifest
+        if old is not None and part.name in old.files and same_view_part(part, folder):
+            files[part.name] = old.files[part.name]
+            largest = max(largest, float((old.view or {}).get("max_error", 0.0)))
+        else:
+            wanted.append(part)
+    done = run_tasks(write_view_part, wanted, workers=workers, dask=dask)
+    for name, error in progress(done, "writing the Parquet view", total=len(wanted)):
+        files[name] = _entry(staging / name)
+        largest = max(largest, error)
+    return largest
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "size": path.stat().st_size}

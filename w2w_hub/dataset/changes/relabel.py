@@ -1,0 +1,127 @@
+"""Change the labels of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...common.arguments import checked
+from ...common.checks import text_list
+from ...errors import InvalidInputError, UnknownNameError
+from ..labels import table as label_table
+from ..labels.table import stated_kinds
+from ..problems import Problems
+from ..splits import SplitRule, require_rule
+from ..weight_dataset import WeightDataset
+from .commit import change
+from .plan import Metadata, Plan, RowPlan, used_kinds
+from .sources import DatasetRows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@checked()
+def relabel_rows(
+    path: Path | str,
+    labels: pd.DataFrame | None = None,
+    *,
+    drop_columns: str | Sequence[str] = (),
+    column_info: Mapping[str, Mapping[str, str]] | None = None,
+    split_rule: SplitRule | None = None,
+    version: str | None = None,
+) -> WeightDataset:
+    """Change labels as one new state; of the weights, only those in the Parquet view are written again.
+
+    Parameters
+    ----------
+    labels : DataFrame, optional
+        Any rows and any columns; a value replaces the present one, a missing value clears it. New columns are added
+        and are missing for rows that are not listed.
+    drop_columns : sequence of str
+        Columns to remove.
+    column_info : mapping, optional
+        Unit and source of columns, see :func:`write_dataset`.
+    split_rule : SplitRule, optional
+        Make the split again, all rows of one group on one side. A present rule is dropped, with a warning, if labels
+        move a row to another split or put one group on two sides, or if its column is dropped.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        All problems in one error; the dataset is then unchanged.
+    """
+    require_rule(split_rule)
+    drop = text_list(drop_columns, "a column")
+    info = {column: dict(facts) for column, facts in (column_info or {}).items()}
+    return change(path, lambda dataset: plan_labels(dataset, labels, drop, info, split_rule, version))
+
+
+def plan_labels(
+    dataset: WeightDataset,
+    labels: pd.DataFrame | None,
+    drop: Sequence[str] = (),
+    column_info: Mapping[str, dict[str, str]] | None = None,
+    split_rule: SplitRule | None = None,
+    version: str | None = None,
+) -> Plan:
+    """Plan a dataset with other labels."""
+    problems = Problems()
+    old = dataset.labels.reset_index(names="id")
+    table = old.drop(columns=["row", "row_sha256"])
+    known: dict[str, str | None] = dict(used_kinds(dataset))
+    if labels is not None:
+        table, replaced = _with_labels(table, labels, problems, known)
+        known = replaced | {k: v for k, v in known.items() if k not in replaced}
+    droppable = [name for name in drop if name in table.columns and name not in label_table.RESERVED]
+    for name in drop:
+        if name not in droppable:
+            have = ", ".join(dataset.manifest.columns) or "none"
+            problems.add(UnknownNameError(f"no attribute {name!r} to drop; there are {have}"))
+    ids = list(dataset.ids)
+    table = label_table.normalise(
+        table.drop(columns=droppable), ids, problems=problems, known=known, existing=old,
+        open_split=split_rule is not None,
+    )  # fmt: skip
+    if split_rule is not None:
+        table = split_rule.apply(table, problems=problems)
+    problems.settle()
+    metadata = Metadata.of(dataset, version)
+    metadata.column_info = {k: v for k, v in metadata.column_info.items() if k in table.columns} | dict(
+        column_info or {}
+    )
+    if split_rule is not None:
+        metadata.split_rule = split_rule.to_json()
+    rows = RowPlan.joined([(DatasetRows.of(dataset), np.arange(len(dataset)))])
+    return Plan(metadata, ids, rows, table, base=dataset, resplit=split_rule is not None)
+
+
+def _with_labels(
+    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, str | None]
+) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    """Return the table with new values, and the kinds, if their dtype states one, of columns with no old value."""
+    new = label_table.as_table(labels, problems, table.columns)
+    for name in new["id"][new["id"].duplicated()].unique():
+        problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
+    place = {name: i for i, name in enumerate(table["id"])}
+    unknown = [n for n in new["id"] if n not in place]
+    if unknown:
+        problems.add(
+            UnknownNameError(f"{len(unknown)} labels are for unknown ids, the first is {unknown[0]!r}; leave them out")
+        )
+    new = new[new["id"].isin(place)].drop_duplicates("id")
+    whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
+    stated = stated_kinds(new)
+    new = label_table.as_written(new, {name: kind for name, kind in known.items() if name not in whole})
+    rows = new["id"].map(place).to_numpy(int)
+    result = table.astype(object)
+    for name in new.columns:
+        if name != "id":
+            there = name in result.columns
+            column = result[name].to_numpy(object, copy=True) if there else np.full(len(table), None, object)
+            column[rows] = new[name].to_numpy(object)
+            result[name] = column
+    return result, {name: stated.get(name) for name in whole}

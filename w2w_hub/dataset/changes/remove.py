@@ -1,0 +1,54 @@
+"""Remove rows from a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...common.arguments import checked
+from ...common.checks import text_list
+from ...errors import InvalidInputError
+from ..problems import Problems
+from ..weight_dataset import WeightDataset
+from .commit import change
+from .plan import Metadata, Plan, RowPlan
+from .sources import DatasetRows
+
+
+@checked()
+def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | None = None) -> WeightDataset:
+    """Remove rows from a dataset as one new state; its files then hold nothing of their values.
+
+    The last rows move into the places of those removed, so that only the shards that held one, and the last, are
+    written again. Row indices change by that; ids and digests do not.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        If an id does not exist, or no row would remain; the dataset is then unchanged.
+    """
+    names = list(dict.fromkeys(text_list(ids, "an id")))
+    return change(path, lambda dataset: plan_removal(dataset, names, version))
+
+
+def plan_removal(dataset: WeightDataset, ids: Sequence[str], version: str | None = None) -> Plan:
+    """Plan a dataset without some rows."""
+    problems = Problems()
+    gone = []
+    for name in ids:
+        with problems.collecting():
+            gone.append(dataset.position(name))
+    if not problems.found and not gone:
+        raise InvalidInputError("no row to remove was given")
+    if len(gone) == len(dataset):
+        problems.add(InvalidInputError(f"that would remove every row; remove the folder {dataset.path} instead"))
+    problems.settle()
+    n = len(dataset) - len(gone)
+    order = np.arange(n)
+    holes = sorted(g for g in gone if g < n)
+    order[holes] = sorted(set(range(n, len(dataset))) - set(gone))
+    table = dataset.labels.reset_index(names="id").iloc[order].reset_index(drop=True)
+    rows = RowPlan.joined([(DatasetRows.of(dataset), order)])
+    return Plan(Metadata.of(dataset, version), table["id"].tolist(), rows, table, base=dataset)

@@ -1,0 +1,55 @@
+"""What every matrix of rows offers, however its files are laid out and wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .geometry import GROUP, Geometry
+
+
+class Matrix(Protocol):
+    """Rows of a dataset by number, 0 to n - 1.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and numbers per row.
+    dtype : numpy.dtype
+        Of the stored values.
+    geometry : Geometry or None
+        None if the array is not cut into shards of whole rows.
+    is_lazy : bool
+        Whether rows are fetched from the Hub when they are read.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    geometry: Geometry | None
+    is_lazy: bool = False
+
+    def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Return rows in any order, repeated at will, as ``(m, width)``."""
+        ...
+
+    def row(self, number: int) -> np.ndarray:
+        """Return one row ``(width,)``."""
+        return self.rows([number])[0]
+
+    def view(self, start: int, stop: int) -> np.ndarray | None:
+        """Return rows `start` to before `stop` without a copy, read-only; None where that is not possible."""
+        return None
+
+    def release(self, start: int, stop: int) -> None:
+        """Allow the system to drop the pages of a :meth:`view` from this process's memory."""
+        return
+
+    def parts(self) -> list[tuple[str, int, int]]:
+        """List the files of rows: path, first row, row after the last."""
+        return [(GROUP, 0, self.shape[0])]
+
+    def check_part(self, number: int) -> None:
+        """Raise `CorruptFileError` if the index of a file of :meth:`parts` is damaged."""
+        return

@@ -1,0 +1,110 @@
+"""Open the parts of a dataset: in a folder, or at a commit of a Hub repository."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
+from ..store.byte_source import LocalFiles
+from ..store.commit import State, read_state, staging_folder
+from ..store.hub.ranges import RangedFiles
+from ..store.hub.source import Source
+from ..store.paths import find_file
+from .manifest import FORMAT, DatasetManifest
+from .matrix.geometry import GROUP
+from .matrix.matrix import Matrix
+from .matrix.ranged_matrix import RangedMatrix
+from .matrix.sharded_matrix import ShardedMatrix, require_group
+from .matrix.zarr_matrix import ZarrMatrix, require_backed, require_shape
+from .tables import read_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PINNED_FILES = 256
+LAZY_ABOVE = 1_000_000  # bytes of a matrix that is not fetched at once by default
+
+
+class DatasetParts(NamedTuple):
+    """What a dataset is opened as: `path` is its folder, or the commit's folder in the cache."""
+
+    path: Path
+    manifest: DatasetManifest
+    labels: pd.DataFrame
+    matrix: Matrix
+    source: Source
+
+
+def open_source(source: Source, lazy: bool | None = None) -> DatasetParts:
+    """Open what :func:`w2w_hub.store.hub.resolve.locate` found; see :meth:`WeightDataset.open` for `lazy`."""
+    return open_folder(source.folder) if source.revision is None else _open_commit(source, lazy)
+
+
+def open_folder(path: Path) -> DatasetParts:
+    """Open the present state of a dataset folder.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsupportedFormatError
+    """
+    if not path.is_dir():
+        unfinished = staging_folder(path).is_dir()
+        raise MissingPathError(
+            f"{path} was not packed to the end; run the same w2w pack command again to continue"
+            if unfinished
+            else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
+        )
+    return read_state(path, _open_state, FORMAT)
+
+
+def _open_state(state: State) -> DatasetParts:
+    path, find = state.root, state.find
+    manifest = DatasetManifest.from_json(state.data, state.manifest_path)
+    labels = read_labels(find, manifest, path)
+    files = _open_shards(state)
+    require_backed(manifest, path)
+    matrix: Matrix
+    try:
+        require_group(files, str(path))
+        matrix = ShardedMatrix(files, str(path))
+    except UnsupportedFormatError:
+        matrix = ZarrMatrix(manifest.files, find, str(path))
+    require_shape(matrix, manifest, path)
+    return DatasetParts(path, manifest, labels, matrix, Source(path))
+
+
+def _open_shards(state: State) -> LocalFiles:
+    """Open the files of the matrix; each must have its full size, since Zarr reads missing shards as zeros."""
+    files = LocalFiles(*state.folders)
+    listed = {name: entry["size"] for name, entry in state.data["files"].items() if name.startswith(f"{GROUP}/")}
+    for name, size in listed.items():
+        # if they are few, all stay open from here on, so that a new state put in place meanwhile is never mixed in
+        found = files.size(name) if len(listed) <= PINNED_FILES else state.find(name).stat().st_size
+        if found != size:
+            raise CorruptFileError(
+                f"{state.root / name} has {found} bytes, the manifest lists {size}; fetch the dataset again"
+            )
+    return files
+
+
+def _open_commit(source: Source, lazy: bool | None) -> DatasetParts:
+    weights = [name for name in source.files if name.startswith(f"{GROUP}/")]
+    if lazy is None:
+        lazy = sum(source.files[name]["size"] for name in weights) > LAZY_ABOVE
+    now = [name for name in weights if not lazy or name.endswith("zarr.json")]
+    folder = source.need([*(name for name in source.files if name.startswith("labels/")), *now])
+    manifest, where = DatasetManifest.read(folder), str(source.revision)
+    labels = read_labels(partial(find_file, folder), manifest, where)
+    files = RangedFiles(source)
+    require_backed(manifest, where)
+    matrix: Matrix
+    try:
+        require_group(files, where)
+        matrix = RangedMatrix(files, where, labels["row_sha256"].to_numpy(str))
+    except UnsupportedFormatError:
+        source.need(weights)
+        matrix = ZarrMatrix(manifest.files, partial(find_file, folder), where)
+    require_shape(matrix, manifest, where)
+    return DatasetParts(folder, manifest, labels, matrix, source)

@@ -1,0 +1,225 @@
+"""Read the rows and labels of an opened dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.arguments import checked
+from ..common.checks import is_whole
+from ..common.constraints import instance
+from ..common.deprecated import renamed_keywords
+from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
+from ..lora.adapter import Adapter
+from ..lora.layout import ParameterLayout
+from ..store.hub.source import ResolvedRevision, Source
+from .index import RowIndex
+from .manifest import DatasetManifest
+from .matrix.geometry import Geometry
+from .matrix.matrix import Matrix
+from .opening import open_folder, open_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class DatasetReader:
+    """One state of a dataset: its manifest, labels and matrix of rows.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : DatasetManifest
+    labels : DataFrame
+        Split, source, licence, consent and attributes, indexed by row id, in row order.
+    matrix : Matrix
+    source : Source
+    """
+
+    def __init__(
+        self, path: Path, manifest: DatasetManifest, labels: pd.DataFrame, matrix: Matrix, source: Source | None = None
+    ):
+        self.path, self.manifest, self.labels, self.matrix = path, manifest, labels, matrix
+        self.source = source or Source(path)
+        self._index = RowIndex(str(path), labels)
+
+    def __reduce__(self) -> Any:
+        if self.revision is not None:
+            return _reopen_commit, (type(self), self.source, self.matrix.is_lazy)
+        return _reopen, (type(self), self.path.absolute(), self.manifest.digest)
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        splits = ", ".join(f"{k} {v}" for k, v in m.splits.items())
+        shape = f"{m.rows:,} x {m.layout.size:,} {m.dtype}"
+        return f"{type(self).__name__}({m.name} {m.version}: {shape}, {splits}, {m.digest[:12]})"
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    @property
+    def revision(self) -> ResolvedRevision | None:
+        """The repository and commit that it was opened from; None for a folder."""
+        return self.source.revision
+
+    @property
+    def address(self) -> str:
+        """What opens the same state again: the folder, or ``org/name@commit`` if not all of it is local."""
+        return str(self.revision) if self.matrix.is_lazy else str(self.path.absolute())
+
+    @property
+    def layout(self) -> ParameterLayout:
+        return self.manifest.layout
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.manifest.rows, self.layout.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.manifest.dtype)
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """How the matrix is cut into shards; None if it was not written by this package."""
+        return self.matrix.geometry
+
+    @property
+    def has_view(self) -> bool:
+        """Whether there is a Parquet view for stock `datasets`."""
+        return any(name.startswith("parquet/") for name in self.manifest.files)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.labels.index)
+
+    @cached_property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.manifest.columns)
+
+    def attribute(self, name: str) -> pd.Series:
+        """Return one attribute's column."""
+        if not isinstance(name, str) or name not in self.manifest.columns:
+            raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(self.manifest.columns) or 'none'}")
+        return self.labels[name]
+
+    def position(self, row_id: str) -> int:
+        """Return the index of the row with an id."""
+        return self._index.position(row_id)
+
+    @checked()
+    def row_indices(self, key: slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+        """Return the indices, 0 to n - 1, of the rows that a slice, a mask or a list of indices or ids selects.
+
+        A mask that is a Series is aligned by its index, the ids; rows that it leaves out or has as missing are not
+        selected.
+        """
+        return self._index.several(key)
+
+    def where(self, /, split: str | None = None, **attributes: Any) -> np.ndarray:
+        """Return the indices of the rows with this split and these attribute values.
+
+        A value is parsed as one of the attribute's kind: true and false also as 1 and 0 or as text, numbers also as
+        text. Rows without a value are never selected.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such split, attribute or level.
+        InvalidInputError
+            If a value is missing or not of the attribute's kind, so that no row can have it.
+        """
+        for name in attributes:
+            self.attribute(name)
+        chosen = self._index.matching(self.manifest.columns, attributes)
+        if split is not None:
+            if not isinstance(split, str) or split not in self.manifest.splits:
+                raise UnknownNameError(f"no split {split!r}; there are {', '.join(self.manifest.splits)}")
+            chosen &= (self.labels["split"] == split).to_numpy(bool)
+        return np.flatnonzero(chosen)
+
+    def __getitem__(self, key: int | str | slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+        """Return rows as stored: one id or index gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""
+        number = self._index.one(key)
+        return self.matrix.rows(self._index.several(key)) if number is None else self.matrix.row(number)
+
+    @renamed_keywords(numbers="indices")
+    @checked(out=instance(np.ndarray, "an array"))
+    def read_into(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Read rows into an existing float array ``(m, d)`` of the stored dtype or a wider one."""
+        numbers = self.row_indices(indices)
+        if out.shape != (len(numbers), self.layout.size) or out.dtype.kind != "f":
+            raise InvalidInputError(
+                f"{len(numbers)} rows are read into floats of shape ({len(numbers)}, {self.layout.size}), not "
+                f"{out.dtype} of shape {out.shape}"
+            )
+        if out.dtype == self.matrix.dtype and out.flags.c_contiguous:
+            self.matrix.rows(numbers, out)
+        else:
+            out[:] = self.matrix.rows(numbers)
+
+    @renamed_keywords(first="start", last="stop")
+    @checked()
+    def view(self, start: int, stop: int) -> np.ndarray | None:
+        """Return rows `start` to before `stop` as stored, without a copy and read-only.
+
+        None unless they lie in one local, uncompressed shard. The pages that are touched stay in this process's
+        memory until :meth:`release`.
+        """
+        return self.matrix.view(start, stop)
+
+    @checked()
+    def release(self, start: int, stop: int) -> None:
+        """Allow the system to drop the pages of a :meth:`view`, which stays readable."""
+        self.matrix.release(start, stop)
+
+    def to_numpy(self, split: str | None = None) -> np.ndarray:
+        """Return the whole matrix, or one split's rows, as stored."""
+        return self.matrix.rows(np.arange(len(self)) if split is None else self.where(split=split))
+
+    def iter_blocks(self, rows: int = 256, split: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row indices and values ``(<= rows, d)`` in row order, one block in memory at a time."""
+        if not is_whole(rows) or rows < 1:
+            raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
+        chosen = self.where(split=split)
+        for start in range(0, len(chosen), rows):
+            numbers = chosen[start : start + rows]
+            yield numbers, self[numbers]
+
+    def adapter(self, row_id: str | int) -> Adapter:
+        """Return one row as a LoRA adapter, float32."""
+        adapter = self.layout.unflatten(self[row_id])
+        adapter.base_model = self.manifest.compatibility.base_model
+        return adapter
+
+    def mean_std(self, split: str | None = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Return each number's mean and standard deviation (ddof 1) over a split, float64 ``(d,)``, in one pass."""
+        count, mean, squares = 0, np.zeros(self.layout.size), np.zeros(self.layout.size)
+        for _, block in self.iter_blocks(64, split):
+            values = block.astype(np.float64)
+            here = values.mean(0)
+            values -= here
+            step = here - mean
+            total = count + len(block)
+            mean += step * (len(block) / total)
+            squares += (values**2).sum(0) + step**2 * (count * len(block) / total)
+            count = total
+        if count < 2:
+            raise InvalidInputError(f"a standard deviation needs at least two rows; split {split!r} has {count}")
+        return mean, np.sqrt(squares / (count - 1))
+
+
+def _reopen(kind: type[DatasetReader], path: Path, digest: str) -> DatasetReader:
+    """Open in another process the state of a folder that was open in this one."""
+    opened = kind(*open_folder(path))
+    if opened.manifest.digest != digest:
+        raise CorruptFileError(f"{path} has changed since it was opened; open it again")
+    return opened
+
+
+def _reopen_commit(kind: type[DatasetReader], source: Source, lazy: bool) -> DatasetReader:
+    return kind(*open_source(source, lazy))

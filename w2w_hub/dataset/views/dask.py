@@ -1,0 +1,40 @@
+"""A dataset's matrix as a lazy `dask.array`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...common.checks import is_whole
+from ...errors import InvalidInputError, missing_extra
+from ..reader import DatasetReader
+
+BLOCK_BYTES = 64_000_000
+
+
+class _Lazy:
+    """The interface that `dask.array.from_array` asks of an array."""
+
+    ndim = 2
+
+    def __init__(self, dataset: DatasetReader):
+        self.dataset, self.shape, self.dtype = dataset, dataset.shape, dataset.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
+        return self.dataset[key[0]][(slice(None), *key[1:])]
+
+
+def to_dask(dataset: DatasetReader, rows: int | None = None) -> Any:
+    """Return the matrix as a `dask.array` in blocks of whole rows: `rows` each, or about 64 MB."""
+    try:
+        import dask.array as da
+    except ImportError:
+        raise missing_extra("dask", "dask") from None
+    if rows is not None and (not is_whole(rows) or rows < 1):
+        raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
+    rows = rows or max(1, BLOCK_BYTES // (dataset.layout.size * dataset.dtype.itemsize))
+    return da.from_array(
+        _Lazy(dataset), chunks=(min(rows, len(dataset)), dataset.layout.size),
+        name=f"w2w-{dataset.manifest.digest}-{rows}", asarray=False, meta=np.empty((0, 0), dataset.dtype),
+    )  # fmt: skip
