@@ -27,8 +27,8 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
     remarks = []
     if not manifest.get("population", True):
         remarks.append(
-            "- The population is not included: it samples and edits, but knows no rows and no neighbors. "
-            "Reading it takes w2w_hub 0.2 or later (format version 2)."
+            "- Its population is not included: it projects, samples and edits, and knows no rows and no neighbors. "
+            "This is format version 2, which w2w_hub 0.1.0 does not read."
         )
     remarks += [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, number, one_of, validated, whole
+from ..common.constraints import as_array, flag, number, one_of, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPopulationError
 from ..lora.adapter import Adapter
@@ -171,6 +171,7 @@ class WeightSpace(SpaceContents):
         self.coordinates.require_k(len(point.coefficients))
         return point
 
+    @validated(several=flag())
     def coefficients_of(self, what: np.ndarray | Point | str, *, several: bool = False) -> np.ndarray:
         """Return the coefficients of a point, float64 ``(<= k,)``; with `several` also a matrix ``(n, <= k)``.
 
