@@ -26,6 +26,7 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
+from w2w_hub.space.fit.build import clear_passes
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
 from w2w_hub.space.fit.resume import MARK, ResumeFolder
 
@@ -147,31 +148,29 @@ def test_files_that_came_into_the_folder_meanwhile_stay_when_it_is_cleared(
     space = build_space(dataset, 3, checkpoint=tmp_path / "kept", **PASSES)
     (tmp_path / "kept" / "thesis.tex").write_text("mine")
     (tmp_path / "kept" / "covariance.safetensors").symlink_to(tmp_path / "kept" / "thesis.tex")
-    space.save(tmp_path / "space")
+    clear_passes(space, tmp_path / "kept")
     assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["covariance.safetensors", "thesis.tex"]
     assert (tmp_path / "kept" / "thesis.tex").read_text() == "mine"
 
 
-def test_passes_are_kept_until_the_space_is_saved(dataset: WeightDataset, through: WeightSpace, tmp_path: Path) -> None:
+def test_passes_are_kept_until_they_are_cleared(dataset: WeightDataset, through: WeightSpace, tmp_path: Path) -> None:
     space = build_space(dataset, 3, checkpoint=tmp_path / "kept", **PASSES)
     kept = tree(tmp_path / "kept")
     assert len(kept) > 2
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(AlreadyExistsError):
-        space.save(tmp_path / "taken")
+    space.save(tmp_path / "space")
     assert tree(tmp_path / "kept") == kept
     again = build_space(dataset, 3, checkpoint=tmp_path / "kept", **PASSES)
     assert again.digest == space.digest == through.digest
-    again.save(tmp_path / "space")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["space", "taken"]
-    space.save(tmp_path / "another")  # its passes are gone, and nobody else's are touched
+    clear_passes(again, tmp_path / "kept")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["space"]
+    clear_passes(space, tmp_path / "kept")  # they are gone, and nobody else's are touched
 
 
 def test_a_folder_that_another_build_took_meanwhile_is_left_to_it(dataset: WeightDataset, tmp_path: Path) -> None:
     space = build_space(dataset, 3, checkpoint=tmp_path / "kept", **PASSES)
     build_space(dataset, 4, checkpoint=tmp_path / "kept", **PASSES)
     theirs = tree(tmp_path / "kept")
-    space.save(tmp_path / "space")
+    clear_passes(space, tmp_path / "kept")
     assert tree(tmp_path / "kept") == theirs
 
 
@@ -223,9 +222,9 @@ def test_a_build_that_did_not_converge_continues_with_more_passes_or_a_looser_to
         found = build_space(dataset, 8, **PASSES, **more, checkpoint=tmp_path / "kept")
         assert len(computed) == len(set(computed))
         assert found.digest == build_space(dataset, 8, **PASSES, **more).digest
-        found.save(tmp_path / f"space-{len(more)}")
+        clear_passes(found, tmp_path / "kept")
+        assert list(tmp_path.iterdir()) == []
         computed.clear()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["space-1", "space-2"]
 
 
 # ---------------------------------------------------------------- a full disk

@@ -115,14 +115,14 @@ def test_an_adapter_from_outside_is_told_how_much_of_it_the_space_explains(
     space: WeightSpace, dataset: WeightDataset
 ) -> None:
     inside = space.decode(space.row("p00001"))
-    assert space.explained(inside).share == pytest.approx(1, abs=1e-3)
-    outside = space.explained(dataset.adapter("p00001"))
+    assert space.coordinates.explained(inside).explained_ratio == pytest.approx(1, abs=1e-3)
+    outside = space.coordinates.explained(dataset.adapter("p00001"))
     expected = 1 - space.reconstruction_error()[1]
-    assert outside.share == pytest.approx(expected, abs=1e-3)
+    assert outside.explained_ratio == pytest.approx(expected, abs=1e-3)
     slider = (space.direction("PC1").editing @ space.basis) * space.std
-    assert space.explained(slider, difference=True).share == pytest.approx(1, abs=1e-4)
+    assert space.coordinates.explained(slider, difference=True).explained_ratio == pytest.approx(1, abs=1e-4)
     noise = np.random.default_rng(0).normal(size=LAYOUT.size) * space.std + space.mean
-    assert space.explained(noise).share < 0.3  # about k of d
+    assert space.coordinates.explained(noise).explained_ratio < 0.3  # about k of d
 
 
 def test_full_covariance_samples_have_the_rows_covariance(space: WeightSpace) -> None:
@@ -135,16 +135,18 @@ def test_full_covariance_samples_have_the_rows_covariance(space: WeightSpace) ->
 
 def test_full_covariance_samples_follow_rows_whose_coefficients_are_correlated(space: WeightSpace) -> None:
     mix = np.tril(np.random.default_rng(0).normal(size=(space.k, space.k)))
-    turned = dataclasses.replace(space, coefficients=space.coefficients @ mix)
+    assert space.population is not None
+    rows = dataclasses.replace(space.population, coefficients=space.population.coefficients @ mix)
+    turned = dataclasses.replace(space, population=rows)
     drawn = np.stack([p.coefficients for p in turned.sample(8000, seed=1, covariance="full")])
-    own, spread = turned.coefficient_covariance, turned.coefficient_std
+    own, spread = rows.covariance, rows.std
     correlation = own / np.outer(spread, spread)
     assert np.abs(correlation - np.eye(space.k)).max() > 0.5
     np.testing.assert_allclose(np.corrcoef(drawn, rowvar=False), correlation, atol=0.06)
     np.testing.assert_allclose(drawn.std(0), spread, rtol=0.05)
     alone = np.stack([p.coefficients for p in turned.sample(8000, seed=1)])
     np.testing.assert_allclose(np.corrcoef(alone, rowvar=False), np.eye(space.k), atol=0.06)
-    np.testing.assert_allclose(drawn.mean(0), turned.coefficient_mean, atol=0.06 * spread.max())
+    np.testing.assert_allclose(drawn.mean(0), rows.mean, atol=0.06 * spread.max())
 
 
 def test_mahalanobis_distance_is_scipys_and_grows_with_an_edit(space: WeightSpace) -> None:
@@ -207,7 +209,8 @@ def test_a_space_that_its_recipe_does_not_lead_to_fails_the_check(
 ) -> None:
     import dataclasses
 
-    forged = dataclasses.replace(space, basis=np.roll(space.basis, 1, axis=0), path=None)
+    rolled = dataclasses.replace(space.coordinates, basis=np.roll(space.coordinates.basis, 1, axis=0))
+    forged = dataclasses.replace(space, coordinates=rolled)
     forged.save(tmp_path / "forged")
     told = w2w("rebuild", tmp_path / "forged", "--check", "--dataset", dataset.path)
     assert told.exit_code == 1

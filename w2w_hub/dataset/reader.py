@@ -192,9 +192,7 @@ class DatasetReader:
 
     def adapter(self, row_id: str | int) -> Adapter:
         """Return one row as a LoRA adapter, float32."""
-        adapter = self.layout.unflatten(self[row_id])
-        adapter.base_model = self.manifest.compatibility.base_model
-        return adapter
+        return self.layout.unflatten(self[row_id], base_model=self.manifest.compatibility.base_model)
 
     def mean_std(self, split: str | None = "train") -> tuple[np.ndarray, np.ndarray]:
         """Return each number's mean and standard deviation (ddof 1) over a split, float64 ``(d,)``, in one pass."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...errors import InvalidInputError
 from .targets import MIN_ROWS_A_CLASS
-
-if TYPE_CHECKING:
-    from ..weight_space import WeightSpace
 
 # held where attributes overlap; nothing held; everything held; covariance times the reader's weights; those weights
 EDITINGS = ("overlap", "means", "all", "covariance", "reading")
@@ -66,15 +60,3 @@ def _halves(column: np.ndarray) -> np.ndarray:
     if np.isin(known, (0, 1)).all():
         return column
     return np.where(np.isnan(column), np.nan, column > np.median(known))
-
-
-def preserving(space: WeightSpace, step: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A step ``(k,)`` in coefficient space, changed as little as the population's spread allows so that the reading
-    directions of `names` do not notice it.
-    """
-    if not names:
-        return step
-    readers = np.stack([space.direction(name).reading.astype(np.float64) for name in names], 1)[: len(step)]
-    spread = space.coefficient_std[: len(step), None] ** 2 * readers
-    amounts = np.linalg.lstsq(readers.T @ spread, readers.T @ step, rcond=1e-10)[0]
-    return step - spread @ amounts

@@ -98,9 +98,10 @@ def fit_directions(
     everything = wanted if attributes is None else targets_of(space, dataset)[0]
     if not wanted:
         return {}
-    fitted, coefficients = space.fitted, space.coefficients.astype(np.float64)
-    scale = np.maximum(space.coefficient_std, 1e-12)
-    standardised = (coefficients - space.coefficient_mean) / scale
+    population = space.require_population("row to fit directions to")
+    fitted, coefficients = population.fitted, population.coefficients.astype(np.float64)
+    scale = np.maximum(population.std, 1e-12)
+    standardised = (coefficients - population.mean) / scale
     order = [t.name for t in everything]
     held = _held(everything, fitted, editing, preserve)
     labels = np.column_stack([t.values[fitted] for t in everything])
@@ -132,7 +133,7 @@ def fit_directions(
             editing=unit.astype(np.float32),
             sd=float((coefficients[fitted] @ unit).std(ddof=1)),
             reading=weights.astype(np.float32),
-            intercept=float(intercept - weights @ space.coefficient_mean),
+            intercept=float(intercept - weights @ population.mean),
             positives=int((target.values[train] == 1).sum()) if not continuous else int(train.sum()),
             rows=int(train.sum()),
             held_out_rows=int(test.sum()),

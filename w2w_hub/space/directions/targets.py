@@ -14,6 +14,7 @@ from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
+    from ..population import Population
     from ..weight_space import WeightSpace
 
 MIN_ROWS_A_CLASS = 5
@@ -56,14 +57,15 @@ def targets_of(
         If the dataset is not the one that the space was built from.
     """
     require_dataset(space, dataset)
+    population = space.require_population("row to fit directions to")
     named: dict[str, list[Target]] = {}
     for column, kind in dataset.manifest.columns.items():
-        for target in _of_column(space, dataset, column, kind):
+        for target in _of_column(population, dataset, column, kind):
             named.setdefault(target.name, []).append(target)
     found: dict[str, Target] = {}
     reasons: dict[str, str] = {}
     for name, (target, *others) in named.items():
-        reason = _clash(target, others) or _why_not(target, space.fitted)
+        reason = _clash(target, others) or _why_not(target, population.fitted)
         if reason:
             reasons[name] = reason
         else:
@@ -98,8 +100,8 @@ def require_dataset(space: WeightSpace, dataset: WeightDataset) -> None:
         )
 
 
-def _of_column(space: WeightSpace, dataset: WeightDataset, column: str, kind: str) -> list[Target]:
-    labels = dataset.labels[column].loc[list(space.ids)]
+def _of_column(population: Population, dataset: WeightDataset, column: str, kind: str) -> list[Target]:
+    labels = dataset.labels[column].loc[list(population.ids)]
     if kind != "categorical":
         values = labels.astype("Float64").to_numpy(float, na_value=np.nan)
         return [Target(column, column, None, kind, values)]
