@@ -360,7 +360,7 @@ def rows() -> dict[str, Row]:
             s.fit_directions,
             {"space": "", "dataset": "", "attributes": "None|names", "reading": text, "editing": text, "whiten": flag,
              "preserve": "None|names|mapping", "components": "None|whole|text",
-             "regularisation": number, "seed": whole},
+             "regularization": number, "seed": whole},
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Point": call(

@@ -200,7 +200,7 @@ def build(
     table = table.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = digests
-    columns = label_table.kinds(table)
+    kinds = label_table.kinds(table)
     manifest = DatasetManifest(
         name=content.name,
         version=content.version,
@@ -208,7 +208,8 @@ def build(
         dtype=content.dtype,
         layout=content.layout,
         digest=dataset_digest(content.layout, label_table.records(table)),
-        columns=columns,
+        columns={name: kind.stored for name, kind in kinds.items()},
+        label_kinds={name: entry for name, kind in kinds.items() if (entry := kind.to_json()) is not None},
         splits={str(k): int(v) for k, v in table["split"].value_counts(sort=False).items()},
         compatibility=content.compatibility,
         licence=content.licence,

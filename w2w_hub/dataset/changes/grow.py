@@ -16,7 +16,6 @@ from ...errors import InitialisationError, InvalidInputError, LayoutMismatchErro
 from ...store.commit import next_state
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
-from ..labels.table import stated_kinds
 from ..manifest import FILENAME, UNKNOWN
 from ..splits import SplitRule, placed_by_rule, require_rule, states_splits, tell_ended
 from ..weight_dataset import WeightDataset
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ...lora.layout import ParameterLayout
+    from ..labels.kinds import LabelKind
     from .shard_writer import RowSource
 
 
@@ -114,7 +114,7 @@ def add_rows(
             with problems.collecting():
                 _require_stated(dataset, initialisation)
             given = _labels_of(rows.named, labels, problems, dataset)
-            known = stated_kinds(given) | known
+            known = label_table.grown_kinds(given, known, problems)
             given = label_table.as_written(given, known)
             tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
         elif labels is not None:
@@ -208,9 +208,10 @@ def _labels_of(
     return table[table["id"].isin(names)]
 
 
-def _kept_kinds(dataset: WeightDataset) -> dict[str, str]:
-    """Kinds of columns that have values; a column without any takes the kind of its first."""
-    return {k: kind for k, kind in dataset.manifest.columns.items() if dataset.labels[k].notna().any()}
+def _kept_kinds(dataset: WeightDataset) -> dict[str, LabelKind]:
+    """Kinds of columns that have values, or an order; another column without any takes the kind of its first."""
+    kinds = dataset.manifest.kinds
+    return {k: kind for k, kind in kinds.items() if kind.stays or dataset.labels[k].notna().any()}
 
 
 @checked()
@@ -281,7 +282,7 @@ def relabel_rows(
         problems = Problems()
         old = dataset.labels.reset_index(names="id")
         table = old.drop(columns=["row", "row_sha256"])
-        known: dict[str, str | None] = dict(_kept_kinds(dataset))
+        known: dict[str, LabelKind | None] = dict(_kept_kinds(dataset))
         if labels is not None:
             table, replaced = _with_labels(table, labels, problems, known)
             known = replaced | {k: v for k, v in known.items() if k not in replaced}
@@ -314,8 +315,8 @@ def relabel_rows(
 
 
 def _with_labels(
-    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, str | None]
-) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, LabelKind | None]
+) -> tuple[pd.DataFrame, dict[str, LabelKind | None]]:
     """The table with new values, and the columns of which every value is new with the kind that their dtype states."""
     new = label_table.as_table(labels, problems, table.columns)
     for name in new["id"][new["id"].duplicated()].unique():
@@ -328,8 +329,8 @@ def _with_labels(
         )
     new = new[new["id"].isin(place)].drop_duplicates("id")
     whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
-    stated = stated_kinds(new)
-    new = label_table.as_written(new, {name: kind for name, kind in known.items() if name not in whole})
+    replaced = label_table.replaced_kinds(new, whole, known)
+    new = label_table.as_written(new, {**known, **replaced})
     rows = new["id"].map(place).to_numpy(int)
     result = table.astype(object)
     for name in new.columns:
@@ -338,7 +339,7 @@ def _with_labels(
             column = result[name].to_numpy(object, copy=True) if there else np.full(len(table), None, object)
             column[rows] = new[name].to_numpy(object)
             result[name] = column
-    return result, {name: stated.get(name) for name in whole}
+    return result, replaced
 
 
 def _rebuild(
