@@ -209,7 +209,7 @@ def test_relabelling_with_an_ordered_categorical_orders_the_whole_column(tmp_pat
 
 def test_added_rows_may_state_the_same_order_and_no_other(tmp_path: Path, checkpoint_of) -> None:
     ds = people(tmp_path / "d")
-    one = checkpoint_of(tmp_path / "new.safetensors", ds)
+    one = checkpoint_of(tmp_path / "new", ds)
 
     def add(values: list[str], order: tuple[str, ...]) -> WeightDataset:
         return add_rows(ds.path, one, ids="new", labels=pd.DataFrame({"id": ["new"], "Length": lengths(values, order)}))
@@ -228,7 +228,7 @@ def checkpoint_of():
     from w2w_hub.dialects import write_adapter
 
     def written(path: Path, ds: WeightDataset) -> Path:
-        write_adapter(ds.adapter(0), path, ("kohya",))
+        write_adapter(ds.adapter(0), path)
         return path
 
     return written
@@ -276,7 +276,7 @@ def run(*arguments: object, status: int = 0) -> str:
 
 def test_the_command_line_packs_adds_and_relabels_with_an_order(tmp_path: Path, checkpoint_of) -> None:
     ds = people(tmp_path / "start")
-    one, two = (checkpoint_of(tmp_path / f"{name}.safetensors", ds) for name in ("one", "two"))
+    one, two = (checkpoint_of(tmp_path / name, ds) for name in ("one", "two"))
     (tmp_path / "l.csv").write_text("id,Grade\none,2\n", "utf-8")
     run("pack", one, "--out", tmp_path / "d", "--labels", tmp_path / "l.csv", "--ordinal", "Grade=1, 2,3")
     assert WeightDataset.open(tmp_path / "d").manifest.kinds == {"Grade": Ordinal(("1", "2", "3"))}
