@@ -67,8 +67,9 @@ class UpstreamLayer(nn.Module):
         self.base, self.cell, self.scale = base, cell, space.layout.scale
         self.shapes = ((slot.rank, slot.inputs), (slot.outputs, slot.rank))
         for name, start, end in (("a", slot.offset, slot.middle), ("b", slot.middle, slot.end)):
-            for kind, values in (("basis", space.basis[:, start:end]), ("mean", space.mean[start:end]),
-                                 ("std", space.std[start:end])):  # fmt: skip
+            found = space.coordinates
+            for kind, values in (("basis", found.basis[:, start:end]), ("mean", found.mean[start:end]),
+                                 ("std", found.std[start:end])):  # fmt: skip
                 tensor = torch.from_numpy(np.ascontiguousarray(values)).to(base.weight)
                 self.register_buffer(f"{kind}_{name}", tensor, persistent=False)
 
@@ -140,7 +141,7 @@ class Bench:
         torch.manual_seed(0)
         self.unet = self.make_unet()
         self.space = self.make_space()
-        self.rows = self.space.decode(self.space.coefficients)
+        self.rows = self.space.decode(self.space.population.coefficients)
         self.result: dict[str, Any] = {}
 
     def make_unet(self) -> Any:
@@ -234,7 +235,7 @@ class Bench:
         ours, beside, plain = (self.compiled(self.another_unet()) for _ in range(3))
         peft, upstream = self.another_unet(), self.another_unet()
         self.add_adapter(peft, 0)
-        upstream_network(upstream, self.space, torch.from_numpy(self.space.coefficients[0]))
+        upstream_network(upstream, self.space, torch.from_numpy(self.space.population.coefficients[0]))
         peft, upstream = self.compiled(peft), self.compiled(upstream)
         with ExitStack() as stack:
             stack.enter_context(identity_shown(ours, layout, self.row(0)))
@@ -275,9 +276,9 @@ class Bench:
         folder = Path(tempfile.mkdtemp(prefix="bench-pipeline-"))
         for i in range(2):
             write_adapter(layout.unflatten(self.rows[i]), folder / f"lora-{i}")
-        basis = torch.from_numpy(space.basis).to(self.device)
-        mean, std = (torch.from_numpy(v).to(self.device) for v in (space.mean, space.std))
-        points = torch.from_numpy(space.coefficients).to(self.device)
+        basis = torch.from_numpy(space.coordinates.basis).to(self.device)
+        mean, std = (torch.from_numpy(v).to(self.device) for v in (space.coordinates.mean, space.coordinates.std))
+        points = torch.from_numpy(space.population.coefficients).to(self.device)
         ours = self.unet
         reloaded, swapped, resident = (self.another_unet() for _ in range(3))
         wrapped = PeftModel.from_pretrained(self.another_unet(), str(folder / "lora-0"))
@@ -322,18 +323,20 @@ class Bench:
 
             def new_network(i: int) -> None:
                 unet = UNet2DConditionModel.from_pretrained(folder / "base", torch_dtype=self.dtype).to(self.device)
-                upstream_network(unet, space, torch.from_numpy(space.coefficients[i % len(space.coefficients)]))
+                rows = space.population.coefficients
+                upstream_network(unet, space, torch.from_numpy(rows[i % len(rows)]))
 
             times |= self.in_turns({"upstream, new network and base": new_network})
         shutil.rmtree(folder)
         best = min(times[name] for name in times if "reload" in name or "hotswap" in name)
         beyond = times["w2w, decode and write"] - times["decode product"]
+        points = space.population.coefficients
         return {
             "milliseconds": times,
             "beyond the decode product": round(beyond, 4),
             "best reload / w2w": round(best / times["w2w, decode and write"], 2),
             "best reload / w2w beyond the decode product": round(best / beyond, 2),
-            "numpy decode, milliseconds": self.in_turns({"decode": lambda i: space.decode(space.coefficients[i % 2])}),
+            "numpy decode, milliseconds": self.in_turns({"decode": lambda i: space.decode(points[i % 2])}),
         }
 
     @torch.no_grad()
@@ -380,7 +383,7 @@ class Bench:
             alike = inverter(steps, False)
             if not keep:
                 del alike.basis
-            cell = upstream_network(self.unet, self.space, torch.from_numpy(self.space.coefficients[0]))
+            cell = upstream_network(self.unet, self.space, torch.from_numpy(self.space.population.coefficients[0]))
             try:
                 return upstream_inversion(alike, cell, steps)
             finally:

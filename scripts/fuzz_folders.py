@@ -209,7 +209,7 @@ def read_dataset(folder: Path) -> None:
 
 def read_space(folder: Path) -> None:
     space = w2w_hub.WeightSpace.from_pretrained(folder)
-    point = space.row(space.ids[0])
+    point = space.row(space.population.ids[0])
     for name in space.directions:
         space.read(point, name)
 

@@ -28,9 +28,12 @@ MODULES = (
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
-MADE = ("Direction", "WeightDataset", "WeightSpace", "W2WPipeline", "W2WMixin", "CheckpointFormat")
+MADE = (
+    "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace", "W2WPipeline",
+    "W2WMixin", "CheckpointFormat",
+)  # fmt: skip
 # for other modules, with what is checked already
-INTERNAL = ("WeightSpace.warn_unreliable", "SplitRule.apply", "SplitRule.broken_by", "WeightSpace.mark_saved")
+INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
 OPERATORS = ("__getitem__",)
 
 ODD: dict[str, Callable[[], Any]] = {
@@ -119,6 +122,11 @@ class World:
             compatibility=self.compatibility,
         )  # fmt: skip
         self.space: WeightSpace = w2w_hub.build_space(self.dataset, 3)
+        self.coordinates, self.population, self.spread = (
+            self.space.coordinates,
+            self.space.population,
+            self.space.spread,
+        )
         self.saved_space = self.space.save(folder / "space")
         self.adapter: Adapter = self.layout.unflatten(self.rows[0])
         w2w_hub.write_adapter(self.adapter, folder / "lora")
@@ -249,7 +257,9 @@ def rows() -> dict[str, Row]:
             "layout", "flatten", {"adapter": "", "where": "anything", "canonical": "None|text"},
             adapter=lambda w: w.adapter,
         ),
-        "ParameterLayout.unflatten": on("layout", "unflatten", {"vector": "array"}, vector=lambda w: w.rows[0]),
+        "ParameterLayout.unflatten": on(
+            "layout", "unflatten", {"vector": "array", "base_model": "None|text"}, vector=lambda w: w.rows[0]
+        ),
         "ParameterLayout.unflatten_batch": on(
             "layout", "unflatten_batch", {"vectors": "array"}, vectors=lambda w: w.rows
         ),
@@ -382,15 +392,17 @@ def rows() -> dict[str, Row]:
         "WeightSpace.from_pretrained": slow(
             WeightSpace.from_pretrained, {"path": path, "k": "None|whole", **HUB}, path=lambda w: w.saved_space
         ),
-        "WeightSpace.save": Row(lambda w: (w.again().save, {"path": w.new()}), {"path": path}, slow=True),
+        "WeightSpace.save": Row(
+            lambda w: (w.again().save, {"path": w.new()}), {"path": path, "base": "None|path"}, slow=True
+        ),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(
             "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
-        "WeightSpace.represent": on("space", "represent", {"what": "array"}, what=lambda w: w.adapter),
-        "WeightSpace.reconstruction_error": on("space", "reconstruction_error", {"k": "None|whole"}),
-        "WeightSpace.explained": on(
-            "space", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
+        "WeightSpace.without_population": on("space", "without_population", {}),
+        "WeightSpace.require_population": on("space", "require_population", {"need": "anything"}, need=lambda w: "row"),
+        "WeightSpace.coefficients_of": on(
+            "space", "coefficients_of", {"what": COEFFICIENTS, "several": flag}, what=lambda w: w.point
         ),
         "WeightSpace.decode": on(
             "space", "decode", {"coefficients": COEFFICIENTS + "|frame", "k": "None|whole"},
@@ -412,13 +424,41 @@ def rows() -> dict[str, Row]:
         "WeightSpace.read": point("read", name=(text, lambda w: "Beard")),
         "WeightSpace.read_all": on("space", "read_all", {"what": COEFFICIENTS}, what=lambda w: w.point),
         "WeightSpace.interpolate": on(
-            "space", "interpolate", {"points": "names|array", "shares": "array"},
-            points=lambda w: [w.point, w.space.row("p1")], shares=lambda w: [1.0, 2.0],
+            "space", "interpolate", {"points": "names|array", "weights": "array"},
+            points=lambda w: [w.point, w.space.row("p1")], weights=lambda w: [1.0, 2.0],
         ),
         "WeightSpace.entanglement": on("space", "entanglement", {}),
         "WeightSpace.nearest": point("nearest", count=(whole, lambda w: 1)),
         "WeightSpace.distance": point("distance"),
         "WeightSpace.mahalanobis": point("mahalanobis"),
+        "Coordinates.require_k": on("coordinates", "require_k", {"k": "None|whole"}, k=lambda w: 2),
+        "Coordinates.project": on(
+            "coordinates", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
+        ),
+        "Coordinates.decode": on(
+            "coordinates", "decode", {"coefficients": "array|frame", "k": "None|whole"},
+            coefficients=lambda w: np.zeros(3),
+        ),
+        "Coordinates.represent": on("coordinates", "represent", {"what": "array"}, what=lambda w: w.adapter),
+        "Coordinates.explained": on(
+            "coordinates", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
+        ),
+        "Population.row": on("population", "row", {"row_id": text}, row_id=lambda w: "p0"),
+        "Population.nearest": on(
+            "population", "nearest", {"coefficients": "array", "count": whole}, coefficients=lambda w: np.ones(3)
+        ),
+        "Population.reconstruction_error": on("population", "reconstruction_error", {"k": "None|whole"}),
+        "Population.sample": on(
+            "population", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
+        ),
+        "Population.distance": on(
+            "population", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)
+        ),
+        "Population.mahalanobis": on(
+            "population", "mahalanobis", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)
+        ),
+        "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
+        "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
         "save_point": call(
             points.save_point, {"point": "", "path": path}, point=lambda w: w.point, path=lambda w: w.new(".json")
         ),

@@ -211,6 +211,14 @@ def bent(arrays: dict[str, np.ndarray]) -> None:
     arrays["basis"][1] = arrays["basis"][0]
 
 
+def bare(folder: Path) -> None:
+    """Take the population away, rightly."""
+    shutil.rmtree(folder / "coefficients")
+    data = manifest(folder)
+    files = {name: entry for name, entry in data["files"].items() if not name.startswith("coefficients/")}
+    state(folder, format_version=2, population=False, splits=[], files=files)
+
+
 def text(name: str, raw: str) -> Breaker:
     def broken(folder: Path) -> None:
         (folder / name).write_text(raw)
@@ -279,8 +287,13 @@ def two_cases(folder: Path) -> None:
 
 
 SPACE_RULES: list[tuple[str, Breaker]] = [
-    ("A reader MUST refuse a\nlater version than it knows", fields(format_version=2)),
-    ("`format` `\"w2w-space\"`, `format_version` 1", fields(licence=...)),
+    ("A reader MUST refuse a\nlater version than it knows", fields(format_version=3)),
+    ("`format` `\"w2w-space\"`, `format_version` 1 or 2", fields(licence=...)),
+    ("version 2 only: `true` or `false`", fields(format_version=2)),
+    ("its `splits` MUST be\nempty", fields(format_version=2, population=False)),
+    ("and it MUST NOT list a file below `coefficients/`", fields(format_version=2, population=False, splits=[])),
+    ("both or none: `coefficient_mean`", lambda f: (bare(f), tensors(
+        "space.safetensors", lambda a: a.update(coefficient_std=a["singular_values"]))(f))),
     ("sha256 of `w2w-basis-v1", fields(digest="0" * 64)),
     ("all splits with known coefficients", fields(splits=["train", "test", "val"])),
     ("all splits with known coefficients", fields(splits=["../train"])),
@@ -314,8 +327,8 @@ ELSEWHERE = {
     "A reader MUST ignore fields it does not know": "test_format_rules.py::test_fields_that_are_not_known_are_ignored_at_every_level",
     "a reader MUST NOT follow a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",
     "A writer MUST NOT write or remove through a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",
-    "A reader MUST refuse slots in another order": "test_layout.py::test_json_with_slots_in_another_order_is_refused",
-    "MUST have the ratio folded into B": "test_layout.py::test_a_scale_other_than_the_reference_is_folded_into_B",
+    "A reader MUST refuse slots in another order": "lora/test_layout.py::test_json_with_slots_in_another_order_is_refused",
+    "MUST have the ratio folded into B": "lora/test_layout.py::test_a_scale_other_than_the_reference_is_folded_into_B",
     "A raw weight\n  space MUST NOT be built over `unknown`": "space/test_build_space.py::test_a_raw_space_over_unknown_initialisations_is_refused",
     "bfloat16 MUST be widened to float32": "dataset/test_write_read.py::test_a_dtype_that_is_not_stored_is_refused",
     "shards MUST NOT exceed": "test_format_rules.py::test_a_shard_that_is_too_large_is_told",
@@ -334,6 +347,10 @@ ELSEWHERE = {
     "A published repository MUST NOT hold": "hub/test_refusals.py::test_a_folder_with_an_unfinished_change_is_pushed_after",
     "A file that is listed MUST NOT be changed in place": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
     "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
+    "it MUST have `format_version` 2": "space/test_population.py::test_version_2_may_hold_a_population_and_version_1_always_does",
+    "A reader MUST refuse to name, compare or look up rows": "space/test_population.py::test_what_needs_rows_is_one_typed_line_without_them",
+    "MUST project, decode,\nsample and edit as ever": "space/test_population.py::test_a_space_without_population_is_used_as_the_whole_one",
+    "a reader MUST take 0 and s / √(`recipe.rows` - 1)": "space/test_population.py::test_a_spread_that_is_not_stored_follows_from_the_singular_values",
     "A reader MUST hold a base against": "models/test_loading.py::test_a_foreign_base_is_refused",
     "a reader MUST refuse them for another": "space/test_weight_space.py::test_a_point_of_another_basis_is_refused",
     "A writer MUST build a new folder or file beside its place": "store/test_atomic.py::test_what_a_killed_writer_left",
@@ -382,7 +399,7 @@ def test_a_forgery_that_breaks_no_rule_verifies(make_dataset, space_folder, tmp_
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "people")
     for breaker in (
-        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None),
+        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None), bare,
     ):  # fmt: skip
         folder = shutil.copytree(space_folder, tmp_path / "copy")
         breaker(folder)

@@ -145,10 +145,9 @@ def tiny_space(tiny_world: TinyWorld, made_once: Callable[..., Path]) -> Path:
 
     def write(_: Path) -> None:
         from w2w_hub import WeightDataset, build_space
-        from w2w_hub.space.storage import publish_space
 
         space = build_space(WeightDataset.open(tiny_world.rows), 12, name="tiny-space")
-        publish_space(space, tiny_world.assets / "space", tiny_world.base)
+        space.save(tiny_world.assets / "space", base=tiny_world.base)
 
     made_once("tiny-space", write)
     return tiny_world.assets / "space"

@@ -75,6 +75,10 @@ class DatasetChangedError(W2WError, ValueError):
     """A dataset is not the one that a weight space was built from."""
 
 
+class MissingPopulationError(InvalidInputError):
+    """A weight space was published without its rows' coefficients, which this needs."""
+
+
 class ConvergenceError(W2WError, ArithmeticError):
     """An iteration did not reach the accuracy that was asked for."""
 

@@ -33,8 +33,8 @@ Fit = Callable[[WeightSpace, WeightDataset, list[str]], dict[str, Direction]]
 
 def held_by_binaries(space: WeightSpace, dataset: WeightDataset, names: list[str]) -> dict[str, Direction]:
     """What overlaps is held, but of the binary attributes only, not of the levels of the others."""
-    labels = dataset.labels.loc[list(space.ids), names].astype("Float64").to_numpy(float, na_value=np.nan)
-    together = overlap(labels[space.fitted])
+    labels = dataset.labels.loc[list(space.population.ids), names].astype("Float64").to_numpy(float, na_value=np.nan)
+    together = overlap(labels[space.population.fitted])
     preserve = {name: [names[j] for j in np.flatnonzero(row)] for name, row in zip(names, together, strict=True)}
     return fit_directions(space, dataset, attributes=names, preserve=preserve)
 
@@ -68,7 +68,8 @@ class Population:
 
     def able_to_gain(self, attribute: str, people: int) -> list[str]:
         """Held-out people without the attribute, at most `people`."""
-        held_out = self.dataset.labels[~np.isin(self.dataset.ids, np.asarray(self.space.ids)[self.space.fitted])]
+        known = self.space.population
+        held_out = self.dataset.labels[~np.isin(self.dataset.ids, np.asarray(known.ids)[known.fitted])]
         return able_to_gain(self.judge, held_out, attribute)[:people]
 
 
@@ -123,7 +124,7 @@ def main(
     began = time.monotonic()
     before = dict(zip(rows, population.draw(np.stack(list(rows.values()))), strict=True))
     click.echo(
-        f"{int(space.fitted.sum()):,} people fitted, {space.k} components, up to {people} held-out people without it\n"
+        f"{space.spread.rows:,} people fitted, {space.k} components, up to {people} held-out people without it\n"
     )
     click.echo("| direction | AUC | strength | reached | before | shown after | each other factor kept |")
     click.echo("| --- | --- | --- | --- | --- | --- | --- |")
@@ -153,9 +154,8 @@ def measure(
 ) -> dict[str, tuple[float, float, float]]:
     """For each attribute the share of pictures that show it before and after, and of other factors that stay."""
     jobs = [(name, person) for name in found for person in able[name]]
-    steps = {
-        name: strength * d.sd * (d.editing @ population.space.basis) * population.space.std for name, d in found.items()
-    }
+    c = population.space.coordinates
+    steps = {name: strength * d.sd * (d.editing @ c.basis) * c.std for name, d in found.items()}
     drawn = population.draw(np.stack([(rows[person] + steps[name]).astype(np.float32) for name, person in jobs]))
     figures = {}
     for name in found:

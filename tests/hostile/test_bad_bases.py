@@ -33,7 +33,6 @@ from w2w_hub.models.pipelines.loading import open_space
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import REQUIRED
 from w2w_hub.space.report import write_report
-from w2w_hub.space.storage import publish_space
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.hub.resolve import ResolvedRevision
 from w2w_hub.store.manifest import seal
@@ -264,7 +263,7 @@ def test_a_base_with_pickles_or_links_is_not_embedded(
     damage(base)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(error, match=subject):
-        publish_space(WeightSpace.from_pretrained(tiny_space), tmp_path / "out", base)
+        WeightSpace.from_pretrained(tiny_space).save(tmp_path / "out", base=base)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -112,6 +112,33 @@ out(rows=rows, k=w2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0
         assert json.loads(raw)["version"] == tag[1:]
 
 
+def test_a_space_without_its_population_is_published_verified_pinned_restored_and_described(
+    hub: LoopbackHub, client: MakeClient, tmp_path: Path
+) -> None:
+    found = client("ann", "ann").run(
+        SCRIPT
+        + """
+from w2w_hub.release.versions import diff_revisions
+whole, bare = sys.argv[1:]
+out(outcomes=[push(whole, "org/space", "1.0.0"), push(bare, "org/space", "2.0.0"), push(bare, "org/space", "2.0.0")])
+out(agree=agree("org/space@v2.0.0"))
+space = w2w_hub.WeightSpace.from_pretrained("org/space", revision="v2.0.0")
+space.verify()
+out(population=space.population is None, sampled=space.sample(1, seed=0)[0].history["space"].split("@")[0])
+change = diff_revisions("org/space@v1.0.0", "org/space@v2.0.0")
+out(level=change.level, changes=[c.level for c in change.changes])
+again = w2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0")
+out(back=again.without_population() == space or [again, space])
+""",
+        *sorted(ARCHIVE.parent.glob("space-format-*-with*")),
+    )
+    assert found["outcomes"] == ["published", "published", "unchanged"]
+    assert found["population"]
+    assert found["sampled"] == "org/space"
+    assert found["level"] == "major"
+    assert all(ok for said in found["agree"].values() for ok, *_ in said)
+
+
 def test_what_0_1_0_published_under_another_version_verifies_with_one_note_where_a_commit_or_lock_vouches_for_it(
     hub: LoopbackHub, client: MakeClient, tmp_path: Path
 ) -> None:

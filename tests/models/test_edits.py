@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from w2w_hub import W2WPipeline
 from w2w_hub.errors import InvalidInputError, UnknownNameError
-from w2w_hub.space.directions import preserving
+from w2w_hub.space.edits import preserving
 from w2w_hub.space.identity import edited, resolve
 
 from ..tiny_world import ATTRIBUTES, TinyWorld
@@ -179,12 +179,13 @@ def test_the_preserving_step_is_the_nearest_in_the_populations_metric(
 ) -> None:
     space, rng = loaded.space, np.random.default_rng(seed)
     step = rng.normal(size=space.k) * space.coefficient_std
-    found = preserving(space, step, sorted(names))
+    kept, std = [space.direction(n).reading for n in sorted(names)], space.spread.std
+    found = preserving(step, kept, std)
     readings = np.stack([space.direction(n).reading for n in sorted(names)]).astype(np.float64)
     np.testing.assert_allclose(readings @ found, 0, atol=1e-8 * np.abs(readings @ step).max() + 1e-9)
-    np.testing.assert_allclose(preserving(space, found, sorted(names)), found, atol=1e-7 * np.abs(step).max())
+    np.testing.assert_allclose(preserving(found, kept, std), found, atol=1e-7 * np.abs(step).max())
     # any other step that keeps the scores is farther away
-    other = preserving(space, step + rng.normal(size=space.k) * 0.1 * space.coefficient_std, sorted(names))
+    other = preserving(step + rng.normal(size=space.k) * 0.1 * std, kept, std)
     distance = [np.sum(((s - step) / space.coefficient_std) ** 2) for s in (found, other)]
     assert distance[0] <= distance[1] + 1e-9
 

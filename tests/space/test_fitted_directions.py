@@ -18,9 +18,10 @@ from sklearn.metrics import r2_score, roc_auc_score
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
-from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, preserving, why_not
+from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, why_not
 from w2w_hub.space.directions.entanglement import mean_off_diagonal
 from w2w_hub.space.directions.reading import choose_components
+from w2w_hub.space.edits import preserving
 
 from .population import LAYOUT, dataset_of
 
@@ -535,7 +536,9 @@ def test_evidence_from_a_file_is_read_field_by_field_and_each_field_is_checked(n
     for value in good:
         found = Direction.from_evidence(one.editing, one.reading, {**entry, name: value, "later": 3}, "Beard")
         assert found.evidence()[name] == (tuple(value) if isinstance(value, list) else value)
-        assert found == dataclasses.replace(one, **{FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value})
+        assert found == dataclasses.replace(
+            one, **{FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value}
+        )
     for value in bad:
         with pytest.raises(CorruptFileError, match=f"Beard.*{name}"):
             Direction.from_evidence(one.editing, one.reading, {**entry, name: value}, "Beard")
@@ -617,7 +620,7 @@ def test_preserving_changes_a_step_least_in_the_populations_spread(space: Weight
     for names, length in ((["Beard"], K), (["Hair=red", "Age", "Sun"], K), (["Beard", "Beard"], K), (["Age"], 7)):
         step = rng.normal(size=length)
         before = step.copy()
-        kept = preserving(space, step, names)
+        kept = preserving(step, [space.direction(n).reading for n in names], space.spread.std)
         np.testing.assert_array_equal(step, before)
         spread = space.coefficient_std[:length]
         readers = np.stack([space.direction(n).reading[:length].astype(np.float64) for n in names])
@@ -626,7 +629,7 @@ def test_preserving_changes_a_step_least_in_the_populations_spread(space: Weight
         scaled = readers * spread
         expected = (np.eye(length) - np.linalg.pinv(scaled) @ scaled) @ (step / spread)
         np.testing.assert_allclose(kept / spread, expected, atol=1e-7)
-    np.testing.assert_array_equal(preserving(space, step, []), step)
+    np.testing.assert_array_equal(preserving(step, [], space.spread.std), step)
 
 
 def test_nothing_warns_while_directions_are_fitted(dataset: WeightDataset, space: WeightSpace) -> None:

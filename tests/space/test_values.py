@@ -60,7 +60,7 @@ def test_directions_are_equal_by_vectors_and_evidence(space: WeightSpace) -> Non
         assert [other for other, d in space.directions.items() if d == direction] == [name]
     assert space.direction("PC2") == space.direction("PC2") != space.direction("PC3")
     assert space.entanglement() == space.entanglement()
-    assert space.explained(space.mean) == space.explained(space.mean)
+    assert space.coordinates.explained(mean := space.coordinates.mean) == space.coordinates.explained(mean)
 
 
 def test_a_space_equals_what_is_opened_of_it_and_nothing_else(
@@ -73,7 +73,12 @@ def test_a_space_equals_what_is_opened_of_it_and_nothing_else(
     assert build_space(dataset, 12) == space  # also the evidence, to the bit
     first = WeightSpace.from_pretrained(tmp_path / "space", k=5)
     assert first != space
-    for change in ({"version": "2.0.0"}, {"directions": {}}, {"coefficients": space.coefficients + 1}):
+    assert space.population is not None
+    moved = dataclasses.replace(space.population, coefficients=space.population.coefficients + 1)
+    turned = dataclasses.replace(space.coordinates, basis=-space.coordinates.basis)
+    for change in (
+        {"version": "2.0.0"}, {"directions": {}}, {"population": moved}, {"population": None}, {"coordinates": turned},
+    ):  # fmt: skip
         assert dataclasses.replace(space, **change) != space
     assert space not in (None, 3, "space")
 
@@ -92,7 +97,7 @@ def test_a_point_that_leaves_coefficients_out_means_zeros(space: WeightSpace, k:
     other = space.row("p00011")
     assert space.interpolate([short, other], [1, 3]) == space.interpolate([padded, other], [1, 3])
     assert len(space.interpolate([short, short], [1, 1]).coefficients) == k
-    assert space.nearest(short)[0][0] in space.ids
+    assert space.nearest(short)[0][0] in space.population
 
 
 @settings(max_examples=25, deadline=None)
@@ -108,13 +113,13 @@ def test_a_point_interpolated_with_itself_is_itself_and_edits_add_up(
 
 
 @pytest.mark.parametrize(
-    "shares",
+    "weights",
     [[NAN, 1], [INF, 1], [1, -INF], [1], [1, 1, 1], [1, -1], "ab", ["a", "b"], None, 1, [[1, 1]], [True, False], {}],
     ids=repr,
 )
-def test_shares_that_cannot_be_normalised_are_refused(space: WeightSpace, shares: Any) -> None:
+def test_weights_that_cannot_be_normalized_are_refused(space: WeightSpace, weights: Any) -> None:
     with pytest.raises(InvalidInputError):
-        space.interpolate([space.row("p00000"), space.row("p00001")], shares)
+        space.interpolate([space.row("p00000"), space.row("p00001")], weights)
 
 
 # ---------------------------------------------------------------- what is not a point
@@ -181,9 +186,11 @@ def test_a_directions_name_is_a_word(space: WeightSpace, name: Any) -> None:
 
 @pytest.mark.parametrize("what", [NAN, INF], ids=repr)
 def test_weights_that_are_not_finite_have_no_coefficients(space: WeightSpace, what: float) -> None:
-    vector = space.mean.copy()
+    mean = space.coordinates.mean
+    vector = mean.copy()
     vector[3] = what
-    for call in (space.project, space.explained, space.read_all, lambda v: space.project(np.stack([space.mean, v]))):
+    together = lambda v: space.project(np.stack([mean, v]))  # noqa: E731
+    for call in (space.project, space.coordinates.explained, space.read_all, together):
         with pytest.raises(W2WError):
             call(vector)
     for shape in (np.zeros(3), "a", None, np.zeros((1, 1, space.layout.size))):

@@ -58,16 +58,17 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
     with new_folder(out) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
-    rows = [
-        {"point": str(out / file), "nearest": name, "cosine": round(cosine, 4)}
-        for file, point in zip(names, points, strict=True)
-        for name, cosine in opened.nearest(point)
-    ]
+    rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
+    if opened.population is not None:
+        for row, point in zip(rows, points, strict=True):
+            [(name, cosine)] = opened.nearest(point)
+            row |= {"nearest": name, "cosine": round(cosine, 4)}
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        say(f"{row['point']}  nearest row {row['nearest']} (cosine {row['cosine']:.2f})")
+        near = f"  nearest row {row['nearest']} (cosine {row['cosine']:.2f})" if "nearest" in row else ""
+        say(f"{row['point']}{near}")
     say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='people.png')}")
 
 
@@ -107,7 +108,7 @@ def edit(
         print_json({"point": str(out), "distance": distance, "farthest_row": farthest, "before_after": reads})
         return
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
-    if distance > farthest:
+    if farthest is not None and distance > farthest:
         say(f"it leaves the population, whose farthest fitted row has {farthest:.2f}: use a smaller strength")
     say(f"next: {_drawing_command(space, identity, out, into='before-after.png')}")
 
@@ -324,8 +325,8 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
 
     require_new(out)
     opened = WeightSpace.from_pretrained(space)
-    adapter = opened.layout.unflatten(resolve(opened, identity).vector)
-    adapter.base_model = opened.compatibility.base_model
+    vector = resolve(opened, identity).vector
+    adapter = opened.layout.unflatten(vector, base_model=opened.compatibility.base_model)
     chosen = dialects or ("peft", "diffusers")
     write_adapter(adapter, out, chosen)
     how = {

@@ -52,11 +52,15 @@ def with_engine(function: Any) -> Any:
 @click.option("--canonical", type=click.Choice(["svd"]), help="One representative a dW: for mixed initialisations.")
 @click.option("--standardize/--no-standardize", default=True, show_default=True, help="Divide by standard deviations.")
 @click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
+@click.option(
+    "--without-population", is_flag=True,
+    help="Save no ids and no coefficients of the rows: a basis to publish without data of people.",
+)  # fmt: skip
 @json_option
 def build(
     dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, engine: str | None,
     devices: tuple[str, ...], scheduler: str | None, solver: str | None, tolerance: float, seed: int,
-    canonical: str | None, standardize: bool, directions: bool, as_json: bool,
+    canonical: str | None, standardize: bool, directions: bool, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
@@ -69,8 +73,9 @@ def build(
     if unfinished(out).is_dir():
         say(f"continuing the unfinished build in {unfinished(out)}, if it is this one")
     space = build_and_save(
-        opened, out, k, base=base, split=split, version=version, directions=directions, standardize=standardize,
-        canonical=canonical, engine=engine or "numpy", device=list(devices) or None, scheduler=scheduler,
+        opened, out, k, base=base, population=not without_population, split=split, version=version,
+        directions=directions, standardize=standardize, canonical=canonical, engine=engine or "numpy",
+        device=list(devices) or None, scheduler=scheduler,
         solver=solver, tolerance=tolerance, seed=seed,
     )  # fmt: skip
     if as_json:
@@ -131,7 +136,6 @@ def rebuild(
     from ..space import WeightSpace
     from ..space.fit.rebuild import compare_spaces
     from ..space.fit.rebuild import rebuild as build_again
-    from ..space.storage import save_space
     from ..store.atomic import require_new
 
     if not check and out is None:
@@ -147,7 +151,7 @@ def rebuild(
     if not found.identical and opened.revision is None:  # rows from the Hub are checked as they come
         opened.verify()  # before an engine is named as the cause
     if out is not None:
-        save_space(again, out)
+        again.save(out)
     if as_json:
         print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
     elif found.identical:
@@ -252,18 +256,21 @@ def read(space: Path, identity: str, as_json: bool) -> None:
 
     opened = WeightSpace.from_pretrained(space)
     found = resolve(opened, identity)
-    inside = opened.explained(found.vector)
+    inside = opened.coordinates.explained(found.vector)
     attributes = opened.read_all(found.point)
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         print_json(
-            {"attributes": {n: round(v, 6) for n, v in attributes.items()}, "explained": inside.share,
-             "distance": distance, "mahalanobis": opened.mahalanobis(found.point), "largest_distance": farthest}
+            {"attributes": {n: round(v, 6) for n, v in attributes.items()}, "explained": inside.explained_ratio,
+             "distance": distance,
+             "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
+             "largest_distance": farthest}
         )  # fmt: skip
         return
     for name, shown in zip(attributes, name_column(attributes), strict=True):
         value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
-    say(f"{inside.share:.1%} of it lies in the space")
-    say(f"{distance:.2f} standard deviations from the mean; 1 is typical, the farthest fitted row has {farthest:.2f}")
+    say(f"{inside.explained_ratio:.1%} of it lies in the space")
+    known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
+    say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

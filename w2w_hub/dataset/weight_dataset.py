@@ -277,9 +277,7 @@ class WeightDataset:
 
     def adapter(self, row_id: str | int) -> Adapter:
         """One row as a usable LoRA, float32."""
-        adapter = self.layout.unflatten(self[row_id])
-        adapter.base_model = self.manifest.compatibility.base_model
-        return adapter
+        return self.layout.unflatten(self[row_id], base_model=self.manifest.compatibility.base_model)
 
     def mean_std(self, split: str | None = "train") -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (ddof 1) of each number over a split, float64 ``(size,)`` each, in one pass."""

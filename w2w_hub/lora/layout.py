@@ -301,8 +301,14 @@ class ParameterLayout:
             vector[slot.middle : slot.end] = b.ravel()
         return vector
 
-    def unflatten(self, vector: np.ndarray) -> Adapter:
-        """The adapter of a vector ``(size,)``; its factors are float32 copies at the reference scale."""
+    def unflatten(self, vector: np.ndarray, base_model: str | None = None) -> Adapter:
+        """Return the adapter of a vector ``(size,)``; its factors are float32 copies at the reference scale.
+
+        Parameters
+        ----------
+        base_model : str, optional
+            Repository or folder of the base model that the adapter was trained on.
+        """
         values = as_array(vector, "a vector").astype(np.float32, copy=False)
         if values.shape != (self.size,):
             raise LayoutMismatchError(f"expected a vector of {self.size} numbers, got shape {values.shape}")
@@ -311,7 +317,7 @@ class ParameterLayout:
         for slot in self.slots:
             a, b = pairs[slot.target]
             factors[slot.target] = LoraFactors(a[0].copy(), b[0].copy(), self.scale, slot.kernel)
-        return Adapter(factors)
+        return Adapter(factors, base_model=base_model)
 
     @cached_property
     def part_sizes(self) -> list[int]:

@@ -107,14 +107,14 @@ class Inverter:
         self.unet, self.space, self.settings = unet, space, settings
         self.scheduler = training_schedule(scheduler)
         self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
-        k = self.k = space._k(settings.k)
+        k = self.k = space.coordinates.require_k(settings.k)
         device = latents.device
         # beside a bfloat16 model the basis is no more exact than what it is multiplied with, and half the size
         wide = torch.float32 if latents.dtype != torch.bfloat16 else torch.bfloat16
-        self.basis = torch.from_numpy(np.ascontiguousarray(space.basis[:k])).to(device, wide)
-        self.spread = torch.from_numpy(space.coefficient_std[:k]).to(device, torch.float32)
-        self.centre = torch.from_numpy(space.coefficient_mean[:k]).to(device, torch.float32)
-        self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.mean, space.std))
+        self.basis = torch.from_numpy(np.ascontiguousarray(space.coordinates.basis[:k])).to(device, wide)
+        self.spread = torch.from_numpy(space.spread.std[:k]).to(device, torch.float32)
+        self.centre = torch.from_numpy(space.spread.mean[:k]).to(device, torch.float32)
+        self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.coordinates.mean, space.coordinates.std))
         captures = device.type == "cuda" and rewritable(unet, space.layout)  # offloading copies inside the step
         self.capture = captures if settings.capture is None else settings.capture
 

@@ -27,7 +27,7 @@ from ..store.hub.cache import TYPES
 from ..store.hub.client import PATIENCE, Token, api, call, pause
 from ..store.hub.resolve import FORMATS, REPOSITORY, Source, download, open_repository
 from ..store.hub.semver import Change, Version, highest, is_version_tag, require_level
-from ..store.manifest import CARD, CHECKSUM
+from ..store.manifest import CARD, CHECKSUM, upgraded
 from ..store.paths import read_file, short
 from .card import is_written, published_card, rendered_bodies, split_card, with_facts
 from .outgoing import Outgoing, collect
@@ -427,5 +427,6 @@ class _Push:
 
 
 def _same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Whether two manifests list the same version of the same files, whatever they state as their own checksum."""
+    """Return whether a published manifest and mine, as it is on disk, state the same but for their own checksum."""
+    mine = upgraded(dict(mine), "the manifest", *FORMATS)  # as `there` was
     return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from .coordinates import Coordinates, Explained
 from .directions import Direction, fit_directions
 from .fit.build import build_space
-from .weight_space import Point, WeightSpace
+from .points import Point
+from .population import Population, Spread
+from .weight_space import WeightSpace
 
-__all__ = ["Direction", "Point", "WeightSpace", "build_space", "fit_directions"]
+__all__ = [
+    "Coordinates",
+    "Direction",
+    "Explained",
+    "Point",
+    "Population",
+    "Spread",
+    "WeightSpace",
+    "build_space",
+    "fit_directions",
+]

@@ -24,7 +24,13 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
     before = ["standardised" if recipe.get("standardised", True) else "centred only"]
     if recipe.get("canonical"):
         before.insert(0, "canonical representatives of dW")
-    remarks = [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
+    remarks = []
+    if not manifest.get("population", True):
+        remarks.append(
+            "- Its population is not included: it projects, samples and edits, and knows no rows and no neighbors. "
+            "This is format version 2, which w2w_hub 0.1.0 does not read."
+        )
+    remarks += [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [
         f"- No direction for {code(name)}: {markdown(why)}."
         for name, why in diagnostics.get("no_direction", {}).items()

@@ -1,4 +1,4 @@
-"""Identities: an exact vector with its coordinates in a space, made from whatever names one."""
+"""Identities: an exact vector with its point in a weight space, resolved from a row, path, adapter or point."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from ..common.equality import ByValue
 from ..dialects import read_adapter
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..lora.adapter import Adapter
-from .points import is_point, load_point
-from .weight_space import Point, WeightSpace
+from .edits import warn_unreliable
+from .points import Point, is_point, load_point
+from .population import Population
+from .weight_space import WeightSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Identity(ByValue):
         float32 ``(d,)``.
     point : Point
     start : float
-        Share of the denoising schedule, 0 to 1, until which `early` is drawn instead of `vector`.
+        Fraction of the denoising schedule, 0 to 1, until which `early` is drawn instead of `vector`.
     early : ndarray or None
         float32 ``(d,)``: the identity before its delayed edits.
     """
@@ -42,13 +44,13 @@ class Identity(ByValue):
     start: float = 0.0
     early: np.ndarray | None = None
 
-    def at(self, share: float) -> np.ndarray:
-        """The vector that is drawn when so much of the schedule, 0 to 1, is over."""
-        return self.vector if self.early is None or share >= self.start else self.early
+    def at(self, fraction: float) -> np.ndarray:
+        """Return the vector that is drawn when this fraction of the schedule, 0 to 1, is over."""
+        return self.vector if self.early is None or fraction >= self.start else self.early
 
 
 def resolve(space: WeightSpace, what: Any) -> Identity:
-    """A point, coefficients, row id, adapter, or the path of an adapter or a saved point, as an identity.
+    """Return the identity of a point, coefficients, row id, adapter, or path of an adapter or saved point.
 
     Raises
     ------
@@ -58,15 +60,15 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
         For coefficients that are no numbers or too many, and for a point or adapter of another space.
     """
     if isinstance(what, Identity):
-        space._coordinates(what.point)  # of another space it is refused
+        space.coefficients_of(what.point)  # a point of another space is refused
         return what
-    if isinstance(what, str) and what in space.ids:
+    if isinstance(what, str) and space.population is not None and what in space.population:
         return resolve(space, space.row(what))
     if isinstance(what, (str, Path)):
         return _from_path(space, what)
     if isinstance(what, Adapter):
         what.require_finite("this adapter")
-        vector = space.represent(what).astype(np.float32, copy=False)
+        vector = space.coordinates.represent(what).astype(np.float32, copy=False)
         return Identity(vector, space.point(space.project(vector), made="projection"))
     point = what if isinstance(what, Point) else space.point(_coefficients(what))
     return Identity(space.decode(point), point)
@@ -89,15 +91,17 @@ def _from_path(space: WeightSpace, what: str | Path) -> Identity:
     if path.suffix in (".json", ".safetensors"):
         raise MissingPathError(f"{path} is not there")
     raise UnknownNameError(
-        f"{str(what)!r} is neither a row of this weight space{_suggestion(str(what), space.ids)}, "
-        "nor a saved point, nor an adapter"
+        f"{str(what)!r} is neither {_rows(space.population, str(what))}, nor a saved point, nor an adapter"
     )
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 3, 0.6)
-    return f" (near it: {', '.join(close)})" if close else f" (they look like {', '.join(known[:3])})"
+def _rows(population: Population | None, name: str) -> str:
+    """Return which rows a name could have meant, for an error."""
+    if population is None:
+        return "a row (this weight space was published without its population)"
+    close = difflib.get_close_matches(name, population.ids, 3, 0.6)
+    hint = f"near it: {', '.join(close)}" if close else f"they look like {', '.join(population.ids[:3])}"
+    return f"a row of this weight space ({hint})"
 
 
 def _coefficients(what: Any) -> np.ndarray:
@@ -118,14 +122,14 @@ def edited(
     start: float = 0.0,
     preserve: Iterable[str] = (),
 ) -> Identity:
-    """An identity moved along editing directions; what lies outside the space stays.
+    """Return an identity moved along editing directions; what lies outside the space stays.
 
     Parameters
     ----------
     strengths : mapping of str to float
         In standard deviations of the population along each direction.
     start : float
-        Delayed injection: until this share of the denoising schedule the identity is drawn as it was, so that
+        Delayed injection: until this fraction of the denoising schedule the identity is drawn as it was, so that
         the composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
     preserve : iterable of str
         Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
@@ -143,14 +147,14 @@ def edited(
     UnreliableDirectionWarning
         If a direction reads held-out rows no better than permuted labels do.
     """
-    start = number(0, below=1).checked(start, "start, a share of the schedule,")
+    start = number(0, below=1).checked(start, "start, a fraction of the schedule,")
     if start and identity.start not in (0.0, start):
         raise InvalidInputError(
             f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
         )
-    before = completed(space, identity.point)
+    before = pad_to_k(space, identity.point)
     point = space.edit(before, strengths, preserve=preserve)
-    space.warn_unreliable(strengths)
+    warn_unreliable({name: space.direction(name) for name in strengths})
     step = space.decode(point) - space.decode(before)
     early = identity.early
     if start:
@@ -160,9 +164,9 @@ def edited(
     return Identity(identity.vector + step, point, max(start, identity.start), early)
 
 
-def completed(space: WeightSpace, point: Point) -> Point:
-    """A point with all of the space's coefficients: one inverted with fewer components has zeros for the rest."""
-    c = space._coordinates(point)
+def pad_to_k(space: WeightSpace, point: Point) -> Point:
+    """Return a point with all of the space's coefficients, zeros for those that it leaves out."""
+    c = space.coefficients_of(point)
     if len(c) == space.k:
         return point
     return space.point(np.pad(c, (0, space.k - len(c))), **point.history)

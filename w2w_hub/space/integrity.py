@@ -23,8 +23,9 @@ from ..store.commit import State, read_state
 from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
 from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest, open_to_check
-from .storage import FIELDS, read_space
-from .weight_space import WeightSpace
+from .contents import SpaceContents
+from .population import Population
+from .storage import FIELDS, read_contents
 
 UNIT_TOLERANCE = 1e-3  # of a direction's length and of the basis's products, float32
 SETTINGS_BYTES = 2**20  # of w2w_pipeline.json and model_index.json
@@ -60,13 +61,12 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     check_files(report, state, _is_bulk)
     wrong = report.broken - {FILENAME}
     try:
-        space = read_state(path, read_space, SPACE)
+        space = read_state(path, read_contents, SPACE)
     except W2WError as error:
         if not wrong:  # else the reason is listed already
             report.add("", str(error))
         return report
-    report.rows = len(space.ids)
-    _check_rows(report, state, space)
+    _check_rows(report, state, space.population)
     _check_numbers(report, space, state.data["files"])
     _check_base(report, state, space)
     return report
@@ -76,32 +76,39 @@ def _is_bulk(name: str) -> bool:
     return name.startswith("basis-") or ("/" in name and not name.startswith("coefficients/"))
 
 
-def _check_rows(report: Report, state: State, space: WeightSpace) -> None:
-    """Ids, numbers and norms of the known rows, and which files there are."""
+def _check_rows(report: Report, state: State, population: Population | None) -> None:
+    """Check ids and norms of the known rows, and which files there are."""
     where = report.path
-    for name in [name for name in space.ids if not ROW_ID.fullmatch(str(name))][:5]:
-        report.add("coefficients", f"{where}: row id {name!r} is not of letters, digits, '.', '-' and '_'", [str(name)])
     for name in sorted(
         {name for name in state.data["files"] if name.startswith("coefficients/")}
         ^ {f"coefficients/{split}.parquet" for split in state.data["splits"]}
     ):
         report.add(name, f"{where}: {name} belongs to no split of the manifest")
-    norms = space.squared_norms
-    wrong = norms is not None and not (np.isfinite(norms) & (norms >= 0)).all()
-    report.check("coefficients", not wrong, f"{where}: a squared norm is negative or not finite")
     for name in state.data["files"]:
         report.check(name, not name.lower().endswith(PICKLES), f"{where}: {name} is a pickle, which must not be here")
+    if population is None:
+        return
+    report.rows = len(population)
+    for name in [name for name in population.ids if not ROW_ID.fullmatch(str(name))][:5]:
+        report.add("coefficients", f"{where}: row id {name!r} is not of letters, digits, '.', '-' and '_'", [str(name)])
+    norms = population.squared_norms
+    wrong = norms is not None and not (np.isfinite(norms) & (norms >= 0)).all()
+    report.check("coefficients", not wrong, f"{where}: a squared norm is negative or not finite")
 
 
-def _check_numbers(report: Report, space: WeightSpace, files: Iterable[str]) -> None:
+def _check_numbers(report: Report, space: SpaceContents, files: Iterable[str]) -> None:
     """Mean, deviations, basis and directions are what they must be."""
     where = report.path
     for name in ("mean", "std", "singular_values"):
         report.check(
-            "space.safetensors", bool(np.isfinite(getattr(space, name)).all()), f"{where}: {name} is not finite"
+            "space.safetensors",
+            bool(np.isfinite(getattr(space.coordinates, name)).all()),
+            f"{where}: {name} is not finite",
         )
-    report.check("space.safetensors", bool((space.std > 0).all()), f"{where}: a standard deviation is not positive")
-    values = space.singular_values
+    report.check(
+        "space.safetensors", bool((space.coordinates.std > 0).all()), f"{where}: a standard deviation is not positive"
+    )
+    values = space.coordinates.singular_values
     falling = bool((np.diff(values) <= 1e-6 * max(float(values[0]), 1e-30)).all())
     report.check("space.safetensors", falling, f"{where}: the components do not come largest variance first")
     stray = sorted(name for name in files if name.startswith("basis-"))
@@ -116,7 +123,7 @@ def _check_numbers(report: Report, space: WeightSpace, files: Iterable[str]) -> 
             "without --deep: the basis files' hashes, that the basis is orthonormal, an embedded base model"
         )
         return
-    worst, turned = _basis_error(space.basis)
+    worst, turned = _basis_error(space.coordinates.basis)
     if worst > UNIT_TOLERANCE:
         report.add("basis", f"{where}: the basis is not orthonormal (an error of {worst:.2g})")
     if turned:
@@ -136,7 +143,7 @@ def _basis_error(basis: np.ndarray) -> tuple[float, list[int]]:
     return worst, turned
 
 
-def _check_base(report: Report, state: State, space: WeightSpace) -> None:
+def _check_base(report: Report, state: State, space: SpaceContents) -> None:
     """What `w2w_pipeline.json` says of the base model, and an embedded one."""
     if CONFIG not in state.data["files"]:
         return

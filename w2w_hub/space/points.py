@@ -1,22 +1,84 @@
-"""Points as small files: JSON for people, safetensors for long ones."""
+"""Points: identities in the coordinates of a weight space, in memory and as JSON or safetensors files."""
 
 from __future__ import annotations
 
 import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..common.arguments import checked
+from ..common.constraints import as_array, text
+from ..common.equality import ByValue
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
 from ..store.tensorfile import read_safetensors
-from .weight_space import Point
 
 FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Point(ByValue):
+    """An identity inside a space; equal to another of the same coefficients in the same basis.
+
+    Attributes
+    ----------
+    coefficients : ndarray
+        float32 ``(k,)``, coordinates along the principal components; those that are left out are 0.
+    basis_digest : str
+        The basis that the coordinates belong to.
+    history : dict
+        How it was made (row, seed, edits, inversion loss), for the record: kept as plain JSON values, a number that is
+        not finite as None.
+
+    Raises
+    ------
+    InvalidInputError
+        If the coefficients are not finite numbers in one list, or the history holds what JSON has no value for.
+    """
+
+    coefficients: np.ndarray
+    basis_digest: str
+    history: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        coefficients = as_array(self.coefficients, "coefficients")
+        if coefficients.ndim != 1 or not len(coefficients):
+            raise InvalidInputError(f"coefficients must be one list of numbers, got shape {coefficients.shape}")
+        with np.errstate(over="ignore"):
+            coefficients = coefficients.astype(np.float32, copy=False)
+        if not np.isfinite(coefficients).all():
+            raise InvalidInputError("coefficients hold NaN or infinite values")
+        object.__setattr__(self, "coefficients", coefficients)
+        object.__setattr__(self, "basis_digest", text().checked(self.basis_digest, "the basis digest of a point"))
+        if not isinstance(self.history, Mapping):
+            raise InvalidInputError(f"a point's history must be a mapping, not {reprlib.repr(self.history)}")
+        object.__setattr__(self, "history", _plain(self.history, "history"))
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has it: NumPy's scalars and arrays as Python's."""
+    if isinstance(value, Mapping):
+        return {text().checked(k, f"a key of {where}"): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v, where) for v in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    raise InvalidInputError(f"a point's {where} must be plain JSON, not {reprlib.repr(value)}")
 
 
 @checked()

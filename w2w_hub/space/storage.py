@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.checks import is_whole
+from ..common.deprecated import warn_renamed
 from ..dataset.manifest import Compatibility, is_split_name
 from ..dialects.base_model import digest_of_folder, embed_base
 from ..errors import (
@@ -26,31 +27,35 @@ from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
-from ..store.hub.resolve import Source, locate
+from ..store.hub.resolve import locate
+from ..store.hub.source import Source
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
 from ..store.tensorfile import read_safetensors
 from .card import space_card
-from .directions import Direction
+from .contents import SpaceContents
+from .coordinates import Coordinates
+from .directions.direction import Direction
 from .manifest import require_facts
-from .weight_space import WeightSpace
+from .population import Population, Spread
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT, FORMAT_VERSION = SPACE, 1
+FORMAT, FORMAT_VERSION, VERSION_WITHOUT_POPULATION = SPACE, 1, 2
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # in the metadata of what means nothing without that basis
 _KINDS = {
-    "name": str, "version": str, "licence": str, "digest": str, "k": int, "fitted_split": str, "splits": list,
-    "recipe": dict, "diagnostics": dict, "layout": dict, "compatibility": dict, "directions": list,
+    "name": str, "version": str, "licence": str, "digest": str, "k": int, "population": bool, "fitted_split": str,
+    "splits": list, "recipe": dict, "diagnostics": dict, "layout": dict, "compatibility": dict, "directions": list,
 }  # fmt: skip
 FIELDS = {"format", "format_version", "files", *_KINDS}
 
 
-def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
-    """Write a new space folder.
+# ------------------------------------------------------------------ writing
+def save_space(space: SpaceContents, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
+    """Write a new space folder and return its path.
 
     Parameters
     ----------
@@ -58,39 +63,34 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         Called with the unfinished folder, to add files (an embedded base model) before the manifest.
     """
     path = Path(path)
-    if space.whole_digest is not None:
+    if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open the whole of it to save it")
-    recipe = space.recipe | ({"saved_from": space.revision.to_json()} if space.revision else {})
+    population, revision = space.population, None if space.source is None else space.source.revision
     with new_folder(path) as folder:
-        tensors = {"mean": space.mean, "std": space.std, "singular_values": space.singular_values}
-        if space.residuals is not None:
-            tensors["residuals"] = space.residuals
-        _save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
-        for start in range(0, space.k, COMPONENTS_A_FILE):
-            part = np.ascontiguousarray(space.basis[start : start + COMPONENTS_A_FILE])
-            _save_tensors({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
+        _save_coordinates(space, folder)
         if space.directions:
             arrays = {
                 f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")
             }
             _save_tensors(arrays, folder / "directions.safetensors", {BASIS_KEY: space.digest})
             write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
-        splits = np.asarray(space.splits)
-        for split in dict.fromkeys(splits.tolist()):
-            _save_coefficients(space, np.flatnonzero(splits == split), folder / "coefficients" / f"{split}.parquet")
+        splits = [] if population is None else list(dict.fromkeys(np.asarray(population.splits).tolist()))
+        for split in splits:
+            assert population is not None
+            _save_coefficients(population, split, space.digest, folder / "coefficients" / f"{split}.parquet")
         if extend is not None:
             extend(folder)
         manifest: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            **({"format_version": FORMAT_VERSION} if population is not None else _WITHOUT_POPULATION),
             "name": space.name,
             "version": space.version,
             "licence": space.licence,
             "digest": space.digest,
             "k": space.k,
-            "fitted_split": space.fitted_split,
-            "splits": list(dict.fromkeys(splits.tolist())),
-            "recipe": recipe,
+            "fitted_split": space.recipe["split"] if population is None else population.fitted_split,
+            "splits": splits,
+            "recipe": space.recipe | ({"saved_from": revision.to_json()} if revision else {}),
             "diagnostics": space.diagnostics,
             "compatibility": asdict(space.compatibility),
             "layout": {"digest": space.layout.digest, "size": space.layout.size, **space.layout.to_json()},
@@ -99,51 +99,23 @@ def save_space(space: WeightSpace, path: Path | str, *, extend: Callable[[Path],
         manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
         write_bytes(folder / FILENAME, seal(manifest))
         (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
-    space.mark_saved(path)
     return path
 
 
-def _save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(arrays, path, metadata=metadata)
-    except SafetensorError as error:  # its own, also for a full disk
-        raise DiskError(f"writing {path} failed: {error}; free some space, nothing else was changed") from error
+_WITHOUT_POPULATION = {"format_version": VERSION_WITHOUT_POPULATION, "population": False}
 
 
-def _save_coefficients(space: WeightSpace, chosen: np.ndarray, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(space.coefficients[chosen].ravel())
-    offsets = pa.array(np.arange(len(chosen) + 1) * space.k, pa.int64())
-    columns = {
-        "id": pa.array([space.ids[i] for i in chosen], pa.string()),
-        "row": pa.array(chosen, pa.int64()),
-        "fitted": pa.array(space.fitted[chosen]),
-        "coefficients": pa.LargeListArray.from_arrays(offsets, flat),
-    }
-    if space.squared_norms is not None:
-        columns["squared_norm"] = pa.array(space.squared_norms[chosen])
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table(columns).replace_schema_metadata({BASIS_KEY: space.digest}), path)
-
-
-def publish_space(space: WeightSpace, path: Path | str, base: Path | str | None = None) -> Path:
-    """Write a space folder, with a base model (a diffusers folder) embedded if one is given.
+def save_with_base(space: SpaceContents, path: Path | str, base: Path | str) -> Path:
+    """Write a new space folder with a base model (a diffusers folder) embedded, and return its path.
 
     Raises
     ------
     BaseModelMismatchError
         If the base model's target modules are not those of the dataset's adapters.
     """
-    if base is None:
-        return save_space(space, path)
     found = require_base(base, space.layout, space.compatibility)
-    space.compatibility = replace(space.compatibility, base_digest=found)
-    return save_space(space, path, extend=lambda folder: embed_base(base, folder))
+    stated = replace(space, compatibility=replace(space.compatibility, base_digest=found))
+    return save_space(stated, path, extend=lambda folder: embed_base(base, folder))
 
 
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
@@ -157,13 +129,62 @@ def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compa
     return found
 
 
-def load_space(path: Path | str, k: int | None = None, **options: Any) -> WeightSpace:
+def publish_space(space: SpaceContents, path: Path | str, base: Path | str | None = None) -> Path:
+    """Deprecated name of ``WeightSpace.save(path, base=...)``."""
+    warn_renamed("publish_space(space, path, base)", "space.save(path, base=base)")
+    return save_space(space, path) if base is None else save_with_base(space, path, base)
+
+
+def _save_coordinates(space: SpaceContents, folder: Path) -> None:
+    found = space.coordinates
+    tensors = {"mean": found.mean, "std": found.std, "singular_values": found.singular_values}
+    if found.residuals is not None:
+        tensors["residuals"] = found.residuals
+    if space.population is None:
+        tensors |= {"coefficient_mean": space.spread.mean, "coefficient_std": space.spread.std}
+    _save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
+    for start in range(0, space.k, COMPONENTS_A_FILE):
+        part = np.ascontiguousarray(found.basis[start : start + COMPONENTS_A_FILE])
+        _save_tensors({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
+
+
+def _save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:  # its own, also for a full disk
+        raise DiskError(f"writing {path} failed: {error}; free some space, nothing else was changed") from error
+
+
+def _save_coefficients(population: Population, split: str, digest: str, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chosen = np.flatnonzero(np.asarray(population.splits) == split)
+    flat = pa.array(population.coefficients[chosen].ravel())
+    offsets = pa.array(np.arange(len(chosen) + 1) * population.k, pa.int64())
+    columns = {
+        "id": pa.array([population.ids[i] for i in chosen], pa.string()),
+        "row": pa.array(chosen, pa.int64()),
+        "fitted": pa.array(population.fitted[chosen]),
+        "coefficients": pa.LargeListArray.from_arrays(offsets, flat),
+    }
+    if population.squared_norms is not None:
+        columns["squared_norm"] = pa.array(population.squared_norms[chosen])
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata({BASIS_KEY: digest}), path)
+
+
+# ------------------------------------------------------------------ reading
+def open_contents(path: Path | str, k: int | None = None, **options: Any) -> SpaceContents:
     """Open a space folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
 
     Parameters
     ----------
     k : int, optional
-        Components to read: fewer files are fetched. The space keeps its digest, so that its points stay its own.
+        Components to read, see :meth:`WeightSpace.from_pretrained`.
     **options
         `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.store.hub.resolve.locate`.
 
@@ -177,73 +198,27 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     path = source.need(_needed(source, k))
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
-    space = read_state(path, lambda state: read_space(state, k), FORMAT)
+    space = read_state(path, lambda state: read_contents(state, k), FORMAT)
     space.source = source
     return space
 
 
-def read_space(state: State, k: int | None = None) -> WeightSpace:
-    """Return the weight space of one state of a folder, see :func:`load_space`."""
+def read_contents(state: State, k: int | None = None) -> SpaceContents:
+    """Return the contents of one state of a folder, see :func:`open_contents`."""
     path, data = state.root, state.data
     where = state.manifest_path
-    for name, kind in _KINDS.items():
-        value = data.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CorruptFileError(f"{where} lacks or misstates {name!r}; fetch the weight space again")
-    for split in (*data["splits"], data["fitted_split"]):
-        if not is_split_name(split):
-            raise CorruptFileError(f"{where} names a split {short(split)}; fetch the weight space again")
-    if data["fitted_split"] not in data["splits"]:
-        raise CorruptFileError(f"{where} states fitted_split as {short(data['fitted_split'])}, none of its splits")
-    require_facts(data, where)
+    _require_fields(data, where)
     whole, k = data["k"], data["k"] if k is None else int(k)
     if not 1 <= k <= whole:
         raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
     try:
-        layout = ParameterLayout.from_json(data["layout"])
-        if (layout.digest, layout.size) != (data["layout"].get("digest"), data["layout"].get("size")):
-            raise CorruptFileError(
-                f"{where}: the layout does not have the digest that is stated beside it, or the size"
-            )
-        if data["recipe"]["constant_numbers"] > layout.size:
-            raise CorruptFileError(f"{where} states recipe.constant_numbers larger than the layout; fetch it again")
         tensors, _ = read_safetensors(state.find("space.safetensors"))
-        for name, size, dtype in (
-            ("mean", layout.size, np.float32), ("std", layout.size, np.float32), ("singular_values", whole, np.float64),
-            ("residuals", whole, np.float64),
-        ):  # fmt: skip
-            if name not in tensors and name == "residuals":
-                continue
-            if tensors[name].shape != (size,) or tensors[name].dtype != dtype:
-                found = f"{tensors[name].dtype} {tensors[name].shape}"
-                raise CorruptFileError(f"{path}: {name} is {found}, expected {np.dtype(dtype)} ({size},)")
-        parts = [
-            read_safetensors(state.find(f"basis-{i:05d}.safetensors"))[0]["basis"]
-            for i in range(-(-k // COMPONENTS_A_FILE))
-        ]
-        for i, part in enumerate(parts):
-            wanted = (min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE), layout.size)
-            if part.shape != wanted or part.dtype != np.float32:
-                raise CorruptFileError(f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}")
-        table = _load_all_coefficients(state, whole)
-        inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
-        fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
-        if not fitted.any():
-            raise CorruptFileError(f"{path}/coefficients: no row is a fitted one; fetch the weight space again")
-        ids = tuple(table["id"])
-        space = WeightSpace(
-            layout=layout,
-            mean=tensors["mean"],
-            std=tensors["std"],
-            basis=np.concatenate(parts)[:k],
-            singular_values=tensors["singular_values"][:k],
-            residuals=None if "residuals" not in tensors else tensors["residuals"][:k],
-            ids=ids,
-            splits=table["split"].to_numpy(str),
-            coefficients=np.stack(list(table["coefficients"])),
-            squared_norms=table["squared_norm"].to_numpy(float) if "squared_norm" in table else None,
-            fitted_split=data["fitted_split"],
-            left_out=tuple(ids[i] for i in np.flatnonzero(inside & ~fitted)),
+        coordinates = _read_coordinates(state, tensors, k)
+        population = _read_population(state, k) if data["population"] else None
+        space = SpaceContents(
+            coordinates=coordinates,
+            population=population,
+            stored_spread=None if data["population"] else _read_spread(tensors, k, data["recipe"]["rows"], path),
             recipe=data["recipe"],
             diagnostics=data["diagnostics"],
             compatibility=Compatibility.from_json(data["compatibility"], where),
@@ -252,16 +227,99 @@ def read_space(state: State, k: int | None = None) -> WeightSpace:
             version=data["version"],
             licence=data["licence"],
             path=path,
-            whole_digest=data["digest"] if k < whole else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, W2WError):
             raise
         raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
-    space.coefficients = space.coefficients[:, :k]
     if space.digest != data["digest"]:
         raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
     return space
+
+
+def _require_fields(data: dict[str, Any], where: Path) -> None:
+    """Raise unless a manifest's fields have the types and values that they must have."""
+    for name, kind in _KINDS.items():
+        value = data.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise CorruptFileError(f"{where} lacks or misstates {name!r}; fetch the weight space again")
+    for split in (*data["splits"], data["fitted_split"]):
+        if not is_split_name(split):
+            raise CorruptFileError(f"{where} names a split {short(split)}; fetch the weight space again")
+    if data["population"] and data["fitted_split"] not in data["splits"]:
+        raise CorruptFileError(f"{where} states fitted_split as {short(data['fitted_split'])}, none of its splits")
+    if not data["population"] and data["splits"]:
+        raise CorruptFileError(f"{where} names splits of a population that it states not to have")
+    require_facts(data, where)
+
+
+def _read_coordinates(state: State, tensors: dict[str, np.ndarray], k: int) -> Coordinates:
+    path, data, where, whole = state.root, state.data, state.manifest_path, state.data["k"]
+    layout = ParameterLayout.from_json(data["layout"])
+    if (layout.digest, layout.size) != (data["layout"].get("digest"), data["layout"].get("size")):
+        raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it, or the size")
+    if data["recipe"]["constant_numbers"] > layout.size:
+        raise CorruptFileError(f"{where} states recipe.constant_numbers larger than the layout; fetch it again")
+    for name in ("mean", "std"):
+        _require_tensor(tensors, name, layout.size, np.float32, path)
+    _require_tensor(tensors, "singular_values", whole, np.float64, path)
+    if "residuals" in tensors:
+        _require_tensor(tensors, "residuals", whole, np.float64, path)
+    parts = [
+        read_safetensors(state.find(f"basis-{i:05d}.safetensors"))[0]["basis"]
+        for i in range(-(-k // COMPONENTS_A_FILE))
+    ]
+    for i, part in enumerate(parts):
+        wanted = (min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE), layout.size)
+        if part.shape != wanted or part.dtype != np.float32:
+            raise CorruptFileError(f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}")
+    return Coordinates(
+        layout=layout,
+        mean=tensors["mean"],
+        std=tensors["std"],
+        basis=np.concatenate(parts)[:k],
+        singular_values=tensors["singular_values"][:k],
+        residuals=None if "residuals" not in tensors else tensors["residuals"][:k],
+        canonical=bool(data["recipe"].get("canonical")),
+        full_digest=data["digest"] if k < whole else None,
+    )
+
+
+def _require_tensor(tensors: dict[str, np.ndarray], name: str, size: int, dtype: type, path: Path) -> None:
+    found = tensors[name]
+    if found.shape != (size,) or found.dtype != dtype:
+        raise CorruptFileError(f"{path}: {name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} ({size},)")
+
+
+def _read_spread(tensors: dict[str, np.ndarray], k: int, rows: int, path: Path) -> Spread | None:
+    """Return the stored spread of a population that is not here, if there is one."""
+    stated = [name for name in ("coefficient_mean", "coefficient_std") if name in tensors]
+    if not stated:
+        return None
+    whole = len(tensors["singular_values"])
+    for name in ("coefficient_mean", "coefficient_std"):
+        _require_tensor(tensors, name, whole, np.float64, path)
+        if not np.isfinite(tensors[name]).all() or (name == "coefficient_std" and (tensors[name] < 0).any()):
+            raise CorruptFileError(f"{path}: {name} holds values that are not finite or negative; fetch it again")
+    return Spread(tensors["coefficient_mean"][:k], tensors["coefficient_std"][:k], rows)
+
+
+def _read_population(state: State, k: int) -> Population:
+    data = state.data
+    table = _load_all_coefficients(state, data["k"])
+    inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
+    fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
+    if not fitted.any():
+        raise CorruptFileError(f"{state.root}/coefficients: no row is a fitted one; fetch the weight space again")
+    ids = tuple(table["id"])
+    return Population(
+        ids=ids,
+        splits=table["split"].to_numpy(str),
+        coefficients=np.stack(list(table["coefficients"]))[:, :k],
+        fitted_split=data["fitted_split"],
+        squared_norms=table["squared_norm"].to_numpy(float) if "squared_norm" in table else None,
+        left_out=tuple(ids[i] for i in np.flatnonzero(inside & ~fitted)),
+    )
 
 
 def _needed(source: Source, k: int | None) -> list[str]:

@@ -28,10 +28,15 @@ def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _with_population(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a weight space of version 1, which always has its population, in the fields of version 2."""
+    return {**data, "population": True}
+
+
 # format -> version -> how its fields become those of the newest version
 READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     DATASET: {1: _as_it_is},
-    SPACE: {1: _as_it_is},
+    SPACE: {1: _with_population, 2: _as_it_is},
     LOCK: {1: _as_it_is},
     POINT: {1: _as_it_is},
 }

@@ -24,7 +24,6 @@ from ...dialects import write_adapter
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
 from ...space.identity import Identity, edited, resolve
-from ...space.weight_space import interpolate
 from ..injection import base_shown, injection
 from ..inversion import SEED, Inversion, Inverter, Settings
 from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
@@ -348,7 +347,7 @@ class W2WMixin:
     def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
         """Set and return the weighted mean of several identities' points; shares are normalised."""
         points = [self.resolve(i).point for i in listed(identities, "identities")]
-        point = interpolate(self.space, points, shares)
+        point = self.space.interpolate(points, shares)
         self.identity = point
         return point
 
@@ -362,8 +361,7 @@ class W2WMixin:
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
             raise InvalidInputError("export needs one identity; set pipe.identity first")
-        adapter = self.space.layout.unflatten(chosen.vector)
-        adapter.base_model = self.space.compatibility.base_model
+        adapter = self.space.layout.unflatten(chosen.vector, base_model=self.space.compatibility.base_model)
         write_adapter(adapter, path, **options)
 
     # ------------------------------------------------------------ pictures
@@ -489,7 +487,7 @@ class W2WMixin:
         counts = {len(p) for p in people}
         if not people or 0 in counts or len(counts) > 1:
             raise InvalidInputError("invert needs at least one picture, and as many of every person")
-        self.space._k(k)
+        self.space.coordinates.require_k(k)
         masks = None
         if mask is not None:
             given = nested(mask, several, 2)
@@ -510,11 +508,11 @@ class W2WMixin:
 
 def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3) -> None:
     """Warn if a point is farther from the population's mean than every fitted row, with both distances."""
-    farthest = max(space.distance(point) for point in points)
-    if farthest > space.largest_distance:
+    farthest, known = max(space.distance(point) for point in points), space.largest_distance
+    if known is not None and farthest > known:
         warnings.warn(
             f"this edit leaves the population: {farthest:.2f} standard deviations from its mean (Mahalanobis, root "
-            f"mean square), the farthest fitted row has {space.largest_distance:.2f}; use a smaller strength",
+            f"mean square), the farthest fitted row has {known:.2f}; use a smaller strength",
             stacklevel=stacklevel,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .direction import Direction, UnreliableDirectionWarning
-from .editing import overlap, partial_effects, preserving
+from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
 from .fit import fit_directions
 from .targets import MIN_ROWS_A_CLASS, why_not
@@ -17,6 +17,5 @@ __all__ = [
     "fit_directions",
     "overlap",
     "partial_effects",
-    "preserving",
     "why_not",
 ]

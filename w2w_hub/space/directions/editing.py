@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from ...common.deprecated import renamed_keywords
 from ...dataset.labels.kinds import CONTINUOUS
 from ...errors import InvalidInputError
 from .targets import MIN_ROWS_A_CLASS
-
-if TYPE_CHECKING:
-    from ..weight_space import WeightSpace
 
 
 @renamed_keywords(held="controlled_for")
@@ -106,15 +102,3 @@ _METHODS = (
 )
 EDITING_METHODS = {method.name: method for method in _METHODS}
 CONTROLLING = tuple(method.name for method in _METHODS if method.controls is not None)
-
-
-def preserving(space: WeightSpace, step: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A step ``(k,)`` in coefficient space, changed as little as the population's spread allows so that the reading
-    directions of `names` do not notice it.
-    """
-    if not names:
-        return step
-    readers = np.stack([space.direction(name).reading.astype(np.float64) for name in names], 1)[: len(step)]
-    spread = space.coefficient_std[: len(step), None] ** 2 * readers
-    amounts = np.linalg.lstsq(readers.T @ spread, readers.T @ step, rcond=1e-10)[0]
-    return step - spread @ amounts

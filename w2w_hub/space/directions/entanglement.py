@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...common.equality import ByValue
-
-if TYPE_CHECKING:
-    from ..weight_space import WeightSpace
+from ..population import Population
+from .direction import Direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +46,18 @@ class Entanglement(ByValue):
         }
 
 
-def entanglement(space: WeightSpace) -> Entanglement:
-    """The entanglement of all directions of a space."""
-    directions = [d for d in space.directions.values() if len(d.editing) == space.k]
-    names = tuple(n for n, d in space.directions.items() if len(d.editing) == space.k)
-    if not directions:
+def entanglement(directions: Mapping[str, Direction], population: Population) -> Entanglement:
+    """Return the entanglement of all directions of a population."""
+    whole = {name: d for name, d in directions.items() if len(d.editing) == population.k}
+    if not whole:
         empty = np.empty((0, 0))
         return Entanglement((), empty, empty, empty)
-    editing = np.stack([d.editing.astype(np.float64) for d in directions])
-    reading = np.stack([d.reading.astype(np.float64) for d in directions])
-    scores = space.coefficients[space.fitted].astype(np.float64) @ reading.T
-    steps = editing * np.array([d.sd for d in directions])[:, None]
+    editing = np.stack([d.editing.astype(np.float64) for d in whole.values()])
+    reading = np.stack([d.reading.astype(np.float64) for d in whole.values()])
+    scores = population.coefficients[population.fitted].astype(np.float64) @ reading.T
+    steps = editing * np.array([d.sd for d in whole.values()])[:, None]
     spill = steps @ reading.T / np.maximum(scores.std(0, ddof=1), 1e-300)
-    return Entanglement(names, cosines(editing), cosines(reading), spill)
+    return Entanglement(tuple(whole), cosines(editing), cosines(reading), spill)
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:

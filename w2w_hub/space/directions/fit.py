@@ -26,10 +26,11 @@ from ...common.progress import progress
 from ...dataset import WeightDataset
 from ...dataset.labels.kinds import AttributeTarget
 from ...errors import InvalidInputError
+from ..population import Population
 from .direction import Direction
 from .editing import CONTROLLING, EDITING_METHODS, EditingMethod, partial_effects
 from .reading import READINGS, choose_components, fit_reading
-from .targets import FittedPopulation, preserved_by_name, targets_of
+from .targets import FittedSpace, preserved_by_name, targets_of
 
 
 @renamed_keywords(regularisation="regularization")
@@ -46,7 +47,7 @@ from .targets import FittedPopulation, preserved_by_name, targets_of
     seed=whole(0),
 )
 def fit_directions(
-    space: FittedPopulation,
+    space: FittedSpace,
     dataset: WeightDataset,
     *,
     attributes: Sequence[str] | None = None,
@@ -99,12 +100,12 @@ def fit_directions(
     if not wanted:
         return {}
     targets = wanted if attributes is None else targets_of(space, dataset)[0]
-    fitted = space.fitted
-    coefficients = space.coefficients.astype(np.float64)
+    population = space.require_population("row to fit directions to")
+    fitted, coefficients = population.fitted, population.coefficients.astype(np.float64)
     controlled_for = _controlled_for(targets, fitted, method, preserve)
     labels = np.column_stack([t.values[fitted] for t in targets])
     effects = partial_effects(coefficients[fitted], labels, controlled_for=controlled_for)
-    fit = _Fit(space, coefficients, method, reading, whiten, components, regularization, seed)
+    fit = _Fit(population, coefficients, method, reading, whiten, components, regularization, seed)
     names = [t.name for t in targets]
     found = {}
     for target in progress(wanted, "directions"):
@@ -120,7 +121,7 @@ def fit_directions(
 class _Fit:
     """The options of one call, and the coefficients ``(n, k)`` that all of its directions are fitted to."""
 
-    space: FittedPopulation
+    population: Population
     coefficients: np.ndarray
     method: EditingMethod
     reading: str
@@ -131,17 +132,17 @@ class _Fit:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        return np.maximum(self.space.coefficient_std, 1e-12)
+        return np.maximum(self.population.std, 1e-12)
 
     @cached_property
     def standardized(self) -> np.ndarray:
-        return (self.coefficients - self.space.coefficient_mean) / self.scale
+        return (self.coefficients - self.population.mean) / self.scale
 
     def direction(
         self, target: AttributeTarget, effect: np.ndarray, controlled_for: tuple[str, ...]
     ) -> Direction | None:
         """Return a target's direction; None if the rows do not move with it at all."""
-        kind, fitted = target.kind, self.space.fitted
+        kind, fitted = target.kind, self.population.fitted
         known = ~np.isnan(target.values)
         train, test = fitted & known, ~fitted & known
         truth = target.values[train]
@@ -149,7 +150,7 @@ class _Fit:
         slopes, intercept = fit_reading(
             self.standardized[train][:, :use], truth, self.reading, self.regularization, kind.graded
         )
-        weights = np.concatenate([slopes, np.zeros(self.space.k - use)]) / self.scale
+        weights = np.concatenate([slopes, np.zeros(self.population.k - use)]) / self.scale
         unit = self._unit(effect, weights, use)
         if unit is None:
             return None
@@ -158,7 +159,7 @@ class _Fit:
             editing=unit.astype(np.float32),
             sd=float((self.coefficients[fitted] @ unit).std(ddof=1)),
             reading=weights.astype(np.float32),
-            intercept=float(intercept - weights @ self.space.coefficient_mean),
+            intercept=float(intercept - weights @ self.population.mean),
             positives=int(train.sum() if kind.graded else (truth == 1).sum()),
             rows=int(train.sum()),
             held_out_rows=int(test.sum()),
@@ -168,7 +169,7 @@ class _Fit:
             reading_method="ridge" if kind.graded else self.reading,
             editing_method=f"{self.method.name}, whitened" if self.whiten else self.method.name,
             controlled_for=controlled_for,
-            components=None if use == self.space.k else use,
+            components=None if use == self.population.k else use,
             label_kind=kind.to_json(),
             **{"auc": None, **kind.score.evidence(target.values[test], scores, intercept, self.seed)},
         )
@@ -176,7 +177,7 @@ class _Fit:
     def _components(self, target: AttributeTarget, train: np.ndarray) -> int:
         if self.components == "cv":
             return choose_components(self.standardized[train], target.values[train], target.kind.graded, self.seed)
-        return self.space.k if self.components is None else int(self.components)
+        return self.population.k if self.components is None else int(self.components)
 
     def _unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
         """The editing direction in the first components, of unit length; None if it has no length."""

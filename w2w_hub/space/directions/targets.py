@@ -15,29 +15,24 @@ from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
+    from ..population import Population
 
 COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called as a slider
 
 
-class FittedPopulation(Protocol):
-    """What directions need of a weight space: its rows' coefficients, and the dataset that it was built from."""
+class FittedSpace(Protocol):
+    """What directions need of a weight space: its population, and the dataset that it was built from."""
 
-    ids: tuple[str, ...]
-    coefficients: np.ndarray
     recipe: dict[str, Any]
 
     @property
     def k(self) -> int: ...
-    @property
-    def fitted(self) -> np.ndarray: ...
-    @property
-    def coefficient_mean(self) -> np.ndarray: ...
-    @property
-    def coefficient_std(self) -> np.ndarray: ...
+
+    def require_population(self, need: str) -> Population: ...
 
 
 def targets_of(
-    space: FittedPopulation, dataset: WeightDataset, attributes: Sequence[str] | None = None
+    space: FittedSpace, dataset: WeightDataset, attributes: Sequence[str] | None = None
 ) -> tuple[list[AttributeTarget], dict[str, str]]:
     """Return the targets of a dataset's columns, and the reason for each that cannot be fitted.
 
@@ -67,12 +62,12 @@ def targets_of(
     return list(chosen.values()), reasons
 
 
-def why_not(space: FittedPopulation, dataset: WeightDataset) -> dict[str, str]:
+def why_not(space: FittedSpace, dataset: WeightDataset) -> dict[str, str]:
     """Return the attributes without a direction, each with the reason."""
     return _possible(space, dataset)[1]
 
 
-def require_dataset(space: FittedPopulation, dataset: WeightDataset) -> None:
+def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
     """Raise unless `dataset` has the digest that the space was built from.
 
     Raises
@@ -88,17 +83,18 @@ def require_dataset(space: FittedPopulation, dataset: WeightDataset) -> None:
         )
 
 
-def _possible(space: FittedPopulation, dataset: WeightDataset) -> tuple[dict[str, AttributeTarget], dict[str, str]]:
+def _possible(space: FittedSpace, dataset: WeightDataset) -> tuple[dict[str, AttributeTarget], dict[str, str]]:
     """The targets that can be fitted, and the reason for each that cannot."""
     require_dataset(space, dataset)
+    population = space.require_population("row to fit directions to")
     named: dict[str, list[AttributeTarget]] = {}
     for column, kind in dataset.manifest.kinds.items():
-        for target in kind.targets(column, dataset.labels[column].loc[list(space.ids)]):
+        for target in kind.targets(column, dataset.labels[column].loc[list(population.ids)]):
             named.setdefault(target.name, []).append(target)
     found: dict[str, AttributeTarget] = {}
     reasons: dict[str, str] = {}
     for name, (target, *others) in named.items():
-        reason = _clash(target, others) or target.why_not(space.fitted)
+        reason = _clash(target, others) or target.why_not(population.fitted)
         if reason:
             reasons[name] = reason
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.manifest import UNKNOWN
 from ...errors import InitialisationError, InvalidInputError, UnknownNameError
+from ..coordinates import Coordinates
 from ..directions import fit_directions, why_not
+from ..population import Population
 from ..weight_space import WeightSpace
 from .diagnostics import measure
 from .engines import Engine, get_engine
@@ -109,8 +112,9 @@ def build_space(
         Rows read at once. Changes memory and speed only.
     checkpoint : path, optional
         Folder in which the results of finished passes are kept: a build that was killed, or whose disk was full,
-        continues from there when the same is run again. Saving the space removes it. Results of another build in it
-        are removed; a folder with anything else in it is refused and left as it is.
+        continues from there when the same is run again. It stays until :func:`clear_passes` removes it, as
+        :func:`w2w_hub.space.fit.build_and_save.build_and_save` does once the space is saved. Results of another build
+        in it are removed; a folder with anything else in it is refused and left as it is.
 
     Raises
     ------
@@ -128,8 +132,7 @@ def build_space(
     )  # fmt: skip
     runner, kept = job.engine, ResumeFolder(None)
     try:
-        passes = {name: value for name, value in job.recipe.items() if name not in WHEN_TO_STOP}
-        kept = runner.checkpoint = ResumeFolder(checkpoint, passes)
+        kept = runner.checkpoint = ResumeFolder(checkpoint, _passes(job.recipe))
         with runner.precision():
             found = solve(runner, job.fitted, job.k, job.plan, standardise=standardize)
             coefficients, squares = runner.projected(job.everybody, found.moments, found.basis)
@@ -145,30 +148,46 @@ def build_space(
     used = np.zeros(len(dataset), bool)
     used[job.fitted.numbers] = True
     space = WeightSpace(
-        layout=dataset.layout,
-        mean=found.moments.mean,
-        std=found.moments.std,
-        basis=found.basis,
-        singular_values=found.singular_values,
-        residuals=found.residuals,
-        ids=dataset.ids,
-        splits=labels,
-        coefficients=coefficients[back],
-        squared_norms=squares[back],
-        fitted_split=split,
-        left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
+        coordinates=Coordinates(
+            layout=dataset.layout,
+            mean=found.moments.mean,
+            std=found.moments.std,
+            basis=found.basis,
+            singular_values=found.singular_values,
+            residuals=found.residuals,
+            canonical=canonical is not None,
+        ),
+        population=Population(
+            ids=dataset.ids,
+            splits=labels,
+            coefficients=coefficients[back],
+            fitted_split=split,
+            squared_norms=squares[back],
+            left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
+        ),
         recipe={**job.recipe, FOUND: found.moments.constant},
         compatibility=dataset.manifest.compatibility,
         name=name or f"{dataset.manifest.name}-space",
         version=version,
         licence=dataset.manifest.licence,
-        resume_folder=kept,
     )
     space.diagnostics = measure(space, found)
     if directions:
         space.diagnostics["no_direction"] = why_not(space, dataset)
         space.directions = fit_directions(space, dataset)
     return space
+
+
+def clear_passes(space: WeightSpace, checkpoint: Path | str) -> None:
+    """Remove the results that a build of this space kept; a folder that another build has taken since is left alone."""
+    kept = ResumeFolder(None, _passes(space.recipe))
+    kept.folder = Path(os.path.abspath(checkpoint))
+    kept.clear()
+
+
+def _passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a recipe that a kept pass depends on."""
+    return {name: value for name, value in recipe.items() if name not in (*WHEN_TO_STOP, FOUND)}
 
 
 @dataclass(frozen=True)

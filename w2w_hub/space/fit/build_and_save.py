@@ -8,17 +8,18 @@ from typing import Any
 
 from ...dataset import WeightDataset
 from ...errors import AlreadyExistsError, DiskError, W2WError
-from ..storage import load_space, publish_space, require_base
+from ..storage import require_base
 from ..weight_space import WeightSpace
-from .build import FOUND, build_space, prepare
+from .build import FOUND, build_space, clear_passes, prepare
 from .resume import discard, is_unfinished_build
 
 BUILT_ONLY = ("name", "version", "directions")  # options of a build that its recipe does not state
 
 
 def build_and_save(
-    dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None, **options: Any
-) -> WeightSpace:
+    dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None,
+    population: bool = True, **options: Any,
+) -> WeightSpace:  # fmt: skip
     """Build a weight space and write its folder.
 
     The base model and the place of the output are checked before anything is computed. Finished passes are kept in
@@ -31,6 +32,8 @@ def build_and_save(
         The folder to make; its name is the space's, if `options` give no other.
     base : path, optional
         A diffusers folder, embedded so that the space opens offline.
+    population : bool
+        Whether to save ids and coefficients of the rows; without them see :meth:`WeightSpace.without_population`.
     **options
         Of :func:`w2w_hub.build_space`, but for `checkpoint`.
 
@@ -50,15 +53,17 @@ def build_and_save(
     path, kept = Path(path), unfinished(path)
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
-        return _saved_before(dataset, path, k, base, options)
+        return _saved_before(dataset, path, k, base, population, options)
     if base is not None:
         require_base(base, dataset.layout, dataset.manifest.compatibility)
     space = build_space(dataset, k, checkpoint=kept, **options)
+    saved = space if population else space.without_population()
     try:
-        publish_space(space, path, base)
+        saved.save(path, base=base)
     except DiskError as error:
         raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
-    return space
+    clear_passes(space, kept)
+    return saved
 
 
 def unfinished(path: Path | str) -> Path:
@@ -68,20 +73,22 @@ def unfinished(path: Path | str) -> Path:
 
 
 def _saved_before(
-    dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, options: dict[str, Any]
-) -> WeightSpace:
+    dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, population: bool,
+    options: dict[str, Any],
+) -> WeightSpace:  # fmt: skip
     """The space at `path`, if the same call was killed after it was saved and before its passes were removed."""
     there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
     if not is_unfinished_build(unfinished(path)):
         raise there
     try:
-        space = load_space(path)
+        space = WeightSpace.from_pretrained(path)
     except W2WError:
         raise there from None
     job = prepare(dataset, k, **{name: value for name, value in options.items() if name not in BUILT_ONLY})
     job.engine.close()
     asked = {**job.recipe, FOUND: space.recipe.get(FOUND)}
-    same = asked == space.recipe and (space.name, space.version) == (options["name"], options.get("version", "0.1.0"))
+    same = asked == space.recipe and population is (space.population is not None)
+    same = same and (space.name, space.version) == (options["name"], options.get("version", "0.1.0"))
     if base is not None:
         same = same and space.compatibility.base_digest == require_base(base, space.layout, space.compatibility)
     if not same:

@@ -9,6 +9,7 @@ import numpy as np
 from .nulls import gaussian_spectrum
 
 if TYPE_CHECKING:
+    from ..population import Population
     from ..weight_space import WeightSpace
     from .solvers import Components
 
@@ -19,16 +20,17 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
     """What is recorded of a new space; every share is of variance about the fitted mean."""
     shares = np.cumsum(found.singular_values**2) / found.moments.total
     d = space.layout.size - found.moments.constant
-    fitted = space.fitted
+    population = space.require_population("row to measure")
+    fitted = population.fitted
     noise = np.cumsum(gaussian_spectrum(int(fitted.sum()), d))[: space.k]
     return {
-        "orthogonality_error": orthogonality(space.basis),
+        "orthogonality_error": orthogonality(space.coordinates.basis),
         "largest_residual": float(found.residuals.max()),
         **found.facts,
         "explained_variance": at_steps(shares),
-        "held_out": held_out(space),
+        "held_out": held_out(population),
         "reconstruction_error": {
-            kind: _spread(space.reconstruction_error()[chosen])
+            kind: _spread(population.reconstruction_error()[chosen])
             for kind, chosen in (("fitted", fitted), ("held_out", ~fitted))
             if chosen.any()
         },
@@ -55,20 +57,20 @@ def at_steps(cumulative: np.ndarray) -> dict[str, float]:
     return {str(c): round(float(cumulative[c - 1]), 6) for c in counts if c}
 
 
-def held_out_curve(space: WeightSpace) -> np.ndarray:
-    """Share of the held-out rows' variance about the fitted mean that the first 1 to k components carry, ``(k,)``."""
-    chosen = ~space.fitted
-    assert space.squared_norms is not None
-    captured = (space.coefficients[chosen].astype(np.float64) ** 2).sum(0)
-    return np.cumsum(captured) / max(float(space.squared_norms[chosen].sum()), 1e-300)
+def held_out_curve(population: Population) -> np.ndarray:
+    """Return the fraction of the held-out rows' variance that the first 1 to k components explain, ``(k,)``."""
+    chosen = ~population.fitted
+    assert population.squared_norms is not None
+    captured = (population.coefficients[chosen].astype(np.float64) ** 2).sum(0)
+    return np.cumsum(captured) / max(float(population.squared_norms[chosen].sum()), 1e-300)
 
 
-def held_out(space: WeightSpace) -> dict[str, Any]:
-    """The curve at round numbers; the floor is the mean-only reconstruction, whose share is 0 by definition."""
-    count = int((~space.fitted).sum())
+def held_out(population: Population) -> dict[str, Any]:
+    """Return the curve at round numbers; the floor is the mean-only reconstruction, which explains 0 by definition."""
+    count = int((~population.fitted).sum())
     if not count:
         return {"rows": 0}
-    return {"rows": count, "explained_variance": at_steps(held_out_curve(space)), "mean_only": 0.0}
+    return {"rows": count, "explained_variance": at_steps(held_out_curve(population)), "mean_only": 0.0}
 
 
 def _spread(errors: np.ndarray) -> dict[str, float]:

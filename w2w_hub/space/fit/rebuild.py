@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
 
@@ -64,17 +64,18 @@ def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
             f"two spaces of the same layout and number of components can be compared, not {first.k} components of "
             f"{first.layout.size} numbers and {second.k} of {second.layout.size}"
         )
-    if first.digest == second.digest:
-        return Agreement(True, 0.0, 0.0, int(separated(first.singular_values).sum()), 0.0)
-    relative = np.abs(second.singular_values / np.maximum(first.singular_values, 1e-300) - 1)
+    one, other = first.coordinates, second.coordinates
+    if one.digest == other.digest:
+        return Agreement(True, 0.0, 0.0, int(separated(one.singular_values).sum()), 0.0)
+    relative = np.abs(other.singular_values / np.maximum(one.singular_values, 1e-300) - 1)
     sines = np.array(
         [
             np.linalg.norm(b.astype(np.float64) - (a.astype(np.float64) @ b.astype(np.float64)) * a)
-            for a, b in zip(first.basis, second.basis, strict=True)
+            for a, b in zip(one.basis, other.basis, strict=True)
         ]
     )
-    apart = separated(first.singular_values)
-    moved = np.maximum(np.abs(first.mean - second.mean), np.abs(first.std - second.std)) / first.std
+    apart = separated(one.singular_values)
+    moved = np.maximum(np.abs(one.mean - other.mean), np.abs(one.std - other.std)) / one.std
     angle = float(sines[apart].max()) if apart.any() else 0.0
     return Agreement(False, float(relative.max()), angle, int(apart.sum()), float(moved.max()))
 
@@ -112,12 +113,23 @@ def rebuild(
     require_dataset(space, dataset)
     recipe = space.recipe
     krylov = {name: recipe[name] for name in ("block", "tolerance", "max_passes", "seed") if name in recipe}
-    fitted = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
+    population = space.population
+    if population is None:  # which rows were left out is not known, only how many were fitted
+        split, rows = recipe["split"], None
+        if dataset.manifest.splits.get(split) != recipe["rows"]:
+            raise MissingPopulationError(
+                f"{space.name} was fitted to {recipe['rows']:,} rows of {split!r} and was published without their ids; "
+                f"{dataset.path} has other rows in that split, so that it cannot be built again"
+            )
+    else:
+        split = population.fitted_split
+        fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
+        rows = fitted if population.left_out else None
     return build_space(
         dataset,
         recipe.get("k", space.k),
-        split=space.fitted_split,
-        rows=fitted if space.left_out else None,
+        split=split,
+        rows=rows,
         name=space.name,
         version=space.version,
         directions=directions,

@@ -15,6 +15,7 @@ from ..fit.nulls import gaussian_spectrum
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
+    from ..population import Population
     from ..weight_space import WeightSpace
 
 HISTOGRAMS, SCATTERS, EXAMPLES, SAMPLES = 6, 6, 12, 200
@@ -32,6 +33,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
     """
     if dataset is not None:
         require_dataset(space, dataset)
+    population = space.population
     data: dict[str, Any] = {
         "name": space.name,
         "version": space.version,
@@ -41,11 +43,11 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "recipe": space.recipe,
         "diagnostics": space.diagnostics,
         "spectrum": spectrum(space),
-        "reconstruction_error": reconstruction(space),
-        "coefficients": histograms(space),
+        "reconstruction_error": None if population is None else reconstruction(population),
+        "coefficients": {} if population is None else histograms(population),
         "directions": {name: d.evidence() for name, d in space.directions.items()},
-        "entanglement": space.entanglement().to_json(),
-        "neighbours": neighbours(space),
+        "entanglement": None if population is None else space.entanglement().to_json(),
+        "neighbours": None if population is None else neighbours(population),
     }
     if dataset is not None:
         data["scatter"] = scatters(space, dataset)
@@ -55,10 +57,11 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
 
 def spectrum(space: WeightSpace) -> dict[str, Any]:
     """Share of variance of each component, and cumulated, with the nulls: lists of k."""
-    fitted = space.fitted
-    n, d = int(fitted.sum()), space.layout.size - int(space.recipe.get("constant_numbers", 0))
-    total = float(space.squared_norms[fitted].sum()) if space.squared_norms is not None else _total(space)
-    share = space.singular_values**2 / total
+    population = space.population
+    norms = None if population is None else population.squared_norms
+    n, d = space.spread.rows, space.layout.size - int(space.recipe.get("constant_numbers", 0))
+    total = _total(space) if population is None or norms is None else float(norms[population.fitted].sum())
+    share = space.coordinates.singular_values**2 / total
     noise = gaussian_spectrum(n, d)[: space.k]
     noise = np.pad(noise, (0, space.k - len(noise)))  # fewer rows than components: nothing is left for the last
     found: dict[str, Any] = {
@@ -69,32 +72,32 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
         "gaussian_null_cumulated": np.cumsum(noise).tolist(),
         "held_out_chance": (np.arange(1, space.k + 1) / max(d, 1)).tolist(),
     }
-    if space.squared_norms is not None and not fitted.all():
-        found["held_out"] = held_out_curve(space).tolist()
+    if population is not None and norms is not None and not population.fitted.all():
+        found["held_out"] = held_out_curve(population).tolist()
     return found
 
 
 def _total(space: WeightSpace) -> float:
     """Of a space that does not keep its rows' norms: from the share that it states for all of its components."""
     shares = space.diagnostics.get("explained_variance", {})
-    return float((space.singular_values**2).sum() / (shares.get(str(space.k)) or 1.0))
+    return float((space.coordinates.singular_values**2).sum() / (shares.get(str(space.k)) or 1.0))
 
 
-def reconstruction(space: WeightSpace) -> dict[str, list[float]] | None:
+def reconstruction(population: Population) -> dict[str, list[float]] | None:
     """Error of every row with all components, fitted and held out."""
-    if space.squared_norms is None:
+    if population.squared_norms is None:
         return None
-    errors = space.reconstruction_error().round(6)
-    return {"fitted": errors[space.fitted].tolist(), "held_out": errors[~space.fitted].tolist()}
+    errors = population.reconstruction_error().round(6)
+    return {"fitted": errors[population.fitted].tolist(), "held_out": errors[~population.fitted].tolist()}
 
 
-def histograms(space: WeightSpace) -> dict[str, Any]:
+def histograms(population: Population) -> dict[str, Any]:
     """Coefficients of the first components over the fitted rows, and how Gaussian each is."""
     from scipy.stats import kurtosis, skew
 
-    rows = space.coefficients[space.fitted].astype(np.float64)
+    rows = population.coefficients[population.fitted].astype(np.float64)
     found = {}
-    for j in range(min(HISTOGRAMS, space.k)):
+    for j in range(min(HISTOGRAMS, population.k)):
         values = rows[:, j]
         found[f"PC{j + 1}"] = {
             "values": values.round(5).tolist(),
@@ -104,13 +107,13 @@ def histograms(space: WeightSpace) -> dict[str, Any]:
     return found
 
 
-def neighbours(space: WeightSpace) -> dict[str, Any]:
+def neighbours(population: Population) -> dict[str, Any]:
     """Cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
-    fitted = unit(space.coefficients[space.fitted])
-    held_out = unit(space.coefficients[~space.fitted])
-    samples = unit(np.stack([p.coefficients for p in space.sample(SAMPLES, seed=0)]))
-    names = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
-    others = [name for name, used in zip(space.ids, space.fitted, strict=True) if not used]
+    fitted = unit(population.coefficients[population.fitted])
+    held_out = unit(population.coefficients[~population.fitted])
+    samples = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
+    names = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
+    others = [name for name, used in zip(population.ids, population.fitted, strict=True) if not used]
     examples = []
     for i in range(min(EXAMPLES, len(held_out))):
         cosine = fitted @ held_out[i]
@@ -142,10 +145,11 @@ def _nearest(rows: np.ndarray, fitted: np.ndarray, skip_self: bool = False) -> l
 def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]:
     """For the attributes that a pair of components shows best: that pair, with the rows that have it and lack it."""
     targets, _ = targets_of(space, dataset)
-    fitted = np.flatnonzero(space.fitted)
+    population = space.require_population("scatter of rows")
+    fitted = np.flatnonzero(population.fitted)
     if len(fitted) > SCATTERED:
         fitted = np.sort(np.random.default_rng(0).choice(fitted, SCATTERED, replace=False))
-    rows = space.coefficients.astype(np.float64)
+    rows = population.coefficients.astype(np.float64)
     shown = []
     for target in targets:
         values = target.values[fitted]
@@ -178,9 +182,10 @@ def entanglement_by_population(
     as in the paper, of the attributes that have both classes in every draw. `draws` random subsets a size.
     """
     require_dataset(space, dataset)
-    fitted = [name for name, used in zip(space.ids, space.fitted, strict=True) if used]
+    population = space.require_population("smaller population")
+    fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
     targets = [t for t in targets_of(space, dataset)[0] if not t.kind.graded]
-    where = {name: i for i, name in enumerate(space.ids)}
+    where = {name: i for i, name in enumerate(population.ids)}
     found = []
     for size in [*(s for s in sizes if s < len(fitted)), len(fitted)]:
         measured = []
@@ -194,9 +199,9 @@ def entanglement_by_population(
                 continue
             try:
                 smaller = build_space(
-                    dataset, min(space.k, size - 1), split=space.fitted_split, rows=rows, directions=False,
+                    dataset, min(space.k, size - 1), split=population.fitted_split, rows=rows, directions=False,
                     standardize=space.recipe.get("standardised", True), canonical=space.recipe.get("canonical"),
-                )  # fmt: skip
+                ).require_population("row")  # fmt: skip
             except InvalidInputError:  # so few rows may span fewer dimensions
                 continue
             coefficients = smaller.coefficients[smaller.fitted].astype(np.float64)

@@ -127,7 +127,7 @@ def _direction(name: str, d: dict[str, Any]) -> dict[str, Any]:
 
 def _entanglement(data: dict[str, Any]) -> dict[str, Any] | None:
     table = data["entanglement"]
-    if len(table["names"]) < 2:
+    if table is None or len(table["names"]) < 2:
         return None
     sizes = data.get("entanglement_by_population")
     chart = {"mean |cosine| of reading directions": [(row["people"], row["mean_cosine"]) for row in sizes or ()]}
@@ -160,8 +160,10 @@ def _coefficients(data: dict[str, Any]) -> list[tuple[Markup, str]]:
     ]
 
 
-def _neighbours(data: dict[str, Any]) -> dict[str, Any]:
+def _neighbours(data: dict[str, Any]) -> dict[str, Any] | None:
     found = data["neighbours"]
+    if found is None:
+        return None
     names = {"fitted": "fitted rows, to another one", "held_out": "held-out rows", "samples": "samples"}
     groups = {text: np.array(found[key]) for key, text in names.items() if found[key]}
     return {"chart": svg.histogram(groups, "cosine to the nearest fitted row"), "examples": found["examples"]}

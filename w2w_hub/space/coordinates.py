@@ -1,0 +1,174 @@
+"""The coordinates of a weight space: mean, standard deviation and principal components. They know no population."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..common.arguments import checked
+from ..common.checks import is_whole
+from ..common.constraints import as_array
+from ..common.deprecated import warn_renamed
+from ..common.equality import ByValue
+from ..errors import InvalidInputError, LayoutMismatchError
+from ..lora.adapter import Adapter
+from ..lora.canonical import canonicalise_rows
+from ..lora.layout import ParameterLayout
+from .fit.engines.ops import NumpyOps
+from .population import as_coefficients
+
+OPS = NumpyOps()
+BASIS_TAG = b"w2w-basis-v1\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Explained(ByValue):
+    """How much of an adapter a weight space explains.
+
+    Attributes
+    ----------
+    coefficients : ndarray
+        float32 ``(k,)``.
+    explained_ratio : float
+        Fraction of the adapter's squared norm, standardized, in the span of the components: 1 is inside the space.
+    norm : float
+        Norm of the standardized adapter.
+    """
+
+    coefficients: np.ndarray
+    explained_ratio: float
+    norm: float
+
+    @property
+    def share(self) -> float:
+        """Deprecated name of `explained_ratio`."""
+        warn_renamed("Explained.share", "Explained.explained_ratio")
+        return self.explained_ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates(ByValue):
+    """Principal components of standardized adapters; equal to others of the same numbers.
+
+    An adapter's vector x has coefficients ``((x - mean) / std) @ basis.T``; coefficients c decode to
+    ``(c @ basis) * std + mean`` (weights2weights, section 4.1 and its notebook).
+
+    Attributes
+    ----------
+    layout : ParameterLayout
+    mean, std : ndarray
+        float32 ``(d,)``; std has ddof 1, and is 1 where a parameter never varies.
+    basis : ndarray
+        float32 ``(k, d)``, orthonormal rows, largest variance first.
+    singular_values : ndarray
+        float64 ``(k,)`` of the standardized matrix.
+    residuals : ndarray or None
+        float64 ``(k,)``: residual of each component, relative to its eigenvalue.
+    canonical : bool
+        Whether adapters are replaced by the canonical representatives of their dW first.
+    full_digest : str or None
+        Digest of all components, if only the first of them are here.
+    """
+
+    layout: ParameterLayout
+    mean: np.ndarray
+    std: np.ndarray
+    basis: np.ndarray
+    singular_values: np.ndarray
+    residuals: np.ndarray | None = None
+    canonical: bool = False
+    full_digest: str | None = field(default=None, repr=False)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Coordinates(k {self.k:,} of {self.layout.size:,} parameters, {self.digest[:12]})"
+
+    @property
+    def k(self) -> int:
+        return len(self.basis)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of layout, mean, std and basis: what coefficients are tied to."""
+        if self.full_digest is not None:
+            return self.full_digest
+        digest = hashlib.sha256(BASIS_TAG + f"{self.layout.digest}\n".encode())
+        for values in (self.mean, self.std, self.basis):
+            digest.update(np.ascontiguousarray(values, "<f4").tobytes())
+        return digest.hexdigest()
+
+    def require_k(self, k: int | None) -> int:
+        """Return a number of components that there are, all of them for None.
+
+        Raises
+        ------
+        InvalidInputError
+        """
+        if k is not None and not (is_whole(k) and 1 <= k <= self.k):
+            raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, a whole number, not {k}")
+        return k or self.k
+
+    def project(self, what: Adapter | np.ndarray, k: int | None = None) -> np.ndarray:
+        """Return coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
+        rows = self._standardized(what).astype(np.float32)
+        found = OPS.inner(np.atleast_2d(rows), self.basis[: self.require_k(k)]).astype(np.float32)
+        if not np.isfinite(found).all():
+            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
+        return found[0] if rows.ndim == 1 else found
+
+    def decode(self, coefficients: np.ndarray, k: int | None = None) -> np.ndarray:
+        """Return vectors, float32 ``(d,)`` or ``(n, d)``, of coefficients ``(<= k,)`` or ``(n, <= k)``.
+
+        Coefficients that are left out are 0.
+
+        Parameters
+        ----------
+        k : int, optional
+            Use only the first k coefficients.
+        """
+        c = as_coefficients(coefficients, self.k, several=True)
+        if k is not None:
+            c = c[..., : self.require_k(k)]
+        vectors = c.astype(np.float32) @ self.basis[: c.shape[-1]]  # float64 would copy the basis
+        vectors *= self.std
+        vectors += self.mean
+        return vectors
+
+    def represent(self, what: Adapter | np.ndarray) -> np.ndarray:
+        """Return the vectors ``(d,)`` or ``(n, d)`` that adapters are compared by.
+
+        These are the adapters themselves, or in a canonical space the canonical representatives of their dW (float64).
+        """
+        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
+        if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
+            raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
+        return canonicalise_rows(self.layout, values) if self.canonical else values
+
+    def _standardized(self, what: Adapter | np.ndarray) -> np.ndarray:
+        return (self.represent(what).astype(np.float64) - self.mean) / self.std
+
+    @checked()
+    def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:
+        """Project any adapter and measure the fraction of its norm that the components explain.
+
+        Parameters
+        ----------
+        difference : bool
+            Treat the adapter as a change of an identity (a Concept Slider) instead of an identity: the mean is not
+            subtracted. In a raw space this means something only for an adapter from the same initialization.
+        """
+        standardized = self._standardized(what)
+        if difference:
+            standardized = standardized + self.mean.astype(np.float64) / self.std
+        if standardized.ndim != 1:
+            raise InvalidInputError("explained takes one adapter; use project for a matrix of them")
+        if not np.isfinite(standardized).all():
+            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
+        c = standardized @ self.basis.T.astype(np.float64)
+        total = float(standardized @ standardized)
+        return Explained(c.astype(np.float32), float(c @ c) / total if total else 0.0, float(np.sqrt(total)))

@@ -1,0 +1,132 @@
+"""Edits: steps along directions in coefficient space, with checked arguments and their record."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..common.constraints import names, number, text
+from ..errors import InvalidInputError, UnknownNameError
+from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
+from .population import Spread
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Strengths by direction, in standard deviations of the population, and attributes whose scores stay."""
+
+    strengths: Mapping[str, float]
+    preserve: tuple[str, ...] = ()
+
+    @classmethod
+    def checked(cls, strengths: Mapping[str, float], preserve: Iterable[str] = ()) -> Edit:
+        """Return the edit of a caller's arguments.
+
+        Raises
+        ------
+        InvalidInputError
+        """
+        if not isinstance(strengths, Mapping):
+            raise InvalidInputError(f"strengths are a mapping such as {{'Beard': 2.0}}, not {type(strengths).__name__}")
+        for name, strength in strengths.items():
+            if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
+                raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
+        kept = [preserve] if isinstance(preserve, str) else names().checked(preserve, "preserve")
+        for name in kept:
+            if name in strengths:
+                raise InvalidInputError(f"{name} is both edited and preserved; leave it out of one")
+        return cls(strengths, tuple(dict.fromkeys(kept)))
+
+    def apply(self, c: np.ndarray, find: Callable[[str], Direction], std: np.ndarray) -> np.ndarray:
+        """Return coefficients ``(<= k,)`` after the edit, padded where a direction needs more of them.
+
+        Parameters
+        ----------
+        find : callable
+            From a name to its direction.
+        std : ndarray
+            ``(k,)``: the population's standard deviations.
+        """
+        steps = []
+        for name, strength in self.strengths.items():
+            direction = find(name)
+            amount = number().checked(strength, f"the strength of {name}")
+            steps.append(amount * direction.sd * direction.editing)
+        c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # what a point leaves out is 0
+        change = np.zeros_like(c)
+        for step in steps:
+            change[: len(step)] += step
+        return c + preserving(change, [find(name).reading for name in self.preserve], std)
+
+    def recorded(self, history: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the history of a point after the edit: strengths of one direction add up."""
+        edits = dict(history.get("edits", {}))
+        for name, strength in self.strengths.items():
+            edits[name] = edits.get(name, 0.0) + float(strength)
+        found = {**history, "edits": edits}
+        if self.preserve:
+            found["preserved"] = sorted({*history.get("preserved", ()), *self.preserve})
+        return found
+
+
+def preserving(step: np.ndarray, readings: list[np.ndarray], std: np.ndarray) -> np.ndarray:
+    """Return a step ``(k,)`` changed so that it moves none of these reading directions.
+
+    The change is the smallest one relative to the population's standard deviations ``(k,)``.
+    """
+    if not readings:
+        return step
+    readers = np.stack([reading.astype(np.float64) for reading in readings], 1)[: len(step)]
+    spread = std[: len(step), None] ** 2 * readers
+    amounts = np.linalg.lstsq(readers.T @ spread, readers.T @ step, rcond=1e-10)[0]
+    return step - spread @ amounts
+
+
+def find_direction(
+    name: str, directions: Mapping[str, Direction], spread: Spread, reasons: Mapping[str, str]
+) -> Direction:
+    """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider.
+
+    Parameters
+    ----------
+    reasons : mapping of str to str
+        Attributes without a direction, and why.
+
+    Raises
+    ------
+    UnknownNameError
+        Suggests the nearest names.
+    """
+    text().checked(name, "the name of a direction")
+    if name in directions:
+        return directions[name]
+    k = len(spread.std)
+    index = int(name[2:]) if name.startswith("PC") and name[2:].isascii() and name[2:].isdigit() else 0
+    if 1 <= index <= k:
+        return component_direction(index, k, float(spread.std[index - 1]), spread.rows)
+    if name in reasons:
+        raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
+    known = ", ".join([*directions, f"PC1 to PC{k}"])
+    if not directions:
+        known += " only: build the space from a labelled dataset"
+    lowered = {other.lower(): other for other in directions}
+    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
+
+
+def warn_unreliable(directions: Mapping[str, Direction], stacklevel: int = 3) -> None:
+    """Warn about directions that read held-out rows no better than permuted labels do."""
+    for name, direction in directions.items():
+        if direction.unreliable:
+            warnings.warn(
+                f"the direction of {name} is unreliable: {direction.unreliable}",
+                UnreliableDirectionWarning,
+                stacklevel=stacklevel,
+            )
