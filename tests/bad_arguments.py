@@ -172,9 +172,18 @@ HUB = {
 }  # fmt: skip
 COEFFICIENTS = "array|text"  # fewer than k are allowed; a row's id
 OPTIONS = {
-    "column_info": "None|mapping", "split_rule": "None", "version": "text", "name": "None|text", "license": "text",
-    "initialization": "text", "base": "None|path", "compatibility": "None", "dtype": "None|text", "compression": "text",
-    "shard_size": "whole|text", "parquet_view": "flag|text",
+    "column_info": "None|mapping",
+    "split_rule": "None",
+    "version": "text",
+    "name": "None|text",
+    "license": "text",
+    "initialization": "text",
+    "base": "None|path",
+    "compatibility": "None",
+    "dtype": "None|text",
+    "compression": "text",
+    "shard_size": "whole|text",
+    "parquet_view": "flag|text",
 }
 COMMON = {"labels": "None|frame", **OPTIONS}  # fmt: skip
 ADVANCED = {"workers": "whole", "dask": "None|text"}
@@ -375,7 +384,7 @@ def rows() -> dict[str, Row]:
             s.fit_directions,
             {"space": "", "dataset": "", "attributes": "None|names", "reading": text, "editing": text, "whiten": flag,
              "preserve": "None|names|mapping", "components": "None|whole|text",
-             "regularisation": number, "seed": whole},
+             "regularization": number, "seed": whole},
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Point": call(

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from w2w_hub.dataset.changes.build import parse_size, plan_geometry
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
 from w2w_hub.dataset import SplitRule, diff, find_duplicates, relabel_rows, remove_rows
 from w2w_hub.dataset.changes import build
-from w2w_hub.dataset.changes.build import parse_size, plan_geometry
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import InitialisationError, InvalidInputError
 from w2w_hub.lora.adapter import Target

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, add_rows, write_dataset
 from w2w_hub.dataset import read_labels, relabel_rows
-from w2w_hub.dataset.labels.kinds import exact_number
+from w2w_hub.dataset.labels.values import exact_number
 from w2w_hub.errors import InvalidInputError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 

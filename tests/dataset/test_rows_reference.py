@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from w2w_hub.dataset.matrix.shards import ABSENT, ARRAY, Geometry, LocalFiles, ShardedMatrix
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset import relabel_rows, remove_rows
-from w2w_hub.dataset.matrix.shards import ABSENT, ARRAY, Geometry, LocalFiles, ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, RowIndexError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 

@@ -59,7 +59,7 @@ FIT = {
     "whiten": NOT_A_FLAG,
     "preserve": ["Beard", 7, [7], {"Age": "Beard"}, {"Age": [7]}, {7: ["Beard"]}, ["Halo"], True],
     "components": [True, 1.5, 3.0, "all", [3], NAN, 0, -1, 10**6],
-    "regularisation": [*NOT_A_NUMBER, None, 0, -1.0],
+    "regularization": [*NOT_A_NUMBER, None, 0, -1.0],
     "seed": [*NOT_WHOLE, None, -1],
 }
 SAMPLE = {

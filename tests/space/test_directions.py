@@ -12,9 +12,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import r2_score, roc_auc_score
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
+from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import DatasetChangedError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import UnreliableDirectionWarning, fit_directions
-from w2w_hub.space.directions.evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.space.identity import edited, resolve
 
 from .population import LAYOUT, dataset_of
@@ -143,10 +143,10 @@ def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> N
 
 def test_preserving_by_fit_holds_what_is_named_and_nothing_else(dataset: WeightDataset, space: WeightSpace) -> None:
     default = fit_directions(space, dataset, attributes=["Age"])["Age"]
-    assert "Beard" in default.held  # they overlap
-    assert fit_directions(space, dataset, attributes=["Age"], preserve=[])["Age"].held == ()
+    assert "Beard" in default.controlled_for  # they overlap
+    assert fit_directions(space, dataset, attributes=["Age"], preserve=[])["Age"].controlled_for == ()
     one = fit_directions(space, dataset, attributes=["Age"], preserve={"Age": ["Hair"]})["Age"]
-    assert one.held == ("Hair=black", "Hair=grey", "Hair=red ✂")
+    assert one.controlled_for == ("Hair=black", "Hair=grey", "Hair=red ✂")
     with pytest.raises(UnknownNameError, match="to preserve"):
         fit_directions(space, dataset, preserve=["Halo"])
 

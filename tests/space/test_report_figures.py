@@ -367,8 +367,8 @@ def test_the_page_tells_every_direction_with_its_figures(space: WeightSpace, dat
             "" if d.kind == "float" else str(d.positives), str(d.rows), str(d.held_out_rows), f"{d.score:.3f}",
             f"{d.interval[0]:.3f} to {d.interval[1]:.3f}", f"{d.p_value:.3f}", f"{d.sd:.2f}",
         ]  # fmt: skip
-        more = f" and {len(d.held) - 3} more" if len(d.held) > 3 else ""
-        assert shown[8] == ((", ".join(d.held[:3]) + more) or "nothing")
+        more = f" and {len(d.controlled_for) - 3} more" if len(d.controlled_for) > 3 else ""
+        assert shown[8] == ((", ".join(d.controlled_for[:3]) + more) or "nothing")
         assert (f'class="bad">{name}<' in html) == bool(d.unreliable)
     assert {bool(d.unreliable) for d in space.directions.values()} == {True, False}
     assert "3 of 80" in cells(html, "Rare")[1]

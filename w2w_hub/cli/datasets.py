@@ -42,6 +42,42 @@ class NamedText(click.ParamType):
         return column, text.strip()
 
 
+class Order(click.ParamType):
+    """``COLUMN=GRADE,GRADE,...``, the lowest grade first."""
+
+    name = "column=grade,grade,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[str, ...]]:
+        if isinstance(value, tuple):
+            return value
+        column, _, text = str(value).partition("=")
+        grades = tuple(grade.strip() for grade in text.split(","))
+        if not column or not all(grades):
+            self.fail(f"{value!r} is not COLUMN=GRADE,GRADE,..., for instance Beard_length=none,short,long", param, ctx)
+        return column, grades
+
+
+ordinal_option = click.option(
+    "--ordinal", "orders", type=Order(), multiple=True,
+    help="The order of a column's grades, lowest first, for instance Beard_length=none,short,long.",
+)  # fmt: skip
+
+
+def ordered(labels: Path | None, orders: tuple[tuple[str, tuple[str, ...]], ...]) -> Any:
+    """The labels of a file, with the order of grades that was stated for its columns."""
+    from ..dataset import read_labels
+    from ..dataset.labels.table import as_ordinal
+
+    if labels is None:
+        if orders:
+            raise click.UsageError("--ordinal is about a column of the labels: give --labels")
+        return None
+    table = read_labels(labels)
+    return as_ordinal(table, dict(orders)) if orders else table
+
+
 def column_options(function: Any) -> Any:
     """``--unit`` and ``--column-source``."""
     for name, about in (("column-source", "Where a column comes from"), ("unit", "The unit of a column")):
@@ -130,6 +166,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     type=click.Path(path_type=Path),
     help="CSV, Parquet or JSON Lines with an id column: one row per adapter.",
 )
+@ordinal_option
 @column_options
 @split_options
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model, to record its digest.")
@@ -150,15 +187,16 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, labels: Path | None, units: Any, column_sources: Any, split_by: str | None,
-    holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str, compression: str,
-    shard_size: str, view: str, version: str, license: str, workers: int | None, dask: str | None, as_json: bool,
+    adapters: tuple[Path, ...], out: Path, labels: Path | None, orders: Any, units: Any, column_sources: Any,
+    split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str,
+    compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
+    dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack LoRA checkpoints into a new dataset; a packing that was stopped continues with the same command."""
-    from ..dataset import pack_adapters, read_labels
+    from ..dataset import pack_adapters
 
     dataset = pack_adapters(
-        adapters, out, labels=None if labels is None else read_labels(labels),
+        adapters, out, labels=ordered(labels, orders),
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
         initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,
@@ -178,20 +216,21 @@ def pack(
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets bring their own.")
 @click.option(*INITIALIZATION, help="What added adapters were trained from, where the dataset states it.")
+@ordinal_option
 @column_options
 @version_option
 @workers_option
 @dask_option
 @json_option
 def add(
-    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialization: str | None, units: Any,
+    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialization: str | None, orders: Any, units: Any,
     column_sources: Any, version: str | None, workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Add adapters, or the rows of other datasets, to a dataset."""
-    from ..dataset import add_rows, read_labels
+    from ..dataset import add_rows
 
     grown = add_rows(
-        dataset, sources, labels=None if labels is None else read_labels(labels), initialization=initialization,
+        dataset, sources, labels=ordered(labels, orders), initialization=initialization,
         column_info=column_info(units, column_sources), version=version, workers=worker_count(workers, len(sources)),
         dask=dask,
     )  # fmt: skip
@@ -223,6 +262,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
         "w2w relabel people --labels better.csv",
         "w2w relabel people --split-by person --holdout 0.1",
         "w2w relabel people --drop Attractive --unit Age=years",
+        "w2w relabel people --ordinal Beard_length=none,short,long",
     )
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
@@ -230,22 +270,31 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
     "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines: any rows and columns that change."
 )
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be given several times.")
+@ordinal_option
 @column_options
 @split_options
 @version_option
 @json_option
 def relabel(
-    dataset: Path, labels: Path | None, drop: tuple[str, ...], units: Any, column_sources: Any, split_by: str | None,
-    holdout: float | None, split_seed: int, version: str | None, as_json: bool,
+    dataset: Path, labels: Path | None, drop: tuple[str, ...], orders: Any, units: Any, column_sources: Any,
+    split_by: str | None, holdout: float | None, split_seed: int, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change labels, their units and sources, or the split."""
-    from ..dataset import read_labels, relabel_rows
+    """Change labels, the order of their grades, their units and sources, or the split."""
+    from ..dataset import WeightDataset, relabel_rows
+    from ..dataset.labels.table import as_ordinal
 
     info = column_info(units, column_sources)
-    if labels is None and not drop and not info and split_by is None:
-        raise click.UsageError("nothing to change: give --labels, --drop, --unit, --column-source or --split-by")
+    if labels is None and not drop and not info and not orders and split_by is None:
+        raise click.UsageError(
+            "nothing to change: give --labels, --drop, --ordinal, --unit, --column-source or --split-by"
+        )
+    if orders and labels is None:  # of columns that the dataset has
+        have = WeightDataset.open(dataset)
+        given = as_ordinal(have.labels[list(have.attributes)], dict(orders))[list(dict(orders))]
+    else:
+        given = ordered(labels, orders)
     changed = relabel_rows(
-        dataset, None if labels is None else read_labels(labels), drop_columns=drop, column_info=info,
+        dataset, given, drop_columns=drop, column_info=info,
         split_rule=split_rule(split_by, holdout, split_seed), version=version,
     )  # fmt: skip
     report(changed, as_json, command("w2w inspect", dataset))

@@ -106,12 +106,11 @@ def build(
 
 def show_directions(space: WeightSpace) -> None:
     for name, d in zip(name_column(space.directions), space.directions.values(), strict=True):
-        figure = "R2 " if d.kind == "float" else "AUC"
         score = "-" if d.score is None else f"{d.score:.3f}"
         if d.interval is not None:
             score += f" ({d.interval[0]:.3f} to {d.interval[1]:.3f})"
         mark = "  unreliable" if d.unreliable else ""
-        say(f"  {name}  held-out {figure} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
+        say(f"  {name}  held-out {d.read_out.score.name:<3} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
 
 
 @click.command(
@@ -271,7 +270,7 @@ def read(space: Path, identity: str, as_json: bool) -> None:
     for name, shown in zip(attributes, name_column(attributes), strict=True):
         value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
-        data(f"{shown}  {value:.3g}{mark}" if direction.kind == "float" else f"{shown}  {value:.2f}{mark}")
+        data(f"{shown}  {direction.read_out.show(value)}{mark}")
     say(f"{inside.explained_ratio:.1%} of it lies in the space")
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

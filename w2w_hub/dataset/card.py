@@ -44,8 +44,8 @@ from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" 
     name = python_string(manifest.name)
     load += "".join(f"load_dataset({name}, {python_string(config['config_name'])})\n" for config in configs)
     rows = [
-        table_row(code(column), kind, info.get("unit", ""), info.get("source", ""))
-        for column, kind in manifest.columns.items()
+        table_row(code(column), kind.describe(), info.get("unit", ""), info.get("source", ""))
+        for column, kind in manifest.kinds.items()
         for info in (manifest.column_info.get(column, {}),)
     ]
     rule = manifest.split_rule

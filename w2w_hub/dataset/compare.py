@@ -67,7 +67,7 @@ def diff(first: Path | str | WeightDataset, second: Path | str | WeightDataset) 
         changes = {k: pair for k, pair in changes.items() if pair[0] != pair[1]}
         if changes:
             found.relabelled[name] = changes
-    kinds = [d.manifest.columns for d in (a, b)]
+    kinds = [{name: kind.describe() for name, kind in d.manifest.kinds.items()} for d in (a, b)]
     found.columns = {
         k: (kinds[0].get(k), kinds[1].get(k)) for k in {**kinds[0], **kinds[1]} if kinds[0].get(k) != kinds[1].get(k)
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInputError, RowIndexError, UnknownNameError
-from .labels.kinds import asked_value
+from .labels.kinds import LabelKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,16 +90,14 @@ class RowIndex:
             raise RowIndexError(f"rows {low} to {high} of {len(self)} do not all exist; they are numbered from 0")
         return found.astype(np.int64) % len(self)
 
-    def matching(self, columns: Mapping[str, str], attributes: Mapping[str, Any]) -> np.ndarray:
+    def matching(self, kinds: Mapping[str, LabelKind], attributes: Mapping[str, Any]) -> np.ndarray:
         """Return a mask of the rows with these attribute values; a row without a value is not selected."""
         chosen = np.ones(len(self), bool)
         for name, value in attributes.items():
-            kind = columns[name]
             column = self.labels[name]
             if np.ndim(value) or isinstance(value, (Mapping, Set)):
                 raise InvalidInputError(f"{name!r} is compared with one value at a time, not with {value!r}")
-            levels = sorted(column.dropna().unique()) if kind == "categorical" else ()
-            wanted = asked_value(value, kind, name, levels)
+            wanted = kinds[name].asked(value, name, column)
             chosen &= (column == wanted).fillna(False).to_numpy(bool)
         return chosen
 

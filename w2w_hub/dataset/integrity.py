@@ -89,9 +89,8 @@ def _is_bulk(name: str) -> bool:
 # ------------------------------------------------------------------- labels
 def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> None:
     """Check that label columns have the types of FORMAT.md; one without a value may have any."""
-    kinds: dict[str, tuple[str, ...]] = {"binary": ("bool",), "float": ("double",), "categorical": TEXT}
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, TEXT) | {"row": ("int64",)}
-    wanted |= {name: kinds[kind] for name, kind in manifest.columns.items()}
+    wanted |= {name: kind.arrow_types for name, kind in manifest.kinds.items()}
     for split in manifest.splits:
         name = f"labels/{split}.parquet"
         with parquet_file(state.find(name), None, "dataset") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,21 +18,20 @@ from ..store.atomic import write_bytes
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, read_manifest, seal
 from ..store.paths import short
+from .labels.kinds import LabelKind, stored_kinds
+from .labels.names import RESERVED as RESERVED
+from .labels.names import is_split_name as is_split_name
 
 FORMAT_VERSION = 1
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
 DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
-# columns with a meaning of their own, in the order in which they are stored
-RESERVED = ("id", "split", "source", "licence", "consent", "row", "row_sha256")
 NOT_ATTRIBUTES = (*RESERVED, "weights")
-COLUMN_KINDS = ("binary", "categorical", "float")
-SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
 _KINDS = {
     "name": str, "version": str, "rows": int, "dtype": str, "digest": str, "columns": dict, "splits": dict,
     "licence": str, "files": dict,
 }  # fmt: skip
-_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict}
+_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict, "label_kinds": dict}
 _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
 
@@ -68,11 +66,6 @@ class Compatibility:
         return cls(**known)  # type: ignore[arg-type]
 
 
-def is_split_name(name: object) -> bool:
-    """Return whether a split may have this name, which is also a file's."""
-    return isinstance(name, str) and SPLIT_NAME.fullmatch(name) is not None and name != "all"
-
-
 @dataclass
 class DatasetManifest:
     """``manifest.json`` of a dataset; validates itself."""
@@ -83,7 +76,7 @@ class DatasetManifest:
     dtype: str
     layout: ParameterLayout
     digest: str
-    columns: dict[str, str]  # attribute -> binary, categorical or float
+    columns: dict[str, str]  # attribute -> binary, categorical or float; see `kinds`
     splits: dict[str, int]
     compatibility: Compatibility = field(default_factory=Compatibility)
     licence: str = "unknown"
@@ -94,6 +87,7 @@ class DatasetManifest:
     view: dict[str, Any] | None = None  # dtype and max_error of the Parquet view
     # id -> {scale: modules}, of rows with modules whose own scale was not the layout's: the ratio is folded into B
     rescaled: dict[str, dict[str, int]] | None = None
+    label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
@@ -104,13 +98,15 @@ class DatasetManifest:
                 raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
         if self.column_info is None:
             self.column_info = {}
-        for name, column in self.columns.items():
+        for name in self.columns:
             if not isinstance(name, str) or name in NOT_ATTRIBUTES:
                 raise InvalidInputError(f"columns names {short(name)}, which no attribute may be called")
-            if column not in COLUMN_KINDS:
-                raise InvalidInputError(
-                    f"column {short(name)} is of kind {short(column)}, not {'/'.join(COLUMN_KINDS)}"
-                )
+        if self.label_kinds is None:
+            self.label_kinds = {}
+        for name in self.label_kinds:
+            if name not in self.columns:
+                raise InvalidInputError(f"label_kinds names a column {short(name)} that is not there")
+        stored_kinds(self.columns, self.label_kinds)
         for name, info in self.column_info.items():
             if name not in self.columns:
                 known = ", ".join(self.columns) or "none"
@@ -136,6 +132,11 @@ class DatasetManifest:
             raise InvalidInputError(f"view is of dtype {short(self.view.get('dtype'))}; there are {', '.join(DTYPES)}")
         if not all(isinstance(modules, dict) for modules in (self.rescaled or {}).values()):
             raise InvalidInputError("rescaled does not state a number of modules for each scale")
+
+    @property
+    def kinds(self) -> dict[str, LabelKind]:
+        """The kind of each attribute."""
+        return stored_kinds(self.columns, self.label_kinds)
 
     def to_json(self) -> dict[str, Any]:
         data = {"format": FORMAT, "format_version": FORMAT_VERSION}

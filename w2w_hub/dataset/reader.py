@@ -135,7 +135,7 @@ class DatasetReader:
         """
         for name in attributes:
             self.attribute(name)
-        chosen = self._index.matching(self.manifest.columns, attributes)
+        chosen = self._index.matching(self.manifest.kinds, attributes)
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
                 raise UnknownNameError(f"no split {split!r}; there are {', '.join(self.manifest.splits)}")

@@ -60,7 +60,13 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
         for stated in table.column("split").unique().to_pylist():
             if stated != split:
                 raise CorruptFileError(f"{where}/{name} has rows of split {short(stated)}")
-        parts.append(table.to_pandas(types_mapper=_nullable))
+        part = table.to_pandas(types_mapper=_nullable)
+        for column, kind in manifest.kinds.items():
+            try:
+                part[column] = kind.from_stored(part[column], column)
+            except CorruptFileError as error:
+                raise CorruptFileError(f"{where}/{name}: {error}") from None
+        parts.append(part)
     table = pd.concat(parts, ignore_index=True).sort_values("row") if parts else pd.DataFrame()
     if not parts or list(table["row"]) != list(range(manifest.rows)):
         raise CorruptFileError(f"{where}/labels does not number the rows 0 to {manifest.rows - 1}")
@@ -72,8 +78,7 @@ def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table
     import pyarrow as pa
 
     wanted = {name: pa.string() for name in label_table.RESERVED} | {"row": pa.int64()}
-    kinds = {"binary": pa.bool_(), "float": pa.float64(), "categorical": pa.string()}
-    wanted |= {name: kinds[kind] for name, kind in manifest.columns.items()}
+    wanted |= {name: kind.arrow_type() for name, kind in manifest.kinds.items()}
     columns = []
     for name, kind in wanted.items():
         column = table.column(name)
@@ -202,4 +207,4 @@ def write_view_part(part: ViewPart) -> tuple[str, float]:
 def _arrow(table: pd.DataFrame) -> Any:
     import pyarrow as pa
 
-    return pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    return pa.Table.from_pandas(label_table.as_stored(table), preserve_index=False).replace_schema_metadata(None)

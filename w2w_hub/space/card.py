@@ -71,9 +71,7 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
 
 
 def _direction_row(name: str, direction: Any) -> Markdown:
-    figure = "-" if direction.score is None else f"{direction.score:.3f}"
-    if direction.kind == "float" and direction.score is not None:
-        figure = f"R² {figure}"
+    figure = "-" if direction.score is None else direction.read_out.score.shown(direction.score)
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
     return table_row(name, figure, interval, direction.held_out_rows, f"{direction.sd:.2f}")
 

@@ -15,7 +15,6 @@ from ...errors import InitialisationError, InvalidInputError, LayoutMismatchErro
 from ...lora.layout import ParameterLayout
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
-from ..labels.table import stated_kinds
 from ..manifest import FILENAME, UNKNOWN
 from ..problems import Problems
 from ..splits import SplitRule, placed_by_rule, states_splits
@@ -128,7 +127,7 @@ def plan_addition(
         with problems.collecting():
             _require_initialization(dataset, initialization)
         given = _labels_of(rows.named, labels, problems, dataset)
-        known = stated_kinds(given) | known
+        known = label_table.grown_kinds(given, known, problems)
         given = label_table.as_written(given, known)
         tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
     elif labels is not None:

@@ -110,6 +110,7 @@ def _manifest(metadata: Metadata, table: pd.DataFrame, matrix: WrittenMatrix, *,
     if new and compatibility.base_model is None and len(matrix.base_models) == 1:
         (base_model,) = matrix.base_models
         compatibility = Compatibility(base_model, compatibility.base_digest, compatibility.initialisation)
+    kinds = label_table.kinds(table)
     return DatasetManifest(
         name=metadata.name,
         version=metadata.version,
@@ -117,7 +118,8 @@ def _manifest(metadata: Metadata, table: pd.DataFrame, matrix: WrittenMatrix, *,
         dtype=metadata.dtype,
         layout=metadata.layout,
         digest=dataset_digest(metadata.layout, label_table.records(table)),
-        columns=label_table.kinds(table),
+        columns={column: kind.stored for column, kind in kinds.items()},
+        label_kinds={column: entry for column, kind in kinds.items() if (entry := kind.to_json()) is not None},
         splits={str(k): int(v) for k, v in table["split"].value_counts(sort=False).items()},
         compatibility=compatibility,
         licence=metadata.licence,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...lora.layout import ParameterLayout
+from ..labels.kinds import LabelKind
 from ..manifest import Compatibility, DatasetManifest
 from ..matrix.geometry import Geometry
 from ..problems import Problems
@@ -125,6 +126,7 @@ class Plan:
     problems: Problems = field(default_factory=Problems)
 
 
-def used_kinds(dataset: DatasetReader) -> dict[str, str]:
-    """Return the kinds of columns that have values; a column without any takes the kind of its first value."""
-    return {k: kind for k, kind in dataset.manifest.columns.items() if dataset.labels[k].notna().any()}
+def used_kinds(dataset: DatasetReader) -> dict[str, LabelKind]:
+    """Return the kinds of columns that have values or an order; others take the kind of their first value."""
+    kinds = dataset.manifest.kinds
+    return {name: kind for name, kind in kinds.items() if kind.stays or dataset.labels[name].notna().any()}

@@ -12,7 +12,7 @@ from ...common.arguments import checked
 from ...common.checks import text_list
 from ...errors import InvalidInputError, UnknownNameError
 from ..labels import table as label_table
-from ..labels.table import stated_kinds
+from ..labels.kinds import LabelKind
 from ..problems import Problems
 from ..splits import SplitRule, require_rule
 from ..weight_dataset import WeightDataset
@@ -72,7 +72,7 @@ def plan_labels(
     problems = Problems()
     old = dataset.labels.reset_index(names="id")
     table = old.drop(columns=["row", "row_sha256"])
-    known: dict[str, str | None] = dict(used_kinds(dataset))
+    known: dict[str, LabelKind | None] = dict(used_kinds(dataset))
     if labels is not None:
         table, replaced = _with_labels(table, labels, problems, known)
         known = replaced | {k: v for k, v in known.items() if k not in replaced}
@@ -100,8 +100,8 @@ def plan_labels(
 
 
 def _with_labels(
-    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, str | None]
-) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, LabelKind | None]
+) -> tuple[pd.DataFrame, dict[str, LabelKind | None]]:
     """Return the table with new values, and the kinds, if their dtype states one, of columns with no old value."""
     new = label_table.as_table(labels, problems, table.columns)
     for name in new["id"][new["id"].duplicated()].unique():
@@ -114,8 +114,8 @@ def _with_labels(
         )
     new = new[new["id"].isin(place)].drop_duplicates("id")
     whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
-    stated = stated_kinds(new)
-    new = label_table.as_written(new, {name: kind for name, kind in known.items() if name not in whole})
+    replaced = label_table.replaced_kinds(new, whole, known)
+    new = label_table.as_written(new, {**known, **replaced})
     rows = new["id"].map(place).to_numpy(int)
     result = table.astype(object)
     for name in new.columns:
@@ -124,4 +124,4 @@ def _with_labels(
             column = result[name].to_numpy(object, copy=True) if there else np.full(len(table), None, object)
             column[rows] = new[name].to_numpy(object)
             result[name] = column
-    return result, {name: stated.get(name) for name in whole}
+    return result, replaced

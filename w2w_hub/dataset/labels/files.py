@@ -15,8 +15,8 @@ from ...common.limits import unpacked_limit
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError
 from ...store.parquet import parquet_file, read_table
 from ..problems import Problems
-from .kinds import LARGEST_WHOLE, WHOLE, WORDS, exact_number
 from .names import GIVEN, clean_columns
+from .values import LARGEST_WHOLE, WHOLE, WORDS, exact_number
 from .written import WRITTEN, Written
 
 if TYPE_CHECKING:

@@ -9,19 +9,25 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInputError
-from ..manifest import RESERVED as RESERVED
-from ..manifest import SPLIT_NAME
 from ..problems import Problems
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# columns with a meaning of their own, in the order in which they are stored
+RESERVED = ("id", "split", "source", "licence", "consent", "row", "row_sha256")
+SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
 GIVEN = ("id", "split", "source", "licence", "consent")  # those that a caller states
 TAKEN = ("row", "row_sha256", "weights", "coefficients")  # those of our own tables that nobody may state
 DEFAULT_SPLIT = "train"
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)  # no files on Windows
 # what pandas and pyarrow call an index that was written as a column
 _INDEX = re.compile(r"Unnamed: \d+(\.\d+)*|(__)?index_level_\d+(__)?", re.ASCII)
+
+
+def is_split_name(name: object) -> bool:
+    """Return whether a split may have this name, which is also a file's."""
+    return isinstance(name, str) and SPLIT_NAME.fullmatch(name) is not None and name != "all"
 
 
 def require_split_name(name: str) -> None:

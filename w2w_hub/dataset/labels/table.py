@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidInputError, UnknownNameError
 from ..problems import Problems
 from .files import read_labels as read_labels
-from .kinds import DTYPES, as_column, convert, infer_kind, plain_value, plain_values, stated_kind
+from .kinds import CATEGORICAL, LabelKind, Ordinal, infer_kind, kind_of, stated_kind
 from .names import DEFAULT_SPLIT, GIVEN, RESERVED, clean_columns, require_splits, without_own_columns
+from .values import plain_value, plain_values
 from .written import as_written as as_written
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN_COLUMNS = 5
-_KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -28,16 +28,16 @@ def normalise(
     ids: Sequence[str],
     *,
     problems: Problems | None = None,
-    known: Mapping[str, str | None] | None = None,
+    known: Mapping[str, LabelKind | None] | None = None,
     existing: pd.DataFrame | None = None,
     open_split: bool = False,
 ) -> pd.DataFrame:
     """Return the labels of `ids`, in their order: reserved columns, then typed attributes.
 
-    A column has the kind in `known`, else the one that its dtype states (booleans, categories of text), else the one
-    that its values imply: see :func:`w2w_hub.dataset.labels.kinds.infer_kind`; what is not obvious about that is told
-    by a warning. A binary column becomes nullable boolean, a float one float64, a categorical one a string; what a
-    table does not say is missing, never false.
+    A column has the kind in `known`, else the one that its dtype states (booleans, categories of text, ordered
+    categories), else the one that its values imply: see :func:`w2w_hub.dataset.labels.kinds.infer_kind`; what is not
+    obvious about that is a warning. A binary column becomes nullable boolean, a float one float64, a categorical one a
+    string, an ordinal one an ordered Categorical; what a table does not say is missing, never false.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def normalise(
         With an ``id`` column, or the ids as its index; in any order. It must label exactly `ids`.
     problems : Problems, optional
         Where what is wrong is noted, to be raised with what else is; raised here without it.
-    known : mapping of str to str, optional
+    known : mapping of str to LabelKind, optional
         Kinds that columns already have; their values must fit, and those of a categorical one be text.
     existing : DataFrame, optional
         Labels that a dataset has already: their names of columns and splits stay what they are.
@@ -87,7 +87,7 @@ def normalise(
         column = table[name] if name in table.columns else pd.Series([None] * len(table), table.index)
         values: list[Any] = [None] * len(table)
         with found.collecting():
-            values = convert(plain_values(column, name), "categorical", name)
+            values = CATEGORICAL.convert(plain_values(column, name), name)
         if name == "split":
             if "split" not in table.columns and not open_split:
                 values = [DEFAULT_SPLIT] * len(table)
@@ -96,7 +96,7 @@ def normalise(
                 found.add(InvalidInputError(f"every row needs a split; {len(without)} have none or it is missing"))
             old_splits = () if existing is None else existing["split"].dropna().unique()
             require_splits((v for v in values if v is not None), old_splits, found)
-        result[name] = as_column(values, "categorical", table.index)
+        result[name] = CATEGORICAL.as_column(values, table.index)
     remarks: dict[str, list[str]] = {}
     for name in table.columns:
         if name not in RESERVED:
@@ -164,21 +164,77 @@ def _id(value: Any, found: Problems) -> str:
     return "" if plain is None else str(plain)
 
 
-def _typed(column: pd.Series, name: str, known: str | None, remarks: dict[str, list[str]]) -> pd.Series:
-    """A column as its kind; what was inferred and is worth telling is added to `remarks`."""
+def _typed(column: pd.Series, name: str, known: LabelKind | None, remarks: dict[str, list[str]]) -> pd.Series:
+    """A column as its kind; what was inferred and is worth a warning is added to `remarks`."""
     values = plain_values(column, name)
-    kind = known or stated_kind(column)
+    kind = known or stated_kind(column, name)
     if kind is None:
         kind, remark = infer_kind(values, name)
         if remark:
             remarks.setdefault(remark, []).append(name)
-    return as_column(convert(values, kind, name, there=known is not None), kind, column.index)
+    return kind.as_column(kind.convert(values, name, there=known is not None), column.index)
 
 
-def stated_kinds(table: pd.DataFrame) -> dict[str, str]:
+def stated_kinds(table: pd.DataFrame) -> dict[str, LabelKind]:
     """Return the kinds that the dtypes of attribute columns state, see :func:`stated_kind`."""
-    found = {name: stated_kind(table[name]) for name in table.columns if name not in RESERVED}
+    found = {name: stated_kind(table[name], name) for name in table.columns if name not in RESERVED}
     return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def grown_kinds(table: pd.DataFrame, known: Mapping[str, LabelKind], problems: Problems) -> dict[str, LabelKind]:
+    """Return the kinds of columns after labels of new rows are added: those there are, then those that are stated.
+
+    Parameters
+    ----------
+    problems : Problems
+        Where an order of grades that is not the column's is noted.
+    """
+    stated = stated_kinds(table)
+    for name, kind in stated.items():
+        old = known.get(name)
+        if isinstance(old, Ordinal) and isinstance(kind, Ordinal):
+            with problems.collecting():
+                old.require_order(kind, name)
+    return {**stated, **known}
+
+
+def replaced_kinds(
+    table: pd.DataFrame, names: Iterable[str], known: Mapping[str, LabelKind | None]
+) -> dict[str, LabelKind | None]:
+    """Return the kinds of columns whose kind may change by new labels, None where the values imply it.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Columns all of whose values are replaced. Another one of `table` only takes an order that is stated for it.
+    """
+    stated = stated_kinds(table)
+    found = {name: kind for name, kind in stated.items() if kind.stays}
+    kept = {name: kind for name, kind in known.items() if kind is not None and kind.stays}
+    return {**found, **{name: stated.get(name) or kept.get(name) for name in names}}
+
+
+def as_ordinal(table: pd.DataFrame, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return a table whose columns named in `orders` are ordered pandas Categoricals, as ordinal labels are given.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such column.
+    InvalidInputError
+        If a column has a value that is not in its order, or an order names a grade twice.
+    """
+    made = table.copy()
+    made.attrs = {}
+    for name, order in orders.items():
+        if name not in table.columns or name in RESERVED:
+            have = ", ".join(str(n) for n in table.columns if n not in RESERVED) or "none"
+            raise UnknownNameError(f"no label column {name!r} to order; there are {have}")
+        kind = Ordinal.of_column(name, order)
+        written = as_written(table, {name: kind})[name] if "id" in table.columns else table[name]
+        made[name] = kind.as_column(kind.convert(plain_values(written, name), name), table.index)
+    made.attrs = dict(table.attrs)
+    return made
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -186,15 +242,24 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_COLUMNS]) + more
 
 
-def kinds(table: pd.DataFrame) -> dict[str, str]:
-    """Attribute columns and their kind: ``binary``, ``float`` or ``categorical``."""
-    return {
-        str(name): _KINDS.get(str(table[name].dtype), "categorical") for name in table.columns if name not in RESERVED
-    }
+def kinds(table: pd.DataFrame) -> dict[str, LabelKind]:
+    """Return the kind of each attribute column of a dataset's table."""
+    return {str(name): kind_of(table[name]) for name in table.columns if name not in RESERVED}
+
+
+def as_stored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a dataset's table as its columns are written to Parquet files."""
+    made = table
+    for name, kind in kinds(table).items():
+        column = table[name]
+        stored = kind.as_stored(column)
+        if stored is not column:
+            made = made.assign(**{name: stored})
+    return made
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values; a missing one is None."""
+    """Return rows as plain Python values; a missing one is None."""
     names = [str(name) for name in table.columns if name != "row"]
     columns = []
     for name in names:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .kinds import plain_values
+from .kinds import LabelKind
+from .values import plain_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,8 @@ def _reads(field: str, value: Any) -> bool:
         return False
 
 
-def as_written(table: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataFrame:
-    """A table of labels with an ``id`` column whose values are the written fields wherever the kind is categorical."""
+def as_written(table: pd.DataFrame, kinds: Mapping[str, LabelKind | None]) -> pd.DataFrame:
+    """Return a table of labels with an ``id`` column, with the written fields wherever a kind keeps text."""
     import pandas as pd
 
     found = table.attrs.get(WRITTEN)
@@ -59,7 +60,8 @@ def as_written(table: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataF
         return table
     made, ids = table.copy(), table["id"].tolist()
     for name in table.columns:
-        if kinds.get(name) == "categorical" and name in found.fields:
+        kind = kinds.get(name)
+        if kind is not None and kind.keeps_text and name in found.fields:
             values = zip(ids, plain_values(table[name], name), strict=True)
             made[name] = pd.Series([found.text(name, row, value) for row, value in values], table.index, dtype=object)
     made.attrs = {}

@@ -132,9 +132,12 @@ def _labels(opened: WeightDataset, rows: np.ndarray) -> tuple[Any, Any]:
     import datasets
     import pyarrow as pa
 
-    types = {"binary": pa.bool_(), "float": pa.float64(), "categorical": pa.string()}
     table = opened.labels.iloc[rows].reset_index(names="id")
-    wanted = {name: types[kind] for name, kind in opened.manifest.columns.items()}
+    wanted: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    for name, kind in opened.manifest.kinds.items():
+        table[name], wanted[name], feature = kind.export(table[name])
+        features |= {} if feature is None else {name: feature}
     fields = [pa.field(name, wanted.get(name, pa.int64() if name == "row" else pa.string())) for name in table.columns]
     arrow = pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False).replace_schema_metadata(None)
-    return arrow, datasets.Features.from_arrow_schema(arrow.schema)
+    return arrow, datasets.Features({**datasets.Features.from_arrow_schema(arrow.schema), **features})

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...common.checks import is_whole, text_list
 from ...errors import InvalidInputError, UnknownNameError, missing_extra
+from ..labels.kinds import CATEGORICAL
 from ..labels.names import RESERVED
 from ..reader import DatasetReader
 
@@ -44,19 +45,16 @@ class _Rows:
         self.dataset, self.split, self.columns = dataset, split, tuple(text_list(columns, "a column"))
         self.rows = dataset.where(split=split)
         self.labels: dict[str, Any] = {}
+        kinds = dataset.manifest.kinds
         for name in self.columns:
-            kind = dataset.manifest.columns.get(name)
+            kind = kinds.get(name)
             if kind is None and name not in RESERVED:
                 known = ", ".join(dataset.manifest.columns) or "none"
                 raise UnknownNameError(f"no attribute {name!r}; there are {known}")
-            column = dataset.labels[name].iloc[self.rows] if name != "id" else None
-            if kind in ("binary", "float") and column is not None:
-                # missing is NaN, so that no label is ever taken for a false one
-                self.labels[name] = torch.from_numpy(column.astype("Float64").to_numpy(np.float32, na_value=np.nan))
-            elif column is not None:
-                self.labels[name] = [
-                    "" if v is None else str(v) for v in column.astype(object).where(column.notna(), None)
-                ]
+            if name != "id":
+                # a missing number is NaN, so that no label is ever taken for a false one
+                values = (kind or CATEGORICAL).batch(dataset.labels[name].iloc[self.rows])
+                self.labels[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         ids = np.asarray(dataset.ids, object)
         self.ids = [str(name) for name in ids[self.rows]]
 

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
+from ...common.deprecated import renamed_keywords, warn_renamed
 from ...common.equality import ByValue
+from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
 from ...errors import CorruptFileError, InvalidInputError
 
 ARRAYS = ("editing", "reading")
+STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
+COMPONENT = "component"
 MOST_ROWS = 2**53  # what every reader of JSON tells apart
 
 
@@ -43,7 +47,8 @@ class Direction(ByValue):
     held_out_rows : int
         Rows that `auc` or `r2` is measured on.
     kind : {"binary", "categorical", "float", "component"}
-        Of the attribute; each level of a categorical one has a direction of its own, named ``attribute=level``.
+        How the attribute is read out. Each level of a categorical one has a direction of its own, named
+        ``attribute=level``; that of an ordinal one is read as a number, the expected grade's place from 0.
     attribute, level : str or None
         The column of the dataset, and the level of it.
     r2 : float or None
@@ -56,10 +61,12 @@ class Direction(ByValue):
         Share of permutations that do as well.
     reading_method, editing_method : str
         How the vectors were fitted.
-    held : tuple of str
+    controlled_for : tuple of str
         Directions whose attributes the editing direction keeps as they are.
     components : int or None
         Leading components that the vectors use; None for all.
+    label_kind : dict or None
+        The attribute's entry in ``label_kinds`` of the dataset, for instance the order of its grades.
     """
 
     editing: np.ndarray
@@ -70,7 +77,7 @@ class Direction(ByValue):
     positives: int
     rows: int
     held_out_rows: int
-    kind: str = "binary"
+    kind: str = Binary.read_out
     attribute: str | None = None
     level: str | None = None
     r2: float | None = None
@@ -80,39 +87,59 @@ class Direction(ByValue):
     p_value: float | None = None
     reading_method: str = "logistic"
     editing_method: str = "overlap"
-    held: tuple[str, ...] = ()
+    controlled_for: tuple[str, ...] = ()
     components: int | None = None
+    label_kind: dict[str, Any] | None = None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Old name of `controlled_for`."""
+        warn_renamed("Direction.held", "Direction.controlled_for")
+        return self.controlled_for
+
+    @property
+    def read_out(self) -> LabelKind:
+        """The kind of label that the reading direction reads: it knows its score and how to show a value."""
+        return read_out_of(self.kind, self.label_kind)
 
     @property
     def score(self) -> float | None:
-        """The held-out figure: `auc`, or `r2` of a continuous attribute."""
-        return self.r2 if self.kind == "float" else self.auc
+        """The held-out score: `auc`, or `r2` of a continuous or ordinal attribute."""
+        value: float | None = getattr(self, self.read_out.score.field)
+        return value
 
     @property
     def unreliable(self) -> str:
         """Why the direction should not be trusted; empty if nothing speaks against it."""
         if self.score is None or self.p_value is None or self.null is None:
             return ""
-        figure = "R2" if self.kind == "float" else "AUC"
-        if self.p_value >= 0.05 or (self.kind == "float" and self.score <= 0):
+        score = self.read_out.score
+        if self.p_value >= 0.05 or score.is_useless(self.score):
             return (
-                f"{figure} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted labels "
-                f"(95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+                f"{score.name} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted "
+                f"labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
             )
         return ""
 
     def read(self, coefficients: np.ndarray) -> float:
-        """The attribute's probability, or the value of a continuous one, of one point; missing coefficients are 0."""
+        """Return a point's probability of the attribute, the value of a continuous one, or the expected grade's place.
+
+        Parameters
+        ----------
+        coefficients : ndarray
+            ``(<= k,)``; missing ones are 0.
+        """
         given = as_array(coefficients, "coefficients")
         if given.ndim != 1:
             raise InvalidInputError(f"one point's coefficients are a vector, not of shape {given.shape}")
         count = min(len(given), len(self.reading))
-        value = float(given[:count] @ self.reading[:count] + self.intercept)
-        return value if self.kind in ("float", "component") else float(0.5 * (1 + np.tanh(0.5 * value)))
+        return self.read_out.value(float(given[:count] @ self.reading[:count] + self.intercept))
 
     def evidence(self) -> dict[str, Any]:
-        """All but the arrays, as JSON; `unreliable` is there to be read by people."""
-        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
+        """Return all but the arrays, as JSON; `unreliable` is there to be read by people."""
+        data = {STORED_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
+        if data["label_kind"] is None:
+            del data["label_kind"]
         return {**data, "unreliable": self.unreliable}
 
     @classmethod
@@ -140,16 +167,17 @@ class Direction(ByValue):
         for f in fields(cls):
             if f.name in ARRAYS:
                 continue
-            if f.name in entry:
+            stored = STORED_NAMES.get(f.name, f.name)
+            if stored in entry:
                 try:
-                    known[f.name] = EVIDENCE[f.name].take(entry[f.name])
+                    known[f.name] = EVIDENCE[stored].take(entry[stored])
                 except ValueError:
                     raise CorruptFileError(
-                        f"{subject}: {f.name} must be {EVIDENCE[f.name].expected}, not {reprlib.repr(entry[f.name])}; "
+                        f"{subject}: {stored} must be {EVIDENCE[stored].expected}, not {reprlib.repr(entry[stored])}; "
                         "fetch the weight space again"
                     ) from None
             elif f.default is MISSING:
-                raise CorruptFileError(f"{subject} lacks {f.name}; fetch the weight space again")
+                raise CorruptFileError(f"{subject} lacks {stored}; fetch the weight space again")
         for array, values in zip(ARRAYS, (editing, reading), strict=True):
             if values.ndim != 1 or values.shape != editing.shape or values.dtype.kind != "f":
                 raise CorruptFileError(
@@ -158,6 +186,25 @@ class Direction(ByValue):
             if not np.isfinite(values).all():
                 raise CorruptFileError(f"{subject}: {array} holds NaN or infinite values; fetch the weight space again")
         return cls(editing=editing, reading=reading, **known)
+
+
+Direction.__init__ = renamed_keywords(held="controlled_for")(Direction.__init__)  # type: ignore[method-assign]
+
+
+class _Component(Continuous):
+    """Position along a principal component, which nobody labelled."""
+
+    name = read_out = COMPONENT
+
+
+def read_out_of(kind: str, label_kind: Mapping[str, Any] | None = None) -> LabelKind:
+    """Return the kind of label that a direction reads, from the fields `kind` and `label_kind` of its evidence."""
+    return _Component() if kind == COMPONENT else read_out_kind("of a direction", kind, label_kind)
+
+
+def _label_kind(value: Any) -> dict[str, Any]:
+    read_out_kind("of a direction", Binary.read_out, value)  # raises for a known kind that is misstated
+    return dict(value)
 
 
 def _pair(rule: Rule) -> Rule:
@@ -181,7 +228,7 @@ EVIDENCE: dict[str, Rule] = {
     "positives": whole(0, MOST_ROWS),
     "rows": whole(0, MOST_ROWS),
     "held_out_rows": whole(0, MOST_ROWS),
-    "kind": one_of("binary", "categorical", "float", "component"),
+    "kind": one_of(*dict.fromkeys(kind.read_out for kind in KINDS), COMPONENT),
     "attribute": optional(text()),
     "level": optional(text()),
     "r2": optional(number(high=1)),
@@ -193,14 +240,18 @@ EVIDENCE: dict[str, Rule] = {
     "editing_method": text(),
     "held": _tuple(names()),
     "components": optional(whole(1, MOST_ROWS)),
+    "label_kind": optional(Rule("the kind of a label column", _label_kind)),
 }
 
 
 def component_direction(number: int, k: int, sd: float, rows: int) -> Direction:
-    """A principal component as a slider (GANSpace, arXiv 2004.02546): ``PC1`` varies most; its sign means nothing."""
+    """Return a principal component as a slider (GANSpace, arXiv 2004.02546).
+
+    ``PC1`` varies most; the sign of a component means nothing.
+    """
     axis = np.zeros(k, np.float32)
     axis[number - 1] = 1
     return Direction(
         editing=axis, sd=sd, reading=axis, intercept=0.0, auc=None, positives=0, rows=rows, held_out_rows=0,
-        kind="component", reading_method="component", editing_method="component", components=number,
+        kind=COMPONENT, reading_method=COMPONENT, editing_method=COMPONENT, components=number,
     )  # fmt: skip

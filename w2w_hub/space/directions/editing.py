@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from ...common.deprecated import renamed_keywords
+from ...dataset.labels.kinds import CONTINUOUS
 from ...errors import InvalidInputError
 from .targets import MIN_ROWS_A_CLASS
 
-# held where attributes overlap; nothing held; everything held; covariance times the reader's weights; those weights
-EDITINGS = ("overlap", "means", "all", "covariance", "reading")
-HELD_BY_METHOD = ("overlap", "means", "all")
 
-
+@renamed_keywords(held="controlled_for")
 def partial_effects(
-    coefficients: np.ndarray, labels: np.ndarray, ridge: float = 1e-2, held: np.ndarray | None = None
+    coefficients: np.ndarray, labels: np.ndarray, ridge: float = 1e-2, controlled_for: np.ndarray | None = None
 ) -> np.ndarray:
-    """Effects of attributes ``(n, a)`` on coefficients ``(n, k)``, each with others held: ``(a, k)``.
+    """Return the effects of attributes ``(n, a)`` on coefficients ``(n, k)``, each controlled for others: ``(a, k)``.
 
-    An attribute is held only where that means something: among the rows there must be some with both, some
-    with either and some with neither (:func:`overlap`). Sunglasses come with eyeglasses, and a beard leaves no
-    room for a mustache alone: holding those would leave part of the effect out. Where attributes do not
-    depend on each other this is the difference of the classes' means. A missing label counts as the
-    attribute's mean, so that it says nothing.
+    An attribute is controlled for only where that means something: among the rows there must be some with both, some
+    with either and some with neither (:func:`overlap`). Sunglasses come with eyeglasses, and a beard leaves no room
+    for a mustache alone: controlling for those would leave part of the effect out. Where attributes do not depend on
+    each other this is the difference of the classes' means. A missing label counts as the attribute's mean, so that
+    it has no effect.
 
     Parameters
     ----------
-    held : ndarray, optional
-        Boolean ``(a, a)``: which attributes (columns) to hold for each (row); where they overlap without it.
+    controlled_for : ndarray, optional
+        Boolean ``(a, a)``: the attributes (columns) that each (row) is controlled for; by default where they overlap.
     """
     if len(labels) != len(coefficients):
         raise InvalidInputError(f"{len(labels)} rows of labels for {len(coefficients)} rows of coefficients")
@@ -35,7 +37,7 @@ def partial_effects(
     target = coefficients - coefficients.mean(0)
     covariance, cross = centred.T @ centred, centred.T @ target
     covariance += ridge * len(labels) * np.diag(centred.var(0))
-    together = overlap(labels) if held is None else held
+    together = overlap(labels) if controlled_for is None else controlled_for
     effects = np.empty_like(cross)
     for j in range(labels.shape[1]):
         some = [j, *(int(i) for i in np.flatnonzero(together[j]) if i != j)]
@@ -44,19 +46,59 @@ def partial_effects(
 
 
 def overlap(labels: np.ndarray) -> np.ndarray:
-    """Whether each pair of attributes ``(n, a)`` occurs in all four combinations: boolean ``(a, a)``.
+    """Return whether each pair of attributes ``(n, a)`` occurs in all four combinations: boolean ``(a, a)``.
 
     Each combination needs five rows, as a class does to be fitted at all; missing labels count as neither. A
-    continuous attribute counts as there above its median.
+    continuous attribute counts as present above its median.
     """
-    halves = np.column_stack([_halves(column) for column in labels.T]) if labels.size else labels
+    halves = np.column_stack([CONTINUOUS.halves(column) for column in labels.T]) if labels.size else labels
     has, lacks = (halves == 1).astype(float), (halves == 0).astype(float)
     counts = (first.T @ second for first in (has, lacks) for second in (has, lacks))
     return np.logical_and.reduce([count >= MIN_ROWS_A_CLASS for count in counts])
 
 
-def _halves(column: np.ndarray) -> np.ndarray:
-    known = column[~np.isnan(column)]
-    if np.isin(known, (0, 1)).all():
-        return column
-    return np.where(np.isnan(column), np.nan, column > np.median(known))
+@dataclass(frozen=True)
+class EditingMethod:
+    """A way to find the vector that an edit moves along.
+
+    Attributes
+    ----------
+    about : str
+        One line for users.
+    controls : callable or None
+        From the halves of labels ``(n, a)`` to the attributes that each is controlled for ``(a, a)``; None for a method
+        that looks at one attribute at a time.
+    vector : callable
+        From an attribute's partial effect, its reader's weights (on coefficients) and the coefficients' standard
+        deviations, each ``(k,)``, to the vector ``(k,)`` of any length.
+    """
+
+    name: str
+    about: str
+    controls: Callable[[np.ndarray], np.ndarray] | None
+    vector: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _effect(effect: np.ndarray, weights: np.ndarray, std: np.ndarray) -> np.ndarray:
+    return effect
+
+
+def _nothing(halves: np.ndarray) -> np.ndarray:
+    return np.zeros((halves.shape[1],) * 2, bool)
+
+
+def _everything(halves: np.ndarray) -> np.ndarray:
+    return np.ones((halves.shape[1],) * 2, bool)
+
+
+_METHODS = (
+    EditingMethod("overlap", "class means apart, controlled for the attributes that overlap with it", overlap, _effect),
+    EditingMethod("means", "class means apart", _nothing, _effect),
+    EditingMethod("all", "class means apart, controlled for all other attributes", _everything, _effect),
+    EditingMethod(
+        "covariance", "covariance of the coefficients times the reading direction", None, lambda e, w, std: w * std**2
+    ),
+    EditingMethod("reading", "the reading direction itself", None, lambda e, w, std: w),
+)
+EDITING_METHODS = {method.name: method for method in _METHODS}
+CONTROLLING = tuple(method.name for method in _METHODS if method.controls is not None)

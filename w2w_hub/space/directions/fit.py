@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,33 +21,33 @@ from ...common.constraints import (
     validated,
     whole,
 )
+from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
 from ...dataset import WeightDataset
-from ...errors import InvalidInputError, UnknownNameError
+from ...dataset.labels.kinds import AttributeTarget
+from ...errors import InvalidInputError
+from ..population import Population
 from .direction import Direction
-from .editing import EDITINGS, HELD_BY_METHOD, overlap, partial_effects
-from .evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
+from .editing import CONTROLLING, EDITING_METHODS, EditingMethod, partial_effects
 from .reading import READINGS, choose_components, fit_reading
-from .targets import Target, targets_of
-
-if TYPE_CHECKING:
-    from ..weight_space import WeightSpace
+from .targets import FittedSpace, preserved_by_name, targets_of
 
 
+@renamed_keywords(regularisation="regularization")
 @validated(
     space=SPACE,
     dataset=instance(WeightDataset, "an open WeightDataset"),
     attributes=optional(names()),
     reading=one_of(*READINGS),
-    editing=one_of(*EDITINGS),
+    editing=one_of(*EDITING_METHODS),
     whiten=flag(),
     preserve=optional(either(names_by_name(), names())),
     components=optional(either(one_of("cv"), whole())),
-    regularisation=positive(),
+    regularization=positive(),
     seed=whole(0),
 )
 def fit_directions(
-    space: WeightSpace,
+    space: FittedSpace,
     dataset: WeightDataset,
     *,
     attributes: Sequence[str] | None = None,
@@ -55,10 +56,10 @@ def fit_directions(
     whiten: bool = False,
     preserve: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     components: int | str | None = None,
-    regularisation: float = 10.0,
+    regularization: float = 10.0,
     seed: int = 0,
 ) -> dict[str, Direction]:
-    """A direction for each binary and continuous attribute, and for each level of a categorical one.
+    """Fit a direction for each binary, continuous and ordinal attribute, and for each level of a categorical one.
 
     Editing directions are the attributes' partial effects on the coefficients (:func:`partial_effects`): how the
     population moves with the attribute while those entangled with it stay. A classifier's weights would be the
@@ -70,7 +71,7 @@ def fit_directions(
     attributes : sequence of str, optional
         Columns, or levels as ``Hair=red``; by default every one that can be fitted.
     reading : {"logistic", "ridge", "lda"}
-        Reader of binary attributes and levels; continuous ones are read by ridge regression.
+        Reader of binary attributes and levels; continuous and ordinal ones are read by ridge regression.
     editing : {"overlap", "means", "all", "covariance", "reading"}
         Class means apart with those attributes held that overlap with it (default), with nothing held, with all of
         them held; the population's covariance times the reader's weights; or those weights.
@@ -81,7 +82,7 @@ def fit_directions(
     components : int or "cv", optional
         Leading components to use: a number, or the number that reads the attribute best in cross-validation on the
         fitted rows; all by default.
-    regularisation : float
+    regularization : float
         Inverse strength C of the logistic regression's penalty, divided by the number of rows.
     seed : int
         Seed of the folds of ``components="cv"``, of the null of permuted labels and of the bootstrap.
@@ -90,123 +91,114 @@ def fit_directions(
     ------
     DatasetChangedError, InvalidInputError, UnknownNameError
     """
-    if preserve is not None and editing not in HELD_BY_METHOD:
-        raise InvalidInputError(f"preserve does not go with editing={editing!r}; use {', '.join(HELD_BY_METHOD)}")
+    method = EDITING_METHODS[editing]
+    if preserve is not None and method.controls is None:
+        raise InvalidInputError(f"preserve does not go with editing={editing!r}; use {', '.join(CONTROLLING)}")
     if isinstance(components, int) and not 1 <= components <= space.k:
         raise InvalidInputError(f"components must be 1 to {space.k} in this weight space, not {components}")
     wanted, _ = targets_of(space, dataset, attributes)
-    everything = wanted if attributes is None else targets_of(space, dataset)[0]
     if not wanted:
         return {}
+    targets = wanted if attributes is None else targets_of(space, dataset)[0]
     population = space.require_population("row to fit directions to")
     fitted, coefficients = population.fitted, population.coefficients.astype(np.float64)
-    scale = np.maximum(population.std, 1e-12)
-    standardised = (coefficients - population.mean) / scale
-    order = [t.name for t in everything]
-    held = _held(everything, fitted, editing, preserve)
-    labels = np.column_stack([t.values[fitted] for t in everything])
-    effects = partial_effects(coefficients[fitted], labels, held=held)
-    result = {}
+    controlled_for = _controlled_for(targets, fitted, method, preserve)
+    labels = np.column_stack([t.values[fitted] for t in targets])
+    effects = partial_effects(coefficients[fitted], labels, controlled_for=controlled_for)
+    fit = _Fit(population, coefficients, method, reading, whiten, components, regularization, seed)
+    names = [t.name for t in targets]
+    found = {}
     for target in progress(wanted, "directions"):
-        j = order.index(target.name)
-        continuous = target.kind == "float"
+        j = names.index(target.name)
+        others = tuple(names[i] for i in np.flatnonzero(controlled_for[j]) if i != j) if method.controls else ()
+        direction = fit.direction(target, effects[j], others)
+        if direction is not None:
+            found[target.name] = direction
+    return found
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The options of one call, and the coefficients ``(n, k)`` that all of its directions are fitted to."""
+
+    population: Population
+    coefficients: np.ndarray
+    method: EditingMethod
+    reading: str
+    whiten: bool
+    components: int | str | None
+    regularization: float
+    seed: int
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        return np.maximum(self.population.std, 1e-12)
+
+    @cached_property
+    def standardized(self) -> np.ndarray:
+        return (self.coefficients - self.population.mean) / self.scale
+
+    def direction(
+        self, target: AttributeTarget, effect: np.ndarray, controlled_for: tuple[str, ...]
+    ) -> Direction | None:
+        """Return a target's direction; None if the rows do not move with it at all."""
+        kind, fitted = target.kind, self.population.fitted
         known = ~np.isnan(target.values)
         train, test = fitted & known, ~fitted & known
-        use = _components(components, standardised[train], target.values[train], continuous, space.k, seed)
-        weights, intercept = fit_reading(
-            standardised[train][:, :use], target.values[train], reading, regularisation, continuous
+        truth = target.values[train]
+        use = self._components(target, train)
+        slopes, intercept = fit_reading(
+            self.standardized[train][:, :use], truth, self.reading, self.regularization, kind.graded
         )
-        weights = np.concatenate([weights, np.zeros(space.k - use)]) / scale
-        effect = effects[j].copy()
-        if editing == "reading":
-            effect = weights.copy()
-        elif editing == "covariance":
-            effect = weights * scale**2
-        if whiten:
-            effect /= scale**2
-        effect[use:] = 0
-        size = np.linalg.norm(effect)
-        if not size > 0:
-            continue  # the rows do not move with it at all
-        unit = effect / size
-        result[target.name] = Direction(
+        weights = np.concatenate([slopes, np.zeros(self.population.k - use)]) / self.scale
+        unit = self._unit(effect, weights, use)
+        if unit is None:
+            return None
+        scores = self.standardized[test][:, :use] @ (weights * self.scale)[:use]
+        return Direction(
             editing=unit.astype(np.float32),
-            sd=float((coefficients[fitted] @ unit).std(ddof=1)),
+            sd=float((self.coefficients[fitted] @ unit).std(ddof=1)),
             reading=weights.astype(np.float32),
-            intercept=float(intercept - weights @ population.mean),
-            positives=int((target.values[train] == 1).sum()) if not continuous else int(train.sum()),
+            intercept=float(intercept - weights @ self.population.mean),
+            positives=int(train.sum() if kind.graded else (truth == 1).sum()),
             rows=int(train.sum()),
             held_out_rows=int(test.sum()),
-            kind=target.kind,
+            kind=kind.read_out,
             attribute=target.attribute,
             level=target.level,
-            reading_method="ridge" if continuous else reading,
-            editing_method=f"{editing}, whitened" if whiten else editing,
-            held=tuple(order[i] for i in np.flatnonzero(held[j]) if i != j) if editing in HELD_BY_METHOD else (),
-            components=None if use == space.k else use,
-            **_evidence(
-                target.values[test],
-                standardised[test][:, :use] @ (weights * scale)[:use],
-                intercept,
-                continuous,
-                seed,
-            ),
+            reading_method="ridge" if kind.graded else self.reading,
+            editing_method=f"{self.method.name}, whitened" if self.whiten else self.method.name,
+            controlled_for=controlled_for,
+            components=None if use == self.population.k else use,
+            label_kind=kind.to_json(),
+            **{"auc": None, **kind.score.evidence(target.values[test], scores, intercept, self.seed)},
         )
-    return result
+
+    def _components(self, target: AttributeTarget, train: np.ndarray) -> int:
+        if self.components == "cv":
+            return choose_components(self.standardized[train], target.values[train], target.kind.graded, self.seed)
+        return self.population.k if self.components is None else int(self.components)
+
+    def _unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
+        """The editing direction in the first components, of unit length; None if it has no length."""
+        vector = self.method.vector(effect, weights, self.scale).copy()
+        if self.whiten:
+            vector /= self.scale**2
+        vector[use:] = 0
+        size = np.linalg.norm(vector)
+        return vector / size if size > 0 else None
 
 
-def _evidence(truth: np.ndarray, scores: np.ndarray, intercept: float, continuous: bool, seed: int) -> dict[str, Any]:
-    """The held-out figure with interval and null; None where it cannot be measured."""
-    nothing: dict[str, Any] = {"auc": None}
-    if continuous:
-        if len(truth) < 3 or np.ptp(truth) == 0:
-            return nothing
-        predicted = scores + intercept
-        figure, null = r2(truth, predicted), r2_null(truth, predicted, seed)
-        interval, method = r2_interval(truth, predicted, seed)
-        nothing["r2"] = figure
-    else:
-        if len(np.unique(truth)) < 2:
-            return nothing
-        figure, null = auc(truth, scores), auc_null(truth, scores, seed)
-        interval, method = auc_interval(truth, scores)
-        nothing["auc"] = figure
-    return {
-        **nothing,
-        "interval": interval,
-        "interval_method": method,
-        "null": (float(null.mean()), float(np.quantile(null, 0.95))),
-        "p_value": p_value(figure, null),
-    }
-
-
-def _components(
-    asked: int | str | None, standardised: np.ndarray, truth: np.ndarray, continuous: bool, k: int, seed: int
-) -> int:
-    if asked == "cv":
-        return choose_components(standardised, truth, continuous, seed)
-    return k if asked is None else int(asked)
-
-
-def _held(
-    targets: list[Target],
+def _controlled_for(
+    targets: Sequence[AttributeTarget],
     fitted: np.ndarray,
-    editing: str,
+    method: EditingMethod,
     preserve: Sequence[str] | Mapping[str, Sequence[str]] | None,
 ) -> np.ndarray:
-    """Which attributes (columns) are held for each (row), boolean ``(a, a)``."""
-    known = [t.name for t in targets]
-    if preserve is None:
-        if editing == "all":
-            return np.ones((len(known), len(known)), bool)
-        if editing == "means":
-            return np.zeros((len(known), len(known)), bool)
-        return overlap(np.column_stack([t.values[fitted] for t in targets]))
-    held = np.zeros((len(known), len(known)), bool)
-    for i, name in enumerate(known):
-        for other in preserve.get(name, ()) if isinstance(preserve, Mapping) else preserve:
-            own = [j for j, t in enumerate(targets) if other in (t.name, t.attribute)]
-            if not own:
-                raise UnknownNameError(f"no attribute {other!r} to preserve; there are {', '.join(known)}")
-            held[i, [j for j in own if targets[j].attribute != targets[i].attribute]] = True
-    return held
+    """The attributes (columns) that each (row) is controlled for, boolean ``(a, a)``."""
+    if preserve is not None:
+        return preserved_by_name(targets, preserve)
+    # a method that looks at one attribute at a time needs no effects
+    controls = method.controls or EDITING_METHODS["means"].controls
+    assert controls is not None
+    return controls(np.column_stack([t.kind.halves(t.values[fitted]) for t in targets]))

@@ -1,11 +1,11 @@
-"""Reading directions: linear readers of attributes, by scikit-learn, on standardised coefficients."""
+"""Reading directions: linear readers of attributes, by scikit-learn, on standardized coefficients."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...dataset.labels.kinds import BINARY, CONTINUOUS
 from ...errors import InvalidInputError
-from .evidence import auc, r2
 
 READINGS = ("logistic", "ridge", "lda")
 GRID = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -13,61 +13,62 @@ FOLDS = 5
 
 
 def fit_reading(
-    standardised: np.ndarray, truth: np.ndarray, method: str, regularisation: float, continuous: bool
+    standardized: np.ndarray, truth: np.ndarray, method: str, regularization: float, continuous: bool
 ) -> tuple[np.ndarray, float]:
-    """Weights ``(k,)`` and intercept of a reader of ``(n, k)``: log-odds, or the value if `continuous`."""
+    """Return weights ``(k,)`` and intercept of a reader of ``(n, k)``: log-odds, or the value if `continuous`."""
     if method not in READINGS:
         raise InvalidInputError(f"no reading method {method!r}; there are {', '.join(READINGS)}")
     if continuous or method == "ridge":
         from sklearn.linear_model import RidgeCV
 
-        ridge = RidgeCV(alphas=len(truth) * np.logspace(-3, 2, 11)).fit(standardised, truth)
+        ridge = RidgeCV(alphas=len(truth) * np.logspace(-3, 2, 11)).fit(standardized, truth)
         weights, intercept = ridge.coef_, float(ridge.intercept_)
-        return (weights, intercept) if continuous else _as_log_odds(standardised, truth, weights, intercept)
+        return (weights, intercept) if continuous else _as_log_odds(standardized, truth, weights, intercept)
     if method == "lda":
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(standardised, truth)
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(standardized, truth)
         return lda.coef_[0], float(lda.intercept_[0])
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=regularisation / len(truth), max_iter=500).fit(standardised, truth)
+    model = LogisticRegression(C=regularization / len(truth), max_iter=500).fit(standardized, truth)
     return model.coef_[0], float(model.intercept_[0])
 
 
 def _as_log_odds(
-    standardised: np.ndarray, truth: np.ndarray, weights: np.ndarray, intercept: float
+    standardized: np.ndarray, truth: np.ndarray, weights: np.ndarray, intercept: float
 ) -> tuple[np.ndarray, float]:
     """A least-squares score turned into log-odds by a logistic regression on it alone (Platt)."""
     from sklearn.linear_model import LogisticRegression
 
-    score = (standardised @ weights + intercept)[:, None]
+    score = (standardized @ weights + intercept)[:, None]
     spread = max(float(score.std()), 1e-12)
     one = LogisticRegression(C=1.0).fit(score / spread, truth)
     slope = float(one.coef_[0, 0]) / spread
     return slope * weights, float(one.intercept_[0]) + slope * intercept
 
 
-def choose_components(standardised: np.ndarray, truth: np.ndarray, continuous: bool, seed: int = 0) -> int:
-    """How many leading components read ``(n,)`` labels best, by cross-validated ridge over round numbers."""
-    k = standardised.shape[1]
+def choose_components(standardized: np.ndarray, truth: np.ndarray, continuous: bool, seed: int = 0) -> int:
+    """Return how many leading components read ``(n,)`` labels best, by cross-validated ridge over round numbers."""
+    k = standardized.shape[1]
     grid = [g for g in GRID if g < k] + [k]
-    folds = _folds(truth, continuous, seed)
+    score = (CONTINUOUS if continuous else BINARY).score
+    folds = _folds(truth, seed)
     scores = np.zeros(len(grid))
     for fold in range(FOLDS):
         test = folds == fold
         if not test.any() or np.ptp(truth[test]) == 0 or np.ptp(truth[~test]) == 0:
             continue
-        x, y = standardised[~test], truth[~test] - truth[~test].mean()
+        x, y = standardized[~test], truth[~test] - truth[~test].mean()
         product, cross = x.T @ x, x.T @ y
         for i, g in enumerate(grid):
             weights = np.linalg.solve(product[:g, :g] + 0.1 * len(x) * np.eye(g), cross[:g])
-            predicted = standardised[test][:, :g] @ weights + truth[~test].mean()
-            scores[i] += (r2 if continuous else auc)(truth[test], predicted)
+            predicted = standardized[test][:, :g] @ weights + truth[~test].mean()
+            scores[i] += score.measure(truth[test], predicted)
     return grid[int(scores.argmax())]
 
 
-def _folds(truth: np.ndarray, continuous: bool, seed: int) -> np.ndarray:
+def _folds(truth: np.ndarray, seed: int) -> np.ndarray:
     """A fold for each row; classes, or the order of the values, are spread evenly."""
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(truth)), truth))

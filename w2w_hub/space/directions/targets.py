@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ...common.text import command
+from ...dataset.labels.kinds import MIN_ROWS_A_CLASS as MIN_ROWS_A_CLASS
+from ...dataset.labels.kinds import AttributeTarget
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
     from ..population import Population
-    from ..weight_space import WeightSpace
 
-MIN_ROWS_A_CLASS = 5
 COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called as a slider
 
 
-@dataclass(frozen=True)
-class Target:
-    """One attribute, or one level of it.
+class FittedSpace(Protocol):
+    """What directions need of a weight space: its population, and the dataset that it was built from."""
 
-    Attributes
-    ----------
-    values : ndarray
-        float64 ``(n,)`` in the order of the space's rows: 0 and 1, or the numbers of a continuous attribute; NaN where
-        there is no label.
-    """
+    recipe: dict[str, Any]
 
-    name: str
-    attribute: str
-    level: str | None
-    kind: str
-    values: np.ndarray
+    @property
+    def k(self) -> int: ...
+
+    def require_population(self, need: str) -> Population: ...
 
 
 def targets_of(
-    space: WeightSpace, dataset: WeightDataset, attributes: Sequence[str] | None = None
-) -> tuple[list[Target], dict[str, str]]:
-    """The targets of a dataset's columns, and the reason for each that cannot be fitted.
+    space: FittedSpace, dataset: WeightDataset, attributes: Sequence[str] | None = None
+) -> tuple[list[AttributeTarget], dict[str, str]]:
+    """Return the targets of a dataset's columns, and the reason for each that cannot be fitted.
 
     Parameters
     ----------
@@ -56,41 +48,32 @@ def targets_of(
     DatasetChangedError
         If the dataset is not the one that the space was built from.
     """
-    require_dataset(space, dataset)
-    population = space.require_population("row to fit directions to")
-    named: dict[str, list[Target]] = {}
-    for column, kind in dataset.manifest.columns.items():
-        for target in _of_column(population, dataset, column, kind):
-            named.setdefault(target.name, []).append(target)
-    found: dict[str, Target] = {}
-    reasons: dict[str, str] = {}
-    for name, (target, *others) in named.items():
-        reason = _clash(target, others) or _why_not(target, population.fitted)
-        if reason:
-            reasons[name] = reason
-        else:
-            found[name] = target
+    found, reasons = _possible(space, dataset)
     if attributes is None:
         return list(found.values()), reasons
-    chosen = []
+    chosen: dict[str, AttributeTarget] = {}
     for name in attributes:
-        own = [t for t in found.values() if name in (t.name, t.attribute)]
+        own = {t.name: t for t in found.values() if name in (t.name, t.attribute)}
         if not own and name not in reasons and name not in dataset.manifest.columns:
-            known = ", ".join(found) or "none"
-            raise UnknownNameError(f"no attribute {name!r}; there are {known}")
+            raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(found) or 'none'}")
         if not own:
             raise InvalidInputError(f"no direction for {name}: {reasons.get(name, 'none of its levels can be fitted')}")
-        chosen += own
-    return list({t.name: t for t in chosen}.values()), reasons
+        chosen |= own
+    return list(chosen.values()), reasons
 
 
-def why_not(space: WeightSpace, dataset: WeightDataset) -> dict[str, str]:
-    """The attributes without a direction, each with the reason."""
-    return targets_of(space, dataset)[1]
+def why_not(space: FittedSpace, dataset: WeightDataset) -> dict[str, str]:
+    """Return the attributes without a direction, each with the reason."""
+    return _possible(space, dataset)[1]
 
 
-def require_dataset(space: WeightSpace, dataset: WeightDataset) -> None:
-    """Raise unless `dataset` has the digest that the space was built from."""
+def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
+    """Raise unless `dataset` has the digest that the space was built from.
+
+    Raises
+    ------
+    DatasetChangedError
+    """
     stated = space.recipe.get("dataset_digest")
     if dataset.manifest.digest != stated:
         raise DatasetChangedError(
@@ -100,24 +83,46 @@ def require_dataset(space: WeightSpace, dataset: WeightDataset) -> None:
         )
 
 
-def _of_column(population: Population, dataset: WeightDataset, column: str, kind: str) -> list[Target]:
-    labels = dataset.labels[column].loc[list(population.ids)]
-    if kind != "categorical":
-        values = labels.astype("Float64").to_numpy(float, na_value=np.nan)
-        return [Target(column, column, None, kind, values)]
-    texts = labels.astype("string")
-    missing = texts.isna().to_numpy(bool)
-    levels = sorted(set(texts[~missing]))
-    if not levels:
-        return [Target(column, column, None, "binary", np.full(len(texts), np.nan))]
-    plain = texts.fillna("").to_numpy(object)
-    return [
-        Target(f"{column}={level}", column, level, kind, np.where(missing, np.nan, (plain == level).astype(float)))
-        for level in levels
-    ]
+def _possible(space: FittedSpace, dataset: WeightDataset) -> tuple[dict[str, AttributeTarget], dict[str, str]]:
+    """The targets that can be fitted, and the reason for each that cannot."""
+    require_dataset(space, dataset)
+    population = space.require_population("row to fit directions to")
+    named: dict[str, list[AttributeTarget]] = {}
+    for column, kind in dataset.manifest.kinds.items():
+        for target in kind.targets(column, dataset.labels[column].loc[list(population.ids)]):
+            named.setdefault(target.name, []).append(target)
+    found: dict[str, AttributeTarget] = {}
+    reasons: dict[str, str] = {}
+    for name, (target, *others) in named.items():
+        reason = _clash(target, others) or target.why_not(population.fitted)
+        if reason:
+            reasons[name] = reason
+        else:
+            found[name] = target
+    return found, reasons
 
 
-def _clash(target: Target, others: list[Target]) -> str:
+def preserved_by_name(
+    targets: Sequence[AttributeTarget], preserve: Sequence[str] | Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Return which targets (columns) a caller wants each target (row) to be controlled for, boolean ``(a, a)``.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    names = [t.name for t in targets]
+    found = np.zeros((len(targets), len(targets)), bool)
+    for i, name in enumerate(names):
+        for other in preserve.get(name, ()) if isinstance(preserve, Mapping) else preserve:
+            own = [j for j, t in enumerate(targets) if other in (t.name, t.attribute)]
+            if not own:
+                raise UnknownNameError(f"no attribute {other!r} to preserve; there are {', '.join(names)}")
+            found[i, [j for j in own if targets[j].attribute != targets[i].attribute]] = True
+    return found
+
+
+def _clash(target: AttributeTarget, others: list[AttributeTarget]) -> str:
     """Why a name could mean something else; empty if it cannot."""
     if others:
         origins = [
@@ -126,23 +131,4 @@ def _clash(target: Target, others: list[Target]) -> str:
         return f"{' and '.join(origins)} have the same name; rename one"
     if COMPONENT_NAME.fullmatch(target.name):
         return f"column {target.attribute!r} has the name of a principal component; rename it"
-    return ""
-
-
-def _why_not(target: Target, fitted: np.ndarray) -> str:
-    values = target.values[fitted]
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return "no fitted row has a label"
-    if np.ptp(known) == 0:
-        return f"all {len(known)} labelled fitted rows have the same label"
-    if target.kind == "float":
-        few = 2 * MIN_ROWS_A_CLASS
-        return "" if len(known) >= few else f"{len(known)} fitted rows have a label, at least {few} are needed"
-    has = int((known == 1).sum())
-    lacks = len(known) - has
-    if has < MIN_ROWS_A_CLASS:
-        return f"{has} of {len(known)} labelled fitted rows have it, at least {MIN_ROWS_A_CLASS} are needed"
-    if lacks < MIN_ROWS_A_CLASS:
-        return f"{lacks} of {len(known)} labelled fitted rows lack it, at least {MIN_ROWS_A_CLASS} are needed"
     return ""

@@ -157,13 +157,14 @@ def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]
         x, y = rows[fitted][known], values[known]
         if len(y) < 3 or np.ptp(y) == 0 or space.k < 2:
             continue
-        split = y > np.median(y) if target.kind == "float" else y == 1
+        split = target.kind.halves(y) == 1
         centred = (x - x.mean(0)) / np.maximum(x.std(0), 1e-300)
         strength = np.abs(centred.T @ (y - y.mean())) / (len(y) * y.std())
         first, second = sorted(np.argsort(-strength, kind="stable")[:2])
         shown.append({
             "attribute": target.name,
-            "continuous": target.kind == "float",
+            "continuous": target.kind.graded,
+            "groups": list(target.kind.group_names),
             "components": [int(first) + 1, int(second) + 1],
             "correlation": float(np.sqrt((strength[[first, second]] ** 2).sum())),
             "with": x[split][:, [first, second]].round(4).tolist(),
@@ -183,7 +184,7 @@ def entanglement_by_population(
     require_dataset(space, dataset)
     population = space.require_population("smaller population")
     fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
-    targets = [t for t in targets_of(space, dataset)[0] if t.kind != "float"]
+    targets = [t for t in targets_of(space, dataset)[0] if not t.kind.graded]
     where = {name: i for i, name in enumerate(population.ids)}
     found = []
     for size in [*(s for s in sizes if s < len(fitted)), len(fitted)]:

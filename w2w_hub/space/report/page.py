@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.pages import render
+from ...dataset.labels.scores import SCORES
+from ..directions.direction import read_out_of
 from . import svg
 
 if TYPE_CHECKING:
@@ -91,15 +93,15 @@ def _reconstruction(data: dict[str, Any]) -> Markup | None:
 def _directions(data: dict[str, Any]) -> dict[str, Any]:
     found = data["directions"]
     charts = []
-    ends = {"auc": (0.4, 1.0), "r2": (-0.2, 1.0)}
-    for figure, label in (("auc", "AUC on held-out rows"), ("r2", "R² on held-out rows")):
+    for score in SCORES:
+        figure = score.field
         rows = sorted(((n, d) for n, d in found.items() if d[figure] is not None), key=lambda item: -item[1][figure])
         if rows:
             bars = [
                 (n, d[figure], d["interval"], d["null"][1] if d["null"] else None, bool(d["unreliable"]))
                 for n, d in rows
             ]
-            charts.append(svg.bars(bars, label, ends[figure]))
+            charts.append(svg.bars(bars, f"{score.symbol} on held-out rows", score.axis))
     return {
         "charts": charts,
         "methods": ", ".join(sorted({d["interval_method"] for d in found.values() if d["interval_method"]})),
@@ -109,9 +111,10 @@ def _directions(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _direction(name: str, d: dict[str, Any]) -> dict[str, Any]:
-    score = d["r2"] if d["kind"] == "float" else d["auc"]
+    kind = read_out_of(d["kind"], d.get("label_kind"))
+    score = d[kind.score.field]
     figures = (
-        "" if d["kind"] == "float" else f"{d['positives']:,}",
+        "" if kind.graded else f"{d['positives']:,}",
         f"{d['rows']:,}",
         f"{d['held_out_rows']:,}",
         "-" if score is None else f"{score:.3f}",
@@ -140,8 +143,8 @@ def _scatters(data: dict[str, Any]) -> list[tuple[str, Markup]]:
     shown = []
     for s in data.get("scatter") or ():
         first, second = s["components"]
-        names = ("below the median", "above the median") if s["continuous"] else ("without", "with")
-        groups = {names[0]: s["without"], names[1]: s["with"]}
+        lower, higher = s["groups"]
+        groups = {lower: s["without"], higher: s["with"]}
         plot = svg.scatter(groups, f"PC{first}", f"PC{second}", colours=(svg.GREY, svg.COLOURS[1]))
         shown.append((s["attribute"], plot))
     return shown

@@ -1,0 +1,88 @@
+"""Categorical labels: text, whose values are levels without an order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ....errors import InvalidInputError, UnknownNameError
+from ..scores import AUC, Score
+from ..values import as_text, has_text, shown
+from .base import NUMERIC, TEXT_TYPES, AttributeTarget, LabelKind
+from .binary import Binary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_LEVELS = 10
+
+
+class Categorical(LabelKind):
+    """Text; each level has a direction of its own, ``attribute=level``, that tells it from the others."""
+
+    name = stored = read_out = "categorical"
+    arrow_types = TEXT_TYPES
+    keeps_text = True
+    score: ClassVar[Score] = AUC
+
+    @classmethod
+    def of_dtype(cls, dtype: Any) -> LabelKind | None:
+        return cls()
+
+    @classmethod
+    def stated(cls, column: pd.Series, name: str) -> LabelKind | None:
+        import pandas as pd
+
+        if not isinstance(column.dtype, pd.CategoricalDtype) or not len(column.dtype.categories):
+            return None
+        return cls() if all(isinstance(c, str) for c in column.dtype.categories) else None
+
+    @classmethod
+    def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
+        """Anything that no other kind takes, as its text; numbers of more digits than a double holds are kept so."""
+        numeric = bool(known) and types <= NUMERIC | {Decimal} and bool not in types
+        return cls(), "numbers of more digits than a double holds are kept as text" if numeric else ""
+
+    @property
+    def dtype(self) -> Any:
+        return "string"
+
+    def convert(self, values: Sequence[Any], name: str, *, there: bool = False) -> list[Any]:
+        for value in values if there else ():
+            if value is not None and not has_text(value):
+                raise InvalidInputError(
+                    f"label {name!r} is {self.name}, and {shown(value)} has no text of its own; give it as text"
+                )
+        return [None if value is None else as_text(value) for value in values]
+
+    def levels(self, column: pd.Series) -> list[str]:
+        """Return the levels that occur in a column, sorted."""
+        return sorted(column.dropna().unique())
+
+    def _asked(self, value: Any, name: str, column: pd.Series) -> str | None:
+        levels = self.levels(column)
+        text = as_text(value)
+        if text in levels and not isinstance(value, (bool, float)):
+            return text
+        if isinstance(value, str):
+            more = f" and {len(levels) - SHOWN_LEVELS} more" if len(levels) > SHOWN_LEVELS else ""
+            known = ", ".join(repr(level) for level in levels[:SHOWN_LEVELS]) or "none"
+            raise UnknownNameError(f"attribute {name!r} has no level {value!r}; there are {known}{more}")
+        return None
+
+    def targets(self, name: str, column: pd.Series) -> list[AttributeTarget]:
+        texts = column.astype("string")
+        missing = texts.isna().to_numpy(bool)
+        levels = sorted(set(texts[~missing]))
+        if not levels:
+            return [AttributeTarget(name, name, None, Binary(), np.full(len(texts), np.nan))]
+        plain = texts.fillna("").to_numpy(object)
+        return [
+            AttributeTarget(
+                f"{name}={level}", name, level, self, np.where(missing, np.nan, (plain == level).astype(float))
+            )
+            for level in levels
+        ]

@@ -1,0 +1,73 @@
+"""Continuous labels: numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ....errors import InvalidInputError
+from ..scores import R2, Score
+from ..values import INF, as_number
+from .base import NUMERIC, LabelKind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Continuous(LabelKind):
+    """Numbers that a double holds; a direction reads the number itself."""
+
+    name = stored = read_out = "float"
+    arrow_types = ("double",)
+    graded = True
+    score: ClassVar[Score] = R2
+    group_names = ("below the median", "above the median")
+
+    @classmethod
+    def of_dtype(cls, dtype: Any) -> LabelKind | None:
+        return cls() if str(dtype) == "Float64" else None
+
+    @classmethod
+    def stated(cls, column: pd.Series, name: str) -> LabelKind | None:
+        import pandas as pd
+
+        # numbers may still be true and false, so that only a column without any is stated by its dtype
+        return cls() if pd.api.types.is_numeric_dtype(column.dtype) and not column.notna().any() else None
+
+    @classmethod
+    def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
+        """Numbers that a double holds."""
+        if not known or not types <= NUMERIC | {Decimal}:
+            return None
+        if any(abs(value) == INF for value in known):
+            raise InvalidInputError(f"label column {name!r} holds infinite values; give numbers, or leave them empty")
+        return (cls(), "") if bool not in types and all(as_number(v) is not None for v in known) else None
+
+    @property
+    def dtype(self) -> str:
+        return "Float64"
+
+    def _convert(self, values: Sequence[Any]) -> list[Any]:
+        # what is true here may have been 1 of 0 and 1, or of -1 and 1
+        return [None if value is None or isinstance(value, bool) else as_number(value) for value in values]
+
+    def _asked(self, value: Any, name: str, column: pd.Series) -> float | None:
+        return None if isinstance(value, bool) else as_number(value)
+
+    def numbers(self, column: pd.Series) -> np.ndarray:
+        return column.to_numpy(float, na_value=np.nan)
+
+    def halves(self, values: np.ndarray) -> np.ndarray:
+        known = values[~np.isnan(values)]
+        if np.isin(known, (0, 1)).all():
+            return values
+        return np.where(np.isnan(values), np.nan, values > np.median(known))
+
+    def value(self, linear: float) -> float:
+        return linear
+
+    def show(self, value: float) -> str:
+        return f"{value:.3g}"

@@ -1,0 +1,171 @@
+"""Ordinal labels: text, whose values are grades in an order that somebody stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ....errors import CorruptFileError, InvalidInputError, UnknownNameError
+from ..values import as_text, plain_values, shown
+from .base import AttributeTarget, LabelKind
+from .categorical import Categorical
+from .continuous import Continuous
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Ordinal(Categorical):
+    """Grades from the lowest to the highest, such as none < short < long.
+
+    A column is ordinal if it is given as an ordered pandas Categorical, and is one when it is read. On disk it is
+    categorical, with its order in ``label_kinds`` of the manifest. Its one direction is fitted to a grade's place in
+    the order, 0 for the lowest, and reads the expected place.
+
+    Attributes
+    ----------
+    order : tuple of str
+        The grades, lowest first.
+    """
+
+    order: tuple[str, ...] = ()
+
+    name = "ordinal"
+    read_out = Continuous.read_out
+    graded = True
+    stays = True
+    score = Continuous.score
+    group_names = ("lower grades", "higher grades")
+
+    def __post_init__(self) -> None:
+        if not self.order or not all(isinstance(grade, str) for grade in self.order):
+            raise InvalidInputError(f"an order is a list of grades, each a text, not {shown(self.order)}")
+        if len(set(self.order)) < len(self.order):
+            raise InvalidInputError(f"an order names each grade once, not {shown(self.order)}")
+
+    @classmethod
+    def of_dtype(cls, dtype: Any) -> LabelKind | None:
+        import pandas as pd
+
+        return cls(tuple(dtype.categories)) if isinstance(dtype, pd.CategoricalDtype) else None
+
+    @classmethod
+    def stated(cls, column: pd.Series, name: str) -> LabelKind | None:
+        import pandas as pd
+
+        if not isinstance(column.dtype, pd.CategoricalDtype) or not column.dtype.ordered:
+            return None
+        grades = plain_values(column.dtype.categories.to_series(), name)
+        return cls.of_column(name, grades) if grades else None
+
+    @classmethod
+    def of_column(cls, name: str, grades: Sequence[Any]) -> Ordinal:
+        """Return the kind of a column by its grades, lowest first.
+
+        Raises
+        ------
+        InvalidInputError
+            Names the column.
+        """
+        try:
+            return cls(tuple(map(as_text, grades)))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"label {name!r}: {error}") from None
+
+    @classmethod
+    def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
+        return None  # no values tell an order
+
+    @property
+    def dtype(self) -> Any:
+        import pandas as pd
+
+        return pd.CategoricalDtype(list(self.order), ordered=True)
+
+    def convert(self, values: Sequence[Any], name: str, *, there: bool = False) -> list[Any]:
+        found = super().convert(values, name, there=there)
+        unknown = sorted({value for value in found if value is not None} - set(self.order))
+        if unknown:
+            raise InvalidInputError(
+                f"label {name!r} has no grade {shown(unknown[0])}; its order is {self._chain()}. Correct the value, or "
+                f"state another order: w2w relabel DATASET --ordinal {name}={','.join(self.order)},..."
+            )
+        return found
+
+    def levels(self, column: pd.Series) -> list[str]:
+        return list(self.order)
+
+    def as_stored(self, column: pd.Series) -> pd.Series:
+        return column.astype("string")
+
+    def from_stored(self, column: pd.Series, name: str) -> pd.Series:
+        unknown = column[column.notna() & ~column.isin(self.order)]
+        if len(unknown):
+            raise CorruptFileError(f"column {name!r} has grade {shown(unknown.iloc[0])}, not one of {self._chain()}")
+        return column.astype(self.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.name, "order": list(self.order)}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> LabelKind:
+        order = entry.get("order")
+        return cls(tuple(order) if isinstance(order, list) else ())
+
+    def describe(self) -> str:
+        return f"{self.name}: {self._chain()}"
+
+    def _chain(self) -> str:
+        return " < ".join(self.order)
+
+    def numbers(self, column: pd.Series) -> np.ndarray:
+        places = {grade: float(i) for i, grade in enumerate(self.order)}
+        return np.array([places.get(value, np.nan) for value in column.astype(object)], float)
+
+    def export(self, column: pd.Series) -> tuple[pd.Series, pa.DataType, Any]:
+        import pyarrow as pa
+        from datasets import ClassLabel
+
+        codes = column.cat.codes.astype("Int64")
+        return codes.mask(codes < 0), pa.int64(), ClassLabel(names=list(self.order))
+
+    def targets(self, name: str, column: pd.Series) -> list[AttributeTarget]:
+        return [AttributeTarget(name, name, None, self, self.numbers(column))]
+
+    def halves(self, values: np.ndarray) -> np.ndarray:
+        """Cut the order where the rows on the two sides are most nearly as many."""
+        known = values[~np.isnan(values)]
+        cuts = np.unique(known)[1:]
+        if not len(cuts):
+            return np.where(np.isnan(values), np.nan, 0.0)
+        best = min(cuts, key=lambda cut: abs(np.mean(known >= cut) - 0.5))
+        return np.where(np.isnan(values), np.nan, values >= best)
+
+    def value(self, linear: float) -> float:
+        return linear
+
+    def show(self, value: float) -> str:
+        nearest = self.order[int(np.clip(round(value), 0, len(self.order) - 1))]
+        return f"{value:.3g} ({nearest})"
+
+    def require_order(self, stated: Ordinal, name: str) -> None:
+        """Raise unless the grades that added rows state are in this order.
+
+        Raises
+        ------
+        UnknownNameError, InvalidInputError
+            Names the first grade that is not known, or the column.
+        """
+        for grade in stated.order:
+            if grade not in self.order:
+                raise UnknownNameError(f"label {name!r} has no grade {grade!r}; its order is {self._chain()}")
+        places = [self.order.index(grade) for grade in stated.order]
+        if places != sorted(places):
+            raise InvalidInputError(
+                f"label {name!r} is ordered {self._chain()}; added rows cannot state {stated._chain()}"
+            )
