@@ -8,10 +8,10 @@ from pathlib import Path
 from ..common.checks import require_path
 from ..errors import MissingPathError
 from ..store.commit import COMMIT
+from ..store.hub import verify as hub
 from ..store.hub.client import Token
 from ..store.hub.resolve import Source
 from ..store.manifest import FILENAME, SPACE, kind_of
-from ..store.paths import find_file
 from ..store.verify import Report
 
 
@@ -51,20 +51,11 @@ def verify(
 
 
 def verify_source(source: Source, *, deep: bool = True) -> Report:
-    """Verify what was located, see :func:`verify`; a damaged file is reported, not fetched again."""
-    if source.revision is None:
-        return verify_folder(source.folder, deep=deep, vouched=source.vouched)
-    folder = source.need_missing()
-    report = verify_folder(folder, deep=deep, vouched=source.vouched)
-    for name, entry in source.files.items():
-        if name in report.broken:
-            source.cache.forget(entry)  # the next load fetches it again
-        elif not source.cache.is_verified(find_file(folder, name), entry):  # what was not hashed just now
-            report.add(name, f"{folder / name} is not what the manifest lists; the next load fetches it again")
-    return report
+    """Verify a dataset or weight space that was located, see :func:`w2w_hub.store.hub.verify.verify_source`."""
+    return hub.verify_source(source, verify_folder, deep=deep)
 
 
-def verify_folder(folder: Path, *, deep: bool = True, vouched: bool = False) -> Report:
+def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) -> Report:
     """Verify a folder by what its manifest says it is; one that cannot be told is checked as a dataset."""
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder")
