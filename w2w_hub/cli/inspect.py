@@ -176,7 +176,7 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     folder, commit = path, {}
     if not path.exists():
         if not REPOSITORY.match(split_kind(path.as_posix())[1]):
-            raise MissingPathError(f"{path} is not there")
+            raise MissingPathError(f"{path} is not there", path=path)
         found = find(path)
         folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
     elif is_lock(path):

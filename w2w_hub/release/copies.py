@@ -86,7 +86,7 @@ class FolderCopy:
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
-            raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL")
+            raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL", path=folder)
         self.folder, self.shown = folder, str(folder)
         self._digests: dict[Path, str | None] = {}
         self._places: dict[str, list[Path]] | None = None
@@ -128,7 +128,7 @@ class FolderCopy:
         except OSError as error:
             if isinstance(error, W2WError):
                 raise
-            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})") from error
+            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})", path=found / name) from error
 
     def close(self) -> None:
         pass

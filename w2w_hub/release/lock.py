@@ -119,7 +119,9 @@ def _packages() -> dict[str, str]:
 def _pin(source: Source, token: Token, cache_dir: Path | str | None) -> Pin:
     revision = source.revision
     if revision is None:
-        raise InvalidInputError(f"{source.folder} is a folder; publish it with w2w push, then pin org/name@version")
+        raise InvalidInputError(
+            f"{source.folder} is a folder; publish it with w2w push, then pin org/name@version", path=source.folder
+        )
     manifest = source.manifest()
     kind = kind_of(manifest)
     return Pin(
@@ -263,13 +265,16 @@ def _verify_base(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
             source.cache.forget(source.files[name])
             raise CorruptFileError(
                 f"{file} has changed on this disk since it was verified; the next load fetches it again, or: "
-                "w2w restore LOCK --from FOLDER"
+                "w2w restore LOCK --from FOLDER",
+                path=file,
             )
     if each.base.digest is not None:
         layout = ParameterLayout.from_json(open_pin(each, **options).manifest()["layout"])
         found = digest_of_folder(source.folder, layout)
         if found != each.base.digest:
-            raise CorruptFileError(f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}")
+            raise CorruptFileError(
+                f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}", path=source.folder
+            )
     return f"{len(source.files)} files of the base model", []
 
 

@@ -113,11 +113,12 @@ def collect(source: Source, version: str | None) -> Outgoing:
     """
     folder = source.folder
     if not has_file(folder, MANIFEST):
-        raise MissingPathError(f"{folder} is no dataset or weight space: it has no {MANIFEST}")
+        raise MissingPathError(f"{folder} is no dataset or weight space: it has no {MANIFEST}", path=folder)
     state = open_state(folder)
     if state.unfinished:
         raise InvalidInputError(
-            f"{folder} holds a change that was not finished; finish it with: {command('w2w repair', folder)}"
+            f"{folder} holds a change that was not finished; finish it with: {command('w2w repair', folder)}",
+            path=folder,
         )
     _require_own_files(folder)
     require_fields(state.data, f"{folder}/{MANIFEST}")
@@ -149,9 +150,13 @@ def _require_own_files(folder: Path) -> None:
             try:
                 find_file(folder, found.name)  # a link of the Hub's cache to one of its blobs
             except MissingPathError:
-                raise UnsafePathError(f"{folder / found.name} is a link to nothing; it is not pushed") from None
+                raise UnsafePathError(
+                    f"{folder / found.name} is a link to nothing; it is not pushed", path=folder / found.name
+                ) from None
         elif not found.is_file:
-            raise UnsafePathError(f"{folder / found.name} is not a regular file; take it out of the folder")
+            raise UnsafePathError(
+                f"{folder / found.name} is not a regular file; take it out of the folder", path=folder / found.name
+            )
     if has_file(folder, CARD):
         read_file(folder, CARD, MAX_CARD_BYTES)
 
@@ -160,7 +165,9 @@ def _listed(state: State, name: str) -> Path:
     try:
         return state.find(name)
     except MissingPathError:
-        raise MissingPathError(f"{state.root / name} is not there; it is not pushed without it") from None
+        raise MissingPathError(
+            f"{state.root / name} is not there; it is not pushed without it", path=state.root / name
+        ) from None
 
 
 def _require_public_base(folder: Path) -> None:
@@ -191,7 +198,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def _changed(path: Path) -> CorruptFileError:
-    return CorruptFileError(f"{path} was changed while it was pushed; push again when nothing writes there")
+    return CorruptFileError(f"{path} was changed while it was pushed; push again when nothing writes there", path=path)
 
 
 __all__ = ["Outgoing", "collect"]

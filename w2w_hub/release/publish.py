@@ -167,7 +167,7 @@ def _source_of(what: Any) -> Source:
     source.need(source.files)
     source.need_card()
     if source.manifest()["digest"] != manifest.digest:
-        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again")
+        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
     return source
 
 

@@ -157,7 +157,9 @@ def _take_all(copies: Copy, found: Any, files: Mapping[str, Mapping[str, Any]], 
             continue
         _take(copies, found, name, folder, name, entry["sha256"], entry["size"])
         if not _is_there(folder, name, entry, cache):
-            raise CorruptFileError(f"{folder / name} changed while it was restored; run the same command again")
+            raise CorruptFileError(
+                f"{folder / name} changed while it was restored; run the same command again", path=folder / name
+            )
 
 
 def _is_there(folder: Path, name: str, entry: Mapping[str, Any], cache: RepoCache) -> bool:
@@ -253,7 +255,9 @@ def _put_all(source: Path, files: Mapping[str, Mapping[str, Any]], target: Path,
     for name, entry in progress(list(files.items()), f"archiving {target.parent.name}"):
         _copy_file(source, name, target)
         if sha256_file(target / name) != entry["sha256"]:
-            raise CorruptFileError(f"{source / name} has changed on this disk; load it again, then archive")
+            raise CorruptFileError(
+                f"{source / name} has changed on this disk; load it again, then archive", path=source / name
+            )
     if card and has_file(source, CARD) and is_own_blob(source, CARD) is not False:
         _copy_file(source, CARD, target)
 

@@ -58,9 +58,9 @@ def verify_source(source: Source, *, deep: bool = True) -> Report:
 def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) -> Report:
     """Verify a folder by what its manifest says it is; one that cannot be told is checked as a dataset."""
     if not folder.is_dir():
-        raise MissingPathError(f"{folder} is not a folder")
+        raise MissingPathError(f"{folder} is not a folder", path=folder)
     if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
-        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {FILENAME}")
+        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {FILENAME}", path=folder)
     if kind_of(folder) == SPACE:
         from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
 

@@ -30,7 +30,7 @@ def require_new(path: Path | str) -> Path:
     """Return the path if nothing is there yet."""
     path = Path(path)
     if os.path.lexists(path):
-        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
+        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first", path=path)
     return path
 
 

@@ -44,7 +44,9 @@ def read_card(folder: Path) -> str:
     try:
         return read_file(folder, CARD, MAX_CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise CorruptFileError(
+            f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8", path=folder / "README.md"
+        ) from error
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:

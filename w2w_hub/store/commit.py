@@ -104,7 +104,7 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
             if _stamp(folder) == before:
                 return found
             if time.monotonic() > deadline:
-                raise BusyError(f"{folder} is being written again and again; wait until that has ended")
+                raise BusyError(f"{folder} is being written again and again; wait until that has ended", path=folder)
         time.sleep(PAUSE_SECONDS)
 
 
@@ -124,7 +124,9 @@ def _state(folder: Path, *formats: str) -> State:
     state = State(folder, raw, data, unfinished=True)
     for name in data["files"]:
         if os.path.islink(folder / COMMIT / name):  # also one that the Hub's cache would be allowed
-            raise UnsafePathError(f"{folder / COMMIT / name} is a link; remove {folder / COMMIT}")
+            raise UnsafePathError(
+                f"{folder / COMMIT / name} is a link; remove {folder / COMMIT}", path=folder / COMMIT / name
+            )
         with suppress(MissingPathError):
             state.find(name)  # raises where a part of its path is a link
     return state
@@ -136,7 +138,7 @@ def _committed(folder: Path) -> bytes | None:
     if not _is_own_folder(commit):
         return None
     if os.path.islink(commit / FILENAME):
-        raise UnsafePathError(f"{commit / FILENAME} is a link; remove {commit}")
+        raise UnsafePathError(f"{commit / FILENAME} is a link; remove {commit}", path=commit / FILENAME)
     try:
         return read_file(commit, FILENAME, MAX_JSON_BYTES)
     except MissingPathError:
@@ -150,7 +152,7 @@ def _is_own_folder(path: Path) -> bool:
     except OSError:
         return False
     if not stat.S_ISDIR(mode):
-        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it")
+        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it", path=path)
     return True
 
 
@@ -213,7 +215,7 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     if not replace:
         require_new(folder)
     elif folder.exists() and not (folder / FILENAME).is_file():
-        raise AlreadyExistsError(f"{folder} is there and is no dataset; choose another output")
+        raise AlreadyExistsError(f"{folder} is there and is no dataset; choose another output", path=folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -283,7 +285,7 @@ def repair(path: Path | str) -> bool:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space")
+        raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space", path=folder)
     try:
         with locked(folder):
             finished = _finish(folder)
@@ -308,7 +310,9 @@ def _finish(folder: Path) -> bool:
         if has_file(folder, FILENAME):
             old = parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME)
             if old["format"] != new["format"]:
-                raise CorruptFileError(f"{folder} holds a {old['format']} and a committed {new['format']}; remove one")
+                raise CorruptFileError(
+                    f"{folder} holds a {old['format']} and a committed {new['format']}; remove one", path=folder
+                )
         moved = [name for name in [*new["files"], CARD] if has_file(commit, name)]
         for name in moved:  # all of them, before the first is moved
             with suppress(MissingPathError):
@@ -364,19 +368,21 @@ def _open_lock(path: Path) -> int:
         descriptor = os.open(path, flags, 0o644)
     except OSError:
         if path.is_symlink() or path.is_dir():
-            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it") from None
+            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it", path=path) from None
         raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
-        raise UnsafePathError(f"{path} is not a lock file of its own (a pipe, or another file's name); remove it")
+        raise UnsafePathError(
+            f"{path} is not a lock file of its own (a pipe, or another file's name); remove it", path=path
+        )
     return descriptor
 
 
 def _take(descriptor: int, path: Path, folder: Path) -> None:
     holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
     who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
-    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again")
+    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again", path=folder)
     try:
         import fcntl
 

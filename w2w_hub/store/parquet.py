@@ -35,19 +35,21 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequen
         with open(open_regular(path), "rb") as file, pq.ParquetFile(file, read_dictionary=list(texts)) as found:
             meta = found.metadata
             if rows is not None and meta.num_rows != rows:
-                raise CorruptFileError(f"{path} has {meta.num_rows:,} rows, expected {rows:,}; fetch the {kind} again")
+                raise CorruptFileError(
+                    f"{path} has {meta.num_rows:,} rows, expected {rows:,}; fetch the {kind} again", path=path
+                )
             limit = unpacked_limit(path.stat().st_size)
             unpacked = _unpacked(meta)
             if unpacked > limit:
                 raise CorruptFileError(
-                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}"
+                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}", path=path
                 )
             yield found
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, W2WError):
             raise
         raise CorruptFileError(
-            f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again"
+            f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again", path=path
         ) from error
 
 
@@ -106,10 +108,10 @@ def read_table(
         names = found.schema_arrow.names
         if len(set(names)) != len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise CorruptFileError(f"{path} has two columns {short(twice)}; fetch the {kind} again")
+            raise CorruptFileError(f"{path} has two columns {short(twice)}; fetch the {kind} again", path=path)
         missing = [name for name in columns if name not in names]
         if missing:
-            raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again")
+            raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again", path=path)
         columns = [*columns, *(name for name in optional if name in names)]
         batches, size, limit = [], 0, unpacked_limit(path.stat().st_size)
         for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
@@ -117,7 +119,7 @@ def read_table(
             encoded = [column for column in batch.columns if types.is_dictionary(column.type)]
             size += sum(_text_bytes(column) for column in encoded if not types.is_primitive(column.type.value_type))
             if size > limit:
-                raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again")
+                raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again", path=path)
             batches.append(batch)
         schema = batches[0].schema if batches else pa.schema([found.schema_arrow.field(name) for name in columns])
         table = pa.Table.from_batches(batches, schema).select(columns)

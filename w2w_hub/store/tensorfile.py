@@ -208,7 +208,8 @@ def header_from(file: BinaryIO, path: Path | str) -> Header:
         if first and LFS.startswith(first):
             raise CorruptFileError(
                 f"{path} is not a readable safetensors file (it is a Git LFS pointer, not the file itself); "
-                "run: git lfs pull"
+                "run: git lfs pull",
+                path=path,
             )
         length = int.from_bytes(first, "little")
         raw = file.read(length) if length <= MAX_HEADER else b""

@@ -118,7 +118,7 @@ class RepoCache:
             make_parents(self.folder, f"snapshots/{commit}/{MANIFEST}")
         for part in (folder.parent, folder):
             if part.is_symlink():
-                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it")
+                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it", path=part)
         return folder
 
     def is_verified(self, file: Path, entry: Mapping[str, Any]) -> bool:

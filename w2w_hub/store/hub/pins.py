@@ -105,8 +105,8 @@ class Lock:
             return fitting[0]
         there = ", ".join(f"{p.name} ({p.kind})" for p in self.pins) or "nothing"
         if not fitting:
-            raise UnknownNameError(f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}")
-        raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}")
+            raise UnknownNameError(f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}", path=path)
+        raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}", path=path)
 
 
 def read_lock(path: Path | str) -> Lock:
@@ -119,11 +119,11 @@ def read_lock(path: Path | str) -> Lock:
     path = require_path(path, "the lock")
     if not path.is_file():
         make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
-        raise MissingPathError(f"{path} is not there; make a lock with: {make}")
+        raise MissingPathError(f"{path} is not there; make a lock with: {make}", path=path)
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(
-            f"{path} is no lock file (format {short(data.get('format'))}, expected {FORMAT!r})"
+            f"{path} is no lock file (format {short(data.get('format'))}, expected {FORMAT!r})", path=path
         )
     data = upgraded(data, path, FORMAT)
     try:
@@ -134,7 +134,9 @@ def read_lock(path: Path | str) -> Lock:
             raise ValueError("packages")
         return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates a field ({error}); make it again with w2w pin") from error
+        raise CorruptFileError(
+            f"{path} lacks or misstates a field ({error}); make it again with w2w pin", path=path
+        ) from error
 
 
 def _read_pin(item: Mapping[str, Any]) -> Pin:

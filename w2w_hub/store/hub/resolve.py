@@ -80,7 +80,9 @@ def locate(
         if asked is None:
             return Source(path)
         if match is None:
-            raise InvalidInputError(f"{path} is a folder; revision={asked!r} is for a Hub repository (org/name)")
+            raise InvalidInputError(
+                f"{path} is a folder; revision={asked!r} is for a Hub repository (org/name)", path=path
+            )
         warnings.warn(f"{text} is also a folder here; with a revision the Hub's is opened", stacklevel=3)
     if match is None:
         if asked is not None:
@@ -161,7 +163,9 @@ def open_repository(
     for force in (False, True):
         if force:
             if source.local_files_only:
-                raise CorruptFileError(f"{folder / MANIFEST} is damaged; go online and open {repo} again")
+                raise CorruptFileError(
+                    f"{folder / MANIFEST} is damaged; go online and open {repo} again", path=folder / MANIFEST
+                )
             warnings.warn(f"{repo}: {MANIFEST} arrived damaged; it is fetched again", stacklevel=3)
             download(resolved, MANIFEST, source, force=True)
         own, file = is_own_blob(folder, MANIFEST), find_file(folder, MANIFEST)

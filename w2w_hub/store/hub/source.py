@@ -139,7 +139,8 @@ class Source:
         if self.local_files_only or is_offline():
             if damaged:
                 raise CorruptFileError(
-                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again",
+                    path=self.folder / name,
                 )
             raise HubNotFoundError(
                 f"{revision}: {name} is not in the cache; open it online once, a dataset with lazy=False",
