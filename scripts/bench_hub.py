@@ -28,7 +28,7 @@ from w2w_hub.lora.adapter import Target
 
 ROWS, NUMBERS, ADDED, SHARD = 10_000, 2_500, 100, "32MB"
 OPEN = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/people", revision=sys.argv[1]{options})\n'
-PUSH = 'from w2w_hub.release.publish import publish\npublish(sys.argv[1], "{repo}")'
+PUSH = 'from w2w_hub.release import push\npush(sys.argv[1], "{repo}")'
 SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0"{options})\n'
 
 

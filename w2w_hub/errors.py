@@ -57,7 +57,8 @@ class W2WError(Exception):
         self.path = None if path is None else Path(path)
         self.repo_id, self.revision, self.name, self.what = repo_id, revision, name, what
         if isinstance(self, OSError) and path is not None:
-            self.filename = os.fspath(path)
+            error: Any = self
+            error.filename = os.fspath(path)
 
     @property
     def message(self) -> str:
@@ -186,7 +187,7 @@ class VersionError(InvalidInputError):
     """A version is not a semantic version, or does not follow from the last one by the version rules."""
 
 
-class MissingExtraError(W2WError, ImportError):
+class MissingExtraError(W2WError, ImportError):  # type: ignore[misc]  # ImportError.path is a str
     """An optional dependency (`name`) is not installed."""
 
 

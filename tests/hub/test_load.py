@@ -207,8 +207,8 @@ def test_a_tag_that_somebody_moved_is_told_by_those_who_had_the_old_one_and_by_t
     assert "v1.0.0 of org/people was" in reader.run(OPEN + 'out(v1=open_at("v1.0.0"))')["v1"]["said"][0]
     moved = tags["v1.0.0"] = tags["v1.0.0-rc.1"] = seed(hub, folders.more, "org/people")
     script = """
-from w2w_hub.release.lock import pin
-from w2w_hub.release.verify import verify
+from w2w_hub.release import pin
+from w2w_hub.release import verify
 for tag in ("v1.0.0", "v1.0.0-rc.1"):
     name = f"org/people@{tag}"
     out(**{tag: [refused(open_at, tag), refused(verify, name), refused(pin, [name])]})
@@ -245,9 +245,9 @@ def test_a_manifest_that_cannot_be_relied_on_is_refused(
     found = client().run(
         """
 import w2w_hub
-from w2w_hub.release.versions import diff_revisions
+from w2w_hub.release import diff
 out(opened=refused(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0"))
-out(diff=refused(diff_revisions, "org/people@v1.0.0", "org/people@v1.0.0"))
+out(diff=refused(diff, "org/people@v1.0.0", "org/people@v1.0.0"))
 """
     )
     assert found["opened"][0] in ("CorruptFileError", "UnsafePathError", "UnsupportedFormatError")

@@ -384,7 +384,7 @@ def test_no_message_shows_a_password_in_an_address_or_a_token_that_cannot_be_sen
     found = client("odd").run(
         r"""
 import traceback, w2w_hub
-from w2w_hub.release.publish import publish
+from w2w_hub.release import push
 def told(function, *args, **options):
     try:
         function(*args, **options)
@@ -392,7 +392,7 @@ def told(function, *args, **options):
         return traceback.format_exc()
 for token in ("hf_sec\x01ret", "hf_sec\nret", "hf_secr\xe9t", "hf_sec ret"):
     said = told(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0", token=token)
-    said2 = told(publish, sys.argv[1], "org/people", token=token)
+    said2 = told(push, sys.argv[1], "org/people", token=token)
     out(**{str(len(said)): [said, said2]})
 """,
         locked.home,

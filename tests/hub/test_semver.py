@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import VersionError
-from w2w_hub.release.versions import compare
-from w2w_hub.store.hub.resolve import Source
-from w2w_hub.store.hub.semver import LEVELS, Change, Version, compare_common, highest, require_level
+from w2w_hub.release.difference import compare
+from w2w_hub.store.hub.semver import LEVELS, Change, Version, compare_common, highest_level, require_level
+from w2w_hub.store.hub.source import Source
 
 from .conftest import Folders, reseal
 
@@ -113,12 +113,12 @@ MANIFEST = {
     ],
 )
 def test_what_any_two_manifests_can_differ_in_has_a_level(change: dict, level: str) -> None:
-    assert highest(compare_common(MANIFEST, MANIFEST | change)) == level
+    assert highest_level(compare_common(MANIFEST, MANIFEST | change)) == level
 
 
 def test_stating_what_was_left_open_is_a_minor_change() -> None:
     open_ended = MANIFEST | {"compatibility": {"base_digest": None, "initialisation": "unknown"}}
-    assert highest(compare_common(open_ended, MANIFEST)) == "minor"
+    assert highest_level(compare_common(open_ended, MANIFEST)) == "minor"
 
 
 def test_a_row_in_another_split_and_another_embedded_base_are_major(folders: Folders, tmp_path: Path) -> None:

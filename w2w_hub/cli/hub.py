@@ -32,7 +32,7 @@ def push(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
-    from ..release.publish import publish
+    from ..release import push as publish
 
     done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
     if as_json:
@@ -63,9 +63,9 @@ def push(
 @json_option
 def log(repo: str, as_json: bool) -> None:
     """The versions of a Hub repository, newest first."""
-    from ..release.versions import log_versions
+    from ..release import log as versions_of
 
-    releases = log_versions(repo)
+    releases = versions_of(repo)
     if as_json:
         print_json([release.to_json() for release in releases])
         return
@@ -87,9 +87,9 @@ def log(repo: str, as_json: bool) -> None:
 @click.option("--replace", is_flag=True, help="Write it anew if it is there.")
 def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
-    from ..release.lock import pin as pin_them
+    from ..release import pin as pin_them
 
-    lock = pin_them(names, out, replace=replace)
+    lock = pin_them(list(names), out, replace=replace)
     for each in lock.pins:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")
@@ -103,7 +103,7 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 @click.option("--from", "source", help="A folder or URL with copies; the Hub without it.")
 def restore(lock: Path, source: str | None) -> None:
     """Bring everything that LOCK pins to this machine, verified and ready to be used offline."""
-    from ..release.restore import restore as bring
+    from ..release import restore as bring
 
     for folder in bring(lock, source):
         data(folder)
@@ -115,7 +115,7 @@ def restore(lock: Path, source: str | None) -> None:
 @out_option("The folder to make: a BagIt bag.")
 def archive(lock: Path, out: Path) -> None:
     """Write everything that LOCK pins as a folder fit for a long-term archive."""
-    from ..release.restore import archive as write
+    from ..release import archive as write
 
     write(lock, out)
     then = command("w2w restore", lock, options=("--from", out))
@@ -125,24 +125,24 @@ def archive(lock: Path, out: Path) -> None:
 @click.command(epilog=examples("w2w cite org/people@v1.0.0", "w2w cite w2w.lock --format cff > CITATION.cff"))
 @click.argument("what")
 @click.option(
-    "--format", "kind", type=click.Choice(["bibtex", "cff"]), default="bibtex", show_default=True,
+    "--format", "style", type=click.Choice(["bibtex", "cff"]), default="bibtex", show_default=True,
     help="BibTeX entries, or a CITATION.cff.",
 )  # fmt: skip
-def cite(what: str, kind: str) -> None:
+def cite(what: str, style: str) -> None:
     """How to cite org/name@version, or everything in a lock file.
 
     datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
     """
-    from ..release import cite as citing
+    from .. import release
 
-    pins = citing.cite(what)
-    data_text(citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins))
+    pins = release.cite(what)
+    data_text(release.bibtex(pins) if style == "bibtex" else release.citation_file(pins))
 
 
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     """What `w2w verify` does with a lock file."""
     from ..errors import CorruptFileError
-    from ..release.lock import verify_lock
+    from ..release import verify_lock
 
     checks = verify_lock(lock, rebuild=rebuild)
     if as_json:
@@ -155,4 +155,4 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}")
+        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}", path=lock)

@@ -44,7 +44,9 @@ class Rule:
         try:
             return self.take(value)
         except ValueError:
-            raise InvalidInputError(f"{what} must be {self.expected}, not {reprlib.repr(value)}") from None
+            raise InvalidInputError(
+                f"{what} must be {self.expected}, not {reprlib.repr(value)}", name=what.rpartition(": ")[2]
+            ) from None
 
 
 def whole(low: int | None = None, high: int | None = None) -> Rule:

@@ -24,7 +24,9 @@ from ..errors import (
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.commit import State, read_state, staging_folder
-from ..store.hub.resolve import ResolvedRevision, Source, locate
+from ..store.hub.locate import locate
+from ..store.hub.options import HubOptions
+from ..store.hub.source import ResolvedRevision, Source
 from .index import RowIndex
 from .manifest import FORMAT, DatasetManifest
 from .matrix.remote import RangedMatrix, open_remote
@@ -102,9 +104,8 @@ class WeightDataset:
         ------
         MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
         """
-        source = locate(
-            path, "dataset", revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        options = HubOptions(token, cache_dir, local_files_only)
+        source = locate(path, "dataset", revision=revision, options=options)
         if source.revision is not None:
             return open_remote(source, lazy)
         path = source.folder
@@ -331,10 +332,11 @@ class WeightDataset:
 
         See :func:`w2w_hub.dataset.integrity.check`; `deep` hashes all there is.
         """
-        from ..release.verify import verify_source
+        from ..store.hub.verify import verify_source
+        from .integrity import check
 
-        report = verify_source(self.source, deep=deep)
-        report.settle()
+        report = verify_source(self.source, check, deep=deep)
+        report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
 

@@ -1,8 +1,8 @@
-"""Places that may hold copies of what a lock pins: a folder, or a web server. Neither is trusted.
+"""Copies of what a lock pins, in a folder or on a web server. Neither is trusted.
 
-A copy chooses its own names, sizes and pace. Of a folder only regular files are opened, reached without a link (but
-those of a Hub cache's snapshots); of a server at most the bytes that are pinned are taken. What arrives counts only
-if it has the pinned digest.
+A copy chooses its own names, sizes and pace. In a folder only regular files are opened, reached without a link (but
+those of a Hub cache's snapshots); from a server at most the pinned number of bytes is read. A file is accepted only if
+it has the pinned digest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Wanted:
-    """One folder to bring here: where it goes, and by which file and digest a copy of it is recognized.
+    """One folder to restore: its place, and the file and digest by which a copy of it is recognized.
 
     Attributes
     ----------
@@ -60,15 +60,15 @@ class Wanted:
 
 
 class Copy(Protocol):
-    """Somewhere that may have what a lock pins; `shown` names it in messages."""
+    """A place that may have what a lock pins; `shown` names it in messages."""
 
     shown: str
 
     def find(self, wanted: Wanted) -> Any:
-        """Return what to give to :meth:`fetch`, or None if there is no copy whose anchor has the digest."""
+        """Return the argument for :meth:`fetch`; None if there is no copy whose anchor has the digest."""
 
     def fetch(self, found: Any, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        """Return the sha256 of a file of at most `limit` bytes, and write it if that is asked for.
+        """Return the sha256 of a file of at most `limit` bytes, and write it to `into` if given.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Copy(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class FolderCopy:
@@ -110,7 +110,9 @@ class FolderCopy:
         except OSError as error:
             if isinstance(error, W2WError):
                 raise
-            raise MissingPathError(f"{error.filename or self.folder} cannot be read ({error.strerror})") from error
+            raise MissingPathError(
+                f"{error.filename or self.folder} cannot be read ({error.strerror})", path=error.filename
+            ) from error
         return places
 
     def _digest(self, anchor: Path) -> str | None:
@@ -166,14 +168,16 @@ class UrlCopy:
                 into.truncate()
             with Pace(self.shown, self.client.close) as pace, self.client.stream("GET", url) as response:
                 if response.status_code != 200:
-                    raise HubNotFoundError(f"{what} is not there ({response.status_code})")
+                    raise HubNotFoundError(f"{what} is not there ({response.status_code})", name=name)
                 return _copy(body(response, pace, limit, what), limit, what, into)
 
         def get_by_http() -> str:
             try:
                 return get()
             except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
-                raise HubError(f"{what} leads to an address that is not followed; try another copy") from error
+                raise HubError(
+                    f"{what} leads to an address that is not followed; try another copy", name=name
+                ) from error
 
         return call(self.shown, get_by_http)
 

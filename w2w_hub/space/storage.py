@@ -26,7 +26,9 @@ from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
-from ..store.hub.resolve import Source, locate
+from ..store.hub.locate import locate
+from ..store.hub.options import HubOptions
+from ..store.hub.source import Source
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
@@ -157,15 +159,17 @@ def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compa
     return found
 
 
-def load_space(path: Path | str, k: int | None = None, **options: Any) -> WeightSpace:
+def load_space(path: Path | str, k: int | None = None, *, revision: str | None = None, **options: Any) -> WeightSpace:
     """Open a space folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
 
     Parameters
     ----------
     k : int, optional
         Components to read: fewer files are fetched. The space keeps its digest, so that its points stay its own.
+    revision : str, optional
+        See :func:`w2w_hub.store.hub.locate.locate`.
     **options
-        `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.store.hub.resolve.locate`.
+        The fields of :class:`w2w_hub.store.hub.options.HubOptions`.
 
     Raises
     ------
@@ -173,7 +177,7 @@ def load_space(path: Path | str, k: int | None = None, **options: Any) -> Weight
     """
     if k is not None and not is_whole(k):
         raise InvalidInputError(f"k is a number of components, not {k!r}")
-    source = locate(path, "space", **options)
+    source = locate(path, "space", revision=revision, options=HubOptions(**options))
     path = source.need(_needed(source, k))
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")

@@ -30,7 +30,7 @@ from .fit.engines.ops import NumpyOps
 from .fit.resume import ResumeFolder
 
 if TYPE_CHECKING:
-    from ..store.hub.resolve import ResolvedRevision, Source
+    from ..store.hub.source import ResolvedRevision, Source
     from .directions import Direction, Entanglement
 
 OPS = NumpyOps()
@@ -227,15 +227,16 @@ class WeightSpace(ByValue):
         InvalidInputError
             If the space was neither opened from a folder or repository nor saved.
         """
-        from ..release.verify import verify_folder, verify_source
+        from ..store.hub.verify import verify_source
+        from .integrity import check_space
 
         if self.source is not None:
-            report = verify_source(self.source, deep=deep)
+            report = verify_source(self.source, check_space, deep=deep)
         elif self.path is not None:
-            report = verify_folder(self.path, deep=deep)
+            report = check_space(self.path, deep=deep)
         else:
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, then verify it")
-        report.settle()
+        report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
 

@@ -169,7 +169,7 @@ def disk_error(path: Path | str, error: OSError, more: str = "") -> DiskError:
     """Return the error for a failed write of `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "free some space" if full else "nothing was changed"
-    return DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{more}")
+    return DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{more}", path=path)
 
 
 @contextmanager

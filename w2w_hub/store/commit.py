@@ -27,7 +27,7 @@ from .manifest import CARD, FILENAME, parse_manifest
 from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
 
 T = TypeVar("T")
-NEXT, COMMIT, LOCK = ".w2w-next", ".w2w-commit", ".w2w-lock"
+NEXT, COMMIT, LOCK_FILE = ".w2w-next", ".w2w-commit", ".w2w-lock"
 NOTES = ".notes"  # in the staging folder: what a resumed writer needs, no part of the state
 WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # for a folder that is written while it is opened
 
@@ -215,10 +215,10 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     if not replace:
         require_new(folder)
     elif folder.exists() and not (folder / FILENAME).is_file():
-        raise AlreadyExistsError(f"{folder} is there and is no dataset; choose another output", path=folder)
+        raise AlreadyExistsError(f"{folder} exists and is not a dataset; choose another output", path=folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with writer_lock(folder):
             _finish(folder)
             staging = staging_folder(folder)
             _prepare(staging, resumable)
@@ -287,7 +287,7 @@ def repair(path: Path | str) -> bool:
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space", path=folder)
     try:
-        with locked(folder):
+        with writer_lock(folder):
             finished = _finish(folder)
             if _is_own_folder(folder / NEXT):  # of a writer that was killed before it committed
                 shutil.rmtree(folder / NEXT)
@@ -336,13 +336,13 @@ def flush_tree_of(folder: Path, names: list[str]) -> None:
 
 # --------------------------------------------------------------------- lock
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the writers' lock of a folder; the system releases it when the process ends, however it ends."""
-    path = folder / LOCK if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK}")
+    path = folder / LOCK_FILE if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK_FILE}")
     while True:
         descriptor = _open_lock(path)
         try:
-            _take(descriptor, path, folder)
+            _acquire(descriptor, path, folder)
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 break
         except FileNotFoundError:
@@ -379,7 +379,7 @@ def _open_lock(path: Path) -> int:
     return descriptor
 
 
-def _take(descriptor: int, path: Path, folder: Path) -> None:
+def _acquire(descriptor: int, path: Path, folder: Path) -> None:
     holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
     who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
     busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again", path=folder)
@@ -394,7 +394,7 @@ def _take(descriptor: int, path: Path, folder: Path) -> None:
         if len(holder) != 2 or holder[0] == str(os.getpid()):
             return
         if holder[1] != socket.gethostname():
-            raise BusyError(f"{busy}, or remove {path} if it was killed") from None
+            raise BusyError(f"{busy}, or remove {path} if it was killed", path=folder) from None
         with suppress(ProcessLookupError, ValueError):
             os.kill(int(holder[0]), 0)
             raise busy from None

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.limits import unpacked_limit
-from ..errors import CorruptFileError, W2WError, one_line
+from ..common.text import one_line
+from ..errors import CorruptFileError, W2WError
 from .paths import open_regular, short
 
 ROWS_A_BATCH = 1024

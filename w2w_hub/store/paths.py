@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common.limits import MAX_FILES, MAX_FOLDER_DEPTH, MAX_NAME_BYTES, MAX_PART_BYTES
-from ..errors import CorruptFileError, MissingPathError, UnsafePathError, one_line
+from ..common.subject import about
+from ..common.text import one_line
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError
 
 OURS = ".w2w-"  # how the names of locks, staged states and unfinished files begin
 _BLOB = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
@@ -49,7 +51,11 @@ def require_name(name: object, where: object) -> str:
         Naming `where` it stands.
     """
     if not is_name(name):
-        raise UnsafePathError(f"{where} names {short(name)}, which is not a path inside its folder; do not use it")
+        raise UnsafePathError(
+            f"{where} names {short(name)}, which is not a path inside its folder; do not use it",
+            name=name if isinstance(name, str) else None,
+            **about(where),
+        )
     assert isinstance(name, str)
     return name
 
@@ -118,7 +124,7 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
             raise UnsafePathError(f"{path} is a link; replace it by the file itself", path=path) from error
         raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
     except ValueError as error:  # a NUL in it
-        raise MissingPathError(f"{short(str(path))} is not there") from error
+        raise MissingPathError(f"{short(str(path))} is not there", path=path) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

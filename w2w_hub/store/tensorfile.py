@@ -20,7 +20,9 @@ from ..common.limits import MAX_HEADER_BYTES as MAX_HEADER
 from ..common.limits import MAX_HEADER_VALUES, MAX_TENSOR_BYTES, MAX_TENSORS
 from ..common.limits import MAX_TENSOR_AXES as MAX_RANK
 from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
-from ..errors import CorruptFileError, UnsupportedFormatError, one_line
+from ..common.subject import Where, about
+from ..common.text import one_line
+from ..errors import CorruptFileError, UnsupportedFormatError
 from .paths import open_regular
 
 METADATA = "__metadata__"
@@ -64,7 +66,7 @@ def read_header(path: Path | str) -> Header:
         Also if the file is shorter or longer than the header states, or one of the limits is passed.
     """
     with _opened(path) as file:
-        return header_from(file, path)
+        return header_from(file, Path(path))
 
 
 def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -83,7 +85,7 @@ def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
         return tensors_from(file, header, path)
 
 
-def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str, np.ndarray]:
+def tensors_from(file: BinaryIO, header: Header, where: Where) -> dict[str, np.ndarray]:
     """The tensors of an open file whose header was read."""
     size = os.fstat(file.fileno()).st_size
     if size != header.start + header.size:
@@ -96,7 +98,7 @@ def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str,
         raise _corrupt(where, error.strerror or "read error") from error
     if not whole:
         raise _corrupt(where, "it changed while it was read")
-    return tensors_of(header, data, str(where))
+    return tensors_of(header, data, where)
 
 
 def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tuple[dict[str, np.ndarray], Header]:
@@ -106,7 +108,7 @@ def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tu
     return tensors_of(header, np.frombuffer(bytearray(data[header.start :]), np.uint8), where), header
 
 
-def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.ndarray]:
+def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.ndarray]:
     """The tensors of a validated header over its data."""
     tensors = {}
     for name, entry in header.entries.items():
@@ -120,13 +122,14 @@ def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.nda
                 values = values.copy()  # torch takes no unaligned memory
         else:
             raise UnsupportedFormatError(
-                f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read"
+                f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read",
+                **about(where),
             )
         tensors[name] = values.reshape(entry.shape)
     return tensors
 
 
-def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Header:
+def parse_header(raw: bytes, length: int, total: int, where: Where) -> Header:
     """Validate a header of `length` bytes, of which `raw` was read, in a file of `total` bytes."""
     if total < 8:
         raise _corrupt(where, f"{total} bytes are too short for a header")
@@ -159,7 +162,7 @@ def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Head
     return Header(entries, metadata, 8 + length, size)
 
 
-def _entry(name: str, value: Any, where: Path | str) -> Entry:
+def _entry(name: str, value: Any, where: Where) -> Entry:
     if len(name) > MAX_NAME:
         raise _corrupt(where, f"a tensor's name has {len(name):,} characters, the limit is {MAX_NAME:,}: {short(name)}")
     try:
@@ -177,7 +180,9 @@ def _entry(name: str, value: Any, where: Path | str) -> Entry:
         if type(n) is not int or n < 0:
             raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is no whole number")
     if width is None:
-        raise UnsupportedFormatError(f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known")
+        raise UnsupportedFormatError(
+            f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known", **about(where)
+        )
     numbers = 1
     for n in shape:
         numbers *= n
@@ -222,8 +227,8 @@ def _opened(path: Path | str) -> BinaryIO:
     return open(open_regular(path), "rb")
 
 
-def _corrupt(where: Path | str, why: str) -> CorruptFileError:
-    return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again")
+def _corrupt(where: Where, why: str) -> CorruptFileError:
+    return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again", **about(where))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

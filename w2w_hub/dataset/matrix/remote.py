@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import CorruptFileError, UnsupportedFormatError
 from ...store.hub.ranges import WHOLE_SHARE, RangedFiles
-from ...store.hub.resolve import Source
+from ...store.hub.source import Source
 from ...store.paths import find_file
 from ..manifest import DatasetManifest, row_digest
 from ..tables import read_labels
@@ -66,7 +66,7 @@ class RangedMatrix(ShardedMatrix):
 
 
 def open_remote(source: Source, lazy: bool | None = None) -> WeightDataset:
-    """Open what :func:`w2w_hub.store.hub.resolve.locate` found on the Hub."""
+    """Open what :func:`w2w_hub.store.hub.locate.locate` found on the Hub."""
     from ..weight_dataset import WeightDataset
 
     if lazy is None:

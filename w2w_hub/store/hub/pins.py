@@ -1,4 +1,4 @@
-"""Lock files: which commits, digests and base models a paper used; see `lock` for making and verifying them."""
+"""Lock files: the commits, digests and base models that a paper used; `w2w_hub.release.lock` makes them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from ...errors import CorruptFileError, InvalidInputError, MissingPathError, Unk
 from ..manifest import LOCK as FORMAT
 from ..manifest import read_json, require_files, upgraded
 from ..paths import is_name, short
-from .cache import SHA
+from .cache import REPO, SHA
 
 FORMAT_VERSION = 1  # that is written
 KINDS = ("dataset", "space")
-REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -80,7 +79,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Lock:
-    """What `read_lock` gives; `packages` are the versions that the lock was made with."""
+    """A lock file's pins, and the versions of the packages with which it was made."""
 
     pins: tuple[Pin, ...]
     packages: dict[str, str]
@@ -99,13 +98,15 @@ class Lock:
         }
 
     def find(self, kind: str, name: str | None, path: Path) -> Pin:
-        """The pin of this kind that `name` (``org/name`` or ``org/name@revision``) means; the only one without it."""
+        """Return the pin of this kind named ``org/name`` or ``org/name@revision``; the only one if no name is given."""
         fitting = [p for p in self.pins if p.kind == kind and name in (None, p.repo, p.name)]
         if len(fitting) == 1:
             return fitting[0]
         there = ", ".join(f"{p.name} ({p.kind})" for p in self.pins) or "nothing"
         if not fitting:
-            raise UnknownNameError(f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}", path=path)
+            raise UnknownNameError(
+                f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}", path=path, name=name, what=kind
+            )
         raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}", path=path)
 
 
@@ -123,7 +124,7 @@ def read_lock(path: Path | str) -> Lock:
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(
-            f"{path} is no lock file (format {short(data.get('format'))}, expected {FORMAT!r})", path=path
+            f"{path} is not a lock file (format {short(data.get('format'))}, expected {FORMAT!r})", path=path
         )
     data = upgraded(data, path, FORMAT)
     try:
@@ -178,7 +179,7 @@ def _require_text(owner: Any, *names: str) -> None:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a path is a lock file, whatever it is called; a folder or another file is not."""
+    """Return whether a path is a lock file, whatever its name."""
     if not path.is_file() or (path.suffix != ".lock" and path.stat().st_size > MAX_JSON_BYTES):
         return False
     try:

@@ -6,15 +6,16 @@ import os
 import threading
 from typing import Any
 
+from ...common.subject import Where, about
 from ...errors import CorruptFileError, HubNotFoundError
 from ..paths import open_file, short
 from .cache import TYPES
 from .client import call, translate
-from .resolve import Source
+from .source import Source, unlisted
 from .transfer import PLAIN, Pace, body, timeouts
 
 WHOLE_BELOW = 256 * 1024  # a smaller file is fetched whole, verified and kept
-WHOLE_SHARE = 0.5  # so is one of which this share has been asked for
+WHOLE_SHARE = 0.5  # so is one of which this fraction has been asked for
 
 
 class RangedFiles:
@@ -69,7 +70,7 @@ class RangedFiles:
         try:
             return self.source.files[path]
         except KeyError:
-            raise HubNotFoundError(f"{self.source.revision}: the manifest lists no {path}") from None
+            raise unlisted(self.source.revision, path) from None
 
     def _keeps(self, path: str, length: int) -> bool:
         """Whether the file is local, or is to be from now on."""
@@ -94,14 +95,16 @@ class RangedFiles:
         assert revision is not None
         if start == stop:
             return b""
-        if source.local_files_only:
+        if source.options.local_files_only:
             raise HubNotFoundError(
-                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False", what="cache"
+                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False",
+                what="cache",
+                **about(revision.file(path)),
             )
         url = hf_hub_url(revision.repo, path, repo_type=TYPES[revision.kind], revision=revision.commit)
-        headers = build_hf_headers(token=source.token, library_name="w2w_hub", library_version=__version__)
+        headers = build_hf_headers(token=source.options.token, library_name="w2w_hub", library_version=__version__)
         headers |= {"Range": f"bytes={start}-{stop - 1}", **PLAIN}
-        what, size = f"{revision}: {path}", self.size(path)
+        where, size = revision.file(path), self.size(path)
 
         def get() -> bytes:
             opened: list[Any] = []
@@ -112,7 +115,7 @@ class RangedFiles:
             ):
                 opened.append(response)
                 hf_raise_for_status(response)
-                return _part(response, pace, start, stop, size, what)
+                return _part(response, pace, start, stop, size, where)
 
         data = call(revision.repo, get)
         if len(data) != stop - start:
@@ -120,16 +123,18 @@ class RangedFiles:
         return data
 
 
-def _part(response: Any, pace: Pace, start: int, stop: int, size: int, what: str) -> bytes:
+def _part(response: Any, pace: Pace, start: int, stop: int, size: int, where: Where) -> bytes:
     """The bytes from `start` to before `stop` out of the answer to a request for them; no more of it is read."""
     if response.status_code == 206:
         kind, stated = response.headers.get("Content-Type", ""), response.headers.get("Content-Range", "")
         if kind.strip().lower().startswith("multipart/") or not stated.startswith(f"bytes {start}-{stop - 1}/"):
-            raise CorruptFileError(f"{what}: bytes {start}-{stop - 1} were asked for, {short(stated)} came")
-        return b"".join(body(response, pace, stop - start, what))
+            raise CorruptFileError(
+                f"{where}: bytes {start}-{stop - 1} were asked for, {short(stated)} came", **about(where)
+            )
+        return b"".join(body(response, pace, stop - start, where))
     found = bytearray()  # a server that knows no ranges sends all of it
     at = 0
-    for block in body(response, pace, size, what):
+    for block in body(response, pace, size, where):
         found += block[max(0, start - at) : max(0, stop - at)]
         at += len(block)
         if at >= stop:
