@@ -119,7 +119,7 @@ out(v2=refused(w2w_hub.W2WPipeline.from_pretrained, "org/space", revision="v2.0.
     assert found["again"]
     assert found["report"] == [True, []]
     assert found["v2"][0] == "HubNotFoundError"
-    assert f"v1.0.0 ({commit[:12]})" in found["v2"][1]
+    assert found["v2"][2]["cached"] == [f"v1.0.0 ({commit[:12]})"]
 
 
 def test_a_base_model_by_reference_is_pinned_with_its_files_and_restored_with_the_hub_gone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -62,8 +63,9 @@ def test_what_a_large_change_allows_a_small_one_allows_too(old: Version, new: Ve
     "text", ["", "1", "1.0", "1.0.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "one", "1.0.0 ", "1.0.x", "१.0.0"]
 )
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(VersionError, match="is no version; give three numbers"):
+    with pytest.raises(VersionError) as caught:
         Version.parse(text)
+    assert caught.value.name == text
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,9 @@ def test_a_change_needs_a_version_that_says_so(old: str, new: str, level: str, a
     if allowed:
         require_level(Version.parse(old), Version.parse(new), changes)
     else:
-        with pytest.raises(VersionError, match="push it as"):
+        with pytest.raises(VersionError, match=re.escape(str(Version.parse(old).next(level)))) as caught:
             require_level(Version.parse(old), Version.parse(new), changes)
+        assert caught.value.name == new
 
 
 MANIFEST = {

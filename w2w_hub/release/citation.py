@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.arguments import checked, place
+from ..common.constraints import Rule, validated
 from ..common.text import terminal, yaml_text
+from ..errors import InvalidInputError
 from ..store.hub.client import Token, endpoint
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
@@ -63,12 +65,23 @@ def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None 
     return [pin_of(locate_either(what, options=options), options)]
 
 
+def _listed_pins(value: Any) -> list[Pin]:
+    pins = list(value) if isinstance(value, (list, tuple)) else [None]
+    if not all(isinstance(pin, Pin) for pin in pins):
+        raise ValueError
+    return pins
+
+
+PINS = Rule("a list of pins, as cite returns it", _listed_pins)
+
+
 def address(pin: Pin) -> str:
     """Return the URL of a pinned commit."""
     page = quote(f"{'datasets/' if pin.kind == 'dataset' else ''}{pin.repo}/tree/{pin.commit}")
     return f"{quote(endpoint(), safe=':/@[]%')}/{page}"
 
 
+@validated(pins=PINS)
 def bibtex(pins: Sequence[Pin]) -> str:
     """Return one BibTeX entry per pin."""
     return "\n".join(_entry(pin) for pin in pins)
@@ -95,8 +108,11 @@ def _tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in terminal(text))
 
 
+@validated(pins=PINS)
 def citation_file(pins: Sequence[Pin]) -> str:
     """Return a CITATION.cff (version 1.2.0); of several pins the first weight space is cited, others are references."""
+    if not pins:
+        raise InvalidInputError("give at least one pin to cite", name="pins")
     ordered = sorted(pins, key=lambda pin: pin.kind != "space")
     first = _cff(ordered[0])
     data: dict[str, Any] = {
