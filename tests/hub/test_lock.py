@@ -316,10 +316,8 @@ out(empty=refused(w2w_hub.WeightDataset.open, "org/both", revision=""))
 """
     )
     assert (found["rows"], found["k"]) == (60, 8)
-    assert found["wrong"] == [
-        "InvalidInputError",
-        "datasets/org/both names a dataset, and a weight space is wanted here; name one of those",
-    ]
+    assert found["wrong"][0] == "InvalidInputError"
+    assert (found["wrong"][2]["repo_id"], found["wrong"][2]["what"]) == ("org/both", "space")
     assert found["empty"][0] == "InvalidInputError"
 
 

@@ -66,7 +66,7 @@ def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None 
 
 
 def _listed_pins(value: Any) -> list[Pin]:
-    pins = list(value) if isinstance(value, (list, tuple)) else [None]
+    pins: list[Any] = list(value) if isinstance(value, (list, tuple)) else [None]
     if not all(isinstance(pin, Pin) for pin in pins):
         raise ValueError
     return pins
