@@ -21,11 +21,11 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo")
-@click.option("--version", "version", help="Version of the content; the manifest's without it.")
-@click.option("--private", is_flag=True, help="Make the new repository private; refuse an open one.")
-@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of the new repository ask for access.")
+@click.option("--version", "version", help="Version of the content; by default the manifest's.")
+@click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one.")
+@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of a new repository must ask for access.")
 @click.option("--message", "-m", help="Title of the commit.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be sent; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
     folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None, dry_run: bool,
@@ -62,7 +62,7 @@ def push(
 @click.argument("repo")
 @json_option
 def log(repo: str, as_json: bool) -> None:
-    """The versions of a Hub repository, newest first."""
+    """List the versions of a Hub repository, newest first."""
     from ..release import log as versions_of
 
     releases = versions_of(repo)
@@ -84,7 +84,7 @@ def log(repo: str, as_json: bool) -> None:
 )
 @click.argument("names", nargs=-1, required=True)
 @out_option("The lock file to write.")
-@click.option("--replace", is_flag=True, help="Write it anew if it is there.")
+@click.option("--replace", is_flag=True, help="Overwrite an existing lock file.")
 def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
     from ..release import pin as pin_them
@@ -100,9 +100,9 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 
 @click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
 @lock_argument
-@click.option("--from", "source", help="A folder or URL with copies; the Hub without it.")
+@click.option("--from", "source", help="A folder or URL with copies; by default the Hub.")
 def restore(lock: Path, source: str | None) -> None:
-    """Bring everything that LOCK pins to this machine, verified and ready to be used offline."""
+    """Restore everything that LOCK pins to this machine, verified and ready for offline use."""
     from ..release import restore as bring
 
     for folder in bring(lock, source):
@@ -129,7 +129,7 @@ def archive(lock: Path, out: Path) -> None:
     help="BibTeX entries, or a CITATION.cff.",
 )  # fmt: skip
 def cite(what: str, style: str) -> None:
-    """How to cite org/name@version, or everything in a lock file.
+    """Print citations of org/name@version, or of everything in a lock file.
 
     datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
     """
@@ -140,7 +140,7 @@ def cite(what: str, style: str) -> None:
 
 
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
-    """What `w2w verify` does with a lock file."""
+    """Run `w2w verify` for a lock file."""
     from ..errors import CorruptFileError
     from ..release import verify_lock
 

@@ -1,4 +1,4 @@
-"""What an error is about, for errors raised below the code that knows where the bytes came from."""
+"""The subject of an error, passed down to code that parses bytes and does not know where they came from."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Wanted:
 
     @property
     def limit(self) -> int:
-        """The most bytes that its anchor may have."""
+        """Return the largest size that its anchor may have."""
         return MAX_JSON_BYTES if self.size is None else self.size
 
 
@@ -100,7 +100,7 @@ class FolderCopy:
         return None
 
     def _scan(self) -> dict[str, list[Path]]:
-        """The folders below that hold each of the files that a copy is recognized by."""
+        """Return the folders that hold each of the files by which a copy is recognized."""
         places: dict[str, list[Path]] = {}
         try:
             for found in walk(self.folder):

@@ -47,7 +47,7 @@ class Head:
 
     @property
     def is_released(self) -> bool:
-        """Whether a version was published here; a push may have been cut short before."""
+        """True once a version was published here; a push may have been cut short before that."""
         return bool(self.tags) or self.source is not None
 
     @property

@@ -1,4 +1,4 @@
-"""New files and folders that appear whole, with their bytes on the disk, or not at all.
+"""Write files and folders that appear as a whole, with their bytes on the disk, or not at all.
 
 Both are made beside their place under a name of our own, ``.NAME.<hex>.w2w-partial``, flushed, and renamed. A process
 that is killed leaves that, and the next one that writes to the same place removes it: what is removed carries our

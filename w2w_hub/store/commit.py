@@ -1,4 +1,4 @@
-"""States of a folder: read as they are, changed by one writer at a time, all at once.
+"""States of a folder: read without changing them, replaced as a whole by one writer at a time.
 
 A new state is built aside, in ``.w2w-next``. A folder that is not there yet appears by one rename. For one that is,
 the staging folder holds only what changes; renaming it to ``.w2w-commit`` is the moment of commit. From then on that
@@ -45,7 +45,7 @@ class State:
     data : dict
         The manifest's fields, validated as :func:`w2w_hub.store.manifest.parse_manifest` does.
     unfinished : bool
-        Whether a killed writer committed it and did not move it into place.
+        Whether a killed writer has committed it without moving it into place.
     """
 
     root: Path
@@ -55,7 +55,7 @@ class State:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders that hold its files; the first that has a file counts."""
+        """The folders that hold its files; a file is taken from the first one that has it."""
         return (self.root / COMMIT, self.root) if self.unfinished else (self.root,)
 
     @property
@@ -133,7 +133,7 @@ def _state(folder: Path, *formats: str) -> State:
 
 
 def _committed(folder: Path) -> bytes | None:
-    """The manifest of a state that was committed and not moved into place; None if there is no such state."""
+    """Return the manifest of a state that is committed and not yet moved into place; None if there is none."""
     commit = folder / COMMIT
     if not _is_own_folder(commit):
         return None
@@ -146,7 +146,7 @@ def _committed(folder: Path) -> bytes | None:
 
 
 def _is_own_folder(path: Path) -> bool:
-    """Whether a folder of a writer is there; raises if it is a link or a file."""
+    """Return whether a writer's own folder exists; raise if it is a link or a file."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -157,7 +157,7 @@ def _is_own_folder(path: Path) -> bool:
 
 
 def _stamp(folder: Path) -> tuple[Any, ...]:
-    """Differs whenever another state is in place, or on its way."""
+    """Return values of which one differs once another state is in place or committed."""
 
     def of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -175,7 +175,7 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
 
 
 def _committed_files(folder: Path) -> list[str]:
-    """The files of a committed state that are not moved into place yet; fewer while its writer moves them."""
+    """Return the files of a committed state that are not yet in place; their number falls while a writer moves them."""
     commit = folder / COMMIT
     try:
         return [found.name for found in walk(commit)] if stat.S_ISDIR(os.lstat(commit).st_mode) else []
@@ -242,7 +242,7 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
 
 
 def _prepare(staging: Path, resumable: bool) -> None:
-    """Make the staging folder, or go on with one in which everything is a regular file."""
+    """Create the staging folder, or continue with one that holds only regular files."""
     if _is_own_folder(staging):
         if resumable and all(found.is_file for found in walk(staging)):
             return
@@ -271,9 +271,9 @@ def _require_movable(staging: Path, folder: Path) -> None:
 
 
 def repair(path: Path | str) -> bool:
-    """Finish a change of a dataset that a killed writer had committed; return whether there was one.
+    """Finish a change that a killed writer had committed (`w2w repair`); return whether there was one.
 
-    What a writer left that was killed before its commit is removed.
+    The remains of a writer that was killed before its commit are removed.
 
     Raises
     ------
@@ -362,7 +362,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file, or make it; one that is a link, no file, or another file's second name is refused."""
+    """Open or create a lock file; refuse a link, anything but a regular file, and a file with a second name."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o644)

@@ -1,7 +1,7 @@
-"""What all manifests share: `format`, `format_version`, `files` and `checksum`, and one table of their readers.
+"""The fields that all manifests share (`format`, `format_version`, `files`, `checksum`), and their readers by version.
 
-A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each file
-that it lists has a valid name, and fields that are not known are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
+A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each
+listed file has a valid name, and unknown fields are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
 """
 
 from __future__ import annotations

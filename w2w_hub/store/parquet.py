@@ -1,4 +1,4 @@
-"""Parquet files of strangers, read under limits: rows and unpacked bytes are held against what is known first."""
+"""Read untrusted Parquet files: rows and unpacked bytes are compared with limits before they are read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 
 
 def _unpacked(meta: Any) -> int:
-    """Bytes that all values take in memory: more than their pages, where one value stands for many."""
+    """Return the bytes that all values take in memory: more than their pages where a value is repeated."""
     total = 0
     for i in range(meta.num_row_groups):
         for j in range(meta.num_columns):
@@ -70,7 +70,7 @@ def _unpacked(meta: Any) -> int:
 
 
 def _text_bytes(column: Any) -> int:
-    """Bytes of a dictionary-encoded column of text once every row has its own copy."""
+    """Return the bytes of a dictionary-encoded text column once every row has its own copy."""
     import pyarrow.compute as pc
 
     lengths = pc.binary_length(column.dictionary)

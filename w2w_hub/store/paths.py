@@ -1,4 +1,4 @@
-"""Relative paths that strangers name, and files reached without following a link.
+"""Untrusted relative paths, and files opened without following a link.
 
 Every name that a manifest, a lock, a split, a Zarr key, a point or a repository gives passes :func:`require_name`
 before anything acts on it, and every file that it names is opened by :func:`open_file` or found by
@@ -61,7 +61,7 @@ def require_name(name: object, where: object) -> str:
 
 
 def short(value: object) -> str:
-    """Return a value that a stranger chose as a quoted part of one line."""
+    """Return an untrusted value as a quoted part of one line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return one_line(text, 120)
 

@@ -74,12 +74,12 @@ def is_offline() -> bool:
 
 
 def call(what: str, function: Callable[..., T], *args: Any, retries: int = RETRIES, **options: Any) -> T:
-    """Call a function of huggingface_hub about `what` (``org/name``), patiently.
+    """Call a function of huggingface_hub about `what` (``org/name``), with retries.
 
     Raises
     ------
     HubError
-        Or one of its kinds; never an exception of an HTTP library.
+        Or a subclass; never an exception of an HTTP library.
     """
     keep_secrets()
     require_sendable(options.get("token"))

@@ -1,4 +1,4 @@
-"""What a user names (a folder, a repository with or without a revision, a lock file) becomes a `Source`."""
+"""Find the files of a folder, of a Hub repository at a revision, or of a lock file's pin, as a `Source`."""
 
 from __future__ import annotations
 

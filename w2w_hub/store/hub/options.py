@@ -1,4 +1,4 @@
-"""How the Hub is used: with which token, which cache, and whether it may be asked at all."""
+"""The options of every call about the Hub: token, cache folder, and whether the network may be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HubOptions:
     cache_dir : path or None
         Another cache than the usual one (``HF_HUB_CACHE``).
     local_files_only : bool
-        Open what is in the cache; ask nobody.
+        Read the cache only; make no request.
     """
 
     token: Token = field(default=None, repr=False)

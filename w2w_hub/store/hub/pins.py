@@ -111,7 +111,7 @@ class Lock:
 
 
 def read_lock(path: Path | str) -> Lock:
-    """Read a lock file; fields that are not known are ignored.
+    """Read a lock file; unknown fields are ignored.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
 
 
 def _known(kind: type[Any], item: Any) -> dict[str, Any]:
-    """The fields of a JSON object that a dataclass has; a later version may have written more."""
+    """Return the fields of a JSON object that a dataclass has; a later version may have written more."""
     if not isinstance(item, Mapping):
         raise ValueError(f"{short(item)} in the place of a {kind.__name__}")
     return {key: item[key] for key in kind.__dataclass_fields__ if key in item}

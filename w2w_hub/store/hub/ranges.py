@@ -1,4 +1,4 @@
-"""Parts of large files at a commit: what is local is read from disk, the rest comes by HTTP range."""
+"""Read parts of large files at a commit: local files from disk, others by HTTP range."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WHOLE_SHARE = 0.5  # so is one of which this fraction has been asked for
 
 
 class RangedFiles:
-    """``size`` and ``read`` of the files of one commit.
+    """Reads files of one commit by byte range.
 
-    A range of a file that is not local is not verified here, since a manifest has digests of whole files only:
-    who reads rows checks their digests. Once half of a file has been read it is fetched whole and verified.
+    A range of a remote file is not verified here, since a manifest has digests of whole files only; callers check the
+    digests of rows. Once half of a file has been read it is fetched whole and verified.
 
     Attributes
     ----------
@@ -46,11 +46,11 @@ class RangedFiles:
             os.close(descriptor)
 
     def size(self, path: str) -> int:
-        """Bytes of a file, from the manifest."""
+        """Return the size of a file in bytes, from the manifest."""
         return int(self._entry(path)["size"])
 
     def is_kept(self, path: str) -> bool:
-        """Whether a file is read from disk, whole and verified."""
+        """Return whether a file is read from disk, whole and verified."""
         return path in self._open
 
     def keep(self, path: str) -> None:
@@ -58,7 +58,7 @@ class RangedFiles:
         self._descriptor(path)
 
     def read(self, path: str, start: int, stop: int) -> bytes:
-        """Exactly the bytes from `start` to before `stop`."""
+        """Return exactly the bytes from `start` to before `stop`."""
         size = self.size(path)
         if not 0 <= start <= stop <= size:
             raise CorruptFileError(f"{self.source.revision}: {path} has {size} bytes, not {start} to {stop}")
@@ -73,7 +73,7 @@ class RangedFiles:
             raise unlisted(self.source.revision, path) from None
 
     def _keeps(self, path: str, length: int) -> bool:
-        """Whether the file is local, or is to be from now on."""
+        """Return whether the file is local, or should be from now on."""
         size = self.size(path)
         with self._lock:
             asked = self._read[path] = self._read.get(path, 0) + length
@@ -124,7 +124,7 @@ class RangedFiles:
 
 
 def _part(response: Any, pace: Pace, start: int, stop: int, size: int, where: Where) -> bytes:
-    """The bytes from `start` to before `stop` out of the answer to a request for them; no more of it is read."""
+    """Return the bytes from `start` to before `stop` of the response to a range request; read no more of it."""
     if response.status_code == 206:
         kind, stated = response.headers.get("Content-Type", ""), response.headers.get("Content-Range", "")
         if kind.strip().lower().startswith("multipart/") or not stated.startswith(f"bytes {start}-{stop - 1}/"):
@@ -132,7 +132,7 @@ def _part(response: Any, pace: Pace, start: int, stop: int, size: int, where: Wh
                 f"{where}: bytes {start}-{stop - 1} were asked for, {short(stated)} came", **about(where)
             )
         return b"".join(body(response, pace, stop - start, where))
-    found = bytearray()  # a server that knows no ranges sends all of it
+    found = bytearray()  # a server without ranges sends the whole file
     at = 0
     for block in body(response, pace, size, where):
         found += block[max(0, start - at) : max(0, stop - at)]

@@ -1,4 +1,4 @@
-"""Bounded downloads: sizes are enforced while bytes arrive, and a server that trickles is given up.
+"""Bounded downloads: sizes are enforced while bytes arrive, and a transfer that is too slow is aborted.
 
 A server chooses what it sends and how fast. Here a body stops at the bytes that were asked for, is never unpacked
 (no `Content-Encoding`), comes by HTTP or HTTPS alone, and must bring a stated number of bytes per window of time.
@@ -24,7 +24,7 @@ PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Pace:
-    """Watch over one transfer: `close` is called if fewer than `SLOWEST` bytes per second arrive.
+    """Watchdog of one transfer: calls `close` if fewer than `SLOWEST` bytes per second arrive.
 
     A connection on which single bytes trickle never runs into a timeout, whether they are headers, chunk sizes or
     content, so that a thread looks at what was counted in each window.
@@ -67,14 +67,14 @@ class Pace:
 
 
 def timeouts() -> httpx2.Timeout:
-    """The time that a connection may take to be made, and to bring its next bytes."""
+    """Return the timeouts for connecting and for the next bytes."""
     import httpx2
 
     return httpx2.Timeout(READ_SECONDS)
 
 
 def plain_client() -> httpx2.Client:
-    """A client without anybody's token, for a server that the user only named as a copy."""
+    """Return an HTTP client without a token, for servers that hold copies."""
     import httpx2
 
     return httpx2.Client(
@@ -124,7 +124,7 @@ def too_long(where: Where, limit: int) -> CorruptFileError:
 
 
 def limited_bar(limit: int, where: Where) -> type[Any]:
-    """Make a progress bar class for huggingface_hub's downloads that ends one of more than `limit` bytes.
+    """Return a progress bar class that makes huggingface_hub abort a download of more than `limit` bytes.
 
     It is told the size that the server states before the first block, and each block before that is written.
     """
