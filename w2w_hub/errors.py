@@ -128,8 +128,8 @@ class BaseModelMismatchError(W2WError, ValueError):
     """The base model is not the one that the adapters were trained on."""
 
 
-class InitialisationError(W2WError, ValueError):
-    """Adapters do not share one initialisation, without which there is no raw weight space."""
+class InitializationError(W2WError, ValueError):
+    """Adapters do not share one initialization, without which there is no raw weight space."""
 
 
 class DatasetChangedError(W2WError, ValueError):
@@ -202,3 +202,12 @@ class DiskError(W2WError, OSError):
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """Return the error for a missing optional package, with the pip command that installs it."""
     return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'", name=package)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "InitialisationError":
+        from .common.deprecated import warn_renamed
+
+        warn_renamed(f"{__name__}.{name}", "InitializationError")
+        return InitializationError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,10 +20,10 @@ from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
 PUSH = """
-from w2w_hub.release import push
+from w2w_hub import release
 def push(folder, repo="org/people", **options):
     try:
-        return push(folder, repo, **options).to_json()
+        return release.push(folder, repo, **options).to_json()
     except Exception as error:
         return {"error": type(error).__name__, "says": str(error)}
 """
@@ -49,7 +49,7 @@ def test_a_version_is_one_commit_and_a_tag_and_pushing_it_again_changes_nothing(
     first = ann.run(
         PUSH
         + """
-before = push(sys.argv[1], "org/people", dry_run=True).to_json()
+before = push(sys.argv[1], dry_run=True)
 out(before=before, done=push(sys.argv[1]), again=push(sys.argv[1]), dry=push(sys.argv[2], dry_run=True))
 """,
         folders.people,

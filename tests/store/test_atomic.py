@@ -213,7 +213,7 @@ def test_a_dtype_that_numpy_does_not_have_is_refused_with_the_tensors_name(tmp_p
 
     tensors = {"odd": torch.ones(2).to(torch.float8_e4m3fn), "other": torch.ones(2).to(getattr(torch, beside))}
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match="odd.*F8_E4M3") as caught:
+    with pytest.raises(UnsupportedFormatError, match=r"odd.*F8_E4M3") as caught:
         tensorfile.read_safetensors(tmp_path / "a.safetensors")
     assert caught.value.path == tmp_path / "a.safetensors"
 
