@@ -20,13 +20,11 @@ ARCHIVE = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checks
 
 SCRIPT = """
 import w2w_hub
-from w2w_hub.release import pin, verify_lock
-from w2w_hub.release import push
-from w2w_hub.release import archive, restore
-from w2w_hub.release import verify
+from w2w_hub import release
+from w2w_hub.release import archive, pin, restore, verify, verify_lock
 
 def push(what, repo, version=None):
-    return push(what, repo, version=version).outcome
+    return release.push(what, repo, version=version).outcome
 
 def facts(report):
     return [report.ok, [p.message for p in report.problems], report.notes]

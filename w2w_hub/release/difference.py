@@ -155,7 +155,11 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
     if not (gone or new) and any(name.startswith("directions.") for name in differing):
         changes.append(Change("minor", "directions were estimated again"))
-    if any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
+    had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
+    if had != has:
+        lost = Change("major", "the population is gone: no rows, no neighbors")
+        changes.append(lost if had else Change("minor", "the population was added"))
+    elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
     if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):

@@ -13,10 +13,10 @@ from ..errors import HubConflictError, HubError, HubNotFoundError, InvalidInputE
 from ..store.hub.cache import TYPES
 from ..store.hub.client import RETRIES, Token, api, call, retry_delay
 from ..store.hub.options import HubOptions
-from ..store.hub.resolve import open_repository
+from ..store.hub.resolve import FORMATS, open_repository
 from ..store.hub.semver import Version, is_version_tag
 from ..store.hub.source import Source
-from ..store.manifest import CHECKSUM
+from ..store.manifest import CHECKSUM, upgraded
 from .outgoing import Outgoing
 
 FILES_PER_BATCH = 50  # uploaded and registered with the Hub, so that a killed push continues after them
@@ -198,5 +198,6 @@ class Remote:
 
 
 def is_same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Return whether two manifests list the same version of the same files, whatever checksum they state."""
+    """Return whether a published manifest and mine, as it is on disk, state the same except for their own checksum."""
+    mine = upgraded(dict(mine), "the manifest", *FORMATS)  # as `there` was
     return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}

@@ -26,16 +26,16 @@ FORMAT_NAMES = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def _unchanged(data: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
 # format -> version -> how its fields become those of the newest version
 READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    DATASET: {1: _unchanged},
-    SPACE: {1: _unchanged},
-    LOCK: {1: _unchanged},
-    POINT: {1: _unchanged},
+    DATASET: {1: _as_it_is},
+    SPACE: {1: _as_it_is},
+    LOCK: {1: _as_it_is},
+    POINT: {1: _as_it_is},
 }
 
 
