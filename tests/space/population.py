@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import Target
+from w2w_hub.store.hashing import entry_of
+from w2w_hub.store.manifest import seal
 
 LAYOUT = ParameterLayout({Target("unet", f"blocks.{i}.to_q"): (1, 20, 30) for i in range(2)}, 27.0)
 SHARED = Compatibility(initialisation="seed-0")
@@ -40,3 +43,12 @@ def dataset_of(
         values[order], folder, layout=layout, ids=list(table["id"].to_numpy()[order]), labels=table,
         **{"compatibility": SHARED, "parquet_view": False, **options},
     )  # fmt: skip
+
+
+def restate(folder: Path, **fields: Any) -> Path:
+    """Change fields of a manifest (``...`` removes one), and state the files as they are, as a forger would."""
+    data = {k: v for k, v in (json.loads((folder / "manifest.json").read_text()) | fields).items() if v is not ...}
+    if "files" in data:
+        data["files"] = {name: entry_of(folder / name) for name in data["files"] if (folder / name).exists()}
+    (folder / "manifest.json").write_bytes(seal(data))
+    return folder
