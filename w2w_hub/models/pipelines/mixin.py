@@ -260,9 +260,7 @@ class W2WMixin:
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "space", **options)
-            return push(
-                Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run
-            )
+            return push(Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run)
 
     # ------------------------------------------------------------ identity
     @property
