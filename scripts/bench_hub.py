@@ -31,7 +31,7 @@ from w2w_hub.lora.adapter import Target
 NUMBERS, ADDED, SHARD = 2_500, 100, "32MB"
 figures: list[tuple[str, float, str]] = []
 OPEN = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/people", revision=sys.argv[1]{options})\n'
-PUSH = 'from w2w_hub.release.publish import publish\npublish(sys.argv[1], "{repo}")'
+PUSH = 'from w2w_hub.release import push\npush(sys.argv[1], "{repo}")'
 SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0"{options})\n'
 
 

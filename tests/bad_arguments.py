@@ -25,7 +25,7 @@ from w2w_hub.lora.adapter import LoraFactors, Target
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
-    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training",
+    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training", "w2w_hub.release",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
@@ -35,6 +35,9 @@ MADE = (
 # for other modules, with what is checked already
 INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
 OPERATORS = ("__getitem__",)
+# need a Hub; tests/hub/test_refusals.py tries them
+NEED_A_HUB = ("release.push", "release.pin", "release.log")
+LOCK = Path(__file__).parent / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0" / "w2w.lock"
 
 ODD: dict[str, Callable[[], Any]] = {
     "None": lambda: None, "True": lambda: True, "object": object, "path": lambda: Path("nowhere"),
@@ -67,6 +70,7 @@ KINDS: dict[str, set[str]] = {
     "frame": {"frame"},
     "words": {"words", "empty list"},
     "mixed": {"mixed"},
+    "empty list": {"empty list"},
     "": set(),  # an object of one class
     "None": {"None"},
 }
@@ -143,6 +147,13 @@ class World:
         """A path where nothing is."""
         self.count += 1
         return self.folder / "out" / f"{self.count}{ending}"
+
+    @property
+    def cache(self) -> Path:
+        """A cache with what the archived lock pins."""
+        if not (self.folder / "cache").exists():
+            importlib.import_module("w2w_hub.release").restore(LOCK, LOCK.parent, cache_dir=self.folder / "cache")
+        return self.folder / "cache"
 
     def copy(self) -> Path:
         """The dataset's folder, to be changed."""
@@ -236,7 +247,37 @@ def rows() -> dict[str, Row]:
     training = importlib.import_module("w2w_hub.models.training")
     text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
     names_ = "names|text"
+    r = importlib.import_module("w2w_hub.release")
     found: dict[str, Row] = {
+        # ------------------------------------------------------------ versions
+        "release.verify": slow(
+            r.verify, {"what": path, "deep": flag, "token": HUB["token"], "cache_dir": HUB["cache_dir"],
+                       "local_files_only": flag},
+            what=lambda w: w.folder / "people",
+        ),
+        "release.diff": slow(
+            r.diff, {"old": path, "new": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
+            old=lambda w: w.folder / "people", new=lambda w: w.folder / "people",
+        ),
+        "release.read_lock": call(r.read_lock, {"path": path}, path=lambda w: LOCK),
+        "release.verify_lock": slow(
+            r.verify_lock, {"path": path, "rebuild": flag, "token": HUB["token"], "cache_dir": HUB["cache_dir"],
+                            "local_files_only": flag},
+            path=lambda w: LOCK, cache_dir=lambda w: w.cache, local_files_only=lambda w: True,
+        ),
+        "release.restore": slow(
+            r.restore, {"lock": path, "source": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
+            lock=lambda w: LOCK, source=lambda w: LOCK.parent, cache_dir=lambda w: w.new(),
+        ),
+        "release.archive": slow(
+            r.archive, {"lock": path, "out": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
+            lock=lambda w: LOCK, out=lambda w: w.new(), cache_dir=lambda w: w.cache,
+        ),
+        "release.cite": slow(
+            r.cite, {"what": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]}, what=lambda w: LOCK
+        ),
+        "release.bibtex": call(r.bibtex, {"pins": "empty list"}, pins=lambda w: r.cite(LOCK)),
+        "release.citation_file": call(r.citation_file, {"pins": ""}, pins=lambda w: r.cite(LOCK)),
         # ------------------------------------------------------------ adapters and layouts
         "Adapter": call(
             Adapter,
@@ -584,6 +625,10 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
         own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == name and not n.startswith("_")]
         for public in getattr(module, "__all__", own):
             value = getattr(module, public)
+            if name == "w2w_hub.release":  # one function per command; classes are what they return
+                public = f"release.{public}"
+                if inspect.isclass(value) or public in NEED_A_HUB:
+                    continue
             if public in seen or not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
                 continue
             seen.add(public)

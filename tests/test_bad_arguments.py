@@ -25,7 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_space: Path, tiny_world
         folder = tmp_path_factory.mktemp("bad-arguments")
         (folder / "here").mkdir()
         patch.chdir(folder / "here")  # where relative paths end up
-        patch.setattr("w2w_hub.release.publish.publish", lambda *args, **options: None)
+        patch.setattr("w2w_hub.release.publish.push", lambda *args, **options: None)
         yield World(folder, tiny_space, tiny_world.base)
 
 

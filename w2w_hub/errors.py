@@ -1,12 +1,15 @@
-"""Everything w2w_hub raises on purpose: one tree, each error also the builtin a caller would catch.
+"""The exceptions of w2w_hub: one tree, in which each class is also the builtin exception that a caller would catch.
 
-A message is one line that says what was wrong, where, and what to do.
+A message is one line that says what was wrong, where, and what to do. What it is about is in attributes, so that no
+code has to parse the message.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from .common.text import one_line
 
@@ -14,45 +17,103 @@ LONGEST = 2000  # characters of a message: a file may name its tensors as it lik
 
 
 class W2WError(Exception):
-    """Base of all errors of this package; the command line turns it into one line and exit status 2."""
+    """Base class of all exceptions of this package; the command line prints one line and exits with status 2.
 
-    limit = LONGEST  # more where several errors are told as one
+    Parameters are the message and, by keyword, the attributes. An attribute is None where it is not known. Copies and
+    pickles keep all of them.
 
-    def __str__(self) -> str:
-        text = super().__str__()
-        return one_line(text, self.limit)
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        The file or folder. The builtin OSError's `filename` is set to it, too.
+    repo_id : str or None
+        The Hub repository, ``org/name``.
+    revision : str or None
+        The tag, branch or commit of that repository.
+    name : str or None
+        The row, attribute, column, option or file inside `path` or `repo_id`.
+    what : str or None
+        The kind of thing that the error is about; see the subclasses.
+    """
+
+    limit = LONGEST  # characters of the message; larger if it lists several errors
+    path: Path | None
+    repo_id: str | None
+    revision: str | None
+    name: str | None
+    what: str | None
+
+    def __init__(
+        self,
+        message: object = "",
+        *,
+        path: str | os.PathLike[str] | None = None,
+        repo_id: str | None = None,
+        revision: str | None = None,
+        name: str | None = None,
+        what: str | None = None,
+    ):
+        super().__init__(message)
+        self.path = None if path is None else Path(path)
+        self.repo_id, self.revision, self.name, self.what = repo_id, revision, name, what
+        if isinstance(self, OSError) and path is not None:
+            error: Any = self
+            error.filename = os.fspath(path)
+
+    @property
+    def message(self) -> str:
+        """The message as one line, shortened to `limit` characters."""
+        return one_line(str(self.args[0]), self.limit) if self.args else ""
+
+    def __str__(self) -> str:  # KeyError would show the repr, OSError its file name a second time
+        return self.message
+
+    def data(self) -> dict[str, Any]:
+        """Return the attributes that are known, by name: the keywords for another error about the same thing."""
+        known = {name: getattr(self, name) for name in ("path", "repo_id", "revision", "name", "what")}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError and ImportError keep some of them outside the instance's dictionary
+        return _restored, (type(self), self.args, self.data(), dict(vars(self)))
+
+
+def _restored(cls: type[W2WError], args: tuple[Any, ...], data: dict[str, Any], state: dict[str, Any]) -> W2WError:
+    error = cls(*args[:1], **data)
+    vars(error).update(state)
+    return error
 
 
 class InvalidInputError(W2WError, ValueError):
-    """A value given by the caller cannot be used (a shape, a range, NaN, an unknown option)."""
+    """An argument cannot be used (a shape, a range, NaN, an unknown option); `name` is the parameter."""
 
 
 class MissingPathError(W2WError, FileNotFoundError):
-    """A file or folder that was named, or that a format requires, is not there."""
+    """A file or folder that was named, or that a format requires, does not exist or cannot be read; see `path`."""
 
 
 class AlreadyExistsError(W2WError, FileExistsError):
-    """The output is already there; nothing is overwritten."""
+    """The output (`path`, or `revision` of `repo_id`) already exists; nothing is overwritten."""
 
 
 class CorruptFileError(W2WError, ValueError):
-    """A file is truncated, unreadable or not what its manifest says."""
+    """A file (`path`, or `name` in `repo_id`) is truncated, unreadable or not what its manifest lists."""
 
 
 class UnsafePathError(CorruptFileError):
-    """A name or link leads out of its folder, or to something that is not a regular file; nothing was followed."""
+    """A name or link leads out of its folder, or to something that is not a regular file; it was not followed."""
 
 
 class UnsupportedFormatError(W2WError, ValueError):
-    """A checkpoint, dataset or space in a dialect or format version that this version does not read."""
+    """A checkpoint, dataset or weight space has a dialect or format version that this release does not read."""
 
 
 class UnsafeCheckpointError(UnsafePathError, UnsupportedFormatError):
-    """A checkpoint whose file is a link out of its folder, which is not followed."""
+    """A file of a checkpoint is a link out of its folder; it was not followed."""
 
 
 class NotACheckpointError(UnsupportedFormatError):
-    """A file or folder that is no adapter at all, so that a scan passes over it."""
+    """A file or folder is not an adapter at all; a scan ignores it."""
 
 
 class ScaleConflictError(W2WError, ValueError):
@@ -60,19 +121,19 @@ class ScaleConflictError(W2WError, ValueError):
 
 
 class LayoutMismatchError(W2WError, ValueError):
-    """Two things that must share a parameter layout do not."""
+    """Adapters, rows or a weight space do not share one parameter layout."""
 
 
 class BaseModelMismatchError(W2WError, ValueError):
     """The base model is not the one that the adapters were trained on."""
 
 
-class InitialisationError(W2WError, ValueError):
-    """Adapters without one shared initialisation cannot make a raw weight space."""
+class InitializationError(W2WError, ValueError):
+    """Adapters do not share one initialization, without which there is no raw weight space."""
 
 
 class DatasetChangedError(W2WError, ValueError):
-    """A dataset is not the one that a weight space was built from."""
+    """A dataset is not the one from which a weight space was built."""
 
 
 class MissingPopulationError(InvalidInputError):
@@ -80,33 +141,30 @@ class MissingPopulationError(InvalidInputError):
 
 
 class ConvergenceError(W2WError, ArithmeticError):
-    """An iteration did not reach the accuracy that was asked for."""
+    """A solver did not reach the requested accuracy."""
 
 
 class UnknownNameError(W2WError, KeyError):
-    """A row id, attribute, column or direction that does not exist."""
-
-    def __str__(self) -> str:  # KeyError would show the repr
-        return one_line(str(self.args[0]), self.limit) if self.args else ""
+    """A row id, attribute, column or direction does not exist; `name` is that name."""
 
 
 class RowIndexError(InvalidInputError, IndexError):
-    """A row number beyond the rows there are."""
+    """A row number is out of range."""
 
 
 class AdapterNotAppliedError(W2WError, RuntimeError):
-    """An identity was set but would not take effect."""
+    """An identity was set but would have no effect."""
 
 
 Missing = Literal["repository", "revision", "file", "cache"]
 
 
 class HubError(W2WError, OSError):
-    """The Hub cannot be reached, or did not do what was asked."""
+    """The Hub cannot be reached, or did not do what was asked; `repo_id` is the repository."""
 
 
 class HubNotFoundError(HubError, FileNotFoundError):
-    """A repository, revision or file is not on the Hub (or not visible), or offline not in the cache.
+    """A repository, revision or file is not on the Hub or not visible with this token; offline, not in the cache.
 
     Attributes
     ----------
@@ -116,10 +174,9 @@ class HubNotFoundError(HubError, FileNotFoundError):
         The revisions of the repository that are in the local cache.
     """
 
-    def __init__(self, message: str, cached: Iterable[str] = (), *, what: Missing = "file"):
-        super().__init__(message)
+    def __init__(self, message: object = "", cached: Iterable[str] = (), *, what: Missing = "file", **data: Any):
+        super().__init__(message, what=what, **data)
         self.cached = tuple(cached)
-        self.what: Missing = what
 
 
 class HubAccessError(HubError, PermissionError):
@@ -127,25 +184,34 @@ class HubAccessError(HubError, PermissionError):
 
 
 class HubConflictError(HubError):
-    """Somebody else changed the repository meanwhile."""
+    """The repository was changed by somebody else during the call; `revision` is the tag that is affected, if any."""
 
 
 class VersionError(InvalidInputError):
-    """A version that is no version, is there already with other content, or breaks the version rules."""
+    """A version is not a semantic version, or does not follow from the last one by the version rules."""
 
 
-class MissingExtraError(W2WError, ImportError):
-    """An optional dependency is not installed."""
+class MissingExtraError(W2WError, ImportError):  # type: ignore[misc]  # ImportError.path is a str
+    """An optional dependency (`name`) is not installed."""
 
 
 class BusyError(W2WError, BlockingIOError):
-    """Another process is writing the same dataset."""
+    """Another process is writing the same folder (`path`)."""
 
 
 class DiskError(W2WError, OSError):
-    """The disk is full or a file cannot be written; what was there is as before."""
+    """The disk is full or `path` cannot be written; its previous content is unchanged."""
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:
-    """The error for a missing optional package, naming the pip command that brings it."""
-    return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'")
+    """Return the error for a missing optional package, with the pip command that installs it."""
+    return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'", name=package)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "InitialisationError":
+        from .common.deprecated import warn_renamed
+
+        warn_renamed(f"{__name__}.{name}", "InitializationError")
+        return InitializationError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import REQUIRED
 from w2w_hub.space.report import write_report
 from w2w_hub.store.hashing import entry_of
-from w2w_hub.store.hub.resolve import ResolvedRevision
+from w2w_hub.store.hub.source import ResolvedRevision
 from w2w_hub.store.manifest import seal
 
 from ..tiny_world import TinyWorld

@@ -38,8 +38,8 @@ def refused(function, *args, **options):
     try:
         function(*args, **options)
     except W2WError as error:
-        return [type(error).__name__, str(error)]
-    return ["nothing raised", ""]
+        return [type(error).__name__, str(error), error.data() | {"cached": getattr(error, "cached", None)}]
+    return ["nothing raised", "", {}]
 """
 
 

@@ -16,7 +16,7 @@ SHARD = "weights.zarr/weights/c/0/0"
 OPEN = """
 import shutil, time
 import w2w_hub
-from w2w_hub.release.verify import verify
+from w2w_hub.release import verify
 def load(revision="v1.0.0", **options):
     ds = w2w_hub.WeightDataset.open("org/people", revision=revision, lazy=False, **options)
     return float(ds.to_numpy().astype("f8").sum())
@@ -100,7 +100,7 @@ def planted(name, target, **options):
     for offline in (True, False):
         told[f"{name} -> {target} {offline}"] = [
             refused(load, local_files_only=offline)[0],
-            refused(lambda: verify("org/people@v1.0.0", local_files_only=offline).settle())[0],
+            refused(lambda: verify("org/people@v1.0.0", local_files_only=offline).raise_if_any())[0],
         ]
     file.unlink()
     file.symlink_to(kept)
@@ -149,12 +149,12 @@ def test_a_repository_that_lists_what_is_no_file_of_one_is_refused_and_a_plain_d
         OPEN
         + """
 import huggingface_hub as h
-from w2w_hub.release.lock import pin
-from w2w_hub.release.versions import diff_revisions
+from w2w_hub.release import pin
+from w2w_hub.release import diff
 h.snapshot_download("org/people", repo_type="dataset", local_dir="a/people")
 names = ("org/people@v1.0.0", "a/people")
 out(told=[refused(call, *a)[0] for n in names for call, a in (
-    (w2w_hub.WeightDataset.open, [n]), (diff_revisions, [n, n]), (lambda n: verify(n).settle(), [n]))])
+    (w2w_hub.WeightDataset.open, [n]), (diff, [n, n]), (lambda n: verify(n).raise_if_any(), [n]))])
 out(pin=refused(pin, ["org/people@v1.0.0"])[0])
 """
     )

@@ -22,13 +22,13 @@ from w2w_hub.errors import (
 from w2w_hub.store.hub.client import (
     FIRST_WAIT,
     LONGEST_WAIT,
-    PATIENCE,
-    answer,
+    RETRIES,
     call,
+    http_response,
     is_disconnection,
     is_transient,
-    pause,
     require_sendable,
+    retry_delay,
     translate,
 )
 
@@ -57,35 +57,35 @@ def test_an_overloaded_hub_is_asked_again_later_and_a_refusal_is_final(status: i
     passes = status in (408, 429, 500, 502, 503, 504)
     for error in (answered(status), caused(RuntimeError("wrapped"), answered(status))):
         assert is_transient(error) == passes
-        waits = [pause(error, attempt) for attempt in range(4)]
+        waits = [retry_delay(error, attempt) for attempt in range(4)]
         assert waits == ([FIRST_WAIT * 2**attempt for attempt in range(4)] if passes else [None] * 4)
 
 
 def test_a_hub_that_names_a_time_is_asked_after_it_and_not_after_an_hour() -> None:
     for asked in (0, 1, 7, int(LONGEST_WAIT)):
-        wait = pause(answered(429, Retry_After=str(asked)), 3)
+        wait = retry_delay(answered(429, Retry_After=str(asked)), 3)
         assert wait is not None
         assert asked < wait < asked + 1
-    longest = pause(answered(503, Retry_After="99999"), 0)
+    longest = retry_delay(answered(503, Retry_After="99999"), 0)
     assert longest is not None
     assert LONGEST_WAIT <= longest < LONGEST_WAIT + 1
-    assert pause(answered(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), 1) == FIRST_WAIT * 2
-    assert pause(answered(404, Retry_After="1"), 0) is None
+    assert retry_delay(answered(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), 1) == FIRST_WAIT * 2
+    assert retry_delay(answered(404, Retry_After="1"), 0) is None
 
 
 def test_a_connection_that_broke_is_made_again_and_one_that_nobody_takes_is_not() -> None:
     for error in BROKEN:
         for shown in (error, caused(RuntimeError("wrapped"), error)):
             assert is_transient(shown)
-            assert pause(shown, 2) == FIRST_WAIT * 4
+            assert retry_delay(shown, 2) == FIRST_WAIT * 4
             assert type(translate(shown, "org/x")) is HubError
     for error in UNCONNECTED:
         assert is_transient(error)
         assert is_disconnection(error)
-        assert pause(error, 0) is None
+        assert retry_delay(error, 0) is None
     for final in (ValueError("x"), OSError(errno.ENOSPC, "full"), theirs.OfflineModeIsEnabled("offline")):
         assert not is_transient(final)
-        assert pause(final, 0) is None
+        assert retry_delay(final, 0) is None
     offline = caused(theirs.OfflineModeIsEnabled("offline"), ConnectionError("x"))
     assert not is_disconnection(offline)
 
@@ -95,15 +95,15 @@ def test_what_an_error_hides_by_from_none_is_not_its_cause() -> None:
     for error in (shown, hidden):
         error.__context__ = answered(503)
     hidden.__suppress_context__ = True
-    assert answer(hidden) is None
+    assert http_response(hidden) is None
     assert not is_transient(hidden)
-    assert answer(shown).status_code == 503
+    assert http_response(shown).status_code == 503
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
-    assert answer(first) is None  # and it ends
+    assert http_response(first) is None  # and it ends
 
 
-def test_a_call_is_repeated_as_often_as_it_has_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_is_repeated_as_often_as_it_has_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
 
@@ -124,13 +124,13 @@ def test_a_call_is_repeated_as_often_as_it_has_patience(monkeypatch: pytest.Monk
             return told, tried
 
     assert fail(0, answered(503)) == (3, 1)
-    assert fail(PATIENCE, answered(503)) == (3, PATIENCE + 1)
-    assert waits == [FIRST_WAIT * 2**attempt for attempt in range(PATIENCE)]
+    assert fail(RETRIES, answered(503)) == (3, RETRIES + 1)
+    assert waits == [FIRST_WAIT * 2**attempt for attempt in range(RETRIES)]
     told, tried = fail(99, answered(503))
-    assert (type(told), tried, len(waits)) == (HubError, PATIENCE + 1, PATIENCE)
+    assert (type(told), tried, len(waits)) == (HubError, RETRIES + 1, RETRIES)
     assert told.__cause__ is not None
-    assert fail(99, answered(503), patience=0)[1] == 1
-    assert fail(1, answered(503), patience=1) == (3, 2)
+    assert fail(99, answered(503), retries=0)[1] == 1
+    assert fail(1, answered(503), retries=1) == (3, 2)
     assert fail(99, answered(404))[1] == 1
     ours = CorruptFileError("ours")
     assert fail(99, ours) == (ours, 1)

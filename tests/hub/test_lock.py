@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from w2w_hub.store.hub.pins import read_lock
+from w2w_hub.errors import CorruptFileError, UnsupportedFormatError
+from w2w_hub.release import read_lock
 
 from .conftest import Client, Folders, seed
 from .loopback import LoopbackHub
@@ -83,9 +85,9 @@ def test_a_lock_says_what_was_used_and_nothing_about_who_used_it(
     assert again.status == 0, again.stderr
     assert (client("other").home / "w2w.lock").read_text() == text
     there = locked.w2w("pin", "org/people@v1.0.0", "-o", "w2w.lock")
-    assert (there.status, "already exists" in there.stderr) == (2, True)
+    assert (there.status, "w2w.lock" in there.stderr) == (2, True)
     alone = locked.w2w("pin", "org/space@v1.0.0", "-o", "w2w.lock", "--replace")
-    assert "its dataset people is not pinned" in alone.stderr
+    assert "dataset people" in alone.stderr
 
 
 def test_a_lock_opens_verifies_and_rebuilds_what_it_pins(locked: Client) -> None:
@@ -118,7 +120,7 @@ def test_a_bit_that_rots_on_the_disk_is_found_and_the_next_load_repairs_it(locke
     checks = json.loads(rotten.stdout)
     assert [check["ok"] for check in checks] == [False, True]
     assert "weights.zarr/weights/c/0/0" in checks[0]["detail"]
-    assert "1 of 2 checks failed" in rotten.stderr
+    assert "1 of 2" in rotten.stderr
     locked.run(USE)
     assert locked.w2w("verify", "w2w.lock").status == 0
 
@@ -185,14 +187,14 @@ def test_a_copy_that_is_not_what_was_pinned_is_refused_and_leaves_nothing_that_o
     shutil.copy(locked.home / "w2w.lock", island.home)
     bad = island.w2w("restore", "w2w.lock", "--from", copies)
     assert bad.status == 2
-    assert "is not what was pinned; restore from another copy" in bad.stderr
+    assert str(copies) in bad.stderr
     still = island.run('import w2w_hub\nout(ds=refused(w2w_hub.WeightDataset.open, "w2w.lock"))', HF_HUB_OFFLINE="1")
     assert still["ds"][0] == "HubNotFoundError"
     assert not list(island.home.rglob("*.partial"))
     other = island.w2w("restore", "w2w.lock", "--from", shutil.copytree(folders.more, tmp_path / "other"))
-    assert "has no copy of org/people@v1.0.0" in other.stderr
-    assert "is not a folder" in island.w2w("restore", "w2w.lock", "--from", "nowhere").stderr
-    assert "cannot be reached" in island.w2w("restore", "w2w.lock", "--from", "http://127.0.0.1:9").stderr
+    assert (other.status, "org/people" in other.stderr) == (2, True)
+    assert "nowhere" in island.w2w("restore", "w2w.lock", "--from", "nowhere").stderr
+    assert "http://127.0.0.1:9" in island.w2w("restore", "w2w.lock", "--from", "http://127.0.0.1:9").stderr
     both = island.w2w("restore", "w2w.lock", "--from", folders.people.parent)
     assert both.status == 0, both.stderr
 
@@ -206,41 +208,42 @@ def test_a_commit_that_now_holds_something_else_is_not_what_the_lock_pins(
     (reader.home / "w2w.lock").write_text(json.dumps(lock))
     found = reader.run('import w2w_hub\nout(ds=refused(w2w_hub.WeightDataset.open, "w2w.lock"))')
     assert found["ds"][0] == "CorruptFileError"
-    assert "manifest.json is not the one that was pinned" in found["ds"][1]
+    assert (found["ds"][2]["repo_id"], found["ds"][2]["name"]) == ("org/people", "manifest.json")
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "kind", "says"),
     [
-        (lambda lock: lock.update(format="x"), "is no lock file"),
-        (lambda lock: lock.update(format_version=2), "pip install -U w2w-hub"),
-        (lambda lock: lock["pins"][0].pop("digest"), "lacks or misstates a field"),
-        (lambda lock: lock["pins"][0].update(commit="main"), "lacks or misstates a field"),
-        (lambda lock: lock["pins"][0].update(repo="../../etc"), "lacks or misstates a field"),
-        (lambda lock: lock.update(pins=5), "lacks or misstates a field"),
-        (lambda lock: lock["pins"][0].update(repo=3), "lacks or misstates a field"),
+        (lambda lock: lock.update(format="x"), UnsupportedFormatError, "'x'"),
+        (lambda lock: lock.update(format_version=2), UnsupportedFormatError, "pip install -U w2w-hub"),
+        (lambda lock: lock["pins"][0].pop("digest"), CorruptFileError, "digest"),
+        (lambda lock: lock["pins"][0].update(commit="main"), CorruptFileError, "'main'"),
+        (lambda lock: lock["pins"][0].update(repo="../../etc"), CorruptFileError, "etc"),
+        (lambda lock: lock.update(pins=5), CorruptFileError, "pins"),
+        (lambda lock: lock["pins"][0].update(repo=3), CorruptFileError, "3"),
     ],
 )
-def test_a_damaged_lock_is_refused(locked: Client, change: Callable[[dict], object], says: str) -> None:
-    from w2w_hub import W2WError
-
+def test_a_damaged_lock_is_refused(
+    locked: Client, change: Callable[[dict], object], kind: type[Exception], says: str
+) -> None:
     path = locked.home / "w2w.lock"
     lock = json.loads(path.read_text())
     change(lock)
     path.write_text(json.dumps(lock))
-    with pytest.raises(W2WError, match=says):
+    with pytest.raises(kind, match=re.escape(says)) as caught:
         read_lock(path)
+    assert caught.value.path == path
 
 
 def test_what_cannot_be_pinned_is_refused(client: MakeClient, folders: Folders, locked: Client) -> None:
     refusals = {
-        ("pin", "people", "-o", "a.lock"): "publish it with w2w push",
-        ("pin", str(folders.people), "-o", "a.lock"): "publish it with w2w push",
-        ("pin", "org/people@v7", "-o", "a.lock"): "has no revision 'v7'",
+        ("pin", "people", "-o", "a.lock"): "w2w push",
+        ("pin", str(folders.people), "-o", "a.lock"): "w2w push",
+        ("pin", "org/people@v7", "-o", "a.lock"): "'v7'",
         ("verify", "nowhere.lock"): "nowhere.lock",
         ("restore", "nowhere.lock"): "w2w pin org/name@v1.0.0",
-        ("verify", "org/people@v1.0.0", "--rebuild"): "--rebuild needs",
-        ("archive", "w2w.lock", "-o", "w2w.lock"): "already exists",
+        ("verify", "org/people@v1.0.0", "--rebuild"): "--rebuild",
+        ("archive", "w2w.lock", "-o", "w2w.lock"): "w2w.lock",
     }
     for words, says in refusals.items():
         done = locked.w2w(*words)
@@ -285,7 +288,7 @@ def test_a_name_that_is_a_dataset_and_a_space_is_refused_until_one_is_named(
     ):
         done = reader.w2w(*words)
         assert done.status == 2, words
-        assert "is a dataset and a weight space; say which: datasets/org/both" in done.stderr
+        assert "datasets/org/both" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert not (reader.home / "a.lock").exists()
     pinned = reader.w2w("pin", "datasets/org/both@v1.0.0", "models/org/both@v1.0.0", "-o", "a.lock")
@@ -313,10 +316,8 @@ out(empty=refused(w2w_hub.WeightDataset.open, "org/both", revision=""))
 """
     )
     assert (found["rows"], found["k"]) == (60, 8)
-    assert found["wrong"] == [
-        "InvalidInputError",
-        "datasets/org/both names a dataset, and a weight space is wanted here; name one of those",
-    ]
+    assert found["wrong"][0] == "InvalidInputError"
+    assert (found["wrong"][2]["repo_id"], found["wrong"][2]["what"]) == ("org/both", "space")
     assert found["empty"][0] == "InvalidInputError"
 
 
@@ -352,14 +353,14 @@ def test_a_lock_that_somebody_edited_writes_nothing_elsewhere_and_does_not_verif
         for words in (("restore", "w2w.lock", "--from", folders.people.parent), ("verify", "w2w.lock")):
             done = locked.w2w(*words)
             assert done.status == 2, change
-            assert "lacks or misstates a field" in done.stderr, change
+            assert "w2w.lock" in done.stderr, change
     assert victim.read_text() == "mine"
     for change in ({"licence": "mit"}, {"version": "9.0.0"}, {"recipe": {"k": 1}}):
         lock = json.loads(text)
         lock["pins"][0].update(change)
         path.write_text(json.dumps(lock))
         done = locked.w2w("verify", "w2w.lock")
-        assert (done.status, f"the lock's {next(iter(change))} is not the manifest's" in done.stdout) == (2, True)
+        assert (done.status, next(iter(change)) in done.stdout) == (2, True)
 
 
 def test_a_lock_may_be_called_anything(locked: Client) -> None:
@@ -384,7 +385,7 @@ def test_no_message_shows_a_password_in_an_address_or_a_token_that_cannot_be_sen
     found = client("odd").run(
         r"""
 import traceback, w2w_hub
-from w2w_hub.release.publish import publish
+from w2w_hub.release import push
 def told(function, *args, **options):
     try:
         function(*args, **options)
@@ -392,7 +393,7 @@ def told(function, *args, **options):
         return traceback.format_exc()
 for token in ("hf_sec\x01ret", "hf_sec\nret", "hf_secr\xe9t", "hf_sec ret"):
     said = told(w2w_hub.WeightDataset.open, "org/people", revision="v1.0.0", token=token)
-    said2 = told(publish, sys.argv[1], "org/people", token=token)
+    said2 = told(push, sys.argv[1], "org/people", token=token)
     out(**{str(len(said)): [said, said2]})
 """,
         locked.home,

@@ -20,13 +20,11 @@ ARCHIVE = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checks
 
 SCRIPT = """
 import w2w_hub
-from w2w_hub.release.lock import pin, verify_lock
-from w2w_hub.release.publish import publish
-from w2w_hub.release.restore import archive, restore
-from w2w_hub.release.verify import verify
+from w2w_hub import release
+from w2w_hub.release import archive, pin, restore, verify, verify_lock
 
 def push(what, repo, version=None):
-    return publish(what, repo, version=version).outcome
+    return release.push(what, repo, version=version).outcome
 
 def facts(report):
     return [report.ok, [p.message for p in report.problems], report.notes]

@@ -19,16 +19,11 @@ from w2w_hub.errors import (
     VersionError,
     W2WError,
 )
-from w2w_hub.release import outgoing
-from w2w_hub.release.lock import pin, verify_lock
+from w2w_hub.release import archive, diff, log, outgoing, pin, push, restore, verify, verify_lock
 from w2w_hub.release.outgoing import collect
-from w2w_hub.release.publish import publish
-from w2w_hub.release.restore import archive, restore
-from w2w_hub.release.verify import verify
-from w2w_hub.release.versions import diff_revisions, log_versions
 from w2w_hub.store.commit import COMMIT
 from w2w_hub.store.hub.pins import read_lock
-from w2w_hub.store.hub.resolve import Source
+from w2w_hub.store.hub.source import Source
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
@@ -92,7 +87,7 @@ def test_a_folder_with_a_link_or_a_pipe_is_not_pushed(
     change(people, secret)
     for version in (None, "1.0.1"):
         with pytest.raises(UnsafePathError):
-            publish(people, "org/people", version=version, token=False)
+            push(people, "org/people", version=version, token=False)
     assert (secret / "id_ed25519").read_text() == "KEY"
 
 
@@ -109,35 +104,36 @@ def test_a_manifest_that_lists_what_is_no_file_of_a_repository_is_not_pushed(peo
     files = json.loads((people / "manifest.json").read_text())["files"]
     reseal(people, files=files | {name: files[SHARD]})
     with pytest.raises(UnsafePathError):
-        publish(people, "org/people", token=False)
+        push(people, "org/people", token=False)
 
 
 def test_a_folder_with_an_unfinished_change_is_pushed_after_its_repair_only(people: Path, folders: Folders) -> None:
     shutil.copytree(folders.more, people / COMMIT)
-    with pytest.raises(InvalidInputError, match=f"w2w repair {people}"):
-        publish(people, "org/people", token=False)
+    with pytest.raises(InvalidInputError) as caught:
+        push(people, "org/people", token=False)
+    assert caught.value.path == people
     (people / COMMIT / "manifest.json").unlink()  # a leftover, which means nothing
     assert collect(Source(people), None).local["rows"] == 60
 
 
 @pytest.mark.parametrize("version", ["1", "", 3, "1.0.0\n", "1" * 5000 + ".0.0"])
 def test_a_version_that_is_none_is_refused(people: Path, version: object) -> None:
-    with pytest.raises(VersionError):
-        publish(people, "org/people", version=version, token=False)  # type: ignore[arg-type]
+    with pytest.raises(VersionError if isinstance(version, str) else InvalidInputError):
+        push(people, "org/people", version=version, token=False)  # type: ignore[arg-type]
 
 
 def test_what_is_not_a_folder_or_a_dataset_is_refused(people: Path, tmp_path: Path) -> None:
     for what in (None, 3, b"people", ["people"]):
         with pytest.raises(InvalidInputError):
-            publish(what, "org/people", token=False)  # type: ignore[arg-type]
+            push(what, "org/people", token=False)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError):
-        publish(people, 3, token=False)  # type: ignore[arg-type]
+        push(people, 3, token=False)  # type: ignore[arg-type]
     with pytest.raises(MissingPathError):
-        publish(tmp_path / "nowhere", "org/people", token=False)
+        push(tmp_path / "nowhere", "org/people", token=False)
     opened = WeightDataset.open(people)
     reseal(people, digest="0" * 64)
     with pytest.raises(CorruptFileError):
-        publish(opened, "org/people", token=False)
+        push(opened, "org/people", token=False)
 
 
 def flip(path: Path) -> None:
@@ -152,7 +148,7 @@ def flip(path: Path) -> None:
 def test_a_damaged_folder_is_not_pushed(people: Path, name: str) -> None:
     flip(people / name)
     with pytest.raises((CorruptFileError, MissingPathError)):  # a name in the manifest may be what was changed
-        publish(people, "org/people", token=False)
+        push(people, "org/people", token=False)
 
 
 def test_a_file_that_changes_between_its_verification_and_its_upload_is_not_published(
@@ -191,18 +187,18 @@ def test_nothing_is_committed_of_a_folder_that_changes_while_it_is_sent(
     hub.adopt(people)
     found = client("ann", "ann").run(
         """
-from w2w_hub.release import outgoing, publish
+from w2w_hub.release import outgoing, publish, remote
 outgoing.IN_MEMORY = 0
 file = Path(sys.argv[1]) / "labels" / "test.parquet"
-class Sending(publish._Push):
-    def _tree(self, commit):  # the last step before anything is sent
+class Sending(remote.Remote):
+    def tree(self, commit):  # the last step before anything is sent
         data, before = bytearray(file.read_bytes()), file.stat()
         data[50] ^= 1
         file.write_bytes(data)
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return super()._tree(commit)
-publish._Push = Sending
-out(told=refused(publish.publish, sys.argv[1], "org/people"))
+        return super().tree(commit)
+publish.Remote = Sending
+out(told=refused(publish.push, sys.argv[1], "org/people"))
 """,
         people,
         HF_HUB_DISABLE_XET=xet,
@@ -219,7 +215,7 @@ def test_a_version_that_somebody_tags_elsewhere_meanwhile_is_a_conflict(
     old, repo = seed(hub, folders.people, "org/people"), hub.repos[("dataset", "org/people")]
     held = hub.fault("POST .*/tag/", "hold")
     job = client("ann", "ann").start(
-        'from w2w_hub.release.publish import publish\nout(told=refused(publish, sys.argv[1], "org/people"))',
+        'from w2w_hub.release import push\nout(told=refused(push, sys.argv[1], "org/people"))',
         folders.more,
     )
     assert held.reached.wait(60)
@@ -230,8 +226,8 @@ def test_a_version_that_somebody_tags_elsewhere_meanwhile_is_a_conflict(
 
 
 CALLS: dict[str, Callable[..., object]] = {
-    "publish": lambda x: publish(x, "org/people", token=False),
-    "repo": lambda x: publish("nowhere", x, token=False),
+    "publish": lambda x: push(x, "org/people", token=False),
+    "repo": lambda x: push("nowhere", x, token=False),
     "pin": lambda x: pin(x, token=False),
     "pin to": lambda x: pin(["org/people@v1.0.0"], x, token=False) if x is not None else pin([]),
     "read_lock": read_lock,
@@ -243,8 +239,8 @@ CALLS: dict[str, Callable[..., object]] = {
     "archive to": lambda x: archive(LOCK, x),
     "verify": verify,
     "verify with": lambda x: verify("org/people", token=x if x is not None else 3),
-    "diff": lambda x: diff_revisions(x, x),
-    "log": log_versions,
+    "diff": lambda x: diff(x, x),
+    "log": log,
     "open": WeightDataset.open,
     "open from": lambda x: WeightDataset.open("org/people", cache_dir=x if x is not None else 3, local_files_only=True),
     "revision": lambda x: WeightDataset.open("org/people", revision=x if x is not None else 3),

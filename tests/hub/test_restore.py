@@ -21,10 +21,9 @@ import yaml
 from w2w_hub import WeightDataset
 from w2w_hub.common import limits
 from w2w_hub.errors import CorruptFileError, HubError, HubNotFoundError, MissingPathError, UnsafePathError, W2WError
-from w2w_hub.release import restore as module
+from w2w_hub.release import restoration as module
+from w2w_hub.release import restore, verify_lock
 from w2w_hub.release.copies import FolderCopy
-from w2w_hub.release.lock import verify_lock
-from w2w_hub.release.restore import restore
 from w2w_hub.store import paths
 from w2w_hub.store.hub import transfer
 from w2w_hub.store.hub.cache import RepoCache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import VersionError
-from w2w_hub.release.versions import compare
-from w2w_hub.store.hub.resolve import Source
-from w2w_hub.store.hub.semver import LEVELS, Change, Version, compare_common, highest, require_level
+from w2w_hub.release.difference import compare
+from w2w_hub.store.hub.semver import LEVELS, Change, Version, compare_common, highest_level, require_level
+from w2w_hub.store.hub.source import Source
 
 from .conftest import Folders, reseal
 
@@ -62,8 +63,9 @@ def test_what_a_large_change_allows_a_small_one_allows_too(old: Version, new: Ve
     "text", ["", "1", "1.0", "1.0.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "one", "1.0.0 ", "1.0.x", "१.0.0"]
 )
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(VersionError, match="is no version; give three numbers"):
+    with pytest.raises(VersionError) as caught:
         Version.parse(text)
+    assert caught.value.name == text
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,9 @@ def test_a_change_needs_a_version_that_says_so(old: str, new: str, level: str, a
     if allowed:
         require_level(Version.parse(old), Version.parse(new), changes)
     else:
-        with pytest.raises(VersionError, match="push it as"):
+        with pytest.raises(VersionError, match=re.escape(str(Version.parse(old).next(level)))) as caught:
             require_level(Version.parse(old), Version.parse(new), changes)
+        assert caught.value.name == new
 
 
 MANIFEST = {
@@ -113,12 +116,12 @@ MANIFEST = {
     ],
 )
 def test_what_any_two_manifests_can_differ_in_has_a_level(change: dict, level: str) -> None:
-    assert highest(compare_common(MANIFEST, MANIFEST | change)) == level
+    assert highest_level(compare_common(MANIFEST, MANIFEST | change)) == level
 
 
 def test_stating_what_was_left_open_is_a_minor_change() -> None:
     open_ended = MANIFEST | {"compatibility": {"base_digest": None, "initialisation": "unknown"}}
-    assert highest(compare_common(open_ended, MANIFEST)) == "minor"
+    assert highest_level(compare_common(open_ended, MANIFEST)) == "minor"
 
 
 def test_a_row_in_another_split_and_another_embedded_base_are_major(folders: Folders, tmp_path: Path) -> None:

@@ -23,14 +23,15 @@ from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError
 from w2w_hub.release.card import is_written, licence_keys, published_card, rendered_bodies, with_facts, with_metadata
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
-from w2w_hub.release.verify import verify, verify_source
-from w2w_hub.release.versions import find
+from w2w_hub.release.verification import verify, verify_source
 from w2w_hub.store.cards import join_card, split_card
 from w2w_hub.store.hub.cache import RepoCache, is_own_blob
+from w2w_hub.store.hub.locate import locate, locate_either, split_kind, split_lock
+from w2w_hub.store.hub.options import HubOptions
 from w2w_hub.store.hub.ranges import WHOLE_BELOW, RangedFiles
-from w2w_hub.store.hub.resolve import Source, locate, resolve, split_kind, split_lock
+from w2w_hub.store.hub.resolve import resolve_revision
 from w2w_hub.store.hub.semver import Version
-from w2w_hub.store.hub.source import ResolvedRevision
+from w2w_hub.store.hub.source import ResolvedRevision, Source
 from w2w_hub.store.hub.transfer import Pace, body, limited_bar
 from w2w_hub.store.manifest import has_right_checksum
 
@@ -261,13 +262,13 @@ def test_the_cache_knows_what_was_resolved_and_finds_a_commit_by_its_beginning(t
     assert cache.refs() == {"v1.0.0": first, "refs/pr/1": TWO, "spaced": first}
     cache.remember("v1.0.0", TWO)
     assert cache.refs()["v1.0.0"] == TWO
-    assert [cache.whole(first[:n]) for n in (6, 7, 39, 40)] == [first[:6], first, first, first]
-    assert cache.whole("abcdefa") == "abcdefa"
+    assert [cache.full_commit(first[:n]) for n in (6, 7, 39, 40)] == [first[:6], first, first, first]
+    assert cache.full_commit("abcdefa") == "abcdefa"
     cached(tmp_path, commit="abcdef0" + "2" * 33)
-    assert cache.whole("abcdef0") == "abcdef0"  # two begin so
-    assert cache.whole("abcdef01") == first
+    assert cache.full_commit("abcdef0") == "abcdef0"  # two begin so
+    assert cache.full_commit("abcdef01") == first
     cache.remember("abcdef01", TWO)
-    assert cache.whole("abcdef01") == "abcdef01"  # a branch of that name
+    assert cache.full_commit("abcdef01") == "abcdef01"  # a branch of that name
     assert cache.revisions() == [f"spaced ({first[:12]})", "abcdef0" + "2" * 33]
 
 
@@ -348,7 +349,7 @@ def test_offline_a_source_has_what_is_right_in_the_cache_and_names_what_is_not(t
     (folder / "wrong").write_bytes(b"xyz")
     files = {name: {"sha256": sha256(b"abc"), "size": 3} for name in ("right", "wrong", "gone")}
     revision = ResolvedRevision("org/people", "dataset", "v1.0.0", ONE)
-    source = Source(folder, revision, files, None, tmp_path, True)
+    source = Source(folder, revision, files, HubOptions(None, tmp_path, True))
     assert [source.has(name) for name in ("right", "wrong", "gone", "unlisted")] == [True, False, False, False]
     assert source.need(["right"]) == source.need([]) == folder
     with pytest.raises(CorruptFileError):
@@ -368,15 +369,15 @@ def test_offline_a_source_has_what_is_right_in_the_cache_and_names_what_is_not(t
     assert ResolvedRevision("a/b", "space", "main", TWO, "c/d").to_json()["repo"] == "c/d"
     assert str(revision) == f"org/people@{ONE}"
     # the revision as the cache has it
-    options = {"cache_dir": tmp_path, "local_files_only": True}
-    assert resolve("org/people", "dataset", ONE, **options).commit == ONE
-    assert resolve("org/people", "dataset", ONE[:8], **options).commit == ONE
+    options = HubOptions(None, tmp_path, local_files_only=True)
+    assert resolve_revision("org/people", "dataset", ONE, options).commit == ONE
+    assert resolve_revision("org/people", "dataset", ONE[:8], options).commit == ONE
     cache.remember("v1.0.0", ONE)
-    found = resolve("org/people", "dataset", "v1.0.0", **options)
+    found = resolve_revision("org/people", "dataset", "v1.0.0", options)
     assert (found.asked, found.commit, found.renamed) == ("v1.0.0", ONE, None)
     for asked, kind in (("main", "dataset"), (TWO, "dataset"), (ONE, "space")):
         with pytest.raises(HubNotFoundError) as away:
-            resolve("org/people", kind, asked, **options)
+            resolve_revision("org/people", kind, asked, options)
         assert away.value.what == "cache"
 
 
@@ -397,17 +398,17 @@ def test_a_name_is_taken_apart_into_kind_lock_and_repository(tmp_path: Path, mon
 def test_a_folder_has_no_revisions_and_a_name_states_one_kind_and_one_revision(
     folders: Folders, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"cache_dir": tmp_path, "local_files_only": True}
-    assert locate(folders.people, "dataset", **options).revision is None
+    options = HubOptions(None, tmp_path, local_files_only=True)
+    assert locate(folders.people, "dataset", options=options).revision is None
     for what, given_options in (
         (folders.people, {"revision": "v1.0.0"}), (tmp_path / "nowhere" / "at" / "all", {"revision": "main"}),
         ("org/x@v1.0.0", {"revision": "v1.0.0"}), ("org/x@v1.0.0", {"revision": "main"}), ("models/org/x", {}),
         ("org/x", {"revision": ""}), ("org/x", {"revision": " "}), ("org/x", {"revision": 3}),
     ):  # fmt: skip
         with pytest.raises(InvalidInputError):
-            locate(what, "dataset", **options, **given_options)
+            locate(what, "dataset", options=options, **given_options)
     with pytest.raises(HubNotFoundError):
-        locate("datasets/org/x", "dataset", **options)
+        locate("datasets/org/x", "dataset", options=options)
 
 
 def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
@@ -418,24 +419,24 @@ def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
     shutil.copytree(folders.people, folder)
     cache.remember("v1.0.0", ONE)
     cache.remember("v9.0.0", ONE)
-    options: dict[str, Any] = {"cache_dir": tmp_path, "local_files_only": True}
+    options = HubOptions(None, tmp_path, local_files_only=True)
     for what in ("org/people@v1.0.0", f"org/people@{ONE}", f"org/people@{ONE[:9]}", "datasets/org/people@v1.0.0"):
-        source = find(what, **options)
+        source = locate_either(what, options=options)
         assert source.revision is not None
         assert (source.revision.commit, source.revision.kind, source.folder) == (ONE, "dataset", folder)
         assert set(source.files) == set(json.loads((folder / "manifest.json").read_text("utf-8"))["files"])
         assert not source.vouched
-    assert locate("org/people", "dataset", revision="v1.0.0", **options).revision.asked == "v1.0.0"  # type: ignore[union-attr]
+    assert locate("org/people", "dataset", revision="v1.0.0", options=options).revision.asked == "v1.0.0"  # type: ignore[union-attr]
     with pytest.raises(CorruptFileError):
-        find("org/people@v9.0.0", **options)
-    report = verify("org/people@v1.0.0", **options)
+        locate_either("org/people@v9.0.0", options=options)
+    report = verify("org/people@v1.0.0", cache_dir=tmp_path, local_files_only=True)
     assert report.ok, report.problems
     with pytest.raises(HubNotFoundError):
-        find("models/org/people@v1.0.0", **options)
+        locate_either("models/org/people@v1.0.0", options=options)
     with pytest.raises(HubNotFoundError):
-        find("org/people@v1.0.0", kind="space", **options)
+        locate_either("org/people@v1.0.0", kind="space", options=options)
     # what rots is found by hashing again, and hashed when it is needed next
-    source = find("org/people@v1.0.0", **options)
+    source = locate_either("org/people@v1.0.0", options=options)
     shard = next(name for name in source.files if name.startswith("weights.zarr/weights/c/"))
     mark = cache.folder / ".w2w-verified" / source.files[shard]["sha256"]
     assert mark.exists()

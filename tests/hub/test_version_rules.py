@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.errors import InvalidInputError, MissingPathError, VersionError
-from w2w_hub.release.versions import compare, diff_revisions, find
-from w2w_hub.store.hub.resolve import Source, require_fields, require_tagged_version
+from w2w_hub.release import diff
+from w2w_hub.release.difference import compare
+from w2w_hub.store.hub.locate import locate_either
+from w2w_hub.store.hub.resolve import require_fields, require_tagged_version
 from w2w_hub.store.hub.semver import (
     LEVELS,
     LONGEST,
@@ -26,10 +28,11 @@ from w2w_hub.store.hub.semver import (
     Version,
     compare_common,
     compare_files,
-    highest,
+    highest_level,
     is_version_tag,
     require_level,
 )
+from w2w_hub.store.hub.source import Source
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
@@ -85,7 +88,7 @@ def test_a_tag_is_a_v_and_a_version_that_is_not_too_long() -> None:
 @given(st.lists(st.sampled_from(LEVELS), max_size=5))
 def test_the_level_of_several_changes_is_the_highest_in_any_order(levels: list[str]) -> None:
     expected = LEVELS[max((LEVELS.index(level) for level in levels), default=0)]
-    assert highest([Change(level, "x") for level in levels]) == expected
+    assert highest_level([Change(level, "x") for level in levels]) == expected
 
 
 def test_a_version_that_is_too_low_or_says_too_little_names_the_one_after_the_newest() -> None:
@@ -218,7 +221,7 @@ def test_rows_that_come_are_minor_and_rows_that_go_are_major(folders: Folders) -
 
 
 def test_a_difference_names_the_first_as_old_and_the_second_as_new(folders: Folders) -> None:
-    found = diff_revisions(folders.people, folders.more)
+    found = diff(folders.people, folders.more)
     assert (found.kind, found.level) == ("dataset", "minor")
     assert (found.old["version"], found.new["version"]) == ("1.0.0", "1.1.0")
     assert found.rows is not None
@@ -226,10 +229,10 @@ def test_a_difference_names_the_first_as_old_and_the_second_as_new(folders: Fold
     told = found.to_json()
     assert (told["old"], told["new"], told["added"]) == (found.old, found.new, found.rows.added)
     assert told["changes"] == [{"level": "minor", "text": found.changes[0].text}]
-    space = diff_revisions(folders.space, folders.space)
+    space = diff(folders.space, folders.space)
     assert (space.kind, space.level, space.changes, space.rows) == ("space", "none", (), None)
     assert "added" not in space.to_json()
-    mixed = diff_revisions(folders.people, folders.people).to_json()
+    mixed = diff(folders.people, folders.people).to_json()
     assert mixed["level"] == "none"
     changes, rows = compare(Source(folders.people), Source(folders.space))
     assert ([change.level for change in changes], rows) == (["major"], None)
@@ -237,14 +240,14 @@ def test_a_difference_names_the_first_as_old_and_the_second_as_new(folders: Fold
 
 def test_what_is_no_folder_of_ours_is_missing_or_said_to_be_wrong(tmp_path: Path, folders: Folders) -> None:
     with pytest.raises(MissingPathError):
-        find(tmp_path / "nowhere" / "deep" / "er")
+        locate_either(tmp_path / "nowhere" / "deep" / "er")
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingPathError):
-        find(tmp_path / "empty")
-    assert find(folders.people).folder == folders.people
-    assert find(folders.space).folder == folders.space
+        locate_either(tmp_path / "empty")
+    assert locate_either(folders.people).folder == folders.people
+    assert locate_either(folders.space).folder == folders.space
     with pytest.raises(InvalidInputError):
-        find(3)  # type: ignore[arg-type]
+        locate_either(3)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- weight spaces

@@ -45,8 +45,9 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_what_is_there_already_is_never_overwritten(tmp_path, kind):
     path = tmp_path / "out"
     {"file": path.touch, "folder": path.mkdir, "dangling link": lambda: path.symlink_to("nowhere")}[kind]()
-    with pytest.raises(AlreadyExistsError, match="already exists; choose another output"), atomic.new_folder(path):
+    with pytest.raises(AlreadyExistsError) as caught, atomic.new_folder(path):
         pass
+    assert caught.value.path == path
     with pytest.raises(AlreadyExistsError):
         atomic.write_bytes(path, b"x")
 
@@ -145,7 +146,7 @@ def test_json_is_read_as_it_was_written(tmp_path):
 
 
 def test_json_with_NaN_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError):
         atomic.write_json(tmp_path / "a.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
@@ -153,15 +154,16 @@ def test_json_with_NaN_is_not_written(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"[1]", b"3"], ids=lambda d: repr(d[:5]))
 def test_a_file_that_is_no_json_object_is_an_error_that_names_it(tmp_path, data):
     (tmp_path / "a.json").write_bytes(data)
-    with pytest.raises(CorruptFileError, match=r"a\.json (is not valid JSON|holds a JSON)"):
+    with pytest.raises(CorruptFileError) as caught:
         manifest.read_json(tmp_path / "a.json")
+    assert caught.value.path == tmp_path / "a.json"
 
 
 def test_json_that_is_not_there_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(MissingPathError, match=r"a\.json is not there"):
-        manifest.read_json(tmp_path / "a.json")
-    with pytest.raises(MissingPathError, match="is a folder"):
-        manifest.read_json(tmp_path)
+    for path in (tmp_path / "a.json", tmp_path):
+        with pytest.raises(MissingPathError) as caught:
+            manifest.read_json(path)
+        assert caught.value.path == path
 
 
 def test_the_hash_of_a_file_is_sha256_of_its_bytes(tmp_path):
@@ -211,12 +213,14 @@ def test_a_dtype_that_numpy_does_not_have_is_refused_with_the_tensors_name(tmp_p
 
     tensors = {"odd": torch.ones(2).to(torch.float8_e4m3fn), "other": torch.ones(2).to(getattr(torch, beside))}
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match="tensor odd has dtype F8_E4M3"):
+    with pytest.raises(UnsupportedFormatError, match=r"odd.*F8_E4M3") as caught:
         tensorfile.read_safetensors(tmp_path / "a.safetensors")
+    assert caught.value.path == tmp_path / "a.safetensors"
 
 
 def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
     header = json.dumps({"x": {"dtype": "BF16", "shape": [1000], "data_offsets": [0, 2000]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 10)
-    with pytest.raises(CorruptFileError, match="not a readable safetensors file"):
+    with pytest.raises(CorruptFileError) as caught:
         tensorfile.read_safetensors(tmp_path / "a.safetensors")
+    assert caught.value.path == tmp_path / "a.safetensors"

@@ -16,12 +16,12 @@ from w2w_hub.store.manifest import (
     LOCK,
     SPACE,
     has_right_checksum,
-    kind_of,
     parse_json,
     parse_manifest,
     read_json,
     require_files,
     seal,
+    stated_format,
     upgraded,
 )
 from w2w_hub.store.parquet import parquet_file, read_table
@@ -193,8 +193,8 @@ def test_the_kind_of_a_folder_or_file_is_its_format_if_it_is_one_of_ours(tmp_pat
     (tmp_path / "lock").write_text(json.dumps({"format": LOCK}), "utf-8")
     (tmp_path / "other").write_text(json.dumps({"format": "x"}), "utf-8")
     (tmp_path / "none").write_text("[", "utf-8")
-    assert kind_of(tmp_path) == DATASET
-    found = [kind_of(tmp_path / name) for name in ("lock", "other", "none", "missing")]
+    assert stated_format(tmp_path) == DATASET
+    found = [stated_format(tmp_path / name) for name in ("lock", "other", "none", "missing")]
     assert found == [LOCK, None, None, None]
 
 
@@ -422,7 +422,7 @@ def test_a_report_counts_hashes_and_names_exactly_what_is_there(tmp_path):
         assert report.unlisted == ["extra", "below/more"]
         assert report.to_json()["ok"] is report.ok is False
         with pytest.raises(CorruptFileError) as caught:
-            report.settle()
+            report.raise_if_any()
         assert all(name in str(caught.value) for name in wrong)
 
 

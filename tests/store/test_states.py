@@ -21,7 +21,7 @@ from w2w_hub.errors import (
 )
 from w2w_hub.store import atomic
 from w2w_hub.store.atomic import disk_error, new_folder, write_bytes
-from w2w_hub.store.commit import COMMIT, LOCK, NEXT, NOTES, locked, next_state, open_state, read_state, repair
+from w2w_hub.store.commit import COMMIT, LOCK_FILE, NEXT, NOTES, next_state, open_state, read_state, repair, writer_lock
 from w2w_hub.store.hashing import entry_of, sha256_file
 from w2w_hub.store.manifest import CARD, DATASET, FILENAME, SPACE, seal
 
@@ -226,14 +226,14 @@ def test_one_writer_at_a_time_and_the_lock_is_gone_afterwards(tmp_path):
     folder = tmp_path / "d"
     for there in (False, True):
         with next_state(folder, replace=True) as staging:
-            with pytest.raises(BusyError), locked(folder):
+            with pytest.raises(BusyError), writer_lock(folder):
                 pass
             with pytest.raises(BusyError):
                 repair(folder) if there else next_state(folder).__enter__()
             fill(staging, OLD)
-        with locked(folder):
+        with writer_lock(folder):
             pass
-        assert not [p.name for p in tmp_path.rglob("*") if LOCK in p.name]
+        assert not [p.name for p in tmp_path.rglob("*") if LOCK_FILE in p.name]
 
 
 @pytest.mark.parametrize("kind", ["link", "second name", "folder", "pipe"])
@@ -244,10 +244,10 @@ def test_a_lock_that_is_not_a_file_of_its_own_is_refused_and_what_it_names_stays
     mine = tmp_path / "mine"
     mine.write_bytes(b"precious")
     {
-        "link": lambda: (folder / LOCK).symlink_to(mine),
-        "second name": lambda: os.link(mine, folder / LOCK),
-        "folder": lambda: (folder / LOCK).mkdir(),
-        "pipe": lambda: os.mkfifo(folder / LOCK),
+        "link": lambda: (folder / LOCK_FILE).symlink_to(mine),
+        "second name": lambda: os.link(mine, folder / LOCK_FILE),
+        "folder": lambda: (folder / LOCK_FILE).mkdir(),
+        "pipe": lambda: os.mkfifo(folder / LOCK_FILE),
     }[kind]()
     with pytest.raises(UnsafePathError), next_state(folder, replace=True) as staging:
         fill(staging, NEW)

@@ -71,43 +71,44 @@ def test_what_the_library_refuses_is_refused_and_nothing_but_our_errors_comes_ou
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "subject"),
     [
-        (b"", "0 bytes are too short"),
-        (b"ab", "2 bytes are too short"),
-        (file_of({}, length=2**40), "its header claims 1,099,511,627,776 bytes, the limit is"),
-        (file_of({}, length=100), "its header claims 100 bytes, the file has"),
-        (file_of(b"{"), "its header is no JSON"),
-        (file_of(b"[" * 100_000), "its header is no JSON"),
-        (file_of(b'{"x": NaN}'), "NaN is no JSON"),
-        (file_of(b'{"x": 1, "x": 2}'), "x is there twice"),
-        (file_of([]), "its header is no JSON object"),
-        (file_of({"__metadata__": {"a": 1}}), "__metadata__ is no map of strings"),
-        (file_of({"x": 1}), "tensor x lacks dtype, shape or data_offsets"),
-        (file_of({"x": tensor([2], 0, 2)}, b"ab" * 3), "its tensors need 2 bytes, the file holds 6"),
-        (file_of({"x": tensor([2], 0, 2), "y": tensor([2], 1, 3)}, b"abc"), "overlap or leave a gap at byte 1"),
-        (file_of({"x": tensor([2], 0, 2), "y": tensor([1], 3, 4)}, b"abcd"), "overlap or leave a gap at byte 2"),
-        (file_of({"x": tensor([10**9, 10**9], 0, 2)}, b"ab"), "does not fit its 2 bytes"),
-        (file_of({"x": tensor([1] * 9, 0, 1)}, b"a"), "has 9 dimensions, the limit is 8"),
-        (file_of({"x": tensor([True], 0, 1)}, b"a"), "no whole number"),
-        (file_of({"x" * 2000: tensor([1], 0, 1)}, b"a"), "name has 2,000 characters, the limit is 1,024"),
+        (b"", "0 bytes"),
+        (b"ab", "2 bytes"),
+        (file_of({}, length=2**40), "1,099,511,627,776"),
+        (file_of({}, length=100), "100 bytes"),
+        (file_of(b"{"), "JSON"),
+        (file_of(b"[" * 100_000), "JSON"),
+        (file_of(b'{"x": NaN}'), "NaN"),
+        (file_of(b'{"x": 1, "x": 2}'), "x"),
+        (file_of([]), "JSON"),
+        (file_of({"__metadata__": {"a": 1}}), "__metadata__"),
+        (file_of({"x": 1}), "tensor x"),
+        (file_of({"x": tensor([2], 0, 2)}, b"ab" * 3), "2 bytes.* 6"),
+        (file_of({"x": tensor([2], 0, 2), "y": tensor([2], 1, 3)}, b"abc"), "byte 1"),
+        (file_of({"x": tensor([2], 0, 2), "y": tensor([1], 3, 4)}, b"abcd"), "byte 2"),
+        (file_of({"x": tensor([10**9, 10**9], 0, 2)}, b"ab"), "2 bytes"),
+        (file_of({"x": tensor([1] * 9, 0, 1)}, b"a"), "9 .* 8"),
+        (file_of({"x": tensor([True], 0, 1)}, b"a"), "tensor x"),
+        (file_of({"x" * 2000: tensor([1], 0, 1)}, b"a"), "2,000 .* 1,024"),
     ],
 )
-def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path, data, message):
+def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path, data, subject):
     (tmp_path / "a.safetensors").write_bytes(data)
     for read in (tensorfile.read_safetensors, tensorfile.read_header):
-        with pytest.raises(CorruptFileError, match=rf"a\.safetensors is not a readable safetensors file \(.*{message}"):
+        with pytest.raises(CorruptFileError, match=subject) as caught:
             read(tmp_path / "a.safetensors")
+        assert caught.value.path == tmp_path / "a.safetensors"
 
 
 def test_a_file_of_too_many_tensors_is_refused_before_they_are_made(monkeypatch):
     monkeypatch.setattr(tensorfile, "MAX_TENSORS", 2)
-    with pytest.raises(CorruptFileError, match="it states 3 tensors, the limit is 2"):
+    with pytest.raises(CorruptFileError, match=r"3 .* 2\b"):
         tensorfile.parse_safetensors(file_of({n: tensor([0], 0, 0) for n in "abc"}))
 
 
 def test_a_dtype_nobody_knows_is_refused_in_one_short_line():
-    with pytest.raises(UnsupportedFormatError, match=r"has dtype \\n+") as caught:
+    with pytest.raises(UnsupportedFormatError, match=r"\\n+") as caught:
         tensorfile.parse_safetensors(file_of({"x": tensor([1], 0, 1, "\n" * 500)}, b"a"))
     assert len(str(caught.value)) < 300
 

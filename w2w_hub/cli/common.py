@@ -1,4 +1,4 @@
-"""What the commands share: errors as one line and exit status 2, sections in --help, common options."""
+"""Parts that commands share: errors as one line and exit status 2, sections in --help, common options."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def json_option(function: F) -> F:
 
 
 def adapter_options(function: F) -> F:
-    """What a caller may state about a checkpoint, see :func:`w2w_hub.read_adapter`."""
+    """Add the options that describe a checkpoint, see :func:`w2w_hub.read_adapter`."""
     for option in (
         click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
         click.option("--alpha", type=float, help="Its alpha, if it does not state it."),

@@ -253,7 +253,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
         try:
             wanted += file.read_text("utf-8").split()
         except (OSError, ValueError) as error:
-            raise MissingPathError(f"{file} cannot be read: {error}") from error
+            raise MissingPathError(f"{file} cannot be read: {error}", path=file) from error
     report(remove_rows(dataset, wanted, version=version), as_json, command("w2w verify", dataset, options=("--deep",)))
 
 

@@ -21,18 +21,18 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo")
-@click.option("--version", "version", help="Version of the content; the manifest's without it.")
-@click.option("--private", is_flag=True, help="Make the new repository private; refuse an open one.")
-@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of the new repository ask for access.")
+@click.option("--version", "version", help="Version of the content; by default the manifest's.")
+@click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one.")
+@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of a new repository must ask for access.")
 @click.option("--message", "-m", help="Title of the commit.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be sent; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
     folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None, dry_run: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
-    from ..release.publish import publish
+    from ..release import push as publish
 
     done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
     if as_json:
@@ -62,10 +62,10 @@ def push(
 @click.argument("repo")
 @json_option
 def log(repo: str, as_json: bool) -> None:
-    """The versions of a Hub repository, newest first."""
-    from ..release.versions import log_versions
+    """List the versions of a Hub repository, newest first."""
+    from ..release import log as versions_of
 
-    releases = log_versions(repo)
+    releases = versions_of(repo)
     if as_json:
         print_json([release.to_json() for release in releases])
         return
@@ -84,12 +84,12 @@ def log(repo: str, as_json: bool) -> None:
 )
 @click.argument("names", nargs=-1, required=True)
 @out_option("The lock file to write.")
-@click.option("--replace", is_flag=True, help="Write it anew if it is there.")
+@click.option("--replace", is_flag=True, help="Overwrite an existing lock file.")
 def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
-    from ..release.lock import pin as pin_them
+    from ..release import pin as pin_them
 
-    lock = pin_them(names, out, replace=replace)
+    lock = pin_them(list(names), out, replace=replace)
     for each in lock.pins:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")
@@ -100,10 +100,10 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 
 @click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
 @lock_argument
-@click.option("--from", "source", help="A folder or URL with copies; the Hub without it.")
+@click.option("--from", "source", help="A folder or URL with copies; by default the Hub.")
 def restore(lock: Path, source: str | None) -> None:
-    """Bring everything that LOCK pins to this machine, verified and ready to be used offline."""
-    from ..release.restore import restore as bring
+    """Restore everything that LOCK pins to this machine, verified and ready for offline use."""
+    from ..release import restore as bring
 
     for folder in bring(lock, source):
         data(folder)
@@ -115,7 +115,7 @@ def restore(lock: Path, source: str | None) -> None:
 @out_option("The folder to make: a BagIt bag.")
 def archive(lock: Path, out: Path) -> None:
     """Write everything that LOCK pins as a folder fit for a long-term archive."""
-    from ..release.restore import archive as write
+    from ..release import archive as write
 
     write(lock, out)
     then = command("w2w restore", lock, options=("--from", out))
@@ -125,24 +125,24 @@ def archive(lock: Path, out: Path) -> None:
 @click.command(epilog=examples("w2w cite org/people@v1.0.0", "w2w cite w2w.lock --format cff > CITATION.cff"))
 @click.argument("what")
 @click.option(
-    "--format", "kind", type=click.Choice(["bibtex", "cff"]), default="bibtex", show_default=True,
+    "--format", "style", type=click.Choice(["bibtex", "cff"]), default="bibtex", show_default=True,
     help="BibTeX entries, or a CITATION.cff.",
 )  # fmt: skip
-def cite(what: str, kind: str) -> None:
-    """How to cite org/name@version, or everything in a lock file.
+def cite(what: str, style: str) -> None:
+    """Print citations of org/name@version, or of everything in a lock file.
 
     datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
     """
-    from ..release import cite as citing
+    from .. import release
 
-    pins = citing.cite(what)
-    data_text(citing.bibtex(pins) if kind == "bibtex" else citing.citation_file(pins))
+    pins = release.cite(what)
+    data_text(release.bibtex(pins) if style == "bibtex" else release.citation_file(pins))
 
 
 def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
-    """What `w2w verify` does with a lock file."""
+    """Run `w2w verify` for a lock file."""
     from ..errors import CorruptFileError
-    from ..release.lock import verify_lock
+    from ..release import verify_lock
 
     checks = verify_lock(lock, rebuild=rebuild)
     if as_json:
@@ -155,4 +155,4 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}")
+        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}", path=lock)

@@ -165,19 +165,18 @@ def describe(path: Path, allow_torch: bool, options: Any, against: Any, start: A
     from ..dataset.manifest import FILENAME, FORMAT
     from ..dialects.inspection import inspect_adapter
     from ..errors import MissingPathError
-    from ..release.versions import find
     from ..space import WeightSpace
     from ..space.points import is_point, load_point
+    from ..store.hub.locate import REPOSITORY, locate_either, split_kind
     from ..store.hub.pins import is_lock, read_lock
-    from ..store.hub.resolve import REPOSITORY, split_kind
     from ..store.manifest import read_json_in
     from ..store.paths import has_file
 
     folder, commit = path, {}
     if not path.exists():
         if not REPOSITORY.match(split_kind(path.as_posix())[1]):
-            raise MissingPathError(f"{path} is not there")
-        found = find(path)
+            raise MissingPathError(f"{path} is not there", path=path)
+        found = locate_either(path)
         folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
     elif is_lock(path):
         return {"kind": "lock", "path": str(path), "pins": [f"{p.name} ({p.kind})" for p in read_lock(path).pins]}

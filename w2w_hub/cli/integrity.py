@@ -34,7 +34,7 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
     is always hashed to the last byte.
     """
     from ..errors import InvalidInputError
-    from ..release.verify import verify as check
+    from ..release import verify as check
     from ..store.hub.pins import is_lock
 
     if is_lock(what):
@@ -86,9 +86,9 @@ def repair(folder: Path) -> None:
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> None:
     """Show what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
-    from ..release.versions import diff_revisions
+    from ..release import diff as compare
 
-    versions = diff_revisions(first, second)
+    versions = compare(first, second)
     found = versions.rows
     if as_json:
         print_json(versions.to_json())

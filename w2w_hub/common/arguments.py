@@ -1,4 +1,4 @@
-"""The rules of arguments that many public calls share: one parameter name, one rule."""
+"""Rules of parameters that many public calls share: one rule per parameter name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def listed() -> Rule:
 
 
 def info() -> Rule:
-    """What is said of columns: name to a mapping of texts."""
+    """Descriptions of columns: name to a mapping of texts."""
 
     def take(value: Any) -> Any:
         if not isinstance(value, Mapping) or not all(isinstance(one, Mapping) for one in value.values()):

@@ -1,4 +1,4 @@
-"""What a caller's value is, where more than one module asks."""
+"""Checks of values given by callers that several modules need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InvalidInputError
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, Python's or NumPy's; True and False are none."""
+    """Return whether a value is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Rule:
-    """What a parameter takes.
+    """The values that a parameter takes.
 
     Attributes
     ----------
@@ -44,7 +44,9 @@ class Rule:
         try:
             return self.take(value)
         except ValueError:
-            raise InvalidInputError(f"{what} must be {self.expected}, not {reprlib.repr(value)}") from None
+            raise InvalidInputError(
+                f"{what} must be {self.expected}, not {reprlib.repr(value)}", name=what.rpartition(": ")[2]
+            ) from None
 
 
 def whole(low: int | None = None, high: int | None = None) -> Rule:
@@ -183,12 +185,12 @@ def has(attribute: str, expected: str) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """What a rule takes, or None."""
+    """A rule, or None."""
     return Rule(f"{rule.expected} or None", lambda value: None if value is None else rule.take(value))
 
 
 def either(*rules: Rule) -> Rule:
-    """What the first rule that accepts it takes."""
+    """The first of these rules that accepts the value."""
 
     def take(value: Any) -> Any:
         for rule in rules:
@@ -202,7 +204,7 @@ def either(*rules: Rule) -> Rule:
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
-    """Real numbers as an array, of a list, an array or a torch tensor wherever it lies; no copy where none is needed.
+    """Return real numbers (a list, an array or a torch tensor on any device) as an array, without a copy if possible.
 
     Raises
     ------

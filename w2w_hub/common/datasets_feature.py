@@ -1,4 +1,4 @@
-"""Makes `datasets` know our feature as soon as both packages are imported, whichever comes first.
+"""Registers our feature with `datasets` as soon as both packages are imported, in either order.
 
 `datasets` has no entry points for features, and importing it takes seconds; so a small stand-in is registered when it
 is imported, which becomes the real feature when a saved dataset asks for it.

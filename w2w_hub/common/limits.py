@@ -1,4 +1,4 @@
-"""Limits on what a stranger's file may ask of its reader, all in one place; README.md states them too."""
+"""Limits on untrusted files, all in one place; README.md states them, too."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class DatasetParts(NamedTuple):
 
 
 def open_source(source: Source, lazy: bool | None = None) -> DatasetParts:
-    """Open what :func:`w2w_hub.store.hub.resolve.locate` found; see :meth:`WeightDataset.open` for `lazy`."""
+    """Open what :func:`w2w_hub.store.hub.locate.locate` found; see :meth:`WeightDataset.open` for `lazy`."""
     return open_folder(source.folder) if source.revision is None else _open_commit(source, lazy)
 
 

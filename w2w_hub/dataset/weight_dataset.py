@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
 from ..common.deprecated import deprecated_alias
-from ..store.hub.resolve import locate
+from ..store.hub.locate import locate
+from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
 from ..store.hub.verify import verify_source
 from .integrity import check
@@ -70,9 +71,7 @@ class WeightDataset(DatasetReader):
         ------
         MissingPathError, CorruptFileError, UnsupportedFormatError, HubError
         """
-        source = locate(
-            path, "dataset", revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        source = locate(path, "dataset", revision=revision, options=HubOptions(token, cache_dir, local_files_only))
         return open_located(source, lazy)
 
     def to_dask(self, rows: int | None = None) -> Any:
@@ -102,7 +101,7 @@ class WeightDataset(DatasetReader):
         See :func:`w2w_hub.dataset.check`; `deep` hashes every file and row.
         """
         report = verify_source(self.source, check, deep=deep)
-        report.settle()
+        report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
 
@@ -111,5 +110,5 @@ class WeightDataset(DatasetReader):
 
 
 def open_located(source: Source, lazy: bool | None = None) -> WeightDataset:
-    """Open what :func:`w2w_hub.store.hub.resolve.locate` found."""
+    """Open what :func:`w2w_hub.store.hub.locate.locate` found."""
     return WeightDataset(*open_source(source, lazy))

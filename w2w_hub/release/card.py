@@ -1,4 +1,4 @@
-"""The metadata at the head of a card, as the Hub's checks want it."""
+"""The card of a published version: its metadata as the Hub validates it, and its body."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..common.text import python_string
 from ..dataset.card import dataset_card
 from ..space.card import space_card
 from ..store.cards import is_same_card, join_card, read_card, split_card
-from ..store.manifest import read_json_in
+from ..store.manifest import kind_of, read_json_in
 from ..store.paths import has_file
 
 # https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
@@ -29,24 +29,24 @@ HUB_LICENCES = frozenset(
     """.split()  # noqa: SIM905, it is read as a list of words
 )
 # keys that the Hub or `datasets` act on; others in a card that somebody wrote stay as they are
-OURS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
+OWN_KEYS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
 
 
 def licence_keys(licence: str) -> dict[str, str]:
-    """`license`, and `license_name` for one that the Hub has no name for."""
+    """Return `license`, and `license_name` for one that the Hub has no name for."""
     if licence.lower() in HUB_LICENCES - {"other"}:
         return {"license": licence.lower()}
     return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", licence).strip("-").lower() or "other"}
 
 
 def with_metadata(text: str, required: Mapping[str, Any]) -> str:
-    """A card with this metadata at its head: what the Hub reads is ours, other keys of the card are kept."""
+    """Return a card with this metadata: keys that the Hub reads are replaced, other keys of the card are kept."""
     data, body = split_card(text)
     for key, value in required.items():
         there = data.get(key)
         if key == "tags":
             data[key] = list(dict.fromkeys([*(there if isinstance(there, list) else ()), *value]))
-        elif key in OURS or there is None:
+        elif key in OWN_KEYS or there is None:
             data[key] = value
     if "license_name" not in required:
         data.pop("license_name", None)
@@ -56,7 +56,7 @@ def with_metadata(text: str, required: Mapping[str, Any]) -> str:
 def published_card(
     folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
 ) -> str:
-    """The card of a version: rendered anew for `manifest`, or the folder's own text if somebody wrote one.
+    """Return the card of a version: rendered for `manifest`, or the folder's own text if somebody wrote one.
 
     Parameters
     ----------
@@ -75,18 +75,18 @@ def published_card(
 
 
 def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a folder's card is one that somebody wrote, not the one that its manifest gives."""
+    """Return whether a folder's card was written by hand, and is not the one rendered from its manifest."""
     return (folder / "README.md").is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
 
 
 def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
-    """The text of a version's card as a folder has it and as `publish` writes it, if nobody writes one."""
+    """Return the body of a version's rendered card, as in a folder and as `push` writes it."""
     body = split_card(_render(folder, manifest))[1]
     return body, _as_published(body, manifest, repo)
 
 
 def with_facts(text: str, before: str, after: str) -> str:
-    """A card that somebody edited, with the lines that still state facts of the version before brought up to date."""
+    """Return an edited card with the lines updated that still state facts of the previous version."""
     old, new = before.splitlines(), after.splitlines()
     fresh: dict[str, str] = {}
     for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -96,7 +96,7 @@ def with_facts(text: str, before: str, after: str) -> str:
 
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
-    """A card whose examples open the published version rather than the folder that it was."""
+    """Return a body whose examples open the published version instead of the local folder."""
     where = python_string(repo), f"revision={python_string('v' + str(manifest['version']))}"
     name = re.escape(python_string(str(manifest["name"])))
     body = re.sub(
@@ -113,15 +113,15 @@ def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
     from ..dataset.manifest import DatasetManifest
     from ..space.storage import load_directions
 
-    if manifest["format"] == "w2w-dataset":
+    if kind_of(manifest) == "dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
         return dataset_card(typed)
     return space_card(dict(manifest), list(load_directions(folder).items()))
 
 
 def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The repositories that a space stands on, for the Hub's links."""
-    if manifest["format"] == "w2w-dataset":
+    """Return the base model and dataset repositories of a space, for the Hub's links."""
+    if kind_of(manifest) == "dataset":
         return {}
     found = {}
     base = manifest.get("compatibility", {}).get("base_model")

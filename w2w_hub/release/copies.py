@@ -1,8 +1,8 @@
-"""Places that may hold copies of what a lock pins: a folder, or a web server. Neither is trusted.
+"""Copies of what a lock pins, in a folder or on a web server. Neither is trusted.
 
-A copy chooses its own names, sizes and pace. Of a folder only regular files are opened, reached without a link (but
-those of a Hub cache's snapshots); of a server at most the bytes that are pinned are taken. What arrives counts only
-if it has the pinned digest.
+A copy chooses its own names, sizes and pace. In a folder only regular files are opened, reached without a link (but
+those of a Hub cache's snapshots); from a server at most the pinned number of bytes is read. A file is accepted only if
+it has the pinned digest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Wanted:
-    """One folder to bring here: where it goes, and by which file and digest a copy of it is recognized.
+    """One folder to restore: its place, and the file and digest by which a copy of it is recognized.
 
     Attributes
     ----------
@@ -55,20 +55,20 @@ class Wanted:
 
     @property
     def limit(self) -> int:
-        """The most bytes that its anchor may have."""
+        """Return the largest size that its anchor may have."""
         return MAX_JSON_BYTES if self.size is None else self.size
 
 
 class Copy(Protocol):
-    """Somewhere that may have what a lock pins; `shown` names it in messages."""
+    """A place that may have what a lock pins; `shown` names it in messages."""
 
     shown: str
 
     def find(self, wanted: Wanted) -> Any:
-        """Return what to give to :meth:`fetch`, or None if there is no copy whose anchor has the digest."""
+        """Return the argument for :meth:`fetch`; None if there is no copy whose anchor has the digest."""
 
     def fetch(self, found: Any, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        """Return the sha256 of a file of at most `limit` bytes, and write it if that is asked for.
+        """Return the sha256 of a file of at most `limit` bytes, and write it to `into` if given.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Copy(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class FolderCopy:
@@ -86,7 +86,7 @@ class FolderCopy:
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
-            raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL")
+            raise MissingPathError(f"{folder} is not a folder; give --from a folder or a URL", path=folder)
         self.folder, self.shown = folder, str(folder)
         self._digests: dict[Path, str | None] = {}
         self._places: dict[str, list[Path]] | None = None
@@ -100,7 +100,7 @@ class FolderCopy:
         return None
 
     def _scan(self) -> dict[str, list[Path]]:
-        """The folders below that hold each of the files that a copy is recognized by."""
+        """Return the folders that hold each of the files by which a copy is recognized."""
         places: dict[str, list[Path]] = {}
         try:
             for found in walk(self.folder):
@@ -110,7 +110,9 @@ class FolderCopy:
         except OSError as error:
             if isinstance(error, W2WError):
                 raise
-            raise MissingPathError(f"{error.filename or self.folder} cannot be read ({error.strerror})") from error
+            raise MissingPathError(
+                f"{error.filename or self.folder} cannot be read ({error.strerror})", path=error.filename
+            ) from error
         return places
 
     def _digest(self, anchor: Path) -> str | None:
@@ -128,7 +130,7 @@ class FolderCopy:
         except OSError as error:
             if isinstance(error, W2WError):
                 raise
-            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})") from error
+            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})", path=found / name) from error
 
     def close(self) -> None:
         pass
@@ -166,14 +168,16 @@ class UrlCopy:
                 into.truncate()
             with Pace(self.shown, self.client.close) as pace, self.client.stream("GET", url) as response:
                 if response.status_code != 200:
-                    raise HubNotFoundError(f"{what} is not there ({response.status_code})")
+                    raise HubNotFoundError(f"{what} is not there ({response.status_code})", name=name)
                 return _copy(body(response, pace, limit, what), limit, what, into)
 
         def get_by_http() -> str:
             try:
                 return get()
             except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
-                raise HubError(f"{what} leads to an address that is not followed; try another copy") from error
+                raise HubError(
+                    f"{what} leads to an address that is not followed; try another copy", name=name
+                ) from error
 
         return call(self.shown, get_by_http)
 

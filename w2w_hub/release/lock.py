@@ -1,4 +1,4 @@
-"""Pin what a paper used in a lock file, and verify that what is there is still that."""
+"""Pin the versions that a paper used in a lock file, and verify that they are unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..common.checks import require_path
+from ..common.arguments import checked, place
+from ..common.constraints import flag, optional
+from ..common.constraints import names as list_of_names
 from ..common.limits import MAX_FILES, MAX_JSON_BYTES
 from ..common.progress import progress
 from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
@@ -18,25 +20,17 @@ from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
 from ..lora.layout import ParameterLayout
 from ..store.atomic import write_json
 from ..store.hashing import sha256_file
-from ..store.hub.cache import TYPES, RepoCache
+from ..store.hub.cache import REPO, TYPES, RepoCache
 from ..store.hub.client import Token, api, call
+from ..store.hub.locate import REPOSITORY, locate_either, split_kind
+from ..store.hub.options import HubOptions
 from ..store.hub.pins import BasePin, Lock, Pin, read_lock
-from ..store.hub.resolve import (
-    MANIFEST,
-    REPOSITORY,
-    ResolvedRevision,
-    Source,
-    download,
-    open_base,
-    open_pin,
-    require_tagged_version,
-    resolve,
-    split_kind,
-)
-from ..store.manifest import parse_json
+from ..store.hub.resolve import open_base, open_pin, require_tagged_version, resolve_revision
+from ..store.hub.source import ResolvedRevision, Source, download
+from ..store.manifest import FILENAME as MANIFEST
+from ..store.manifest import kind_of, parse_json
 from ..store.paths import find_file, read_file, require_name, short
-from .verify import verify_source
-from .versions import find, kind_of
+from .verification import verify_source
 
 # what can change a number that is computed from a pinned space
 PACKAGES = (
@@ -51,7 +45,7 @@ OTHER_VARIANTS = (".fp16.", ".non_ema.", ".bf16.", "openvino", "onnx", "flax")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `verify_lock` looked at.
+    """The result of one check of `verify_lock`.
 
     Attributes
     ----------
@@ -60,7 +54,7 @@ class Check:
     detail : str
         What was verified, or what is wrong.
     notes : tuple of str
-        What a reader should know and is not wrong.
+        Remarks on things that are not wrong.
     """
 
     name: str
@@ -69,6 +63,7 @@ class Check:
     notes: tuple[str, ...] = ()
 
 
+@checked(names=list_of_names(), path=optional(place()))
 def pin(
     names: Sequence[str],
     path: Path | str | None = None,
@@ -77,10 +72,18 @@ def pin(
     cache_dir: Path | str | None = None,
     replace: bool = False,
 ) -> Lock:
-    """Pin datasets and weight spaces, each ``org/name@revision``, and write the lock if a path is given.
+    """Pin datasets and weight spaces (`w2w pin`), and write a lock file if a path is given.
 
-    The lock holds commits, digests, the base models' commits and files, recipes and package versions; nothing of
-    this machine or its user. The same repositories and packages give the same bytes.
+    The lock holds commits, digests, the base models' commits and files, recipes and package versions, and nothing
+    about this machine or its user. The same repositories and packages give the same bytes.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Each ``org/name@revision``.
+    path : path, optional
+    replace : bool
+        Overwrite an existing lock file.
 
     Examples
     --------
@@ -89,16 +92,19 @@ def pin(
     Raises
     ------
     HubNotFoundError, HubError, InvalidInputError
+    AlreadyExistsError
+        If the lock file exists and `replace` is False.
     """
-    if not isinstance(names, (list, tuple)) or not names:
-        raise InvalidInputError("give a list of what to pin, each one org/name@v1.0.0")
-    if path is not None:
-        require_path(path, "the lock to write")
+    if not names:
+        raise InvalidInputError("give a list of names to pin, each one org/name@v1.0.0", name="names")
     pins: dict[tuple[str, str, str], Pin] = {}
+    options = HubOptions(token, cache_dir)
     for name in names:
-        if not REPOSITORY.match(split_kind(str(name))[1]):
-            raise InvalidInputError(f"{name} cannot be pinned; publish it with w2w push, then pin org/name@version")
-        found = _pin(find(name, token=token, cache_dir=cache_dir), token, cache_dir)
+        if not REPOSITORY.match(split_kind(name)[1]):
+            raise InvalidInputError(
+                f"{name} cannot be pinned; publish it with w2w push, then pin org/name@version", name=name
+            )
+        found = pin_of(locate_either(name, options=options), options)
         pins[(found.kind, found.repo, found.commit)] = found
     lock = Lock(tuple(pins.values()), _packages())
     if path is not None:
@@ -116,10 +122,13 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _pin(source: Source, token: Token, cache_dir: Path | str | None) -> Pin:
+def pin_of(source: Source, options: HubOptions) -> Pin:
+    """Return the pin of a located repository."""
     revision = source.revision
     if revision is None:
-        raise InvalidInputError(f"{source.folder} is a folder; publish it with w2w push, then pin org/name@version")
+        raise InvalidInputError(
+            f"{source.folder} is a folder; publish it with w2w push, then pin org/name@version", path=source.folder
+        )
     manifest = source.manifest()
     kind = kind_of(manifest)
     return Pin(
@@ -130,17 +139,17 @@ def _pin(source: Source, token: Token, cache_dir: Path | str | None) -> Pin:
         version=str(manifest["version"]),
         digest=str(manifest["digest"]),
         manifest_sha256=sha256_file(find_file(source.folder, MANIFEST)),
-        published=_date(revision, token),
+        published=_date(revision, options),
         licence=str(manifest.get("licence", "unknown")),
         recipe=dict(manifest.get("recipe", {})),
-        base=_pin_base(source, manifest, token, cache_dir) if kind == "space" else None,
+        base=_pin_base(source, manifest, options) if kind == "space" else None,
     )
 
 
-def _date(revision: ResolvedRevision, token: Token) -> str | None:
+def _date(revision: ResolvedRevision, options: HubOptions) -> str | None:
     try:
         listed = call(
-            revision.repo, api(token).list_repo_commits, revision.repo, repo_type=TYPES[revision.kind],
+            revision.repo, api(options.token).list_repo_commits, revision.repo, repo_type=TYPES[revision.kind],
             revision=revision.commit,
         )  # fmt: skip
     except HubError:
@@ -148,8 +157,8 @@ def _date(revision: ResolvedRevision, token: Token) -> str | None:
     return next((c.created_at.strftime("%Y-%m-%d") for c in listed if c.commit_id == revision.commit), None)
 
 
-def _pin_base(source: Source, manifest: dict[str, Any], token: Token, cache_dir: Path | str | None) -> BasePin | None:
-    """The base model of a space by reference; None if it is embedded, or the space has none."""
+def _pin_base(source: Source, manifest: dict[str, Any], options: HubOptions) -> BasePin | None:
+    """Return the base model that a space refers to; None if it is embedded, or the space has none."""
     if CONFIG not in source.files:
         return None
     folder = source.need([CONFIG])
@@ -157,32 +166,38 @@ def _pin_base(source: Source, manifest: dict[str, Any], token: Token, cache_dir:
     repo = stated.get("base_model")
     if repo == EMBEDDED:
         return None
-    if not isinstance(repo, str) or not REPOSITORY.match(repo) or "@" in repo:
-        raise InvalidInputError(f"{source.revision}: {CONFIG} names no Hub repository ({short(repo)}); nothing to pin")
-    resolved = resolve(repo, "model", str(stated.get("revision") or "main"), token=token, cache_dir=cache_dir)
+    if not isinstance(repo, str) or not REPO.fullmatch(repo):
+        raise InvalidInputError(
+            f"{source.revision}: {CONFIG} names no Hub repository ({short(repo)}); nothing to pin", path=folder / CONFIG
+        )
+    resolved = resolve_revision(repo, "model", str(stated.get("revision") or "main"), options)
     return BasePin(
         resolved.renamed or repo,
         resolved.commit,
         manifest["compatibility"].get("base_digest"),
-        _base_files(resolved, token, cache_dir),
+        _base_files(resolved, options),
     )
 
 
-def _base_files(revision: ResolvedRevision, token: Token, cache_dir: Path | str | None) -> dict[str, dict[str, Any]]:
-    """Digests of a base model's files: large ones as the Hub knows them, small ones hashed here."""
+def _base_files(revision: ResolvedRevision, options: HubOptions) -> dict[str, dict[str, Any]]:
+    """Return the digests of a base model's files: those of large ones as the Hub states them."""
     from huggingface_hub.hf_api import RepoFile
 
     def listing() -> list[RepoFile]:
-        entries = api(token).list_repo_tree(revision.repo, repo_type="model", revision=revision.commit, recursive=True)
+        entries = api(options.token).list_repo_tree(
+            revision.repo, repo_type="model", revision=revision.commit, recursive=True
+        )
         listed = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
         if len(listed) > MAX_FILES:
-            raise InvalidInputError(f"{revision} has more than {MAX_FILES:,} files; it is not pinned as a base model")
+            raise InvalidInputError(
+                f"{revision} has more than {MAX_FILES:,} files; it is not pinned as a base model", repo_id=revision.repo
+            )
         return listed
 
-    folder = RepoCache(revision.repo, "model", cache_dir).own_snapshot(revision.commit)
-    source = Source(folder, revision, {}, token, cache_dir)
+    folder = RepoCache(revision.repo, "model", options.cache_dir).own_snapshot(revision.commit)
+    source = Source(folder, revision, {}, options)
     download(revision, MODEL_INDEX, source)
-    index = parse_json(read_file(folder, MODEL_INDEX, MAX_JSON_BYTES), f"{revision}: {MODEL_INDEX}")
+    index = parse_json(read_file(folder, MODEL_INDEX, MAX_JSON_BYTES), revision.file(MODEL_INDEX))
     components = {name for name, value in index.items() if isinstance(value, list)}
     found = {}
     for entry in call(revision.repo, listing):
@@ -199,6 +214,7 @@ def _base_files(revision: ResolvedRevision, token: Token, cache_dir: Path | str 
 
 
 # ---------------------------------------------------------------- verify
+@checked(rebuild=flag())
 def verify_lock(
     path: Path | str,
     *,
@@ -207,17 +223,22 @@ def verify_lock(
     cache_dir: Path | str | None = None,
     local_files_only: bool = False,
 ) -> list[Check]:
-    """Hash everything that a lock pins, and with `rebuild` compute its weight spaces again.
+    """Hash everything that a lock pins, and with `rebuild` compute its weight spaces again (`w2w verify LOCK`).
 
-    What is not in the cache is fetched. A file is hashed even if it was verified before.
+    Files that are not in the cache are fetched. Every file is hashed, even if it was verified before.
 
     Returns
     -------
     list of Check
-        All checks, also after one that failed.
+        All checks, also those after a failed one.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsupportedFormatError
+        If the lock file itself cannot be read.
     """
     lock, checks = read_lock(path), []
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    options = HubOptions(token, cache_dir, local_files_only)
     for each in lock.pins:
         checks.append(_guarded(each.name, _verify_pin, each, options))
         if each.base is not None:
@@ -235,45 +256,57 @@ def _guarded(name: str, check: Callable[..., tuple[str, list[str]]], *arguments:
         return Check(name, False, str(error))
 
 
-def _verify_pin(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
-    source = open_pin(each, **options)
+def _verify_pin(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
+    source = open_pin(each, options)
     manifest = source.manifest()
     facts = {
         "version": str(manifest["version"]), "digest": manifest["digest"], "recipe": dict(manifest.get("recipe", {})),
         "licence": str(manifest.get("licence", "unknown")),
     }  # fmt: skip
     if edited := [name for name, value in facts.items() if getattr(each, name) != value]:
-        raise CorruptFileError(f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again")
+        raise CorruptFileError(
+            f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again",
+            repo_id=each.repo,
+            revision=each.commit,
+        )
     require_tagged_version(each.revision, each.version, each.name)
     report = verify_source(source)
     if not report.ok:
         raise CorruptFileError(
             f"{'; '.join(problem.message for problem in report.problems[:SHOWN])}; the next load fetches it again, or: "
-            "w2w restore LOCK --from FOLDER"
+            "w2w restore LOCK --from FOLDER",
+            repo_id=each.repo,
+            revision=each.commit,
         )
     return f"{len(source.files)} files, digest {each.digest[:12]}", report.notes
 
 
-def _verify_base(each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
+def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
     assert each.base is not None
-    source = open_base(each.base, **options)
+    source = open_base(each.base, options)
     for name in progress(list(source.files), f"hashing {each.base.repo}"):
         file = find_file(source.folder, name)
         if sha256_file(file) != source.files[name]["sha256"]:
             source.cache.forget(source.files[name])
             raise CorruptFileError(
                 f"{file} has changed on this disk since it was verified; the next load fetches it again, or: "
-                "w2w restore LOCK --from FOLDER"
+                "w2w restore LOCK --from FOLDER",
+                path=file,
             )
     if each.base.digest is not None:
-        layout = ParameterLayout.from_json(open_pin(each, **options).manifest()["layout"])
+        layout = ParameterLayout.from_json(open_pin(each, options).manifest()["layout"])
         found = digest_of_folder(source.folder, layout)
         if found != each.base.digest:
-            raise CorruptFileError(f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}")
+            raise CorruptFileError(
+                f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}", path=source.folder
+            )
     return f"{len(source.files)} files of the base model", []
 
 
-def _rebuild(lock: Lock, each: Pin, options: dict[str, Any]) -> tuple[str, list[str]]:
+def _rebuild(lock: Lock, each: Pin, options: HubOptions) -> tuple[str, list[str]]:
     from .rebuild import rebuild_pin
 
-    return rebuild_pin(lock, each, **options), []
+    return rebuild_pin(lock, each, options), []
+
+
+__all__ = ["Check", "pin", "verify_lock"]

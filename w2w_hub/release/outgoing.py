@@ -1,4 +1,4 @@
-"""What a push sends: the files of a verified folder, and that they are sent as they were verified.
+"""The files that a push sends: those of a verified folder, held to what was verified until they are sent.
 
 Nothing below the folder may be a link: it would publish what it leads to, a key or a base model of somebody else. The
 one exception is a snapshot of the Hub's cache, whose files are links to its blobs.
@@ -19,20 +19,21 @@ from ..common.text import command
 from ..dialects.base_model import CONFIG, EMBEDDED
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError, UnsafePathError
 from ..store.commit import State, open_state
-from ..store.hub.cache import SHA
-from ..store.hub.resolve import REPOSITORY, Source, require_fields
+from ..store.hub.cache import REPO, SHA
+from ..store.hub.resolve import require_fields
 from ..store.hub.semver import Version
+from ..store.hub.source import Source
 from ..store.manifest import CARD, CHECKSUM, has_right_checksum, parse_json, seal
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import find_file, has_file, is_name, read_file, short, walk
-from .verify import verify_source
+from .verification import verify_source
 
 IN_MEMORY = 1 << 20  # a smaller file is sent as it was read; a larger one must not change until it is sent
 
 
 @dataclass
 class Outgoing:
-    """The files of one push.
+    """The files of one push, each with its verified digest.
 
     Attributes
     ----------
@@ -71,7 +72,7 @@ class Outgoing:
         return len(content) if isinstance(content, bytes) else os.stat(content).st_size
 
     def is_same(self, name: str, there: str | None) -> bool:
-        """Whether the Hub has a file with this content: `there` is its sha256, or git's digest of a small one."""
+        """Return whether the Hub has this content: `there` is its sha256, or git's digest of a small file."""
         if there is None:
             return False
         if len(there) == 64:
@@ -81,7 +82,7 @@ class Outgoing:
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == there
 
     def addition(self, name: str) -> Any:
-        """The operation that adds a file to a commit."""
+        """Return the operation that adds a file to a commit."""
         from huggingface_hub import CommitOperationAdd
 
         content = self._content[name]
@@ -105,7 +106,7 @@ class Outgoing:
 
 
 def collect(source: Source, version: str | None) -> Outgoing:
-    """Verify a folder to the last byte and return what is sent of it, all but the card.
+    """Verify a folder to the last byte and return the files to send, except the card.
 
     Raises
     ------
@@ -113,21 +114,22 @@ def collect(source: Source, version: str | None) -> Outgoing:
     """
     folder = source.folder
     if not has_file(folder, MANIFEST):
-        raise MissingPathError(f"{folder} is no dataset or weight space: it has no {MANIFEST}")
+        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {MANIFEST}", path=folder)
     state = open_state(folder)
     if state.unfinished:
         raise InvalidInputError(
-            f"{folder} holds a change that was not finished; finish it with: {command('w2w repair', folder)}"
+            f"{folder} holds a change that was not finished; finish it with: {command('w2w repair', folder)}",
+            path=folder,
         )
     _require_own_files(folder)
-    require_fields(state.data, f"{folder}/{MANIFEST}")
+    require_fields(state.data, folder / MANIFEST)
     _require_public_base(folder)
     local = parse_json(state.raw, state.manifest_path)
     parsed = Version.parse(str(local.get("version")) if version is None else version)
     published = {**local, "version": str(parsed)}
     paths = {name: _listed(state, name) for name in state.data["files"]}
     before = {name: _identity(path) for name, path in paths.items()}
-    verify_source(source, deep=True).settle()
+    verify_source(source, deep=True).raise_if_any()
     found = Outgoing(local, published, parsed)
     for name, path in paths.items():
         if _identity(path) != before[name]:
@@ -149,9 +151,13 @@ def _require_own_files(folder: Path) -> None:
             try:
                 find_file(folder, found.name)  # a link of the Hub's cache to one of its blobs
             except MissingPathError:
-                raise UnsafePathError(f"{folder / found.name} is a link to nothing; it is not pushed") from None
+                raise UnsafePathError(
+                    f"{folder / found.name} is a link to nothing; it is not pushed", path=folder / found.name
+                ) from None
         elif not found.is_file:
-            raise UnsafePathError(f"{folder / found.name} is not a regular file; take it out of the folder")
+            raise UnsafePathError(
+                f"{folder / found.name} is not a regular file; take it out of the folder", path=folder / found.name
+            )
     if has_file(folder, CARD):
         read_file(folder, CARD, MAX_CARD_BYTES)
 
@@ -160,7 +166,9 @@ def _listed(state: State, name: str) -> Path:
     try:
         return state.find(name)
     except MissingPathError:
-        raise MissingPathError(f"{state.root / name} is not there; it is not pushed without it") from None
+        raise MissingPathError(
+            f"{state.root / name} is not there; it is not pushed without it", path=state.root / name
+        ) from None
 
 
 def _require_public_base(folder: Path) -> None:
@@ -171,10 +179,11 @@ def _require_public_base(folder: Path) -> None:
     base, commit = stated.get("base_model"), stated.get("revision")
     if base == EMBEDDED or (is_name(base) and (folder / str(base)).is_dir()):
         return
-    if not isinstance(base, str) or not REPOSITORY.match(base) or not SHA.match(str(commit)):
+    if not isinstance(base, str) or not REPO.fullmatch(base) or not SHA.match(str(commit)):
         raise InvalidInputError(
             f"{folder}/{CONFIG} names the base model {short(base)} at {short(commit)}, which others cannot find again; "
-            "embed it, or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)"
+            "embed it, or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)",
+            path=folder / CONFIG,
         )
 
 
@@ -185,13 +194,13 @@ def _is_sent_by_xet() -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Differs after any change of a file: the time of its last change is set by the system alone."""
+    """Return values of which one differs after any change of a file: only the system sets the ctime."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _changed(path: Path) -> CorruptFileError:
-    return CorruptFileError(f"{path} was changed while it was pushed; push again when nothing writes there")
+    return CorruptFileError(f"{path} was changed while it was pushed; push again when nothing writes there", path=path)
 
 
 __all__ = ["Outgoing", "collect"]

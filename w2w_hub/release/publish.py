@@ -1,47 +1,39 @@
-"""Publish a dataset or weight space as a version: one commit that is seen whole or not at all, then a tag."""
+"""Publish a dataset or weight space as a version: one commit that is visible as a whole or not at all, then a tag."""
 
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.arguments import DATASET, checked, place
 from ..common.checks import require_path
+from ..common.constraints import either, flag, one_of, optional, text
+from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
-from ..common.progress import progress
-from ..errors import (
-    AlreadyExistsError,
-    CorruptFileError,
-    HubConflictError,
-    HubError,
-    HubNotFoundError,
-    InvalidInputError,
-    VersionError,
-)
-from ..store.hub.cache import TYPES
-from ..store.hub.client import PATIENCE, Token, api, call, pause
-from ..store.hub.resolve import FORMATS, REPOSITORY, Source, download, open_repository
-from ..store.hub.semver import Change, Version, highest, is_version_tag, require_level
-from ..store.manifest import CARD, CHECKSUM, upgraded
+from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, VersionError
+from ..store.hub.cache import REPO
+from ..store.hub.client import Token
+from ..store.hub.resolve import FORMATS
+from ..store.hub.semver import Change, Version, highest_level, require_level
+from ..store.hub.source import Source, download
+from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
 from .card import is_written, published_card, rendered_bodies, split_card, with_facts
+from .difference import compare
 from .outgoing import Outgoing, collect
-from .versions import compare, kind_of
+from .remote import Head, Remote, is_same_content
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
 
-FILES_A_BATCH = 50  # uploaded and then known to the Hub, so that a killed push goes on from there
-
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` did, or would do.
+    """The result of `push`, or its plan in a dry run.
 
     Attributes
     ----------
@@ -49,14 +41,16 @@ class Published:
     commit : str or None
         None in a dry run that would make one.
     outcome : {"published", "tagged", "unchanged", "planned"}
-        `tagged`: an earlier push had been cut short before its tag. `unchanged`: the version was there already.
+        `tagged`: an earlier push was cut short before its tag. `unchanged`: the version exists already.
     sent, reused, deleted : tuple of str
-        Files whose content is new, that the repository has already, and that it loses.
+        Files with new content, files that the repository has already, and files that are removed from it.
     bytes_sent : int
-        Size of `sent`; what the Hub has of it already is not sent again.
-    level : str
-        Of the change since the version before: none, patch, minor or major.
+        Total size of `sent`; large files that the Hub has already are not uploaded again.
+    level : {"none", "patch", "minor", "major"}
+        The level of the change since the previous version.
     changes : tuple of str
+    created : bool
+        Whether the repository is new.
     """
 
     repo: str
@@ -80,21 +74,11 @@ class Published:
         return {**vars(self), "tag": self.tag}
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What main and the version tags are at one moment."""
-
-    commit: str | None
-    tags: Mapping[str, str]
-    source: Source | None  # main's manifest, if it has one of ours
-    branches: frozenset[str] = frozenset()
-
-    @property
-    def manifest(self) -> dict[str, Any] | None:
-        return None if self.source is None else self.source.manifest()
-
-
-def publish(
+@checked(
+    path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
+    gated=optional(one_of("auto", "manual")),
+)  # fmt: skip
+def push(
     path: Path | str | WeightDataset,
     repo: str,
     *,
@@ -105,59 +89,68 @@ def publish(
     token: Token = None,
     dry_run: bool = False,
 ) -> Published:
-    """Publish a dataset or weight-space folder as one version of a Hub repository.
+    """Publish a dataset or weight-space folder as one version of a Hub repository (`w2w push`).
 
-    A reader sees the old version or the whole new one. Files that the repository has are not sent; a push that
-    was killed is repeated by the same call and goes on. The tag is set last and never moved; history is kept. The
-    folder is verified first and stays as it is: the published manifest has the version and its own checksum.
+    Readers see the old version or the whole new one. Files that the repository has already are not sent; after an
+    interruption the same call continues. The tag is set last and never moved, and history is kept. The folder is
+    verified first and not changed: the published manifest has the version and a checksum of its own.
 
     Parameters
     ----------
     path : path or WeightDataset
-        A folder. Only what its manifest lists, the manifest and README.md are sent. Or an open dataset: one that was
-        opened lazily is fetched whole first.
+        A folder, of which the manifest, the files that it lists and README.md are sent; or an open dataset, which is
+        fetched whole first if it was opened lazily.
     repo : str
-        ``org/name``, created if it is not there.
+        ``org/name``; created if it does not exist.
     version : str, optional
-        Semantic version; the manifest's without it. How far it must be from the last one follows from what
-        changed, see ``cards/FORMAT.md``.
+        Semantic version; by default the manifest's. How far it must be from the last one follows from the changes,
+        see ``cards/FORMAT.md``.
     private : bool
-        Of a new repository.
+        Make a new repository private; an existing public one is refused.
     gated : {"auto", "manual"}, optional
         Readers of a new repository must ask for access.
+    message : str, optional
+        Title of the commit.
+    token : str or bool, optional
+        As in huggingface_hub.
     dry_run : bool
-        Tell what would be done; nothing is sent.
+        Return the plan and send nothing.
+
+    Returns
+    -------
+    Published
 
     Raises
     ------
     AlreadyExistsError
-        If the version is there with other content.
+        If the version exists with other content.
     VersionError
-        If the version is not after the last one, or does not say how much has changed.
+        If the version is not after the last one, or too close to it for what has changed.
     HubConflictError
-        If somebody else published meanwhile.
+        If somebody else published in the meantime.
     CorruptFileError
-        If the folder does not verify, or is changed while it is sent.
+        If verification of the folder fails, or the folder is changed while it is sent.
     UnsafePathError
-        If anything below the folder is a link, or something that is listed is not a regular file.
+        If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
         If the folder holds a change that a killed writer did not finish; ``w2w repair`` does.
     HubAccessError, HubError
 
     Examples
     --------
-    >>> publish("people", "org/people", version="1.0.0")   # doctest: +SKIP
+    >>> push("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
-    if not isinstance(repo, str) or not REPOSITORY.match(repo) or "@" in repo:
-        raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)")
-    if gated not in (None, "auto", "manual"):
-        raise InvalidInputError(f"gated is auto or manual, not {gated!r}")
-    job = _Push(_source_of(path), repo, version, token, message)
-    return job.run(private=private, gated=gated, dry_run=dry_run)
+    if not REPO.fullmatch(repo):
+        raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
+    job = _Push(_source_of(path), repo, version, token)
+    return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
+
+
+publish = deprecated_alias("publish", push)
 
 
 def _source_of(what: Any) -> Source:
-    """The files of a folder, or of an open dataset."""
+    """Return the files of a folder, or of an open dataset."""
     if isinstance(what, (str, os.PathLike)):
         return Source(require_path(what, "the folder"))
     source = getattr(what, "source", None)
@@ -167,150 +160,113 @@ def _source_of(what: Any) -> Source:
     source.need(source.files)
     source.need_card()
     if source.manifest()["digest"] != manifest.digest:
-        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again")
+        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
     return source
 
 
 class _Push:
-    """One push: what the folder is, and the steps that bring it to the Hub."""
+    """One call of `push`: compares a verified folder with the repository and brings it there."""
 
-    def __init__(self, source: Source, repo: str, version: str | None, token: Token, message: str | None):
-        self.source, self.folder = source, source.folder
-        self.repo, self.token, self.message = repo, token, message
+    def __init__(self, source: Source, repo: str, version: str | None, token: Token):
+        self.source, self.folder, self.repo = source, source.folder, repo
         self.files: Outgoing = collect(source, version)
         self.local, self.manifest, self.version = self.files.local, self.files.manifest, self.files.version
-        self.kind = kind_of(self.manifest)
-        self.type, self.client = TYPES[self.kind], api(token)
+        self.remote = Remote(repo, kind_of(self.manifest), token)
         self.files.add(CARD, published_card(self.folder, self.local, self.manifest, repo).encode())
 
-    # ------------------------------------------------------------ steps
-    def run(self, *, private: bool, gated: str | None, dry_run: bool) -> Published:
-        head, created = self._head(), False
+    def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
+        head, created = self.remote.head(), False
         if head is None:
             created = True
             if not dry_run:
-                self._create(private)
-                head = self._head()
-            head = head or _Head(None, {}, None)
+                self.remote.create(private)
+                head = self.remote.head()
+            head = head or Head()
         if head.commit is not None and (private or gated):
-            self._require_closed(head, private, gated, dry_run)
+            self.remote.require_closed(head, private, gated, dry_run)
         if self.version.tag in head.branches:
             raise InvalidInputError(
                 f"{self.repo} has a branch {self.version.tag}, so that nobody could tell the version from it; "
-                "delete the branch, or push the next version"
+                "delete the branch, or push the next version",
+                repo_id=self.repo,
+                revision=self.version.tag,
             )
-        done = self._already(head)
+        done = self._existing(head)
         if done is not None:
             return done
-        changes = self._changes(head)
-        plan = self._plan(head, changes, created)
+        plan = self._plan(head, self._changes(head), created)
         if dry_run:
             return plan
         if plan.outcome == "tagged":
             assert head.commit is not None
-            self._tag(head.commit)
+            self.remote.tag(self.version, head.commit)
             return plan
-        commit = self._commit(head, plan)
+        title = message or f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
+        commit = self.remote.commit(head, self.files, plan.sent, plan.deleted, title, "\n".join(plan.changes))
         self._require_arrived(commit)
-        self._tag(commit)
+        self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
 
-    def _head(self) -> _Head | None:
-        """Main's head and the version tags; None without a repository."""
-        try:
-            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
-        except HubNotFoundError:
-            return None
-        tags = {ref.name: ref.target_commit for ref in refs.tags if is_version_tag(ref.name)}
-        branches = {ref.name: ref.target_commit for ref in refs.branches}
-        commit = branches.get("main")
-        return _Head(commit, tags, None if commit is None else self._source(commit), frozenset(branches))
-
-    def _source(self, commit: str) -> Source | None:
-        try:
-            return open_repository(self.repo, self.kind, commit, token=self.token)
-        except (InvalidInputError, HubNotFoundError, ValueError):
-            return None  # nothing of ours there yet
-
-    def _create(self, private: bool) -> None:
-        call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
-
-    def _require_closed(self, head: _Head, private: bool, gated: str | None, dry_run: bool) -> None:
-        """Refuse to publish openly what was asked to be closed: these options make new repositories only.
-
-        One without a version counts as new, since a push may have been cut short before it was gated.
-        """
-        there: Any = call(self.repo, self.client.repo_info, self.repo, repo_type=self.type)
-        if gated and not there.gated and not head.tags and head.source is None and not dry_run:
-            call(self.repo, self.client.update_repo_settings, self.repo, repo_type=self.type, gated=gated)
-            there.gated = gated
-        known = not dry_run or head.tags or head.source is not None
-        if (private and not there.private) or (gated and not there.gated and known):
-            wanted = "private" if private and not there.private else "gated"
-            raise InvalidInputError(
-                f"{self.repo} is there already and is not {wanted}; nothing was sent: make it {wanted} in its "
-                "settings on the Hub, then push again, or leave the option out"
-            )
-
-    def _already(self, head: _Head) -> Published | None:
-        """The result, if this version is tagged already."""
-        commit = head.tags.get(self.version.tag)
+    def _existing(self, head: Head) -> Published | None:
+        """Return the result if this version is tagged already."""
+        commit = (head.tags or {}).get(self.version.tag)
         if commit is None:
             return None
-        there = head.source if commit == head.commit else self._source(commit)
-        if there is not None and _same_content(there.manifest(), self.manifest):
+        there = head.source if commit == head.commit else self.remote.source(commit)
+        if there is not None and is_same_content(there.manifest(), self.manifest):
             return self._result(commit, "unchanged")
         found = "nothing of ours" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
         mine = str(self.manifest["digest"])[:12]
-        newest = max((Version.parse(tag) for tag in head.tags), default=self.version)
         raise AlreadyExistsError(
             f"{self.repo} has {self.version.tag} already with other content ({found}, this folder has {mine}); a "
-            f"version is never replaced: push it as {newest.next('patch')} or later"
+            f"version is never replaced: push it as {head.versions[-1].next('patch')} or later",
+            repo_id=self.repo,
+            revision=self.version.tag,
         )
 
-    def _changes(self, head: _Head) -> list[Change]:
-        """What changed since main's version; refuses a version that does not say so."""
-        newest = max((Version.parse(tag) for tag in head.tags), default=None)
+    def _changes(self, head: Head) -> list[Change]:
+        """Return the changes since main's version; raise `VersionError` if the new version is too close to it."""
+        newest = max(head.versions, default=None)
         if head.source is None and newest is not None:  # somebody broke or removed main's manifest
-            head = replace(head, source=self._source(head.tags[newest.tag]))
+            head = replace(head, source=self.remote.source((head.tags or {})[newest.tag]))
         if head.source is None or head.manifest is None:
             if newest is not None and not newest < self.version:
                 require_level(newest, self.version, [])
             return []
-        if head.manifest.get("format") not in FORMATS or _same_content(head.manifest, self.manifest):
+        if head.manifest.get("format") not in FORMATS or is_same_content(head.manifest, self.manifest):
             return []
         changes, _ = compare(head.source, self.source)
         known = [newest] if newest else []
-        with suppress(VersionError):  # pushed by other means, under something that is no version
+        with suppress(VersionError):  # pushed by other means, with something else than a version
             known.append(Version.parse(str(head.manifest.get("version"))))
         if known:
             require_level(max(known), self.version, changes)
-            released = max((v for v in map(Version.parse, head.tags) if not v.pre), default=None)
-            if max(known).pre and released is not None:  # pre-releases promise nothing; the last release did
-                last = self._source(head.tags[released.tag])
+            released = max((version for version in head.versions if not version.pre), default=None)
+            if max(known).pre and released is not None:  # a pre-release promises nothing; the last release did
+                last = self.remote.source((head.tags or {})[released.tag])
                 if last is not None:
                     require_level(released, self.version, compare(last, self.source)[0])
         return changes
 
-    def _plan(self, head: _Head, changes: list[Change], created: bool) -> Published:
-        there = self._tree(head.commit)
+    def _plan(self, head: Head, changes: list[Change], created: bool) -> Published:
+        there = self.remote.tree(head.commit)
         if head.source is not None and CARD in there and not self.files.is_same(CARD, there[CARD]):
             self._keep_card(head.source)
         send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
-        if head.manifest is not None and _same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
+        if head.manifest is not None and is_same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
-        # what the last version listed and this one does not; files that others added stay
+        # files that the last version listed and this one does not; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
         delete = [name for name in listed if name in there and name not in self.files.names]
-        return Published(
-            self.repo, self.kind, str(self.version), None, "planned",
+        return replace(
+            self._result(None, "planned"),
             sent=tuple(sorted(send)), reused=tuple(sorted(set(self.files.names) - set(send))), deleted=tuple(delete),
             bytes_sent=sum(self.files.size(name) for name in send),
-            level=highest(changes), changes=tuple(c.text for c in changes), created=created,
+            level=highest_level(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
 
     def _keep_card(self, published: Source) -> None:
-        """Go on with a card that somebody wrote on the Hub, unless the folder has one that somebody wrote, too."""
+        """Send the card that somebody wrote on the Hub, unless the folder has a written one, too."""
         assert published.revision is not None
         was = published.manifest()
         published.need(name for name in published.files if name.startswith("directions."))
@@ -330,103 +286,21 @@ class _Push:
         text = with_facts(theirs, before[1], after[1])
         self.files.add(CARD, published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode())
 
-    def _tree(self, commit: str | None) -> dict[str, str]:
-        """Path to sha256 of a large file, or to git's digest of a small one."""
-        from huggingface_hub.hf_api import RepoFile
-
-        if commit is None:
-            return {}
-
-        def listing() -> dict[str, str]:
-            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
-            return {e.path: e.lfs.sha256 if e.lfs else e.blob_id for e in entries if isinstance(e, RepoFile)}
-
-        return call(self.repo, listing)
-
     def _require_arrived(self, commit: str) -> None:
         """Raise before a tag is set on a commit that does not hold the files that were verified here."""
-        there = self._tree(commit)
+        there = self.remote.tree(commit)
         if wrong := [name for name in self.files.names if not self.files.is_same(name, there.get(name))]:
             raise CorruptFileError(
                 f"{self.repo}: {wrong[0]} arrived as something else than was sent, and {self.version.tag} is not set; "
-                "push again"
+                "push again",
+                repo_id=self.repo,
+                revision=commit,
+                name=wrong[0],
             )
 
-    def _commit(self, head: _Head, plan: Published) -> str:
-        """Upload, then make the one commit that changes main."""
-        from huggingface_hub import CommitOperationDelete
-
-        additions = [self.files.addition(name) for name in plan.sent]
-        batches = [additions[i : i + FILES_A_BATCH] for i in range(0, len(additions), FILES_A_BATCH)]
-        for batch in progress(batches, f"sending to {self.repo}", len(batches)):
-            call(
-                self.repo, self.client.preupload_lfs_files, self.repo, additions=batch, repo_type=self.type,
-                free_memory=False,
-            )  # fmt: skip
-            self.files.require_sent(batch)
-        operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in plan.deleted)]
-        what = f"Version {self.version}" + (f": {plan.changes[0]}" if plan.changes else "")
-
-        def commit() -> str:
-            with warnings.catch_warnings():  # a model repository with Parquet files is what is meant
-                warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
-                return self.client.create_commit(
-                    self.repo, operations, repo_type=self.type, parent_commit=head.commit,
-                    commit_message=self.message or what, commit_description="\n".join(plan.changes),
-                ).oid  # fmt: skip
-
-        return self._land(head, commit)
-
-    def _land(self, head: _Head, commit: Callable[[], str]) -> str:
-        """Commit once: an answer that was lost is looked for at the head before anything is repeated."""
-        for attempt in range(PATIENCE + 1):
-            try:
-                return call(self.repo, commit, patience=0)
-            except HubError as error:
-                cause = error.__cause__ or error
-                wait = pause(cause, attempt)
-                if wait is not None:
-                    time.sleep(wait)
-                now = self._head()
-                if now is not None and now.commit != head.commit:
-                    if now.manifest is not None and _same_content(now.manifest, self.manifest):
-                        assert now.commit is not None
-                        return now.commit
-                    there = now.manifest.get("version") if now.manifest else "something else"
-                    raise HubConflictError(
-                        f"{self.repo} was changed meanwhile (main is now at {there}); see w2w log {self.repo}, then "
-                        "push again"
-                    ) from error
-                if wait is None or attempt == PATIENCE:
-                    raise
-        raise AssertionError  # the last attempt returns or raises
-
-    def _tag(self, commit: str) -> None:
-        """Set the version's tag; if it is there, it must be on this commit."""
-        try:
-            call(self.repo, self.client.create_tag, self.repo, tag=self.version.tag, revision=commit,
-                 repo_type=self.type, tag_message=f"Version {self.version}")  # fmt: skip
-        except HubError as error:
-            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
-            there = {ref.name: ref.target_commit for ref in refs.tags}.get(self.version.tag)
-            if there == commit:
-                return
-            if there is None:
-                raise type(error)(
-                    f"{error}; the files are on main, run the same command again to set the tag"
-                ) from error
-            raise HubConflictError(
-                f"{self.repo} got {self.version.tag} on {there[:12]} meanwhile, this push is {commit[:12]}; a version "
-                "is never moved: push this under the next one"
-            ) from error
-
     def _result(self, commit: str | None, outcome: str) -> Published:
-        return Published(
-            self.repo, self.kind, str(self.version), commit, outcome, reused=tuple(sorted(self.files.names))
-        )
+        reused = tuple(sorted(self.files.names))
+        return Published(self.repo, self.remote.kind, str(self.version), commit, outcome, reused=reused)
 
 
-def _same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Return whether a published manifest and mine, as it is on disk, state the same but for their own checksum."""
-    mine = upgraded(dict(mine), "the manifest", *FORMATS)  # as `there` was
-    return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}
+__all__ = ["Published", "push"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CorruptFileError, HubNotFoundError
-from ..store.hub.cache import SHA
-from ..store.hub.pins import REPO, Lock, Pin
+from ..store.hub.cache import REPO, SHA
+from ..store.hub.options import HubOptions
+from ..store.hub.pins import Lock, Pin
 from ..store.hub.resolve import open_pin, open_repository
 
 
-def rebuild_pin(lock: Lock, pin: Pin, **options: Any) -> str:
-    """Build the weight space of a pin from the dataset that its recipe names, and compare the components.
+def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> str:
+    """Build a pinned weight space again from the dataset that its recipe names, and compare the components.
 
     The dataset is the lock's, by its digest; else the repository and commit that the recipe records.
 
@@ -29,17 +30,18 @@ def rebuild_pin(lock: Lock, pin: Pin, **options: Any) -> str:
     wanted, recorded = pin.recipe.get("dataset_digest"), pin.recipe.get("dataset_revision")
     pinned = next((p for p in lock.pins if p.kind == "dataset" and p.digest == wanted), None)
     if pinned is not None:
-        source = open_pin(pinned, **options)
+        source = open_pin(pinned, options)
     elif isinstance(recorded, dict) and _is_commit(recorded):
-        source = open_repository(recorded["repo"], "dataset", recorded["commit"], **options)
+        source = open_repository(recorded["repo"], "dataset", recorded["commit"], options)
     else:
         raise HubNotFoundError(
             f"{pin.name} was built from {pin.recipe.get('dataset')} ({str(wanted)[:12]}), which the lock does not pin; "
             "add it with: w2w pin",
             what="repository",
+            repo_id=pin.repo,
         )
     dataset = WeightDataset.open(source.need(n for n in source.files if not n.startswith("parquet/")))
-    published_source = open_pin(pin, **options)
+    published_source = open_pin(pin, options)
     published = WeightSpace.from_pretrained(published_source.need(published_source.files))
     found = compare_spaces(published, rebuild(published, dataset))
     if found.identical:
@@ -49,11 +51,15 @@ def rebuild_pin(lock: Lock, pin: Pin, **options: Any) -> str:
         f"angle of {found.angle:.1e}"
     )
     if not found.within_bound:
-        raise CorruptFileError(f"{pin.name}: computed again, {told}; an angle of {ANGLE_BOUND:g} is allowed")
+        raise CorruptFileError(
+            f"{pin.name}: computed again, {told}; an angle of {ANGLE_BOUND:g} is allowed",
+            repo_id=pin.repo,
+            revision=pin.commit,
+        )
     return f"k {published.k}: {told}"
 
 
 def _is_commit(recorded: dict[str, Any]) -> bool:
-    """Whether a recipe names a repository and a commit, as what builds a space writes it."""
+    """Return whether a recipe names a repository and a commit, as building a space records them."""
     repo, commit = recorded.get("repo"), recorded.get("commit")
     return isinstance(repo, str) and bool(REPO.fullmatch(repo)) and bool(SHA.fullmatch(str(commit)))

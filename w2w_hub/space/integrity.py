@@ -20,7 +20,7 @@ from ..dialects.base_model import (
 )
 from ..errors import MissingPathError, W2WError
 from ..store.commit import State, read_state
-from ..store.manifest import FILENAME, SPACE, WORDS, parse_json
+from ..store.manifest import FILENAME, FORMAT_NAMES, SPACE, parse_json
 from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .contents import SpaceContents
@@ -50,7 +50,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
         If there is no weight space to check; all else is in the report.
     """
     path = Path(path)
-    report = Report(path, deep, kind=WORDS[SPACE])
+    report = Report(path, deep, kind=FORMAT_NAMES[SPACE])
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
     state = open_to_check(report, SPACE, FIELDS)

@@ -27,7 +27,8 @@ from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
-from ..store.hub.resolve import locate
+from ..store.hub.locate import locate
+from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
@@ -178,7 +179,9 @@ def _save_coefficients(population: Population, split: str, digest: str, path: Pa
 
 
 # ------------------------------------------------------------------ reading
-def open_contents(path: Path | str, k: int | None = None, **options: Any) -> SpaceContents:
+def open_contents(
+    path: Path | str, k: int | None = None, *, revision: str | None = None, **options: Any
+) -> SpaceContents:
     """Open a space folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
 
     Parameters
@@ -186,7 +189,7 @@ def open_contents(path: Path | str, k: int | None = None, **options: Any) -> Spa
     k : int, optional
         Components to read, see :meth:`WeightSpace.from_pretrained`.
     **options
-        `revision`, `token`, `cache_dir` and `local_files_only`, see :func:`w2w_hub.store.hub.resolve.locate`.
+        The fields of :class:`w2w_hub.store.hub.options.HubOptions`.
 
     Raises
     ------
@@ -194,7 +197,7 @@ def open_contents(path: Path | str, k: int | None = None, **options: Any) -> Spa
     """
     if k is not None and not is_whole(k):
         raise InvalidInputError(f"k is a number of components, not {k!r}")
-    source = locate(path, "space", **options)
+    source = locate(path, "space", revision=revision, options=HubOptions(**options))
     path = source.need(_needed(source, k))
     if not path.is_dir():
         raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")

@@ -139,7 +139,7 @@ class WeightSpace(SpaceContents):
         if self.source is None:
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, and verify what is opened")
         report = verify_source(self.source, check_space, deep=deep)
-        report.settle()
+        report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
 

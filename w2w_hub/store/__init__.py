@@ -1,1 +1,1 @@
-"""Files and names that strangers wrote: validated paths, manifests, atomic writes and verification."""
+"""Files on disk and on the Hub: validated paths, manifests, atomic writes and verification."""

@@ -1,4 +1,4 @@
-"""New files and folders that appear whole, with their bytes on the disk, or not at all.
+"""Write files and folders that appear as a whole, with their bytes on the disk, or not at all.
 
 Both are made beside their place under a name of our own, ``.NAME.<hex>.w2w-partial``, flushed, and renamed. A process
 that is killed leaves that, and the next one that writes to the same place removes it: what is removed carries our
@@ -30,7 +30,7 @@ def require_new(path: Path | str) -> Path:
     """Return the path if nothing is there yet."""
     path = Path(path)
     if os.path.lexists(path):
-        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
+        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first", path=path)
     return path
 
 
@@ -169,7 +169,7 @@ def disk_error(path: Path | str, error: OSError, more: str = "") -> DiskError:
     """Return the error for a failed write of `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "free some space" if full else "nothing was changed"
-    return DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{more}")
+    return DiskError(f"writing {path} failed: {error.strerror or error}; {advice}{more}", path=path)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def template(name: str) -> Template:
     for folder in (here / "_cards", here.parent / "cards"):
         if (folder / name).is_file():
             return Template((folder / name).read_text("utf-8"))
-    raise MissingPathError(f"card template {name} is not installed; install w2w-hub again")
+    raise MissingPathError(f"card template {name} is not installed; install w2w-hub again", name=name)
 
 
 def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any]) -> str:
@@ -44,7 +44,9 @@ def read_card(folder: Path) -> str:
     try:
         return read_file(folder, CARD, MAX_CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise CorruptFileError(
+            f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8", path=folder / "README.md"
+        ) from error
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
@@ -73,7 +75,7 @@ def is_same_card(text: str, other: str) -> bool:
 
 
 def size_category(rows: int) -> str:
-    """The Hub's name for a number of rows."""
+    """Return the Hub's size category for a number of rows."""
     for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
         if rows < limit:
             return name

@@ -1,4 +1,4 @@
-"""States of a folder: read as they are, changed by one writer at a time, all at once.
+"""States of a folder: read without changing them, replaced as a whole by one writer at a time.
 
 A new state is built aside, in ``.w2w-next``. A folder that is not there yet appears by one rename. For one that is,
 the staging folder holds only what changes; renaming it to ``.w2w-commit`` is the moment of commit. From then on that
@@ -27,7 +27,7 @@ from .manifest import CARD, FILENAME, parse_manifest
 from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
 
 T = TypeVar("T")
-NEXT, COMMIT, LOCK = ".w2w-next", ".w2w-commit", ".w2w-lock"
+NEXT, COMMIT, LOCK_FILE = ".w2w-next", ".w2w-commit", ".w2w-lock"
 NOTES = ".notes"  # in the staging folder: what a resumed writer needs, no part of the state
 WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # for a folder that is written while it is opened
 
@@ -45,7 +45,7 @@ class State:
     data : dict
         The manifest's fields, validated as :func:`w2w_hub.store.manifest.parse_manifest` does.
     unfinished : bool
-        Whether a killed writer committed it and did not move it into place.
+        Whether a killed writer has committed it without moving it into place.
     """
 
     root: Path
@@ -55,7 +55,7 @@ class State:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders that hold its files; the first that has a file counts."""
+        """The folders that hold its files; a file is taken from the first one that has it."""
         return (self.root / COMMIT, self.root) if self.unfinished else (self.root,)
 
     @property
@@ -104,7 +104,7 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
             if _stamp(folder) == before:
                 return found
             if time.monotonic() > deadline:
-                raise BusyError(f"{folder} is being written again and again; wait until that has ended")
+                raise BusyError(f"{folder} is being written again and again; wait until that has ended", path=folder)
         time.sleep(PAUSE_SECONDS)
 
 
@@ -124,19 +124,21 @@ def _state(folder: Path, *formats: str) -> State:
     state = State(folder, raw, data, unfinished=True)
     for name in data["files"]:
         if os.path.islink(folder / COMMIT / name):  # also one that the Hub's cache would be allowed
-            raise UnsafePathError(f"{folder / COMMIT / name} is a link; remove {folder / COMMIT}")
+            raise UnsafePathError(
+                f"{folder / COMMIT / name} is a link; remove {folder / COMMIT}", path=folder / COMMIT / name
+            )
         with suppress(MissingPathError):
             state.find(name)  # raises where a part of its path is a link
     return state
 
 
 def _committed(folder: Path) -> bytes | None:
-    """The manifest of a state that was committed and not moved into place; None if there is no such state."""
+    """Return the manifest of a state that is committed and not yet moved into place; None if there is none."""
     commit = folder / COMMIT
     if not _is_own_folder(commit):
         return None
     if os.path.islink(commit / FILENAME):
-        raise UnsafePathError(f"{commit / FILENAME} is a link; remove {commit}")
+        raise UnsafePathError(f"{commit / FILENAME} is a link; remove {commit}", path=commit / FILENAME)
     try:
         return read_file(commit, FILENAME, MAX_JSON_BYTES)
     except MissingPathError:
@@ -144,18 +146,18 @@ def _committed(folder: Path) -> bytes | None:
 
 
 def _is_own_folder(path: Path) -> bool:
-    """Whether a folder of a writer is there; raises if it is a link or a file."""
+    """Return whether a writer's own folder exists; raise if it is a link or a file."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
         return False
     if not stat.S_ISDIR(mode):
-        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it")
+        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it", path=path)
     return True
 
 
 def _stamp(folder: Path) -> tuple[Any, ...]:
-    """Differs whenever another state is in place, or on its way."""
+    """Return values of which one differs once another state is in place or committed."""
 
     def of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -173,7 +175,7 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
 
 
 def _committed_files(folder: Path) -> list[str]:
-    """The files of a committed state that are not moved into place yet; fewer while its writer moves them."""
+    """Return the files of a committed state that are not yet in place; their number falls while a writer moves them."""
     commit = folder / COMMIT
     try:
         return [found.name for found in walk(commit)] if stat.S_ISDIR(os.lstat(commit).st_mode) else []
@@ -213,10 +215,10 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     if not replace:
         require_new(folder)
     elif folder.exists() and not (folder / FILENAME).is_file():
-        raise AlreadyExistsError(f"{folder} is there and is no dataset; choose another output")
+        raise AlreadyExistsError(f"{folder} exists and is not a dataset; choose another output", path=folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with writer_lock(folder):
             _finish(folder)
             staging = staging_folder(folder)
             _prepare(staging, resumable)
@@ -240,7 +242,7 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
 
 
 def _prepare(staging: Path, resumable: bool) -> None:
-    """Make the staging folder, or go on with one in which everything is a regular file."""
+    """Create the staging folder, or continue with one that holds only regular files."""
     if _is_own_folder(staging):
         if resumable and all(found.is_file for found in walk(staging)):
             return
@@ -269,9 +271,9 @@ def _require_movable(staging: Path, folder: Path) -> None:
 
 
 def repair(path: Path | str) -> bool:
-    """Finish a change of a dataset that a killed writer had committed; return whether there was one.
+    """Finish a change that a killed writer had committed (`w2w repair`); return whether there was one.
 
-    What a writer left that was killed before its commit is removed.
+    The remains of a writer that was killed before its commit are removed.
 
     Raises
     ------
@@ -283,9 +285,9 @@ def repair(path: Path | str) -> bool:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space")
+        raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space", path=folder)
     try:
-        with locked(folder):
+        with writer_lock(folder):
             finished = _finish(folder)
             if _is_own_folder(folder / NEXT):  # of a writer that was killed before it committed
                 shutil.rmtree(folder / NEXT)
@@ -308,7 +310,9 @@ def _finish(folder: Path) -> bool:
         if has_file(folder, FILENAME):
             old = parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME)
             if old["format"] != new["format"]:
-                raise CorruptFileError(f"{folder} holds a {old['format']} and a committed {new['format']}; remove one")
+                raise CorruptFileError(
+                    f"{folder} holds a {old['format']} and a committed {new['format']}; remove one", path=folder
+                )
         moved = [name for name in [*new["files"], CARD] if has_file(commit, name)]
         for name in moved:  # all of them, before the first is moved
             with suppress(MissingPathError):
@@ -332,13 +336,13 @@ def flush_tree_of(folder: Path, names: list[str]) -> None:
 
 # --------------------------------------------------------------------- lock
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the writers' lock of a folder; the system releases it when the process ends, however it ends."""
-    path = folder / LOCK if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK}")
+    path = folder / LOCK_FILE if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK_FILE}")
     while True:
         descriptor = _open_lock(path)
         try:
-            _take(descriptor, path, folder)
+            _acquire(descriptor, path, folder)
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 break
         except FileNotFoundError:
@@ -358,25 +362,27 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file, or make it; one that is a link, no file, or another file's second name is refused."""
+    """Open or create a lock file; refuse a link, anything but a regular file, and a file with a second name."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError:
         if path.is_symlink() or path.is_dir():
-            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it") from None
+            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it", path=path) from None
         raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
-        raise UnsafePathError(f"{path} is not a lock file of its own (a pipe, or another file's name); remove it")
+        raise UnsafePathError(
+            f"{path} is not a lock file of its own (a pipe, or another file's name); remove it", path=path
+        )
     return descriptor
 
 
-def _take(descriptor: int, path: Path, folder: Path) -> None:
+def _acquire(descriptor: int, path: Path, folder: Path) -> None:
     holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
     who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
-    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again")
+    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again", path=folder)
     try:
         import fcntl
 
@@ -388,7 +394,7 @@ def _take(descriptor: int, path: Path, folder: Path) -> None:
         if len(holder) != 2 or holder[0] == str(os.getpid()):
             return
         if holder[1] != socket.gethostname():
-            raise BusyError(f"{busy}, or remove {path} if it was killed") from None
+            raise BusyError(f"{busy}, or remove {path} if it was killed", path=folder) from None
         with suppress(ProcessLookupError, ValueError):
             os.kill(int(holder[0]), 0)
             raise busy from None

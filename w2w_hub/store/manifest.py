@@ -1,7 +1,7 @@
-"""What all manifests share: `format`, `format_version`, `files` and `checksum`, and one table of their readers.
+"""The fields that all manifests share (`format`, `format_version`, `files`, `checksum`), and their readers by version.
 
-A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each file
-that it lists has a valid name, and fields that are not known are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
+A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each
+listed file has a valid name, and unknown fields are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ..common.limits import MAX_FILES, MAX_JSON_BYTES, MAX_JSON_VALUES
-from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError, one_line
+from ..common.subject import Where, about
+from ..common.text import one_line
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError, UnsupportedFormatError
 from .paths import OURS, is_name, read_file, read_regular, short
 
 FILENAME, CARD = "manifest.json", "README.md"
 CHECKSUM = "checksum"
 DATASET, SPACE, LOCK, POINT = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point"
-WORDS = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point"}
+FORMAT_NAMES = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,54 +49,60 @@ def read_manifest(folder: Path, *formats: str) -> dict[str, Any]:
 
     Raises
     ------
-    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError, one_line
+    MissingPathError, CorruptFileError, UnsafePathError, UnsupportedFormatError
     """
     return parse_manifest(read_file(folder, FILENAME, MAX_JSON_BYTES), folder / FILENAME, *formats)
 
 
-def parse_manifest(raw: bytes, where: Path | str, *formats: str) -> dict[str, Any]:
+def parse_manifest(raw: bytes, where: Where, *formats: str) -> dict[str, Any]:
     """Return the fields of a manifest's bytes, see :func:`read_manifest`."""
     data = upgraded(parse_json(raw, where), where, *(formats or (DATASET, SPACE)))
     data["files"] = require_files(data.get("files"), where)
     return data
 
 
-def upgraded(data: dict[str, Any], where: Path | str, *formats: str) -> dict[str, Any]:
+def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any]:
     """Return data of one of these formats, of whatever version, in the fields of the newest version."""
     name = data.get("format")
     if name not in formats:
         wanted = " or ".join(repr(f) for f in formats)
-        raise UnsupportedFormatError(f"{where} is a {short(name)} manifest, expected {wanted}")
+        raise UnsupportedFormatError(f"{where} is a {short(name)} manifest, expected {wanted}", **about(where))
     readers, version = READERS[str(name)], data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in readers:
         raise UnsupportedFormatError(
             f"{where} has format version {one_line(str(version), 80)}, this w2w_hub reads up to {max(readers)}: "
-            "pip install -U w2w-hub"
+            "pip install -U w2w-hub",
+            **about(where),
         )
     return readers[version](data)
 
 
-def require_files(files: Any, where: Path | str) -> dict[str, dict[str, Any]]:
+def require_files(files: Any, where: Where) -> dict[str, dict[str, Any]]:
     """Return the `files` of a manifest or lock: relative path to ``{"sha256", "size"}``, each one valid."""
     if not isinstance(files, dict) or len(files) > MAX_FILES:
-        raise CorruptFileError(f"{where} lacks or misstates a field ('files'); fetch it again")
+        raise CorruptFileError(f"{where} lacks or misstates a field ('files'); fetch it again", **about(where))
     for name, entry in files.items():
         if not is_name(name) or name.split("/")[0].startswith(OURS) or name.lower() == FILENAME:
             raise UnsafePathError(
-                f"{where} lists the file {short(name)}, which is outside the folder or not a file's name"
+                f"{where} lists the file {short(name)}, which is outside the folder or not a file's name",
+                **about(where),
             )
         size = entry.get("size") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
-            raise CorruptFileError(f"{where} lacks or misstates a field, the size of {short(name)}; fetch it again")
+            raise CorruptFileError(
+                f"{where} lacks or misstates a field, the size of {short(name)}; fetch it again", **about(where)
+            )
         if not isinstance(entry.get("sha256"), str) or not _SHA256.fullmatch(entry["sha256"]):
-            raise CorruptFileError(f"{where} lacks or misstates a field, the sha256 of {short(name)}; fetch it again")
+            raise CorruptFileError(
+                f"{where} lacks or misstates a field, the sha256 of {short(name)}; fetch it again", **about(where)
+            )
     return files
 
 
 # -------------------------------------------------------------------- JSON
 def read_json(path: Path | str) -> dict[str, Any]:
     """Return the JSON object of a file that the user named, or raise an error that names it."""
-    return parse_json(read_regular(path, MAX_JSON_BYTES), path, constants=True)
+    return parse_json(read_regular(path, MAX_JSON_BYTES), Path(path), constants=True)
 
 
 def read_json_in(folder: Path | str, name: str) -> dict[str, Any]:
@@ -102,19 +110,21 @@ def read_json_in(folder: Path | str, name: str) -> dict[str, Any]:
     return parse_json(read_file(Path(folder), name, MAX_JSON_BYTES), Path(folder, name), constants=True)
 
 
-def parse_json(raw: bytes, where: Path | str, *, constants: bool = False) -> dict[str, Any]:
+def parse_json(raw: bytes, where: Where, *, constants: bool = False) -> dict[str, Any]:
     """Return a JSON object; a key that is there twice is refused, and so are NaN and infinity without `constants`."""
     values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
     if values > MAX_JSON_VALUES:
-        raise CorruptFileError(f"{where} holds {values:,} JSON values, the limit is {MAX_JSON_VALUES:,}")
+        raise CorruptFileError(
+            f"{where} holds {values:,} JSON values, the limit is {MAX_JSON_VALUES:,}", **about(where)
+        )
     try:
         value = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=float if constants else _no_constant
         )
     except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{where} is not valid JSON ({error}); fetch it again") from error
+        raise CorruptFileError(f"{where} is not valid JSON ({error}); fetch it again", **about(where)) from error
     if not isinstance(value, dict):
-        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}, expected an object")
+        raise CorruptFileError(f"{where} holds a JSON {type(value).__name__}, expected an object", **about(where))
     return value
 
 
@@ -174,11 +184,16 @@ def _renamed_checksum(raw: bytes, known: set[str] | None) -> bool:
     return any(isinstance(v, str) and re.fullmatch(".{62,66}", v) for v in unknown)
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(manifest: Mapping[str, Any]) -> str:
+    """Return ``dataset`` or ``space``, the kind of repository that a manifest describes."""
+    return "dataset" if manifest.get("format") == DATASET else "space"
+
+
+def stated_format(path: Path) -> str | None:
     """Return the format that a folder's manifest, or a JSON file, states; None if it states none of ours."""
     try:
         data = parse_json(read_file(path, FILENAME, MAX_JSON_BYTES), path) if path.is_dir() else read_json(path)
     except (CorruptFileError, MissingPathError):
         return None
     name = data.get("format")
-    return name if isinstance(name, str) and name in WORDS else None
+    return name if isinstance(name, str) and name in FORMAT_NAMES else None

@@ -1,4 +1,4 @@
-"""Parquet files of strangers, read under limits: rows and unpacked bytes are held against what is known first."""
+"""Read untrusted Parquet files: rows and unpacked bytes are compared with limits before they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.limits import unpacked_limit
-from ..errors import CorruptFileError, W2WError, one_line
+from ..common.text import one_line
+from ..errors import CorruptFileError, W2WError
 from .paths import open_regular, short
 
 ROWS_A_BATCH = 1024
@@ -35,19 +36,21 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequen
         with open(open_regular(path), "rb") as file, pq.ParquetFile(file, read_dictionary=list(texts)) as found:
             meta = found.metadata
             if rows is not None and meta.num_rows != rows:
-                raise CorruptFileError(f"{path} has {meta.num_rows:,} rows, expected {rows:,}; fetch the {kind} again")
+                raise CorruptFileError(
+                    f"{path} has {meta.num_rows:,} rows, expected {rows:,}; fetch the {kind} again", path=path
+                )
             limit = unpacked_limit(path.stat().st_size)
             unpacked = _unpacked(meta)
             if unpacked > limit:
                 raise CorruptFileError(
-                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}"
+                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}", path=path
                 )
             yield found
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, W2WError):
             raise
         raise CorruptFileError(
-            f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again"
+            f"{path} cannot be read ({one_line(str(error), 200)}); fetch the {kind} again", path=path
         ) from error
 
 
@@ -56,7 +59,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 
 
 def _unpacked(meta: Any) -> int:
-    """Bytes that all values take in memory: more than their pages, where one value stands for many."""
+    """Return the bytes that all values take in memory: more than their pages where a value is repeated."""
     total = 0
     for i in range(meta.num_row_groups):
         for j in range(meta.num_columns):
@@ -67,7 +70,7 @@ def _unpacked(meta: Any) -> int:
 
 
 def _text_bytes(column: Any) -> int:
-    """Bytes of a dictionary-encoded column of text once every row has its own copy."""
+    """Return the bytes of a dictionary-encoded text column once every row has its own copy."""
     import pyarrow.compute as pc
 
     lengths = pc.binary_length(column.dictionary)
@@ -106,10 +109,10 @@ def read_table(
         names = found.schema_arrow.names
         if len(set(names)) != len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise CorruptFileError(f"{path} has two columns {short(twice)}; fetch the {kind} again")
+            raise CorruptFileError(f"{path} has two columns {short(twice)}; fetch the {kind} again", path=path)
         missing = [name for name in columns if name not in names]
         if missing:
-            raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again")
+            raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again", path=path)
         columns = [*columns, *(name for name in optional if name in names)]
         batches, size, limit = [], 0, unpacked_limit(path.stat().st_size)
         for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
@@ -117,7 +120,7 @@ def read_table(
             encoded = [column for column in batch.columns if types.is_dictionary(column.type)]
             size += sum(_text_bytes(column) for column in encoded if not types.is_primitive(column.type.value_type))
             if size > limit:
-                raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again")
+                raise CorruptFileError(f"{path} holds more than {limit:,} bytes; fetch the {kind} again", path=path)
             batches.append(batch)
         schema = batches[0].schema if batches else pa.schema([found.schema_arrow.field(name) for name in columns])
         table = pa.Table.from_batches(batches, schema).select(columns)

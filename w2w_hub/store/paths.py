@@ -1,4 +1,4 @@
-"""Relative paths that strangers name, and files reached without following a link.
+"""Untrusted relative paths, and files opened without following a link.
 
 Every name that a manifest, a lock, a split, a Zarr key, a point or a repository gives passes :func:`require_name`
 before anything acts on it, and every file that it names is opened by :func:`open_file` or found by
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common.limits import MAX_FILES, MAX_FOLDER_DEPTH, MAX_NAME_BYTES, MAX_PART_BYTES
-from ..errors import CorruptFileError, MissingPathError, UnsafePathError, one_line
+from ..common.subject import about
+from ..common.text import one_line
+from ..errors import CorruptFileError, MissingPathError, UnsafePathError
 
 OURS = ".w2w-"  # how the names of locks, staged states and unfinished files begin
 _BLOB = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
@@ -49,13 +51,17 @@ def require_name(name: object, where: object) -> str:
         Naming `where` it stands.
     """
     if not is_name(name):
-        raise UnsafePathError(f"{where} names {short(name)}, which is not a path inside its folder; do not use it")
+        raise UnsafePathError(
+            f"{where} names {short(name)}, which is not a path inside its folder; do not use it",
+            name=name if isinstance(name, str) else None,
+            **about(where),
+        )
     assert isinstance(name, str)
     return name
 
 
 def short(value: object) -> str:
-    """Return a value that a stranger chose as a quoted part of one line."""
+    """Return an untrusted value as a quoted part of one line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return one_line(text, 120)
 
@@ -74,12 +80,12 @@ def find_file(root: Path, name: str) -> Path:
     _require_folders(root, name.split("/")[:-1])
     mode = _mode(path)
     if mode is None:
-        raise MissingPathError(f"{path} is not there")
+        raise MissingPathError(f"{path} is not there", path=path)
     if stat.S_ISLNK(mode):
         path = _blob(Path(root), path)
     elif not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise UnsafePathError(f"{path} is {what}, not a file; remove it, or fetch the folder again")
+        raise UnsafePathError(f"{path} is {what}, not a file; remove it, or fetch the folder again", path=path)
     return path
 
 
@@ -112,19 +118,19 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
     try:
         descriptor = os.open(path, _OPEN | (0 if follow else _NO_LINK))
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingPathError(f"{path} is not there") from None
+        raise MissingPathError(f"{path} is not there", path=path) from None
     except OSError as error:
         if not follow and os.path.islink(path):
-            raise UnsafePathError(f"{path} is a link; replace it by the file itself") from error
-        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+            raise UnsafePathError(f"{path} is a link; replace it by the file itself", path=path) from error
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
     except ValueError as error:  # a NUL in it
-        raise MissingPathError(f"{short(str(path))} is not there") from error
+        raise MissingPathError(f"{short(str(path))} is not there", path=path) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
-            raise MissingPathError(f"{path} is a folder, not a file")
-        raise UnsafePathError(f"{path} is not a regular file; nothing is read from pipes and devices")
+            raise MissingPathError(f"{path} is a folder, not a file", path=path)
+        raise UnsafePathError(f"{path} is not a regular file; nothing is read from pipes and devices", path=path)
     return descriptor
 
 
@@ -144,9 +150,9 @@ def _read(descriptor: int, path: Path | str, limit: int) -> bytes:
         try:
             data = file.read(limit + 1) if size <= limit else b""
         except OSError as error:
-            raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+            raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
     if size > limit or len(data) > limit:
-        raise CorruptFileError(f"{path} has {size:,} bytes; a file of its kind has at most {limit:,}")
+        raise CorruptFileError(f"{path} has {size:,} bytes; a file of its kind has at most {limit:,}", path=path)
     return data
 
 
@@ -178,14 +184,14 @@ def walk(root: Path) -> Iterator[Found]:
     while pending:
         prefix, folder, depth = pending.pop()
         if depth > MAX_FOLDER_DEPTH:
-            raise CorruptFileError(f"{folder} lies more than {MAX_FOLDER_DEPTH} folders deep")
+            raise CorruptFileError(f"{folder} lies more than {MAX_FOLDER_DEPTH} folders deep", path=folder)
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         below = []
         for entry in found:
             count += 1
             if count > MAX_FILES:
-                raise CorruptFileError(f"{root} holds more than {MAX_FILES:,} files")
+                raise CorruptFileError(f"{root} holds more than {MAX_FILES:,} files", path=root)
             if entry.is_dir(follow_symlinks=False):
                 below.append((f"{prefix}{entry.name}/", Path(entry.path), depth + 1))
             else:
@@ -235,11 +241,13 @@ def _require_folders(root: Path, parts: list[str]) -> None:
         folder = Path(root, *parts[:depth])
         mode = _mode(folder)
         if mode is None:
-            raise MissingPathError(f"{folder} is not there")
+            raise MissingPathError(f"{folder} is not there", path=folder)
         if stat.S_ISLNK(mode):
-            raise UnsafePathError(f"{folder} is a link, which is not followed; replace it by the folder itself")
+            raise UnsafePathError(
+                f"{folder} is a link, which is not followed; replace it by the folder itself", path=folder
+            )
         if not stat.S_ISDIR(mode):
-            raise UnsafePathError(f"{folder} is not a folder; fetch it again")
+            raise UnsafePathError(f"{folder} is not a folder; fetch it again", path=folder)
 
 
 def _mode(path: Path) -> int | None:
@@ -248,7 +256,7 @@ def _mode(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
 
 
 # --------------------------------------------------------- the Hub's cache
@@ -265,12 +273,12 @@ def _blob(root: Path, link: Path) -> Path:
             repository = folder.parent.parent
             break
     else:
-        raise UnsafePathError(f"{link} is a link, which is not followed; replace it by the file itself")
+        raise UnsafePathError(f"{link} is a link, which is not followed; replace it by the file itself", path=link)
     target = _link_target(link)
     if target.parent == repository / "blobs" and _BLOB.fullmatch(target.name) and _is_folder(target.parent):
         mode = _mode(target)
         if mode is None:
-            raise MissingPathError(f"{link} is not there: its blob is gone from the cache")
+            raise MissingPathError(f"{link} is not there: its blob is gone from the cache", path=link)
         if stat.S_ISREG(mode):
             return target
         if stat.S_ISLNK(mode):
@@ -284,7 +292,9 @@ def _blob(root: Path, link: Path) -> Path:
                 and stat.S_ISREG(_mode(shared) or 0)
             ):
                 return shared
-    raise UnsafePathError(f"{link} leads out of its repository in the cache; remove it and fetch the file again")
+    raise UnsafePathError(
+        f"{link} leads out of its repository in the cache; remove it and fetch the file again", path=link
+    )
 
 
 def _link_target(link: Path) -> Path:

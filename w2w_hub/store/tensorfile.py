@@ -1,4 +1,4 @@
-"""Reading safetensors: the header first, under limits, so that a bad file is refused before anything is allocated.
+"""Read safetensors: the header first, under limits, so that a bad file is refused before memory is allocated.
 
 The safetensors library reads such files too; this module is here for what it does not offer: a header without the
 data, limits of our own, bytes in memory, bfloat16 in NumPy, and one buffer that all tensors share, so that reading
@@ -20,7 +20,9 @@ from ..common.limits import MAX_HEADER_BYTES as MAX_HEADER
 from ..common.limits import MAX_HEADER_VALUES, MAX_TENSOR_BYTES, MAX_TENSORS
 from ..common.limits import MAX_TENSOR_AXES as MAX_RANK
 from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
-from ..errors import CorruptFileError, UnsupportedFormatError, one_line
+from ..common.subject import Where, about
+from ..common.text import one_line
+from ..errors import CorruptFileError, UnsupportedFormatError
 from .paths import open_regular
 
 METADATA = "__metadata__"
@@ -37,7 +39,7 @@ _BYTES = {kind: np.dtype(name).itemsize for kind, name in _KINDS.items()} | {
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header states of one tensor: safetensors' dtype name, shape, and where its bytes lie in the data."""
+    """One tensor in a header: dtype name of safetensors, shape, and the position of its bytes in the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,7 +58,7 @@ class Header:
 
 
 def read_header(path: Path | str) -> Header:
-    """The header of a safetensors file; the data is not read.
+    """Return the header of a safetensors file without reading the data.
 
     Raises
     ------
@@ -64,11 +66,11 @@ def read_header(path: Path | str) -> Header:
         Also if the file is shorter or longer than the header states, or one of the limits is passed.
     """
     with _opened(path) as file:
-        return header_from(file, path)
+        return header_from(file, Path(path))
 
 
 def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; bfloat16 widens to float32 without loss.
+    """Return tensors and metadata of a safetensors file; bfloat16 widens to float32 without loss.
 
     The tensors share one writable buffer. Nothing is memory-mapped: a file that another process cuts short is an
     error here, not a crash later.
@@ -78,13 +80,13 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:
-    """The tensors of a file whose header was read."""
+    """Return the tensors of a file whose header was read."""
     with _opened(path) as file:
         return tensors_from(file, header, path)
 
 
-def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of an open file whose header was read."""
+def tensors_from(file: BinaryIO, header: Header, where: Where) -> dict[str, np.ndarray]:
+    """Return the tensors of an open file whose header was read."""
     size = os.fstat(file.fileno()).st_size
     if size != header.start + header.size:
         raise _corrupt(where, "it changed while it was read")
@@ -96,18 +98,18 @@ def tensors_from(file: BinaryIO, header: Header, where: Path | str) -> dict[str,
         raise _corrupt(where, error.strerror or "read error") from error
     if not whole:
         raise _corrupt(where, "it changed while it was read")
-    return tensors_of(header, data, str(where))
+    return tensors_of(header, data, where)
 
 
 def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tuple[dict[str, np.ndarray], Header]:
-    """The same for a file in memory."""
+    """Return tensors and header of a file in memory."""
     length = int.from_bytes(data[:8], "little")
     header = parse_header(bytes(data[8 : 8 + min(length, MAX_HEADER)]), length, len(data), where)
     return tensors_of(header, np.frombuffer(bytearray(data[header.start :]), np.uint8), where), header
 
 
-def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.ndarray]:
-    """The tensors of a validated header over its data."""
+def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.ndarray]:
+    """Return the tensors of a validated header as views of its data."""
     tensors = {}
     for name, entry in header.entries.items():
         if entry.dtype == "BF16":
@@ -120,13 +122,14 @@ def tensors_of(header: Header, data: np.ndarray, where: str) -> dict[str, np.nda
                 values = values.copy()  # torch takes no unaligned memory
         else:
             raise UnsupportedFormatError(
-                f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read"
+                f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read",
+                **about(where),
             )
         tensors[name] = values.reshape(entry.shape)
     return tensors
 
 
-def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Header:
+def parse_header(raw: bytes, length: int, total: int, where: Where) -> Header:
     """Validate a header of `length` bytes, of which `raw` was read, in a file of `total` bytes."""
     if total < 8:
         raise _corrupt(where, f"{total} bytes are too short for a header")
@@ -140,12 +143,12 @@ def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Head
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _corrupt(where, f"its header is no JSON: {short(error)}") from error
+        raise _corrupt(where, f"its header is not JSON: {short(error)}") from error
     if not isinstance(found, dict):
-        raise _corrupt(where, "its header is no JSON object")
+        raise _corrupt(where, "its header is not a JSON object")
     metadata = found.pop(METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _corrupt(where, f"{METADATA} is no map of strings")
+        raise _corrupt(where, f"{METADATA} is not a map of strings")
     if len(found) > MAX_TENSORS:
         raise _corrupt(where, f"it states {len(found):,} tensors, the limit is {MAX_TENSORS:,}")
     entries = {name: _entry(name, value, where) for name, value in found.items()}
@@ -159,7 +162,7 @@ def parse_header(raw: bytes, length: int, total: int, where: Path | str) -> Head
     return Header(entries, metadata, 8 + length, size)
 
 
-def _entry(name: str, value: Any, where: Path | str) -> Entry:
+def _entry(name: str, value: Any, where: Where) -> Entry:
     if len(name) > MAX_NAME:
         raise _corrupt(where, f"a tensor's name has {len(name):,} characters, the limit is {MAX_NAME:,}: {short(name)}")
     try:
@@ -175,9 +178,11 @@ def _entry(name: str, value: Any, where: Path | str) -> Entry:
         raise _corrupt(where, f"tensor {short(name)} has {len(shape)} dimensions, the limit is {MAX_RANK}")
     for n in (begin, end, *shape):
         if type(n) is not int or n < 0:
-            raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is no whole number")
+            raise _corrupt(where, f"tensor {short(name)} has a shape or offset that is not a whole number")
     if width is None:
-        raise UnsupportedFormatError(f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known")
+        raise UnsupportedFormatError(
+            f"{where}: tensor {short(name)} has dtype {short(dtype)}, which is not known", **about(where)
+        )
     numbers = 1
     for n in shape:
         numbers *= n
@@ -201,14 +206,15 @@ def require_bearable(shape: Sequence[int], width: int, what: str) -> None:
 
 
 def header_from(file: BinaryIO, path: Path | str) -> Header:
-    """The header of an open file."""
+    """Return the header of an open file."""
     try:
         total = os.fstat(file.fileno()).st_size
         first = file.read(8)
         if first and LFS.startswith(first):
             raise CorruptFileError(
                 f"{path} is not a readable safetensors file (it is a Git LFS pointer, not the file itself); "
-                "run: git lfs pull"
+                "run: git lfs pull",
+                path=path,
             )
         length = int.from_bytes(first, "little")
         raw = file.read(length) if length <= MAX_HEADER else b""
@@ -221,8 +227,8 @@ def _opened(path: Path | str) -> BinaryIO:
     return open(open_regular(path), "rb")
 
 
-def _corrupt(where: Path | str, why: str) -> CorruptFileError:
-    return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again")
+def _corrupt(where: Where, why: str) -> CorruptFileError:
+    return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again", **about(where))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -235,9 +241,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def short(value: object, limit: int = 80) -> str:
-    """A name or value that a file chose, as part of one line."""
+    """Return a name or value of a file as part of one line."""
     return one_line(str(value), limit)

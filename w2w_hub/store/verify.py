@@ -1,4 +1,4 @@
-"""Verification of the files that a manifest lists, the same for datasets and weight spaces, and its report."""
+"""Verification of the files that a manifest lists, for datasets and weight spaces alike, and its report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_JSON_BYTES
 from ..common.progress import progress
 from ..errors import LONGEST, CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
 from .commit import NEXT, State, open_state
 from .hashing import sha256_file
-from .manifest import CARD, DATASET, FILENAME, WORDS, has_right_checksum
+from .manifest import CARD, DATASET, FILENAME, FORMAT_NAMES, has_right_checksum
 from .paths import OURS, read_file, walk
 
 SHOWN = 20
@@ -21,7 +22,7 @@ SHOWN = 20
 
 @dataclass
 class Problem:
-    """One thing that is wrong: a file, or rows in it."""
+    """Something that is wrong with a file, or with rows in it."""
 
     file: str
     message: str
@@ -30,7 +31,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes
     ----------
@@ -40,20 +41,20 @@ class Report:
     kind : str
         ``dataset`` or ``weight space``.
     problems : list of Problem
-        What is not as published, or not as the format asks.
+        Contents that differ from what was published or break the format.
     notes : list of str
-        What a reader should know and is not wrong.
+        Remarks on things that are not wrong.
     not_checked : list of str
-        Rules of the format that were not looked at, and what looks at them.
+        Rules of the format that were not checked, and how to check them.
     unlisted : list of str
         Files in the folder that the manifest does not list.
     unfinished : bool
-        Whether a committed change is not moved into place yet; other readers see a mixture until it is.
+        Whether a committed change has yet to be moved into place; until then other readers see a mixture.
     """
 
     path: Path
     deep: bool
-    kind: str = WORDS[DATASET]
+    kind: str = FORMAT_NAMES[DATASET]
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
@@ -82,14 +83,16 @@ class Report:
         """Files with a problem."""
         return {problem.file for problem in self.problems}
 
-    def settle(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise `CorruptFileError` with all problems in one line, if there are any."""
         if self.problems:
             told = "; ".join(problem.message for problem in self.problems[:SHOWN])
             more = f"; and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
-            error = CorruptFileError(told + more)
+            error = CorruptFileError(told + more, path=self.path)
             error.limit = (SHOWN + 1) * LONGEST
             raise error
+
+    settle = deprecated_alias("Report.settle", raise_if_any)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `w2w verify --json` prints."""
@@ -99,7 +102,7 @@ class Report:
 
 
 def open_to_check(report: Report, form: str, known: set[str]) -> State | None:
-    """Return the state of a folder that is verified, or note why it cannot be opened and return None.
+    """Return the state of the folder to verify; None, with a problem in the report, if it cannot be opened.
 
     Raises
     ------

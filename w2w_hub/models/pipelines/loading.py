@@ -24,6 +24,7 @@ from ...errors import (
 from ...space import WeightSpace
 from ...space.storage import save_space
 from ...store.atomic import write_bytes, write_json
+from ...store.hub.options import HubOptions
 from ...store.hub.resolve import open_base
 from ...store.manifest import read_json_in
 from ...store.paths import has_file, short
@@ -78,7 +79,7 @@ def open_space(
     if not isinstance(base, str) or not base or not isinstance(revision, (str, type(None))):
         raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
     if space.source.base is not None:  # a lock says which files of it, by digest
-        return with_base(cls, open_base(space.source.base, **hub).folder, space, dtype, options)
+        return with_base(cls, open_base(space.source.base, HubOptions(**hub)).folder, space, dtype, options)
     if is_repository(base):
         options = {**hub, **({"revision": revision} if revision else {}), **options}
         return with_repository(cls, base, space, dtype, options)

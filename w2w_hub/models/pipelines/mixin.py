@@ -247,7 +247,7 @@ class W2WMixin:
         Parameters
         ----------
         version, private, token, dry_run
-            See :func:`w2w_hub.release.publish.publish`.
+            See :func:`w2w_hub.release.push`.
         **options
             As of :meth:`save_pretrained`.
 
@@ -255,13 +255,11 @@ class W2WMixin:
         --------
         >>> pipe.push_to_hub("org/space", version="1.0.0", private=True)   # doctest: +SKIP
         """
-        from ...release.publish import publish
+        from ...release.publish import push
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "space", **options)
-            return publish(
-                Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run
-            )
+            return push(Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run)
 
     # ------------------------------------------------------------ identity
     @property

@@ -1,4 +1,4 @@
-"""The local cache of huggingface_hub: a repository's commits, the revisions that are known, what was verified."""
+"""The local cache of huggingface_hub: a repository's commits, known revisions and verified files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from ..paths import find_file, has_file, is_name, make_parents, open_regular, re
 
 SHA = re.compile(r"^[0-9a-f]{40}\Z")
 SHORT = re.compile(r"[0-9a-f]{7,39}")
-TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # our word -> the Hub's repository type
+REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)  # the name of a repository
+TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # kind -> the Hub's repository type
+KIND_NAMES = {"dataset": "dataset", "space": "weight space", "model": "base model"}  # in messages
 MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
 
 
@@ -56,7 +58,7 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def refs(self) -> dict[str, str]:
-        """Branches and tags that were resolved before, and their commits then."""
+        """Return the branches and tags that were resolved before, with their commits at that time."""
         folder, found = self.folder / "refs", {}
         for entry in walk(folder) if folder.is_dir() else ():
             if entry.is_file and not entry.name.rpartition("/")[2].startswith("."):
@@ -66,12 +68,12 @@ class RepoCache:
         return found
 
     def commit(self, revision: str) -> str | None:
-        """The commit that a revision had when it was last resolved, if its manifest is there."""
+        """Return the commit to which a revision last resolved, if its manifest is cached."""
         commit = revision if SHA.match(revision) else self.refs().get(revision)
         return commit if commit and self.is_cached(commit) else None
 
-    def whole(self, revision: str) -> str:
-        """The one cached commit that a short SHA begins, as messages show it; any other revision as it is."""
+    def full_commit(self, revision: str) -> str:
+        """Return the one cached commit that begins with a short SHA; any other revision unchanged."""
         if not SHORT.fullmatch(revision) or revision in self.refs():
             return revision
         found = [commit.name for commit in (self.folder / "snapshots").glob(f"{revision}*")]
@@ -84,14 +86,14 @@ class RepoCache:
             return False
 
     def revisions(self) -> list[str]:
-        """What is cached, for messages: ``v1.0.0 (0123456789ab)``, or a bare commit."""
+        """Return the cached revisions for messages: ``v1.0.0 (0123456789ab)``, or a bare commit."""
         refs, folder = self.refs(), self.folder / "snapshots"
         commits = sorted(p.name for p in folder.iterdir() if self.is_cached(p.name)) if folder.is_dir() else []
         named = [f"{name} ({commit[:12]})" for name, commit in refs.items() if commit in commits]
         return named + [commit for commit in commits if commit not in refs.values()]
 
     def remember(self, revision: str, commit: str) -> None:
-        """Note what a branch or tag is, so that it is found offline; a read-only cache stays as it is."""
+        """Record the commit of a branch or tag for offline use; ignored where the cache is read-only."""
         if SHA.match(revision) or not is_name(revision):
             return
         with suppress(OSError, W2WError):
@@ -118,11 +120,11 @@ class RepoCache:
             make_parents(self.folder, f"snapshots/{commit}/{MANIFEST}")
         for part in (folder.parent, folder):
             if part.is_symlink():
-                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it")
+                raise UnsafePathError(f"{part} is a link, which a cache does not have there; remove it", path=part)
         return folder
 
     def is_verified(self, file: Path, entry: Mapping[str, Any]) -> bool:
-        """Whether a regular file has the size and sha256 of its manifest entry.
+        """Return whether a regular file has the size and sha256 of its manifest entry.
 
         It is hashed once. From then on it is known by its size, inode, and the times of its last change of content
         (mtime, which anybody can set) and of anything (ctime, which only the system sets). What rots on the disk
@@ -147,14 +149,14 @@ class RepoCache:
         return unchanged
 
     def was_verified(self, file: Path, sha256: str) -> bool:
-        """Whether a file was seen to have this digest, when a lock stated it, and has not changed since."""
+        """Return whether a file was verified against this digest of a lock, and has not changed since."""
         try:
             return (self.folder / MARKS / sha256).read_text("utf-8") == _identity(os.lstat(file))
         except (OSError, UnicodeDecodeError):
             return False
 
     def forget(self, entry: Mapping[str, Any]) -> None:
-        """Have a file hashed again when it is needed next."""
+        """Discard the record that a file was verified: it is hashed again when it is needed next."""
         with suppress(OSError):
             (self.folder / MARKS / str(entry["sha256"])).unlink(missing_ok=True)
 
@@ -172,10 +174,10 @@ def _identity(stat: os.stat_result) -> str:
 
 
 def is_own_blob(folder: Path, name: str) -> bool | None:
-    """Whether a cached file has the content that its name in ``blobs/`` promises (a git or a sha256 digest).
+    """Return whether a cached file has the digest that is its name in ``blobs/`` (of git, or a sha256).
 
-    For files that no manifest lists: the manifest itself, and the card. None where nothing is promised: a cache
-    without symbolic links, or a file that was restored.
+    For files that no manifest lists: the manifest itself, and the card. None if there is no such name: in a cache
+    without symbolic links, or for a restored file.
     """
     data = read_file(folder, name, MAX_JSON_BYTES)
     try:

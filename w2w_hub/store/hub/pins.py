@@ -1,4 +1,4 @@
-"""Lock files: which commits, digests and base models a paper used; see `lock` for making and verifying them."""
+"""Lock files: the commits, digests and base models that a paper used; `w2w_hub.release.lock` makes them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from ...errors import CorruptFileError, InvalidInputError, MissingPathError, Unk
 from ..manifest import LOCK as FORMAT
 from ..manifest import read_json, require_files, upgraded
 from ..paths import is_name, short
-from .cache import SHA
+from .cache import REPO, SHA
 
 FORMAT_VERSION = 1  # that is written
 KINDS = ("dataset", "space")
-REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -80,7 +79,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Lock:
-    """What `read_lock` gives; `packages` are the versions that the lock was made with."""
+    """A lock file's pins, and the versions of the packages with which it was made."""
 
     pins: tuple[Pin, ...]
     packages: dict[str, str]
@@ -99,18 +98,20 @@ class Lock:
         }
 
     def find(self, kind: str, name: str | None, path: Path) -> Pin:
-        """The pin of this kind that `name` (``org/name`` or ``org/name@revision``) means; the only one without it."""
+        """Return the pin of this kind named ``org/name`` or ``org/name@revision``; the only one if no name is given."""
         fitting = [p for p in self.pins if p.kind == kind and name in (None, p.repo, p.name)]
         if len(fitting) == 1:
             return fitting[0]
         there = ", ".join(f"{p.name} ({p.kind})" for p in self.pins) or "nothing"
         if not fitting:
-            raise UnknownNameError(f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}")
-        raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}")
+            raise UnknownNameError(
+                f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}", path=path, name=name, what=kind
+            )
+        raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}", path=path)
 
 
 def read_lock(path: Path | str) -> Lock:
-    """Read a lock file; fields that are not known are ignored.
+    """Read a lock file; unknown fields are ignored.
 
     Raises
     ------
@@ -119,11 +120,11 @@ def read_lock(path: Path | str) -> Lock:
     path = require_path(path, "the lock")
     if not path.is_file():
         make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
-        raise MissingPathError(f"{path} is not there; make a lock with: {make}")
+        raise MissingPathError(f"{path} is not there; make a lock with: {make}", path=path)
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(
-            f"{path} is no lock file (format {short(data.get('format'))}, expected {FORMAT!r})"
+            f"{path} is not a lock file (format {short(data.get('format'))}, expected {FORMAT!r})", path=path
         )
     data = upgraded(data, path, FORMAT)
     try:
@@ -134,7 +135,9 @@ def read_lock(path: Path | str) -> Lock:
             raise ValueError("packages")
         return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates a field ({error}); make it again with w2w pin") from error
+        raise CorruptFileError(
+            f"{path} lacks or misstates a field ({error}); make it again with w2w pin", path=path
+        ) from error
 
 
 def _read_pin(item: Mapping[str, Any]) -> Pin:
@@ -162,7 +165,7 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
 
 
 def _known(kind: type[Any], item: Any) -> dict[str, Any]:
-    """The fields of a JSON object that a dataclass has; a later version may have written more."""
+    """Return the fields of a JSON object that a dataclass has; a later version may have written more."""
     if not isinstance(item, Mapping):
         raise ValueError(f"{short(item)} in the place of a {kind.__name__}")
     return {key: item[key] for key in kind.__dataclass_fields__ if key in item}
@@ -176,7 +179,7 @@ def _require_text(owner: Any, *names: str) -> None:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a path is a lock file, whatever it is called; a folder or another file is not."""
+    """Return whether a path is a lock file, whatever its name."""
     if not path.is_file() or (path.suffix != ".lock" and path.stat().st_size > MAX_JSON_BYTES):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Parts of large files at a commit: what is local is read from disk, the rest comes by HTTP range."""
+"""Read parts of large files at a commit: local files from disk, others by HTTP range."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import os
 import threading
 from typing import Any
 
+from ...common.subject import Where, about
 from ...errors import CorruptFileError, HubNotFoundError
 from ..byte_source import ByteSource
 from ..paths import open_file, short
 from .cache import TYPES
 from .client import call, translate
-from .resolve import Source
+from .source import Source, unlisted
 from .transfer import PLAIN, Pace, body, timeouts
 
 WHOLE_BELOW = 256 * 1024  # a smaller file is fetched whole, verified and kept
-WHOLE_SHARE = 0.5  # so is one of which this share has been asked for
+WHOLE_SHARE = 0.5  # so is one of which this fraction has been asked for
 
 
 class RangedFiles(ByteSource):
-    """``size`` and ``read`` of the files of one commit.
+    """Reads files of one commit by byte range.
 
-    A range of a file that is not local is not verified here, since a manifest has digests of whole files only:
-    who reads rows checks their digests. Once half of a file has been read it is fetched whole and verified.
+    A range of a remote file is not verified here, since a manifest has digests of whole files only; callers check the
+    digests of rows. Once half of a file has been read it is fetched whole and verified.
 
     Attributes
     ----------
@@ -46,11 +47,11 @@ class RangedFiles(ByteSource):
             os.close(descriptor)
 
     def size(self, path: str) -> int:
-        """Bytes of a file, from the manifest."""
+        """Return the size of a file in bytes, from the manifest."""
         return int(self._entry(path)["size"])
 
     def is_kept(self, path: str) -> bool:
-        """Whether a file is read from disk, whole and verified."""
+        """Return whether a file is read from disk, whole and verified."""
         return path in self._open
 
     def keep(self, path: str) -> None:
@@ -58,7 +59,7 @@ class RangedFiles(ByteSource):
         self._descriptor(path)
 
     def read(self, path: str, start: int, stop: int) -> bytes:
-        """Exactly the bytes from `start` to before `stop`."""
+        """Return exactly the bytes from `start` to before `stop`."""
         size = self.size(path)
         if not 0 <= start <= stop <= size:
             raise CorruptFileError(f"{self.source.revision}: {path} has {size} bytes, not {start} to {stop}")
@@ -70,10 +71,10 @@ class RangedFiles(ByteSource):
         try:
             return self.source.files[path]
         except KeyError:
-            raise HubNotFoundError(f"{self.source.revision}: the manifest lists no {path}") from None
+            raise unlisted(self.source.revision, path) from None
 
     def _keeps(self, path: str, length: int) -> bool:
-        """Whether the file is local, or is to be from now on."""
+        """Return whether the file is local, or should be from now on."""
         size = self.size(path)
         with self._lock:
             asked = self._read[path] = self._read.get(path, 0) + length
@@ -95,14 +96,16 @@ class RangedFiles(ByteSource):
         assert revision is not None
         if start == stop:
             return b""
-        if source.local_files_only:
+        if source.options.local_files_only:
             raise HubNotFoundError(
-                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False", what="cache"
+                f"{revision}: {path} is not in the cache; open the dataset online once with lazy=False",
+                what="cache",
+                **about(revision.file(path)),
             )
         url = hf_hub_url(revision.repo, path, repo_type=TYPES[revision.kind], revision=revision.commit)
-        headers = build_hf_headers(token=source.token, library_name="w2w_hub", library_version=__version__)
+        headers = build_hf_headers(token=source.options.token, library_name="w2w_hub", library_version=__version__)
         headers |= {"Range": f"bytes={start}-{stop - 1}", **PLAIN}
-        what, size = f"{revision}: {path}", self.size(path)
+        where, size = revision.file(path), self.size(path)
 
         def get() -> bytes:
             opened: list[Any] = []
@@ -113,7 +116,7 @@ class RangedFiles(ByteSource):
             ):
                 opened.append(response)
                 hf_raise_for_status(response)
-                return _part(response, pace, start, stop, size, what)
+                return _part(response, pace, start, stop, size, where)
 
         data = call(revision.repo, get)
         if len(data) != stop - start:
@@ -121,16 +124,18 @@ class RangedFiles(ByteSource):
         return data
 
 
-def _part(response: Any, pace: Pace, start: int, stop: int, size: int, what: str) -> bytes:
-    """The bytes from `start` to before `stop` out of the answer to a request for them; no more of it is read."""
+def _part(response: Any, pace: Pace, start: int, stop: int, size: int, where: Where) -> bytes:
+    """Return the bytes from `start` to before `stop` of the response to a range request; read no more of it."""
     if response.status_code == 206:
         kind, stated = response.headers.get("Content-Type", ""), response.headers.get("Content-Range", "")
         if kind.strip().lower().startswith("multipart/") or not stated.startswith(f"bytes {start}-{stop - 1}/"):
-            raise CorruptFileError(f"{what}: bytes {start}-{stop - 1} were asked for, {short(stated)} came")
-        return b"".join(body(response, pace, stop - start, what))
-    found = bytearray()  # a server that knows no ranges sends all of it
+            raise CorruptFileError(
+                f"{where}: bytes {start}-{stop - 1} were asked for, {short(stated)} came", **about(where)
+            )
+        return b"".join(body(response, pace, stop - start, where))
+    found = bytearray()  # a server without ranges sends the whole file
     at = 0
-    for block in body(response, pace, size, what):
+    for block in body(response, pace, size, where):
         found += block[max(0, start - at) : max(0, stop - at)]
         at += len(block)
         if at >= stop:

@@ -1,4 +1,4 @@
-"""Versions of content: semantic versioning, and what a change of a dataset or weight space requires."""
+"""Semantic versions of content, and the version level that a change of a dataset or weight space requires."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Version:
         match = _SEMVER.fullmatch(text) if isinstance(text, str) and len(text) <= LONGEST else None
         pre = tuple(match[4].split(".")) if match and match[4] else ()
         if match is None or any(part.isdigit() and len(part) > 1 and part[0] == "0" for part in pre):
-            raise VersionError(f"{short(text)} is no version; give three numbers, 1.2.0 for instance")
+            raise VersionError(
+                f"{short(text)} is not a version; give three numbers, 1.2.0 for instance", name=str(text)[:LONGEST]
+            )
         return cls(int(match[1]), int(match[2]), int(match[3]), pre)
 
     def __str__(self) -> str:
@@ -57,7 +59,7 @@ class Version:
         return self._key() < other._key()
 
     def next(self, level: str) -> Version:
-        """The smallest version after a change of this level; before 1.0.0 a breaking change raises the minor one."""
+        """Return the smallest version after a change of this level; before 1.0.0 a breaking one raises `minor`."""
         if self.pre:
             return Version(self.major, self.minor, self.patch)
         if level == "major" and self.major > 0:
@@ -67,7 +69,7 @@ class Version:
         return Version(self.major, self.minor, self.patch + 1)
 
     def allows(self, new: Version, level: str) -> bool:
-        """Whether `new` may follow this version with a change of this level."""
+        """Return whether `new` may follow this version with a change of this level."""
         if not self < new:
             return False
         if (self.major, self.minor, self.patch) == (new.major, new.minor, new.patch):
@@ -80,7 +82,7 @@ class Version:
 
 
 def is_version_tag(name: str) -> bool:
-    """Whether a tag is one that publishing sets: ``v`` and a version."""
+    """Return whether a tag has the form that `push` sets: ``v`` and a version."""
     try:
         return name.startswith("v") and bool(Version.parse(name))
     except VersionError:
@@ -95,7 +97,8 @@ class Change:
     text: str
 
 
-def highest(changes: list[Change]) -> str:
+def highest_level(changes: list[Change]) -> str:
+    """Return the level of the most severe change."""
     return max((change.level for change in changes), key=LEVELS.index, default="none")
 
 
@@ -121,7 +124,7 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
 
 
 def compare_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Files stored otherwise, with the same content by every other measure."""
+    """Return the change of files that are stored differently while all else is equal."""
     changed = [n for n in {**old["files"], **new["files"]} if _sha(old, n) != _sha(new, n)]
     return [Change("patch", f"{len(changed)} files stored otherwise")] if changed else []
 
@@ -137,10 +140,14 @@ def _short(value: Any) -> str:
 
 def require_level(old: Version, new: Version, changes: list[Change]) -> None:
     """Raise `VersionError` unless `new` may follow `old` with these changes."""
-    level = highest(changes)
+    level = highest_level(changes)
     if old.allows(new, level):
         return
     why = next((change.text for change in changes if change.level == level), "nothing changed")
     if not old < new:
-        raise VersionError(f"version {new} is not after {old}, the newest one; push it as {old.next(level)}")
-    raise VersionError(f"{new} does not say enough: {why} is a {level} change; push it as {old.next(level)}")
+        raise VersionError(
+            f"version {new} is not after {old}, the newest one; push it as {old.next(level)}", name=str(new)
+        )
+    raise VersionError(
+        f"{new} does not say enough: {why} is a {level} change; push it as {old.next(level)}", name=str(new)
+    )

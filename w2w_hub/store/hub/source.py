@@ -1,4 +1,4 @@
-"""The files of a user's folder, or of one commit in the Hub's cache: brought there when needed, and verified."""
+"""The files of a local folder, or of one commit in the Hub's cache: fetched when needed, and verified."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 
 from ...common.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
 from ...common.progress import progress
+from ...common.subject import HubFile, about
 from ...errors import CorruptFileError, HubNotFoundError, MissingPathError
 from ..commit import open_state
 from ..manifest import CARD, read_manifest
 from ..paths import find_file, has_file
 from .cache import TYPES, RepoCache
-from .client import Token, call, is_offline
+from .client import call, is_offline
+from .options import HubOptions
 from .pins import BasePin
 from .transfer import limited_bar
 
@@ -26,7 +28,7 @@ WORKERS = 8
 
 @dataclass(frozen=True)
 class ResolvedRevision:
-    """What was asked for, and the commit that it is.
+    """A revision as it was asked for, and the commit that it resolved to.
 
     Attributes
     ----------
@@ -49,23 +51,30 @@ class ResolvedRevision:
     def __str__(self) -> str:
         return f"{self.repo}@{self.commit}"
 
+    def file(self, name: str) -> HubFile:
+        """Return one of its files, as errors name it."""
+        return HubFile(self.repo, self.commit, name)
+
     def to_json(self) -> dict[str, str]:
-        """For records, under today's name."""
+        """Return what records state, under the repository's present name."""
         return {"repo": self.renamed or self.repo, "revision": self.asked, "commit": self.commit}
 
 
 @dataclass
 class Source:
-    """Where the files of a dataset, weight space or base model are; :meth:`need` brings them there.
+    """The files of a dataset, weight space or base model; :meth:`need` fetches those that are not local.
 
     Attributes
     ----------
     folder : Path
-        A user's folder, or the commit's folder in the cache.
+        A local folder, or the commit's folder in the cache.
     revision : ResolvedRevision or None
-        None for a user's folder.
+        None for a local folder.
     files : dict
         Path to ``{"sha256", "size"}``, from the manifest or the lock.
+    options : HubOptions
+    base : BasePin or None
+        The base model that a lock pins with a weight space.
     vouched : bool
         Whether a lock or the commit states the digest of the manifest's bytes.
     """
@@ -73,22 +82,19 @@ class Source:
     folder: Path
     revision: ResolvedRevision | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    token: Token = field(default=None, repr=False)
-    cache_dir: Path | str | None = None
-    local_files_only: bool = False
+    options: HubOptions = field(default_factory=HubOptions)
     base: BasePin | None = None
     vouched: bool = False
 
     @property
     def cache(self) -> RepoCache:
         assert self.revision is not None
-        return RepoCache(self.revision.repo, self.revision.kind, self.cache_dir)
+        return RepoCache(self.revision.repo, self.revision.kind, self.options.cache_dir)
 
     def need(self, names: Iterable[str]) -> Path:
-        """See that these files are in :attr:`folder`, and are what the manifest lists; give the folder.
+        """Fetch these files into :attr:`folder` where they are missing, verify them and return the folder.
 
-        A user's folder is taken as it is. A file in the cache is hashed once; if it is damaged it is fetched once
-        more.
+        A local folder is returned as it is. A file in the cache is hashed once; a damaged one is fetched once more.
 
         Raises
         ------
@@ -101,63 +107,66 @@ class Source:
         wanted = list(names)
         for name in wanted:
             if name not in self.files:
-                raise HubNotFoundError(f"{self.revision}: the manifest lists no {name}")
-        missing = [name for name in wanted if not self._is_right(name)]
+                raise unlisted(self.revision, name)
+        missing = [name for name in wanted if not self._is_verified(name)]
         if missing:
             with ThreadPoolExecutor(min(WORKERS, len(missing))) as pool:
-                jobs = pool.map(self._bring, missing)
+                jobs = pool.map(self._fetch, missing)
                 for _ in progress(jobs, f"fetching {self.revision.repo}", len(missing)):
                     pass
         return self.folder
 
     def need_missing(self) -> Path:
-        """See that all files are there, right or not: to verify them, not to repair them."""
+        """Fetch the files that are missing, and leave damaged ones: to verify them, not to repair them."""
         return self.need(name for name in self.files if not has_file(self.folder, name))
 
     def need_card(self) -> None:
-        """See that README.md is there, which stock `datasets` reads; no digest covers it, and it may be missing."""
-        if self.revision is None or self.local_files_only or has_file(self.folder, CARD):
+        """Fetch README.md, which stock `datasets` reads; no digest covers it, and a repository may lack it."""
+        if self.revision is None or self.options.local_files_only or has_file(self.folder, CARD):
             return
         with suppress(HubNotFoundError):
             download(self.revision, CARD, self)
 
     def has(self, name: str) -> bool:
-        """Whether a file is local and verified, so that reading it asks nobody."""
-        return self.revision is None or (name in self.files and self._is_right(name))
+        """Return whether a file is local and verified, so that reading it needs no network."""
+        return self.revision is None or (name in self.files and self._is_verified(name))
 
-    def _is_right(self, name: str) -> bool:
+    def _is_verified(self, name: str) -> bool:
         try:
             file = find_file(self.folder, name)
         except MissingPathError:
             return False
         return self.cache.is_verified(file, self.files[name])
 
-    def _bring(self, name: str) -> None:
+    def _fetch(self, name: str) -> None:
         revision = self.revision
         assert revision is not None
         damaged = has_file(self.folder, name)
-        if self.local_files_only or is_offline():
+        if self.options.local_files_only or is_offline():
             if damaged:
                 raise CorruptFileError(
-                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again"
+                    f"{self.folder / name} is not what the manifest lists; go online and open {revision.repo} again",
+                    path=self.folder / name,
                 )
             raise HubNotFoundError(
                 f"{revision}: {name} is not in the cache; open it online once, a dataset with lazy=False",
                 self.cache.revisions(),
                 what="cache",
+                **about(revision.file(name)),
             )
         if not damaged:
             download(revision, name, self)
-            if self._is_right(name):
+            if self._is_verified(name):
                 return
         how = "is damaged on this disk" if damaged else "arrived damaged"
         warnings.warn(f"{revision.repo}: {name} {how}; it is fetched again", stacklevel=2)
         download(revision, name, self, force=True)
-        if not self._is_right(name):
+        if not self._is_verified(name):
             self.cache.remove(revision.commit, name)
             raise CorruptFileError(
                 f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
-                "another copy with: w2w restore LOCK --from FOLDER"
+                "another copy with: w2w restore LOCK --from FOLDER",
+                **about(revision.file(name)),
             )
 
     def manifest(self) -> dict[str, Any]:
@@ -166,12 +175,12 @@ class Source:
 
 
 def download(revision: ResolvedRevision, name: str, source: Source, *, force: bool = False) -> Path:
-    """Bring one file into the cache, patiently; no more bytes than its manifest or a limit states are taken.
+    """Fetch one file into the cache, with retries; at most as many bytes as its manifest or a limit states.
 
     Raises
     ------
     CorruptFileError
-        If it is longer.
+        If the file is longer.
     UnsafePathError
         If a part of its path in the cache is a link.
     HubError
@@ -182,18 +191,25 @@ def download(revision: ResolvedRevision, name: str, source: Source, *, force: bo
 
     known = source.files.get(name)
     limit = known["size"] if known else MAX_CARD_BYTES if name == CARD else MAX_JSON_BYTES
-    cache = RepoCache(revision.repo, revision.kind, source.cache_dir)
+    cache = RepoCache(revision.repo, revision.kind, source.options.cache_dir)
     folder = cache.own_snapshot(revision.commit)
     if folder.is_dir():
         has_file(folder, name)  # raises where a link would lead the download elsewhere
     return Path(
         call(
             revision.repo, hf_hub_download, revision.repo, name, repo_type=TYPES[revision.kind],
-            revision=revision.commit, token=source.token, cache_dir=source.cache_dir, force_download=force,
+            revision=revision.commit, token=source.options.token, cache_dir=source.options.cache_dir,
+            force_download=force,
             library_name="w2w_hub", library_version=__version__,
-            tqdm_class=limited_bar(limit, f"{revision}: {name}"),
+            tqdm_class=limited_bar(limit, revision.file(name)),
         )
     )  # fmt: skip
 
 
-__all__ = ["ResolvedRevision", "Source", "download"]
+def unlisted(revision: ResolvedRevision | None, name: str) -> HubNotFoundError:
+    """Return the error for a file that the manifest of a commit does not list."""
+    subject = {} if revision is None else about(revision.file(name))
+    return HubNotFoundError(f"{revision}: the manifest lists no {name}", **subject)
+
+
+__all__ = ["ResolvedRevision", "Source", "download", "unlisted"]

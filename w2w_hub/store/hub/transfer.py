@@ -1,4 +1,4 @@
-"""Bounded downloads: sizes are enforced while bytes arrive, and a server that trickles is given up.
+"""Bounded downloads: sizes are enforced while bytes arrive, and a transfer that is too slow is aborted.
 
 A server chooses what it sends and how fast. Here a body stops at the bytes that were asked for, is never unpacked
 (no `Content-Encoding`), comes by HTTP or HTTPS alone, and must bring a stated number of bytes per window of time.
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...common.limits import MAX_REDIRECTS, READ_SECONDS, SLOWEST, WINDOW_SECONDS
+from ...common.subject import Where, about
 from ...errors import CorruptFileError, HubError
 from ..paths import short
 
@@ -23,7 +24,7 @@ PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Pace:
-    """Watch over one transfer: `close` is called if fewer than `SLOWEST` bytes per second arrive.
+    """Watchdog of one transfer: calls `close` if fewer than `SLOWEST` bytes per second arrive.
 
     A connection on which single bytes trickle never runs into a timeout, whether they are headers, chunk sizes or
     content, so that a thread looks at what was counted in each window.
@@ -66,14 +67,14 @@ class Pace:
 
 
 def timeouts() -> httpx2.Timeout:
-    """The time that a connection may take to be made, and to bring its next bytes."""
+    """Return the timeouts for connecting and for the next bytes."""
     import httpx2
 
     return httpx2.Timeout(READ_SECONDS)
 
 
 def plain_client() -> httpx2.Client:
-    """A client without anybody's token, for a server that the user only named as a copy."""
+    """Return an HTTP client without a token, for servers that hold copies."""
     import httpx2
 
     return httpx2.Client(
@@ -84,13 +85,13 @@ def plain_client() -> httpx2.Client:
     )
 
 
-def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[bytes]:
+def body(response: Any, pace: Pace, limit: int, where: Where) -> Iterator[bytes]:
     """Yield the bytes of a response as they were sent, at most `limit` of them.
 
     Parameters
     ----------
-    what : str
-        Names the file in messages.
+    where : HubFile or str
+        The file, as errors name it.
 
     Raises
     ------
@@ -99,28 +100,31 @@ def body(response: Any, pace: Pace, limit: int, what: str) -> Iterator[bytes]:
     """
     packed = response.headers.get("Content-Encoding", "").strip().lower()
     if packed not in ("", "identity"):
-        raise CorruptFileError(f"{what} comes packed ({short(packed)}), which was not asked for; try another copy")
+        raise CorruptFileError(
+            f"{where} comes packed ({short(packed)}), which was not asked for; try another copy", **about(where)
+        )
     stated = response.headers.get("Content-Length", "")
     if stated.isdigit() and int(stated[:20]) > limit:
-        raise too_long(what, limit)
+        raise too_long(where, limit)
     received = 0
     for block in response.iter_raw():
         pace.count(len(block))
         received += len(block)
         if received > limit:
-            raise too_long(what, limit)
+            raise too_long(where, limit)
         yield block
 
 
-def too_long(what: str, limit: int) -> CorruptFileError:
+def too_long(where: Where, limit: int) -> CorruptFileError:
     """Return the error for a file that has more bytes than it should."""
     return CorruptFileError(
-        f"{what} is longer than the {limit:,} bytes that it should have; it was not fetched to its end"
+        f"{where} is longer than the {limit:,} bytes that it should have; it was not fetched to its end",
+        **about(where),
     )
 
 
-def limited_bar(limit: int, what: str) -> type[Any]:
-    """Make a progress bar class for huggingface_hub's downloads that ends one of more than `limit` bytes.
+def limited_bar(limit: int, where: Where) -> type[Any]:
+    """Return a progress bar class that makes huggingface_hub abort a download of more than `limit` bytes.
 
     It is told the size that the server states before the first block, and each block before that is written.
     """
@@ -129,7 +133,7 @@ def limited_bar(limit: int, what: str) -> type[Any]:
     class Limited(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any):
             if (options.get("total") or 0) > limit:
-                raise too_long(what, limit)
+                raise too_long(where, limit)
             # Xet's bars count what crosses the network, which may be more; it writes no more than was stated
             self._received = 0 if options.get("name") == "huggingface_hub.http_get" else float("-inf")
             super().__init__(*args, **options)
@@ -137,7 +141,7 @@ def limited_bar(limit: int, what: str) -> type[Any]:
         def update(self, n: float | None = 1) -> bool | None:
             self._received += n or 0
             if self._received > limit:
-                raise too_long(what, limit)
+                raise too_long(where, limit)
             return bool(super().update(n))
 
     return Limited

@@ -1,4 +1,4 @@
-"""How to cite a version: BibTeX and CITATION.cff with version, commit and digest."""
+"""Cite a version: BibTeX and CITATION.cff with version, commit and digest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..common.arguments import checked, place
+from ..common.constraints import Rule, validated
 from ..common.text import terminal, yaml_text
+from ..errors import InvalidInputError
 from ..store.hub.client import Token, endpoint
+from ..store.hub.locate import locate_either
+from ..store.hub.options import HubOptions
 from ..store.hub.pins import Pin, is_lock, read_lock
-from .lock import _pin
-from .versions import find
+from .lock import pin_of
 
 # CITATION.cff wants SPDX's spelling; the Hub writes lower case
 SPDX = {
@@ -34,13 +38,22 @@ TEX = {character: f"\\{character}" for character in "_&%#$"} | {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
 }
-WORD = {"dataset": "dataset of LoRA adapters", "space": "weight space of LoRA adapters"}
+DESCRIPTIONS = {"dataset": "dataset of LoRA adapters", "space": "weight space of LoRA adapters"}
 
 
+@checked(what=place())
 def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None = None) -> list[Pin]:
-    """What is to be cited: the pins of a lock file, or one ``org/name@revision``.
+    """Return the pins to cite: those of a lock file, or of one ``org/name@revision`` (`w2w cite`).
 
-    Give them to :func:`bibtex` and :func:`citation_file`.
+    Pass them to :func:`bibtex` or :func:`citation_file`.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, UnsupportedFormatError
+        If a lock file cannot be read.
+    InvalidInputError
+        If a folder is named, which cannot be cited before it is published.
+    HubNotFoundError, HubError
 
     Examples
     --------
@@ -48,24 +61,36 @@ def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None 
     """
     if is_lock(Path(what)):
         return list(read_lock(what).pins)
-    return [_pin(find(what, token=token, cache_dir=cache_dir), token, cache_dir)]
+    options = HubOptions(token, cache_dir)
+    return [pin_of(locate_either(what, options=options), options)]
+
+
+def _listed_pins(value: Any) -> list[Pin]:
+    pins: list[Any] = list(value) if isinstance(value, (list, tuple)) else [None]
+    if not all(isinstance(pin, Pin) for pin in pins):
+        raise ValueError
+    return pins
+
+
+PINS = Rule("a list of pins, as cite returns it", _listed_pins)
 
 
 def address(pin: Pin) -> str:
-    """The page of a pinned commit."""
+    """Return the URL of a pinned commit."""
     page = quote(f"{'datasets/' if pin.kind == 'dataset' else ''}{pin.repo}/tree/{pin.commit}")
     return f"{quote(endpoint(), safe=':/@[]%')}/{page}"
 
 
+@validated(pins=PINS)
 def bibtex(pins: Sequence[Pin]) -> str:
-    """One BibTeX entry for each."""
+    """Return one BibTeX entry per pin."""
     return "\n".join(_entry(pin) for pin in pins)
 
 
 def _entry(pin: Pin) -> str:
     organisation, name = pin.repo.split("/")
     fields = {
-        "title": f"{{{_tex(name)}}}, a {WORD[pin.kind]}",
+        "title": f"{{{_tex(name)}}}, a {DESCRIPTIONS[pin.kind]}",
         "author": f"{{{_tex(organisation)}}}",
         "year": _tex((pin.published or "")[:4]),
         "version": _tex(pin.version),
@@ -79,12 +104,15 @@ def _entry(pin: Pin) -> str:
 
 
 def _tex(text: str) -> str:
-    """Return a text as TeX typesets it, whatever it holds."""
+    """Return a text with the special characters of TeX escaped."""
     return "".join(TEX.get(character, character) for character in terminal(text))
 
 
+@validated(pins=PINS)
 def citation_file(pins: Sequence[Pin]) -> str:
-    """A CITATION.cff (version 1.2.0); with several pins the first weight space is cited, the others are references."""
+    """Return a CITATION.cff (version 1.2.0); of several pins the first weight space is cited, others are references."""
+    if not pins:
+        raise InvalidInputError("give at least one pin to cite", name="pins")
     ordered = sorted(pins, key=lambda pin: pin.kind != "space")
     first = _cff(ordered[0])
     data: dict[str, Any] = {
@@ -101,7 +129,7 @@ def _cff(pin: Pin) -> dict[str, Any]:
     organisation, name = pin.repo.split("/")
     found: dict[str, Any] = {
         "type": "dataset",
-        "title": f"{name}, a {WORD[pin.kind]}",
+        "title": f"{name}, a {DESCRIPTIONS[pin.kind]}",
         "authors": [{"name": organisation}],
         "version": pin.version,
         "commit": pin.commit,
@@ -113,3 +141,6 @@ def _cff(pin: Pin) -> dict[str, Any]:
     if pin.licence.lower() in SPDX:
         found["license"] = SPDX[pin.licence.lower()]
     return found
+
+
+__all__ = ["address", "bibtex", "citation_file", "cite"]

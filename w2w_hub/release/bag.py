@@ -1,0 +1,119 @@
+"""Archive everything that a lock pins as a BagIt bag."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import checked, place
+from ..common.progress import progress
+from ..errors import CorruptFileError
+from ..store.atomic import new_folder
+from ..store.cards import template
+from ..store.hashing import sha256_file
+from ..store.hub.cache import is_own_blob
+from ..store.hub.client import Token
+from ..store.hub.options import HubOptions
+from ..store.hub.pins import Lock, read_lock
+from ..store.hub.resolve import open_base, open_pin
+from ..store.manifest import CARD
+from ..store.manifest import FILENAME as MANIFEST
+from ..store.paths import has_file, opened, walk
+from .citation import citation_file
+from .copies import Wanted
+from .restoration import restore
+
+LOCK = "w2w.lock"  # its name in the bag
+GUIDE = """\
+An archive of {names}
+{line}
+
+It is a BagIt bag (RFC 8493): `data/` holds the files, `manifest-sha256.txt` their digests. Check it with
+`sha256sum -c manifest-sha256.txt`.
+
+data/w2w.lock      commits, digests, package versions and recipes
+data/FORMAT.md     how the files are to be read, for anyone who has to do it without w2w_hub
+data/CITATION.cff  how to cite it
+{folders}
+
+With w2w_hub (pip install w2w-hub), on a machine that never saw the Hub:
+
+    w2w restore data/w2w.lock --from .
+    w2w verify data/w2w.lock
+"""
+
+
+@checked(lock=place())
+def archive(lock: Path | str, out: Path | str, *, token: Token = None, cache_dir: Path | str | None = None) -> Path:
+    """Write everything that a lock pins as a BagIt folder (`w2w archive`), for long-term archives and for `restore`.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If `out` exists.
+    HubError, CorruptFileError
+    """
+    read, out = read_lock(lock), Path(out)
+    options = HubOptions(token, cache_dir, local_files_only=True)
+    with new_folder(out) as bag:
+        restore(lock, token=token, cache_dir=cache_dir)
+        data = bag / "data"
+        for pin in read.pins:
+            source = open_pin(pin, options)
+            listed = {**source.files, MANIFEST: {"sha256": pin.manifest_sha256}}
+            place = Wanted(pin.repo, pin.kind, pin.commit).folder
+            _copy_files(source.folder, listed, data / place, card=True)
+            if pin.base is not None:
+                base = open_base(pin.base, options)
+                place = Wanted(pin.base.repo, "model", pin.base.commit).folder
+                _copy_files(base.folder, base.files, data / place, card=False)
+        shutil.copyfile(lock, data / LOCK)
+        (data / "FORMAT.md").write_text(template("FORMAT.md").template, "utf-8")
+        (data / "CITATION.cff").write_text(citation_file(read.pins), "utf-8")
+        _make_bag(bag, read)
+    return out
+
+
+def _copy_files(source: Path, files: Mapping[str, Mapping[str, Any]], target: Path, *, card: bool) -> None:
+    for name, entry in progress(list(files.items()), f"archiving {target.parent.name}"):
+        _copy_file(source, name, target)
+        if sha256_file(target / name) != entry["sha256"]:
+            raise CorruptFileError(
+                f"{source / name} has changed on this disk; load it again, then archive", path=source / name
+            )
+    if card and has_file(source, CARD) and is_own_blob(source, CARD) is not False:
+        _copy_file(source, CARD, target)
+
+
+def _copy_file(source: Path, name: str, target: Path) -> None:
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    with opened(source, name) as file, open(target / name, "xb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+
+
+def _make_bag(bag: Path, lock: Lock) -> None:
+    data = bag / "data"
+    names = ", ".join(pin.name for pin in lock.pins)
+    folders = "\n".join(f"data/{Wanted(p.repo, p.kind, p.commit).folder}" for p in lock.pins)
+    (bag / "README.txt").write_text(GUIDE.format(names=names, line="=" * (14 + len(names)), folders=folders), "utf-8")
+    (bag / "bagit.txt").write_text("BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n", "utf-8")
+    files = sorted(found.name for found in walk(data))
+    size = sum((data / name).stat().st_size for name in files)
+    info = f"External-Description: {names}\nPayload-Oxum: {size}.{len(files)}\nBagging-Software-Agent: w2w_hub\n"
+    (bag / "bag-info.txt").write_text(info, "utf-8")
+    _list_digests(bag, [f"data/{name}" for name in files], "manifest-sha256.txt")
+    tags = ["README.txt", "bag-info.txt", "bagit.txt", "manifest-sha256.txt"]
+    _list_digests(bag, tags, "tagmanifest-sha256.txt")
+
+
+def _list_digests(bag: Path, names: list[str], into: str) -> None:
+    lines = []
+    for name in names:
+        escaped = name.replace("%", "%25").replace("\n", "%0A").replace("\r", "%0D")  # as RFC 8493 asks
+        lines.append(f"{sha256_file(bag / name)}  {escaped}\n")
+    (bag / into).write_text("".join(lines), "utf-8")
+
+
+__all__ = ["archive"]

@@ -1,0 +1,175 @@
+"""The difference between two versions of a dataset or weight space, and the version level that it requires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.arguments import checked, place
+from ..dialects.base_model import CONFIG, MODEL_INDEX
+from ..store.hub.client import Token
+from ..store.hub.locate import locate_either
+from ..store.hub.options import HubOptions
+from ..store.hub.semver import Change, compare_common, compare_files, highest_level
+from ..store.hub.source import Source
+from ..store.manifest import kind_of
+
+OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; the others hold its embedded base model
+
+if TYPE_CHECKING:
+    from ..dataset import WeightDataset
+    from ..dataset.compare import Difference as RowDifference
+
+
+@dataclass(frozen=True)
+class VersionDifference:
+    """The changes between two versions of a dataset or weight space.
+
+    Attributes
+    ----------
+    kind : {"dataset", "space"}
+    old, new : dict
+        ``version``, ``digest`` and, from the Hub, ``repo`` and ``commit``.
+    level : {"none", "patch", "minor", "major"}
+        The smallest version increment that the version rules allow.
+    changes : tuple of Change
+    rows : w2w_hub.dataset.compare.Difference or None
+        Of datasets: the rows, labels and facts that differ.
+    """
+
+    kind: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+    level: str
+    changes: tuple[Change, ...]
+    rows: RowDifference | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "old": self.old, "new": self.new, "level": self.level,
+            "changes": [{"level": c.level, "text": c.text} for c in self.changes],
+            **({} if self.rows is None else vars(self.rows)),
+        }  # fmt: skip
+
+
+@checked(old=place(), new=place())
+def diff(
+    old: str | Path, new: str | Path, *, token: Token = None, cache_dir: Path | str | None = None
+) -> VersionDifference:
+    """Compare two versions of a dataset or weight space. Only manifests and label tables are fetched.
+
+    Parameters
+    ----------
+    old, new : path or str
+        ``org/name@revision`` or a folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If a name is both a dataset and a weight space.
+    MissingPathError, HubNotFoundError, HubError
+
+    Examples
+    --------
+    >>> diff("org/people@v1.0.0", "org/people@v1.1.0").rows.added   # doctest: +SKIP
+    """
+    options = HubOptions(token, cache_dir)
+    first = locate_either(old, options=options)
+    kind = kind_of(first.manifest())
+    second = locate_either(new, kind=kind, options=options)
+    changes, rows = compare(first, second)
+    return VersionDifference(kind, _facts(first), _facts(second), highest_level(changes), tuple(changes), rows)
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    manifest = source.manifest()
+    facts = {"version": manifest.get("version"), "digest": manifest.get("digest")}
+    return facts | (source.revision.to_json() if source.revision else {})
+
+
+def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | None]:
+    """Return all differences between two versions, and the rows that differ if they are datasets."""
+    was, now = old.manifest(), new.manifest()
+    changes = compare_common(was, now)
+    rows = None
+    if was["format"] == now["format"]:
+        if kind_of(was) == "dataset":
+            from ..dataset.compare import diff as diff_rows
+
+            rows = diff_rows(*(_dataset(source) for source in (old, new)))
+            found = _compare_rows(rows, was, now)
+        else:
+            found = _compare_spaces(was, now)
+        changes += found or compare_files(was, now)
+    return changes, rows
+
+
+def _dataset(source: Source) -> WeightDataset:
+    from ..dataset.weight_dataset import open_located
+
+    return open_located(source, lazy=True)
+
+
+def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    changes = []
+    if was["dtype"] != now["dtype"]:
+        changes.append(Change("major", f"stored as {now['dtype']}, was {was['dtype']}"))
+    for name, (before, after) in rows.columns.items():
+        if before is None:
+            changes.append(Change("minor", f"new attribute {name} ({after})"))
+        elif after is None:
+            changes.append(Change("major", f"attribute {name} is gone"))
+        else:
+            changes.append(Change("major", f"attribute {name} is {after}, was {before}"))
+    moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
+    relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
+    for ids, level, text in (
+        (rows.removed, "major", "rows are gone"),
+        (rows.changed, "major", "rows have other weights"),
+        (moved, "major", "rows are in another split"),
+        (rows.added, "minor", "rows were added"),
+        (relabelled, "minor", "rows are labelled otherwise"),
+    ):
+        if ids:
+            changes.append(
+                Change(level, f"{len(ids):,} {text} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})")
+            )
+    return changes
+
+
+def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    changes = []
+    if was["digest"] != now["digest"]:
+        why = "another dataset" if _fitted(was) != _fitted(now) else "another computation"
+        text = f"another basis: k {was['k']} -> {now['k']}, from {why}; saved points do not fit it"
+        changes.append(Change("major", text))
+    gone = sorted(set(was["directions"]) - set(now["directions"]))
+    new = sorted(set(now["directions"]) - set(was["directions"]))
+    if gone:
+        changes.append(Change("major", f"directions are gone: {', '.join(gone)}"))
+    if new:
+        changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
+    differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
+    if not (gone or new) and any(name.startswith("directions.") for name in differing):
+        changes.append(Change("minor", "directions were estimated again"))
+    had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
+    if had != has:
+        lost = Change("major", "the population is gone: no rows, no neighbors")
+        changes.append(lost if had else Change("minor", "the population was added"))
+    elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
+        changes.append(Change("minor", "coefficients of other rows"))
+    base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
+    if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
+        changes.append(Change("major", "the base model is another one, or stands elsewhere"))
+    elif base:  # every release of diffusers writes its own version into them
+        changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
+    return changes
+
+
+def _fitted(manifest: Mapping[str, Any]) -> Any:
+    return manifest.get("recipe", {}).get("dataset_digest")
+
+
+__all__ = ["VersionDifference", "compare", "diff"]

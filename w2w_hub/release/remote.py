@@ -1,0 +1,203 @@
+"""A Hub repository as `push` reads and changes it: main's head, version tags, the tree, one commit, one tag."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..common.progress import progress
+from ..errors import HubConflictError, HubError, HubNotFoundError, InvalidInputError
+from ..store.hub.cache import TYPES
+from ..store.hub.client import RETRIES, Token, api, call, retry_delay
+from ..store.hub.options import HubOptions
+from ..store.hub.resolve import FORMATS, open_repository
+from ..store.hub.semver import Version, is_version_tag
+from ..store.hub.source import Source
+from ..store.manifest import CHECKSUM, upgraded
+from .outgoing import Outgoing
+
+FILES_PER_BATCH = 50  # uploaded and registered with the Hub, so that a killed push continues after them
+
+
+@dataclass(frozen=True)
+class Head:
+    """The state of main and the version tags at one moment.
+
+    Attributes
+    ----------
+    commit : str or None
+    tags : mapping
+        Version tags and their commits.
+    source : Source or None
+        The files of main, if its manifest is one of this package.
+    branches : frozenset of str
+    """
+
+    commit: str | None = None
+    tags: Mapping[str, str] | None = None
+    source: Source | None = None
+    branches: frozenset[str] = frozenset()
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        return None if self.source is None else self.source.manifest()
+
+    @property
+    def is_released(self) -> bool:
+        """True once a version was published here; a push may have been cut short before that."""
+        return bool(self.tags) or self.source is not None
+
+    @property
+    def versions(self) -> list[Version]:
+        return sorted(map(Version.parse, self.tags or ()))
+
+
+class Remote:
+    """The Hub repository that a push changes.
+
+    Parameters
+    ----------
+    repo : str
+        ``org/name``.
+    kind : {"dataset", "space"}
+    """
+
+    def __init__(self, repo: str, kind: str, token: Token):
+        self.repo, self.kind, self.type = repo, kind, TYPES[kind]
+        self.options, self.client = HubOptions(token), api(token)
+
+    # ------------------------------------------------------------ reading
+    def head(self) -> Head | None:
+        """Return the present head; None without a repository."""
+        try:
+            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
+        except HubNotFoundError:
+            return None
+        tags = {ref.name: ref.target_commit for ref in refs.tags if is_version_tag(ref.name)}
+        branches = {ref.name: ref.target_commit for ref in refs.branches}
+        commit = branches.get("main")
+        return Head(commit, tags, None if commit is None else self.source(commit), frozenset(branches))
+
+    def source(self, commit: str) -> Source | None:
+        """Return the files of a commit; None if it has no manifest of this package."""
+        try:
+            return open_repository(self.repo, self.kind, commit, self.options)
+        except (InvalidInputError, HubNotFoundError, ValueError):
+            return None
+
+    def tree(self, commit: str | None) -> dict[str, str]:
+        """Return the files of a commit: path to sha256 of a large file, or to git's digest of a small one."""
+        from huggingface_hub.hf_api import RepoFile
+
+        if commit is None:
+            return {}
+
+        def listing() -> dict[str, str]:
+            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
+            return {e.path: e.lfs.sha256 if e.lfs else e.blob_id for e in entries if isinstance(e, RepoFile)}
+
+        return call(self.repo, listing)
+
+    # ------------------------------------------------------------ changing
+    def create(self, private: bool) -> None:
+        call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
+
+    def require_closed(self, head: Head, private: bool, gated: str | None, dry_run: bool) -> None:
+        """Raise if the repository is more open than was asked for: the options make new repositories only.
+
+        A repository without a version counts as new, since a push may have been cut short before it was gated.
+        """
+        found: Any = call(self.repo, self.client.repo_info, self.repo, repo_type=self.type)
+        if gated and not found.gated and not head.is_released and not dry_run:
+            call(self.repo, self.client.update_repo_settings, self.repo, repo_type=self.type, gated=gated)
+            found.gated = gated
+        if (private and not found.private) or (gated and not found.gated and (head.is_released or not dry_run)):
+            wanted = "private" if private and not found.private else "gated"
+            raise InvalidInputError(
+                f"{self.repo} is there already and is not {wanted}; nothing was sent: make it {wanted} in its "
+                "settings on the Hub, then push again, or leave the option out",
+                repo_id=self.repo,
+                name=wanted,
+            )
+
+    def commit(
+        self, head: Head, files: Outgoing, send: Sequence[str], delete: Sequence[str], title: str, description: str
+    ) -> str:
+        """Upload files, then make the one commit that changes main; return it."""
+        from huggingface_hub import CommitOperationDelete
+
+        additions = [files.addition(name) for name in send]
+        batches = [additions[i : i + FILES_PER_BATCH] for i in range(0, len(additions), FILES_PER_BATCH)]
+        for batch in progress(batches, f"sending to {self.repo}", len(batches)):
+            call(
+                self.repo, self.client.preupload_lfs_files, self.repo, additions=batch, repo_type=self.type,
+                free_memory=False,
+            )  # fmt: skip
+            files.require_sent(batch)
+        operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in delete)]
+
+        def create() -> str:
+            with warnings.catch_warnings():  # about Parquet files in a model repository, which are intended
+                warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+                return self.client.create_commit(
+                    self.repo, operations, repo_type=self.type, parent_commit=head.commit, commit_message=title,
+                    commit_description=description,
+                ).oid  # fmt: skip
+
+        for attempt in range(RETRIES + 1):
+            try:
+                return call(self.repo, create, retries=0)
+            except HubError as error:
+                delay = retry_delay(error.__cause__ or error, attempt)
+                if delay is not None:
+                    time.sleep(delay)
+                # the commit may have been made although its response was lost
+                if made := self._committed_since(head, files.manifest, error):
+                    return made
+                if delay is None or attempt == RETRIES:
+                    raise
+        raise AssertionError  # the last attempt returns or raises
+
+    def _committed_since(self, head: Head, manifest: Mapping[str, Any], error: HubError) -> str | None:
+        """Return main's commit if it has this content; raise `HubConflictError` if it has other new content."""
+        now = self.head()
+        if now is None or now.commit == head.commit:
+            return None
+        if now.manifest is not None and is_same_content(now.manifest, manifest):
+            return now.commit
+        found = now.manifest.get("version") if now.manifest else "something else"
+        raise HubConflictError(
+            f"{self.repo} was changed meanwhile (main is now at {found}); see w2w log {self.repo}, then push again",
+            repo_id=self.repo,
+            revision=now.commit,
+        ) from error
+
+    def tag(self, version: Version, commit: str) -> None:
+        """Set a version's tag; one that exists must be on this commit."""
+        try:
+            call(self.repo, self.client.create_tag, self.repo, tag=version.tag, revision=commit,
+                 repo_type=self.type, tag_message=f"Version {version}")  # fmt: skip
+        except HubError as error:
+            refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
+            there = {ref.name: ref.target_commit for ref in refs.tags}.get(version.tag)
+            if there == commit:
+                return
+            if there is None:
+                raise type(error)(
+                    f"{error}; the files are on main, run the same command again to set the tag", **error.data()
+                ) from error
+            raise HubConflictError(
+                f"{self.repo} got {version.tag} on {there[:12]} meanwhile, this push is {commit[:12]}; a version "
+                "is never moved: push this under the next one",
+                repo_id=self.repo,
+                revision=version.tag,
+            ) from error
+
+
+def is_same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Return whether a published manifest and mine, as it is on disk, state the same except for their own checksum."""
+    mine = upgraded(dict(mine), "the manifest", *FORMATS)  # as `there` was
+    return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}

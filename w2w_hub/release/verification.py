@@ -1,0 +1,78 @@
+"""Verify a dataset or weight space, in a folder or on the Hub, against its manifest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..common.arguments import checked, place
+from ..errors import MissingPathError
+from ..store.commit import COMMIT
+from ..store.hub import verify as hub
+from ..store.hub.client import Token
+from ..store.hub.locate import locate_either
+from ..store.hub.options import HubOptions
+from ..store.hub.source import Source
+from ..store.manifest import FILENAME, SPACE, stated_format
+from ..store.verify import Report
+
+
+@checked(what=place())
+def verify(
+    what: Path | str,
+    *,
+    deep: bool = True,
+    token: Token = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> Report:
+    """Compare a dataset or weight space with its manifest, its own digests and the rules of FORMAT.md (`w2w verify`).
+
+    Files of a repository that are not in the cache are fetched. A manifest with a wrong checksum of itself is a note
+    and not a problem if the commit or the lock vouches for its bytes: version 0.1.0 published such manifests.
+
+    Parameters
+    ----------
+    what : path or str
+        A folder, ``org/name@version``, or ``LOCK#org/name``.
+    deep : bool
+        Hash every file and row, even those that were verified before.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    CorruptFileError
+        If a version's tag leads to a manifest of another version, or a fetched file arrives damaged twice.
+    MissingPathError, UnsupportedFormatError, HubError
+        If there is nothing to check; everything else is in the report.
+    """
+    path = Path(what)
+    if path.is_dir() and "@" not in path.name:
+        return verify_folder(path, deep=deep)
+    return verify_source(locate_either(what, options=HubOptions(token, cache_dir, local_files_only)), deep=deep)
+
+
+def verify_source(source: Source, *, deep: bool = True) -> Report:
+    """Verify a located dataset or weight space, see :func:`w2w_hub.store.hub.verify.verify_source`."""
+    return hub.verify_source(source, verify_folder, deep=deep)
+
+
+def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) -> Report:
+    """Verify a folder as the kind that its manifest states; as a dataset if it states none."""
+    if not folder.is_dir():
+        raise MissingPathError(f"{folder} is not a folder", path=folder)
+    if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
+        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {FILENAME}", path=folder)
+    if stated_format(folder) == SPACE:
+        from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
+
+        return check_space(folder, deep=deep, vouched=vouched)
+    from ..dataset import check
+
+    return check(folder, deep=deep, vouched=vouched)
+
+
+__all__ = ["verify", "verify_folder", "verify_source"]
