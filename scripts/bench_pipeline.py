@@ -66,7 +66,7 @@ class UpstreamLayer(nn.Module):
         super().__init__()
         self.base, self.cell, self.scale = base, cell, space.layout.scale
         self.shapes = ((slot.rank, slot.inputs), (slot.outputs, slot.rank))
-        for name, start, end in (("a", slot.offset, slot.middle), ("b", slot.middle, slot.end)):
+        for name, start, end in (("a", slot.offset, slot.b_offset), ("b", slot.b_offset, slot.end)):
             for kind, values in (("basis", space.basis[:, start:end]), ("mean", space.mean[start:end]),
                                  ("std", space.std[start:end])):  # fmt: skip
                 tensor = torch.from_numpy(np.ascontiguousarray(values)).to(base.weight)

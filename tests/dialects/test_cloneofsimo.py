@@ -78,7 +78,7 @@ def test_embeddings_that_were_trained_along_are_passengers(tmp_path):
     tensors = numbered([(768, 768)] * 4, "text_encoder") | {"<s1>": np.ones(768, np.float32)}
     save_file(tensors, tmp_path / "a.safetensors", metadata={"<s1>": "<embed>", "text_encoder": '["CLIPAttention"]'})
     adapter = read_adapter(tmp_path / "a.safetensors")
-    assert (adapter.passengers, len(adapter.factors)) == (("<s1>",), 4)
+    assert (adapter.ignored_keys, len(adapter.factors)) == (("<s1>",), 4)
 
 
 @pytest.mark.parametrize("kind", ["unet", "text_encoder"])

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import factors
 from w2w_hub import Adapter, read_adapter, write_adapter
-from w2w_hub.dialects import detect
+from w2w_hub.dialects import recognize
 from w2w_hub.dialects.checkpoint import Checkpoint
-from w2w_hub.dialects.registry import parse_checkpoint, recognise
+from w2w_hub.dialects.reading import parse_checkpoint
+from w2w_hub.dialects.registry import dialect_of
 from w2w_hub.errors import InvalidInputError, NotACheckpointError, ScaleConflictError, UnsupportedFormatError, W2WError
 from w2w_hub.lora.adapter import LoraFactors, Target
 
@@ -48,7 +49,7 @@ def saved(tmp_path: Path, tensors: dict[str, np.ndarray], **metadata: str) -> Pa
 @pytest.mark.parametrize("dialect", PAIRS)
 def test_each_dialect_is_recognised_whatever_comes_first(tmp_path, dialect):
     tensors = {"<first>": np.ones(768, np.float32)} | PAIRS[dialect]
-    assert detect(saved(tmp_path, tensors)).name == dialect
+    assert recognize(saved(tmp_path, tensors)).name == dialect
 
 
 @pytest.mark.parametrize("first", PAIRS)
@@ -58,7 +59,7 @@ def test_a_file_of_two_dialects_is_an_error_that_names_both(tmp_path, first, sec
     if first == second or {first, second} == {"kohya", "lycoris"}:  # LyCORIS' own plain modules have kohya's names
         return
     with pytest.raises(UnsupportedFormatError, match="matches 2 dialects") as caught:
-        detect(saved(tmp_path, both))
+        recognize(saved(tmp_path, both))
     assert first in str(caught.value)
     assert second in str(caught.value)
 
@@ -93,7 +94,7 @@ def test_a_textual_inversion_vector_is_refused_by_name(tmp_path, key):
 def test_vectors_and_differences_that_travel_along_are_passengers(tmp_path, dialect):
     beside = {"<s1>": np.ones(768, np.float32), "lora_unet_conv_norm_out.w_norm": np.ones(3, np.float32)}
     adapter = read_adapter(saved(tmp_path, PAIRS[dialect] | beside, **{"<s1>": "<embed>"}))
-    assert (sorted(adapter.passengers), len(adapter.factors)) == (sorted(beside), 1)
+    assert (sorted(adapter.ignored_keys), len(adapter.factors)) == (sorted(beside), 1)
 
 
 @pytest.mark.parametrize("dialect", ["diffusers", "kohya", "diffusers-attn-processor", "flux-bfl", "peft"])
@@ -127,10 +128,10 @@ def test_kohyas_alpha_tensor_over_the_rank_is_the_scale(tmp_path, alpha, scale):
 def test_kohyas_header_must_agree_with_the_tensors_unless_told_which_to_believe(tmp_path):
     header = {"ss_network_alpha": "16.0", "ss_network_dim": "2"}
     path = saved(tmp_path, PAIRS["kohya"] | {f"{KOHYA}.alpha": np.array(4, np.float32)}, **header)
-    with pytest.raises(ScaleConflictError, match=r"header says scale 8 .*its tensors 2; .*--believe"):
+    with pytest.raises(ScaleConflictError, match=r"header says scale 8 .*its tensors 2; .*--trust"):
         read_adapter(path)
-    assert next(iter(read_adapter(path, believe="tensors").factors.values())).scale == 2
-    assert next(iter(read_adapter(path, believe="config").factors.values())).scale == 8
+    assert next(iter(read_adapter(path, trust="tensors").factors.values())).scale == 2
+    assert next(iter(read_adapter(path, trust="config").factors.values())).scale == 8
     folded = header | {"ss_network_args": '{"rs_lora": "True"}', "ss_network_alpha": "2.0"}
     rs = saved(tmp_path, PAIRS["kohya"] | {f"{KOHYA}.alpha": np.array(2 * 2**0.5, np.float16)}, **folded)
     assert next(iter(read_adapter(rs).factors.values())).scale == pytest.approx(2**0.5, rel=1e-3)
@@ -175,14 +176,14 @@ def test_an_alpha_is_stated_where_a_checkpoint_states_none_and_must_agree_where_
         read_adapter(path, alpha=27)
 
 
-@pytest.mark.parametrize(("believe", "scale"), [("tensors", 3.0), ("config", 0.75)])
-def test_a_rank_that_disagrees_is_settled_by_the_caller(peft_folder, believe, scale):
+@pytest.mark.parametrize(("trust", "scale"), [("tensors", 3.0), ("config", 0.75)])
+def test_a_rank_that_disagrees_is_settled_by_the_caller(peft_folder, trust, scale):
     folder = peft_folder()
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
-    with pytest.raises(W2WError, match=r"has rank 2, adapter_config.json states 8; .*--believe"):
+    with pytest.raises(W2WError, match=r"has rank 2, adapter_config.json states 8; .*--trust"):
         read_adapter(folder)
-    assert {p.scale for p in read_adapter(folder, believe=believe).factors.values()} == {scale}
+    assert {p.scale for p in read_adapter(folder, trust=trust).factors.values()} == {scale}
 
 
 # ---------------------------------------------------------------- real key lists
@@ -224,7 +225,7 @@ def test_a_real_list_of_keys_is_classified_and_read_or_refused_with_its_reason(r
     data = json.loads((real_lora("key_manifests") / f"{name}.json").read_text())["data"]["state_dict_keys"]
     checkpoint = of_keys(name, {key: tuple(shape) for key, shape in data.items()})
     dialect, outcome = MANIFESTS[name]
-    assert recognise(checkpoint).name == dialect
+    assert dialect_of(checkpoint).name == dialect
     if isinstance(outcome, int):
         assert len(parse_checkpoint(checkpoint).factors) == outcome
     else:
@@ -240,15 +241,15 @@ def test_every_real_list_of_keys_is_in_that_table(real_lora):
 
 @pytest.mark.fixtures
 def test_the_keys_of_many_files_are_classified_by_their_algorithm_and_all_are_placed(real_lora):
-    from w2w_hub.dialects.kohya import split_key, targets_of
+    from w2w_hub.dialects.kohya import split_key, target_of_name
 
     keys = json.loads((real_lora("key_manifests") / "rockerBOO_keys.json").read_text())
     kinds = {"lokr": "lycoris", "hada": "lycoris", "oft_": "lycoris", "lora_down": "kohya"}
     for mark, dialect in kinds.items():
         mine = {key: (2, 2) for key in keys if f".{mark}" in key}
         assert mine
-        assert recognise(of_keys(mark, mine)).name == dialect
-    placed = Counter(targets_of(m[0], m[1]) is not None for key in keys if (m := split_key(key)))
+        assert dialect_of(of_keys(mark, mine)).name == dialect
+    placed = Counter(target_of_name(m[0], m[1]) is not None for key in keys if (m := split_key(key)))
     assert placed == {True: len(keys)}
 
 

@@ -61,7 +61,7 @@ def test_the_facts_of_an_adapter_are_its_own(mixed, tmp_path):
     assert (found["zero_tensors"], found["zero_names"]) == (1, [f"unet.{TO_K}.B"])
     assert (found["base_model"], found["base_guess"]) == ("someone/model", "Stable Diffusion 1.x")
     assert found["base_evidence"] == [f"Stable Diffusion 1.x: unet.{TO_K} takes text of 768 numbers"]
-    assert (found["refused"], found["passengers"], found["dtypes"]) == (None, [], {"F32": 4})
+    assert (found["refused"], found["ignored_keys"], found["dtypes"]) == (None, [], {"F32": 4})
 
 
 def test_the_vectors_digest_is_the_same_in_every_dialect_that_keeps_the_numbers(mixed, tmp_path):
@@ -271,7 +271,7 @@ def test_what_a_dialect_has_no_place_for_is_told(tmp_path):
         PAIRS["kohya"] | {"<s1>": np.ones(768, np.float32)}, tmp_path / "a.safetensors", metadata={"<s1>": "<embed>"}
     )
     result = w2w("convert", tmp_path / "a.safetensors", "--to", "diffusers", "--out", tmp_path / "out")
-    assert "left out, since diffusers has no place for them: 1 passengers (<s1>)" in result.stderr
+    assert "left out, since diffusers has no place for them: 1 ignored_keys (<s1>)" in result.stderr
 
 
 def test_a_lokr_is_converted_only_with_a_rank_and_its_error_is_told(tmp_path):

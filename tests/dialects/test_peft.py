@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import factors
 from w2w_hub import Adapter, ParameterLayout, read_adapter, write_adapter
-from w2w_hub.dialects import detect
+from w2w_hub.dialects import recognize
 from w2w_hub.dialects.scales import pattern_value
 from w2w_hub.errors import InvalidInputError, MissingPathError, ScaleConflictError, UnsupportedFormatError
 from w2w_hub.lora.adapter import Target
@@ -68,7 +68,7 @@ def assert_means_the_same_as_in_peft(folder: Path, unet) -> None:
 )
 def test_a_folder_of_the_real_peft_is_read_with_the_change_that_peft_makes(peft_folder, tiny_unet, options):
     folder = peft_folder(**options)
-    assert detect(folder).name == "peft"
+    assert recognize(folder).name == "peft"
     assert_means_the_same_as_in_peft(folder, tiny_unet())
 
 
@@ -143,7 +143,7 @@ def test_the_weights_file_is_read_with_the_config_beside_it(peft_folder):
 def test_ordinary_weights_that_travel_along_are_reported_and_left_out(peft_folder):
     folder = peft_folder(modules_to_save=["conv_out"])
     adapter = read_adapter(folder)
-    assert sorted(adapter.passengers) == [f"{PREFIX}conv_out.bias", f"{PREFIX}conv_out.weight"]
+    assert sorted(adapter.ignored_keys) == [f"{PREFIX}conv_out.bias", f"{PREFIX}conv_out.weight"]
     assert {t.module.rsplit(".", 1)[1] for t in adapter.factors} == {"to_q", "to_v"}
 
 
@@ -282,7 +282,7 @@ def test_an_alpha_in_the_file_must_agree_with_the_config(peft_folder):
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(6, np.float32)})
     adapter = read_adapter(folder)
     assert adapter.factors[Target("unet", TO_Q)].scale == 3
-    assert adapter.passengers == ()
+    assert adapter.ignored_keys == ()
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(2, np.float32)})
     with pytest.raises(ScaleConflictError, match=f"{TO_Q} has scale 3 by adapter_config.json and 1 by its alpha in"):
         read_adapter(folder)
@@ -302,7 +302,7 @@ def test_a_real_unet_adapter_is_read_with_its_own_numbers_and_scale_4(real_lora)
     tensors = load_file(folder / "adapter_model.safetensors")
     adapter = read_adapter(folder)
     assert len(adapter.factors) == 128
-    assert adapter.passengers == ()
+    assert adapter.ignored_keys == ()
     for target, pair in adapter.factors.items():
         assert (target.component, pair.rank, pair.scale) == ("unet", 4, 4.0)
         np.testing.assert_array_equal(pair.A, tensors[f"{PREFIX}{target.module}.lora_A.weight"])

@@ -32,7 +32,7 @@ def test_every_number_of_a_file_is_in_its_adapter(real_lora, folder, dialect, mo
     path = real_lora(folder)
     tensors = load_file(next(path.glob("*.safetensors")))
     adapter = read_adapter(path)
-    assert (adapter.dialect, len(adapter.factors), adapter.passengers) == (dialect, modules, ())
+    assert (adapter.dialect, len(adapter.factors), adapter.ignored_keys) == (dialect, modules, ())
     assert ParameterLayout.from_adapter(adapter).size == sum(t.size for t in tensors.values())
     assert total(adapter) == pytest.approx(sum(float(t.sum(dtype=np.float64)) for t in tensors.values()), rel=1e-9)
 
@@ -63,7 +63,7 @@ def test_cloneofsimos_numbered_files_are_read_completely(real_lora, name, rank, 
     tensors = load_file(path)
     adapter = read_adapter(path)
     assert {p.rank for p in adapter.factors.values()} == {rank}
-    assert adapter.passengers == vectors
+    assert adapter.ignored_keys == vectors
     assert sum(t.component == "unet" for t in adapter.factors) == 144
     assert sum(t.component == "text_encoder" for t in adapter.factors) == 48
     np.testing.assert_array_equal(

@@ -21,7 +21,7 @@ from tests.dialects.test_detection import KOHYA, MODULE, PAIRS
 from w2w_hub import read_adapter
 from w2w_hub.cli import main
 from w2w_hub.dialects import read_deltas
-from w2w_hub.dialects.checkpoint import MAX_DATA
+from w2w_hub.dialects.loading import MAX_DATA
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
 
 READ = [name for name in PAIRS if name not in ("mlx", "lycoris", "cloneofsimo")]

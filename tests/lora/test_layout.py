@@ -263,7 +263,7 @@ def test_of_several_scales_the_most_frequent_is_the_reference_and_the_others_rat
     mixed = Adapter(adapter.factors | {first: factors(scale=6.0), second: factors(scale=-1.5)})
     layout = ParameterLayout.from_adapter(mixed)
     assert layout.scale == 3.0
-    assert layout.ratios(mixed) == {first: 2.0, second: -0.5}
+    assert layout.scale_ratios(mixed) == {first: 2.0, second: -0.5}
     again = layout.unflatten(layout.flatten(mixed))
     for target, pair in mixed.factors.items():
         np.testing.assert_allclose(again.factors[target].delta(), pair.delta(), rtol=1e-6)

@@ -22,7 +22,7 @@ from ..common.equality import ByValue
 from ..dataset.manifest import Compatibility
 from ..errors import InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..lora.adapter import Adapter
-from ..lora.canonical import canonicalise_rows
+from ..lora.canonical import canonicalize_rows
 from ..lora.layout import ParameterLayout
 from .directions import UnreliableDirectionWarning, entanglement, preserving
 from .directions.direction import component_direction
@@ -296,7 +296,7 @@ class WeightSpace(ByValue):
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
         if self.recipe.get("canonical"):
-            return canonicalise_rows(self.layout, values)
+            return canonicalize_rows(self.layout, values)
         return values
 
     def _standardised(self, what: Adapter | np.ndarray) -> np.ndarray:
