@@ -79,7 +79,7 @@ def test_cloneofsimos_list_is_opened_only_when_asked_and_its_embedding_refused_b
     adapter = read_adapter(folder / "lora_kiriko2.text_encoder.pt", allow_torch=True)
     assert len(adapter.factors) == 48
     assert {(t.component, p.rank) for t, p in adapter.factors.items()} == {("text_encoder", 4)}
-    with pytest.raises(UnsupportedFormatError, match="is a pickle and is not opened"):
+    with pytest.raises(UnsupportedFormatError, match="--allow-torch"):
         read_adapter(folder / "lora_kiriko2.ti.pt")
     with pytest.raises(NotACheckpointError, match="<krk>"):
         read_adapter(folder / "lora_kiriko2.ti.pt", allow_torch=True)
@@ -99,5 +99,5 @@ def test_a_real_lokr_gives_the_dense_change_of_every_module_convolutions_include
     expected = np.kron(t["lokr_w1_a"] @ t["lokr_w1_b"], t["lokr_w2_a"] @ t["lokr_w2_b"]) * (4 / 4)
     np.testing.assert_allclose(deltas[Target("unet", conv)], expected.reshape(320, 960, 3, 3), rtol=1e-12)
     assert deltas[Target("unet", "down_blocks.1.resnets.0.conv_shortcut")].shape == (640, 320)
-    with pytest.raises(UnsupportedFormatError, match="is a LoKr"):
+    with pytest.raises(UnsupportedFormatError, match="LoKr"):
         read_adapter(folder)
