@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tests.conftest import factors
 from w2w_hub import Adapter, ParameterLayout, read_adapter, write_adapter
 from w2w_hub.dialects import recognize
-from w2w_hub.dialects.scales import pattern_value
+from w2w_hub.dialects.patterns import PatternTable
 from w2w_hub.errors import InvalidInputError, MissingPathError, ScaleConflictError, UnsupportedFormatError
 from w2w_hub.lora.adapter import Target
 
@@ -167,11 +167,15 @@ def test_bfloat16_factors_are_read_as_float32_without_loss(peft_folder):
     np.testing.assert_array_equal(pair.A, narrow[f"{PREFIX}{TO_Q}.lora_A.weight"].to(torch.float32).numpy())
 
 
+def value_of(pattern: dict[str, int], module: str, default: int) -> int:
+    return PatternTable(pattern, "a pattern").value(module, default)
+
+
 def test_a_pattern_matches_whole_names_at_the_end_of_a_path_as_in_peft():
-    assert pattern_value({"to_q": 7}, "a.attn1.to_q", 1) == 7
-    assert pattern_value({"q": 7}, "a.attn1.to_q", 1) == 1
-    assert pattern_value({"attn1": 7}, "a.attn1.to_q", 1) == 1
-    assert pattern_value({r".*attn[12]\.to_q": 7, "to_q": 8}, "a.attn1.to_q", 1) == 7
+    assert value_of({"to_q": 7}, "a.attn1.to_q", 1) == 7
+    assert value_of({"q": 7}, "a.attn1.to_q", 1) == 1
+    assert value_of({"attn1": 7}, "a.attn1.to_q", 1) == 1
+    assert value_of({r".*attn[12]\.to_q": 7, "to_q": 8}, "a.attn1.to_q", 1) == 7
 
 
 # ----------------------------------------------------------------- components

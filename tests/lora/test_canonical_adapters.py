@@ -131,10 +131,10 @@ def test_flattened_canonically_adapters_of_one_change_are_one_vector_whatever_th
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "qr"}, "no canonical form 'qr'; choose svd"),
-        ({"scale": 0.0}, "scale must be a positive number"),
-        ({"scale": float("nan")}, "scale must be a positive number"),
-        ({"rank": 0}, "rank must be at least 1"),
+        ({"method": "qr"}, "qr"),
+        ({"scale": 0.0}, "scale"),
+        ({"scale": float("nan")}, "scale"),
+        ({"rank": 0}, "rank"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

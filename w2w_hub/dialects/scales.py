@@ -134,11 +134,6 @@ class LoraSettings:
         return Stated(self.place, float(alpha) / (rank**0.5 if self.data.get("use_rslora") else rank))
 
 
-def pattern_value(pattern: dict[str, Any] | None, module: str, default: float) -> float:
-    """Return what ``alpha_pattern`` or ``rank_pattern`` states for a module, by PEFT's rule, else `default`."""
-    return PatternTable(pattern or {}, "the pattern").value(module, default)
-
-
 def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, LoraSettings]:
     """Return the configurations in the header by component; None is the key of one that names no component."""
     raw = metadata.get(HEADER_KEY)
