@@ -67,7 +67,7 @@ class UpstreamLayer(nn.Module):
         super().__init__()
         self.base, self.cell, self.scale = base, cell, space.layout.scale
         self.shapes = ((slot.rank, slot.inputs), (slot.outputs, slot.rank))
-        for name, start, end in (("a", slot.offset, slot.middle), ("b", slot.middle, slot.end)):
+        for name, start, end in (("a", slot.offset, slot.b_offset), ("b", slot.b_offset, slot.end)):
             found = space.coordinates
             for kind, values in (("basis", found.basis[:, start:end]), ("mean", found.mean[start:end]),
                                  ("std", found.std[start:end])):  # fmt: skip

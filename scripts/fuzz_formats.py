@@ -25,9 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from w2w_hub.dialects.checkpoint import Checkpoint, ReadOptions, open_checkpoint
+from w2w_hub.dialects.checkpoint import Checkpoint, ReadOptions
+from w2w_hub.dialects.dialect import DenseDialect
 from w2w_hub.dialects.inspection import facts_of
-from w2w_hub.dialects.registry import DenseFormat, parse_checkpoint, recognise
+from w2w_hub.dialects.loading import open_checkpoint
+from w2w_hub.dialects.reading import parse_checkpoint
+from w2w_hub.dialects.registry import dialect_of
 from w2w_hub.errors import W2WError
 
 Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -206,7 +209,7 @@ def one_archive(rng: random.Random) -> str:
         file.flush()
         try:
             checkpoint = open_checkpoint(file.name, allow_torch=True)
-            recognise(checkpoint)
+            dialect_of(checkpoint)
             facts_of(parse_checkpoint(checkpoint))
         except W2WError as error:
             return fault_or_name(error)
@@ -255,18 +258,18 @@ def one_case(seed: int) -> str:
         return one_archive(rng)
     data, config = made(rng)
     options = ReadOptions(
-        believe=rng.choice((None, None, "tensors", "config")),
+        trust=rng.choice((None, None, "tensors", "config")),
         alpha=rng.choice((None, None, 4.0)),
         component=rng.choice((None, None, "text_encoder_2")),
         svd_rank=rng.choice((None, None, 2)),
     )
     try:
         checkpoint = Checkpoint.from_bytes(data, "case", config)
-        form = recognise(checkpoint)
+        form = dialect_of(checkpoint)
         wide = any(n >= 1000 for shape in checkpoint.shapes.values() for n in shape)
         if wide:  # whose dense changes take seconds
             options = replace(options, svd_rank=None)
-        elif isinstance(form, DenseFormat):
+        elif isinstance(form, DenseDialect):
             for delta in form.deltas(checkpoint).values():
                 assert delta.ndim >= 2
         adapter = parse_checkpoint(checkpoint, options)

@@ -30,7 +30,7 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace", "W2WPipeline",
-    "W2WMixin", "CheckpointFormat",
+    "W2WMixin", "Dialect",
 )  # fmt: skip
 # for other modules, with what is checked already
 INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
@@ -282,7 +282,7 @@ def rows() -> dict[str, Row]:
         "Adapter": call(
             Adapter,
             {"factors": "mapping", "base_model": "None|text", "dialect": text,
-             "passengers": "words|array",
+             "ignored_keys": "words|array",
              "metadata": "mapping"},
             factors=lambda w: {Target("unet", "a"): LORA},
         ),
@@ -302,7 +302,11 @@ def rows() -> dict[str, Row]:
         "ParameterLayout.to_json": on("layout", "to_json", {}),
         "ParameterLayout.from_json": call(ParameterLayout.from_json, {"data": ""}, data=lambda w: w.layout.to_json()),
         "ParameterLayout.differences": on("layout", "differences", {"other": ""}, other=lambda w: w.layout),
-        "ParameterLayout.misfit": on("layout", "misfit", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.incompatibility": on(
+            "layout", "incompatibility", {"adapter": ""}, adapter=lambda w: w.adapter
+        ),
+        "ParameterLayout.scale_ratios": on("layout", "scale_ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.misfit": on("layout", "misfit", {"adapter": ""}, adapter=lambda w: w.adapter),  # old names
         "ParameterLayout.ratios": on("layout", "ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
         "ParameterLayout.flatten": on(
             "layout", "flatten", {"adapter": "", "where": "anything", "canonical": "None|text"},
@@ -317,12 +321,12 @@ def rows() -> dict[str, Row]:
         # ------------------------------------------------------------ checkpoint files
         "read_adapter": call(
             f.read_adapter,
-            {"path": path, "allow_torch": flag, "believe": "None|text", "alpha": "None|number",
+            {"path": path, "allow_torch": flag, "trust": "None|text", "alpha": "None|number",
              "component": "None|text", "svd_rank": "None|whole", "canonical": "None|text"},
             path=lambda w: w.lora,
         ),
         "read_deltas": call(f.read_deltas, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
-        "detect": call(f.detect, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
+        "recognize": call(f.recognize, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
         "write_adapter": call(
             f.write_adapter, {"adapter": "", "folder": path, "dialects": names_},
             adapter=lambda w: w.adapter, folder=lambda w: w.new(),
@@ -332,6 +336,12 @@ def rows() -> dict[str, Row]:
             source=lambda w: w.lora, out=lambda w: w.new(), dialect=lambda w: "diffusers",
         ),
         "writers": call(f.writers, {}),
+        "describe": call(
+            w2w_hub.describe,
+            {"path": path, "allow_torch": flag, "trust": "None|text", "alpha": "None|number",
+             "component": "None|text", "against": "None|path", "tracker": "None"},
+            path=lambda w: w.lora,
+        ),
         # ------------------------------------------------------------ datasets
         "write_dataset": slow(
             d.write_dataset,
@@ -637,7 +647,7 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 continue
             if public not in MADE:
                 yield public, value, _parameters(value)
-            if public == "CheckpointFormat":  # a protocol for dialects
+            if public == "Dialect":  # a protocol for dialects
                 continue
             ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
             methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}

@@ -21,6 +21,7 @@ _WHERE = {
     "WeightSpace": "space",
     "add_rows": "dataset",
     "build_space": "space",
+    "describe": "release.describe",
     "load_dataset": "dataset",
     "pack_adapters": "dataset",
     "read_adapter": "dialects",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .lora.adapter import Adapter as Adapter
     from .lora.layout import ParameterLayout as ParameterLayout
     from .models.pipelines import W2WPipeline as W2WPipeline
+    from .release.describe import describe as describe
     from .space import Direction as Direction
     from .space import Point as Point
     from .space import WeightSpace as WeightSpace

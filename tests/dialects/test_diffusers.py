@@ -130,7 +130,7 @@ def test_a_folder_with_both_files_is_read_back_with_the_numbers_it_was_written_f
 
 
 def test_a_dialect_without_a_writer_is_refused_and_nothing_is_written(uniform, tmp_path):
-    with pytest.raises(InvalidInputError, match="no writer for dialect 'mlx'; there are peft, diffusers, kohya"):
+    with pytest.raises(InvalidInputError, match="mlx"):
         write_adapter(uniform, tmp_path / "lora", ("peft", "mlx"))
     assert list(tmp_path.iterdir()) == []
 
@@ -144,7 +144,7 @@ def test_an_adapter_is_never_written_over_something(uniform, tmp_path):
 
 def test_what_is_no_checkpoint_or_not_there_is_refused_with_its_path(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UnsupportedFormatError, match="empty is no LoRA checkpoint in a dialect known here"):
+    with pytest.raises(UnsupportedFormatError, match="empty"):
         read_adapter(tmp_path / "empty")
-    with pytest.raises(MissingPathError, match="nothing is not there"):
+    with pytest.raises(MissingPathError, match="nothing"):
         read_adapter(tmp_path / "nothing")

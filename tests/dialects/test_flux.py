@@ -99,7 +99,7 @@ def test_black_forest_labs_dotted_names_mean_the_same_as_kohyas(tmp_path, prefix
     save_file(kohya, tmp_path / "kohya.safetensors")
     save_file(dotted, tmp_path / "bfl.safetensors")
     one, other = read_adapter(tmp_path / "kohya.safetensors"), read_adapter(tmp_path / "bfl.safetensors")
-    assert (other.dialect, len(other.passengers)) == ("flux-bfl", 1)
+    assert (other.dialect, len(other.ignored_keys)) == ("flux-bfl", 1)
     assert one.factors.keys() == other.factors.keys()
     for target, pair in one.factors.items():
         np.testing.assert_array_equal(other.factors[target].A, pair.A)
@@ -139,7 +139,6 @@ def refused(tmp_path, tensors: dict[str, np.ndarray], **metadata: str) -> str:
     save_file(tensors, tmp_path / "a.safetensors", metadata=metadata or None)
     with pytest.raises(UnsupportedFormatError) as caught:
         read_adapter(tmp_path / "a.safetensors")
-    assert "several files" not in str(caught.value)
     return str(caught.value)
 
 
@@ -203,10 +202,10 @@ def test_in_diffusers_names_too_only_fluxs_widths_are_taken_for_flux(tmp_path, s
         for name, (inputs, outputs) in good.items():
             for wrong in ((inputs + 8, outputs), (inputs, outputs + 8)):
                 save_file(tensors(good | {name: wrong}), tmp_path / "a.safetensors")
-                with pytest.raises(UnsupportedFormatError, match="inputs and"):
+                with pytest.raises(UnsupportedFormatError, match=name):
                     read_adapter(tmp_path / "a.safetensors", alpha=1)
     save_file(tensors({name: (i * 6144, o * 6144) for name, (i, o) in DIFFUSERS.items()}), tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match="6144 inputs"):
+    with pytest.raises(UnsupportedFormatError, match="6144"):
         read_adapter(tmp_path / "a.safetensors", alpha=1)
 
 
@@ -301,5 +300,5 @@ def test_a_block_that_flux_does_not_have_is_refused(tmp_path):
         f"lora_unet_double_blocks_19_img_mlp_0.lora_{h}.weight": np.ones((2, 2), np.float32) for h in ("down", "up")
     }
     save_file(pair, tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match="2 keys name no module"):
+    with pytest.raises(UnsupportedFormatError, match="double_blocks_19_img_mlp_0"):
         read_adapter(tmp_path / "a.safetensors")

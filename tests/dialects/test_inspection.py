@@ -61,7 +61,7 @@ def test_the_facts_of_an_adapter_are_its_own(mixed, tmp_path):
     assert (found["zero_tensors"], found["zero_names"]) == (1, [f"unet.{TO_K}.B"])
     assert (found["base_model"], found["base_guess"]) == ("someone/model", "Stable Diffusion 1.x")
     assert found["base_evidence"] == [f"Stable Diffusion 1.x: unet.{TO_K} takes text of 768 numbers"]
-    assert (found["refused"], found["passengers"], found["dtypes"]) == (None, [], {"F32": 4})
+    assert (found["refused"], found["ignored_keys"], found["dtypes"]) == (None, [], {"F32": 4})
 
 
 def test_the_vectors_digest_is_the_same_in_every_dialect_that_keeps_the_numbers(mixed, tmp_path):
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_is_recognised_and_refused_gives_its_facts_and_the_rea
     found = json.loads(result.stdout)
     assert set(ISSUED) <= found.keys()
     assert (found["dialect"], found["rank"], found["layout_digest"]) == ("kohya", [2], None)
-    assert "is a DoRA" in found["refused"]
+    assert f"{KOHYA}.dora_scale" in found["refused"]
     assert result.stderr.startswith("w2w: error: ")
     assert result.stderr.count("\n") == 1
 
@@ -97,14 +97,14 @@ def test_a_mlx_adapters_rank_is_its_second_axis(tmp_path):
     save_file(PAIRS["mlx"], tmp_path / "adapters.safetensors")
     found = inspect_adapter(tmp_path / "adapters.safetensors")
     assert (found["dialect"], found["rank"]) == ("mlx", [2])
-    assert "language model" in found["refused"]
+    assert "MLX" in found["refused"]
 
 
 def test_a_lokr_is_described_without_a_layout_and_with_one_if_a_rank_is_asked_for(tmp_path):
     save_file(PAIRS["lycoris"], tmp_path / "a.safetensors")
     found = facts(tmp_path / "a.safetensors")
     assert (found["modules"], found["scale"], found["rank"], found["layout_digest"]) == (1, [1.0], [2], None)
-    assert "read_deltas gives them exactly" in found["note"]
+    assert "read_deltas" in found["note"]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_a_tree_is_scanned_to_one_object_a_line_and_what_is_skipped_is_told(tree
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     found = {Path(r["path"]).relative_to(tree).as_posix(): r for r in rows}
     assert list(found) == ["a/cut.safetensors", "a/kohya.safetensors", "a/mixed.safetensors", "b/peft"]
-    assert "2 bytes are too short" in found["a/cut.safetensors"]["refused"]
-    assert "matches 2 dialects" in found["a/mixed.safetensors"]["refused"]
+    assert found["a/cut.safetensors"]["refused"]
+    assert "diffusers, kohya" in found["a/mixed.safetensors"]["refused"]
     assert (found["a/kohya.safetensors"]["dialect"], found["b/peft"]["dialect"]) == ("kohya", "peft")
     assert "2 that are no checkpoint" in result.stderr
     assert "1 pickles, never opened in a scan" in result.stderr
@@ -178,7 +178,7 @@ def test_an_empty_tree_says_that_there_is_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     result = w2w("inspect", tmp_path / "empty", "--json")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no checkpoint below" in result.stderr
+    assert str(tmp_path / "empty") in result.stderr
 
 
 def test_a_scan_tells_which_adapters_began_from_one_initialisation(tmp_path):
@@ -205,14 +205,17 @@ def test_against_a_layout_dataset_or_adapter_says_whether_it_fits_and_why_not(mi
     pack_adapters([tmp_path / "lora"], tmp_path / "people")
     for against in ("layout.json", "people", "people/manifest.json", "lora"):
         found = facts(tmp_path / "lora", "--against", tmp_path / against)
-        assert (found["fits"], found["misfit"]) == (True, None)
+        assert (found["fits"], found["incompatibility"]) == (True, None)
         if against == "layout.json":
             assert found["folded_into_B"] == {"27": 1}
         if against.startswith("people"):
             assert found["initialisation_cosine"] == 1.0
         result = w2w("inspect", tmp_path / "other", "--against", tmp_path / against, "--json")
         assert result.exit_code == 1
-        assert "rank 3 instead of" in json.loads(result.stdout)["misfit"]
+        found = json.loads(result.stdout)
+        assert found["fits"] is False
+        assert "rank 3" in found["incompatibility"]
+        assert found["misfit"] == found["incompatibility"]  # its old name
 
 
 @pytest.mark.parametrize("against", ["nowhere", "bad.json"])
@@ -243,9 +246,9 @@ def test_one_file_is_made_where_the_name_says_so_and_refused_for_peft(tmp_path):
     assert f"{KOHYA}.alpha" in load_file(out)
     assert [p.name for p in out.parent.iterdir()] == ["b.safetensors"]
     result = w2w("convert", tmp_path / "a.safetensors", "--to", "peft", "--out", tmp_path / "c.safetensors")
-    assert (result.exit_code, "a PEFT adapter is a folder" in result.stderr) == (2, True)
+    assert (result.exit_code, "c.safetensors" in result.stderr) == (2, True)
     again = w2w("convert", tmp_path / "a.safetensors", "--to", "kohya", "--out", out)
-    assert (again.exit_code, "already exists" in again.stderr) == (2, True)
+    assert (again.exit_code, str(out) in again.stderr) == (2, True)
 
 
 def test_an_adapter_of_two_models_becomes_a_peft_folder_for_each(tmp_path):
@@ -271,7 +274,7 @@ def test_what_a_dialect_has_no_place_for_is_told(tmp_path):
         PAIRS["kohya"] | {"<s1>": np.ones(768, np.float32)}, tmp_path / "a.safetensors", metadata={"<s1>": "<embed>"}
     )
     result = w2w("convert", tmp_path / "a.safetensors", "--to", "diffusers", "--out", tmp_path / "out")
-    assert "left out, since diffusers has no place for them: 1 passengers (<s1>)" in result.stderr
+    assert "<s1>" in result.stderr
 
 
 def test_a_lokr_is_converted_only_with_a_rank_and_its_error_is_told(tmp_path):
@@ -287,7 +290,7 @@ def test_flux_is_not_written_in_kohyas_fused_names(tmp_path):
     save_file(PAIRS["flux-bfl"], tmp_path / "a.safetensors")
     result = w2w("convert", tmp_path / "a.safetensors", "--to", "kohya", "--out", tmp_path / "out")
     assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
-    assert "kohya's names have no place for transformer." in result.stderr
+    assert "transformer.transformer_blocks.0" in result.stderr
     adapter = convert_adapter(tmp_path / "a.safetensors", tmp_path / "d", "diffusers")
     assert [str(t) for t in read_adapter(tmp_path / "d").factors] == [str(t) for t in adapter.factors]
 

@@ -74,7 +74,7 @@ def test_an_approximation_of_a_rank_is_the_best_there_is_and_states_its_error(tm
 
 def test_a_rank_r_reading_that_was_not_asked_for_is_refused_with_both_ways(tmp_path):
     save_file(by_peft("LoHa", LINEAR)[0], tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match=r"is a LoHa, .*read_deltas gives it exactly.*--rank 8"):
+    with pytest.raises(UnsupportedFormatError, match=r"LoHa.*read_deltas.*--rank 8"):
         read_adapter(tmp_path / "a.safetensors")
 
 
@@ -91,9 +91,9 @@ def test_more_equal_singular_values_than_the_rank_do_not_matter(tmp_path):
 def test_a_product_that_overflows_is_refused(tmp_path):
     name, far = NAMES[LINEAR], np.full((2, 2), 1e300)
     save_file({f"{name}.lokr_w1": far, f"{name}.lokr_w2": far}, tmp_path / "a.safetensors")
-    with pytest.raises(InvalidInputError, match="larger than float64 holds"):
+    with pytest.raises(InvalidInputError, match="float64"):
         read_deltas(tmp_path / "a.safetensors")[Target("unet", LINEAR)]
-    with pytest.raises(InvalidInputError, match="larger than float64 holds"):
+    with pytest.raises(InvalidInputError, match="float64"):
         read_adapter(tmp_path / "a.safetensors", svd_rank=1)
 
 
@@ -151,14 +151,14 @@ def test_fused_flux_modules_are_split_by_rows(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({f"{Q}.hada_w2_b": None}, CorruptFileError, "has no hada_w2_b"),
-        ({f"{Q}.hada_w2_b": (2, 9)}, CorruptFileError, "different shapes"),
-        ({f"{Q}.hada_w2_b": (3, 32)}, CorruptFileError, "do not multiply"),
-        ({f"{Q}.lokr_w1": (3, 8)}, UnsupportedFormatError, "two parameterisations"),
-        ({f"{Q}.oft_diag": (3, 8)}, UnsupportedFormatError, "is an OFT"),
-        ({f"{Q}.dora_scale": (8,)}, UnsupportedFormatError, "is a DoRA"),
-        ({"lora_unet_x.hada_w1_a": (8,)}, UnsupportedFormatError, "name no module"),
-        ({"stray": (8,)}, UnsupportedFormatError, "not understood: stray"),
+        ({f"{Q}.hada_w2_b": None}, CorruptFileError, "hada_w2_b"),
+        ({f"{Q}.hada_w2_b": (2, 9)}, CorruptFileError, Q),
+        ({f"{Q}.hada_w2_b": (3, 32)}, CorruptFileError, r"\(3, 32\)"),
+        ({f"{Q}.lokr_w1": (3, 8)}, UnsupportedFormatError, "hada_, lokr_"),
+        ({f"{Q}.oft_diag": (3, 8)}, UnsupportedFormatError, "OFT"),
+        ({f"{Q}.dora_scale": (8,)}, UnsupportedFormatError, "DoRA"),
+        ({"lora_unet_x.hada_w1_a": (8,)}, UnsupportedFormatError, "lora_unet_x"),
+        ({"stray": (8,)}, UnsupportedFormatError, "stray"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_with_the_reason(tmp_path, change, error, message):
@@ -176,5 +176,5 @@ def test_a_change_too_large_for_memory_is_refused_before_it_is_made(tmp_path):
     name = NAMES[LINEAR]
     wide = {f"{name}.lokr_w1": np.ones((100_000, 1), np.float16), f"{name}.lokr_w2": np.ones((1, 100_000), np.float16)}
     save_file(wide, tmp_path / "a.safetensors")
-    with pytest.raises(UnsupportedFormatError, match="would have 10,000,000,000 numbers, the limit is"):
+    with pytest.raises(UnsupportedFormatError, match="10,000,000,000"):
         read_deltas(tmp_path / "a.safetensors")

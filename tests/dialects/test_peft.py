@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import factors
 from w2w_hub import Adapter, ParameterLayout, read_adapter, write_adapter
-from w2w_hub.dialects import detect
-from w2w_hub.dialects.scales import pattern_value
+from w2w_hub.dialects import recognize
+from w2w_hub.dialects.patterns import PatternTable
 from w2w_hub.errors import InvalidInputError, MissingPathError, ScaleConflictError, UnsupportedFormatError
 from w2w_hub.lora.adapter import Target
 
@@ -68,7 +68,7 @@ def assert_means_the_same_as_in_peft(folder: Path, unet) -> None:
 )
 def test_a_folder_of_the_real_peft_is_read_with_the_change_that_peft_makes(peft_folder, tiny_unet, options):
     folder = peft_folder(**options)
-    assert detect(folder).name == "peft"
+    assert recognize(folder).name == "peft"
     assert_means_the_same_as_in_peft(folder, tiny_unet())
 
 
@@ -143,7 +143,7 @@ def test_the_weights_file_is_read_with_the_config_beside_it(peft_folder):
 def test_ordinary_weights_that_travel_along_are_reported_and_left_out(peft_folder):
     folder = peft_folder(modules_to_save=["conv_out"])
     adapter = read_adapter(folder)
-    assert sorted(adapter.passengers) == [f"{PREFIX}conv_out.bias", f"{PREFIX}conv_out.weight"]
+    assert sorted(adapter.ignored_keys) == [f"{PREFIX}conv_out.bias", f"{PREFIX}conv_out.weight"]
     assert {t.module.rsplit(".", 1)[1] for t in adapter.factors} == {"to_q", "to_v"}
 
 
@@ -167,11 +167,15 @@ def test_bfloat16_factors_are_read_as_float32_without_loss(peft_folder):
     np.testing.assert_array_equal(pair.A, narrow[f"{PREFIX}{TO_Q}.lora_A.weight"].to(torch.float32).numpy())
 
 
+def value_of(pattern: dict[str, int], module: str, default: int) -> int:
+    return PatternTable(pattern, "a pattern").value(module, default)
+
+
 def test_a_pattern_matches_whole_names_at_the_end_of_a_path_as_in_peft():
-    assert pattern_value({"to_q": 7}, "a.attn1.to_q", 1) == 7
-    assert pattern_value({"q": 7}, "a.attn1.to_q", 1) == 1
-    assert pattern_value({"attn1": 7}, "a.attn1.to_q", 1) == 1
-    assert pattern_value({r".*attn[12]\.to_q": 7, "to_q": 8}, "a.attn1.to_q", 1) == 7
+    assert value_of({"to_q": 7}, "a.attn1.to_q", 1) == 7
+    assert value_of({"q": 7}, "a.attn1.to_q", 1) == 1
+    assert value_of({"attn1": 7}, "a.attn1.to_q", 1) == 1
+    assert value_of({r".*attn[12]\.to_q": 7, "to_q": 8}, "a.attn1.to_q", 1) == 7
 
 
 # ----------------------------------------------------------------- components
@@ -205,7 +209,7 @@ def test_a_module_of_another_kind_of_model_is_refused_not_taken_for_a_unets(peft
     edit_weights(
         folder, lambda _: {f"{PREFIX}{module}.lora_A.weight": pair.A, f"{PREFIX}{module}.lora_B.weight": pair.B}
     )
-    with pytest.raises(UnsupportedFormatError, match=f"2 keys name no module of a UNet.*{module}.lora_A.weight"):
+    with pytest.raises(UnsupportedFormatError, match=f"{module}.lora_A.weight"):
         read_adapter(folder)
 
 
@@ -217,14 +221,14 @@ def test_a_text_encoders_adapter_is_written_and_read_back_as_the_text_encoders(t
 
 def test_two_components_do_not_fit_one_folder(tmp_path):
     both = {Target("unet", TO_Q): factors(), Target("text_encoder", "text_model.x.q_proj"): factors()}
-    with pytest.raises(InvalidInputError, match="this adapter text_encoder and unet; write them one by one"):
+    with pytest.raises(InvalidInputError, match="text_encoder and unet"):
         write_adapter(Adapter(both), tmp_path / "lora", ("peft",))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", [Target("text_encoder_2", "text_model.x.q_proj"), Target("unet", "blocks.0.to_q")])
 def test_a_component_that_would_not_be_read_back_is_not_written(tmp_path, target):
-    with pytest.raises(InvalidInputError, match=f"{target} would not be read back"):
+    with pytest.raises(InvalidInputError, match=str(target)):
         write_adapter(Adapter({target: factors()}), tmp_path / "lora", ("peft",))
     assert list(tmp_path.iterdir()) == []
 
@@ -233,15 +237,15 @@ def test_a_component_that_would_not_be_read_back_is_not_written(tmp_path, target
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"peft_type": "LOKR"}, "is a LOKR adapter; only LORA is read"),
-        ({"peft_type": None}, "is a None adapter; only LORA is read"),
-        ({"use_dora": True}, "sets use_dora: its magnitudes rescale"),
-        ({"fan_in_fan_out": True}, "sets fan_in_fan_out"),
-        ({"use_qalora": True}, "sets use_qalora"),
-        ({"layer_replication": [[0, 1]]}, "sets layer_replication"),
-        ({"alora_invocation_tokens": [1]}, "sets alora_invocation_tokens"),
-        ({"init_lora_weights": "pissa_niter_4"}, "changes the base weights"),
-        ({"init_lora_weights": "olora"}, "changes the base weights"),
+        ({"peft_type": "LOKR"}, "LOKR"),
+        ({"peft_type": None}, "None"),
+        ({"use_dora": True}, "use_dora"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "olora"),
     ],
 )
 def test_a_config_under_which_the_change_is_no_low_rank_sum_is_refused(peft_folder, options, message):
@@ -253,10 +257,10 @@ def test_a_config_under_which_the_change_is_no_low_rank_sum_is_refused(peft_fold
 
 def test_a_dora_folder_of_the_real_peft_is_refused_even_if_its_config_denies_it(peft_folder):
     folder = peft_folder(use_dora=True)
-    with pytest.raises(UnsupportedFormatError, match=r"is a DoRA \(16 magnitude vectors"):
+    with pytest.raises(UnsupportedFormatError, match=r"DoRA.*16"):
         read_adapter(folder)
     edit_config(folder, use_dora=False)
-    with pytest.raises(UnsupportedFormatError, match=r"is a DoRA .*lora_magnitude_vector"):
+    with pytest.raises(UnsupportedFormatError, match="lora_magnitude_vector"):
         read_adapter(folder)
 
 
@@ -266,14 +270,14 @@ def test_two_adapters_in_one_file_are_refused_with_their_names(peft_folder):
         folder,
         lambda ts: {k.replace(".weight", f".{name}.weight"): v for k, v in ts.items() for name in ("ann", "bob")},
     )
-    with pytest.raises(UnsupportedFormatError, match=r"several adapters \((ann, bob|bob, ann)\)"):
+    with pytest.raises(UnsupportedFormatError, match=r"ann, bob|bob, ann"):
         read_adapter(folder)
 
 
 def test_one_module_under_two_names_is_refused(peft_folder):
     folder = peft_folder()
     edit_weights(folder, lambda ts: ts | {k.removeprefix(PREFIX): v + 1 for k, v in ts.items()})
-    with pytest.raises(UnsupportedFormatError, match="is there under another name too"):
+    with pytest.raises(UnsupportedFormatError, match=r"lora_[AB]\.weight"):
         read_adapter(folder)
 
 
@@ -282,16 +286,16 @@ def test_an_alpha_in_the_file_must_agree_with_the_config(peft_folder):
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(6, np.float32)})
     adapter = read_adapter(folder)
     assert adapter.factors[Target("unet", TO_Q)].scale == 3
-    assert adapter.passengers == ()
+    assert adapter.ignored_keys == ()
     edit_weights(folder, lambda ts: ts | {f"{PREFIX}{TO_Q}.alpha": np.array(2, np.float32)})
-    with pytest.raises(ScaleConflictError, match=f"{TO_Q} has scale 3 by adapter_config.json and 1 by its alpha in"):
+    with pytest.raises(ScaleConflictError, match=rf"{TO_Q} .*3 .*adapter_config\.json.* 1 "):
         read_adapter(folder)
 
 
 def test_a_pickled_adapter_is_named_and_not_opened(peft_folder):
     folder = peft_folder()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(MissingPathError, match=r"adapter_model\.bin is a pickle and is not opened"):
+    with pytest.raises(MissingPathError, match=r"adapter_model\.bin"):
         read_adapter(folder)
 
 
@@ -302,7 +306,7 @@ def test_a_real_unet_adapter_is_read_with_its_own_numbers_and_scale_4(real_lora)
     tensors = load_file(folder / "adapter_model.safetensors")
     adapter = read_adapter(folder)
     assert len(adapter.factors) == 128
-    assert adapter.passengers == ()
+    assert adapter.ignored_keys == ()
     for target, pair in adapter.factors.items():
         assert (target.component, pair.rank, pair.scale) == ("unet", 4, 4.0)
         np.testing.assert_array_equal(pair.A, tensors[f"{PREFIX}{target.module}.lora_A.weight"])

@@ -32,7 +32,7 @@ def test_every_number_of_a_file_is_in_its_adapter(real_lora, folder, dialect, mo
     path = real_lora(folder)
     tensors = load_file(next(path.glob("*.safetensors")))
     adapter = read_adapter(path)
-    assert (adapter.dialect, len(adapter.factors), adapter.passengers) == (dialect, modules, ())
+    assert (adapter.dialect, len(adapter.factors), adapter.ignored_keys) == (dialect, modules, ())
     assert ParameterLayout.from_adapter(adapter).size == sum(t.size for t in tensors.values())
     assert total(adapter) == pytest.approx(sum(float(t.sum(dtype=np.float64)) for t in tensors.values()), rel=1e-9)
 
@@ -63,7 +63,7 @@ def test_cloneofsimos_numbered_files_are_read_completely(real_lora, name, rank, 
     tensors = load_file(path)
     adapter = read_adapter(path)
     assert {p.rank for p in adapter.factors.values()} == {rank}
-    assert adapter.passengers == vectors
+    assert adapter.ignored_keys == vectors
     assert sum(t.component == "unet" for t in adapter.factors) == 144
     assert sum(t.component == "text_encoder" for t in adapter.factors) == 48
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_cloneofsimos_list_is_opened_only_when_asked_and_its_embedding_refused_b
     adapter = read_adapter(folder / "lora_kiriko2.text_encoder.pt", allow_torch=True)
     assert len(adapter.factors) == 48
     assert {(t.component, p.rank) for t, p in adapter.factors.items()} == {("text_encoder", 4)}
-    with pytest.raises(UnsupportedFormatError, match="is a pickle and is not opened"):
+    with pytest.raises(UnsupportedFormatError, match="--allow-torch"):
         read_adapter(folder / "lora_kiriko2.ti.pt")
     with pytest.raises(NotACheckpointError, match="<krk>"):
         read_adapter(folder / "lora_kiriko2.ti.pt", allow_torch=True)
@@ -99,5 +99,5 @@ def test_a_real_lokr_gives_the_dense_change_of_every_module_convolutions_include
     expected = np.kron(t["lokr_w1_a"] @ t["lokr_w1_b"], t["lokr_w2_a"] @ t["lokr_w2_b"]) * (4 / 4)
     np.testing.assert_allclose(deltas[Target("unet", conv)], expected.reshape(320, 960, 3, 3), rtol=1e-12)
     assert deltas[Target("unet", "down_blocks.1.resnets.0.conv_shortcut")].shape == (640, 320)
-    with pytest.raises(UnsupportedFormatError, match="is a LoKr"):
+    with pytest.raises(UnsupportedFormatError, match="LoKr"):
         read_adapter(folder)

@@ -21,7 +21,7 @@ from tests.dialects.stock import (
 )
 from tests.tiny_world import make_base
 from w2w_hub import Adapter, read_adapter, write_adapter
-from w2w_hub.dialects import detect
+from w2w_hub.dialects import recognize
 from w2w_hub.lora.adapter import Target
 
 UNET = (
@@ -264,7 +264,7 @@ def test_what_is_written_is_read_back_with_the_same_change(everything, tmp_path,
     if dialect == "peft":
         adapter = Adapter({t: p for t, p in everything.factors.items() if t.component == "unet"})
     write_adapter(adapter, tmp_path / "lora", (dialect,))
-    assert detect(tmp_path / "lora").name == dialect
+    assert recognize(tmp_path / "lora").name == dialect
     again = read_adapter(tmp_path / "lora")
     assert {t: p.size for t, p in again.factors.items()} == {t: p.size for t, p in adapter.factors.items()}
     assert_same_change(again, expected_of(adapter), rtol=1e-6)

@@ -16,9 +16,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from w2w_hub import W2WPipeline, WeightSpace
-from w2w_hub.cli.inspect import describe
+from w2w_hub.dataset.reference import ReferenceLayout
 from w2w_hub.dialects.base_model import digest_of_folder
-from w2w_hub.dialects.inspection import Against
 from w2w_hub.errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -30,6 +29,7 @@ from w2w_hub.errors import (
     W2WError,
 )
 from w2w_hub.models.pipelines.loading import open_space
+from w2w_hub.release.describe import describe
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import REQUIRED
 from w2w_hub.space.report import write_report
@@ -439,9 +439,9 @@ def test_a_manifest_that_is_a_link_is_not_read_by_inspect(tiny_space: Path, tmp_
     folder = shutil.copytree(tiny_space, tmp_path / "space")
     linked("manifest.json")(folder)
     with pytest.raises(UnsafePathError, match=r"manifest\.json"):
-        Against(folder)
+        ReferenceLayout(folder)
     with pytest.raises(UnsafePathError, match=r"manifest\.json"):
-        describe(folder, False, None, None)
+        describe(folder)
 
 
 # ---------------------------------------------------------------- recipe and diagnostics
@@ -486,7 +486,7 @@ def test_a_space_without_what_is_optional_is_shown_and_saved(tiny_space: Path, t
     gone = dict.fromkeys(data["recipe"].keys() - REQUIRED.keys(), "absent")
     _restated(folder, recipe=gone, diagnostics=dict.fromkeys(data["diagnostics"], "absent"))
     space = WeightSpace.from_pretrained(folder)
-    assert describe(folder, False, None, None)["dataset"] == "tiny"
+    assert describe(folder)["dataset"] == "tiny"
     write_report(space, tmp_path / "report")
     assert WeightSpace.from_pretrained(space.save(tmp_path / "saved")).digest == space.digest
 

@@ -41,26 +41,26 @@ def config(folder: Path, **changes) -> Path:
 def test_a_truncated_weights_file(peft_folder, kept):
     folder = peft_folder()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:kept])
-    refused(folder, CorruptFileError, f"{WEIGHTS} is not a readable safetensors file")
+    refused(folder, CorruptFileError, WEIGHTS)
 
 
 def test_a_weights_file_that_is_a_web_page(peft_folder):
     folder = peft_folder()
     (folder / WEIGHTS).write_text("<!doctype html><title>404</title>" * 20)
-    refused(folder, CorruptFileError, f"{WEIGHTS} is not a readable safetensors file")
+    refused(folder, CorruptFileError, WEIGHTS)
 
 
 def test_weights_that_are_not_there(peft_folder):
     folder = peft_folder()
     (folder / WEIGHTS).unlink()
-    refused(folder, MissingPathError, f"lora has {CONFIG} but no {WEIGHTS}")
+    refused(folder, MissingPathError, f"{CONFIG}.*{WEIGHTS}")
 
 
 def test_weights_without_a_config(peft_folder):
     folder = peft_folder()
     (folder / CONFIG).unlink()
-    refused(folder, MissingPathError, f"{CONFIG} is not there, and PEFT has no default for the scale")
-    with pytest.raises(MissingPathError, match=f"{CONFIG} is not there"):
+    refused(folder, MissingPathError, CONFIG)
+    with pytest.raises(MissingPathError, match=CONFIG):
         read_adapter(folder / WEIGHTS)
 
 
@@ -68,18 +68,18 @@ def test_weights_without_a_config(peft_folder):
 def test_a_config_that_is_no_json_object(peft_folder, text):
     folder = peft_folder()
     (folder / CONFIG).write_text(text)
-    refused(folder, CorruptFileError, f"{CONFIG} (is not valid JSON|holds a JSON list)")
+    refused(folder, CorruptFileError, CONFIG)
 
 
 @pytest.mark.parametrize("key", ["r", "lora_alpha"])
 @pytest.mark.parametrize("value", [None, ..., "8", True, [8]], ids=repr)
 def test_a_config_that_does_not_state_rank_or_alpha(peft_folder, key, value):
-    refused(config(peft_folder(), **{key: value}), CorruptFileError, f"{CONFIG} does not state {key}")
+    refused(config(peft_folder(), **{key: value}), CorruptFileError, f"{CONFIG}.*{key}")
 
 
 @pytest.mark.parametrize("rank", [1, 4, 0, -2, 2.5])
 def test_a_config_with_another_rank_than_the_tensors(peft_folder, rank):
-    refused(config(peft_folder(), r=rank), CorruptFileError, f"has rank 2, {CONFIG} states {rank}")
+    refused(config(peft_folder(), r=rank), CorruptFileError, f" 2.*{CONFIG}.*{rank}")
 
 
 @pytest.mark.parametrize("pattern", [["to_q"], {"to_q": "2"}, {"to_q": None}, "to_q", {"to_(q": 2}], ids=repr)
@@ -90,7 +90,7 @@ def test_a_pattern_that_cannot_be_used(peft_folder, key, pattern):
 
 def test_an_alpha_that_is_no_number(peft_folder):
     folder = config(peft_folder(), lora_alpha=float("inf"))
-    with pytest.raises(InvalidInputError, match="scale inf is not a finite number"):
+    with pytest.raises(InvalidInputError, match="inf"):
         read_adapter(folder)
 
 
@@ -101,7 +101,7 @@ def test_weights_that_are_no_numbers(peft_folder, value):
     name = next(n for n in tensors if "attn2.to_v.lora_B" in n)
     tensors[name][2, 1] = value
     save_file(tensors, folder / WEIGHTS)
-    refused(folder, InvalidInputError, "1 values of unet.*attn2.to_v B are NaN or infinite")
+    refused(folder, InvalidInputError, "1 .*unet.*attn2.to_v B")
 
 
 @pytest.mark.parametrize("lost", ["A", "B"])
@@ -110,34 +110,34 @@ def test_half_a_pair(peft_folder, lost):
     tensors = load_file(folder / WEIGHTS)
     del tensors[next(n for n in tensors if f"to_q.lora_{lost}" in n)]
     save_file(tensors, folder / WEIGHTS)
-    refused(folder, CorruptFileError, f"to_q has no lora_{lost}")
+    refused(folder, CorruptFileError, f"to_q.*lora_{lost}")
 
 
 @pytest.mark.parametrize("keys", [{}, {"conv_in.weight": np.ones(3, np.float32)}], ids=["empty", "no LoRA"])
 def test_a_file_without_factors(peft_folder, keys):
     folder = peft_folder()
     save_file(keys, folder / WEIGHTS)
-    refused(folder, UnsupportedFormatError, "holds no lora_A or lora_B tensor")
+    refused(folder, UnsupportedFormatError, "lora_A or lora_B")
 
 
 def test_a_lora_key_that_belongs_to_nothing(peft_folder):
     folder = peft_folder()
     save_file(load_file(folder / WEIGHTS) | {"x.lora_embedding_A": np.ones(3, np.float32)}, folder / WEIGHTS)
-    refused(folder, UnsupportedFormatError, "1 keys are not understood: x.lora_embedding_A")
+    refused(folder, UnsupportedFormatError, "x.lora_embedding_A")
 
 
 def test_factors_of_rank_zero(peft_folder):
     folder = config(peft_folder(), r=0)
     tensors = {k: v[:0] if "lora_A" in k else v[:, :0].copy() for k, v in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS)
-    refused(folder, CorruptFileError, r"to_q has rank 0, A \(0, 16\)")
+    refused(folder, CorruptFileError, r"to_q.*rank 0.*\(0, 16\)")
 
 
 def test_factors_that_do_not_multiply(peft_folder):
     folder = peft_folder()
     tensors = {k: v[:, :1].copy() if "lora_B" in k else v for k, v in load_file(folder / WEIGHTS).items()}
     save_file(tensors, folder / WEIGHTS)
-    with pytest.raises(InvalidInputError, match="do not multiply; expected A"):
+    with pytest.raises(InvalidInputError, match=r"to_.*\(\d+, 1\)"):
         read_adapter(folder)
 
 

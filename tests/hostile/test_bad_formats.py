@@ -21,7 +21,7 @@ from tests.dialects.test_detection import KOHYA, MODULE, PAIRS
 from w2w_hub import read_adapter
 from w2w_hub.cli import main
 from w2w_hub.dialects import read_deltas
-from w2w_hub.dialects.checkpoint import MAX_DATA
+from w2w_hub.dialects.loading import MAX_DATA
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
 
 READ = [name for name in PAIRS if name not in ("mlx", "lycoris", "cloneofsimo")]
@@ -40,11 +40,11 @@ def file_of(tmp_path: Path, tensors: dict[str, np.ndarray], **metadata: str) -> 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"ab", "2 bytes are too short"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer.*git lfs pull"),
-        ((2**62).to_bytes(8, "little") + b"{}", "its header claims"),
-        (save(PAIRS["kohya"])[:-1], "its tensors need"),
-        (b"<!doctype html><title>404</title>" * 9, "its header claims"),
+        (b"ab", r"a\.safetensors"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        ((2**62).to_bytes(8, "little") + b"{}", f"{2**62:,}|{2**62}"),
+        (save(PAIRS["kohya"])[:-1], r"a\.safetensors"),
+        (b"<!doctype html><title>404</title>" * 9, r"a\.safetensors"),
     ],
     ids=["two bytes", "pointer", "header bomb", "truncated", "web page"],
 )
@@ -62,7 +62,7 @@ def test_a_shape_of_a_billion_is_refused_before_anything_is_made(tmp_path):
     header = {f"{KOHYA}.lora_down.weight": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}
     raw = json.dumps(header).encode()
     (tmp_path / "a.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + b"abcd")
-    with pytest.raises(CorruptFileError, match="does not fit its 4 bytes"):
+    with pytest.raises(CorruptFileError, match=KOHYA):
         read_adapter(tmp_path / "a.safetensors")
 
 
@@ -73,7 +73,7 @@ def test_a_file_larger_than_any_adapter_is_refused_unread(tmp_path):
     with open(tmp_path / "a.safetensors", "wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         file.truncate(8 + len(raw) + size)  # a hole: it takes no disk
-    with pytest.raises(UnsupportedFormatError, match="bytes of tensors, the limit is"):
+    with pytest.raises(UnsupportedFormatError, match=f"{MAX_DATA:,}"):
         read_adapter(tmp_path / "a.safetensors")
 
 
@@ -83,7 +83,7 @@ def test_a_file_larger_than_any_adapter_is_refused_unread(tmp_path):
 def test_values_that_are_no_numbers_are_refused_with_their_place(tmp_path, dialect, value):
     tensors = {key: array.copy() for key, array in PAIRS[dialect].items()}
     next(iter(tensors.values()))[1, 1] = value
-    with pytest.raises(InvalidInputError, match=r"a\.safetensors: 1 values of .* A are NaN or infinite"):
+    with pytest.raises(InvalidInputError, match=r"a\.safetensors: 1 .* A "):
         read_adapter(file_of(tmp_path, tensors), alpha=2)
 
 
@@ -91,27 +91,27 @@ def test_values_that_are_no_numbers_are_refused_with_their_place(tmp_path, diale
 @pytest.mark.parametrize("dialect", READ)
 def test_half_a_pair_is_refused_with_the_half_that_is_missing(tmp_path, dialect, half):
     key = list(PAIRS[dialect])[half]
-    with pytest.raises(CorruptFileError, match=f"has no lora_{'BA'[half]}"):
+    with pytest.raises(CorruptFileError, match=f"lora_{'BA'[half]}"):
         read_adapter(file_of(tmp_path, {key: PAIRS[dialect][key]}), alpha=2)
 
 
 @pytest.mark.parametrize("kind", ["i4", "u1", "?"])
 @pytest.mark.parametrize("dialect", READ)
 def test_factors_that_are_no_floating_point_are_refused(tmp_path, dialect, kind):
-    with pytest.raises(UnsupportedFormatError, match="expected floating point"):
+    with pytest.raises(UnsupportedFormatError, match=str(np.dtype(kind))):
         read_adapter(file_of(tmp_path, {k: v.astype(kind) for k, v in PAIRS[dialect].items()}), alpha=2)
 
 
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ((2, 6), (7, 3), "do not multiply"),
-        ((2, 6), (7,), "expected matrices"),
-        ((2, 6, 3, 3), (7, 2, 3, 3), "expected matrices"),
-        ((2, 6), (7, 2, 1, 1), "expected matrices"),
-        ((0, 6), (7, 0), "has rank 0"),
-        ((2, 0), (7, 2), "has rank 2, A"),
-        ((2, 6, 0, 3), (7, 2, 1, 1), "fetch it again"),
+        ((2, 6), (7, 3), r"\(7, 3\)"),
+        ((2, 6), (7,), r"\(7,\)"),
+        ((2, 6, 3, 3), (7, 2, 3, 3), r"\(7, 2, 3, 3\)"),
+        ((2, 6), (7, 2, 1, 1), r"\(7, 2, 1, 1\)"),
+        ((0, 6), (7, 0), "rank 0"),
+        ((2, 0), (7, 2), "rank 2"),
+        ((2, 6, 0, 3), (7, 2, 1, 1), r"\(2, 6, 0, 3\)"),
     ],
     ids=str,
 )
@@ -124,7 +124,7 @@ def test_shapes_that_are_no_factors_are_refused(tmp_path, a, b, message):
 def test_a_core_tensor_that_does_not_fit_is_refused(tmp_path):
     shapes = {"down": (2, 6, 1, 1), "up": (7, 2, 1, 1), "mid": (3, 2, 3, 3)}
     tensors = {f"{KOHYA}.lora_{name}.weight": np.ones(shape, "f4") for name, shape in shapes.items()}
-    with pytest.raises(CorruptFileError, match=r"lora_mid \(3, 2, 3, 3\) between"):
+    with pytest.raises(CorruptFileError, match=r"lora_mid \(3, 2, 3, 3\)"):
         read_adapter(file_of(tmp_path, tensors))
 
 
@@ -135,7 +135,7 @@ def test_a_module_named_twice_is_refused_with_both_keys(tmp_path):
         for part in ("te", "te1")
         for half in ("down", "up")
     }
-    with pytest.raises(UnsupportedFormatError, match=r"lora_te1?_.* is there under another name too .lora_te"):
+    with pytest.raises(UnsupportedFormatError, match=r"lora_te1?_.*lora_te"):
         read_adapter(file_of(tmp_path, tensors))
 
 
@@ -144,13 +144,13 @@ def test_two_numberings_of_one_unet_are_refused(tmp_path):
         f"lora_unet_{name}.lora_{half}.weight": np.ones((2, 2), "f4")
         for name in ("middle_block_1_proj_in", "down_blocks_0_attentions_0_proj_in") for half in ("down", "up")
     }  # fmt: skip
-    with pytest.raises(UnsupportedFormatError, match="names its UNet in two numberings"):
+    with pytest.raises(UnsupportedFormatError, match=r"lora_unet_.*lora_unet_"):
         read_adapter(file_of(tmp_path, tensors))
 
 
 @pytest.mark.parametrize("alpha", [np.float32([1, 2]), np.float32(np.nan), np.float32(np.inf)], ids=str)
 def test_an_alpha_that_is_no_number_is_refused(tmp_path, alpha):
-    with pytest.raises(CorruptFileError, match=r"expected (one|a) number"):
+    with pytest.raises(CorruptFileError, match="alpha"):
         read_adapter(file_of(tmp_path, PAIRS["kohya"] | {f"{KOHYA}.alpha": np.asarray(alpha)}))
 
 
@@ -163,7 +163,7 @@ def test_a_header_that_misstates_the_scale_is_refused(tmp_path, header):
         f"unet.{MODULE}.lora_A.weight": np.ones((2, 6), "f4"),
         f"unet.{MODULE}.lora_B.weight": np.ones((7, 2), "f4"),
     }
-    with pytest.raises(CorruptFileError, match="the header's lora_adapter_metadata"):
+    with pytest.raises(CorruptFileError, match="lora_adapter_metadata"):
         read_adapter(file_of(tmp_path, tensors, lora_adapter_metadata=header))
 
 
@@ -198,7 +198,7 @@ def armed(tmp_path):
 @pytest.mark.parametrize("allow", [False, True])
 def test_a_pickles_payload_never_runs(armed, name, allow):
     folder, mark = armed
-    with pytest.raises(W2WError, match=r"not (opened|executed)|no torch archive"):
+    with pytest.raises(W2WError, match=name):
         read_adapter(folder / name, allow_torch=allow)
     result = w2w("inspect", folder / name, *(["--allow-torch"] if allow else []))
     assert result.exit_code == 2
@@ -210,7 +210,7 @@ def test_a_scan_opens_no_pickle_even_with_the_option(armed):
     result = w2w("inspect", folder, "--allow-torch", "--json")
     assert result.exit_code == 0, result.output
     assert [Path(json.loads(line)["path"]).stem for line in result.stdout.splitlines()] == ["good", "too"]
-    assert "skipped 2 pickles, never opened in a scan" in result.stderr
+    assert all(name in result.stderr for name in ("a.pt", "b.bin"))
     assert not mark.exists()
 
 
@@ -222,7 +222,7 @@ def test_a_peft_folder_with_a_pickle_alone_is_refused_and_the_pickle_read_only_b
     expected = read_adapter(folder)
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(MissingPathError, match=r"adapter_model\.bin is a pickle and is not opened"):
+    with pytest.raises(MissingPathError, match=r"adapter_model\.bin"):
         read_adapter(folder, allow_torch=True)
     found = read_adapter(folder / "adapter_model.bin", allow_torch=True)
     for target, pair in expected.factors.items():
@@ -241,14 +241,14 @@ def test_a_torch_archive_that_would_grow_in_memory_is_refused(tmp_path):
     import torch
 
     path = torch_file(tmp_path, {f"{KOHYA}.lora_down.weight": torch.ones(1).expand(10**6, 10**6)})
-    with pytest.raises(CorruptFileError, match="more than is stored of it"):
+    with pytest.raises(CorruptFileError, match=f"{KOHYA}|a.pt"):
         read_adapter(path, allow_torch=True)
     with zipfile.ZipFile(torch_file(tmp_path, {"x": torch.zeros(1000)})) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
             archive.writestr(name, data)
-    with pytest.raises(UnsupportedFormatError, match="it is compressed"):
+    with pytest.raises(UnsupportedFormatError, match=r"a\.pt"):
         read_adapter(path, allow_torch=True)
 
 
@@ -276,7 +276,7 @@ def test_an_archive_of_numpy_that_is_none_is_refused(tmp_path, data):
             archive.writestr("x.npy", b"none")
     else:
         (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(CorruptFileError, match="not a readable NumPy archive"):
+    with pytest.raises(CorruptFileError, match=r"a\.npz"):
         read_adapter(tmp_path / "a.npz")
 
 
@@ -286,7 +286,7 @@ def test_a_link_that_leads_out_of_its_folder_is_not_followed(tmp_path):
     secret = file_of(tmp_path / "outside", PAIRS["kohya"])
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "a.safetensors").symlink_to(secret)
-    with pytest.raises(UnsupportedFormatError, match="is a link that leads out of its folder"):
+    with pytest.raises(UnsupportedFormatError, match=r"a\.safetensors"):
         read_adapter(tmp_path / "lora")
     (tmp_path / "tree" / "inner").mkdir(parents=True)
     (tmp_path / "tree" / "inner" / "a.safetensors").symlink_to(secret)

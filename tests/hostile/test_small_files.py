@@ -20,8 +20,8 @@ from tests.dialects.test_detection import KOHYA, PAIRS
 from w2w_hub import pack_adapters, read_adapter
 from w2w_hub.common.limits import MIB
 from w2w_hub.dialects.assemble import factors_of
-from w2w_hub.dialects.checkpoint import open_checkpoint
 from w2w_hub.dialects.inspection import inspect_adapter
+from w2w_hub.dialects.loading import open_checkpoint
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsupportedFormatError, W2WError
 
 MOST = 200 * MIB

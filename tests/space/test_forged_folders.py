@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target
-from w2w_hub.lora.canonical import canonicalise_rows
+from w2w_hub.lora.canonical import canonicalize_rows
 from w2w_hub.space import storage
 from w2w_hub.space.fit.engines import Engine
 from w2w_hub.space.fit.rows import Rows
@@ -217,7 +217,7 @@ def test_rows_of_any_dtype_are_float32_and_canonical_if_asked_for_also_in_anothe
     dataset = dataset_of(tmp_path / "people", values, layout=layout)
     expected = values.astype(np.float32)
     if canonical:
-        expected = canonicalise_rows(layout, expected).astype(np.float32)
+        expected = canonicalize_rows(layout, expected).astype(np.float32)
         assert np.abs(expected - values).max() > 0.1
     rows = Rows(dataset, np.arange(3, 50), canonical=canonical, tile_numbers=1, block_rows=20)
     for some in (rows, pickle.loads(pickle.dumps(rows))):

@@ -15,7 +15,7 @@ from w2w_hub.dataset import remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError
 from w2w_hub.lora.adapter import Target
-from w2w_hub.lora.canonical import canonicalise_rows
+from w2w_hub.lora.canonical import canonicalize_rows
 from w2w_hub.space.fit import rows as rows_module
 from w2w_hub.space.fit.engines import Engine
 from w2w_hub.space.fit.engines.torch_engine import TorchEngine
@@ -113,7 +113,7 @@ def test_rows_of_a_dataset_opened_by_a_relative_path_arrive_in_a_process_elsewhe
     assert pickle.dumps(arrived)  # and may be passed on
     assert (arrived.n, arrived.canonical) == (27, True)
     layout = arrived.dataset.layout
-    np.testing.assert_allclose(arrived.tile(0), canonicalise_rows(layout, values[3:30]), rtol=1e-6)
+    np.testing.assert_allclose(arrived.tile(0), canonicalize_rows(layout, values[3:30]), rtol=1e-6)
 
 
 def test_workers_open_a_state_once_and_not_for_every_pass(

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from w2w_hub.release.versions import diff_revisions
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.cli import main
@@ -29,7 +30,6 @@ from w2w_hub.errors import (
     UnknownNameError,
     W2WError,
 )
-from w2w_hub.release.versions import diff_revisions
 from w2w_hub.space import Coordinates, Explained, Population, Spread
 from w2w_hub.space.fit.build_and_save import build_and_save
 from w2w_hub.space.fit.rebuild import rebuild

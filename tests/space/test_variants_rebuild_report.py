@@ -18,7 +18,7 @@ from w2w_hub.cli import main
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError, InitialisationError, InvalidInputError
 from w2w_hub.lora.adapter import Target
-from w2w_hub.lora.canonical import canonicalise_rows
+from w2w_hub.lora.canonical import canonicalize_rows
 from w2w_hub.space.fit.rebuild import compare_spaces, rebuild, separated
 from w2w_hub.space.report import entanglement_by_population, figures, write_report
 
@@ -79,7 +79,7 @@ def test_a_canonical_space_is_the_same_whatever_gauge_the_rows_are_in(tmp_path: 
     # any adapter is brought into the same gauge before it is projected
     np.testing.assert_allclose(one.project(first[3]), one.coefficients[3], atol=1e-3)
     np.testing.assert_allclose(one.project(first.adapter("p00003")), one.coefficients[3], atol=1e-3)
-    golden = canonicalise_rows(RANK_TWO, first.to_numpy("train"))
+    golden = canonicalize_rows(RANK_TWO, first.to_numpy("train"))
     np.testing.assert_allclose(one.mean, golden.mean(0), atol=1e-5)
     one.save(tmp_path / "space")
     again = WeightSpace.from_pretrained(tmp_path / "space")

@@ -7,14 +7,8 @@ from pathlib import Path
 import click
 
 from ..common.text import one_line
-from .common import adapter_options, examples, out_option
+from .common import WriterChoice, adapter_options, examples, out_option
 from .output import say
-
-_NEXT = {
-    "peft": "PeftModel.from_pretrained(model, {out!r})",
-    "diffusers": "pipe.load_lora_weights({out!r})",
-    "kohya": "pipe.load_lora_weights({out!r}), or ComfyUI's models/loras",
-}
 
 
 @click.command(
@@ -26,8 +20,8 @@ _NEXT = {
     )
 )
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", "dialect", type=click.Choice(list(_NEXT)), required=True, help="The dialect to write.")
-@out_option("The folder to make; a name ending in .safetensors makes one file (diffusers, kohya).")
+@click.option("--to", "dialect", type=WriterChoice(), required=True, help="The dialect to write.")
+@out_option("The folder to make; a name ending in .safetensors makes one file, where the dialect allows it.")
 @click.option("--rank", type=click.IntRange(1), help="Approximate every module by its best factors of this rank.")
 @adapter_options
 def convert(
@@ -36,26 +30,28 @@ def convert(
     out: Path,
     rank: int | None,
     allow_torch: bool,
-    believe: str | None,
+    trust: str | None,
     alpha: float | None,
     component: str | None,
 ) -> None:
     """Write SOURCE, a LoRA checkpoint of any known dialect, in another."""
-    from ..dialects import convert_adapter
+    from ..dialects import convert_adapter, writers
 
     adapter = convert_adapter(
         source, out, dialect,
-        allow_torch=allow_torch, believe=believe, alpha=alpha, component=component, svd_rank=rank,
+        allow_torch=allow_torch, trust=trust, alpha=alpha, component=component, svd_rank=rank,
     )  # fmt: skip
     scales = ", ".join(f"{s:g}" for s in sorted({p.scale for p in adapter.factors.values()}))
     say(f"{out}: {len(adapter.factors)} modules, from {adapter.dialect} to {dialect}, scale {scales}")
     if adapter.metadata.get("error") is not None:
         say(f"an approximation of rank {rank}: relative error {adapter.metadata['error']:.3g}")
-    if adapter.passengers:
-        names = ", ".join(one_line(name, 120) for name in adapter.passengers[:3])
-        say(f"left out, since {dialect} has no place for them: {len(adapter.passengers)} passengers ({names})")
+    if adapter.ignored_keys:
+        names = ", ".join(one_line(name, 120) for name in adapter.ignored_keys[:3])
+        say(f"left out, since {dialect} has no place for them: {len(adapter.ignored_keys)} keys ({names})")
     components = sorted({target.component for target in adapter.factors})
-    if dialect == "peft" and len(components) > 1:
+    writer = writers()[dialect]
+    if writer.one_component and len(components) > 1:
         say(f"a folder for each model: {', '.join(f'{out}/{name}' for name in components)}")
         out = out / components[-1]
-    say(f"next: {_NEXT[dialect].format(out=str(out))}")
+    if writer.load_hint:
+        say(f"next: {writer.load_hint.format(path=str(out))}")

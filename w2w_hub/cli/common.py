@@ -95,7 +95,9 @@ def adapter_options(function: F) -> F:
         click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
         click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
         click.option(
-            "--believe",
+            "--trust",
+            "--believe",  # its old name, until 0.3
+            "trust",
             type=click.Choice(["tensors", "config"]),
             help="What holds where they disagree on rank or alpha.",
         ),
@@ -105,6 +107,22 @@ def adapter_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+class WriterChoice(click.ParamType):
+    """The name of a dialect that can be written; the dialects are listed when one is named or help is shown."""
+
+    name = "dialect"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ..dialects.writing import writer_of
+
+        return writer_of(value).name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        from ..dialects import writers
+
+        return f"[{'|'.join(writers())}]"
 
 
 def finite(value: Any) -> float | None:

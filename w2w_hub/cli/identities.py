@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, examples, json_option, open_pipeline, out_option
+from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
 from .output import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -312,13 +312,14 @@ def _draw_cases(
 @space_argument
 @click.argument("identity")
 @click.option(
-    "--dialect", "dialects", multiple=True,
-    help="May be given several times: peft, diffusers, kohya.  [default: peft and diffusers]",
+    "--dialect", "dialects", multiple=True, type=WriterChoice(),
+    help="May be given several times.  [default: peft and diffusers]",
 )  # fmt: skip
 @out_option("The folder to make.")
 def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
-    from ..dialects import write_adapter
+    from ..dialects import write_adapter, writers
+    from ..dialects.writing import DEFAULT_DIALECTS
     from ..space import WeightSpace
     from ..space.identity import resolve
     from ..store.atomic import require_new
@@ -327,11 +328,11 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     opened = WeightSpace.from_pretrained(space)
     vector = resolve(opened, identity).vector
     adapter = opened.layout.unflatten(vector, base_model=opened.compatibility.base_model)
-    chosen = dialects or ("peft", "diffusers")
+    chosen = dialects or DEFAULT_DIALECTS
     write_adapter(adapter, out, chosen)
-    how = {
-        "peft": f"PeftModel.from_pretrained(pipe.unet, {str(out)!r})",
-        "diffusers": f"pipe.load_lora_weights({str(out)!r})",
-    }
-    shown = [how[name] for name in chosen if name in how]
+    # beside other dialects, a folder does not stand for the file of every dialect
+    loadable = [
+        form for name in chosen if (form := writers()[name]).load_hint and (form.folder_use or len(chosen) == 1)
+    ]
+    shown = [form.load_hint.format(path=str(out)) for form in loadable]
     say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")

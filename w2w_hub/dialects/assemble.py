@@ -1,9 +1,9 @@
-"""From the tensors of one module to its factors: pairs are whole, shapes multiply, convolutions become matrices."""
+"""Turn sorted tensors into an adapter: the read loop that all dialects of factor pairs share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,27 +14,28 @@ from ..errors import CorruptFileError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..store.tensorfile import short
 from .checkpoint import Checkpoint, ReadOptions
-from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
+from .scales import Stated, agree_on_scale, alpha_of, header_settings, raise_unconfirmed
 
-# keys of tensors that are no LoRA factors and travel along: textual-inversion vectors, changes of norms and biases
+# keys of tensors that are not LoRA factors and may be ignored: textual-inversion vectors, changes of norms and biases
 _EMBEDDINGS = ("emb_params", "string_to_param", "clip_l", "clip_g")
 _BUNDLES = ("bundle_emb.", "string_to_param.")
 _DIFFERENCES = (".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight", ".set_bias", ".lora_B.bias")
 _TOKENS = ("token_embedding.weight", "embed_tokens.weight", "shared.weight")
+StatedScales = Callable[[Target, int], list[Stated]]  # of a target and its rank
 HALVES = {"A": "lora_A (the down half)", "B": "lora_B (the up half)"}
 
 
 @dataclass
 class Parts:
-    """The tensors of a checkpoint by target and role (``"A"``, ``"B"``, ``"alpha"``, ...), and what is left over."""
+    """The tensors of a checkpoint by target and role (``"A"``, ``"B"``, ``"alpha"``, ...), and the other keys."""
 
     where: str
     modules: dict[Target, dict[str, np.ndarray]] = field(default_factory=dict)
     keys: dict[tuple[Target, str], str] = field(default_factory=dict)
-    passengers: list[str] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
-    unplaced: list[str] = field(default_factory=list)
-    known: str = ""  # whose modules its keys should name, if not those of any model known here
+    ignored_keys: list[str] = field(default_factory=list)
+    unknown_keys: list[str] = field(default_factory=list)
+    unmapped_keys: list[str] = field(default_factory=list)
+    known: str = ""  # the model whose modules the keys should name, if only one is read
 
     def add(self, target: Target, role: str, key: str, value: np.ndarray) -> None:
         if (target, role) in self.keys:
@@ -44,8 +45,8 @@ class Parts:
         self.modules.setdefault(target, {})[role] = value
         self.keys[target, role] = key
 
-    def add_passenger(self, key: str, value: np.ndarray, checkpoint: Checkpoint) -> bool:
-        """Note a key that is not a factor's and travels along; returns whether it is one.
+    def ignore(self, key: str, value: np.ndarray, checkpoint: Checkpoint) -> bool:
+        """Note a key that is not a factor's and may be left out; returns False for any other key.
 
         Raises
         ------
@@ -53,7 +54,7 @@ class Parts:
             If it changes a whole weight: leaving it out would leave out a part of the adapter.
         """
         if is_vector(key, checkpoint.metadata):
-            self.passengers.append(key)
+            self.ignored_keys.append(key)
             return True
         if not (key.endswith(_DIFFERENCES) or is_ordinary(key)):
             return False
@@ -62,24 +63,25 @@ class Parts:
                 f"{self.where}: {short(key, 120)} {value.shape} changes or replaces a whole weight beside the low-rank "
                 "factors; only such changes of norms and biases may be left out"
             )
-        self.passengers.append(key)
+        self.ignored_keys.append(key)
         return True
 
     def require_known(self) -> None:
-        """Raise if a key names no known module, or belongs to nothing."""
-        if self.unplaced:
+        """Raise if a key names an unknown module, or has an unknown form."""
+        if self.unmapped_keys:
             known = self.known or (
                 "a UNet of Stable Diffusion, a CLIP or T5 text encoder or a transformer in a spelling read here"
             )
             hint = ""
-            if any(key.startswith("diffusion_model.") for key in self.unplaced) and not self.known:
+            if any(key.startswith("diffusion_model.") for key in self.unmapped_keys) and not self.known:
                 hint = " (behind diffusion_model. only UNets and Flux.1 are read)"
             raise UnsupportedFormatError(
-                f"{self.where}: {len(self.unplaced)} keys name no module of {known}{hint}: {some(self.unplaced)}"
+                f"{self.where}: {len(self.unmapped_keys)} keys name no module of {known}{hint}: "
+                f"{preview(self.unmapped_keys)}"
             )
-        if self.strange:
+        if self.unknown_keys:
             raise UnsupportedFormatError(
-                f"{self.where}: {len(self.strange)} keys are not understood: {some(self.strange)}"
+                f"{self.where}: {len(self.unknown_keys)} keys are not understood: {preview(self.unknown_keys)}"
             )
 
     def require_understood(self) -> None:
@@ -93,18 +95,18 @@ class Parts:
 
 
 def is_vector(key: str, metadata: Mapping[str, str]) -> bool:
-    """Whether a key in any dialect is a textual-inversion vector."""
+    """Return True for the key of a textual-inversion vector in any dialect."""
     return metadata.get(key) == "<embed>" or key in _EMBEDDINGS or key.startswith(_BUNDLES)
 
 
 def is_ordinary(key: str) -> bool:
-    """Whether a key is a plain weight of a module, as ``modules_to_save`` puts it beside the factors."""
+    """Return True for the key of a plain weight, as ``modules_to_save`` puts it beside the factors."""
     module, _, last = key.rpartition(".")
     return bool(module) and last in ("weight", "bias", "scale") and ".lora" not in key and "_lora" not in key
 
 
 def _is_saved(key: str, checkpoint: Checkpoint) -> bool:
-    """Whether a whole weight is one that PEFT's configuration lists in ``modules_to_save``, or has tokens' vectors."""
+    """Return True for a weight that PEFT's configuration lists in ``modules_to_save``, and for token embeddings."""
     if key.endswith(_TOKENS):
         return True
     saved = (checkpoint.config or {}).get("modules_to_save")
@@ -122,7 +124,7 @@ def require_one_adapter(names: set[str | None], where: str) -> None:
 def factors_of(
     roles: Mapping[str, np.ndarray], target: object, where: str
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """A ``(r, in * kernel)``, B ``(out, r)`` as float32, and the kernel, of one module's tensors.
+    """Return A ``(r, in * kernel)`` and B ``(out, r)`` as float32, and the kernel, from the tensors of one module.
 
     A convolution's ``lora_mid`` (its kernel as a factor of its own) is multiplied into A, which is exact.
     """
@@ -152,51 +154,102 @@ def factors_of(
     return matrix(a), matrix(b), tuple(kernel)
 
 
-def finish(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dialect: str, default: str) -> Adapter:
-    """The adapter of sorted tensors whose scale the header or alpha tensors state, or else is the dialect's 1."""
+def header_scales(checkpoint: Checkpoint, options: ReadOptions) -> StatedScales:
+    """Read the scales that diffusers' configuration in the header states; empty where there is none."""
+    header = header_settings(checkpoint.metadata, checkpoint.where)
+
+    def stated(target: Target, rank: int) -> list[Stated]:
+        settings = header.get(target.component, header.get(None))
+        return [] if settings is None else [settings.scale(target.module, rank, options.trust)]
+
+    return stated
+
+
+def build_adapter(
+    parts: Parts,
+    checkpoint: Checkpoint,
+    options: ReadOptions,
+    dialect: str,
+    default: str,
+    *,
+    configured: StatedScales | None = None,
+    noted: Sequence[Stated] = (),
+    zero_alpha_is_unset: bool = False,
+    base_model: str | None = None,
+) -> Adapter:
+    """Make an adapter of sorted tensors: factors per module, at the scale that all places agree on.
+
+    Parameters
+    ----------
+    default : str
+        Description of the dialect's default scale, 1, for modules whose scale nothing states.
+    configured : callable, optional
+        From a target and its rank to the scales that configurations state.
+    noted : sequence of Stated
+        Scales that the trainer noted once for the whole file: at least one module must agree with one of them.
+    zero_alpha_is_unset : bool
+        Read an alpha tensor of 0 as one that is not there.
+
+    Raises
+    ------
+    ScaleConflictError
+        If places disagree about a scale and `options.trust` does not say which holds.
+    """
     where = checkpoint.where
-    header = header_settings(checkpoint.metadata, where)
-    factors, places = {}, set()
+    factors, places = dict[Target, LoraFactors](), set[str]()
+    agreed = not noted
     for target, roles in parts.modules.items():
         a, b, kernel = factors_of(roles, target, where)
         rank = a.shape[0]
-        stated: list[Stated | None] = []
-        settings: LoraSettings | None = header.get(target.component, header.get(None))
-        if settings is not None:
-            stated.append(settings.scale(target.module, rank, options.believe))
+        by_config = configured(target, rank) if configured is not None else []
+        if noted and options.trust == "config":
+            by_config = [noted[0]]
+        by_tensor: list[Stated] = []
         if "alpha" in roles:
             alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
-            stated.append(Stated("its alpha tensor", alpha / rank, rounding))
-            if options.believe is not None and settings is not None:
-                stated = stated[1:] if options.believe == "tensors" else stated[:1]
-        if options.alpha is not None:
-            stated.append(Stated("the alpha that was given", options.alpha / rank))
-        settled = settle(stated, Stated(default, 1.0), where, target)
-        places.add(settled.place)
-        factors[target] = LoraFactors(a, b, settled.scale, kernel)
+            if alpha != 0 or not zero_alpha_is_unset:
+                by_tensor = [Stated("its alpha tensor", alpha / rank, rounding)]
+        if options.trust is not None and by_config and by_tensor:
+            by_config, by_tensor = (by_config, []) if options.trust == "config" else ([], by_tensor)
+        given = [] if options.alpha is None else [Stated("the alpha that was given", options.alpha / rank)]
+        scale = agree_on_scale([*by_config, *by_tensor, *given], Stated(default, 1.0), where, target)
+        agreed = agreed or any(scale.agrees(other) for other in noted)
+        places.add(scale.place)
+        factors[target] = LoraFactors(a, b, scale.scale, kernel)
+    if not agreed and options.trust is None:
+        raise_unconfirmed(noted[0], {pair.scale for pair in factors.values()}, where)
     return Adapter(
         factors,
-        base_model=checkpoint.metadata.get("base_model_name_or_path") or checkpoint.metadata.get("base_model"),
+        base_model=base_model,
         dialect=dialect,
-        passengers=tuple(parts.passengers),
+        ignored_keys=tuple(parts.ignored_keys),
         metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
     )
 
 
+def build_dotted(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dialect: str, default: str) -> Adapter:
+    """Call :func:`build_adapter` for files whose configuration, if any, is diffusers' in the header."""
+    return build_adapter(
+        parts, checkpoint, options, dialect, default,
+        configured=header_scales(checkpoint, options),
+        base_model=checkpoint.metadata.get("base_model_name_or_path") or checkpoint.metadata.get("base_model"),
+    )  # fmt: skip
+
+
 def matrix(tensor: np.ndarray) -> np.ndarray:
-    """A tensor as a float32 matrix of its first axis against the others; its own memory where that is one already."""
+    """Return a tensor as a float32 matrix, its first axis against the others; a view where possible."""
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as that
         return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
 
 
 def limited(numbers: int, target: object, where: str) -> None:
-    """Raise before an array of so many numbers is made, if that is more than a real module has."""
+    """Raise if an array of so many numbers, which is about to be made, is larger than any real module's."""
     if numbers > MAX_NUMBERS:
         raise UnsupportedFormatError(f"{where}: {target} would have {numbers:,} numbers, the limit is {MAX_NUMBERS:,}")
 
 
 def limited_work(multiplications: int, target: object, where: str) -> None:
-    """Raise before factors are multiplied out, if that takes more steps than for a real module."""
+    """Raise if multiplying factors out, which is about to be done, takes more steps than any real module."""
     if multiplications > MAX_MODULE_WORK:
         raise UnsupportedFormatError(
             f"{where}: {target} would take {multiplications:,} multiplications, the limit is {MAX_MODULE_WORK:,}"
@@ -204,15 +257,15 @@ def limited_work(multiplications: int, target: object, where: str) -> None:
 
 
 def dtypes_of(checkpoint: Checkpoint) -> dict[str, int]:
-    """Number of tensors of each dtype."""
+    """Count the tensors of each dtype."""
     counts: dict[str, int] = {}
     for dtype in checkpoint.dtypes.values():
         counts[dtype] = counts.get(dtype, 0) + 1
     return dict(sorted(counts.items()))
 
 
-def some(names: list[str], shown: int = 3) -> str:
-    """The first names of a list, shortened to one line."""
+def preview(names: list[str], shown: int = 3) -> str:
+    """Return the first names of a list, shortened to one line."""
     return ", ".join(short(n, 120) for n in names[:shown]) + (
         f" and {len(names) - shown} more" if len(names) > shown else ""
     )

@@ -17,8 +17,9 @@ import numpy as np
 from ..errors import CorruptFileError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.module_paths import NUMBER
-from .assemble import dtypes_of, factors_of, some
+from .assemble import dtypes_of, factors_of, preview
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import Dialect
 
 _KEY = re.compile(rf"^(?P<component>unet|text_encoder):(?P<index>{NUMBER}):(?P<half>up|down)$")
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -35,10 +36,11 @@ _ANCESTORS = {
 DEFAULT = "the dialect's only scale: it has no alpha"
 
 
-class CloneofsimoFormat:
+class Cloneofsimo(Dialect):
     """``lora.safetensors`` with numbered keys, or the list ``.pt`` of either model."""
 
     name = "cloneofsimo"
+    rank_keys = re.compile(":down$")
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.is_list:
@@ -46,7 +48,7 @@ class CloneofsimoFormat:
         return any(":" in key and _KEY.match(key) for key in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
-        pairs, passengers = self._list(checkpoint) if checkpoint.is_list else self._numbered(checkpoint)
+        pairs, ignored_keys = self._list(checkpoint) if checkpoint.is_list else self._numbered(checkpoint)
         factors = {}
         for component, numbered in pairs.items():
             made = [factors_of(roles, f"{component}:{i}", checkpoint.where) for i, roles in sorted(numbered.items())]
@@ -66,7 +68,7 @@ class CloneofsimoFormat:
         return Adapter(
             factors,
             dialect=self.name,
-            passengers=tuple(passengers),
+            ignored_keys=tuple(ignored_keys),
             metadata={"scale_from": [DEFAULT], "dtypes": dtypes_of(checkpoint)},
         )
 
@@ -82,23 +84,25 @@ class CloneofsimoFormat:
     @staticmethod
     def _numbered(checkpoint: Checkpoint) -> tuple[dict[str, dict[int, dict[str, np.ndarray]]], list[str]]:
         pairs: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-        passengers, strange = [], []
+        ignored_keys, unknown = [], []
         for key, value in checkpoint.tensors.items():
             found = _KEY.match(key)
             if found:
                 half = "A" if found["half"] == "down" else "B"
                 pairs.setdefault(found["component"], {}).setdefault(int(found["index"]), {})[half] = value
             elif checkpoint.metadata.get(key) == "<embed>" or (key.startswith("<") and key.endswith(">")):
-                passengers.append(key)  # a textual-inversion vector that was trained along
+                ignored_keys.append(key)  # a textual-inversion vector that was trained along
             else:
-                strange.append(key)
-        if strange:
-            raise UnsupportedFormatError(f"{checkpoint.where}: {len(strange)} keys are not understood: {some(strange)}")
+                unknown.append(key)
+        if unknown:
+            raise UnsupportedFormatError(
+                f"{checkpoint.where}: {len(unknown)} keys are not understood: {preview(unknown)}"
+            )
         for component, numbered in pairs.items():
             if sorted(numbered) != list(range(len(numbered))):
                 raise CorruptFileError(f"{checkpoint.where}: numbers of {component} are missing; fetch it again")
             _check_ancestors(checkpoint, component)
-        return pairs, passengers
+        return pairs, ignored_keys
 
     @staticmethod
     def _check_rank(checkpoint: Checkpoint, component: str, index: int, rank: int) -> None:
@@ -119,16 +123,16 @@ def _check_ancestors(checkpoint: Checkpoint, component: str) -> None:
     except (ValueError, RecursionError):
         classes = None
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise CorruptFileError(f"{checkpoint.where}: its header's {component} is no list of classes; fetch it again")
+        raise CorruptFileError(f"{checkpoint.where}: its header's {component} is not a list of classes; fetch it again")
     other = sorted(set(classes) - _ANCESTORS[component])
     if other:
         raise UnsupportedFormatError(
-            f"{checkpoint.where}: its {component} was injected below {some(other)}, whose order is not known here"
+            f"{checkpoint.where}: its {component} was injected below {preview(other)}, whose order is not known here"
         )
 
 
 def _modules(sizes: list[tuple[int, int]]) -> list[str] | None:
-    """The UNet modules whose sizes, in one of the three orders, are these; None if of none."""
+    """Return the UNet modules that have these sizes in one of the three orders, or None."""
     text = next((inputs for _, inputs in sizes if inputs in (768, 1024)), None)
     if text is None:
         return None
@@ -140,7 +144,7 @@ def _modules(sizes: list[tuple[int, int]]) -> list[str] | None:
 
 
 def _unet(order: tuple[str, ...], text: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Paths and (outputs, inputs) of Stable Diffusion's UNet: down, up, mid."""
+    """Yield paths and (outputs, inputs) of Stable Diffusion's UNet: down, up, mid."""
     blocks = [(f"down_blocks.{i}.attentions.{j}", width) for (i, width), j in product(enumerate(_LEVELS), range(2))]
     blocks += [(f"up_blocks.{3 - i}.attentions.{j}", _LEVELS[i]) for i, j in product((2, 1, 0), range(3))]
     blocks.append(("mid_block.attentions.0", _LEVELS[-1]))
@@ -151,10 +155,10 @@ def _unet(order: tuple[str, ...], text: int) -> Iterator[tuple[str, tuple[int, i
 
 
 def _text_modules(sizes: list[tuple[int, int]]) -> list[str] | None:
-    """CLIP's attention layers, if there is a whole number of square ones of one width."""
+    """Return CLIP's attention projections, if these sizes are whole layers of square ones of one width."""
     if len(sizes) % 4 or len(set(sizes)) != 1 or sizes[0][0] != sizes[0][1]:
         return None
     return [f"text_model.encoder.layers.{i}.self_attn.{name}" for i, name in product(range(len(sizes) // 4), _CLIP)]
 
 
-CLONEOFSIMO = CloneofsimoFormat()
+CLONEOFSIMO = Cloneofsimo()

@@ -16,23 +16,27 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter, Target, as_float32
-from .assemble import Parts, finish, require_one_adapter
-from .checkpoint import DIFFUSERS_WEIGHTS as WEIGHTS
+from .assemble import Parts, build_dotted, require_one_adapter
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import FolderUse, WritableDialect
 from .flux import CLIP, bare_name, is_flux
 from .names import OLD_KEY, component_of, factor_key, target_of
 from .peft import PREFIX, stored
 from .sgm import unet_path
 
+WEIGHTS = "pytorch_lora_weights.safetensors"
 # Black Forest Labs' names of Flux; a file that has such a block has their other names too
 _FLUX = re.compile(r"(?:^|\.)(?:double_blocks|single_blocks)\.[0-9]+\.")
 DEFAULT = "diffusers' default: nothing states it"
 
 
-class DiffusersFormat:
+class Diffusers(WritableDialect):
     """``pytorch_lora_weights.safetensors`` as `save_lora_weights` of any version writes it."""
 
     name = "diffusers"
+    weights_name = WEIGHTS
+    folder_use = FolderUse.WITHOUT_CONFIG
+    load_hint = "pipe.load_lora_weights({path!r})"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         # beside old keys a text encoder's may be newer
@@ -59,10 +63,10 @@ class DiffusersFormat:
                 place(parts, found.module, found.role, key, value, options)
             elif key.endswith(".alpha"):
                 place(parts, key.removesuffix(".alpha"), "alpha", key, value, options)
-            elif not parts.add_passenger(key, value, checkpoint):
-                parts.strange.append(key)
+            elif not parts.ignore(key, value, checkpoint):
+                parts.unknown_keys.append(key)
         parts.require_understood()
-        return finish(parts, checkpoint, options, self.name, DEFAULT)
+        return build_dotted(parts, checkpoint, options, self.name, DEFAULT)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -82,7 +86,7 @@ class DiffusersFormat:
 
 
 def _is_diffusers(module: str) -> bool:
-    """Whether a path in a file with Black Forest Labs' blocks is one of diffusers' own beside them."""
+    """Return True for a path of diffusers' own in a file that has Black Forest Labs' blocks too."""
     bare = module.removeprefix("transformer.")
     return (
         not is_flux(bare_name(module))
@@ -105,13 +109,13 @@ def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, opt
     else:
         target = target_of(module, options.component)
     if target is None:
-        parts.unplaced.append(key)
+        parts.unmapped_keys.append(key)
     else:
         parts.add(target, role, key, value)
 
 
 def _config(adapter: Adapter) -> dict[str, Any] | None:
-    """The configuration of every component, or None where ranks are mixed: diffusers then infers them all.
+    """Return the configuration of every component, or None where ranks are mixed: diffusers then infers them all.
 
     It must name all components or be left out: diffusers takes PEFT's default rank for one that it does not name.
     CLIP's modules are named without ``text_model.``, which matches their end in every version of transformers.
@@ -129,4 +133,4 @@ def _config(adapter: Adapter) -> dict[str, Any] | None:
     return config
 
 
-DIFFUSERS = DiffusersFormat()
+DIFFUSERS = Diffusers()

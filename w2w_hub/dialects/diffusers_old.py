@@ -6,17 +6,21 @@ encoder ``to_q_lora`` is ``q_proj`` and ``to_out_lora`` ``out_proj``. The file h
 
 from __future__ import annotations
 
+import re
+
 from ..lora.adapter import COMPONENTS, Adapter
-from .assemble import Parts, finish
+from .assemble import Parts, build_dotted
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import Dialect
 from .diffusers import place
 from .names import OLD_KEY, ROLE, factor_key
 
 
-class DiffusersOldFormat:
+class DiffusersOld(Dialect):
     """``pytorch_lora_weights.safetensors`` of diffusers before 0.22, read only."""
 
     name = "diffusers-attn-processor"
+    rank_keys = re.compile(r"\.lora\.down|_layer\.down|_lora\.down")
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any("_lora." in key and OLD_KEY.match(key) for key in checkpoint.keys)
@@ -30,10 +34,10 @@ class DiffusersOldFormat:
                 place(parts, path, ROLE[found["half"]], key, value, options)
             elif (beside := factor_key(key)) and beside.spelling in ("lora", "lora_linear_layer"):
                 place(parts, beside.module, beside.role, key, value, options)  # a text encoder's newer keys
-            elif not parts.add_passenger(key, value, checkpoint):
-                parts.strange.append(key)
+            elif not parts.ignore(key, value, checkpoint):
+                parts.unknown_keys.append(key)
         parts.require_understood()
-        return finish(parts, checkpoint, options, self.name, "the dialect's only scale: it has no alpha")
+        return build_dotted(parts, checkpoint, options, self.name, "the dialect's only scale: it has no alpha")
 
 
 def _projection(attention: str, name: str, options: ReadOptions) -> str:
@@ -44,4 +48,4 @@ def _projection(attention: str, name: str, options: ReadOptions) -> str:
     return "to_out.0" if name == "out" else f"to_{name}"
 
 
-DIFFUSERS_OLD = DiffusersOldFormat()
+DIFFUSERS_OLD = DiffusersOld()

@@ -7,6 +7,7 @@ ai-toolkit (dotted), kohya's trainer (underscored, read in :mod:`.kohya`) and XL
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from ..errors import UnsupportedFormatError
 from ..lora.adapter import Adapter, Target
 from ..lora.module_paths import NUMBER, canonical_path
-from .assemble import Parts, finish
+from .assemble import Parts, build_dotted
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import Dialect
 from .flux_model import BLOCK, WIDTH, require_flux, require_widths
 from .names import ROLE, factor_key
 
@@ -56,7 +58,7 @@ _XLABS = re.compile(
 
 
 def is_flux(name: str) -> bool:
-    """Whether an underscored name is one of Flux.1's modules in Black Forest Labs' naming."""
+    """Return True if an underscored name is one of Flux.1's modules in Black Forest Labs' naming."""
     found = BLOCK.fullmatch(name)
     if found is None:
         return name in _OUTSIDE or name == _LAST
@@ -67,7 +69,7 @@ def is_flux(name: str) -> bool:
 
 
 def bare_name(module: str) -> str:
-    """The underscored name of a dotted module path in these names, without what stands in front of the model.
+    """Return the underscored name of a dotted module path in these names, without what stands in front of the model.
 
     A path that Flux.1 does not have stays dotted, so that it is none of its names: HunyuanVideo's own code writes
     ``img_attn_qkv`` where Flux.1 has ``img_attn.qkv``.
@@ -81,12 +83,12 @@ def bare_name(module: str) -> str:
 
 
 def has_blocks(names: Iterable[str]) -> bool:
-    """Whether any underscored name is a block's, so that the others mean Flux' modules too."""
+    """Return True if any underscored name is a block's, so that the others mean Flux' modules too."""
     return any(BLOCK.fullmatch(name) for name in names)
 
 
 def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """diffusers' modules of one of Flux' (underscored, see :func:`is_flux`), each with its share of the tensors."""
+    """Split a module of Flux (underscored, see :func:`is_flux`) into diffusers' modules, each with its tensors."""
     a, b = roles.get("A"), roles.get("B")
     require_widths(
         name,
@@ -119,14 +121,12 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
         yield f"{blocks}.{part}", dict(roles) | {"B": b[i * WIDTH : end]}
 
 
-class _Fused:
-    """What both dialects share: sort the keys by fused module, then split."""
+class _Fused(Dialect):
+    """Base of both dialects: keys are sorted by fused module, which is then split."""
 
-    name: str
-
+    @abstractmethod
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
-        """The underscored module and the role, or None."""
-        raise NotImplementedError
+        """Return the underscored module and the role that a key names, or None."""
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         parts = Parts(
@@ -146,8 +146,8 @@ class _Fused:
                     raise UnsupportedFormatError(f"{checkpoint.where}: {key} and {keys[found]} name one module")
                 keys[found] = key
                 fused.setdefault(found[0], {})[found[1]] = value
-            elif not parts.add_passenger(key, value, checkpoint):
-                (parts.strange if found is None else parts.unplaced).append(key)
+            elif not parts.ignore(key, value, checkpoint):
+                (parts.unknown_keys if found is None else parts.unmapped_keys).append(key)
         parts.require_known()
         require_flux(fused, checkpoint.metadata, checkpoint.where, underscored=False)
         for name, roles in fused.items():
@@ -155,10 +155,10 @@ class _Fused:
                 for role, value in share.items():
                     parts.add(Target("transformer", path), role, keys[name, role], value)
         parts.require_understood()
-        return finish(parts, checkpoint, options, self.name, "the dialect's default: nothing states it")
+        return build_dotted(parts, checkpoint, options, self.name, "the dialect's default: nothing states it")
 
 
-class BflFormat(_Fused):
+class Bfl(_Fused):
     """``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``, as ai-toolkit writes it, also unprefixed."""
 
     name = "flux-bfl"
@@ -180,10 +180,11 @@ class BflFormat(_Fused):
         return bare_name(module), role
 
 
-class XlabsFormat(_Fused):
+class Xlabs(_Fused):
     """``double_blocks.0.processor.qkv_lora1.down.weight``: stream 1 is the image's, 2 the text's."""
 
     name = "flux-xlabs"
+    rank_keys = re.compile(rf"{Dialect.rank_keys.pattern}|_lora[12]?\.down")
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(".processor." in key and _XLABS.match(key) for key in checkpoint.keys)
@@ -197,4 +198,4 @@ class XlabsFormat(_Fused):
         return f"{found['kind']}_blocks_{found['number']}_{stream}{name}", ROLE[found["half"]]
 
 
-BFL, XLABS = BflFormat(), XlabsFormat()
+BFL, XLABS = Bfl(), Xlabs()

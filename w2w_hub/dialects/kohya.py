@@ -12,18 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InvalidInputError, ScaleConflictError, UnsupportedFormatError
-from ..lora.adapter import Adapter, LoraFactors, Target, as_float32
-from .assemble import Parts, dtypes_of, factors_of
-from .checkpoint import KOHYA_WEIGHTS as WEIGHTS
+from ..errors import InvalidInputError, UnsupportedFormatError
+from ..lora.adapter import Adapter, Target, as_float32
+from .assemble import Parts, build_adapter
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import Dialect, WritableDialect
 from .flux import has_blocks, is_flux, pieces
 from .flux_model import require_flux, says
 from .names import dotted
 from .peft import alpha_for, stored
-from .scales import Stated, alpha_of, settle
+from .scales import Stated
 from .sgm import is_sgm, sgm_name, unet_path
 
+WEIGHTS = "kohya_lora.safetensors"
 _PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
 COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}
@@ -33,14 +34,14 @@ DEFAULT = "kohya's default, alpha = rank: nothing states it"
 
 @lru_cache(maxsize=8192)
 def split_key(key: str) -> tuple[str, str, str] | None:
-    """Part (``unet``, ``te1``, ...), underscored module and tail of a key with kohya's prefix, or None."""
+    """Return part (``unet``, ``te1``, ...), underscored module and tail of a key with kohya's prefix, or None."""
     found = _PREFIX.match(key) if key.startswith("lora_") else None
     return None if found is None else (found["part"], found["name"], found["tail"])
 
 
 @lru_cache(maxsize=8192)
-def targets_of(part: str, name: str, *, flux: bool = False) -> Target | None:
-    """The target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here.
+def target_of_name(part: str, name: str, *, flux: bool = False) -> Target | None:
+    """Return the target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here.
 
     `flux` says that the file is for Flux.1, whose second text encoder is T5: sd-scripts numbers it 3, as SD3's.
     """
@@ -57,54 +58,27 @@ def targets_of(part: str, name: str, *, flux: bool = False) -> Target | None:
     return None if path is None else Target("transformer", path)
 
 
-class _Underscored:
-    """What both dialects share: the reading."""
+class _Underscored(Dialect):
+    """Base of both dialects, which are read alike."""
 
-    name: str
+    rank_keys = re.compile("lora_down")
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
-        where = checkpoint.where
         parts = sort(checkpoint, options.component)
         parts.require_understood()
-        header = header_scales(checkpoint)
-        factors, places = {}, set()
-        agreed = not header
-        for target, roles in parts.modules.items():
-            a, b, kernel = factors_of(roles, target, where)
-            rank = a.shape[0]
-            stated: list[Stated | None] = []
-            if "alpha" in roles:
-                alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
-                if alpha != 0:  # sd-scripts takes 0 for "none was given"
-                    stated.append(Stated("its alpha tensor", alpha / rank, rounding))
-            if options.alpha is not None:
-                stated.append(Stated("the alpha that was given", options.alpha / rank))
-            if options.believe == "config" and header:
-                stated = [header[0]]
-            settled = settle(stated, Stated(DEFAULT, 1.0), where, target)
-            agreed = agreed or any(settled.agrees(h) for h in header)
-            places.add(settled.place)
-            factors[target] = LoraFactors(a, b, settled.scale, kernel)
-        if not agreed and options.believe is None:
-            found = sorted({pair.scale for pair in factors.values()})
-            raise ScaleConflictError(
-                f"{where}: its header says scale {header[0].scale:g} (ss_network_alpha over ss_network_dim), its "
-                f"tensors {', '.join(f'{s:g}' for s in found[:3])}; find out which is right, or say which to believe "
-                "(believe='tensors' or 'config', --believe)"
-            )
-        return Adapter(
-            factors,
+        return build_adapter(
+            parts, checkpoint, options, self.name, DEFAULT,
+            noted=header_scales(checkpoint), zero_alpha_is_unset=True,  # sd-scripts reads 0 as "none was given"
             base_model=checkpoint.metadata.get("ss_sd_model_name"),
-            dialect=self.name,
-            passengers=tuple(parts.passengers),
-            metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
-        )
+        )  # fmt: skip
 
 
-class KohyaFormat(_Underscored):
+class Kohya(_Underscored, WritableDialect):
     """One file of kohya's LoRA network, LoCon (convolutions) included."""
 
     name = "kohya"
+    weights_name = WEIGHTS
+    load_hint = "pipe.load_lora_weights({path!r}), or ComfyUI's models/loras"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         foreign = any(k.startswith("lora_transformer_") for k in checkpoint.keys)
@@ -114,7 +88,7 @@ class KohyaFormat(_Underscored):
         return any(part == "unet" or (part in COMPONENTS and not foreign) for part, _, _ in found)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
-        """Write ``kohya_lora.safetensors`` with every module's true alpha; SDXL gets its own numbering."""
+        """Write ``kohya_lora.safetensors`` with the true alpha of every module; SDXL gets its own numbering."""
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {}
@@ -144,7 +118,7 @@ class KohyaFormat(_Underscored):
         save_file(tensors, folder / WEIGHTS, metadata=metadata)
 
 
-class OneTrainerFormat(_Underscored):
+class OneTrainer(_Underscored):
     """OneTrainer's files of Flux and SD3: kohya's tails, diffusers' names behind ``lora_transformer_``; read only."""
 
     name = "onetrainer"
@@ -154,7 +128,7 @@ class OneTrainerFormat(_Underscored):
 
 
 def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
-    """Whether a file in kohya's names is for Flux.1, of which its T5 is the second text encoder, not SD3's third.
+    """Return True if a file in kohya's names is for Flux.1, where T5 is the second text encoder, not SD3's third.
 
     Raises
     ------
@@ -177,7 +151,7 @@ def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
 
 
 def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
-    """The tensors of a file with kohya's names by target, Flux' fused modules split."""
+    """Sort the tensors of a file with kohya's names by target, Flux' fused modules split."""
     parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
     numberings: dict[bool, str] = {}
     for_flux = is_for_flux(checkpoint, component)
@@ -186,20 +160,20 @@ def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
         found = split_key(key)
         role = _TAILS.get(found[2]) if found else None
         if found is None or role is None:
-            if not parts.add_passenger(key, value, checkpoint):
-                parts.strange.append(key)
+            if not parts.ignore(key, value, checkpoint):
+                parts.unknown_keys.append(key)
             continue
         part, name, _ = found
         if flux and part == "unet" and is_flux(name):
             fused.setdefault(name, {})[role] = value
             continue
-        target = targets_of(part, name, flux=for_flux)
+        target = target_of_name(part, name, flux=for_flux)
         if target is not None:
             parts.add(target, role, key, value)
             if target.component == "unet" and (is_sgm(name) or name.startswith(("down_b", "mid_b", "up_b"))):
                 numberings[is_sgm(name)] = key
         else:
-            parts.unplaced.append(key)
+            parts.unmapped_keys.append(key)
     if len(numberings) > 1:
         raise UnsupportedFormatError(
             f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
@@ -216,7 +190,7 @@ def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
 
 
 def header_scales(checkpoint: Checkpoint) -> list[Stated]:
-    """What the trainer noted in the header: the scale, and with rsLoRA also the one that its alpha tensors have."""
+    """Return the scale that the trainer noted in the header, and with rsLoRA also the one of its alpha tensors."""
     try:
         alpha = float(checkpoint.metadata.get("ss_network_alpha", ""))
         rank = float(checkpoint.metadata.get("ss_network_dim", ""))
@@ -224,13 +198,13 @@ def header_scales(checkpoint: Checkpoint) -> list[Stated]:
         return []
     if not (np.isfinite(alpha) and np.isfinite(rank)) or rank <= 0 or alpha == 0:
         return []
-    place = "the header's ss_network_alpha"
+    place = "the header (ss_network_alpha over ss_network_dim)"
     folded = '"rs_lora": "true"' in checkpoint.metadata.get("ss_network_args", "").lower()
     return [Stated(place, alpha / rank), *([Stated(place, alpha / rank**0.5)] if folded else [])]
 
 
 def is_sdxl(adapter: Adapter) -> bool:
-    """Whether a UNet adapter's own shapes say SDXL: its text has 2,048 numbers a token."""
+    """Return True if the shapes of an adapter are SDXL's, whose text has 2,048 numbers per token."""
     return any(
         t.component == "unet" and pair.inputs == 2048 and t.module.endswith(("attn2.to_k", "attn2.to_v"))
         for t, pair in adapter.factors.items()
@@ -238,17 +212,17 @@ def is_sdxl(adapter: Adapter) -> bool:
 
 
 def _written_name(target: Target, sdxl: bool) -> str:
-    """The name of a target in a written file; what would not be read back is refused."""
+    """Return the name of a target in a written file; raise if it would not be read back."""
     path = target.module.replace(".", "_")
     parts = {"unet": "unet", "text_encoder": "te1" if sdxl else "te", "text_encoder_2": "te2", "text_encoder_3": "te3"}
     part = parts.get(target.component)
     if part == "unet" and sdxl and unet_path(path) is not None:
         path = sgm_name(target.module)
-    if part is None or targets_of(part, path) != target:
+    if part is None or target_of_name(part, path) != target:
         raise InvalidInputError(
             f"kohya's names have no place for {target}, so it would not be read back; write it as diffusers"
         )
     return f"lora_{part}_{path}"
 
 
-KOHYA, ONETRAINER = KohyaFormat(), OneTrainerFormat()
+KOHYA, ONETRAINER = Kohya(), OneTrainer()

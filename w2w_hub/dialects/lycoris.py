@@ -1,4 +1,4 @@
-"""LyCORIS' LoKr and LoHa: changes that are no product of two rank-r factors.
+"""LyCORIS' LoKr and LoHa: changes that are not products of two rank-r factors.
 
 LoKr is ``kron(w1, w2) * scale``, LoHa ``(w1_a @ w1_b) * (w2_a @ w2_b) * scale``, each factor whole or decomposed once
 more, of convolutions also with a core tensor (``t1``, ``t2``). As matrices of ``in * kh * kw`` columns both are the
@@ -20,9 +20,10 @@ from ..lora.adapter import Adapter, LoraFactors, Target, as_float32
 from ..lora.canonical import representative
 from .assemble import Parts, dtypes_of, factors_of, limited, limited_work
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import DenseDialect, LazyDeltas
 from .flux import bare_name, is_flux, pieces
 from .flux_model import require_flux, require_proportions, require_widths
-from .kohya import is_for_flux, split_key, targets_of
+from .kohya import is_for_flux, split_key, target_of_name
 from .names import CONVOLUTIONS, dotted, target_of
 from .peft import PREFIX
 from .scales import alpha_of
@@ -58,12 +59,12 @@ class Dense:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the whole matrix, before `rows`."""
+        """Shape of the whole matrix, before `rows` are taken."""
         (m1, n1), (m2, n2) = ((f[0].shape[0], f[-1].shape[1]) for f in (self.left, self.right))
         return {"kron": (m1 * m2, n1 * n2), "hadamard": (m1, n1), "product": (m1, n2)}[self.kind]
 
     def _own(self) -> Dense:
-        """The module without the others that it is fused with, where that takes no more than rows of its left side."""
+        """Cut the rows of a fused module out of its left factor, where that is possible."""
         if self.kind != "kron" or self.rows is None:
             return self
         height = self.right[0].shape[0]
@@ -114,7 +115,7 @@ class Dense:
 
 
 def _product(factors: tuple[np.ndarray, ...], label: str) -> np.ndarray:
-    """One side of a module, multiplied out."""
+    """Multiply out one side of a module."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = factors[0] if len(factors) == 1 else factors[0] @ factors[1]
     _require_finite(found, label)
@@ -126,10 +127,11 @@ def _require_finite(values: np.ndarray, label: str) -> None:
         raise InvalidInputError(f"{label}: the factors' product is larger than float64 holds; train it again")
 
 
-class LycorisFormat:
+class Lycoris(DenseDialect):
     """LoKr and LoHa in kohya's names, or in Flux' dotted ones; modules of plain LoRA may stand beside them."""
 
     name = "lycoris"
+    rank_keys = re.compile(r"lora_down|(?:lokr|hada)_w[12]_b$")
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(
@@ -144,8 +146,8 @@ class LycorisFormat:
             )
             self._refuse_rotations(checkpoint)
             raise UnsupportedFormatError(
-                f"{checkpoint.where} is a {' and '.join(kinds)}, whose change is no product of two low-rank factors; "
-                "w2w_hub.dialects.read_deltas gives it exactly, or approximate it by a LoRA (svd_rank=8, --rank 8)"
+                f"{checkpoint.where} is a {' and '.join(kinds)}, whose change is not a product of two low-rank "
+                "factors; w2w_hub.dialects.read_deltas gives it exactly, svd_rank=8 (--rank 8) approximates it"
             )
         modules, parts = self._modules(checkpoint)
         factors, lost, total = {}, 0.0, 0.0
@@ -160,7 +162,7 @@ class LycorisFormat:
             factors,
             base_model=checkpoint.metadata.get("ss_sd_model_name"),
             dialect=self.name,
-            passengers=tuple(parts.passengers),
+            ignored_keys=tuple(parts.ignored_keys),
             metadata={
                 "scale_from": ["its own rule, multiplied into B"],
                 "dtypes": dtypes_of(checkpoint),
@@ -168,17 +170,18 @@ class LycorisFormat:
             },
         )
 
-    def deltas(self, checkpoint: Checkpoint) -> Mapping[Target, np.ndarray]:
+    def deltas(self, checkpoint: Checkpoint) -> LazyDeltas:
         modules, _ = self._modules(checkpoint)
         for target, module in modules.items():
             limited(math.prod(module.shape), target, checkpoint.where)
-        return _Deltas(modules)
+        scales = frozenset(module.scale for module in modules.values())
+        return LazyDeltas({target: module.delta for target, module in modules.items()}, scales)
 
     @staticmethod
     def _refuse_rotations(checkpoint: Checkpoint) -> None:
         if any(k.endswith(_ROTATION) for k in checkpoint.keys):
             raise UnsupportedFormatError(
-                f"{checkpoint.where} is an OFT: it rotates the base weights, so its change is no sum to be added"
+                f"{checkpoint.where} is an OFT: it rotates the base weights, so its change cannot be added to them"
             )
 
     def _modules(self, checkpoint: Checkpoint) -> tuple[dict[Target, Dense], Parts]:
@@ -190,8 +193,8 @@ class LycorisFormat:
             if found:
                 named.setdefault(found["module"], {})[_LORA.get(found["role"], found["role"])] = value
             else:
-                if not parts.add_passenger(key, value, checkpoint):
-                    parts.strange.append(key)
+                if not parts.ignore(key, value, checkpoint):
+                    parts.unknown_keys.append(key)
         modules: dict[Target, Dense] = {}
         for_flux = is_for_flux(checkpoint)
         fused_names = {name: fused for name in named if (fused := _fused_name(name))}
@@ -199,7 +202,7 @@ class LycorisFormat:
             fused = fused_names.get(name)
             target = None if fused else _target(name, for_flux)
             if not fused and target is None:
-                parts.unplaced.append(name)
+                parts.unmapped_keys.append(name)
                 continue
             module = _dense(roles, name, target, where)
             for part, rows in _split(fused, module, where) if fused else [(target, None)]:
@@ -216,25 +219,10 @@ class LycorisFormat:
         return modules, parts
 
 
-class _Deltas(Mapping[Target, np.ndarray]):
-    def __init__(self, modules: dict[Target, Dense]):
-        self._modules = modules
-        self.scales = {module.scale for module in modules.values()}
-
-    def __getitem__(self, target: Target) -> np.ndarray:
-        return self._modules[target].delta()
-
-    def __iter__(self) -> Iterator[Target]:
-        return iter(self._modules)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-
 def _target(name: str, flux: bool = False) -> Target | None:
     found = split_key(f"{name}.x")
     if found:
-        return targets_of(found[0], found[1], flux=flux)
+        return target_of_name(found[0], found[1], flux=flux)
     if name.startswith("lycoris_"):  # its wrapper around any model
         bare = name.removeprefix("lycoris_")
         path = unet_path(bare)
@@ -260,7 +248,7 @@ def _split(fused: str, module: Dense, where: str) -> Iterator[tuple[Target, np.n
 
 
 def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, where: str) -> Dense:
-    """One module's tensors as what makes its change."""
+    """Make the `Dense` of one module from its tensors."""
     for role, tensor in roles.items():
         if tensor.dtype.kind != "f" and role != "alpha":
             raise UnsupportedFormatError(f"{where}: {name} {role} has dtype {tensor.dtype}, expected floating point")
@@ -304,7 +292,7 @@ def _lokr(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
         core = t["lokr_t2"]
         kernel = core.shape[2:]
         limited(t["lokr_w2_a"].shape[1] * t["lokr_w2_b"].shape[1] * math.prod(kernel), name, where)
-        right = (_matrix(_cored(core, t["lokr_w2_a"], t["lokr_w2_b"], f"{where}: {name}")),)
+        right = (_matrix(apply_core(core, t["lokr_w2_a"], t["lokr_w2_b"], f"{where}: {name}")),)
     else:
         right = (_matrix(t["lokr_w2_a"]), _matrix(t["lokr_w2_b"]))
     ranks = {t[role].shape[0] for role in ("lokr_w1_b", "lokr_w2_b") if role in t}
@@ -325,7 +313,7 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
             core = t[f"hada_t{i}"]
             kernel = core.shape[2:]
             limited(a.shape[1] * b.shape[1] * math.prod(kernel), name, where)
-            sides.append((_matrix(_cored(core, a, b, f"{where}: {name}")),))
+            sides.append((_matrix(apply_core(core, a, b, f"{where}: {name}")),))
         else:
             sides.append((_matrix(a), _matrix(b)))
     if ("hada_t1" in t) != ("hada_t2" in t):
@@ -333,7 +321,7 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
     return _checked(Dense("hadamard", sides[0], sides[1], scale), kernel, name, target, where)
 
 
-def _cored(core: np.ndarray, a: np.ndarray, b: np.ndarray, label: str) -> np.ndarray:
+def apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, label: str) -> np.ndarray:
     a, b = _matrix(a), _matrix(b)
     half = core.size * a.shape[1]
     limited_work(half + half // max(core.shape[0], 1) * b.shape[1], "its core tensor", label)
@@ -347,7 +335,7 @@ def _matrix(tensor: np.ndarray) -> np.ndarray:
 
 
 def _checked(dense: Dense, kernel: tuple[int, ...], name: str, target: Target | None, where: str) -> Dense:
-    """The module with its kernel; of a convolution that was flattened before it was factored, the one that SD has."""
+    """Add the kernel; for a convolution that was flattened before it was factored, the one that SD has."""
     for side in (dense.left, dense.right):
         if len(side) == 2 and side[0].shape[1] != side[1].shape[0]:
             raise CorruptFileError(
@@ -358,8 +346,10 @@ def _checked(dense: Dense, kernel: tuple[int, ...], name: str, target: Target | 
     if not kernel and target is not None and target.component == "unet" and CONVOLUTIONS.fullmatch(target.module):
         kernel = (3, 3)
     if dense.shape[1] % math.prod(kernel):
-        raise CorruptFileError(f"{where}: {name} has {dense.shape[1]} columns, which is no convolution of {kernel}")
+        raise CorruptFileError(
+            f"{where}: {name} has {dense.shape[1]} columns, which do not fit a convolution of {kernel}"
+        )
     return replace(dense, kernel=tuple(kernel), label=f"{where}: {name}")
 
 
-LYCORIS = LycorisFormat()
+LYCORIS = Lycoris()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from ..errors import UnsupportedFormatError
 from ..lora.adapter import Adapter
 from .checkpoint import Checkpoint, ReadOptions
+from .dialect import Dialect, FolderUse
 
 
-class MlxFormat:
+class Mlx(Dialect):
     """``adapters.safetensors`` or ``.npz`` with lower-case ``lora_a`` ``(in, r)`` and ``lora_b`` ``(r, out)``."""
 
     name = "mlx"
+    weights_name = "adapters.safetensors"
+    folder_use = FolderUse.WITH_CONFIG  # of its own kind
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
@@ -21,5 +24,8 @@ class MlxFormat:
             "configuration, not in the file, and no diffusion model here has its modules"
         )
 
+    def rank_of(self, key: str, shape: tuple[int, ...]) -> int | None:
+        return shape[1] if len(shape) == 2 and key.endswith(".lora_a") else None
 
-MLX = MlxFormat()
+
+MLX = Mlx()

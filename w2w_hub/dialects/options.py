@@ -25,7 +25,7 @@ HARMLESS = frozenset({
     "lora_ga_config", "runtime_config", "velora_config",
     # values that mean nothing unless another option is on
     "megatron_core", "qalora_group_size",
-    # biases are changes of one axis, listed as passengers
+    # biases are changes of one axis, listed as ignored_keys
     "bias", "lora_bias",
 })  # fmt: skip
 # options under which a module's change is not scale * B @ A on the stock base model, and why

@@ -7,6 +7,7 @@ written by other means than `save_pretrained`.
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.module_paths import canonical_path
 from ..store.tensorfile import short
-from .assemble import Parts, dtypes_of, factors_of, require_one_adapter
+from .assemble import Parts, build_adapter, require_one_adapter
 from .checkpoint import CONFIG, Checkpoint, ReadOptions
-from .checkpoint import PEFT_WEIGHTS as WEIGHTS
+from .dialect import FolderUse, WritableDialect
 from .names import FactorKey, component_of, factor_key, placed, target_of
-from .scales import LoraSettings, Stated, alpha_of, header_settings, settle
+from .scales import LoraSettings, Stated, header_settings
 
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # parts of the names of the parameters that PEFT's methods add
 _METHODS = (
@@ -32,10 +34,17 @@ _METHODS = (
 _SECOND_WIDTH = 1280
 
 
-class PeftFormat:
+class Peft(WritableDialect):
     """A folder as `PeftModel.save_pretrained` writes it, or its weights file with the config beside it."""
 
     name = "peft"
+    weights_name = WEIGHTS
+    folder_use = FolderUse.ALWAYS
+    owns_config = True
+    rank_keys = re.compile(r"\.lora_A|(?:lokr|hada)_w[12]_b$")  # of its other methods too, which are refused
+    load_hint = "PeftModel.from_pretrained(model, {path!r})"
+    single_file = False
+    one_component = True
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.config is not None and "peft_type" not in checkpoint.config:
@@ -65,30 +74,16 @@ class PeftFormat:
             )
         parts = self._sort(checkpoint, options.component or _text_component(checkpoint))
         parts.require_understood()
-        factors, places = {}, set()
-        for target, roles in parts.modules.items():
-            a, b, kernel = factors_of(roles, target, where)
-            rank = a.shape[0]
+
+        def configured(target: Target, rank: int) -> list[Stated]:
             module = parts.keys[target, "A"].partition(".lora_A.")[0].removeprefix(PREFIX)
-            stated = [s.scale(module, rank, options.believe) for s in settings]
-            if options.alpha is not None:
-                stated.append(Stated("the alpha that was given", options.alpha / rank))
-            if "alpha" in roles:
-                alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
-                stated.append(Stated(f"its alpha in {WEIGHTS}", alpha / rank, rounding))
-                if options.believe is not None and settings:  # it was said which of the two holds
-                    stated = stated[-1:] if options.believe == "tensors" else stated[:-1]
-            settled = settle(stated, stated[0], where, target)
-            places.add(settled.place)
-            factors[target] = LoraFactors(a, b, settled.scale, kernel)
+            return [s.scale(module, rank, options.trust) for s in settings]
+
         base = (config or {}).get("base_model_name_or_path")
-        return Adapter(
-            factors,
-            base_model=base if isinstance(base, str) else None,
-            dialect=self.name,
-            passengers=tuple(parts.passengers),
-            metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
-        )
+        return build_adapter(
+            parts, checkpoint, options, self.name, "PEFT has no default",
+            configured=configured, base_model=base if isinstance(base, str) else None,
+        )  # fmt: skip
 
     @staticmethod
     def _sort(checkpoint: Checkpoint, component: str | None) -> Parts:
@@ -99,15 +94,15 @@ class PeftFormat:
             if found:
                 target = peft_target(found.module, component)
                 if target is None:
-                    parts.unplaced.append(key)
+                    parts.unmapped_keys.append(key)
                     continue
                 parts.add(target, found.role, key, value)
             elif key.endswith(".alpha") and (target := peft_target(key.removesuffix(".alpha"), component)):
                 parts.add(target, "alpha", key, value)
             elif key.endswith(".lora_B.default.bias"):
-                parts.passengers.append(key)
-            elif not parts.add_passenger(key, value, checkpoint):  # modules_to_save and biases
-                parts.strange.append(key)
+                parts.ignored_keys.append(key)
+            elif not parts.ignore(key, value, checkpoint):  # modules_to_save and biases
+                parts.unknown_keys.append(key)
         return parts
 
     def write(self, adapter: Adapter, folder: Path) -> None:
@@ -174,7 +169,7 @@ def _key(key: str) -> FactorKey | None:
 
 @lru_cache(maxsize=8192)
 def peft_target(path: str, component: str | None = None) -> Target | None:
-    """The target of a key's module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
+    """Return the target of a module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
     if not path.startswith(PREFIX):
         return target_of(path, component)
     module = path.removeprefix(PREFIX)
@@ -185,7 +180,7 @@ def peft_target(path: str, component: str | None = None) -> Target | None:
 
 
 def _spelled(target: Target) -> str:
-    """The module's path as the class that holds it has it in transformers 5."""
+    """Return the module path under the name that its class has in transformers 5."""
     bare = target.module.removeprefix("text_model.")
     return (
         bare if target.component == "text_encoder" and canonical_path("text_encoder", bare) != bare else target.module
@@ -193,7 +188,7 @@ def _spelled(target: Target) -> str:
 
 
 def _text_component(checkpoint: Checkpoint) -> str | None:
-    """Which text encoder an adapter of CLIP belongs to, by its configuration's class and its width."""
+    """Return the text encoder that an adapter of CLIP belongs to, by its configuration's class and its width."""
     mapping = (checkpoint.config or {}).get("auto_mapping")
     model = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     clip = [k for k in checkpoint.keys if ".self_attn." in k and "encoder.layers." in k and ".lora_A" in k]
@@ -209,7 +204,7 @@ def _text_component(checkpoint: Checkpoint) -> str | None:
 
 
 def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A and B as files hold them: float32, a convolution's with its kernel's axes; `b` in place of the pair's B."""
+    """Return A and B as files hold them: float32, with the axes of a kernel; `b` replaces the pair's B."""
     a, b = pair.A.astype(np.float32, copy=False), (pair.B if b is None else b).astype(np.float32, copy=False)
     if pair.kernel:
         a = a.reshape(pair.rank, pair.inputs, *pair.kernel)
@@ -218,9 +213,9 @@ def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, 
 
 
 def alpha_for(pair: LoraFactors) -> float | int:
-    """The alpha of a scale: the integer that gives it, if there is one, without the product's rounding."""
+    """Return the alpha that gives the scale of a module; an integer if one gives it exactly."""
     alpha = pair.scale * pair.rank
     return round(alpha) if round(alpha) / pair.rank == pair.scale else alpha
 
 
-PEFT = PeftFormat()
+PEFT = Peft()

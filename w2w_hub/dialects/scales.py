@@ -1,4 +1,4 @@
-"""The scale of a module from every place that states it; two that disagree are an error, none is the default.
+"""Agree on the scale of a module: places that disagree are an error, and where none states it the default holds.
 
 A checkpoint may state it in ``adapter_config.json``, in its header (``lora_adapter_metadata`` of diffusers and PEFT,
 ``ss_network_alpha`` of kohya's trainer) and in tensors named ``<module>.alpha``.
@@ -7,9 +7,9 @@ A checkpoint may state it in ``adapter_config.json``, in its header (``lora_adap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -34,29 +34,38 @@ class Stated:
         return math.isclose(self.scale, other.scale, rel_tol=max(self.tolerance, other.tolerance))
 
 
-def settle(stated: Iterable[Stated | None], default: Stated, where: str, module: object) -> Stated:
-    """The scale that all places agree on; the first of them, or the default if none states it.
+def agree_on_scale(stated: Sequence[Stated], default: Stated, where: str, module: object) -> Stated:
+    """Return the scale that all places agree on, as the first states it; the default if none does.
 
     Raises
     ------
     ScaleConflictError
-        If two disagree, naming both.
+        If two places disagree; it names both.
     """
-    found = [s for s in stated if s is not None]
-    if not found:
+    if not stated:
         return default
-    for other in found[1:]:
-        if not found[0].agrees(other):
+    found = stated[0]
+    for other in stated[1:]:
+        if not found.agrees(other):
             raise ScaleConflictError(
-                f"{where}: {module} has scale {found[0].scale:g} by {found[0].place} and {other.scale:g} by "
-                f"{other.place}; find out which is right and save it again, or say which to believe "
-                "(believe='tensors' or 'config', --believe)"
+                f"{where}: {module} has scale {found.scale:g} by {found.place} and {other.scale:g} by "
+                f"{other.place}; find out which is right and save it again, or say which to trust "
+                "(trust='tensors' or 'config', --trust)"
             )
-    return found[0]
+    return found
+
+
+def raise_unconfirmed(noted: Stated, scales: set[float], where: str) -> NoReturn:
+    """Raise `ScaleConflictError`: no module has the scale that was noted for the whole file."""
+    raise ScaleConflictError(
+        f"{where}: {noted.place} says scale {noted.scale:g}, its tensors "
+        f"{', '.join(f'{scale:g}' for scale in sorted(scales)[:3])}; find out which is right, or say which to trust "
+        "(trust='tensors' or 'config', --trust)"
+    )
 
 
 def alpha_of(tensor: np.ndarray, key: str, where: str) -> tuple[float, float]:
-    """The number in an alpha tensor, and the relative rounding of its dtype."""
+    """Return the number in an alpha tensor, and the relative rounding of its dtype."""
     if tensor.size != 1:
         raise CorruptFileError(f"{where}: {key} has shape {tensor.shape}, expected one number")
     value = float(tensor.reshape(()))
@@ -67,7 +76,7 @@ def alpha_of(tensor: np.ndarray, key: str, where: str) -> tuple[float, float]:
 
 
 class LoraSettings:
-    """Rank and alpha as a PEFT configuration states them, also the one that diffusers puts into a file's header."""
+    """Rank and alpha as a PEFT configuration states them, or the one that diffusers puts into the header."""
 
     def __init__(self, data: dict[str, Any], place: str, where: str):
         self.data, self.place, self.where = data, place, where
@@ -96,28 +105,28 @@ class LoraSettings:
     def rank(self, module: str) -> float:
         return self.data["r"] if self._ranks is None else self._ranks.value(module, self.data["r"])
 
-    def scale(self, module: str, rank: int, believe: str | None) -> Stated:
-        """The scale of a module whose tensors have this rank.
+    def scale(self, module: str, rank: int, trust: str | None) -> Stated:
+        """Return the scale of a module whose tensors have this rank.
 
         Raises
         ------
         CorruptFileError
-            If the configuration states another rank and the caller did not say which to believe.
+            If the configuration states another rank and the caller did not say which to trust.
         """
         alpha = self.data["lora_alpha"]
         if self._alphas is not None:
             alpha = self._alphas.value(module, alpha)
         stated = self.rank(module)
         if stated != rank:
-            if believe is None:
+            if trust is None:
                 raise CorruptFileError(
                     f"{self.where}: {module} has rank {rank}, {self.place} states {stated}; fetch it again, or say "
-                    "which to believe (believe='tensors' or 'config', --believe)"
+                    "which to trust (trust='tensors' or 'config', --trust)"
                 )
-            if believe == "config":
+            if trust == "config":
                 if not float(stated).is_integer():
                     raise CorruptFileError(
-                        f"{self.where}: {self.place} states rank {stated}; believe the tensors instead"
+                        f"{self.where}: {self.place} states rank {stated}; trust the tensors instead"
                     )
                 rank = int(stated)
         if rank < 1:
@@ -125,13 +134,8 @@ class LoraSettings:
         return Stated(self.place, float(alpha) / (rank**0.5 if self.data.get("use_rslora") else rank))
 
 
-def pattern_value(pattern: dict[str, Any] | None, module: str, default: float) -> float:
-    """Return what ``alpha_pattern`` or ``rank_pattern`` states for a module, by PEFT's rule, else `default`."""
-    return PatternTable(pattern or {}, "the pattern").value(module, default)
-
-
 def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, LoraSettings]:
-    """The configurations in a file's header, by component; under None the one that names no component."""
+    """Return the configurations in the header by component; None is the key of one that names no component."""
     raw = metadata.get(HEADER_KEY)
     if raw is None:
         return {}

@@ -1,4 +1,4 @@
-"""Looking for checkpoints below a folder: one at a time, in order, nothing followed out of it, no pickle opened."""
+"""Find the checkpoints below a folder: streamed, in order of names, no link out of it followed, no pickle opened."""
 
 from __future__ import annotations
 
@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MissingPathError, one_line
-from .checkpoint import (
-    CHECKPOINTS,
-    CONFIG,
-    DIFFUSERS_WEIGHTS,
-    KOHYA_WEIGHTS,
-    MLX_WEIGHTS,
-    PEFT_WEIGHTS,
-    PICKLES,
-    escapes,
-    weights_file,
-)
+from .checkpoint import CONFIG
+from .loading import CHECKPOINTS, PICKLES, escapes, weights_file
+from .registry import dialects, weights_names
 
 MANIFEST = "manifest.json"
 
 
 @dataclass
 class Skipped:
-    """What a scan passed over: how many of each reason, and the first ones' names."""
+    """Counts what a scan skipped by reason, and keeps the first names of each."""
 
     counts: dict[str, int] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -43,7 +35,7 @@ class Skipped:
 
 
 def is_tree(path: Path) -> bool:
-    """Whether a folder is to be scanned, rather than being one checkpoint, dataset or weight space itself."""
+    """Return True for a folder to be scanned, rather than one checkpoint, dataset or weight space itself."""
     if not path.is_dir() or (path / MANIFEST).is_file() or (path / CONFIG).is_file():
         return False
     try:
@@ -52,7 +44,7 @@ def is_tree(path: Path) -> bool:
             names = [p.name for p in path.iterdir()]
             # a lone pickle or archive is one checkpoint, refused by name
             return not (len(names) == 1 and names[0].endswith(CHECKPOINTS))
-        if found.name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
+        if found.name in weights_names(with_config=False):
             return False
         return any(p.suffix == ".safetensors" for sub in path.iterdir() if sub.is_dir() for p in sub.iterdir())
     except OSError as error:
@@ -60,11 +52,13 @@ def is_tree(path: Path) -> bool:
 
 
 def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
-    """Files and folders below `root` that may be checkpoints, datasets or weight spaces, in order of their names.
+    """Yield files and folders below `root` that may be checkpoints, datasets or weight spaces, in order of names.
 
     A folder with ``adapter_config.json`` or a manifest is yielded itself. Folders that are links are not entered,
     and files that are links out of `root` not opened; both are skipped, as are pickles.
     """
+    own = {CONFIG, *weights_names(with_config=True)}
+    repeated = {form.weights_name for form in dialects().values()} - own
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -91,9 +85,9 @@ def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
                     inner.append(path)
             elif path.suffix in PICKLES:
                 skipped.add(path, "pickles, never opened in a scan")
-            elif whole and path.name in (CONFIG, PEFT_WEIGHTS, MLX_WEIGHTS):
+            elif whole and path.name in own:
                 continue
-            elif whole and path.name in (DIFFUSERS_WEIGHTS, KOHYA_WEIGHTS):
+            elif whole and path.name in repeated:
                 skipped.add(path, "that repeat a PEFT folder in another dialect")
             elif path.suffix in CHECKPOINTS:
                 yield path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .adapter import Adapter, LoraFactors, Target
-from .canonical import canonicalise, canonicalise_rows
+from .canonical import canonicalise as canonicalise  # deprecated
+from .canonical import canonicalise_rows as canonicalise_rows  # deprecated
+from .canonical import canonicalize, canonicalize_rows
 from .layout import ParameterLayout, Slot
 
-__all__ = ["Adapter", "LoraFactors", "ParameterLayout", "Slot", "Target", "canonicalise", "canonicalise_rows"]
+__all__ = ["Adapter", "LoraFactors", "ParameterLayout", "Slot", "Target", "canonicalize", "canonicalize_rows"]

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..common.checks import is_whole
+from ..common.deprecated import renamed_keywords, warn_renamed
 from ..common.equality import ByValue
 from ..errors import InvalidInputError
 
@@ -56,13 +57,46 @@ def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split("."))
 
 
+class _Dimensions(Protocol):
+    @property
+    def rank(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def kernel(self) -> tuple[int, ...]: ...
+
+
+class FactorShape:
+    """Shapes that follow from a module's rank, inputs, outputs and kernel."""
+
+    __slots__ = ()
+
+    @property
+    def size(self: _Dimensions) -> Size:
+        """Rank, inputs, outputs and, for a convolution, its kernel: what a layout is made from."""
+        plain = (self.rank, self.inputs, self.outputs)
+        return (*plain, self.kernel) if self.kernel else plain
+
+    @property
+    def columns(self: _Dimensions) -> int:
+        """Number of columns of A."""
+        return self.inputs * math.prod(self.kernel)
+
+    @property
+    def weight_shape(self: _Dimensions) -> tuple[int, ...]:
+        """Shape of the adapted weight: ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
+        return (self.outputs, self.inputs, *self.kernel)
+
+
 @dataclass(frozen=True, eq=False)
-class LoraFactors(ByValue):
+class LoraFactors(FactorShape, ByValue):
     """The factors of one module.
 
-    A convolution's are matrices too: its A `(r, in, kh, kw)` is kept with the last three axes as one, its B
-    `(out, r, 1, 1)` without the last two, and `kernel` says how to undo it. A convolution of kernel 1 x 1 is not the
-    same as a Linear module, whose kernel is empty.
+    Those of a convolution are matrices too: A `(r, in, kh, kw)` is kept with its last three axes flattened, B
+    `(out, r, 1, 1)` without its last two, and `kernel` says how to undo it. A 1 x 1 convolution is not the same as a
+    Linear module, whose kernel is empty.
 
     Attributes
     ----------
@@ -94,19 +128,8 @@ class LoraFactors(ByValue):
     def outputs(self) -> int:
         return self.B.shape[0]
 
-    @property
-    def size(self) -> Size:
-        """Rank, inputs, outputs and, for a convolution, its kernel: what a layout needs."""
-        plain = (self.rank, self.inputs, self.outputs)
-        return (*plain, self.kernel) if self.kernel else plain
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the weight that is changed: ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
-        return (self.outputs, self.inputs, *self.kernel)
-
     def delta(self) -> np.ndarray:
-        """The weight's change, float64 of `weight_shape`."""
+        """Return the change of the weight, float64 of shape `weight_shape`."""
         change = self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
         return change.reshape(self.weight_shape)
 
@@ -116,7 +139,7 @@ def _is_floats(values: Any) -> bool:
 
 
 def as_float32(values: np.ndarray, what: str) -> np.ndarray:
-    """float64 values rounded to float32, or an error that names them if one does not fit."""
+    """Round values to float32; raise `InvalidInputError` naming them if one does not fit."""
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
     if not math.isfinite(np.abs(narrow).max(initial=0)):
@@ -133,20 +156,20 @@ class Adapter:
     factors : dict of Target to LoraFactors
         In the order read; use a layout for the canonical order.
     base_model : str or None
-        What the checkpoint says of its base model: a hint, never trusted.
+        The base model that the checkpoint names: a hint, never trusted.
     dialect : str
         The checkpoint format it was read from (``"peft"``, ...), or ``"memory"``.
-    passengers : tuple of str
-        Keys in the file that are no LoRA factors and were left out.
+    ignored_keys : tuple of str
+        Keys in the file that are not LoRA factors and were left out (biases, textual-inversion vectors, ...).
     metadata : mapping
-        What else is known of it: ``scale_from``, the places that stated the scale; ``dtypes`` in the file;
-        ``error`` of an approximation that was asked for.
+        ``scale_from``: the places that stated the scale; ``dtypes`` in the file; ``error`` of an approximation that
+        was asked for.
     """
 
     factors: dict[Target, LoraFactors]
     base_model: str | None = None
     dialect: str = "memory"
-    passengers: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,9 +180,9 @@ class Adapter:
         for name, kinds in (("base_model", (str, type(None))), ("dialect", str), ("metadata", Mapping)):
             if not isinstance(getattr(self, name), kinds):
                 raise InvalidInputError(f"{name} of an adapter must not be {reprlib.repr(getattr(self, name))}")
-        keys = self.passengers
+        keys = self.ignored_keys
         if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
-            raise InvalidInputError(f"passengers must be a tuple of keys, not {reprlib.repr(keys)}")
+            raise InvalidInputError(f"ignored_keys must be a tuple of keys, not {reprlib.repr(keys)}")
         for target, pair in self.factors.items():
             if not isinstance(target, Target) or not isinstance(pair, LoraFactors):
                 raise InvalidInputError(f"factors must map a Target to LoraFactors, not {reprlib.repr(target)}")
@@ -179,6 +202,12 @@ class Adapter:
             if abs(pair.scale) > MAX_SCALE:
                 raise InvalidInputError(f"{target}: scale {pair.scale:g} is more than float32 holds")
 
+    @property
+    def passengers(self) -> tuple[str, ...]:
+        """Deprecated name of `ignored_keys`."""
+        warn_renamed("Adapter.passengers", "Adapter.ignored_keys")
+        return self.ignored_keys
+
     def require_finite(self, where: str) -> None:
         """Raise `InvalidInputError` naming the module if any factor holds NaN or infinity."""
         for target, pair in self.factors.items():
@@ -192,3 +221,6 @@ class Adapter:
                         f"{where}: {bad} values of {target} {name} are NaN or infinite; "
                         "such a checkpoint would poison the base model, train it again"
                     )
+
+
+Adapter.__init__ = renamed_keywords(passengers="ignored_keys")(Adapter.__init__)  # type: ignore[method-assign]

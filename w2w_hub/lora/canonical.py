@@ -23,6 +23,7 @@ import numpy as np
 
 from ..common.checks import is_whole
 from ..common.constraints import as_array, either, instance, optional, positive, validated, whole
+from ..common.deprecated import deprecated_alias
 from ..errors import InvalidInputError, LayoutMismatchError
 from .adapter import Adapter, LoraFactors, Target
 
@@ -39,10 +40,10 @@ _SAME_VALUE, _SAME_LENGTH = 1e-7, 1e-6
     rank=optional(either(whole(), instance(Mapping, "a rank for each target"))),
     scale=positive(),
 )
-def canonicalise(
+def canonicalize(
     adapter: Adapter, method: str = "svd", *, rank: int | Mapping[Target, int] | None = None, scale: float = 1.0
 ) -> Adapter:
-    """The adapter with every module's factors replaced by the representative of its dW.
+    """Replace the factors of every module by the representative of its dW.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def canonicalise(
     rank : int or dict of Target to int, optional
         Truncate to this rank (the best approximation there is) or pad with zeros; without it each module's stays.
     scale : float
-        The scale of the result, positive; the modules' own scales are in dW already.
+        The scale of the result, positive; the scales of the modules are part of dW.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def canonicalise(
 def canonical_factors(
     pair: LoraFactors, *, rank: int | None = None, scale: float = 1.0
 ) -> tuple[LoraFactors, float, float]:
-    """The representative of one module, with the norm that was lost by truncation and the norm of dW."""
+    """Return the representative of one module, the norm lost by truncation, and the norm of dW."""
     a, b = pair.A.astype(np.float64), pair.B.astype(np.float64) * pair.scale
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InvalidInputError("factors with NaN or infinity have no canonical form")
@@ -89,7 +90,7 @@ def canonical_factors(
 def representative(
     u: np.ndarray, values: np.ndarray, v: np.ndarray, rank: int, scale: float, kernel: tuple[int, ...] = ()
 ) -> tuple[LoraFactors, float, float]:
-    """The rule applied to a singular value decomposition ``u (out, k), values (k,), v (k, columns)`` of dW."""
+    """Apply the rule to a singular value decomposition ``u (out, k), values (k,), v (k, columns)`` of dW."""
     outputs, columns = u.shape[0], v.shape[1]
     a, b = np.zeros((rank, columns)), np.zeros((outputs, rank))
     floor = max(outputs, columns) * np.finfo(np.float64).eps * (values[0] if len(values) else 0.0)
@@ -111,7 +112,7 @@ def representative(
 
 
 def _basis(rows: np.ndarray) -> np.ndarray:
-    """The basis of the span of orthonormal rows ``(k, n)`` that depends on the span alone."""
+    """Return a basis of the span of orthonormal rows ``(k, n)`` that depends on the span alone."""
     rest, basis = rows, []
     while len(rest):
         lengths = np.linalg.norm(rest, axis=0)  # of each axis' projection
@@ -126,8 +127,8 @@ def _basis(rows: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- many adapters at once
-def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
-    """The same rule for flattened adapters, vectorised over rows and modules of one shape.
+def canonicalize_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
+    """Apply the rule to flattened adapters, vectorized over rows and modules of one shape.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> canonical = canonicalise_rows(dataset.layout, dataset[:16])   # doctest: +SKIP
+    >>> canonical = canonicalize_rows(dataset.layout, dataset[:16])   # doctest: +SKIP
     """
     values = as_array(rows, "rows")
     if values.ndim not in (1, 2) or values.shape[-1] != layout.size:
@@ -156,21 +157,21 @@ def canonicalise_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
     if not np.isfinite(source).all():
         raise InvalidInputError("factors hold NaN or infinite values; they have no singular value decomposition")
     result = np.empty_like(source)
-    for (rank, columns, outputs), slots in _alike(layout).items():
+    for (rank, columns, outputs), slots in group_by_shape(layout).items():
         step = max(1, NUMBERS_AT_ONCE // (len(slots) * rank * (columns + outputs)))
         for start in range(0, len(source), step):
             part = slice(start, start + step)
-            a = np.stack([source[part, s.offset : s.middle] for s in slots], 1).reshape(-1, rank, columns)
-            b = np.stack([source[part, s.middle : s.end] for s in slots], 1).reshape(-1, outputs, rank)
+            a = np.stack([source[part, s.offset : s.b_offset] for s in slots], 1).reshape(-1, rank, columns)
+            b = np.stack([source[part, s.b_offset : s.end] for s in slots], 1).reshape(-1, outputs, rank)
             a, b = _balanced_vectors(a, b) if rank == 1 else _balanced_factors(a, b)
             a, b = (x.reshape(-1, len(slots), x[0].size) for x in (a, b))
             for j, s in enumerate(slots):
-                result[part, s.offset : s.middle], result[part, s.middle : s.end] = a[:, j], b[:, j]
+                result[part, s.offset : s.b_offset], result[part, s.b_offset : s.end] = a[:, j], b[:, j]
     return result.reshape(values.shape)
 
 
-def _alike(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
-    """Slots by rank, columns of A and rows of B: a convolution's factors are matrices like any other."""
+def group_by_shape(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
+    """Group slots by rank, columns of A and rows of B; convolutions are matrices like any other."""
     groups = defaultdict(list)
     for slot in layout.slots:
         groups[slot.rank, slot.columns, slot.outputs].append(slot)
@@ -178,7 +179,7 @@ def _alike(layout: ParameterLayout) -> dict[tuple[int, int, int], list[Slot]]:
 
 
 def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rank one, where no decomposition is needed: ``(m, 1, columns)`` and ``(m, out, 1)``."""
+    """Balance rank-1 factors ``(m, 1, columns)`` and ``(m, out, 1)``, which need no decomposition."""
     left, right = np.linalg.norm(a, axis=(1, 2), keepdims=True), np.linalg.norm(b, axis=(1, 2), keepdims=True)
     used = (left > 0) & (right > 0)
     # norms are divided out first: their product may overflow where its root does not
@@ -189,13 +190,13 @@ def _balanced_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any rank: ``(m, r, columns)`` and ``(m, out, r)``, by the decomposition of the small core between two QRs."""
+    """Balance factors ``(m, r, columns)`` and ``(m, out, r)`` through the SVD of the small core between two QRs."""
     rank, columns, outputs = a.shape[1], a.shape[2], b.shape[1]
     left, core_left = np.linalg.qr(b)
     right, core_right = np.linalg.qr(a.swapaxes(1, 2))
     u, values, v = np.linalg.svd(core_left @ core_right.swapaxes(1, 2), full_matrices=False)
     u, v = left @ u, v @ right.swapaxes(1, 2)
-    # what rounding leaves of a rank that is not used is no direction
+    # singular values at rounding level are set to zero
     values = np.where(values > max(columns, outputs) * np.finfo(np.float64).eps * values[:, :1], values, 0.0)
     root = np.sqrt(values)
     new_a, new_b = root[:, :, None] * v, u * root[:, None, :]
@@ -215,3 +216,7 @@ def _signs(a: np.ndarray) -> np.ndarray:
     # the first of entries that are equal up to rounding, as in `_basis`
     first = (size >= (1 - _SAME_LENGTH) * size.max(2, keepdims=True)).argmax(2)
     return np.where(np.take_along_axis(a, first[:, :, None], 2)[:, :, 0] < 0, -1.0, 1.0)
+
+
+canonicalise = deprecated_alias("canonicalise", canonicalize)
+canonicalise_rows = deprecated_alias("canonicalise_rows", canonicalize_rows)

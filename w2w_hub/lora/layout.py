@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import reprlib
 from collections import Counter
@@ -18,9 +17,10 @@ import numpy as np
 from ..common.arguments import ADAPTER, LAYOUT, checked
 from ..common.checks import is_whole
 from ..common.constraints import as_array, either, has, instance, names, optional, positive, text, validated, whole
+from ..common.deprecated import deprecated_alias, warn_renamed
 from ..common.limits import MAX_KERNEL, MAX_MODULES, MAX_NUMBERS, MAX_SIZE, MAX_TENSOR_NAME
 from ..errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
-from .adapter import Adapter, LoraFactors, Size, Target, as_float32
+from .adapter import Adapter, FactorShape, LoraFactors, Size, Target, as_float32
 from .module_paths import canonical_path
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ DEFAULT_TARGETS = ("to_q", "to_v")
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Where one target's factors lie in the flat vector: A ``(rank, inputs)``, then B ``(outputs, rank)``.
+class Slot(FactorShape):
+    """Position of one target's factors in the flat vector: A ``(rank, columns)``, then B ``(outputs, rank)``.
 
-    Of a convolution A has ``rank * inputs * kh * kw`` numbers, as `LoraFactors` keeps it.
+    A linear module's A has `inputs` columns, a convolution's ``inputs * kh * kw``, as in `LoraFactors`.
     """
 
     target: Target
@@ -45,27 +45,19 @@ class Slot:
     kernel: tuple[int, ...] = ()
 
     @property
-    def columns(self) -> int:
-        """Columns of A."""
-        return self.inputs * math.prod(self.kernel)
-
-    @property
-    def middle(self) -> int:
+    def b_offset(self) -> int:
+        """Index at which A ends and B starts."""
         return self.offset + self.rank * self.columns
 
     @property
     def end(self) -> int:
-        return self.middle + self.rank * self.outputs
+        return self.b_offset + self.rank * self.outputs
 
     @property
-    def size(self) -> Size:
-        plain = (self.rank, self.inputs, self.outputs)
-        return (*plain, self.kernel) if self.kernel else plain
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the base weight: ``(outputs, inputs)``, of a convolution ``(outputs, inputs, kh, kw)``."""
-        return (self.outputs, self.inputs, *self.kernel)
+    def middle(self) -> int:
+        """Deprecated name of `b_offset`."""
+        warn_renamed("Slot.middle", "Slot.b_offset")
+        return self.b_offset
 
 
 class ParameterLayout:
@@ -107,14 +99,14 @@ class ParameterLayout:
     @classmethod
     @validated(adapter=instance(Adapter, "an Adapter"), scale=optional(positive()))
     def from_adapter(cls, adapter: Adapter, *, scale: float | None = None) -> ParameterLayout:
-        """The layout of an adapter's own shapes.
+        """Make the layout of an adapter's own shapes.
 
         Parameters
         ----------
         scale : float, optional
             The reference scale. Without it, the adapter's own; of several the one that most modules have (the
             smallest of equally frequent ones), or 1 if that is not positive. Any reference is exact: the ratio of
-            a module's own scale to it is folded into B, see :meth:`ratios`.
+            a module's own scale to it is folded into B, see :meth:`scale_ratios`.
         """
         if scale is None:
             counts = Counter(pair.scale for pair in adapter.factors.values())
@@ -138,7 +130,7 @@ class ParameterLayout:
         scale: float = 1.0,
         component: str = "unet",
     ) -> ParameterLayout:
-        """The layout of a model's Linear and Conv2d modules that `targets` names.
+        """Make the layout of the Linear and Conv2d modules of a model that `targets` names.
 
         Works on the meta device too, so that a large model's layout costs no memory.
 
@@ -160,7 +152,7 @@ class ParameterLayout:
         try:
             pattern = re.compile(targets) if isinstance(targets, str) else None
         except re.error as error:
-            raise InvalidInputError(f"targets {targets!r} is no regular expression: {error}") from error
+            raise InvalidInputError(f"targets {targets!r} is not a regular expression: {error}") from error
         for name, module in model.named_modules():
             if not (
                 pattern.fullmatch(name)
@@ -239,7 +231,7 @@ class ParameterLayout:
 
     @checked(other=LAYOUT)
     def differences(self, other: ParameterLayout) -> str:
-        """What `other` lacks, has besides, or shapes differently, in one line; empty if nothing."""
+        """Return a one-line summary of how `other` differs from this layout; empty if they are equal."""
         mine = {s.target: s for s in self.slots}
         theirs = {s.target: s for s in other.slots}
         notes = []
@@ -248,35 +240,38 @@ class ParameterLayout:
             ("not expected", [t for t in theirs if t not in mine]),
         ):
             if found:
-                notes.append(f"{len(found)} modules {note}: {_some(found)}")
+                notes.append(f"{len(found)} modules {note}: {preview(found)}")
         both = [t for t in mine if t in theirs]
         for name in ("rank", "inputs", "outputs", "kernel"):
             wrong = [t for t in both if getattr(mine[t], name) != getattr(theirs[t], name)]
             if wrong:
                 other_value, value = (_shape(getattr(slots[wrong[0]], name)) for slots in (theirs, mine))
-                notes.append(f"{name} {other_value} instead of {value} in {_some(wrong)}")
+                notes.append(f"{name} {other_value} instead of {value} in {preview(wrong)}")
         if self.scale != other.scale:
             notes.append(f"scale {other.scale:g} instead of {self.scale:g}")
         return "; ".join(notes)
 
     @checked(adapter=ADAPTER)
-    def misfit(self, adapter: Adapter) -> str:
-        """Why an adapter's modules and shapes are not this layout's, in one line; empty if they are."""
+    def incompatibility(self, adapter: Adapter) -> str:
+        """Return why an adapter cannot be flattened with this layout, in one line; empty if it can."""
         theirs = {target: pair.size for target, pair in adapter.factors.items()}
         if theirs == {slot.target: slot.size for slot in self.slots}:
             return ""
         return self.differences(ParameterLayout(theirs, self.scale))
 
     @checked(adapter=ADAPTER)
-    def ratios(self, adapter: Adapter) -> dict[Target, float]:
-        """Of the modules whose scale is not the reference: the factor that :meth:`flatten` folds into B."""
+    def scale_ratios(self, adapter: Adapter) -> dict[Target, float]:
+        """Return the factor that :meth:`flatten` folds into B, per module whose scale is not the reference."""
         found = {target: pair.scale / self.scale for target, pair in adapter.factors.items()}
         return {target: ratio for target, ratio in found.items() if ratio != 1}
+
+    misfit = deprecated_alias("ParameterLayout.misfit", incompatibility)
+    ratios = deprecated_alias("ParameterLayout.ratios", scale_ratios)
 
     # ------------------------------------------------------------ vectors
     @checked()
     def flatten(self, adapter: Adapter, *, where: str = "this adapter") -> np.ndarray:
-        """The adapter as a float32 vector ``(size,)``.
+        """Return the adapter as a float32 vector ``(size,)``.
 
         A module whose scale differs from the reference has the ratio folded into B.
 
@@ -287,18 +282,18 @@ class ParameterLayout:
         """
         if not isinstance(adapter, Adapter):
             raise InvalidInputError(f"{where} must be an Adapter, not {reprlib.repr(adapter)}")
-        found = self.misfit(adapter)
+        found = self.incompatibility(adapter)
         if found:
             raise LayoutMismatchError(f"{where} does not fit the layout: {found}")
         vector = np.empty(self.size, np.float32)
         for slot in self.slots:
             pair = adapter.factors[slot.target]
             ratio = pair.scale / self.scale
-            vector[slot.offset : slot.middle] = pair.A.ravel()
+            vector[slot.offset : slot.b_offset] = pair.A.ravel()
             b = pair.B
             if ratio != 1:
                 b = as_float32(b.astype(np.float64) * ratio, f"{where}: B of {slot.target} times {ratio:g}")
-            vector[slot.middle : slot.end] = b.ravel()
+            vector[slot.b_offset : slot.end] = b.ravel()
         return vector
 
     def unflatten(self, vector: np.ndarray, base_model: str | None = None) -> Adapter:
@@ -320,17 +315,23 @@ class ParameterLayout:
         return Adapter(factors, base_model=base_model)
 
     @cached_property
+    def factor_sizes(self) -> list[int]:
+        """Sizes of A and B of every slot, in the order of the flat vector."""
+        return [size for s in self.slots for size in (s.b_offset - s.offset, s.end - s.b_offset)]
+
+    @property
     def part_sizes(self) -> list[int]:
-        """How many numbers A and B of each slot have, in the order of the flat vector."""
-        return [size for s in self.slots for size in (s.middle - s.offset, s.end - s.middle)]
+        """Deprecated name of `factor_sizes`."""
+        warn_renamed("ParameterLayout.part_sizes", "ParameterLayout.factor_sizes")
+        return self.factor_sizes
 
     @cached_property
     def rank_one(self) -> bool:
-        """Whether every slot is a Linear layer's of rank 1, as weights2weights' are."""
+        """True if every slot is a Linear layer of rank 1, as in weights2weights."""
         return all(slot.rank == 1 and not slot.kernel for slot in self.slots)
 
     def unflatten_batch(self, vectors: Any) -> dict[Target, tuple[Any, Any]]:
-        """Views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.
+        """Return views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.
 
         A convolution's A is ``(n, r, in * kh * kw)``.
         Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
@@ -341,9 +342,9 @@ class ParameterLayout:
             raise LayoutMismatchError(f"expected rows of {self.size} numbers, got shape {tuple(vectors.shape)}")
         n = vectors.shape[0]
         if isinstance(vectors, np.ndarray):
-            parts = np.split(vectors, np.cumsum(self.part_sizes)[:-1], 1)
+            parts = np.split(vectors, np.cumsum(self.factor_sizes)[:-1], 1)
         else:  # one split has one concatenation as its gradient; a slice has a whole row of zeros
-            parts = vectors.split(self.part_sizes, 1)
+            parts = vectors.split(self.factor_sizes, 1)
         return {
             s.target: (a.reshape(n, s.rank, s.columns), b.reshape(n, s.outputs, s.rank))
             for s, a, b in zip(self.slots, parts[::2], parts[1::2], strict=True)
@@ -351,7 +352,7 @@ class ParameterLayout:
 
 
 def _size(target: Target, size: Any, offset: int) -> tuple[int, int, int, int, tuple[int, ...]]:
-    """The arguments of a slot, as plain numbers."""
+    """Validate a size; return rank, inputs, outputs, offset and kernel of its slot as plain integers."""
     try:
         rank, inputs, outputs, *rest = size
         (kernel,) = rest or ((),)
@@ -376,6 +377,6 @@ def _shape(value: int | tuple[int, ...]) -> str:
     return str(value) if isinstance(value, int) else "x".join(map(str, value)) or "none (Linear)"
 
 
-def _some(targets: list[Target], shown: int = 2) -> str:
+def preview(targets: list[Target], shown: int = 2) -> str:
     names = ", ".join(str(t) for t in targets[:shown])
     return names + (f" and {len(targets) - shown} more" if len(targets) > shown else "")

@@ -15,7 +15,7 @@ from ..common.deprecated import warn_renamed
 from ..common.equality import ByValue
 from ..errors import InvalidInputError, LayoutMismatchError
 from ..lora.adapter import Adapter
-from ..lora.canonical import canonicalise_rows
+from ..lora.canonical import canonicalize_rows
 from ..lora.layout import ParameterLayout
 from .fit.engines.ops import NumpyOps
 from .population import as_coefficients
@@ -147,7 +147,7 @@ class Coordinates(ByValue):
         values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
-        return canonicalise_rows(self.layout, values) if self.canonical else values
+        return canonicalize_rows(self.layout, values) if self.canonical else values
 
     def _standardized(self, what: Adapter | np.ndarray) -> np.ndarray:
         return (self.represent(what).astype(np.float64) - self.mean) / self.std

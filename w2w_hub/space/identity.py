@@ -84,9 +84,9 @@ def _from_path(space: WeightSpace, what: str | Path) -> Identity:
         if is_point(path):
             return resolve(space, load_point(path))
         adapter = read_adapter(path)
-        misfit = space.layout.misfit(adapter)
-        if misfit:
-            raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {misfit}")
+        incompatibility = space.layout.incompatibility(adapter)
+        if incompatibility:
+            raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {incompatibility}")
         return resolve(space, adapter)
     if path.suffix in (".json", ".safetensors"):
         raise MissingPathError(f"{path} is not there")

@@ -62,7 +62,7 @@ class AdapterRows(RowSource):
                 yield error
                 continue
             bases.add(adapter.base_model)
-            if own := self.layout.ratios(adapter):
+            if own := self.layout.scale_ratios(adapter):
                 scales = Counter(repr(adapter.factors[target].scale) for target in own)
                 rescaled.add(json.dumps([self.ids[number], dict(sorted(scales.items()))]))
             templates.learn(path, row)

@@ -72,7 +72,7 @@ class Templates:
             return
         places: dict[bytes, tuple[int, int]] = {}
         for slot in self.layout.slots:
-            for start, stop in ((slot.offset, slot.middle), (slot.middle, slot.end)):
+            for start, stop in ((slot.offset, slot.b_offset), (slot.b_offset, slot.end)):
                 found = row[start:stop].tobytes()
                 if found in places:
                     return

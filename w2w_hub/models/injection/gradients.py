@@ -38,7 +38,7 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (row,), layout = ctx.saved_tensors, ctx.layout
-        parts = row.split(layout.part_sizes)
+        parts = row.split(layout.factor_sizes)
         found: list[torch.Tensor] = [row] * len(parts)
         for same in _alike(layout, gradients):  # one product for all layers of a shape
             slot, dtype = layout.slots[same[0]], gradients[same[0]].dtype

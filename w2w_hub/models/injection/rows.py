@@ -88,7 +88,7 @@ class _Rows:
         """A and B of every module, as its hook takes them."""
         if len(values) != 1 or any(slot.kernel for slot in self.layout.slots):
             return self.layout.unflatten_batch(values)
-        parts = values.flatten().split(self.layout.part_sizes)
+        parts = values.flatten().split(self.layout.factor_sizes)
         return {
             s.target: (a.view(s.rank, s.inputs), b.view(s.outputs, s.rank))
             for s, a, b in zip(self.layout.slots, parts[::2], parts[1::2], strict=True)

@@ -24,7 +24,7 @@ def write_sums(
     device = row.device
     if device.type == "cuda" and layout.rank_one and all(copy.device == device for copy in copies):
         # to start the writes of a GPU one by one takes longer than they do: two calls, to the same bits
-        parts = row.split(layout.part_sizes)
+        parts = row.split(layout.factor_sizes)
         torch._foreach_copy_(copies, originals)
         torch._foreach_addcmul_(copies, [b[:, None] for b in parts[1::2]], parts[::2], value=layout.scale)
         return

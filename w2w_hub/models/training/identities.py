@@ -24,7 +24,7 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     start = torch.zeros(layout.size)
     for slot in layout.slots:
         a = torch.rand(slot.rank * slot.columns, generator=generator) * 2 - 1
-        start[slot.offset : slot.middle] = a / math.sqrt(slot.columns)
+        start[slot.offset : slot.b_offset] = a / math.sqrt(slot.columns)
     return start
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ...common.progress import progress
 from ...dataset import WeightDataset
 from ...errors import DatasetChangedError
-from ...lora.canonical import canonicalise_rows
+from ...lora.canonical import canonicalize_rows
 
 TILE_NUMBERS = 1 << 24  # 64 MiB of float32
 LEAST_TILE_ROWS = 16
@@ -136,7 +136,7 @@ class Rows:
             return view
         out = np.empty((len(numbers), self.d), np.float32) if buffer is None else buffer[: len(numbers)]
         self.dataset.read_into(numbers, out)
-        return np.ascontiguousarray(canonicalise_rows(self.dataset.layout, out), np.float32) if self.canonical else out
+        return np.ascontiguousarray(canonicalize_rows(self.dataset.layout, out), np.float32) if self.canonical else out
 
     def _view(self, numbers: np.ndarray) -> np.ndarray | None:
         """Neighbouring rows that can be used where they lie."""

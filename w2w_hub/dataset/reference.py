@@ -1,0 +1,57 @@
+"""Compare adapters with the layout of a dataset, a weight space, a layout file or another adapter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dialects import read_adapter
+from ..dialects.initialization import a_vector, cosine
+from ..lora.adapter import Adapter
+from ..lora.layout import ParameterLayout
+from ..store.manifest import FILENAME, read_json, read_json_in
+from ..store.paths import has_file
+from .manifest import FORMAT
+from .weight_dataset import WeightDataset
+
+
+class ReferenceLayout:
+    """The layout that adapters are compared with.
+
+    Parameters
+    ----------
+    path : path
+        A dataset, a weight space, the manifest of one, a layout (``.json``) or an adapter.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._dataset: WeightDataset | None = None
+        described = self.path.is_dir() and has_file(self.path, FILENAME)
+        if described or self.path.suffix == ".json":
+            data = read_json_in(self.path, FILENAME) if described else read_json(self.path)
+            self.layout = ParameterLayout.from_json(data.get("layout", data))
+            if data.get("format") == FORMAT:
+                self._dataset = WeightDataset.open(self.path if described else self.path.parent)
+        else:
+            self.layout = ParameterLayout.from_adapter(read_adapter(self.path))
+
+    def compare(self, adapter: Adapter) -> dict[str, Any]:
+        """Return whether an adapter fits, why not, what folding its scale does, and how near its A is to a row's."""
+        incompatibility = self.layout.incompatibility(adapter) or None
+        facts: dict[str, Any] = {
+            "against": str(self.path),
+            "fits": incompatibility is None,
+            "incompatibility": incompatibility,
+            "misfit": incompatibility,  # its old name, until 0.3
+        }
+        if incompatibility is None:
+            ratios = Counter(self.layout.scale_ratios(adapter).values())
+            facts["folded_into_B"] = {f"{ratio:g}": count for ratio, count in ratios.items()}
+            if self._dataset is not None and len(self._dataset):
+                row = self.layout.unflatten(np.asarray(self._dataset[0]))
+                facts["initialisation_cosine"] = cosine(a_vector(adapter), a_vector(row))
+        return facts

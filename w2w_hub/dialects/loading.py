@@ -1,0 +1,165 @@
+"""Open a checkpoint: the file, or the file that a folder stands for; only headers are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..common.limits import MAX_TENSOR_BYTES as MAX_DATA
+from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
+from ..store.paths import short
+from ..store.tensorfile import header_from, tensors_from
+from .archives import list_arrays
+from .checkpoint import CONFIG, Checkpoint
+from .opening import open_beside, open_named, read_config, require_no_pointer
+from .registry import dialects, weights_names
+from .torchfile import open_torch
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+CHECKPOINTS = (".safetensors", ".npz", *PICKLES)
+
+
+def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoint:
+    """Open a checkpoint file, or a folder that holds one; nothing but its header is read.
+
+    Raises
+    ------
+    MissingPathError, UnsupportedFormatError, CorruptFileError
+        A pickle is not opened unless it is named as a file and `allow_torch` is set.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidInputError(f"a checkpoint is named by its path, not by {type(path).__name__}")
+    if not isinstance(allow_torch, (bool, np.bool_)):
+        raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
+    path = Path(path)
+    if not _exists(path):
+        raise MissingPathError(f"{path} is not there")
+    file = _weights_in(path) if path.is_dir() else path
+
+    def opened() -> BinaryIO:
+        return open_beside(path, file.name) if file is not path else open_named(file)
+
+    with opened() as found:
+        require_no_pointer(found, file)
+        if file.suffix in PICKLES:
+            if not allow_torch:
+                raise UnsupportedFormatError(
+                    f"{file} is a pickle and is not opened; if you trust its source, name the file and add "
+                    "--allow-torch (allow_torch=True), which reads tensors only"
+                )
+            return open_torch(path, opened, _config_beside(file)[0])
+        if file.suffix == ".npz":
+            return _open_npz(file, found)
+        if file.suffix != ".safetensors":
+            raise NotACheckpointError(
+                f"{path} is not a LoRA checkpoint: files with the ending {file.suffix or '(none)'} are not read"
+            )
+        header = header_from(found, file)
+    if header.size > MAX_DATA:
+        raise UnsupportedFormatError(f"{path} has {header.size:,} bytes of tensors, the limit is {MAX_DATA:,}")
+
+    def load() -> dict[str, np.ndarray]:
+        with opened() as again:
+            return tensors_from(again, header, file)
+
+    config, note = _config_beside(file)
+    return Checkpoint(
+        path,
+        {name: entry.shape for name, entry in header.entries.items()},
+        {name: entry.dtype for name, entry in header.entries.items()},
+        load,
+        header.metadata,
+        config,
+        config_note=note,
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        return False
+
+
+def weights_file(folder: Path) -> Path | None:
+    """Return the weights that a folder stands for; None if there are none, or several without a usual name."""
+    for name in weights_names(with_config=(folder / CONFIG).is_file()):
+        if (folder / name).is_file():
+            return folder / name
+    found = [p for p in sorted(folder.iterdir()) if p.suffix == ".safetensors" and p.is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def _weights_in(folder: Path) -> Path:
+    try:
+        found = weights_file(folder)
+        names = sorted(p.name for p in folder.iterdir() if p.suffix in CHECKPOINTS)
+    except OSError as error:
+        raise MissingPathError(f"{folder} cannot be read: {error.strerror}") from error
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if found is None and pickles:
+        with open_beside(folder, pickles[0]) as file:
+            require_no_pointer(file, folder / pickles[0])
+    unopened = (
+        f"; {pickles[0]} is a pickle and is not opened, save it again as safetensors or name the file with "
+        "--allow-torch (allow_torch=True)"
+        if pickles
+        else ""
+    )
+    if (folder / CONFIG).is_file():
+        usual = weights_names(with_config=True)
+        if found is None or found.name not in usual:
+            raise MissingPathError(f"{folder} has {CONFIG} but no {usual[0]}{unopened}")
+    if found is None:
+        tensors = [name for name in names if name.endswith((".safetensors", ".npz"))]
+        if len(tensors) == 1:
+            found = folder / tensors[0]
+        elif tensors:
+            raise UnsupportedFormatError(
+                f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name the file you mean"
+            )
+        else:
+            raise NotACheckpointError(f"{folder} is not a LoRA checkpoint of a known dialect{unopened}")
+    return found
+
+
+def escapes(file: Path, folder: Path) -> bool:
+    """Return True if a file lies outside a folder after links are followed; links into the Hub cache's blobs do not."""
+    if not file.is_symlink():
+        return False
+    real, inside = file.resolve(), folder.resolve()
+    if real.is_relative_to(inside):
+        return False
+    cache = next((p.parent for p in (inside, *inside.parents) if p.name == "snapshots"), None)
+    return cache is None or not real.is_relative_to(cache / "blobs")
+
+
+def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the configuration that belongs to a weights file, or why the one beside it does not.
+
+    It belongs to the weights file of a dialect that writes one (PEFT), or to the only weights of a folder.
+    """
+    config = file.parent / CONFIG
+    if not os.path.lexists(config):
+        return None, ""
+    owners = [form.weights_name for form in dialects().values() if form.weights_name and form.owns_config]
+    usual = any(file.stem == Path(name).stem for name in owners)
+    others = [p.name for p in file.parent.iterdir() if p.suffix in CHECKPOINTS and p.name != file.name]
+    if not usual and others:
+        owner = next((name for name in owners if name in others), min(others))
+        return None, f"the {CONFIG} beside it may be that of {short(owner)}"
+    return read_config(file.parent, CONFIG), ""
+
+
+def _open_npz(path: Path, file: BinaryIO) -> Checkpoint:
+    """Open a NumPy archive for its names and shapes; only MLX writes such adapters, which are refused."""
+    arrays = list_arrays(file, str(path))
+
+    def refuse() -> dict[str, np.ndarray]:
+        raise UnsupportedFormatError(f"{path}: tensors of a NumPy archive are not read; save it as safetensors")
+
+    shapes, dtypes = ({name: array[i] for name, array in arrays.items()} for i in (0, 1))
+    return Checkpoint(path, shapes, dtypes, refuse)  # type: ignore[arg-type]

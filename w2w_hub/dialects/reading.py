@@ -1,0 +1,145 @@
+"""Read a LoRA checkpoint of any dialect: as factors, or as the exact change of every weight."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..common.arguments import checked
+from ..common.deprecated import renamed_keywords
+from ..errors import InvalidInputError, UnsupportedFormatError
+from ..lora.adapter import Adapter, LoraFactors, Target
+from ..lora.canonical import canonicalize
+from ..store.tensorfile import short
+from .assemble import limited
+from .checkpoint import Checkpoint, ReadOptions
+from .dialect import DenseDialect, Dialect, LazyDeltas
+from .flux_model import require_proportions
+from .loading import open_checkpoint
+from .registry import dialect_of
+
+
+@checked()
+def recognize(path: Path | str, *, allow_torch: bool = False) -> Dialect:
+    """Return the one dialect that a checkpoint is in; its tensors are not read.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If none matches, or more than one does.
+
+    Examples
+    --------
+    >>> recognize("my-lora/").name                                              # doctest: +SKIP
+    'peft'
+    """
+    return dialect_of(open_checkpoint(path, allow_torch=allow_torch))
+
+
+@renamed_keywords(believe="trust")
+@checked()
+def read_adapter(
+    path: Path | str,
+    *,
+    allow_torch: bool = False,
+    trust: str | None = None,
+    alpha: float | None = None,
+    component: str | None = None,
+    svd_rank: int | None = None,
+    canonical: str | None = None,
+) -> Adapter:
+    """Read a LoRA checkpoint of any known dialect.
+
+    Parameters
+    ----------
+    path : path
+        A file, or a folder that holds one checkpoint.
+    allow_torch : bool
+        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file. It is read as data: nothing in it is unpickled or run.
+    trust : "tensors" or "config", optional
+        Which one holds if the configuration and the tensors disagree about rank or alpha; without it that is an error.
+    alpha : float, optional
+        States the alpha of a checkpoint that does not state it; one that states another is an error.
+    component : str, optional
+        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...); one whose keys name
+        another is an error.
+    svd_rank : int, optional
+        Approximate every module by its best factors of this rank; ``metadata["error"]`` says how well. Required for
+        LoKr and LoHa, whose changes are not products of two such factors; :func:`read_deltas` gives those exactly.
+    canonical : "svd", optional
+        Replace each module's factors by the one representative of their product, see `canonicalize`.
+
+    Examples
+    --------
+    >>> adapter = read_adapter("my-lora/")          # a PEFT folder            # doctest: +SKIP
+    >>> adapter.factors[Target("unet", "mid_block.attentions.0...attn1.to_q")]  # doctest: +SKIP
+
+    Raises
+    ------
+    MissingPathError, UnsupportedFormatError, CorruptFileError, ScaleConflictError, InvalidInputError
+        Nothing is guessed: a file that cannot be read exactly is refused with the reason.
+    """
+    options = ReadOptions(trust, alpha, component, svd_rank)
+    adapter = parse_checkpoint(open_checkpoint(path, allow_torch=allow_torch), options)
+    return adapter if canonical is None else canonicalize(adapter, canonical)
+
+
+def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None) -> Adapter:
+    """Read an opened checkpoint, see :func:`read_adapter`."""
+    options = options or ReadOptions()
+    form = dialect_of(checkpoint)
+    _refuse_dora(checkpoint)
+    try:
+        adapter = form.read(checkpoint, options)
+    except InvalidInputError as error:
+        if type(error) is not InvalidInputError or str(error).startswith(checkpoint.where):
+            raise
+        raise InvalidInputError(f"{checkpoint.where}: {error}") from error
+    adapter.require_finite(checkpoint.where)
+    transformer = {t: (p.inputs, p.outputs) for t, p in adapter.factors.items() if t.component == "transformer"}
+    require_proportions(transformer, checkpoint.where)
+    other = next((t for t in adapter.factors if options.component not in (None, t.component)), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"{checkpoint.where}: component is {options.component}, but its keys name {short(str(other), 200)}; "
+            "leave component out"
+        )
+    if options.svd_rank is not None and not isinstance(form, DenseDialect):
+        adapter = canonicalize(adapter, rank=options.svd_rank)
+    return adapter
+
+
+@checked()
+def read_deltas(path: Path | str, *, allow_torch: bool = False) -> LazyDeltas:
+    """Read the exact change dW of every weight of any known checkpoint, including LoKr and LoHa.
+
+    Returns
+    -------
+    mapping of Target to ndarray
+        float64 ``(out, in)``, of a convolution ``(out, in, kh, kw)``. Each is computed when it is asked for: all of
+        Stable Diffusion 1.5 at once would take 7 GB.
+    """
+    checkpoint = open_checkpoint(path, allow_torch=allow_torch)
+    form = dialect_of(checkpoint)
+    _refuse_dora(checkpoint)
+    if isinstance(form, DenseDialect):
+        return form.deltas(checkpoint)
+    factors = parse_checkpoint(checkpoint).factors
+    scales = frozenset(pair.scale for pair in factors.values())
+    return LazyDeltas({target: partial(_delta, target, pair) for target, pair in factors.items()}, scales)
+
+
+def _delta(target: Target, pair: LoraFactors) -> np.ndarray:
+    limited(pair.columns * pair.outputs, target, "this adapter")
+    return pair.delta()
+
+
+def _refuse_dora(checkpoint: Checkpoint) -> None:
+    found = [k for k in checkpoint.keys if k.endswith(".dora_scale") or "lora_magnitude_vector" in k]
+    if found:
+        raise UnsupportedFormatError(
+            f"{checkpoint.where} is a DoRA ({len(found)} magnitude vectors, {found[0][:120]}): they rescale the base "
+            "weights, so its change is not a sum that could be added; train it without DoRA"
+        )

@@ -1,0 +1,94 @@
+"""Write an adapter in any writable dialect, and convert checkpoints between dialects."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import checked
+from ..common.deprecated import renamed_keywords
+from ..errors import InvalidInputError
+from ..lora.adapter import Adapter
+from ..store.atomic import new_folder, require_new, write_bytes
+from .dialect import WritableDialect
+from .reading import read_adapter
+from .registry import writers
+
+DEFAULT_DIALECTS = ("peft", "diffusers")
+
+
+@checked()
+def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = DEFAULT_DIALECTS) -> None:
+    """Write an adapter as a new folder that stock libraries open correctly.
+
+    The default writes ``adapter_config.json`` + ``adapter_model.safetensors`` for `PeftModel.from_pretrained` and
+    ``pytorch_lora_weights.safetensors`` for `pipe.load_lora_weights`: either alone is silently wrong in the other
+    library. ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
+    """
+    if not isinstance(adapter, Adapter):
+        raise InvalidInputError(f"a {type(adapter).__name__} is not an adapter; read one with read_adapter")
+    if isinstance(dialects, str) or not isinstance(dialects, Iterable):
+        raise InvalidInputError(f"dialects are a tuple of names such as ('kohya',), not {dialects!r}")
+    dialects = tuple(dialects)
+    if not dialects:
+        raise InvalidInputError(f"dialects names no dialect to write; there are {', '.join(writers())}")
+    chosen = [writer_of(name) for name in dialects]
+    with new_folder(folder) as partial:
+        for writer in chosen:
+            writer.write(adapter, partial)
+
+
+def writer_of(name: object) -> WritableDialect:
+    """Return the writable dialect of a name.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none; it lists the names that there are.
+    """
+    known = writers()
+    if not isinstance(name, str) or name not in known:
+        raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+@renamed_keywords(believe="trust")
+@checked()
+def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
+    """Read a checkpoint and write it in another dialect; returns the adapter that was written.
+
+    Parameters
+    ----------
+    out : path
+        A new folder, or with the ending ``.safetensors`` a new file, which PEFT cannot be. A PEFT folder holds one
+        model: from an adapter of several, each gets a folder of its component's name in it.
+    **options
+        As for :func:`read_adapter`.
+
+    Examples
+    --------
+    >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
+    """
+    writer = writer_of(dialect)
+    out = require_new(out)
+    single = out.suffix == ".safetensors"
+    if single and not writer.single_file:
+        raise InvalidInputError(f"{dialect} adapters are folders, not single files; name {out.stem}, not {out.name}")
+    adapter = read_adapter(source, **options)
+    components = sorted({target.component for target in adapter.factors})
+    if writer.one_component and len(components) > 1:
+        with new_folder(out) as partial:
+            for name in components:
+                mine = {target: pair for target, pair in adapter.factors.items() if target.component == name}
+                write_adapter(replace(adapter, factors=mine), partial / name, (dialect,))
+        return adapter
+    if not single:
+        write_adapter(adapter, out, (dialect,))
+        return adapter
+    with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None, prefix=".w2w-") as folder:
+        write_adapter(adapter, Path(folder) / "lora", (dialect,))
+        write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes())
+    return adapter

@@ -1,0 +1,134 @@
+"""Describe what a path or repository is: an adapter, a dataset, a weight space, a saved point or a lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import RULES, checked
+from ..common.constraints import either, instance, optional
+from ..dataset.reference import ReferenceLayout
+from ..dataset.weight_dataset import WeightDataset
+from ..dialects.checkpoint import ReadOptions
+from ..dialects.initialization import InitializationTracker
+from ..dialects.inspection import inspect_adapter
+from ..errors import MissingPathError
+from ..space.points import is_point, load_point
+from ..space.weight_space import WeightSpace
+from ..store.hub.locate import REPOSITORY, locate_either, split_kind
+from ..store.hub.pins import is_lock, read_lock
+from ..store.manifest import DATASET, FILENAME, read_json_in
+from ..store.paths import has_file
+
+
+@checked(
+    against=optional(either(RULES["path"], instance(ReferenceLayout, "a ReferenceLayout"))),
+    tracker=optional(instance(InitializationTracker, "an InitializationTracker")),
+)
+def describe(
+    path: Path | str,
+    *,
+    allow_torch: bool = False,
+    trust: str | None = None,
+    alpha: float | None = None,
+    component: str | None = None,
+    against: Path | str | ReferenceLayout | None = None,
+    tracker: InitializationTracker | None = None,
+) -> dict[str, Any]:
+    """Return the facts of an adapter, dataset, weight space, saved point or lock, as ``w2w inspect`` shows them.
+
+    Parameters
+    ----------
+    path : path
+        A file or folder, or the name of a dataset or weight space on the Hub.
+    allow_torch, trust, alpha, component
+        As for :func:`w2w_hub.read_adapter`.
+    against : path or ReferenceLayout, optional
+        A dataset, weight space, layout or adapter: says whether an adapter at `path` fits it.
+    tracker : InitializationTracker, optional
+        Of several calls: adds the cosine similarity of an adapter's A to that of the first with the same layout.
+
+    Returns
+    -------
+    dict
+        Always with ``kind`` and ``path``; see :func:`w2w_hub.dialects.inspection.inspect_adapter` for adapters.
+
+    Examples
+    --------
+    >>> describe("my-lora")["rank"]                                             # doctest: +SKIP
+    [4]
+    """
+    path = Path(path)
+    options = ReadOptions(trust, alpha, component)
+    folder, commit = path, {}
+    if not _is_there(path):
+        if not REPOSITORY.match(split_kind(path.as_posix())[1]):
+            raise MissingPathError(f"{path} is not there")
+        found = locate_either(path)
+        folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
+    elif is_lock(path):
+        return {"kind": "lock", "path": str(path), "pins": [f"{p.name} ({p.kind})" for p in read_lock(path).pins]}
+    if is_point(path):
+        return _point_facts(path)
+    if folder.is_dir() and has_file(folder, FILENAME):
+        if read_json_in(folder, FILENAME).get("format") == DATASET:
+            return _dataset_facts(path) | commit
+        return _space_facts(path) | commit
+    if against is not None and not isinstance(against, ReferenceLayout):
+        against = ReferenceLayout(against)
+    return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _point_facts(path: Path) -> dict[str, Any]:
+    point = load_point(path)
+    return {
+        "kind": "point",
+        "path": str(path),
+        "coefficients": len(point.coefficients),
+        "basis digest": point.basis_digest,
+        "history": dict(point.history),
+    }
+
+
+def _dataset_facts(path: Path) -> dict[str, Any]:
+    manifest = WeightDataset.open(path).manifest
+    return {
+        "kind": "dataset",
+        "path": str(path),
+        "name": manifest.name,
+        "version": manifest.version,
+        "rows": manifest.rows,
+        "numbers": manifest.layout.size,
+        "dtype": manifest.dtype,
+        "splits": manifest.splits,
+        "modules": len(manifest.layout.slots),
+        "scale": manifest.layout.scale,
+        "attributes": list(manifest.columns),
+        "initialisation": manifest.compatibility.initialisation,
+        "base model": manifest.compatibility.base_model or "not stated",
+        "digest": manifest.digest,
+    }
+
+
+def _space_facts(path: Path) -> dict[str, Any]:
+    space = WeightSpace.from_pretrained(path)
+    return {
+        "kind": "weight space",
+        "path": str(path),
+        "name": space.name,
+        "version": space.version,
+        "components": space.k,
+        "numbers": space.layout.size,
+        "dataset": space.recipe["dataset"],
+        "rows fitted": space.recipe["rows"],
+        "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
+        "base model": space.compatibility.base_model or "not stated",
+        "digest": space.digest,
+    }
