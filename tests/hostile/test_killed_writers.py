@@ -19,7 +19,7 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow.parquet
 import w2w_hub
-from w2w_hub.dataset import grow, integrity, pack, reader, sources, templates
+from w2w_hub.dataset import relabel_rows, remove_rows  # imports all that writes
 from w2w_hub.store import atomic
 from w2w_hub.store import commit as state
 from w2w_hub.lora.adapter import Target
@@ -43,8 +43,8 @@ def packed(folder):
 operations = {
     "pack": packed,
     "add": lambda folder: w2w_hub.add_rows(folder, loras[4:], labels=table[4:]),
-    "remove": lambda folder: grow.remove_rows(folder, ["l1"]),
-    "relabel": lambda folder: grow.relabel_rows(folder, table[:2].assign(split="test", Age=70.0)),
+    "remove": lambda folder: remove_rows(folder, ["l1"]),
+    "relabel": lambda folder: relabel_rows(folder, table[:2].assign(split="test", Age=70.0)),
 }
 run = operations[operation]
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "fcntl.flock"}

@@ -123,9 +123,7 @@ class LazyDataset(datasets.Dataset):
         copied.__class__ = cls
         return copied
 
-    def filter(
-        self, function: Any = None, *args: Any, batch_size: int | None = BATCH_ROWS, **kwargs: Any
-    ) -> Any:
+    def filter(self, function: Any = None, *args: Any, batch_size: int | None = BATCH_ROWS, **kwargs: Any) -> Any:
         """As `Dataset.filter`, but a row's weights are read only if the function accesses them.
 
         `datasets` decodes whole batches first; where it must, a batch has 64 rows.
