@@ -16,11 +16,11 @@ from ...common.deprecated import renamed_keywords
 from ...dialects.base_model import digest_of_folder
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
-from ..manifest import DTYPES, UNKNOWN, Compatibility
+from ..manifest import DTYPES, UNKNOWN, Compatibility, DatasetManifest
 from ..matrix.geometry import SHARD_BYTES, parse_size, plan_geometry
 from ..problems import Problems
 from ..splits import SplitRule, require_rule
-from .plan import Metadata, Plan, RowPlan
+from .plan import Plan, RowPlan
 from .shard_writer import RowSource
 
 if TYPE_CHECKING:
@@ -154,18 +154,15 @@ def plan_new(
     if compatibility is None:
         digest = None if options.base is None else digest_of_folder(options.base, layout)
         compatibility = Compatibility(None, digest, options.initialization)
-    metadata = Metadata(
-        name=options.name or path.name,
-        layout=layout,
-        dtype=options.dtype or ("float16" if given == np.float16 else "float32"),
-        version=options.version,
-        licence=options.license,
-        compatibility=compatibility,
-        column_info={column: dict(info) for column, info in (options.column_info or {}).items()},
-        split_rule=None if options.split_rule is None else options.split_rule.to_json(),
-        view="float16" if options.parquet_view is True else options.parquet_view or None,
+    dtype = options.dtype or ("float16" if given == np.float16 else "float32")
+    draft = DatasetManifest(
+        options.name or path.name, options.version, 0, dtype, layout, "", {}, {}, compatibility, options.license
     )
+    draft.column_info = {column: dict(info) for column, info in (options.column_info or {}).items()}
+    draft.split_rule = None if options.split_rule is None else options.split_rule.to_json()
+    view = "float16" if options.parquet_view is True else options.parquet_view
+    draft.view = {"dtype": view} if view else None
     size = parse_size(options.shard_size)
-    geometry = plan_geometry(len(ids), layout.size, metadata.dtype, size, options.compression)
+    geometry = plan_geometry(len(ids), layout.size, dtype, size, options.compression)
     rows = RowPlan.joined([(source, range(len(ids)))])
-    return Plan(metadata, ids, rows, labels, geometry=geometry, problems=problems)
+    return Plan(draft, ids, rows, labels, geometry=geometry, problems=problems)

@@ -78,7 +78,7 @@ def write_dataset(
     problems = Problems()
     table = split_labels(labels, names, options.split_rule, problems)
     plan = plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
-    return create(path, plan, replace=replace)
+    return create(path, plan, over=replace)
 
 
 def split_labels(
