@@ -383,9 +383,6 @@ def rows() -> dict[str, Row]:
             path=lambda w: w.folder / "people",
         ),
         "DatasetOptions": call(d.DatasetOptions, OPTIONS),
-        "DatasetOptions.of": Row(
-            lambda w: (d.DatasetOptions.of, {"options": None, "keywords": {}}), {"keywords": "mapping"}
-        ),
         "SplitRule": call(
             SplitRule, {"column": text, "holdout": number, "seed": whole, "split": text}, column=lambda w: "Age"
         ),

@@ -19,8 +19,7 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow.parquet
 import w2w_hub
-from w2w_hub.dataset import integrity, remove_rows, relabel_rows, weight_dataset
-from w2w_hub.dataset.changes import pack, sources, templates
+from w2w_hub.dataset import integrity, relabel_rows, remove_rows  # imports all that writes
 from w2w_hub.store import atomic
 from w2w_hub.store import commit as state
 from w2w_hub.lora.adapter import Target

@@ -21,7 +21,7 @@ from ..splits import SplitRule, placed_by_rule, states_splits
 from ..weight_dataset import WeightDataset
 from .commit import change
 from .options import OLD_NAMES
-from .plan import Metadata, Plan, RowPlan, used_kinds
+from .plan import Plan, RowPlan, draft_of, used_kinds
 from .shard_writer import RowSource
 from .sources import AdapterRows, DatasetRows, row_ids
 
@@ -102,8 +102,8 @@ def plan_addition(
     """
     import pandas as pd
 
-    metadata, problems = Metadata.of(dataset, version), Problems()
-    rule = None if metadata.split_rule is None else SplitRule.from_json(metadata.split_rule)
+    draft, problems = draft_of(dataset, version), Problems()
+    rule = None if draft.split_rule is None else SplitRule.from_json(draft.split_rule)
     old = dataset.labels.reset_index(names="id")
     rows = _Rows([(DatasetRows.of(dataset), range(len(dataset)))], list(dataset.ids))
     tables, known = [old], used_kinds(dataset)
@@ -120,9 +120,9 @@ def plan_addition(
         known = used_kinds(other) | known
         rounded = other.manifest.float16_max_error
         if rounded is not None:
-            metadata.float16_max_error = max(rounded, metadata.float16_max_error or 0.0)
-        metadata.column_info = dict(other.manifest.column_info) | metadata.column_info
-        metadata.rescaled |= other.manifest.rescaled or {}
+            draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
+        draft.column_info = dict(other.manifest.column_info) | draft.column_info
+        draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
     if rows.named:
         with problems.collecting():
             _require_initialization(dataset, initialization)
@@ -141,8 +141,8 @@ def plan_addition(
     )
     if rule is not None:
         table = placed_by_rule(rule, table, len(dataset), problems)
-    metadata.column_info |= column_info or {}
-    return Plan(metadata, rows.ids, RowPlan.joined(rows.parts), table, base=dataset, problems=problems)
+    draft.column_info = draft.column_info | dict(column_info or {})
+    return Plan(draft, rows.ids, RowPlan.joined(rows.parts), table, base=dataset, problems=problems)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,13 @@ from ...store.commit import next_state
 from ...store.hashing import sha256_file
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
-from ..manifest import Compatibility, DatasetManifest, dataset_digest
-from ..matrix.geometry import ARRAY, GROUP, Geometry, next_geometry
+from ..manifest import DatasetManifest, dataset_digest
+from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
 from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 from ..weight_dataset import WeightDataset
 from .matrix_files import WrittenMatrix, write_matrix
-from .plan import Metadata, Plan
+from .plan import Plan
 from .workers import run_tasks
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ MANY_ROWS = 2000
 
 
 def create(
-    path: Path, plan: Plan, *, replace: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
+    path: Path, plan: Plan, *, over: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
 ) -> WeightDataset:
     """Write a new dataset, see :func:`w2w_hub.store.commit.next_state`, and open it."""
-    with next_state(path, replace=replace, resumable=resumable) as staging:
+    with next_state(path, replace=over, resumable=resumable) as staging:
         commit(plan, staging, path, workers=workers, dask=dask)
     return WeightDataset.open(path)
 
@@ -71,15 +72,14 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     base, ids = plan.base, plan.ids
     if len(ids) > MANY_ROWS:
         plan.problems.settle()  # before minutes of reading checkpoints
-    g = plan.geometry or _next_geometry(plan, len(ids))
+    present = None if base is None else base.geometry
+    g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
     plan.problems.settle()
-    before = None if base is None or plan.resplit else base.labels["split"]
-    plan.metadata.split_rule = kept_rule(plan.metadata.split_rule, plan.labels, before)
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = matrix.digests
-    manifest = _manifest(plan.metadata, table, matrix, new=base is None)
+    manifest = _manifest(plan, table, matrix)
     files = manifest.files
     for name in (f"{GROUP}/zarr.json", f"{ARRAY}/zarr.json"):
         files[name] = _entry(staging / name)
@@ -87,46 +87,37 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         name = f"labels/{split}.parquet"
         write_labels(table[(table["split"] == split).to_numpy(bool)], staging / name)
         files[name] = _entry(staging / name)
-    if plan.metadata.view is not None:
-        parts = view_parts(table, manifest.splits, g, plan.metadata.view, staging, (staging, folder))
+    if plan.view is not None:
+        parts = view_parts(table, manifest.splits, g, plan.view, staging, (staging, folder))
         error = _write_view(parts, plan, staging, folder, files, workers, dask)
-        manifest.view = {"dtype": plan.metadata.view, "max_error": error}
+        manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
     card = dataset_card(manifest) if base is None else updated_card(folder, base.manifest, manifest)
     (staging / "README.md").write_text(card, "utf-8")
 
 
-def _next_geometry(plan: Plan, rows: int) -> Geometry:
-    assert plan.base is not None  # a new dataset states its geometry
-    return next_geometry(plan.base.geometry, rows, plan.metadata.layout.size, plan.metadata.dtype)
-
-
-def _manifest(metadata: Metadata, table: pd.DataFrame, matrix: WrittenMatrix, *, new: bool) -> DatasetManifest:
-    """Return the manifest of a next state, with the shards as its files."""
-    errors = [error for error in (matrix.max_error, metadata.float16_max_error) if error is not None]
-    rescaled = metadata.rescaled | matrix.rescaled
-    compatibility = metadata.compatibility
-    if new and compatibility.base_model is None and len(matrix.base_models) == 1:
-        (base_model,) = matrix.base_models
-        compatibility = Compatibility(base_model, compatibility.base_digest, compatibility.initialisation)
+def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> DatasetManifest:
+    """Return the draft with what was written filled in; its files are the shards so far."""
+    draft, compatibility = plan.manifest, plan.manifest.compatibility
+    errors = [error for error in (matrix.max_error, draft.float16_max_error) if error is not None]
+    rescaled = (draft.rescaled or {}) | matrix.rescaled
+    if plan.base is None and compatibility.base_model is None and len(matrix.base_models) == 1:
+        compatibility = replace(compatibility, base_model=next(iter(matrix.base_models)))
+    before = None if plan.base is None or plan.resplit else plan.base.labels["split"]
     kinds = label_table.kinds(table)
-    return DatasetManifest(
-        name=metadata.name,
-        version=metadata.version,
+    return replace(
+        draft,
         rows=len(table),
-        dtype=metadata.dtype,
-        layout=metadata.layout,
-        digest=dataset_digest(metadata.layout, label_table.records(table)),
+        digest=dataset_digest(draft.layout, label_table.records(table)),
         columns={column: kind.stored for column, kind in kinds.items()},
         label_kinds={column: entry for column, kind in kinds.items() if (entry := kind.to_json()) is not None},
         splits={str(k): int(v) for k, v in table["split"].value_counts(sort=False).items()},
         compatibility=compatibility,
-        licence=metadata.licence,
         float16_max_error=max(errors, default=None),
         files=dict(matrix.files),
-        column_info={k: v for k, v in metadata.column_info.items() if v},
-        split_rule=metadata.split_rule,
+        column_info={k: v for k, v in draft.column_info.items() if v},
+        split_rule=kept_rule(draft.split_rule, table, before),
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
     )
 

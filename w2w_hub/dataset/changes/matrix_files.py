@@ -93,7 +93,7 @@ def _keep_shards(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wri
                 written.digests[start:stop] = base.labels["row_sha256"].iloc[start:stop].tolist()
                 continue
         pieces = plan.rows.pieces(start, stop)
-        half_view = plan.metadata.view == "float16"
+        half_view = plan.view == "float16"
         tasks.append(ShardTask(number, g, staging, list(ids[start:stop]), pieces, may_round, half_view))
     return tasks
 

@@ -6,19 +6,25 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 
 from ...common.arguments import RULES
+from ...common.constraints import text
 from ...common.deprecated import renamed_keywords
 from ...dialects.base_model import digest_of_folder
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
-from ..manifest import DTYPES, UNKNOWN, Compatibility
-from ..matrix.geometry import SHARD_BYTES, Geometry, parse_size, plan_geometry
+from ..manifest import DTYPES, UNKNOWN, Compatibility, DatasetManifest
+from ..matrix.geometry import SHARD_BYTES, parse_size, plan_geometry
+from ..problems import Problems
 from ..splits import SplitRule, require_rule
-from .plan import Metadata
+from .plan import Plan, RowPlan
+from .shard_writer import RowSource
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 F = TypeVar("F", bound=Callable[..., Any])
 OLD_NAMES = {"licence": "license", "initialisation": "initialization"}
@@ -85,6 +91,7 @@ class DatasetOptions:
             if field.name in RULES and value is not field.default:
                 object.__setattr__(self, field.name, RULES[field.name].checked(value, field.name))
         require_rule(self.split_rule)
+        text().checked(self.version, "version")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidInputError(f"dtype {self.dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
         if not isinstance(self.parquet_view, bool) and self.parquet_view not in DTYPES:
@@ -93,51 +100,6 @@ class DatasetOptions:
             )
         if self.compatibility is not None and (self.base is not None or self.initialization != UNKNOWN):
             raise InvalidInputError("compatibility states base and initialization itself; give it, or the two of them")
-
-    @classmethod
-    def of(cls, options: DatasetOptions | None, keywords: OptionKeywords) -> DatasetOptions:
-        """Return options with the fields that are given as keywords replaced.
-
-        Raises
-        ------
-        TypeError
-            If a keyword is not a field.
-        """
-        if options is not None and not isinstance(options, DatasetOptions):
-            raise InvalidInputError(f"options must be DatasetOptions, not {options!r}")
-        return cls(**keywords) if options is None else replace(options, **keywords)
-
-    def metadata(self, name: str, layout: ParameterLayout, given: np.dtype[Any] | None = None) -> Metadata:
-        """Return the metadata of a new dataset.
-
-        Parameters
-        ----------
-        name : str
-            Unless an option states one.
-        given : dtype, optional
-            Of the rows that are to be stored.
-        """
-        compatibility = self.compatibility
-        if compatibility is None:
-            digest = None if self.base is None else digest_of_folder(self.base, layout)
-            compatibility = Compatibility(None, digest, self.initialization)
-        view = "float16" if self.parquet_view is True else self.parquet_view or None
-        return Metadata(
-            name=self.name or name,
-            layout=layout,
-            dtype=self.dtype or ("float16" if given == np.float16 else "float32"),
-            version=self.version,
-            licence=self.license,
-            compatibility=compatibility,
-            column_info={column: dict(info) for column, info in (self.column_info or {}).items()},
-            split_rule=None if self.split_rule is None else self.split_rule.to_json(),
-            view=view,
-        )
-
-    def geometry(self, rows: int, metadata: Metadata) -> Geometry:
-        """Return how a matrix of so many rows is cut."""
-        size = parse_size(self.shard_size)
-        return plan_geometry(rows, metadata.layout.size, metadata.dtype, size, self.compression)
 
 
 class OptionKeywords(TypedDict, total=False):
@@ -168,3 +130,39 @@ def takes_options(function: F) -> F:
     call = renamed_keywords(**OLD_NAMES)(function)
     call.__signature__ = signature.replace(parameters=[*given, *options])  # type: ignore[attr-defined]
     return call
+
+
+def merged(options: DatasetOptions | None, keywords: OptionKeywords) -> DatasetOptions:
+    """Return options with the fields that are given as keywords replaced.
+
+    Raises
+    ------
+    TypeError
+        If a keyword is not a field.
+    """
+    if options is not None and not isinstance(options, DatasetOptions):
+        raise InvalidInputError(f"options must be DatasetOptions, not {options!r}")
+    return DatasetOptions(**keywords) if options is None else replace(options, **keywords)
+
+
+def plan_new(
+    options: DatasetOptions, path: Path, layout: ParameterLayout, ids: list[str], source: RowSource,
+    labels: pd.DataFrame, problems: Problems, given: np.dtype[Any] | None = None,
+) -> Plan:  # fmt: skip
+    """Plan a new dataset of one source of rows; `given` is the dtype of these rows, if it is known."""
+    compatibility = options.compatibility
+    if compatibility is None:
+        digest = None if options.base is None else digest_of_folder(options.base, layout)
+        compatibility = Compatibility(None, digest, options.initialization)
+    dtype = options.dtype or ("float16" if given == np.float16 else "float32")
+    draft = DatasetManifest(
+        options.name or path.name, options.version, 0, dtype, layout, "", {}, {}, compatibility, options.license
+    )
+    draft.column_info = {column: dict(info) for column, info in (options.column_info or {}).items()}
+    draft.split_rule = None if options.split_rule is None else options.split_rule.to_json()
+    view = "float16" if options.parquet_view is True else options.parquet_view
+    draft.view = {"dtype": view} if view else None
+    size = parse_size(options.shard_size)
+    geometry = plan_geometry(len(ids), layout.size, dtype, size, options.compression)
+    rows = RowPlan.joined([(source, range(len(ids)))])
+    return Plan(draft, ids, rows, labels, geometry=geometry, problems=problems)

@@ -15,8 +15,7 @@ from ...store.atomic import require_new
 from ..problems import Problems
 from ..weight_dataset import WeightDataset
 from .commit import create
-from .options import DatasetOptions, OptionKeywords, takes_options
-from .plan import Plan, RowPlan
+from .options import DatasetOptions, OptionKeywords, merged, plan_new, takes_options
 from .sources import AdapterRows, row_ids
 from .write import split_labels
 
@@ -69,7 +68,7 @@ def pack_adapters(
     LayoutMismatchError, InvalidInputError, UnknownNameError, CorruptFileError, ...
         All problems of labels and checkpoints in one error; nothing is written then.
     """
-    options = DatasetOptions.of(options, keywords)
+    options = merged(options, keywords)
     paths = path_list(adapters, "an adapter")
     if not paths:
         raise InvalidInputError("no adapter was given")
@@ -79,15 +78,7 @@ def pack_adapters(
     problems = Problems()
     table = split_labels(labels, names, options.split_rule, problems)
     layout = _first_layout(paths, problems)
-    metadata = options.metadata(path.name, layout)
-    plan = Plan(
-        metadata,
-        names,
-        RowPlan.joined([(AdapterRows(paths, layout, names), range(len(paths)))]),
-        table,
-        geometry=options.geometry(len(names), metadata),
-        problems=problems,
-    )
+    plan = plan_new(options, path, layout, names, AdapterRows(paths, layout, names), table, problems)
     return create(path, plan, resumable=True, workers=workers, dask=dask)
 
 

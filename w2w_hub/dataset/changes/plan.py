@@ -1,17 +1,17 @@
-"""The plan of a dataset's next state: its rows, their labels and its metadata. Nothing is written here."""
+"""The plan of a dataset's next state: its rows, their labels and its manifest. Nothing is written here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...lora.layout import ParameterLayout
 from ..labels.kinds import LabelKind
-from ..manifest import Compatibility, DatasetManifest
+from ..manifest import DatasetManifest
 from ..matrix.geometry import Geometry
 from ..problems import Problems
 from ..reader import DatasetReader
@@ -19,49 +19,6 @@ from .shard_writer import RowSource
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass
-class Metadata:
-    """What a manifest states beside rows and labels.
-
-    Attributes
-    ----------
-    view : str or None
-        The dtype of the Parquet view; None without one.
-    float16_max_error, rescaled
-        Of the rows that are there already, see `DatasetManifest`.
-    """
-
-    name: str
-    layout: ParameterLayout
-    dtype: str
-    version: str = "0.1.0"
-    licence: str = "unknown"
-    compatibility: Compatibility = field(default_factory=Compatibility)
-    column_info: dict[str, dict[str, str]] = field(default_factory=dict)
-    split_rule: dict[str, Any] | None = None
-    view: str | None = "float16"
-    float16_max_error: float | None = None
-    rescaled: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, dataset: DatasetReader, version: str | None = None) -> Metadata:
-        """Return the metadata of a dataset that is to change."""
-        m: DatasetManifest = dataset.manifest
-        return cls(
-            name=m.name,
-            layout=m.layout,
-            dtype=m.dtype,
-            version=version or m.version,
-            licence=m.licence,
-            compatibility=m.compatibility,
-            column_info=dict(m.column_info),
-            split_rule=m.split_rule,
-            view=(m.view or {}).get("dtype", "float16") if dataset.has_view else None,
-            float16_max_error=m.float16_max_error,
-            rescaled=dict(m.rescaled or {}),
-        )
 
 
 @dataclass
@@ -100,7 +57,9 @@ class Plan:
 
     Attributes
     ----------
-    metadata : Metadata
+    manifest : DatasetManifest
+        A draft: rows, columns, splits, digest and files are filled in by the commit, and facts about rows, such as
+        the rounding error, cover only those of present datasets.
     ids : list of str
         Of the rows, in order.
     rows : RowPlan
@@ -116,7 +75,7 @@ class Plan:
         What was found wrong while planning; raised together with what writing finds.
     """
 
-    metadata: Metadata
+    manifest: DatasetManifest
     ids: list[str]
     rows: RowPlan
     labels: pd.DataFrame
@@ -124,6 +83,19 @@ class Plan:
     geometry: Geometry | None = None
     resplit: bool = False
     problems: Problems = field(default_factory=Problems)
+
+    @property
+    def view(self) -> str | None:
+        """The dtype of the Parquet view; None without one."""
+        return (self.manifest.view or {}).get("dtype")
+
+
+def draft_of(dataset: DatasetReader, version: str | None = None) -> DatasetManifest:
+    """Return a copy of a dataset's manifest whose fields may be replaced to plan a change."""
+    draft = copy(dataset.manifest)
+    draft.version = version or draft.version
+    draft.view = {"dtype": (draft.view or {}).get("dtype", "float16")} if dataset.has_view else None
+    return draft
 
 
 def used_kinds(dataset: DatasetReader) -> dict[str, LabelKind]:

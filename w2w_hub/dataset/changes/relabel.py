@@ -17,7 +17,7 @@ from ..problems import Problems
 from ..splits import SplitRule, require_rule
 from ..weight_dataset import WeightDataset
 from .commit import change
-from .plan import Metadata, Plan, RowPlan, used_kinds
+from .plan import Plan, RowPlan, draft_of, used_kinds
 from .sources import DatasetRows
 
 if TYPE_CHECKING:
@@ -89,14 +89,12 @@ def plan_labels(
     if split_rule is not None:
         table = split_rule.apply(table, problems=problems)
     problems.settle()
-    metadata = Metadata.of(dataset, version)
-    metadata.column_info = {k: v for k, v in metadata.column_info.items() if k in table.columns} | dict(
-        column_info or {}
-    )
+    draft = draft_of(dataset, version)
+    draft.column_info = {k: v for k, v in draft.column_info.items() if k in table.columns} | dict(column_info or {})
     if split_rule is not None:
-        metadata.split_rule = split_rule.to_json()
+        draft.split_rule = split_rule.to_json()
     rows = RowPlan.joined([(DatasetRows.of(dataset), np.arange(len(dataset)))])
-    return Plan(metadata, ids, rows, table, base=dataset, resplit=split_rule is not None)
+    return Plan(draft, ids, rows, table, base=dataset, resplit=split_rule is not None)
 
 
 def _with_labels(

@@ -13,7 +13,7 @@ from ...errors import InvalidInputError
 from ..problems import Problems
 from ..weight_dataset import WeightDataset
 from .commit import change
-from .plan import Metadata, Plan, RowPlan
+from .plan import Plan, RowPlan, draft_of
 from .sources import DatasetRows
 
 
@@ -51,4 +51,4 @@ def plan_removal(dataset: WeightDataset, ids: Sequence[str], version: str | None
     order[holes] = sorted(set(range(n, len(dataset))) - set(gone))
     table = dataset.labels.reset_index(names="id").iloc[order].reset_index(drop=True)
     rows = RowPlan.joined([(DatasetRows.of(dataset), order)])
-    return Plan(Metadata.of(dataset, version), table["id"].tolist(), rows, table, base=dataset)
+    return Plan(draft_of(dataset, version), table["id"].tolist(), rows, table, base=dataset)

@@ -15,8 +15,7 @@ from ..problems import Problems
 from ..splits import SplitRule, states_splits
 from ..weight_dataset import WeightDataset
 from .commit import create
-from .options import DatasetOptions, OptionKeywords, takes_options
-from .plan import Plan, RowPlan
+from .options import DatasetOptions, OptionKeywords, merged, plan_new, takes_options
 from .shard_writer import ArrayRows
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def write_dataset(
     AlreadyExistsError, InvalidInputError, LayoutMismatchError, UnknownNameError, BusyError, DiskError
         Nothing is written then.
     """
-    path, options = Path(path), DatasetOptions.of(options, keywords)
+    path, options = Path(path), merged(options, keywords)
     matrix = as_matrix(weights)
     ids = row_names(weights) if ids is None else ids
     if matrix.ndim != 2 or matrix.shape[1] != layout.size:
@@ -76,17 +75,10 @@ def write_dataset(
     names = [f"row-{i:06d}" for i in range(len(matrix))] if ids is None else id_list(ids)
     if len(names) != len(matrix):
         raise InvalidInputError(f"{len(names)} ids for {len(matrix)} rows")
-    metadata = options.metadata(path.name, layout, matrix.dtype)
     problems = Problems()
-    plan = Plan(
-        metadata,
-        names,
-        RowPlan.joined([(ArrayRows(matrix), range(len(names)))]),
-        split_labels(labels, names, options.split_rule, problems),
-        geometry=options.geometry(len(names), metadata),
-        problems=problems,
-    )
-    return create(path, plan, replace=replace)
+    table = split_labels(labels, names, options.split_rule, problems)
+    plan = plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
+    return create(path, plan, over=replace)
 
 
 def split_labels(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ....common.dask import connect
 from ....errors import InvalidInputError, missing_extra
 from ..rows import Moments, Rows
 from . import partial
@@ -15,7 +16,7 @@ from .base import Engine
 from .ops import NumpyOps
 
 try:
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
 except ImportError:
     raise missing_extra("dask", "dask") from None
 
@@ -47,12 +48,12 @@ class DaskEngine(Engine):
         if client is not None:
             self.client = client
             return
-        try:
-            if scheduler is None:
+        if scheduler is None:
+            try:
                 self._cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            self.client = Client(scheduler or self._cluster, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise InvalidInputError(f"no Dask scheduler at {scheduler}: {error}") from error
+            except (OSError, ValueError, TimeoutError) as error:
+                raise InvalidInputError(f"no Dask cluster can be started here: {error}") from error
+        self.client = connect(scheduler or self._cluster, CONNECT_SECONDS)
 
     def describe(self) -> dict[str, Any]:
         info = self.client.scheduler_info(n_workers=-1)["workers"].values()
