@@ -42,6 +42,7 @@ from w2w_hub.dialects.diffusers import WEIGHTS
 from w2w_hub.models.denoising import identity_losses
 from w2w_hub.models.injection import identity_shown, injection, rows_attached
 from w2w_hub.models.inversion import WARM_UP, Inverter, Settings, frozen
+from w2w_hub.space import Coordinates, Population
 
 SECTIONS = ("step", "switch", "batch", "inversion")
 SD15: dict[str, Any] = {
@@ -168,12 +169,11 @@ class Bench:
         rng, k = np.random.default_rng(0), min(self.options.k, layout.size)
         basis = rng.standard_normal((k, layout.size), np.float32) / np.float32(np.sqrt(layout.size))
         people = self.options.people
-        return WeightSpace(
-            layout=layout, mean=rng.standard_normal(layout.size, np.float32) * np.float32(1e-2),
-            std=np.full(layout.size, 1e-2, np.float32), basis=basis, singular_values=np.ones(k),
-            ids=tuple(f"p{i}" for i in range(people)), splits=np.full(people, "train"),
-            coefficients=rng.standard_normal((people, k), np.float32), fitted_split="train", recipe={},
-        )  # fmt: skip
+        mean = rng.standard_normal(layout.size, np.float32) * np.float32(1e-2)
+        coordinates = Coordinates(layout, mean, np.full(layout.size, 1e-2, np.float32), basis, np.ones(k))
+        ids, splits = tuple(f"p{i}" for i in range(people)), np.full(people, "train")
+        population = Population(ids, splits, rng.standard_normal((people, k), np.float32), "train")
+        return WeightSpace(coordinates, population, recipe={})
 
     def row(self, i: int) -> torch.Tensor:
         return torch.from_numpy(self.rows[i % len(self.rows)]).to(self.device)

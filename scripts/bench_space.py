@@ -311,15 +311,13 @@ def decode(numbers: int, k: int, figures: Path | None) -> None:
     """One point decoded, against the plain product of a vector and a matrix."""
     from w2w_hub import ParameterLayout, WeightSpace
     from w2w_hub.lora.adapter import Target
+    from w2w_hub.space import Coordinates
 
     rng = np.random.default_rng(0)
     layout = ParameterLayout({Target("unet", "a.to_q"): (1, numbers // 2, numbers - numbers // 2)}, 27.0)
     basis = rng.standard_normal((k, numbers), np.float32) / np.sqrt(numbers, dtype=np.float32)
-    space = WeightSpace(
-        layout=layout, mean=np.zeros(numbers, np.float32), std=np.ones(numbers, np.float32), basis=basis,
-        singular_values=np.ones(k), ids=(), splits=np.empty(0, str), coefficients=np.empty((0, k), np.float32),
-        fitted_split="train", recipe={},
-    )  # fmt: skip
+    mean, std = np.zeros(numbers, np.float32), np.ones(numbers, np.float32)
+    space = WeightSpace(Coordinates(layout, mean, std, basis, np.ones(k)), None, recipe={})
     point = space.point(rng.standard_normal(k).astype(np.float32))
     pairs = []
     for _ in range(41):

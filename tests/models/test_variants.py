@@ -23,6 +23,7 @@ from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace
 from w2w_hub.errors import BaseModelMismatchError, UnknownNameError
 from w2w_hub.models.pipelines import W2WMixin
 from w2w_hub.models.pipelines.inputs import encode_text
+from w2w_hub.space import Coordinates, Population
 
 from ..tiny_world import TinyWorld
 
@@ -152,11 +153,10 @@ def xl_space(xl: StableDiffusionXLPipeline) -> WeightSpace:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(9, layout.size)).astype(np.float32) * 0.2
     basis = np.linalg.qr(rows[:4].T)[0].T.astype(np.float32)
-    return WeightSpace(
-        layout=layout, mean=rows.mean(0), std=np.ones(layout.size, np.float32), basis=basis,
-        singular_values=np.ones(4), ids=tuple(f"p{i}" for i in range(9)), splits=np.full(9, "train"),
-        coefficients=(rows - rows.mean(0)) @ basis.T, fitted_split="train", recipe={},
-    )  # fmt: skip
+    coordinates = Coordinates(layout, rows.mean(0), np.ones(layout.size, np.float32), basis, np.ones(4))
+    ids, splits = tuple(f"p{i}" for i in range(9)), np.full(9, "train")
+    population = Population(ids, splits, (rows - rows.mean(0)) @ basis.T, "train")
+    return WeightSpace(coordinates, population, recipe={})
 
 
 def test_sdxl_follows_from_the_mixin_with_drawing_batches_and_inversion(

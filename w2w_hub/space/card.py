@@ -1,4 +1,4 @@
-"""The Hub card of a weight space."""
+"""Hub cards of weight spaces."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> Markdown:
-    """Return how to draw from a space with a base model, with its previews; nothing for one without."""
+    """Return the usage example and previews of a space with a base model; nothing for one without."""
     files = manifest["files"]
     if "w2w_pipeline.json" not in files:
         return Markdown("")

@@ -119,7 +119,7 @@ class Coordinates(ByValue):
         found = OPS.inner(np.atleast_2d(rows), self.basis[: self.require_k(k)]).astype(np.float32)
         if not np.isfinite(found).all():
             raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
-        return found[0] if rows.ndim == 1 else found
+        return np.asarray(found[0] if rows.ndim == 1 else found)
 
     def decode(self, coefficients: np.ndarray, k: int | None = None) -> np.ndarray:
         """Return vectors, float32 ``(d,)`` or ``(n, d)``, of coefficients ``(<= k,)`` or ``(n, <= k)``.
@@ -134,7 +134,7 @@ class Coordinates(ByValue):
         c = as_coefficients(coefficients, self.k, several=True)
         if k is not None:
             c = c[..., : self.require_k(k)]
-        vectors = c.astype(np.float32) @ self.basis[: c.shape[-1]]  # float64 would copy the basis
+        vectors: np.ndarray = c.astype(np.float32) @ self.basis[: c.shape[-1]]  # float64 would copy the basis
         vectors *= self.std
         vectors += self.mean
         return vectors
@@ -150,7 +150,7 @@ class Coordinates(ByValue):
         return canonicalize_rows(self.layout, values) if self.canonical else values
 
     def _standardized(self, what: Adapter | np.ndarray) -> np.ndarray:
-        return (self.represent(what).astype(np.float64) - self.mean) / self.std
+        return np.asarray((self.represent(what).astype(np.float64) - self.mean) / self.std)
 
     @checked()
     def explained(self, what: Adapter | np.ndarray, *, difference: bool = False) -> Explained:

@@ -62,7 +62,7 @@ class Edit:
         change = np.zeros_like(c)
         for step in steps:
             change[: len(step)] += step
-        return c + preserving(change, [find(name).reading for name in self.preserve], std)
+        return np.asarray(c + preserving(change, [find(name).reading for name in self.preserve], std))
 
     def recorded(self, history: Mapping[str, Any]) -> dict[str, Any]:
         """Return the history of a point after the edit: strengths of one direction add up."""
@@ -85,7 +85,7 @@ def preserving(step: np.ndarray, readings: list[np.ndarray], std: np.ndarray) ->
     readers = np.stack([reading.astype(np.float64) for reading in readings], 1)[: len(step)]
     spread = std[: len(step), None] ** 2 * readers
     amounts = np.linalg.lstsq(readers.T @ spread, readers.T @ step, rcond=1e-10)[0]
-    return step - spread @ amounts
+    return np.asarray(step - spread @ amounts)
 
 
 def find_direction(

@@ -23,10 +23,10 @@ from .weight_space import WeightSpace
 
 @dataclass(frozen=True, eq=False)
 class Identity(ByValue):
-    """What a pipeline draws: an exact vector, and its coordinates in the space.
+    """Exact weights that a pipeline injects, with their point in the space.
 
-    For a point of the space both say the same. For an adapter the vector is the adapter itself and the
-    point its projection; an edit moves both by the same step, so nothing outside the space is lost.
+    For a point of the space both say the same. For an adapter the vector is the adapter itself and the point its
+    projection; an edit moves both by the same step, so that nothing outside the space is lost.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
     Raises
     ------
     UnknownNameError
-        For a word that is neither a row nor a path.
+        For a string that is neither a row nor a path.
     InvalidInputError, LayoutMismatchError
-        For coefficients that are no numbers or too many, and for a point or adapter of another space.
+        For coefficients that are not numbers or too many, and for a point or adapter of another space.
     """
     if isinstance(what, Identity):
         space.coefficients_of(what.point)  # a point of another space is refused
@@ -129,18 +129,18 @@ def edited(
     strengths : mapping of str to float
         In standard deviations of the population along each direction.
     start : float
-        Delayed injection: until this fraction of the denoising schedule the identity is drawn as it was, so that
-        the composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
+        Delayed injection: the identity is drawn unedited until this fraction of the denoising schedule, so that the
+        composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
     preserve : iterable of str
         Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
 
     Raises
     ------
     UnknownNameError
-        For an attribute without a direction, suggesting the nearest names.
+        For an attribute without a direction; suggests the nearest names.
     InvalidInputError
-        If `start` is not in [0, 1), an attribute is both edited and preserved, or the identity has edits that
-        are delayed otherwise.
+        If `start` is not in [0, 1), an attribute is both edited and preserved, or the identity has edits with another
+        delay.
 
     Warns
     -----

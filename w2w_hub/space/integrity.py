@@ -35,9 +35,9 @@ TILE = 256
 def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Report:
     """Compare a weight-space folder with its manifest, its digest and the rules of FORMAT.md.
 
-    Without `deep`: the manifest's checksum, presence and size of every file, the hashes of all but the basis and an
-    embedded base model, the digest of mean, std and basis, and what the files must hold. With it also the hashes of
-    the rest, that the basis is orthonormal, and that an embedded base model is the one of the adapters.
+    A shallow check covers the manifest's checksum, presence and size of every file, the hashes of all files but the
+    basis and an embedded base model, the digest of mean, std and basis, and the contents. A deep one also hashes the
+    rest, and checks that the basis is orthonormal and that an embedded base model is the one of the adapters.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     Raises
     ------
     MissingPathError, UnsupportedFormatError
-        If there is no weight space to check; all else is in the report.
+        If there is no weight space to check; everything else is in the report.
     """
     path = Path(path)
     report = Report(path, deep, kind=FORMAT_NAMES[SPACE])
@@ -97,7 +97,7 @@ def _check_rows(report: Report, state: State, population: Population | None) -> 
 
 
 def _check_numbers(report: Report, space: SpaceContents, files: Iterable[str]) -> None:
-    """Mean, deviations, basis and directions are what they must be."""
+    """Check mean, deviations, singular values, basis and directions."""
     where = report.path
     for name in ("mean", "std", "singular_values"):
         report.check(
@@ -131,7 +131,7 @@ def _check_numbers(report: Report, space: SpaceContents, files: Iterable[str]) -
 
 
 def _basis_error(basis: np.ndarray) -> tuple[float, list[int]]:
-    """The largest error of the products of components, and the components whose largest entry is negative."""
+    """Return the largest deviation from orthonormality, and the components whose largest entry is negative."""
     worst, turned = 0.0, []
     for start in range(0, len(basis), TILE):
         part = basis[start : start + TILE]
@@ -144,7 +144,7 @@ def _basis_error(basis: np.ndarray) -> tuple[float, list[int]]:
 
 
 def _check_base(report: Report, state: State, space: SpaceContents) -> None:
-    """What `w2w_pipeline.json` says of the base model, and an embedded one."""
+    """Check what `w2w_pipeline.json` states about the base model, and an embedded one."""
     if CONFIG not in state.data["files"]:
         return
     where = report.path
@@ -175,7 +175,7 @@ def _check_base(report: Report, state: State, space: SpaceContents) -> None:
 
 
 def _check_reference(report: Report, settings: dict[str, Any]) -> None:
-    """A base model that is elsewhere: a repository with its commit, or a folder relative to the space's."""
+    """Check a reference to a base model: a repository with its commit, or a folder relative to the space's."""
     base, commit = settings.get("base_model"), settings.get("revision")
     where = report.path / CONFIG
     relative = isinstance(base, str) and all(is_name(part) or part == ".." for part in base.split("/"))

@@ -1,6 +1,6 @@
-"""The fields of a weight space's `recipe` and `diagnostics`, with their types, see FORMAT.md.
+"""Types of the fields of a weight space's `recipe` and `diagnostics`, see FORMAT.md.
 
-They are checked once, when a space is opened. What is not in the table is a writer's own and is only shown.
+They are checked once, when a space is opened. Fields that are not in the tables belong to a writer and are only shown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _object(value: Any) -> bool:
 
 
 def _curve(value: Any) -> bool:
-    """From a number of components, as text, to a share."""
+    """Return whether a value maps numbers of components, as text, to fractions."""
     return isinstance(value, dict) and all(key.isdecimal() and _number(share) for key, share in value.items())
 
 

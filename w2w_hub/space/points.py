@@ -25,17 +25,17 @@ SUFFIXES = (".json", ".safetensors")
 
 @dataclass(frozen=True, eq=False)
 class Point(ByValue):
-    """An identity inside a space; equal to another of the same coefficients in the same basis.
+    """Coefficients in one basis; equal to another point of the same coefficients in the same basis.
 
     Attributes
     ----------
     coefficients : ndarray
-        float32 ``(k,)``, coordinates along the principal components; those that are left out are 0.
+        float32 ``(<= k,)`` along the principal components; those that are left out are 0.
     basis_digest : str
-        The basis that the coordinates belong to.
+        Digest of the coordinates that the coefficients belong to.
     history : dict
-        How it was made (row, seed, edits, inversion loss), for the record: kept as plain JSON values, a number that is
-        not finite as None.
+        Record of how it was made (row, seed, edits, inversion loss), as plain JSON values; a number that is not finite
+        is kept as None.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class Point(ByValue):
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A value as JSON has it: NumPy's scalars and arrays as Python's."""
+    """Return a value as plain JSON, NumPy's scalars and arrays as Python's."""
     if isinstance(value, Mapping):
         return {text().checked(k, f"a key of {where}"): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
     if isinstance(value, np.ndarray):
@@ -112,7 +112,7 @@ def save_point(point: Point, path: Path | str) -> None:
 
 @checked()
 def is_point(path: Path | str) -> bool:
-    """Whether a file says that it is a saved point (of whatever version)."""
+    """Return whether a file states that it is a saved point, of any version."""
     path = Path(path)
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
@@ -121,7 +121,7 @@ def is_point(path: Path | str) -> bool:
 
 @checked()
 def load_point(path: Path | str) -> Point:
-    """Read what :func:`save_point` wrote.
+    """Read a point that :func:`save_point` wrote.
 
     Raises
     ------

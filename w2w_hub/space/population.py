@@ -43,7 +43,7 @@ class Spread(ByValue):
         truncation : float
             Factor of the standard deviations: smaller is more average.
         """
-        return self.mean + truncation * (self.std * _standard_normal(count, len(self.mean), seed))
+        return np.asarray(self.mean + truncation * (self.std * _standard_normal(count, len(self.mean), seed)))
 
     def distance(self, coefficients: np.ndarray) -> float:
         """Return the root mean square of standardized coefficients ``(<= k,)``: 1 is typical of the population."""
@@ -52,7 +52,7 @@ class Spread(ByValue):
     def _distances(self, rows: np.ndarray) -> np.ndarray:
         count = rows.shape[-1]
         z = (rows - self.mean[:count]) / np.maximum(self.std[:count], 1e-30)
-        return np.sqrt(np.mean(z**2, axis=1))
+        return np.asarray(np.sqrt(np.mean(z**2, axis=1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,9 @@ class Population(ByValue):
     @cached_property
     def fitted(self) -> np.ndarray:
         inside = np.asarray(self.splits) == self.fitted_split
-        return inside & ~np.isin(np.asarray(self.ids), self.left_out) if self.left_out else inside
+        if self.left_out:
+            inside &= ~np.isin(np.asarray(self.ids), self.left_out)
+        return np.asarray(inside)
 
     @cached_property
     def spread(self) -> Spread:
@@ -144,7 +146,7 @@ class Population(ByValue):
             raise UnknownNameError(
                 f"no row {row_id!r} in this weight space; its rows look like {', '.join(self.ids[:3])}"
             )
-        return self.coefficients[self._positions[row_id]]
+        return np.asarray(self.coefficients[self._positions[row_id]])
 
     @validated(count=whole(1))
     def nearest(self, coefficients: np.ndarray, count: int = 1) -> list[tuple[str, float]]:
@@ -172,7 +174,7 @@ class Population(ByValue):
                 "this weight space was written before rows' norms were kept; build it again with: w2w build"
             )
         inside = (self.coefficients[:, :k].astype(np.float64) ** 2).sum(1)
-        return np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1)
+        return np.asarray(np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1))
 
     # ---------------------------------------------------------- distribution
     @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0), covariance=one_of(*COVARIANCES))
@@ -193,7 +195,7 @@ class Population(ByValue):
             return self.spread.sample(count, seed, truncation)
         values, vectors = np.linalg.eigh(self.covariance)
         drawn = _standard_normal(count, self.k, seed)
-        return self.mean + truncation * ((drawn * np.sqrt(np.maximum(values, 0))) @ vectors.T)
+        return np.asarray(self.mean + truncation * ((drawn * np.sqrt(np.maximum(values, 0))) @ vectors.T))
 
     def distance(self, coefficients: np.ndarray) -> float:
         """Return the root mean square of standardized coefficients ``(<= k,)``: 1 is typical of the population."""

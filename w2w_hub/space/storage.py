@@ -12,6 +12,7 @@ import numpy as np
 
 from ..common.checks import is_whole
 from ..common.deprecated import warn_renamed
+from ..common.text import one_line
 from ..dataset.manifest import Compatibility, is_split_name
 from ..dialects.base_model import digest_of_folder, embed_base
 from ..errors import (
@@ -21,7 +22,6 @@ from ..errors import (
     InvalidInputError,
     MissingPathError,
     W2WError,
-    one_line,
 )
 from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, write_bytes, write_json
@@ -326,7 +326,7 @@ def _read_population(state: State, k: int) -> Population:
 
 
 def _needed(source: Source, k: int | None) -> list[str]:
-    """The files that a space of the first `k` components is made of; all for None, and no base model."""
+    """Return the files that the first `k` components (all for None) need; none of the base model."""
     last = float("inf") if k is None else -(-k // COMPONENTS_A_FILE)
     basis = re.compile(r"basis-(\d+)\.safetensors")
     return [
@@ -339,7 +339,7 @@ def _needed(source: Source, k: int | None) -> list[str]:
 
 
 def _load_all_coefficients(state: State, k: int) -> pd.DataFrame:
-    """Rows of all splits, in row order, with `coefficients` ``(k,)`` float32 each."""
+    """Return the rows of all splits, in row order, with `coefficients` ``(k,)`` float32 each."""
     import pandas as pd
 
     splits = state.data["splits"]
@@ -390,7 +390,7 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
 
 
 def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]:
-    """Directions, along the first `k` components only if that is given."""
+    """Return the directions, cut to the first `k` components if that is given."""
     path, data = state.find("directions.safetensors"), state.data
     tensors, metadata = read_safetensors(path)
     if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
