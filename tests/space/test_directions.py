@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_more_strength_means_more_of_the_attribute(space: WeightSpace, name: str
 
 
 def test_a_label_that_says_nothing_is_marked_unreliable_and_warns_when_used(space: WeightSpace) -> None:
-    assert "no better than permuted labels" in space.direction("Coin").unreliable
+    assert space.direction("Coin").unreliable
     assert not space.direction("Beard").unreliable
     with pytest.warns(UnreliableDirectionWarning, match="Coin"):
         edited(space, resolve(space, "p00000"), {"Coin": 1.0})
@@ -111,21 +112,21 @@ def test_evidence_is_saved_and_opens_as_it_was(space: WeightSpace, tmp_path: Pat
 
 def test_what_cannot_be_measured_says_why_and_how_rare_it_is(dataset: WeightDataset, space: WeightSpace) -> None:
     for name, says in {
-        "Rare": "3 of 180 labelled fitted rows have it, at least 5",
-        "Always": "all 180 labelled fitted rows have the same label",
-        "Nobody": "no fitted row has a label",
+        "Rare": "Rare.*3 of 180",
+        "Always": "Always.*180",
+        "Nobody": "Nobody",
     }.items():
         with pytest.raises(UnknownNameError, match=says):
             space.edit(space.mean_point(), {name: 1.0})
         with pytest.raises(InvalidInputError, match=says):
             fit_directions(space, dataset, attributes=[name])
-    with pytest.raises(UnknownNameError, match="no attribute 'Halo'"):
+    with pytest.raises(UnknownNameError, match="'Halo'"):
         fit_directions(space, dataset, attributes=["Halo"])
 
 
 def test_a_dataset_that_has_changed_under_a_space_is_refused(space: WeightSpace, tmp_path: Path) -> None:
     other = labelled(tmp_path / "other", Beard=np.arange(ROWS) % 2 == 0)
-    with pytest.raises(DatasetChangedError, match="was built from"):
+    with pytest.raises(DatasetChangedError, match=re.escape(str(other.path))):
         fit_directions(space, other)
 
 
@@ -137,7 +138,7 @@ def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> N
     assert space.read(kept, "Age") > space.read(start, "Age")
     assert not np.allclose(plain.coefficients, kept.coefficients)
     assert kept.history["preserved"] == ["Beard", "Hair=grey"]
-    with pytest.raises(InvalidInputError, match="both edited and preserved"):
+    with pytest.raises(InvalidInputError, match="Age"):
         space.edit(start, {"Age": 1.0}, preserve="Age")
 
 
@@ -147,7 +148,7 @@ def test_preserving_by_fit_holds_what_is_named_and_nothing_else(dataset: WeightD
     assert fit_directions(space, dataset, attributes=["Age"], preserve=[])["Age"].controlled_for == ()
     one = fit_directions(space, dataset, attributes=["Age"], preserve={"Age": ["Hair"]})["Age"]
     assert one.controlled_for == ("Hair=black", "Hair=grey", "Hair=red ✂")
-    with pytest.raises(UnknownNameError, match="to preserve"):
+    with pytest.raises(UnknownNameError, match="Halo"):
         fit_directions(space, dataset, preserve=["Halo"])
 
 
@@ -227,7 +228,7 @@ def test_a_space_without_labels_has_sliders_and_an_empty_table(tmp_path: Path) -
     assert space.directions == {}
     assert space.entanglement().names == ()
     assert space.direction("PC4").sd > 0
-    with pytest.raises(UnknownNameError, match="labelled dataset"):
+    with pytest.raises(UnknownNameError, match="Beard"):
         space.direction("Beard")
 
 
