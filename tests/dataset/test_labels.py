@@ -106,7 +106,7 @@ def test_infinite_labels_are_refused_with_the_column(written):
 
 
 def test_rows_without_labels_are_counted_and_one_is_named(written):
-    with pytest.raises(UnknownNameError, match="2 .*'b'"):
+    with pytest.raises(UnknownNameError, match=r"2 .*'b'"):
         written(pd.DataFrame({"id": ["a"]}), ids=["a", "b", "c"])
 
 

@@ -106,7 +106,7 @@ def test_a_small_parquet_file_of_many_rows_is_refused_before_it_is_read(tmp_path
     many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3_000_000, np.int32)), ["a"])
     pq.write_table(pa.table({"id": many}), tmp_path / "l.parquet", compression="zstd")
     monkeypatch.setattr(pd, "read_parquet", lambda *_, **__: pytest.fail("read"))
-    with pytest.raises(CorruptFileError, match="l\.parquet.*192,000,000"):
+    with pytest.raises(CorruptFileError, match=r"l\.parquet.*192,000,000"):
         read_labels(tmp_path / "l.parquet")
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import DatasetChangedError, InvalidInputError, UnknownNameError
-from w2w_hub.space.directions import UnreliableDirectionWarning, fit_directions
+from w2w_hub.space.directions import Direction, UnreliableDirectionWarning, fit_directions, partial_effects
 from w2w_hub.space.identity import edited, resolve
 
 from .population import LAYOUT, dataset_of
@@ -326,3 +326,20 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_p_value_counts_the_permutations_that_do_as_well() -> None:
     assert p_value(0.9, np.array([0.5, 0.6, 0.9, 0.95])) == pytest.approx(3 / 5)
+
+
+def test_old_names_work_for_one_release_with_a_warning(dataset: WeightDataset, space: WeightSpace) -> None:
+    direction = space.direction("Age")
+    with pytest.deprecated_call(match="controlled_for"):
+        assert direction.held == direction.controlled_for
+    arrays = {"editing": direction.editing, "reading": direction.reading}
+    numbers = {"sd": 1.0, "intercept": 0.0, "auc": None, "positives": 1, "rows": 1, "held_out_rows": 0}
+    with pytest.deprecated_call(match="controlled_for"):
+        assert Direction(**arrays, **numbers, held=("Beard",)).controlled_for == ("Beard",)
+    with pytest.deprecated_call(match="regularization"):
+        old = fit_directions(space, dataset, attributes=["Beard"], regularisation=0.5)
+    assert old == fit_directions(space, dataset, attributes=["Beard"], regularization=0.5)
+    c, labels, held = np.eye(12)[:, :4], np.arange(24.0).reshape(12, 2) % 5, np.ones((2, 2), bool)
+    with pytest.deprecated_call(match="controlled_for"):
+        effects = partial_effects(c, labels, held=held)
+    np.testing.assert_array_equal(effects, partial_effects(c, labels, controlled_for=held))
