@@ -101,6 +101,10 @@ def fields(**changes: Any) -> Breaker:
     return lambda folder: state(folder, **changes)
 
 
+def kinds(**entries: Any) -> Breaker:
+    return fields(label_kinds=entries)
+
+
 def layout(change: Callable[[dict[str, Any]], object]) -> Breaker:
     def broken(folder: Path) -> None:
         data = manifest(folder)["layout"]
@@ -245,6 +249,11 @@ DATASET_RULES: list[tuple[str, Breaker]] = [
     ("a positive number", layout(lambda data: data.update(scale=-1.0))),
     ("they MUST add up to `rows`", fields(splits={"train": 4, "test": 3})),
     ("attribute to `binary`, `categorical` or `float`", fields(columns={"Beard": "date", "Age": "float", "Hair": "categorical"})),
+    ("An entry of `label_kinds` MUST be of an attribute in `columns`", kinds(Halo={"kind": "ordinal", "order": ["a"]})),
+    ("There MUST be at least one grade, and each\n  once", kinds(Hair={"kind": "ordinal", "order": []})),
+    ("There MUST be at least one grade, and each\n  once", kinds(Hair={"kind": "ordinal", "order": ["a", "a"]})),
+    ("the column MUST be `categorical` in `columns`", kinds(Age={"kind": "ordinal", "order": ["1", "2"]})),
+    ("each of its values MUST be a grade or null", kinds(Hair={"kind": "ordinal", "order": ["no such hair"]})),
     ("The array MUST be encoded by `sharding_indexed`", sharding(chunk_shape=[1, 61])),
     ("Chunks and shards MUST span whole rows", zarr(chunk_grid={"name": "regular", "configuration": {"chunk_shape": [1, 61]}})),
     ("All values MUST be finite", values(lambda rows: rows.__setitem__((2, 5), np.nan))),
@@ -316,6 +325,7 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST if there are directions", directions(lambda data: data.clear())),
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
+    ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
     ("MUST name the stock pipeline class", lambda f: (
         text("model_index.json", '{"_class_name": "W2WPipeline"}')(f),
         text("w2w_pipeline.json", '{"base_model": "embedded"}')(f))),
@@ -323,6 +333,9 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
 
 # rules for writers, and for readers of what is not a folder: the test that breaks them
 ELSEWHERE = {
+    "A reader MUST ignore an entry of a `kind` that it does not": "dataset/test_ordinal.py::test_a_kind_that_is_not_known_is_ignored",
+    "A writer that changes labels MUST keep it": "dataset/test_ordinal.py::test_every_change_keeps_the_order",
+    "one of a `kind` that is\n  not known MUST be ignored": "space/test_ordinal_directions.py::test_evidence_keeps_the_order_and_reads_as_a_number",
     "MUST read every earlier one": "dataset/test_archives.py::test_a_dataset_of_every_earlier_format_opens",
     "A reader MUST ignore fields it does not know": "test_format_rules.py::test_fields_that_are_not_known_are_ignored_at_every_level",
     "a reader MUST NOT follow a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",

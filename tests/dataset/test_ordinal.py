@@ -24,7 +24,7 @@ from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.manifest import seal
 
-SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 1, 1)}, 1.0)
+SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (1, 1, 1)}, 1.0)
 LENGTHS = ("none", "short", "long")
 VALUES = ["short", "none", None, "long", "none", "short"]
 
@@ -228,7 +228,7 @@ def checkpoint_of():
     from w2w_hub.dialects import write_adapter
 
     def written(path: Path, ds: WeightDataset) -> Path:
-        write_adapter(ds.adapter(0), path)
+        write_adapter(ds.adapter(0), path, ("diffusers",))
         return path
 
     return written

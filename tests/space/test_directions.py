@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import DatasetChangedError, InvalidInputError, UnknownNameError
-from w2w_hub.space.directions import UnreliableDirectionWarning, fit_directions
+from w2w_hub.space.directions import Direction, UnreliableDirectionWarning, fit_directions, partial_effects
 from w2w_hub.space.identity import edited, resolve
 
 from .population import LAYOUT, dataset_of
@@ -91,7 +92,7 @@ def test_more_strength_means_more_of_the_attribute(space: WeightSpace, name: str
 
 
 def test_a_label_that_says_nothing_is_marked_unreliable_and_warns_when_used(space: WeightSpace) -> None:
-    assert "no better than permuted labels" in space.direction("Coin").unreliable
+    assert space.direction("Coin").unreliable
     assert not space.direction("Beard").unreliable
     with pytest.warns(UnreliableDirectionWarning, match="Coin"):
         edited(space, resolve(space, "p00000"), {"Coin": 1.0})
@@ -111,21 +112,21 @@ def test_evidence_is_saved_and_opens_as_it_was(space: WeightSpace, tmp_path: Pat
 
 def test_what_cannot_be_measured_says_why_and_how_rare_it_is(dataset: WeightDataset, space: WeightSpace) -> None:
     for name, says in {
-        "Rare": "3 of 180 labelled fitted rows have it, at least 5",
-        "Always": "all 180 labelled fitted rows have the same label",
-        "Nobody": "no fitted row has a label",
+        "Rare": "Rare.*3 of 180",
+        "Always": "Always.*180",
+        "Nobody": "Nobody",
     }.items():
         with pytest.raises(UnknownNameError, match=says):
             space.edit(space.mean_point(), {name: 1.0})
         with pytest.raises(InvalidInputError, match=says):
             fit_directions(space, dataset, attributes=[name])
-    with pytest.raises(UnknownNameError, match="no attribute 'Halo'"):
+    with pytest.raises(UnknownNameError, match="'Halo'"):
         fit_directions(space, dataset, attributes=["Halo"])
 
 
 def test_a_dataset_that_has_changed_under_a_space_is_refused(space: WeightSpace, tmp_path: Path) -> None:
     other = labelled(tmp_path / "other", Beard=np.arange(ROWS) % 2 == 0)
-    with pytest.raises(DatasetChangedError, match="was built from"):
+    with pytest.raises(DatasetChangedError, match=re.escape(str(other.path))):
         fit_directions(space, other)
 
 
@@ -137,7 +138,7 @@ def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> N
     assert space.read(kept, "Age") > space.read(start, "Age")
     assert not np.allclose(plain.coefficients, kept.coefficients)
     assert kept.history["preserved"] == ["Beard", "Hair=grey"]
-    with pytest.raises(InvalidInputError, match="both edited and preserved"):
+    with pytest.raises(InvalidInputError, match="Age"):
         space.edit(start, {"Age": 1.0}, preserve="Age")
 
 
@@ -147,7 +148,7 @@ def test_preserving_by_fit_holds_what_is_named_and_nothing_else(dataset: WeightD
     assert fit_directions(space, dataset, attributes=["Age"], preserve=[])["Age"].controlled_for == ()
     one = fit_directions(space, dataset, attributes=["Age"], preserve={"Age": ["Hair"]})["Age"]
     assert one.controlled_for == ("Hair=black", "Hair=grey", "Hair=red ✂")
-    with pytest.raises(UnknownNameError, match="to preserve"):
+    with pytest.raises(UnknownNameError, match="Halo"):
         fit_directions(space, dataset, preserve=["Halo"])
 
 
@@ -227,7 +228,7 @@ def test_a_space_without_labels_has_sliders_and_an_empty_table(tmp_path: Path) -
     assert space.directions == {}
     assert space.entanglement().names == ()
     assert space.direction("PC4").sd > 0
-    with pytest.raises(UnknownNameError, match="labelled dataset"):
+    with pytest.raises(UnknownNameError, match="Beard"):
         space.direction("Beard")
 
 
@@ -325,3 +326,20 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_p_value_counts_the_permutations_that_do_as_well() -> None:
     assert p_value(0.9, np.array([0.5, 0.6, 0.9, 0.95])) == pytest.approx(3 / 5)
+
+
+def test_old_names_work_for_one_release_with_a_warning(dataset: WeightDataset, space: WeightSpace) -> None:
+    direction = space.direction("Age")
+    with pytest.deprecated_call(match="controlled_for"):
+        assert direction.held == direction.controlled_for
+    arrays = {"editing": direction.editing, "reading": direction.reading}
+    numbers = {"sd": 1.0, "intercept": 0.0, "auc": None, "positives": 1, "rows": 1, "held_out_rows": 0}
+    with pytest.deprecated_call(match="controlled_for"):
+        assert Direction(**arrays, **numbers, held=("Beard",)).controlled_for == ("Beard",)
+    with pytest.deprecated_call(match="regularization"):
+        old = fit_directions(space, dataset, attributes=["Beard"], regularisation=0.5)
+    assert old == fit_directions(space, dataset, attributes=["Beard"], regularization=0.5)
+    c, labels, held = np.eye(12)[:, :4], np.arange(24.0).reshape(12, 2) % 5, np.ones((2, 2), bool)
+    with pytest.deprecated_call(match="controlled_for"):
+        effects = partial_effects(c, labels, held=held)
+    np.testing.assert_array_equal(effects, partial_effects(c, labels, controlled_for=held))

@@ -318,7 +318,9 @@ def test_components_are_from_one_to_all(
 
 
 def test_rows_that_do_not_move_have_no_directions(dataset: WeightDataset, space: WeightSpace) -> None:
-    still = dataclasses.replace(space, coefficients=np.zeros_like(space.coefficients))
+    assert space.population is not None
+    rows = dataclasses.replace(space.population, coefficients=np.zeros_like(space.population.coefficients))
+    still = dataclasses.replace(space, population=rows)
     assert fit_directions(still, dataset) == {}
 
 
@@ -536,9 +538,8 @@ def test_evidence_from_a_file_is_read_field_by_field_and_each_field_is_checked(n
     for value in good:
         found = Direction.from_evidence(one.editing, one.reading, {**entry, name: value, "later": 3}, "Beard")
         assert found.evidence()[name] == (tuple(value) if isinstance(value, list) else value)
-        assert found == dataclasses.replace(
-            one, **{FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value}
-        )
+        plain = tuple(value) if isinstance(value, list) else value
+        assert found == dataclasses.replace(one, **{FIELDS.get(name, name): plain})
     for value in bad:
         with pytest.raises(CorruptFileError, match=f"Beard.*{name}"):
             Direction.from_evidence(one.editing, one.reading, {**entry, name: value}, "Beard")

@@ -128,7 +128,7 @@ def test_diagnostics_are_those_of_the_standardised_rows(space: WeightSpace, data
     curve = np.cumsum(values) / total
     assert found["explained_variance"] == pytest.approx({s: curve[int(s) - 1] for s in steps}, rel=1e-4)
     carried = np.cumsum(((outside @ basis.T) ** 2).sum(0)) / (outside**2).sum()
-    np.testing.assert_allclose(held_out_curve(space), carried, rtol=1e-3)
+    np.testing.assert_allclose(held_out_curve(space.population), carried, rtol=1e-3)
     assert found["held_out"]["rows"] == HELD_OUT
     assert found["held_out"]["mean_only"] == 0
     assert found["held_out"]["explained_variance"] == pytest.approx({s: carried[int(s) - 1] for s in steps}, rel=1e-3)
@@ -151,7 +151,7 @@ def test_diagnostics_are_those_of_the_standardised_rows(space: WeightSpace, data
 
 def test_a_space_without_held_out_rows_tells_so(tmp_path: Path) -> None:
     whole = build_space(dataset_of(tmp_path / "whole", decaying(20, 60)), 3)
-    assert held_out(whole) == whole.diagnostics["held_out"] == {"rows": 0}
+    assert held_out(whole.population) == whole.diagnostics["held_out"] == {"rows": 0}
     assert whole.diagnostics["reconstruction_error"].keys() == {"fitted"}
     told = figures(whole)
     assert told["spectrum"]["held_out"] is None
@@ -174,8 +174,8 @@ def test_the_spectrum_is_told_with_its_nulls(space: WeightSpace, dataset: Weight
     np.testing.assert_allclose(found["gaussian_null"], gaussian_spectrum(FITTED, d)[:K])
     np.testing.assert_allclose(found["gaussian_null_cumulated"], np.cumsum(gaussian_spectrum(FITTED, d)[:K]))
     np.testing.assert_allclose(found["held_out_chance"], np.arange(1, K + 1) / d)
-    np.testing.assert_allclose(found["held_out"], held_out_curve(space))
-    older = dataclasses.replace(space, squared_norms=None)
+    np.testing.assert_allclose(found["held_out"], held_out_curve(space.population))
+    older = with_rows(space, squared_norms=None)
     told = figures(older)
     np.testing.assert_allclose(told["spectrum"]["share"], share, rtol=1e-3)
     assert told["spectrum"]["held_out"] is None
@@ -224,13 +224,21 @@ def test_neighbours_are_the_fitted_rows_of_largest_cosine(space: WeightSpace, da
         assert [value for _, value in entry["nearest"]] == pytest.approx([value for value, _ in best], abs=1e-4)
 
 
+def with_rows(space: WeightSpace, **changes: Any) -> WeightSpace:
+    """The space with another population, and without directions if that has other rows."""
+    assert space.population is not None
+    population = dataclasses.replace(space.population, **changes)
+    directions = {} if "ids" in changes else space.directions
+    return dataclasses.replace(space, population=population, directions=directions)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 511, 512, 513, 1300])
 def test_no_row_is_its_own_neighbour_whatever_their_number(rows: int, space: WeightSpace) -> None:
     rng = np.random.default_rng(rows)
     c = rng.normal(size=(rows, K)).astype(np.float32)
-    large = dataclasses.replace(
+    large = with_rows(
         space, coefficients=c, ids=tuple(f"r{i}" for i in range(rows)), splits=np.array([space.fitted_split] * rows),
-        squared_norms=(c.astype(np.float64) ** 2).sum(1) * 1.5, directions={}, left_out=(),
+        squared_norms=(c.astype(np.float64) ** 2).sum(1) * 1.5, left_out=(),
     )  # fmt: skip
     if rows == 1:
         return  # has no spread to sample from
@@ -323,7 +331,7 @@ def test_scatters_of_many_rows_show_a_sample_of_them(tmp_path: Path) -> None:
     columns = {"Odd": np.arange(1620) % 2 == 1}
     many = dataset_of(tmp_path / "many", values, held_out=20, columns=columns)
     space = build_space(many, 3, directions=False)
-    [shown] = figures(dataclasses.replace(space, squared_norms=None), many)["scatter"]
+    [shown] = figures(with_rows(space, squared_norms=None), many)["scatter"]
     points = [*shown["with"], *shown["without"]]
     assert len(points) == 1500
     axes = [number - 1 for number in shown["components"]]
@@ -506,7 +514,7 @@ def test_lines_have_their_colours_dashes_and_ranges() -> None:
     series = {"a": [(1.0, 2.0), (2.0, 4.0), (11.0, 1.0)], "b": [(1.0, -1.0), (6.0, 3.0)]}
     chart = svg.line_chart(series, "people", "share", dashed=["b"], dots=True)
     first, second = placed(chart, "polyline")
-    assert [first["stroke"], second["stroke"]] == list(svg.COLOURS[:2])
+    assert [first["stroke"], second["stroke"]] == list(svg.COLORS[:2])
     assert "stroke-dasharray" not in first
     assert "stroke-dasharray" in second
     points = [tuple(map(float, p.split(","))) for p in first["points"].split()]
@@ -517,8 +525,8 @@ def test_lines_have_their_colours_dashes_and_ranges() -> None:
     assert len(placed(chart, "circle")) == 5
     assert str(chart).startswith('<div class="legend">')
     assert re.findall(r"3px (solid|dashed) (#\w+)", str(chart)) == [
-        ("solid", svg.COLOURS[0]),
-        ("dashed", svg.COLOURS[1]),
+        ("solid", svg.COLORS[0]),
+        ("dashed", svg.COLORS[1]),
     ]
     whole = svg.line_chart({"a": [(0.0, 2.0), (1.0, 3.0)]}, "x", "y", low=1.0, high=5.0)
     [line] = placed(whole, "polyline")
@@ -547,7 +555,7 @@ def test_histograms_are_densities_on_common_edges_with_the_first_groups_gaussian
     every = np.concatenate(list(groups.values()))
     edges = np.linspace(every.min(), every.max(), 21)
     heights = {name: np.histogram(groups[name], edges)[0] for name in ("a", "b")}
-    for name, colour in (("a", svg.COLOURS[0]), ("b", svg.COLOURS[1])):
+    for name, colour in (("a", svg.COLORS[0]), ("b", svg.COLORS[1])):
         boxes = placed(chart, "rect", fill=colour)
         assert len(boxes) == np.count_nonzero(heights[name])
         share = heights[name][heights[name] > 0] / heights[name].sum()
@@ -565,7 +573,7 @@ def test_histograms_are_densities_on_common_edges_with_the_first_groups_gaussian
     peak = points[points[:, 1].argmin(), 0]
     assert peak == pytest.approx(62 + (mean - edges[0]) / (edges[-1] - edges[0]) * 564, abs=5)
     density = heights["a"] / 300 / np.diff(edges)
-    tops = np.array([float(box["height"]) for box in placed(chart, "rect", fill=svg.COLOURS[0])])
+    tops = np.array([float(box["height"]) for box in placed(chart, "rect", fill=svg.COLORS[0])])
     unit = tops.max() / density.max()
     assert 216 - points[:, 1].min() == pytest.approx(unit / (spread * np.sqrt(2 * np.pi)), rel=0.02)
     assert str(chart).startswith('<div class="legend">')
@@ -579,7 +587,7 @@ def test_histograms_are_densities_on_common_edges_with_the_first_groups_gaussian
 
 def test_scatters_place_each_groups_points_in_its_colour() -> None:
     groups = {"without": [(0.0, 0.0), (10.0, 4.0)], "with": [(5.0, 1.0)]}
-    chart = svg.scatter(groups, "PC1", "PC2", colours=("#111", "#222"), size=300)
+    chart = svg.scatter(groups, "PC1", "PC2", colors=("#111", "#222"), size=300)
     marks = [(g.attrib["fill"], [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in g]) for g in parsed(chart).iter(SVG + "g")]  # fmt: skip  # noqa: E501
     right, bottom, left, top = 286, 256, 52, 12
     assert marks[0] == ("#111", [(left, bottom), (right, top)])
@@ -601,7 +609,7 @@ def test_bars_show_figure_interval_null_and_what_is_bad() -> None:
     def x(value: float) -> float:
         return left + (value - 0.4) / 0.6 * (640 - 14 - left)
 
-    assert [box["fill"] for box in boxes] == [svg.COLOURS[0], svg.RED, svg.COLOURS[0]]
+    assert [box["fill"] for box in boxes] == [svg.COLORS[0], svg.RED, svg.COLORS[0]]
     assert [float(box["width"]) for box in boxes] == pytest.approx([x(0.9) - left, x(0.5) - left, 0], abs=0.2)
     assert [float(box["y"]) for box in boxes] == [16, 36, 56]
     [whisker] = placed(chart, "path")
@@ -629,7 +637,7 @@ def test_heatmaps_have_rows_down_columns_across_and_the_sign_in_the_colour(count
     for i, j in [(0, 1), (1, 0), (1, 1), (count - 1, 0)]:
         box = boxes[i * count + j]
         assert (float(box["x"]), float(box["y"])) == (left + cell * j, left + cell * i)
-        assert box["fill"] == svg.COLOURS[1 if matrix[i, j] > 0 else 0]
+        assert box["fill"] == svg.COLORS[1 if matrix[i, j] > 0 else 0]
         assert float(box["fill-opacity"]) == pytest.approx(min(abs(matrix[i, j]), 1), abs=1e-3)
     assert "n0 / n1: -0.25" in str(chart)
     shown = [e for e in parsed(chart).iter(SVG + "text") if e.attrib.get("class") == "cell"]

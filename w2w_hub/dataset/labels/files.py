@@ -89,7 +89,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 
 
 def _hint(table: pd.DataFrame) -> str:
-    """What to do about a header that another separator would cut."""
+    """Advice about a header that another separator would cut; empty if there is none."""
     header = str(table.columns[0]) if len(table.columns) == 1 else ""
     for separator, name in SEPARATORS.items():
         if "id" in [part.strip() for part in header.split(separator)] and separator in header:
@@ -192,7 +192,7 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 
 
 def _json_number(text: str) -> Any:
-    """A number with a point or exponent: a double if it holds all digits, else a `Decimal`."""
+    """Return a number with a point or exponent: a double if it holds all digits, else a `Decimal`."""
     from decimal import Decimal
 
     value = exact_number(text)

@@ -60,7 +60,7 @@ def require_splits(names: Iterable[str], existing: Iterable[str], found: Problem
 
 
 def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] = ()) -> pd.DataFrame:
-    """A table whose columns have names that can be told apart; a written index is left out with a warning.
+    """Return a table whose columns have names that can be told apart; a written index is left out with a warning.
 
     Names lose the blanks around them. Noted in `found`, and left out, are columns without a name, two of one name,
     names that differ in case alone from another's or from one with a meaning of its own, and names that cannot be
@@ -111,7 +111,7 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
 
 
 def without_own_columns(table: pd.DataFrame, found: Problems) -> pd.DataFrame:
-    """A table of labels without the columns that a dataset makes itself.
+    """Return a table of labels without the columns that a dataset makes itself.
 
     They are left out of a table that a dataset wrote, and refused by name in any other.
     """
@@ -136,7 +136,7 @@ def _require_printable(name: str) -> None:
 
 
 def _is_index(column: pd.Series) -> bool:
-    """Whether a column without a name says nothing: no value at all, or each row's own number."""
+    """Return whether a column without a name says nothing: no value at all, or each row's own number."""
     import pandas as pd
 
     if not column.notna().any():
@@ -150,7 +150,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_ours(table: pd.DataFrame) -> bool:
-    """Whether `row` and `row_sha256` are what a dataset wrote there."""
+    """Return whether `row` and `row_sha256` are what a dataset wrote there."""
     if not {"row", "row_sha256"} <= set(table.columns) or "coefficients" in table.columns:
         return False
     digests, rows = table["row_sha256"].tolist(), table["row"].tolist()

@@ -100,7 +100,7 @@ def p_value(figure: float, null: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """How well the held-out rows' labels are read; each kind of label names one.
+    """A measure of how well the labels of held-out rows are read; each kind of label names one.
 
     Attributes
     ----------

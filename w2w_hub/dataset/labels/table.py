@@ -146,7 +146,7 @@ def as_table(labels: Any, problems: Problems | None = None, existing: Iterable[s
 
 
 def _is_time(dtype: Any) -> bool:
-    """Whether a column's dtype is one of dates, times or durations, NumPy's, pandas' or Arrow's."""
+    """Return whether a column's dtype is one of dates, times or durations, NumPy's, pandas' or Arrow's."""
     if hasattr(dtype, "pyarrow_dtype"):
         import pyarrow as pa
 

@@ -34,7 +34,7 @@ class Written(dict[str, str]):
     __hash__ = None  # type: ignore[assignment]
 
     def text(self, column: str, row: str, value: Any) -> Any:
-        """What is written for a value, or the value itself if it is text, missing or no longer what was read."""
+        """Return what is written for a value, or the value itself if it is text, missing or no longer what was read."""
         if value is None or isinstance(value, str) or row not in self.rows:
             return value
         field = self.fields[column][self.rows[row]]

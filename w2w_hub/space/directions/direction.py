@@ -22,7 +22,7 @@ MOST_ROWS = 2**53  # what every reader of JSON tells apart
 
 
 class UnreliableDirectionWarning(UserWarning):
-    """A direction that is used reads held-out rows no better than permuted labels do."""
+    """Warns that a direction in use reads held-out rows no better than permuted labels do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Direction(ByValue):
 
     @property
     def unreliable(self) -> str:
-        """Why the direction should not be trusted; empty if nothing speaks against it."""
+        """The reason not to trust the direction; empty if there is none."""
         if self.score is None or self.p_value is None or self.null is None:
             return ""
         score = self.read_out.score

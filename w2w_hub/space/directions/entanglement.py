@@ -1,4 +1,4 @@
-"""How much attributes come along with each other."""
+"""Entanglement: the side effects that attributes have on each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What directions are fitted to: numbers made of a dataset's label columns, and why some make none."""
+"""Targets of directions: numbers made of a dataset's label columns, and the reasons why some make none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called
 
 
 class FittedSpace(Protocol):
-    """What directions need of a weight space: its population, and the dataset that it was built from."""
+    """The part of a weight space that directions need: its population, and the dataset that it was built from."""
 
     recipe: dict[str, Any]
 
@@ -123,7 +123,7 @@ def preserved_by_name(
 
 
 def _clash(target: AttributeTarget, others: list[AttributeTarget]) -> str:
-    """Why a name could mean something else; empty if it cannot."""
+    """The reason why a name is ambiguous; empty if it is not."""
     if others:
         origins = [
             f"column {t.attribute!r}" + ("" if t.level is None else f" at {t.level!r}") for t in (target, *others)

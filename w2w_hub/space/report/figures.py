@@ -1,4 +1,4 @@
-"""Everything a report shows, as plain data."""
+"""The figures of a report, as plain data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCATTERED = 1500  # rows at most
 
 
 def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[str, Any]:
-    """The report's data, JSON throughout.
+    """Return the report's data, JSON throughout.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
 
 
 def spectrum(space: WeightSpace) -> dict[str, Any]:
-    """Share of variance of each component, and cumulated, with the nulls: lists of k."""
+    """Return the fraction of variance per component, and cumulated, with the nulls: lists of k."""
     population = space.population
     norms = None if population is None else population.squared_norms
     n, d = space.spread.rows, space.layout.size - int(space.recipe.get("constant_numbers", 0))
@@ -78,13 +78,13 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
 
 
 def _total(space: WeightSpace) -> float:
-    """Of a space that does not keep its rows' norms: from the share that it states for all of its components."""
+    """The total variance where rows' norms are not kept, from the fraction that is stated for all components."""
     shares = space.diagnostics.get("explained_variance", {})
     return float((space.coordinates.singular_values**2).sum() / (shares.get(str(space.k)) or 1.0))
 
 
 def reconstruction(population: Population) -> dict[str, list[float]] | None:
-    """Error of every row with all components, fitted and held out."""
+    """Return the reconstruction error of every row with all components, fitted and held out."""
     if population.squared_norms is None:
         return None
     errors = population.reconstruction_error().round(6)
@@ -92,7 +92,7 @@ def reconstruction(population: Population) -> dict[str, list[float]] | None:
 
 
 def histograms(population: Population) -> dict[str, Any]:
-    """Coefficients of the first components over the fitted rows, and how Gaussian each is."""
+    """Return the coefficients of the first components over the fitted rows, and how Gaussian each is."""
     from scipy.stats import kurtosis, skew
 
     rows = population.coefficients[population.fitted].astype(np.float64)
@@ -108,7 +108,7 @@ def histograms(population: Population) -> dict[str, Any]:
 
 
 def neighbours(population: Population) -> dict[str, Any]:
-    """Cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
+    """Return the cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
     fitted = unit(population.coefficients[population.fitted])
     held_out = unit(population.coefficients[~population.fitted])
     samples = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
@@ -143,7 +143,7 @@ def _nearest(rows: np.ndarray, fitted: np.ndarray, skip_self: bool = False) -> l
 
 
 def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]:
-    """For the attributes that a pair of components shows best: that pair, with the rows that have it and lack it."""
+    """Return, for the attributes that two components show best, these two and the rows with and without it."""
     targets, _ = targets_of(space, dataset)
     population = space.require_population("scatter of rows")
     fitted = np.flatnonzero(population.fitted)
@@ -176,7 +176,7 @@ def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]
 def entanglement_by_population(
     space: WeightSpace, dataset: WeightDataset, sizes: tuple[int, ...] = POPULATIONS, draws: int = 3
 ) -> list[dict[str, Any]]:
-    """Mean |cosine| of the reading directions when the space is built from fewer people (the paper's figure 9).
+    """Return the mean |cosine| of reading directions of spaces built from fewer people (the paper's figure 9).
 
     Mean, deviation and components are fitted anew for each size; readers are least-squares fits on the coefficients,
     as in the paper, of the attributes that have both classes in every draw. `draws` random subsets a size.

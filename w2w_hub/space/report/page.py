@@ -145,7 +145,7 @@ def _scatters(data: dict[str, Any]) -> list[tuple[str, Markup]]:
         first, second = s["components"]
         lower, higher = s["groups"]
         groups = {lower: s["without"], higher: s["with"]}
-        plot = svg.scatter(groups, f"PC{first}", f"PC{second}", colours=(svg.GREY, svg.COLOURS[1]))
+        plot = svg.scatter(groups, f"PC{first}", f"PC{second}", colors=(svg.GREY, svg.COLORS[1]))
         shown.append((s["attribute"], plot))
     return shown
 

@@ -14,8 +14,8 @@ from ...common.text import one_line
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# Okabe and Ito: told apart by colour-blind readers too
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+# Okabe and Ito: told apart by color-blind readers too
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 GREY, RED, INK = "#8a8f98", "#c0392b", "#222222"
 LONGEST_NAME = 60  # characters of a label, for which room is left
 Points = Sequence[tuple[float, float]]
@@ -72,20 +72,20 @@ class Plot:
     def text(self, x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> None:
         self.add("text", text, class_=kind, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
 
-    def line(self, points: Points, colour: str, *, dashed: bool = False) -> None:
+    def line(self, points: Points, color: str, *, dashed: bool = False) -> None:
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         dash = "5 4" if dashed else None
-        self.add("polyline", fill="none", stroke=colour, stroke_width=2, stroke_dasharray=dash, points=path)
+        self.add("polyline", fill="none", stroke=color, stroke_width=2, stroke_dasharray=dash, points=path)
 
-    def dots(self, points: Points, colour: str, *, radius: float = 2.2, opacity: float = 0.55) -> None:
+    def dots(self, points: Points, color: str, *, radius: float = 2.2, opacity: float = 0.55) -> None:
         marks = [element("circle", cx=f"{self.x(x):.1f}", cy=f"{self.y(y):.1f}", r=radius) for x, y in points]
-        self.add("g", *marks, fill=colour, fill_opacity=opacity)
+        self.add("g", *marks, fill=color, fill_opacity=opacity)
 
-    def box(self, x: tuple[float, float], y: tuple[float, float], colour: str, opacity: float = 0.5) -> None:
+    def box(self, x: tuple[float, float], y: tuple[float, float], color: str, opacity: float = 0.5) -> None:
         left, right, top, bottom = self.x(x[0]), self.x(x[1]), self.y(y[1]), self.y(y[0])
         width, height = f"{max(right - left, 0):.1f}", f"{max(bottom - top, 0):.1f}"
         self.add(
-            "rect", x=f"{left:.1f}", y=f"{top:.1f}", width=width, height=height, fill=colour, fill_opacity=opacity
+            "rect", x=f"{left:.1f}", y=f"{top:.1f}", width=width, height=height, fill=color, fill_opacity=opacity
         )  # fmt: skip
 
     def svg(self, title: str) -> Markup:
@@ -119,12 +119,12 @@ def number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def legend(names: Sequence[str], colours: Sequence[str] = COLOURS, dashed: Sequence[bool] = ()) -> Markup:
-    """A line of names with their colours, as HTML above a chart."""
+def legend(names: Sequence[str], colors: Sequence[str] = COLORS, dashed: Sequence[bool] = ()) -> Markup:
+    """A line of names with their colors, as HTML above a chart."""
     parts = []
     for i, name in enumerate(names):
         style = "dashed" if i < len(dashed) and dashed[i] else "solid"
-        sample = element("i", "", style=f"border-top:3px {style} {colours[i % len(colours)]}")
+        sample = element("i", "", style=f"border-top:3px {style} {colors[i % len(colors)]}")
         parts.append(element("span", sample, name))
     return element("div", *parts, class_="legend")
 
@@ -148,9 +148,9 @@ def line_chart(
         xlabel, ylabel, log_x=logarithmic or log_x, log_y=logarithmic,
     )  # fmt: skip
     for i, (name, points) in enumerate(series.items()):
-        plot.line(points, COLOURS[i % len(COLOURS)], dashed=name in dashed)
+        plot.line(points, COLORS[i % len(COLORS)], dashed=name in dashed)
         if dots:
-            plot.dots(points, COLOURS[i % len(COLOURS)], radius=3.5, opacity=1)
+            plot.dots(points, COLORS[i % len(COLORS)], radius=3.5, opacity=1)
     names = list(series)
     return legend(names, dashed=[n in dashed for n in names]) + plot.svg(f"{ylabel} against {xlabel}")
 
@@ -180,7 +180,7 @@ def histogram(
     for i, (_name, values) in enumerate(heights.items()):
         for j, value in enumerate(values):
             if value:
-                plot.box((edges[j], edges[j + 1]), (0, float(value)), COLOURS[i % len(COLOURS)], 0.45)
+                plot.box((edges[j], edges[j + 1]), (0, float(value)), COLORS[i % len(COLORS)], 0.45)
     if curve:
         plot.line(curve, INK, dashed=True)
     chart = plot.svg(f"histogram of {xlabel}")
@@ -188,7 +188,7 @@ def histogram(
 
 
 def scatter(
-    groups: Mapping[str, Points], xlabel: str, ylabel: str, *, colours: Sequence[str] = COLOURS, size: int = 300
+    groups: Mapping[str, Points], xlabel: str, ylabel: str, *, colors: Sequence[str] = COLORS, size: int = 300
 ) -> Markup:
     """Points of several groups, the first at the back."""
     xs = [x for points in groups.values() for x, _ in points]
@@ -197,8 +197,8 @@ def scatter(
         return nothing()
     plot = Plot((min(xs), max(xs)), (min(ys), max(ys)), xlabel, ylabel, width=size, height=size, left=52)
     for i, points in enumerate(groups.values()):
-        plot.dots(points, colours[i % len(colours)])
-    return legend(list(groups), colours) + plot.svg(f"{ylabel} against {xlabel}")
+        plot.dots(points, colors[i % len(colors)])
+    return legend(list(groups), colors) + plot.svg(f"{ylabel} against {xlabel}")
 
 
 def bars(
@@ -216,12 +216,12 @@ def bars(
         plot.add("line", class_="grid", x1=where, x2=where, y1=plot.top, y2=bottom)
     for i, (name, value, interval, null, bad) in enumerate(rows):
         y = plot.top + line * (i + 0.5)
-        colour = RED if bad else COLOURS[0]
+        color = RED if bad else COLORS[0]
         plot.text(left - 8, y + 4, name, "end", "bad" if bad else "")
         start, stop = plot.x(ends[0]), plot.x(value)
         plot.add(
             "rect", element("title", f"{name}: {value:.3f}"), x=f"{start:.1f}", y=f"{y - 6:.1f}",
-            width=f"{max(stop - start, 0):.1f}", height=12, fill=colour, fill_opacity=".55",
+            width=f"{max(stop - start, 0):.1f}", height=12, fill=color, fill_opacity=".55",
         )  # fmt: skip
         if interval is not None:
             a, b = plot.x(interval[0]), plot.x(interval[1])
@@ -247,10 +247,10 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> Mar
         for j, other in enumerate(names):
             value = float(matrix[i, j])
             strength = min(abs(value) / limit, 1.0)
-            colour = COLOURS[1] if value > 0 else COLOURS[0]
+            color = COLORS[1] if value > 0 else COLORS[0]
             title = element("title", f"{name} / {other}: {value:.2f}")
             parts.append(element(
-                "rect", title, x=left + cell * j, y=top + cell * i, width=cell - 1, height=cell - 1, fill=colour,
+                "rect", title, x=left + cell * j, y=top + cell * i, width=cell - 1, height=cell - 1, fill=color,
                 fill_opacity=f"{strength:.3f}",
             ))  # fmt: skip
             if cell >= 26:

@@ -1,4 +1,4 @@
-"""What every kind of label column knows about itself."""
+"""The base class of the kinds of label columns, and the targets that they make."""
 
 from __future__ import annotations
 
