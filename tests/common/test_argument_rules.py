@@ -239,7 +239,7 @@ KINDS = {
     "UnsupportedFormatError": (ValueError,), "ScaleConflictError": (ValueError,), "LayoutMismatchError": (ValueError,),
     "UnsafeCheckpointError": (errors.UnsafePathError, errors.UnsupportedFormatError),
     "NotACheckpointError": (errors.UnsupportedFormatError,), "BaseModelMismatchError": (ValueError,),
-    "InitialisationError": (ValueError,), "DatasetChangedError": (ValueError,), "ConvergenceError": (ArithmeticError,),
+    "InitializationError": (ValueError,), "DatasetChangedError": (ValueError,), "ConvergenceError": (ArithmeticError,),
     "UnknownNameError": (KeyError,), "RowIndexError": (errors.InvalidInputError, IndexError),
     "AdapterNotAppliedError": (RuntimeError,), "HubError": (OSError,),
     "HubNotFoundError": (errors.HubError, FileNotFoundError), "HubAccessError": (errors.HubError, PermissionError),

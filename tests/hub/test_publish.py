@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from w2w_hub import WeightDataset
-from w2w_hub.release.card import split_card
+from w2w_hub.store.cards import split_card
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub

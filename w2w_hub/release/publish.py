@@ -15,6 +15,7 @@ from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, VersionError
+from ..store.cards import split_card
 from ..store.hub.cache import REPO
 from ..store.hub.client import Token
 from ..store.hub.resolve import FORMATS
@@ -22,7 +23,7 @@ from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
-from .card import is_written, published_card, rendered_bodies, split_card, with_facts
+from .card import is_written, published_card, rendered_bodies, with_facts
 from .difference import compare
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content

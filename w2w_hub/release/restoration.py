@@ -17,6 +17,7 @@ from ..common.subject import HubFile
 from ..dialects.base_model import MODEL_INDEX
 from ..errors import CorruptFileError, HubNotFoundError, UnsafePathError, W2WError
 from ..store.atomic import disk_error
+from ..store.cards import split_card
 from ..store.hub.cache import RepoCache, is_own_blob
 from ..store.hub.client import Token
 from ..store.hub.options import HubOptions
@@ -25,7 +26,7 @@ from ..store.hub.resolve import open_base, open_pin, require_fields
 from ..store.manifest import CARD, parse_manifest
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import find_file, has_file, make_parents, read_regular
-from .card import published_card, split_card
+from .card import published_card
 from .copies import Copy, Wanted, copy_at
 
 
