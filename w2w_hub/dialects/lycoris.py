@@ -147,7 +147,7 @@ class Lycoris(DenseDialect):
             self._refuse_rotations(checkpoint)
             raise UnsupportedFormatError(
                 f"{checkpoint.where} is a {' and '.join(kinds)}, whose change is not a product of two low-rank "
-                "factors; w2w_hub.dialects.read_deltas gives it exactly, svd_rank=8 (--rank 8) approximates it by a LoRA"
+                "factors; w2w_hub.dialects.read_deltas gives it exactly, svd_rank=8 (--rank 8) approximates it"
             )
         modules, parts = self._modules(checkpoint)
         factors, lost, total = {}, 0.0, 0.0
