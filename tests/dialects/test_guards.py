@@ -417,3 +417,19 @@ def test_a_scan_yields_a_peft_folder_once_and_what_it_does_not_repeat(tmp_path):
         tmp_path / "tree" / "pytorch_lora_weights.safetensors"
     )
     assert not is_tree(tmp_path / "tree")
+
+
+# ---------------------------------------------------------------- the base model that a file names
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers", "peft"])
+def test_the_base_model_is_the_one_that_the_file_names_in_its_dialects_own_place(tmp_path, dialect):
+    names = {"kohya": ["ss_sd_model_name"], "diffusers": ["base_model_name_or_path", "base_model"], "peft": []}[dialect]
+    for key in names:
+        save_file(PAIRS[dialect], tmp_path / "a.safetensors", metadata={key: "someone/model", "name": "no"})
+        assert read_adapter(tmp_path / "a.safetensors").base_model == "someone/model"
+    folder = written(tmp_path / "lora", dialect, 2.0, None).parent
+    assert read_adapter(folder / "adapter_model.safetensors").base_model is None
+    if dialect == "peft":
+        for stated, found in (("someone/model", "someone/model"), (3, None), (None, None)):
+            config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2, "base_model_name_or_path": stated}
+            (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+            assert read_adapter(folder).base_model == found

@@ -110,7 +110,7 @@ def _scanned(
             facts = describe(path, allow_torch=allow_torch and named, tracker=tracker, **options)
         except NotACheckpointError as error:
             if not named:
-                skipped.add(path, "that are no checkpoint")
+                skipped.add(path, "that are not checkpoints")
                 continue
             facts = {"path": str(path), "kind": None, "refused": str(error)}
         except W2WError as error:
@@ -128,7 +128,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 
 def _print_row(facts: dict[str, Any], first: bool) -> None:
-    """One line of the table of a scan; streamed, so its columns have fixed widths."""
+    """Print one row of the table of a scan; rows are streamed, so columns have fixed widths."""
     widths = (40, 24, 20, 6, 8, 7, 11, 22, 0)
     if first:
         data(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())

@@ -1,4 +1,4 @@
-"""The base model as the adapters see it: the digest of its target modules' weights."""
+"""Base models: the digest of the weights that adapters change, and the files that diffusers opens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODEL_INDEX = "model_index.json"
 MANIFEST = "manifest.json"  # of the weight space, written last
 CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
 EMBEDDED = "embedded"
-NO_COMPONENT = ("coefficients/", "previews/")  # a weight space's folders that are no part of its base model
+NO_COMPONENT = ("coefficients/", "previews/")  # folders of a weight space that are not part of its base model
 WEIGHTS = ".safetensors"
 SHARDS = re.compile(r".*\.safetensors\.(.*\.)?index\.(.*\.)?json", re.DOTALL)  # lists of shards, of a variant too
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)[.-]")  # in the names of files that are opened only when asked for
@@ -44,7 +44,7 @@ CONVERT = (
 
 
 def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.ndarray | None]) -> str:
-    """sha256 over the target modules' weights ``(out, in)`` as little-endian float16, in layout order.
+    """Compute the sha256 over the target modules' weights ``(out, in)`` as little-endian float16, in layout order.
 
     float16, so that a file and the model loaded from it in float32 agree.
 
@@ -71,7 +71,7 @@ def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.nda
 
 
 def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str | None = None) -> str:
-    """The base digest of a diffusers folder, read without torch or diffusers.
+    """Compute the base digest of a diffusers folder, read without torch or diffusers.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str |
     """
     folder = Path(folder)
     if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
-        raise MissingPathError(f"{folder} is no diffusers model folder: it has no {MODEL_INDEX}")
+        raise MissingPathError(f"{folder} is not a diffusers model folder: it has no {MODEL_INDEX}")
     tensors: dict[str, dict[str, np.ndarray]] = {}
     for component in {slot.target.component for slot in layout.slots}:
         tensors[component] = {}
@@ -150,7 +150,7 @@ def _shards(folder: Path, name: str) -> list[str]:
 
 
 def base_files(files: Iterable[str]) -> list[str]:
-    """Which of a weight space's files are its embedded base model, or say where the base model is."""
+    """Return the files of a weight space that are its embedded base model, or say where the base model is."""
     return [f for f in files if f in (MODEL_INDEX, CONFIG) or ("/" in f and not f.startswith(NO_COMPONENT))]
 
 

@@ -1,4 +1,4 @@
-"""What every dialect states about itself, and the calls that read and write it."""
+"""Base classes of dialects: the facts that each states about itself, and the calls that read and write it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Dialect(ABC):
     """File name that the dialect's own library gives the weights, if it has a usual one."""
     folder_use: ClassVar[FolderUse] = FolderUse.NEVER
     owns_config: ClassVar[bool] = False
-    """Whether an ``adapter_config.json`` beside several weights files belongs to the one of this dialect's name."""
+    """True if an ``adapter_config.json`` beside several weights files belongs to the file named `weights_name`."""
     rank_keys: ClassVar[re.Pattern[str]] = re.compile(r"\.lora_A|\.lora\.down|lora_down|_layer\.down")
-    """Matches, anywhere in a key, tensors of which `rank_of` tells the rank."""
+    """Pattern of the keys, searched in them, whose first axis is the rank."""
 
     @abstractmethod
     def matches(self, checkpoint: Checkpoint) -> bool:
@@ -56,9 +56,9 @@ class WritableDialect(Dialect):
     load_hint: ClassVar[str] = ""
     """Code that opens what was written, with ``{path!r}`` for the folder or file."""
     single_file: ClassVar[bool] = True
-    """Whether the weights file alone is the whole adapter."""
+    """True if the weights file alone is the whole adapter."""
     one_component: ClassVar[bool] = False
-    """Whether a folder holds the modules of one model only."""
+    """True if a folder holds the modules of one model only."""
 
     @abstractmethod
     def write(self, adapter: Adapter, folder: Path) -> None:

@@ -77,7 +77,7 @@ CONVOLUTIONS = re.compile(r"(?:.*\.)?(?:resnets\.\d+\.conv[12]|(?:down|up)sample
 
 
 class FactorKey(NamedTuple):
-    """What a dotted key says: the module's path, ``"A"`` or ``"B"``, in which spelling, and an adapter's own name."""
+    """Parsed dotted key: module path, role (``"A"`` or ``"B"``), spelling, and the name of the adapter, if any."""
 
     module: str
     role: str
@@ -87,7 +87,7 @@ class FactorKey(NamedTuple):
 
 @lru_cache(maxsize=8192)  # the checkpoints of a population share their keys
 def factor_key(key: str) -> FactorKey | None:
-    """A dotted key of a LoRA factor in any spelling, or None."""
+    """Parse the dotted key of a LoRA factor in any spelling; None if it is not one."""
     found = _KEY.match(key) if ".lora" in key else None
     if found is None:
         return None
@@ -108,7 +108,7 @@ _DIT_BLOCK = re.compile(rf"(?:single_)?transformer_blocks\.{NUMBER}\.attn[12]?\.
 
 @lru_cache(maxsize=8192)
 def is_module(component: str, path: str) -> bool:
-    """Whether a component can have a module of this path.
+    """Return True if a component can have a module of this path.
 
     Of a UNet, the modules that Stable Diffusion 1.x, 2.x and XL have, in any number of blocks and layers; of a text
     encoder, CLIP's and T5's. Transformers have too many names to list: only their attention's are checked.
@@ -139,7 +139,7 @@ _UNDERSCORED = {
 
 @lru_cache(maxsize=8192)
 def dotted(component: str, name: str) -> str | None:
-    """The module path that an underscored name stands for in a component, or None if it has no such module."""
+    """Return the module path of a component that an underscored name stands for, or None."""
     paths, grammar = _UNDERSCORED[component.rstrip("_23")]
     found = grammar.fullmatch(name)
     if found is None:
@@ -152,7 +152,7 @@ def dotted(component: str, name: str) -> str | None:
 
 
 def component_of(path: str) -> str | None:
-    """The component whose module a path without a prefix names, or None if it could be any model's."""
+    """Return the component whose module a path without a prefix names, or None if it could be any model's."""
     component = _COMPONENT_OF.get(path.partition(".")[0])
     if component is None and BARE_CLIP.fullmatch(path):
         return "text_encoder"
@@ -161,7 +161,7 @@ def component_of(path: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def target_of(path: str, component: str | None = None) -> Target | None:
-    """The target of a dotted path that may start with its component, as pipelines write it.
+    """Return the target of a dotted path that may start with its component, as pipelines write it.
 
     `component` states it for a path that does not say; None is returned where nobody says, and for a path that no
     module of the component has. What a path says itself is never overridden.
@@ -176,6 +176,6 @@ def target_of(path: str, component: str | None = None) -> Target | None:
 
 
 def placed(component: str, path: str) -> Target | None:
-    """The target of a component's module, or None if it has no such module."""
+    """Return the target of a component's module, or None if it has no such module."""
     path = canonical_path(component, path)
     return Target(component, path) if is_module(component, path) else None

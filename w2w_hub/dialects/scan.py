@@ -92,5 +92,5 @@ def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
             elif path.suffix in CHECKPOINTS:
                 yield path
             else:
-                skipped.add(path, "that are no checkpoint")
+                skipped.add(path, "that are not checkpoints")
         folders += reversed(inner)

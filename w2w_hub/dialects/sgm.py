@@ -1,4 +1,4 @@
-"""A UNet's modules in Stability's own numbering (``input_blocks_4_1_...``), which SDXL files and ComfyUI use.
+"""UNet modules in Stability's own numbering (``input_blocks_4_1_...``), which SDXL files and ComfyUI use.
 
 Their input and output blocks count through all levels, three to a level; diffusers counts within a level.
 """
@@ -36,7 +36,7 @@ def unet_path(name: str) -> str | None:
 
 
 def is_sgm(name: str) -> bool:
-    """Whether a UNet module's name is in Stability's numbering."""
+    """Return True if a UNet module's name is in Stability's numbering."""
     return name.startswith(("input_blocks_", "middle_block_", "output_blocks_", "label_emb_", "time_embed_")) or (
         name == "out_2"
     )

@@ -93,7 +93,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
             raise
         except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
             raise CorruptFileError(
-                f"{path} is no torch archive ({error}); files of torch before 1.6 are not opened, save it again"
+                f"{path} is not a torch archive ({error}); files of torch before 1.6 are not opened, save it again"
             ) from error
     is_list = isinstance(found, (list, tuple))
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
@@ -127,7 +127,7 @@ def _contents(
 ) -> tuple[str, Any]:
     """Return the folder of the archive that all its members are in, and what its pickle describes."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise UnsupportedFormatError(f"{path} is no archive as torch writes it: it is compressed")
+        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not")
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise zipfile.BadZipFile(f"it has {len(pickles)} members called data.pkl")
@@ -277,7 +277,7 @@ class _Reading:
             raise self._damaged()
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             if not isinstance(key, (str, int, float, type(None))):
-                raise UnsupportedFormatError(f"{self._path} holds a dict with keys that are no text; save it again")
+                raise UnsupportedFormatError(f"{self._path} holds a dict with keys that are not text; save it again")
             into[key] = value
 
     def _get(self, number: int) -> None:

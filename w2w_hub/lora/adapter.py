@@ -39,7 +39,7 @@ class Target:
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """The canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
+        """Key of the canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
         return _sort_key(self.component, self.module)
 
 

@@ -60,7 +60,7 @@ def canonicalize(
         float64 factors. ``metadata["error"]`` is what truncation lost, relative to the norm of all of dW.
     """
     if method not in METHODS:
-        raise InvalidInputError(f"there is no canonical form {method!r}; choose {' or '.join(METHODS)}")
+        raise InvalidInputError(f"canonical form {method!r} is unknown; choose {' or '.join(METHODS)}")
     factors, lost, total = {}, 0.0, 0.0
     for target, pair in adapter.factors.items():
         wanted = rank.get(target) if isinstance(rank, Mapping) else rank
