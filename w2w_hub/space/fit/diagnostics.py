@@ -1,4 +1,4 @@
-"""How far a space can be trusted: explained variance on fitted and held-out rows, errors, and nulls beside them."""
+"""Diagnostics of a space: explained variance on fitted and held-out rows, errors, and null models beside them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .nulls import gaussian_spectrum
 
 if TYPE_CHECKING:
     from ..weight_space import WeightSpace
-    from .solvers import Components
+    from .solvers.components import Components
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
-    """What is recorded of a new space; every share is of variance about the fitted mean."""
-    shares = np.cumsum(found.singular_values**2) / found.moments.total
+    """Return the diagnostics of a new space; every fraction is of variance about the fitted mean."""
+    explained = np.cumsum(found.singular_values**2) / found.moments.total
     d = space.layout.size - found.moments.constant
     fitted = space.fitted
     noise = np.cumsum(gaussian_spectrum(int(fitted.sum()), d))[: space.k]
@@ -25,7 +25,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
         "orthogonality_error": orthogonality(space.basis),
         "largest_residual": float(found.residuals.max()),
         **found.facts,
-        "explained_variance": at_steps(shares),
+        "explained_variance": at_steps(explained),
         "held_out": held_out(space),
         "reconstruction_error": {
             kind: _spread(space.reconstruction_error()[chosen])
@@ -41,7 +41,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
 
 
 def orthogonality(basis: np.ndarray, columns: int = 8192) -> float:
-    """Largest entry of |V Vᵀ - 1| of the published float32 basis ``(k, d)``."""
+    """Return the largest entry of |V Vᵀ - 1| of the published float32 basis ``(k, d)``."""
     product = np.zeros((len(basis), len(basis)))
     for start in range(0, basis.shape[1], columns):
         part = basis[:, start : start + columns].astype(np.float64)
@@ -50,13 +50,13 @@ def orthogonality(basis: np.ndarray, columns: int = 8192) -> float:
 
 
 def at_steps(cumulative: np.ndarray) -> dict[str, float]:
-    """A curve over the number of components, at round numbers and its end."""
+    """Return a curve over the number of components at round numbers and at its end."""
     counts = [c for c in STEPS if c < len(cumulative)] + [len(cumulative)]
     return {str(c): round(float(cumulative[c - 1]), 6) for c in counts if c}
 
 
 def held_out_curve(space: WeightSpace) -> np.ndarray:
-    """Share of the held-out rows' variance about the fitted mean that the first 1 to k components carry, ``(k,)``."""
+    """Return the fraction of the held-out rows' variance that the first 1 to k components explain, ``(k,)``."""
     chosen = ~space.fitted
     assert space.squared_norms is not None
     captured = (space.coefficients[chosen].astype(np.float64) ** 2).sum(0)
@@ -64,7 +64,7 @@ def held_out_curve(space: WeightSpace) -> np.ndarray:
 
 
 def held_out(space: WeightSpace) -> dict[str, Any]:
-    """The curve at round numbers; the floor is the mean-only reconstruction, whose share is 0 by definition."""
+    """Return the curve at round numbers; the floor is the mean-only reconstruction, whose fraction is 0."""
     count = int((~space.fitted).sum())
     if not count:
         return {"rows": 0}
