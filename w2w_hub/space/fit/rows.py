@@ -20,7 +20,6 @@ from ...lora.canonical import canonicalise_rows
 
 TILE_VALUES = 1 << 24  # 64 MiB of float32
 LEAST_TILE_ROWS = 16
-Empty = Callable[[tuple[int, ...], Any], np.ndarray]  # allocates an array by shape and dtype
 SHORT_ROW = 4096  # shorter rows count as this long, which bounds the number of rows per tile
 
 
@@ -98,7 +97,11 @@ class Rows:
         return -(-self.n // self.tile_rows)
 
     def tiles(
-        self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty | None = None
+        self,
+        first: int = 0,
+        last: int | None = None,
+        text: str = "rows",
+        empty: Callable[..., np.ndarray] | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the tiles `first` to `last` (exclusive): position of the first row, and values ``(<= tile_rows, d)``.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..rows import Empty
-
 COLUMNS_AT_ONCE = 16_384
+Empty: TypeAlias = Callable[[tuple[int, ...], Any], np.ndarray]  # allocates an array by shape and dtype
 Array: TypeAlias = Any  # of the engine's library: NumPy arrays and torch tensors share no static type
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from ....common.constraints import Rule, either, names, optional, text, whole
 from ....errors import InvalidInputError, missing_extra
-from ..rows import TILE_VALUES, Empty, Moments, Rows
+from ..rows import TILE_VALUES, Moments, Rows
 from . import partial
 from .base import Engine, Function, Panel
-from .ops import Array, NumpyOps
+from .ops import Array, Empty, NumpyOps
 
 try:
     import torch
