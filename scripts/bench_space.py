@@ -30,10 +30,12 @@ from figures import save_figures
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from w2w_hub.space import Krylov, NumpyEngine
 from w2w_hub.space.fit.rows import Rows
-from w2w_hub.space.fit.solvers import plan, solve
+from w2w_hub.space.fit.solvers import choose, get_solvers
+from w2w_hub.space.fit.solvers.components import find_components
 
-TOLERANCE: float = plan.__kwdefaults__["tolerance"]  # the library's own
+TOLERANCE = Krylov.tolerance  # the library's own
 REACHED = 0.9999  # of the variance that the exact components carry
 
 
@@ -56,10 +58,10 @@ def decaying(rows: int, numbers: int, seed: int = 0) -> np.ndarray:
 class ArrayRows(Rows):
     """The rows of anything that can be sliced, in place of a dataset's."""
 
-    def __init__(self, values: Any, tile_numbers: int):
-        self.values, self.tile_numbers, self.block_rows = values, tile_numbers, None
+    def __init__(self, values: Any, tile_values: int):
+        self.values, self.tile_values, self.block_rows = values, tile_values, None
         self.n, self.d = values.shape
-        self.tile_rows = max(16, tile_numbers // self.d)
+        self.tile_rows = max(16, tile_values // self.d)
 
     def _read(self, first: int, last: int, buffer: Any = None) -> Any:
         return self.values[first * self.tile_rows : last * self.tile_rows]
@@ -68,8 +70,8 @@ class ArrayRows(Rows):
 class FileRows(ArrayRows):
     """The rows of a `.npy` file, read anew in every pass."""
 
-    def __init__(self, path: Path, tile_numbers: int):
-        super().__init__(np.load(path, mmap_mode="r"), tile_numbers)
+    def __init__(self, path: Path, tile_values: int):
+        super().__init__(np.load(path, mmap_mode="r"), tile_values)
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115, for as long as this is
 
     def _read(self, first: int, last: int, buffer: np.ndarray | None = None) -> np.ndarray:
@@ -131,10 +133,11 @@ def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = TOLERAN
     from w2w_hub.space.fit.engines import get_engine
 
     dataset = WeightDataset.open(folder / "dataset")
-    runner = get_engine(engine, device="cpu" if engine == "torch" else None)
-    rows = Rows(dataset, np.arange(len(dataset)), tile_numbers=runner.tile_numbers)
-    with runner.precision():
-        found = solve(runner, rows, k, plan(rows.n, rows.d, k, tolerance=tolerance))
+    runner = get_engine(engine, devices="cpu" if engine == "torch" else None)
+    with runner.running():
+        rows = runner.rows(dataset, np.arange(len(dataset)))
+        solver = choose(rows.n, rows.d, k, get_solvers(tolerance=tolerance))
+        found = find_components(runner, rows, k, solver)
     print(found.facts, file=sys.stderr)
     return found.basis
 
@@ -343,6 +346,7 @@ def decode(numbers: int, k: int, figures: Path | None) -> None:
 def engines(rows: int, numbers: int, k: int, work: Path, figures: Path | None) -> None:
     """How far engines and solvers agree with the Krylov solver in NumPy."""
     from w2w_hub import WeightDataset, build_space
+    from w2w_hub.space import TorchEngine
     from w2w_hub.space.fit.rebuild import compare_spaces
 
     def build(**options: Any) -> tuple[Any, float]:
@@ -363,8 +367,8 @@ def engines(rows: int, numbers: int, k: int, work: Path, figures: Path | None) -
         click.echo(f"{rows:,} x {numbers:,}, k = {k}\n\n| | singular values | angle | separated components |")
         click.echo("| --- | --- | --- | --- |")
         for name, options in {
-            "numpy, read in other blocks": {"block_rows": 999},
-            "torch": {"engine": "torch", "device": "cpu"},
+            "numpy, read in other blocks": {"engine": NumpyEngine(block_rows=999)},
+            "torch": {"engine": TorchEngine("cpu")},
             "dask": {"engine": "dask"},
             "numpy, exact Gram": {"solver": "gram"},
         }.items():
@@ -434,7 +438,7 @@ class Device:
         torch.set_float32_matmul_precision("highest")
 
     @property
-    def tile_numbers(self) -> int:
+    def tile_values(self) -> int:
         return 1 << 28 if self.cuda else 1 << 20
 
     def __str__(self) -> str:
@@ -449,7 +453,7 @@ class Device:
 
         values = on_device(600, 800, self.first)
         torch.svd_lowrank(values, q=40, niter=2)
-        self.components(ArrayRows(values, self.tile_numbers), 40, 0)
+        self.components(ArrayRows(values, self.tile_values), 40, 0)
 
     def timed(self, function: Callable[[], Any]) -> tuple[float, float, Any]:
         """Seconds, peak memory of the first device in bytes, and the result."""
@@ -470,13 +474,11 @@ class Device:
         self, source: ArrayRows, k: int, memory: int | None, tolerance: float = TOLERANCE
     ) -> tuple[Any, int]:
         """What the solver finds, and how often it went through the rows."""
-        from w2w_hub.space.fit.engines.torch_engine import TorchEngine
+        from w2w_hub.space import TorchEngine
 
-        engine = TorchEngine(self.names, memory)
-        engine.tile_numbers = source.tile_numbers
-        with engine.precision():
-            found = solve(engine, source, k, plan(source.n, source.d, k, solver="krylov", tolerance=tolerance))
-        engine.close()
+        solver = Krylov(tolerance=tolerance).sized(source.n, source.d, k)
+        with TorchEngine(self.names, memory).running() as engine:
+            found = find_components(engine, source, k, solver)
         return found.basis, found.facts["passes"] + 1  # and the pass for mean and standard deviation
 
 
@@ -512,7 +514,7 @@ def gpu(
     device.warm_up()
     values = on_device(rows, numbers, device.first)
     size = values.numel() * 4
-    source = ArrayRows(values, device.tile_numbers)
+    source = ArrayRows(values, device.tile_values)
     click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) in the memory of {device}\n\n{HEADER}")
     for k in counts:
         peers: dict[str, Callable[[], tuple[Any, int]]] = {
@@ -557,7 +559,7 @@ def disk(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, .
         stored[start : start + 2048] = values[start : start + 2048].cpu().numpy()
     stored.flush()
     del stored, values
-    source = FileRows(work / "rows.npy", device.tile_numbers)
+    source = FileRows(work / "rows.npy", device.tile_values)
     size = 4 * rows * numbers
     click.echo(f"{rows:,} x {numbers:,} float32 ({size / 1e9:.1f} GB) in a file, {memory:g} GB kept by {device}\n")
     click.echo(HEADER)
@@ -591,13 +593,13 @@ def scaling(
 
     values = decaying(max(row_counts), max(widths))
     middle = [sorted(c)[len(c) // 2] for c in (row_counts, widths, counts)]
-    engine = get_engine("torch", device=device) if device else get_engine("numpy")
+    runner = get_engine("torch", devices=device) if device else get_engine("numpy")
 
     def cost(n: int, d: int, k: int) -> tuple[float, int]:
-        rows = ArrayRows(np.ascontiguousarray(values[:n, :d]), min(engine.tile_numbers, 1 << 22))
-        began = time.perf_counter()
-        with engine.precision():
-            found = solve(engine, rows, k, plan(n, d, k, solver="krylov"))
+        with runner.running():
+            rows = ArrayRows(np.ascontiguousarray(values[:n, :d]), min(runner.tile_values, 1 << 22))
+            began = time.perf_counter()
+            found = find_components(runner, rows, k, Krylov().sized(n, d, k))
         return time.perf_counter() - began, found.facts["passes"]
 
     cost(*middle)  # what is loaded and compiled once is nobody's cost

@@ -30,7 +30,11 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace", "W2WPipeline",
-    "W2WMixin", "Dialect",
+    "W2WMixin", "Dialect", "Solver", "Engine",
+)  # fmt: skip
+# extension points: their methods are called by this package, with what is checked already
+PROTOCOLS = (
+    "Dialect", "Solver", "Gram", "Covariance", "Krylov", "Engine", "NumpyEngine", "TorchEngine", "DaskEngine",
 )  # fmt: skip
 # for other modules, with what is checked already
 INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
@@ -422,11 +426,24 @@ def rows() -> dict[str, Row]:
         "build_space": slow(
             s.build_space,
             {"dataset": "", "k": "None|whole", "split": text, "rows": "None|names", "name": "None|text",
-             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text", "engine": text,
-             "device": "None|names|text", "scheduler": "None|text", "memory": "None|whole", "solver": "None|text",
-             "block": "None|whole", "tolerance": number, "max_passes": whole, "seed": whole, "block_rows": "None|whole",
-             "checkpoint": "None|path"},
+             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text",
+             "solver": "None|text|words", "engine": text, "checkpoint": "None|path"},
             dataset=lambda w: w.dataset, k=lambda w: 3,
+        ),
+        "Gram": Row(lambda w: (s.Gram, {}), {}),
+        "Covariance": Row(lambda w: (s.Covariance, {}), {}),
+        "Krylov": Row(
+            lambda w: (s.Krylov, {}),
+            {"block": "None|whole", "tolerance": number, "max_passes": whole, "seed": whole},
+        ),
+        "NumpyEngine": Row(lambda w: (s.NumpyEngine, {}), {"block_rows": "None|whole"}),
+        "TorchEngine": Row(
+            lambda w: (s.TorchEngine, {}),
+            {"devices": "None|names|text", "memory": "None|whole", "block_rows": "None|whole"},
+        ),
+        "DaskEngine": Row(
+            lambda w: (s.DaskEngine, {}),
+            {"scheduler": "None|text", "client": "None", "workers": "None|whole", "block_rows": "None|whole"},
         ),
         "fit_directions": slow(
             s.fit_directions,
@@ -644,7 +661,7 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 continue
             if public not in MADE:
                 yield public, value, _parameters(value)
-            if public == "Dialect":  # a protocol for dialects
+            if public in PROTOCOLS:
                 continue
             ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
             methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}

@@ -23,6 +23,7 @@ import numpy as np, pyarrow.parquet, scipy.linalg
 from tests.space.population import dataset_of, decaying
 from w2w_hub import WeightSpace
 from w2w_hub.store import atomic
+from w2w_hub.space import Krylov
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
 from w2w_hub.space.fit.resume import ResumeFolder
 
@@ -55,7 +56,7 @@ def build(folder, at=None, count=None):
             if seen == at:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-    built = build_and_save(dataset, folder, 3, solver="krylov", block=4, directions=False)
+    built = build_and_save(dataset, folder, 3, solver=Krylov(block=4), directions=False)
     if count is not None:
         count.write_text(json.dumps([seen, built.digest]))
 

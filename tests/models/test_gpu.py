@@ -15,6 +15,7 @@ from w2w_hub.models.injection import identity_shown, weights_rewritten
 from w2w_hub.models.injection.sums import write_sum
 from w2w_hub.models.inversion import Inverter, Settings
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
+from w2w_hub.space import TorchEngine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -142,8 +143,8 @@ def test_the_device_finds_the_components_that_the_processor_finds(
 ) -> None:
     ours = build_space(dataset, 12, solver=solver, directions=False)
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    theirs = build_space(dataset, 12, solver=solver, engine="torch", device=devices, memory=memory, directions=False)
-    again = build_space(dataset, 12, solver=solver, engine="torch", device=devices, memory=memory, directions=False)
+    theirs = build_space(dataset, 12, solver=solver, engine=TorchEngine(devices, memory), directions=False)
+    again = build_space(dataset, 12, solver=solver, engine=TorchEngine(devices, memory), directions=False)
     np.testing.assert_allclose(theirs.singular_values, ours.singular_values, rtol=1e-5)
     cosines = np.abs((theirs.basis.astype(np.float64) * ours.basis).sum(1))
     values = np.append(ours.singular_values**2, 0.0)

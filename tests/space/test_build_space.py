@@ -160,31 +160,31 @@ def test_strength_is_in_standard_deviations_of_the_population(space: WeightSpace
 
 def test_a_raw_space_over_unknown_initialisations_is_refused(dataset: WeightDataset, tmp_path: Path) -> None:
     plain = write_dataset(dataset.to_numpy(), tmp_path / "plain", layout=LAYOUT)
-    with pytest.raises(InitialisationError, match="w2w pack --initialisation"):
+    with pytest.raises(InitialisationError, match="plain"):
         build_space(plain)
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("options", "error", "subject"),
     [
-        ({"k": 48}, InvalidInputError, "1 to 47"),
-        ({"k": 0}, InvalidInputError, "1 to 47"),
-        ({"split": "nope"}, UnknownNameError, "train, test"),
+        ({"k": 48}, InvalidInputError, "48"),
+        ({"k": 0}, InvalidInputError, r"\b0\b"),
+        ({"split": "nope"}, UnknownNameError, "nope"),
     ],
 )
-def test_impossible_requests_are_refused(dataset: WeightDataset, options: dict, error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_impossible_requests_are_refused(dataset: WeightDataset, options: dict, error: type, subject: str) -> None:
+    with pytest.raises(error, match=subject):
         build_space(dataset, **options)
 
 
 def test_one_row_makes_no_space(dataset: WeightDataset, tmp_path: Path) -> None:
     lone = write_dataset(dataset.to_numpy()[:1], tmp_path / "lone", layout=LAYOUT, compatibility=SHARED)
-    with pytest.raises(InvalidInputError, match="at least two rows"):
+    with pytest.raises(InvalidInputError, match="train"):
         build_space(lone)
 
 
 def test_identical_rows_span_nothing_and_are_refused(dataset: WeightDataset, tmp_path: Path) -> None:
     same = np.repeat(dataset.to_numpy()[:1], 5, 0)
     copies = write_dataset(same, tmp_path / "copies", layout=LAYOUT, compatibility=SHARED)
-    with pytest.raises(InvalidInputError, match="span only 0 dimensions"):
+    with pytest.raises(InvalidInputError, match=r"\b0\b"):
         build_space(copies, 2)

@@ -16,12 +16,12 @@ from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalize_rows
+from w2w_hub.space import Engine, Krylov, TorchEngine
 from w2w_hub.space.fit import rows as rows_module
-from w2w_hub.space.fit.engines import Engine
-from w2w_hub.space.fit.engines.torch_engine import TorchEngine
+from w2w_hub.space.fit.engines import get_engine
 from w2w_hub.space.fit.rebuild import compare_spaces, rebuild
 from w2w_hub.space.fit.rows import Rows
-from w2w_hub.space.fit.solvers.solve import gaussian
+from w2w_hub.space.fit.solvers.base import gaussian
 
 from .population import dataset_of, decaying
 
@@ -49,7 +49,7 @@ def cluster() -> Iterator[str]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 32 rows, panels of two."""
-    monkeypatch.setattr(rows_module, "SHORT_ROW", rows_module.TILE_NUMBERS // 32)
+    monkeypatch.setattr(rows_module, "SHORT_ROW", rows_module.TILE_VALUES // 32)
     monkeypatch.setattr(Engine, "panel_bytes", 8 * 80 * 70)
 
 
@@ -66,12 +66,12 @@ def test_a_cluster_that_lives_on_builds_from_the_state_that_is_given_to_it(clust
     folder, options = tmp_path / "people", {"directions": False}
     old = dataset_of(folder, decaying(80, 80), held_out=5)
     before = build_space(old, 5, **options)
-    assert_alike(build_space(old, 5, engine="dask", scheduler=cluster, **options), before)
+    assert_alike(build_space(old, 5, engine=get_engine("dask", scheduler=cluster), **options), before)
     remove_rows(folder, ["p00003", "p00040"])
     new = WeightDataset.open(folder)
     after = build_space(new, 5, **options)
     assert not compare_spaces(before, after).within_bound
-    assert_alike(build_space(new, 5, engine="dask", scheduler=cluster, **options), after)
+    assert_alike(build_space(new, 5, engine=get_engine("dask", scheduler=cluster), **options), after)
     # a folder of the same name, digest and rows in another order, and rows of other weights in the same order
     for number, changes in enumerate(({"order": np.random.default_rng(0).permutation(80)}, {"seed": 1})):
         values = decaying(80, 80, changes.pop("seed", 0))
@@ -79,13 +79,13 @@ def test_a_cluster_that_lives_on_builds_from_the_state_that_is_given_to_it(clust
         other = dataset_of(folder, values, held_out=5, **changes)
         assert (other.manifest.digest == old.manifest.digest) is (number == 0)
         alone = build_space(other, 5, **options)
-        assert_alike(build_space(other, 5, engine="dask", scheduler=cluster, **options), alone)
+        assert_alike(build_space(other, 5, engine=get_engine("dask", scheduler=cluster), **options), alone)
 
 
 def test_workers_that_find_another_state_than_the_one_that_is_built_from_refuse_it(
     cluster: str, tmp_path: Path
 ) -> None:
-    options = {"directions": False, "engine": "dask", "scheduler": cluster}
+    options = {"directions": False, "engine": get_engine("dask", scheduler=cluster)}
     moved = dataset_of(tmp_path / "people", decaying(40, 50))
     order = np.random.default_rng(0).permutation(40)
     for name, error, changes in (
@@ -125,7 +125,9 @@ def test_workers_open_a_state_once_and_not_for_every_pass(
     monkeypatch.setattr(
         WeightDataset, "open", classmethod(lambda cls, *a, **k: opened.append(a) or own(cls, *a, **k))
     )  # fmt: skip
-    space = build_space(dataset, 3, solver="krylov", block=4, engine="dask", scheduler=cluster, directions=False)
+    space = build_space(
+        dataset, 3, solver=Krylov(block=4), engine=get_engine("dask", scheduler=cluster), directions=False
+    )
     assert space.diagnostics["passes"] > 2
     assert len(opened) == 1
 
@@ -135,7 +137,7 @@ def test_a_dask_build_that_was_stopped_continues_with_what_is_kept(
     cluster: str, tmp_path: Path, solver: str, small_tiles: None
 ) -> None:
     dataset = dataset_of(tmp_path / "people", decaying(200, 80))
-    options = {"solver": solver, "directions": False, "engine": "dask", "scheduler": cluster}
+    options = {"solver": solver, "directions": False, "engine": get_engine("dask", scheduler=cluster)}
     through = build_space(dataset, 5, **options, checkpoint=tmp_path / "kept")
     kept = sorted((tmp_path / "kept").glob("*.safetensors"))
     kept[0].unlink()
@@ -154,7 +156,10 @@ def test_a_canonical_space_of_convolutions_keeps_every_change_on_every_engine(
     options = {"layout": CONVOLUTIONS, "compatibility": Compatibility(), "held_out": 4}
     dataset = dataset_of(tmp_path / "locon", values, **options)
     found = build_space(
-        dataset, canonical="svd", engine=engine, scheduler=cluster if engine == "dask" else None, directions=False
+        dataset,
+        canonical="svd",
+        engine=get_engine("dask", scheduler=cluster) if engine == "dask" else engine,
+        directions=False,
     )
     assert_alike(found, build_space(dataset, canonical="svd", directions=False))
     for name in ("p00000", "p00017"):
@@ -192,7 +197,7 @@ def test_three_devices_or_parts_of_seven_tiles_give_what_one_gives(
     three = build_space(dataset, 6, solver=solver, engine=TorchEngine(["cpu"] * 3), directions=False)
     assert three.recipe["devices"] == ["cpu"] * 3
     monkeypatch.setattr("w2w_hub.space.fit.engines.dask_engine.PARTS", 3)
-    parts = build_space(dataset, 6, solver=solver, engine="dask", scheduler=cluster, directions=False)
+    parts = build_space(dataset, 6, solver=solver, engine=get_engine("dask", scheduler=cluster), directions=False)
     for space in (one, three, parts):
         assert_alike(space, alone)
         np.testing.assert_allclose(space.mean, alone.mean, rtol=1e-6)

@@ -26,6 +26,7 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
+from w2w_hub.space import Krylov
 from w2w_hub.space.fit.build import clear_passes
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
 from w2w_hub.space.fit.resume import MARK, ResumeFolder
@@ -33,7 +34,7 @@ from w2w_hub.space.fit.resume import MARK, ResumeFolder
 from ..tiny_world import TinyWorld, make_base
 from .population import dataset_of, decaying
 
-PASSES = {"solver": "krylov", "block": 4, "directions": False}
+PASSES = {"solver": Krylov(block=4), "directions": False}
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +216,13 @@ def test_a_build_that_did_not_converge_continues_with_more_passes_or_a_looser_to
         ResumeFolder, "remember",
         lambda self, name, compute, *rest: remember(self, name, lambda: computed.append(name) or compute(), *rest),
     )  # fmt: skip
-    for more in ({"max_passes": 40}, {"tolerance": 0.2, "max_passes": 4}):
+    for more in (Krylov(4, max_passes=40), Krylov(4, tolerance=0.2, max_passes=4)):
         with pytest.raises(ConvergenceError):
-            build_space(dataset, 8, **PASSES, max_passes=3, checkpoint=tmp_path / "kept")
+            build_space(dataset, 8, solver=Krylov(4, max_passes=3), directions=False, checkpoint=tmp_path / "kept")
         assert len(computed) == 4  # the moments, and three passes
-        found = build_space(dataset, 8, **PASSES, **more, checkpoint=tmp_path / "kept")
+        found = build_space(dataset, 8, solver=more, directions=False, checkpoint=tmp_path / "kept")
         assert len(computed) == len(set(computed))
-        assert found.digest == build_space(dataset, 8, **PASSES, **more).digest
+        assert found.digest == build_space(dataset, 8, solver=more, directions=False).digest
         clear_passes(found, tmp_path / "kept")
         assert list(tmp_path.iterdir()) == []
         computed.clear()
@@ -270,7 +271,7 @@ def test_a_base_model_that_does_not_fit_is_told_before_anything_is_computed(
     rows = WeightDataset.open(tiny_world.rows)
     make_base(tmp_path / "foreign", seed=5)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("w2w_hub.space.fit.build.solve", never)
+    monkeypatch.setattr("w2w_hub.space.fit.build.find_components", never)
     for name, error in (("foreign", BaseModelMismatchError), ("empty", MissingPathError), ("typo", MissingPathError)):
         with pytest.raises(error, match=name):
             build_and_save(rows, tmp_path / "space", 4, base=tmp_path / name)
@@ -282,7 +283,7 @@ def test_a_base_model_that_does_not_fit_is_told_before_anything_is_computed(
 def test_an_output_that_cannot_be_made_is_told_before_anything_is_computed(
     dataset: WeightDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2w_hub.space.fit.build.solve", never)
+    monkeypatch.setattr("w2w_hub.space.fit.build.find_components", never)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link", "file/space", "s" * 300):
@@ -306,7 +307,8 @@ def test_a_space_that_is_there_is_taken_for_a_finished_one_only_of_the_same_call
         build_and_save(dataset, out, 3, **PASSES)  # it was finished
     recipe = json.loads((out / "manifest.json").read_text())["recipe"]
     recipe.pop("constant_numbers")
-    for k, options in ((4, {}), (3, {"version": "0.2.0"}), (3, {"name": "other"}), (3, {"seed": 1}), (3, {"block": 5})):
+    others = ({"version": "0.2.0"}, {"name": "other"}, {"solver": Krylov(4, seed=1)}, {"solver": Krylov(5)})
+    for k, options in ((4, {}), *((3, other) for other in others)):
         marked(unfinished(out), recipe)  # as if killed before they were removed
         before = tree(tmp_path)
         with pytest.raises(AlreadyExistsError):

@@ -19,6 +19,7 @@ from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import CorruptFileError, DatasetChangedError, InitialisationError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalize_rows
+from w2w_hub.space import TorchEngine
 from w2w_hub.space.fit.rebuild import compare_spaces, rebuild, separated
 from w2w_hub.space.report import entanglement_by_population, figures, write_report
 
@@ -185,7 +186,7 @@ def test_a_rebuild_gives_the_digest_and_says_so(saved: Path, dataset: WeightData
 
 
 def test_a_rebuild_on_another_engine_is_within_the_bound(space: WeightSpace, dataset: WeightDataset) -> None:
-    found = compare_spaces(space, rebuild(space, dataset, engine="torch", device="cpu"))
+    found = compare_spaces(space, rebuild(space, dataset, engine=TorchEngine("cpu")))
     assert found.within_bound
     assert found.separated > 3
 

@@ -65,6 +65,23 @@ class Sections(click.Group):
                 ctx.exit(2)
 
 
+class LaterChoice(click.ParamType):
+    """A choice among names that are imported only when they are needed, which keeps `w2w --help` quick."""
+
+    name = "name"
+
+    def __init__(self, load: Callable[[], list[str]]):
+        self.load = load
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.load())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.load():
+            self.fail(f"{value!r} is not one of {', '.join(self.load())}", param, ctx)
+        return value
+
+
 def quiet_libraries() -> None:
     """Keep other libraries' progress bars and notes off the terminal; errors still show."""
     for name, value in {

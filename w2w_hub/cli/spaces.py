@@ -8,17 +8,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command
-from .common import examples, json_option, out_option
+from .common import LaterChoice, examples, json_option, out_option
 from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    from ..space import Engine, WeightSpace
 
 space_argument = click.argument("space", type=click.Path(path_type=Path))
+
+
+def _solver_names() -> list[str]:
+    from ..space.fit.solvers import AUTO, SOLVERS
+
+    return [AUTO, *SOLVERS]
+
+
+def _engine_names() -> list[str]:
+    from ..space.fit.engines import ENGINES
+
+    return list(ENGINES)
+
+
 engine_options = (
-    click.option("--engine", type=click.Choice(["numpy", "torch", "dask"]), help="What computes."),
-    click.option("--device", "devices", multiple=True, help="Of torch: cpu, cuda, or cuda:0 and cuda:1 for two GPUs."),
-    click.option("--scheduler", help="Of dask: the address of a running scheduler; a local cluster without it."),
+    click.option("--engine", type=LaterChoice(_engine_names), help="Library that computes.  [default: numpy]"),
+    click.option("--device", "devices", multiple=True, help="For torch: cpu, cuda, or cuda:0 and cuda:1 for two GPUs."),
+    click.option("--scheduler", help="For dask: address of a running scheduler; by default a local cluster starts."),
 )
 
 
@@ -26,6 +40,13 @@ def with_engine(function: Any) -> Any:
     for option in reversed(engine_options):
         function = option(function)
     return function
+
+
+def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> Engine:
+    """Return the engine that the options describe."""
+    from ..space.fit.engines import get_engine
+
+    return get_engine(name, devices=list(devices) or None, scheduler=scheduler)
 
 
 @click.command(
@@ -44,12 +65,17 @@ def with_engine(function: Any) -> Any:
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @with_engine
-@click.option("--solver", type=click.Choice(["gram", "covariance", "krylov"]), help="The cheapest without it.")
 @click.option(
-    "--tolerance", default=1e-6, show_default=True, help="Share of the components' variance that krylov may miss."
+    "--solver", type=LaterChoice(_solver_names), default="auto", show_default=True, help="auto takes the cheapest."
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of krylov's start.")
-@click.option("--canonical", type=click.Choice(["svd"]), help="One representative a dW: for mixed initialisations.")
+@click.option(
+    "--tolerance",
+    default=1e-6,
+    show_default=True,
+    help="Fraction of the components' variance that an iterative solver may miss.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of a random start.")
+@click.option("--canonical", type=click.Choice(["svd"]), help="One representative per dW: for mixed initialisations.")
 @click.option("--standardize/--no-standardize", default=True, show_default=True, help="Divide by standard deviations.")
 @click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
 @click.option(
@@ -59,24 +85,25 @@ def with_engine(function: Any) -> Any:
 @json_option
 def build(
     dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, engine: str | None,
-    devices: tuple[str, ...], scheduler: str | None, solver: str | None, tolerance: float, seed: int,
+    devices: tuple[str, ...], scheduler: str | None, solver: str, tolerance: float, seed: int,
     canonical: str | None, standardize: bool, directions: bool, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
-    A build that is stopped goes on where it was when the same command is run again.
+    A build that was stopped continues when the same command is run again.
     """
     from ..dataset import WeightDataset
     from ..space.fit.build_and_save import build_and_save, unfinished
+    from ..space.fit.solvers import get_solvers
 
     opened = WeightDataset.open(dataset)
     if unfinished(out).is_dir():
         say(f"continuing the unfinished build in {unfinished(out)}, if it is this one")
     space = build_and_save(
         opened, out, k, base=base, population=not without_population, split=split, version=version,
-        directions=directions, standardize=standardize, canonical=canonical, engine=engine or "numpy",
-        device=list(devices) or None, scheduler=scheduler,
-        solver=solver, tolerance=tolerance, seed=seed,
+        directions=directions, standardize=standardize, canonical=canonical,
+        solver=get_solvers(solver, tolerance=tolerance, seed=seed),
+        engine=engine_from(engine or "numpy", devices, scheduler),
     )  # fmt: skip
     if as_json:
         print_json(
@@ -121,7 +148,7 @@ def show_directions(space: WeightSpace) -> None:
     )
 )
 @space_argument
-@click.option("--dataset", type=click.Path(path_type=Path), required=True, help="The dataset that it was built from.")
+@click.option("--dataset", type=click.Path(path_type=Path), required=True, help="The dataset it was built from.")
 @click.option("--check", is_flag=True, help="Compare with what is published; exit status 1 if they differ.")
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Also write the rebuilt weight space here.")
 @with_engine
@@ -130,7 +157,7 @@ def rebuild(
     space: Path, dataset: Path, check: bool, out: Path | None, engine: str | None, devices: tuple[str, ...],
     scheduler: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Build SPACE again from its recipe and tell whether it is the same."""
+    """Build SPACE again from its recipe and report whether it is the same."""
     from ..dataset import WeightDataset
     from ..errors import InvalidInputError
     from ..space import WeightSpace
@@ -139,14 +166,12 @@ def rebuild(
     from ..store.atomic import require_new
 
     if not check and out is None:
-        raise InvalidInputError("say what to do with the rebuilt space: --check, --out SPACE, or both")
+        raise InvalidInputError("nothing to do with the rebuilt space: give --check, --out SPACE, or both")
     if out is not None:
         require_new(out)
     published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
-    again = build_again(
-        published, opened, engine=engine, device=list(devices) or None, scheduler=scheduler,
-        directions=out is not None,
-    )  # fmt: skip
+    chosen = engine_from(engine or published.recipe.get("engine", "numpy"), devices, scheduler)
+    again = build_again(published, opened, engine=chosen, directions=out is not None)
     found = compare_spaces(published, again)
     if not found.identical and opened.revision is None:  # rows from the Hub are checked as they come
         opened.verify()  # before an engine is named as the cause

@@ -1,22 +1,45 @@
-"""Weight spaces: standardised PCA of a dataset, and directions in it. No Hub, no diffusers, no torch."""
+"""Weight spaces: standardized PCA of a dataset, and directions in it. No Hub, no diffusers, no torch."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .coordinates import Coordinates, Explained
 from .directions import Direction, fit_directions
+from .fit import engines as _engines
 from .fit.build import build_space
+from .fit.engines import Engine, NumpyEngine
+from .fit.solvers import Covariance, Gram, Krylov, Solver
 from .points import Point
 from .population import Population, Spread
 from .weight_space import WeightSpace
 
+if TYPE_CHECKING:
+    from .fit.engines import DaskEngine as DaskEngine
+    from .fit.engines import TorchEngine as TorchEngine
+
 __all__ = [
     "Coordinates",
+    "Covariance",
+    "DaskEngine",
     "Direction",
+    "Engine",
     "Explained",
+    "Gram",
+    "Krylov",
+    "NumpyEngine",
     "Point",
     "Population",
+    "Solver",
     "Spread",
+    "TorchEngine",
     "WeightSpace",
     "build_space",
     "fit_directions",
 ]
+
+
+def __getattr__(name: str) -> Any:  # engines that need an extra
+    if name in __all__:
+        return getattr(_engines, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

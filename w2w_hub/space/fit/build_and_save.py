@@ -1,4 +1,4 @@
-"""Build a weight space into a folder so that the same call may be repeated, wherever the last one was killed."""
+"""Build a weight space into a folder, so that the same call continues wherever the last one was killed."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from ...dataset import WeightDataset
 from ...errors import AlreadyExistsError, DiskError, W2WError
 from ..storage import require_base
 from ..weight_space import WeightSpace
-from .build import FOUND, build_space, clear_passes, prepare
+from .build import build_space, clear_passes
+from .job import FOUND, Job
+from .old_keywords import flat_keywords
 from .resume import discard, is_unfinished_build
 
-BUILT_ONLY = ("name", "version", "directions")  # options of a build that its recipe does not state
+BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does not state
 
 
+@flat_keywords
 def build_and_save(
     dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None,
     population: bool = True, **options: Any,
 ) -> WeightSpace:  # fmt: skip
     """Build a weight space and write its folder.
 
-    The base model and the place of the output are checked before anything is computed. Finished passes are kept in
-    :func:`unfinished` until the folder is there; after a kill, a full disk or an interrupt the same call continues
-    there and gives the same space.
+    The base model and the output path are checked before anything is computed. Results of finished passes are kept in
+    the folder :func:`unfinished` until the space is saved; after a kill, a full disk or an interrupt the same call
+    continues from them and gives the same space.
 
     Parameters
     ----------
     path : path
-        The folder to make; its name is the space's, if `options` give no other.
+        The folder to make; its name is the default of the space's `name`.
     base : path, optional
         A diffusers folder, embedded so that the space opens offline.
     population : bool
         Whether to save ids and coefficients of the rows; without them see :meth:`WeightSpace.without_population`.
     **options
-        Of :func:`w2w_hub.build_space`, but for `checkpoint`.
+        Those of :func:`w2w_hub.build_space`, without `checkpoint`.
 
     Raises
     ------
     AlreadyExistsError
-        If something else is at `path`.
+        If something else already exists at `path`.
     MissingPathError, BaseModelMismatchError
         If `base` is not the adapters' base model.
     DiskError
@@ -67,7 +70,7 @@ def build_and_save(
 
 
 def unfinished(path: Path | str) -> Path:
-    """Where the results of finished passes wait, beside the output."""
+    """Return the folder, beside the output, in which results of finished passes are kept."""
     path = Path(os.path.abspath(path))
     return path.with_name(f".{path.name}.build")
 
@@ -76,7 +79,7 @@ def _saved_before(
     dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, population: bool,
     options: dict[str, Any],
 ) -> WeightSpace:  # fmt: skip
-    """The space at `path`, if the same call was killed after it was saved and before its passes were removed."""
+    """Return the space at `path` if this call was killed between saving it and removing its passes; else raise."""
     there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
     if not is_unfinished_build(unfinished(path)):
         raise there
@@ -84,9 +87,9 @@ def _saved_before(
         space = WeightSpace.from_pretrained(path)
     except W2WError:
         raise there from None
-    job = prepare(dataset, k, **{name: value for name, value in options.items() if name not in BUILT_ONLY})
-    job.engine.close()
-    asked = {**job.recipe, FOUND: space.recipe.get(FOUND)}
+    job = Job.checked(dataset, k, **{name: value for name, value in options.items() if name not in BUILT_ONLY})
+    with job.engine.running():
+        asked = {**job.recipe(), FOUND: space.recipe.get(FOUND)}
     same = asked == space.recipe and population is (space.population is not None)
     same = same and (space.name, space.version) == (options["name"], options.get("version", "0.1.0"))
     if base is not None:

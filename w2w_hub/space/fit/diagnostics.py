@@ -1,4 +1,4 @@
-"""How far a space can be trusted: explained variance on fitted and held-out rows, errors, and nulls beside them."""
+"""Diagnostics of a space: explained variance on fitted and held-out rows, errors, and null models beside them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .nulls import gaussian_spectrum
 if TYPE_CHECKING:
     from ..population import Population
     from ..weight_space import WeightSpace
-    from .solvers import Components
+    from .solvers.components import Components
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
-    """What is recorded of a new space; every share is of variance about the fitted mean."""
-    shares = np.cumsum(found.singular_values**2) / found.moments.total
+    """Return the diagnostics of a new space; every fraction is of variance about the fitted mean."""
+    explained = np.cumsum(found.singular_values**2) / found.moments.total
     d = space.layout.size - found.moments.constant
     population = space.require_population("row to measure")
     fitted = population.fitted
@@ -27,7 +27,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
         "orthogonality_error": orthogonality(space.coordinates.basis),
         "largest_residual": float(found.residuals.max()),
         **found.facts,
-        "explained_variance": at_steps(shares),
+        "explained_variance": at_steps(explained),
         "held_out": held_out(population),
         "reconstruction_error": {
             kind: _spread(population.reconstruction_error()[chosen])
@@ -43,7 +43,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
 
 
 def orthogonality(basis: np.ndarray, columns: int = 8192) -> float:
-    """Largest entry of |V Vᵀ - 1| of the published float32 basis ``(k, d)``."""
+    """Return the largest entry of |V Vᵀ - 1| of the published float32 basis ``(k, d)``."""
     product = np.zeros((len(basis), len(basis)))
     for start in range(0, basis.shape[1], columns):
         part = basis[:, start : start + columns].astype(np.float64)
@@ -52,7 +52,7 @@ def orthogonality(basis: np.ndarray, columns: int = 8192) -> float:
 
 
 def at_steps(cumulative: np.ndarray) -> dict[str, float]:
-    """A curve over the number of components, at round numbers and its end."""
+    """Return a curve over the number of components at round numbers and at its end."""
     counts = [c for c in STEPS if c < len(cumulative)] + [len(cumulative)]
     return {str(c): round(float(cumulative[c - 1]), 6) for c in counts if c}
 

@@ -1,4 +1,4 @@
-"""What nothing would look like: the spectrum of Gaussian noise of the same shape."""
+"""Null model of the spectrum: Gaussian noise of the same shape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def gaussian_spectrum(n: int, d: int, seed: int = 0) -> np.ndarray:
-    """Squared singular values of n centred rows of d independent Gaussian numbers, largest first, summing to 1.
+    """Return squared singular values of n centered rows of d independent Gaussian values, scaled to sum to 1.
 
     Exact in distribution without making the matrix: its bidiagonal form has independent chi-distributed entries
     (Dumitriu and Edelman 2002, Matrix models for beta ensembles).
@@ -14,7 +14,7 @@ def gaussian_spectrum(n: int, d: int, seed: int = 0) -> np.ndarray:
     Returns
     -------
     ndarray
-        float64 ``(min(n - 1, d),)``.
+        float64 ``(min(n - 1, d),)``, largest first.
     """
     from scipy.linalg import eigvalsh_tridiagonal
 
@@ -26,4 +26,5 @@ def gaussian_spectrum(n: int, d: int, seed: int = 0) -> np.ndarray:
     below = np.sqrt(rng.chisquare(small - 1 - np.arange(small - 1))) if small > 1 else np.empty(0)
     main = diagonal**2 + np.concatenate([[0.0], below**2])
     values = np.maximum(eigvalsh_tridiagonal(main, diagonal[:-1] * below), 0)[::-1]
-    return values / values.sum()
+    spectrum: np.ndarray = values / values.sum()
+    return spectrum

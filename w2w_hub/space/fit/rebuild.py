@@ -1,8 +1,7 @@
-"""Build a space again from its own recipe, and tell how far the two agree."""
+"""Build a space again from its own recipe, and measure how far two spaces agree."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import numpy as np
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
+from .engines import Engine
+from .solvers import solver_of
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 # between engines, thread counts and releases of a BLAS; measured in BENCHMARKS.md
 SINGULAR_VALUE_BOUND, ANGLE_BOUND = 1e-5, 1e-3
-SEPARATED = 1e-2  # gap to the next eigenvalues, relative, from which on a component is one of its own
+SEPARATED = 1e-2  # relative gap to the neighboring eigenvalues from which on a component is determined by itself
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two spaces of one recipe against each other.
+    """How far two spaces of one recipe agree.
 
     Attributes
     ----------
@@ -35,7 +36,7 @@ class Agreement:
     angle : float
         Sine of the largest angle between a component and its counterpart, over the separated ones.
     separated : int
-        Components whose eigenvalue is at least 1 % away from its neighbours'; others are known by their span only.
+        Components whose eigenvalue is at least 1 % away from its neighbors; only the span of others is determined.
     mean_error : float
         Largest difference of a mean or std, relative to std.
     """
@@ -48,7 +49,7 @@ class Agreement:
 
     @property
     def within_bound(self) -> bool:
-        """Whether the two are the same space as far as two engines can make it."""
+        """True if the two are as equal as two engines can make them."""
         errors = (self.singular_value_error, self.mean_error)
         return self.identical or (max(errors) <= SINGULAR_VALUE_BOUND and self.angle <= ANGLE_BOUND)
 
@@ -58,11 +59,17 @@ class Agreement:
 
 
 def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
-    """How far two spaces agree; both must have the same layout and number of components."""
+    """Compare two spaces, which must have the same layout and number of components.
+
+    Raises
+    ------
+    InvalidInputError
+        If they do not.
+    """
     if first.layout != second.layout or first.k != second.k:
         raise InvalidInputError(
             f"two spaces of the same layout and number of components can be compared, not {first.k} components of "
-            f"{first.layout.size} numbers and {second.k} of {second.layout.size}"
+            f"{first.layout.size} features and {second.k} of {second.layout.size}"
         )
     one, other = first.coordinates, second.coordinates
     if one.digest == other.digest:
@@ -81,20 +88,19 @@ def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
 
 
 def separated(singular_values: np.ndarray) -> np.ndarray:
-    """Which components are at least :data:`SEPARATED` away from both neighbours; the last one's next is unknown."""
+    """Return which components are at least :data:`SEPARATED` away from both neighbors; the last one never is."""
     values = np.asarray(singular_values, float) ** 2
     below = np.append(values[:-1] - values[1:], 0.0)
     above = np.append(np.inf, below[:-1])
-    return np.minimum(below, above) > SEPARATED * values
+    apart: np.ndarray = np.minimum(below, above) > SEPARATED * values
+    return apart
 
 
 def rebuild(
     space: WeightSpace,
     dataset: WeightDataset,
     *,
-    engine: str | None = None,
-    device: str | Sequence[str] | None = None,
-    scheduler: str | None = None,
+    engine: str | Engine | None = None,
     directions: bool = False,
     checkpoint: Path | str | None = None,
 ) -> WeightSpace:
@@ -102,8 +108,8 @@ def rebuild(
 
     Parameters
     ----------
-    engine : str, optional
-        Another one than the recipe's.
+    engine : str or Engine, optional
+        Instead of the recipe's.
 
     Raises
     ------
@@ -112,7 +118,6 @@ def rebuild(
     """
     require_dataset(space, dataset)
     recipe = space.recipe
-    krylov = {name: recipe[name] for name in ("block", "tolerance", "max_passes", "seed") if name in recipe}
     population = space.population
     if population is None:  # which rows were left out is not known, only how many were fitted
         split, rows = recipe["split"], None
@@ -135,10 +140,7 @@ def rebuild(
         directions=directions,
         standardize=recipe.get("standardised", True),
         canonical=recipe.get("canonical"),
+        solver=solver_of(recipe),
         engine=engine or recipe.get("engine", "numpy"),
-        device=device,
-        scheduler=scheduler,
-        solver=recipe.get("solver", "gram"),  # the only one there was before it was recorded
         checkpoint=checkpoint,
-        **krylov,
     )

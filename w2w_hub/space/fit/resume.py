@@ -1,4 +1,4 @@
-"""Results of finished passes in a folder, so that a build that was killed continues where it was."""
+"""Keeps results of finished passes in a folder, so that a build that was killed continues where it was."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _DTYPES = {"<f4": "F32", "<f8": "F64"}
 
 
 class ResumeFolder:
-    """Named results that belong to one build; without a folder nothing is kept.
+    """Named results of one build; without a folder nothing is kept.
 
-    What lies between two passes is deterministic, so that a resumed build gives the same bits as one that ran through.
-    The folder appears at once with a mark inside. Only files of the names that are written here are ever removed, one
-    by one, the mark last; a folder without the mark, or with anything else in it, is refused and left as it is.
+    Computation between passes is deterministic, so that a resumed build gives the same bits as an uninterrupted one.
+    The folder appears in one step with a mark inside. Only files with names that are written here are ever removed,
+    the mark last; a folder without the mark, or with anything else in it, is refused and left as it is.
 
     Parameters
     ----------
     folder : path or None
-        Made if it is not there or empty.
+        Made if it does not exist or is empty.
     recipe : object
-        JSON that says which build; results of any other are removed.
+        JSON that identifies the build; results of any other are removed.
 
     Raises
     ------
     AlreadyExistsError
-        If something is there that is not an unfinished build.
+        If the folder is not an unfinished build.
     BusyError
         If another process uses the folder.
     DiskError
-        If it cannot be made.
+        If the folder cannot be made.
     """
 
     def __init__(self, folder: Path | str | None, recipe: Any = None):
@@ -129,7 +129,7 @@ class ResumeFolder:
                 os.unlink(folder / name)
 
     def clear(self) -> None:
-        """Remove what was kept, once the space is saved; a folder that another build has taken since is left alone."""
+        """Remove the results, once the space is saved, unless another build has taken the folder since."""
         if self.folder is None:
             return
         try:
@@ -141,25 +141,25 @@ class ResumeFolder:
             if _is_regular(self.folder / MARK):
                 os.unlink(self.folder / MARK)
             os.rmdir(self.folder)
-        except (OSError, W2WError):  # not there any more, in use, or foreign files came into it
+        except (OSError, W2WError):  # gone, in use, or with foreign files in it
             pass
         finally:
             self.release()
 
     # ------------------------------------------------------------ results
     def has(self, name: str) -> bool:
-        """Whether a result is kept under a name."""
+        """Return whether a result is kept under a name."""
         return self.folder is not None and _is_regular(self.folder / f"{name}.safetensors")
 
     def remember(
         self, name: str, compute: Callable[[], dict[str, Any]], convert: Callable[[Any], np.ndarray] = np.asarray
     ) -> dict[str, Any]:
-        """Return the result that is kept under a name, or else what `compute` gives, and keep that.
+        """Return the result that is kept under a name; if there is none, compute and keep it.
 
         Raises
         ------
         DiskError
-            If it cannot be written; what was kept before stays.
+            If it cannot be written; earlier results stay.
         """
         if self.folder is None:
             return compute()
@@ -169,7 +169,7 @@ class ResumeFolder:
             return kept
         found = compute()
         try:
-            # not flushed to the disk: one that a power cut leaves torn does not have its checksum
+            # not flushed to the disk: the checksum finds a file that a power cut left torn
             _write(file, _file_of({key: convert(value) for key, value in found.items()}), flush=False)
         except OSError as error:
             raise DiskError(
@@ -180,7 +180,7 @@ class ResumeFolder:
 
 
 def is_unfinished_build(folder: Path) -> bool:
-    """Whether a folder is one of ours, or an empty one that a killed clearing left."""
+    """Return whether a folder is an unfinished build, or an empty folder that a killed removal left."""
     try:
         return folder.is_dir() and not folder.is_symlink() and (not os.listdir(folder) or bool(_require_ours(folder)))
     except (OSError, W2WError):
@@ -188,7 +188,7 @@ def is_unfinished_build(folder: Path) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Remove an unfinished build, whichever it is, or the empty folder that a killed clearing left."""
+    """Remove an unfinished build, whichever it is, or the empty folder that a killed removal left."""
     left = ResumeFolder(None)
     with suppress(OSError, W2WError):
         if os.listdir(folder):
@@ -209,7 +209,7 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _require_ours(folder: Path) -> str:
-    """Return the key of the build that a folder belongs to, or raise if anything in it is not ours."""
+    """Return the key of the build that a folder belongs to, or raise if anything else is in it."""
     foreign = sorted(name for name in os.listdir(folder) if not (_OWN.fullmatch(name) and _is_regular(folder / name)))
     stated = {} if foreign else _stated_by(folder)
     if not stated:
@@ -227,7 +227,7 @@ def _require_ours(folder: Path) -> str:
 
 
 def _stated_by(folder: Path) -> Mapping[str, Any]:
-    """What a folder's mark says; empty if there is none of ours."""
+    """Return the content of a folder's mark; empty if there is no valid one."""
     mark = folder / MARK
     if not _is_regular(mark) or mark.stat().st_size > LARGEST_MARK:
         return {}
@@ -265,7 +265,7 @@ def _write(path: Path, parts: Iterable[Any], *, flush: bool = True) -> None:
 
 
 def _file_of(arrays: Mapping[str, np.ndarray]) -> Iterable[Any]:
-    """A safetensors file as buffers of the arrays' own memory, with a checksum in its metadata."""
+    """Return a safetensors file as buffers, the arrays' own memory, with a checksum in its metadata."""
     header: dict[str, Any] = {}
     buffers, end = [], 0
     for name, values in arrays.items():
@@ -284,7 +284,7 @@ def _file_of(arrays: Mapping[str, np.ndarray]) -> Iterable[Any]:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a result, or None if there is none or it is not as it was written; that one is removed."""
+    """Return the arrays of a result, or None if there is none; a damaged one is removed."""
     if not _is_regular(path):
         return None
     try:
@@ -298,7 +298,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """CRC-32 of names, dtypes, shapes and values: against torn files, and several times as fast as sha256."""
+    """Return the CRC-32 of names, dtypes, shapes and values; it detects torn files several times faster than sha256."""
     found = 0
     for name, values in sorted(arrays.items()):
         values = np.ascontiguousarray(values)

@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ....errors import InvalidInputError
 from .base import Engine
+from .numpy_engine import NumpyEngine
 
-ENGINES = ("numpy", "torch", "dask")
+if TYPE_CHECKING:
+    from .dask_engine import DaskEngine as DaskEngine
+    from .torch_engine import TorchEngine as TorchEngine
+
+# every engine by its name; its class is in the module <name>_engine, which may need an extra. A new one is added here.
+ENGINES = {"numpy": "NumpyEngine", "torch": "TorchEngine", "dask": "DaskEngine"}
+__all__ = ["ENGINES", "DaskEngine", "Engine", "NumpyEngine", "TorchEngine", "get_engine"]
 
 
-def get_engine(
-    engine: str | Engine = "numpy",
-    *,
-    device: str | Sequence[str] | None = None,
-    scheduler: str | None = None,
-    memory: int | None = None,
-) -> Engine:
-    """An engine by its name, or the one that is given.
+def get_engine(engine: str | Engine = "numpy", **settings: Any) -> Engine:
+    """Return an engine by its name, or the one that is given.
 
     Parameters
     ----------
-    device : str or sequence of str, optional
-        Of torch.
-    scheduler : str, optional
-        Address for Dask.
-    memory : int, optional
-        Bytes of rows that each GPU keeps between passes.
+    **settings
+        Of the engine that is named; None stands for its default.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such engine, it has no such setting, or an engine is given that has its own.
+    MissingExtraError
+        If the engine needs an extra that is not installed.
     """
-    options: dict[str, Any] = {"device": device, "scheduler": scheduler, "memory": memory}
-    takes = {"numpy": (), "torch": ("device", "memory"), "dask": ("scheduler",)}
-    name = engine.name if isinstance(engine, Engine) else engine
-    allowed = () if isinstance(engine, Engine) else takes.get(name, ())
-    for option, value in options.items():
-        if value is not None and option not in allowed:
-            owner = next(e for e, names in takes.items() if option in names)
-            raise InvalidInputError(f"{option} is an option of the {owner} engine, not of {name}")
-    if isinstance(engine, Engine):
-        return engine
-    if name == "numpy":
-        return Engine()
-    if name == "torch":
-        from .torch_engine import TorchEngine
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(engine, str) and engine not in ENGINES:
+        raise InvalidInputError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+    allowed = () if isinstance(engine, Engine) else engine_class(engine).setting_names()
+    for name in settings:
+        if name not in allowed:
+            raise InvalidInputError(f"{name} is not a setting of {engine!r}")
+    return engine if isinstance(engine, Engine) else engine_class(engine)(**settings)
 
-        return TorchEngine(device, memory)
-    if name == "dask":
-        from .dask_engine import DaskEngine
 
-        return DaskEngine(scheduler)
-    raise InvalidInputError(f"no engine {name!r}; there are {', '.join(ENGINES)}")
+def engine_class(name: str) -> type[Engine]:
+    """Return the class of an engine, which imports its library."""
+    found: type[Engine] = getattr(importlib.import_module(f".{name}_engine", __name__), ENGINES[name])
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    for engine, public in ENGINES.items():
+        if public == name:
+            return engine_class(engine)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,19 +1,21 @@
-"""Dask: ranges of rows on the workers of a LocalCluster or of a scheduler that is already there."""
+"""Dask engine: ranges of rows on the workers of a LocalCluster or of a running scheduler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ....common.constraints import Rule, has, optional, text, whole
 from ....common.dask import connect
 from ....errors import InvalidInputError, missing_extra
 from ..rows import Moments, Rows
 from . import partial
-from .base import Engine
-from .ops import NumpyOps
+from .base import Engine, Function, Panel, strip_name
+from .ops import Array, NumpyOps
 
 try:
     from distributed import LocalCluster
@@ -24,91 +26,92 @@ CONNECT_SECONDS = 10
 PARTS = 32  # at most: fixed, so that the number of workers changes no sum
 
 
+@dataclass(eq=False)
 class DaskEngine(Engine):
-    """Every worker opens the dataset itself: a folder by its path, which must be the same everywhere, and a repository
-    at its commit.
+    """Computes on Dask workers, each of which opens the dataset itself.
+
+    A folder is opened by its path, which must be the same on every worker, and a repository at its commit.
 
     Parameters
     ----------
     scheduler : str, optional
-        Address of a running scheduler (``tcp://host:8786``); a LocalCluster is started without it. A script that
-        starts one needs the usual ``if __name__ == "__main__":``.
+        Address of a running scheduler (``tcp://host:8786``). Without it a LocalCluster is started for each build; a
+        script then needs the usual ``if __name__ == "__main__":``.
     client : distributed.Client, optional
         Used instead, and left open.
     workers : int, optional
-        Processes of the LocalCluster, one thread each; as many as there are cores by default.
+        Processes of the LocalCluster, one thread each; one per core by default.
+    block_rows : int, optional
+        Rows read at once. Changes memory and speed only.
     """
 
-    name = "dask"
+    scheduler: str | None = None
+    client: Any = None
+    workers: int | None = None
 
-    def __init__(self, scheduler: str | None = None, *, client: Any = None, workers: int | None = None) -> None:
-        super().__init__()
+    name: ClassVar[str] = "dask"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **Engine.rules, "scheduler": optional(text()), "client": optional(has("submit", "a Dask client")),
+        "workers": optional(whole(1)),
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._client: Any = None
         self._cluster: Any = None
-        self._own = client is None
-        if client is not None:
-            self.client = client
+
+    def start(self) -> None:
+        if self.client is not None:
+            self._client = self.client
             return
-        if scheduler is None:
+        if self.scheduler is None:
             try:
-                self._cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                self._cluster = LocalCluster(n_workers=self.workers, threads_per_worker=1, dashboard_address=None)
             except (OSError, ValueError, TimeoutError) as error:
                 raise InvalidInputError(f"no Dask cluster can be started here: {error}") from error
-        self.client = connect(scheduler or self._cluster, CONNECT_SECONDS)
-
-    def describe(self) -> dict[str, Any]:
-        info = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        return {"engine": self.name, "threads": max((int(w["nthreads"]) for w in info), default=0)}
-
-    def summed(self, function: Callable[..., list[Any]], rows: Rows, *arguments: Any) -> list[Any]:
-        total: list[Any] | None = None
-        for part in self._parts(function, rows, arguments):
-            total = part if total is None else [value + other for value, other in zip(total, part, strict=True)]
-        assert total is not None
-        return total
-
-    def joined(self, function: Callable[..., list[np.ndarray]], rows: Rows, *arguments: Any) -> list[np.ndarray]:
-        parts = list(self._parts(function, rows, arguments))
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-    def _parts(self, function: Callable[..., list[Any]], rows: Rows, arguments: tuple[Any, ...]) -> Iterator[list[Any]]:
-        count = min(rows.count, PARTS)
-        edges = [rows.count * i // count for i in range(count + 1)]
-        shared = self.client.scatter([rows, *arguments], broadcast=True, hash=False)
-        futures = [self.client.submit(_compute, function, span, *shared, pure=False) for span in pairwise(edges)]
-        for number in range(len(futures)):
-            yield futures[number].result()
-            futures[number] = None  # its result may go
-
-    def strips(self, rows: Rows, moments: Moments, panels: list[tuple[int, int]]) -> Any:
-        shared = self.client.scatter([rows, moments], broadcast=True, hash=False)
-
-        def submitted(panel: tuple[int, int]) -> Any:
-            return self.client.submit(_strip, panel, *shared, pure=False)
-
-        futures = {panel: submitted(panel) for panel in panels if not self.checkpoint.has(_name(panel))}
-        for panel in panels:
-
-            def fetched(panel: tuple[int, int] = panel) -> dict[str, np.ndarray]:
-                # a result that was there and turned out damaged is computed again
-                return {"strip": (futures.get(panel) or submitted(panel)).result()}
-
-            yield panel, self.checkpoint.remember(_name(panel), fetched)["strip"]
-            futures.pop(panel, None)
+        self._client = connect(self.scheduler or self._cluster, CONNECT_SECONDS)
 
     def close(self) -> None:
-        if self._own:
-            self.client.close()
-            if self._cluster is not None:
-                self._cluster.close()
+        if self._client is not None and self._client is not self.client:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._client = self._cluster = None
+
+    def describe(self) -> dict[str, Any]:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return {"engine": self.name, "threads": max((int(w["nthreads"]) for w in workers), default=0)}
+
+    def parts(self, function: Function, rows: Rows, *arguments: Any) -> Iterator[list[Array]]:
+        count = min(rows.count, PARTS)
+        edges = [rows.count * i // count for i in range(count + 1)]
+        shared = self._client.scatter([rows, *arguments], broadcast=True, hash=False)
+        futures = [self._client.submit(_compute, function, span, *shared, pure=False) for span in pairwise(edges)]
+        for number in range(len(futures)):
+            yield futures[number].result()
+            futures[number] = None  # lets the worker free the result
+
+    def strips(self, rows: Rows, moments: Moments, panels: list[Panel]) -> Iterator[tuple[Panel, np.ndarray]]:
+        shared = self._client.scatter([rows, moments], broadcast=True, hash=False)
+
+        def submitted(panel: Panel) -> Any:
+            return self._client.submit(_strip, panel, *shared, pure=False)
+
+        futures = {panel: submitted(panel) for panel in panels if not self.resume.has(strip_name(panel))}
+        for panel in panels:
+
+            def fetched(panel: Panel = panel) -> np.ndarray:
+                # a kept result may turn out to be damaged: then there is no future yet
+                strip: np.ndarray = (futures.get(panel) or submitted(panel)).result()
+                return strip
+
+            yield panel, self.kept_strip(panel, fetched)
+            futures.pop(panel, None)
 
 
-def _compute(function: Callable[..., list[Any]], span: tuple[int, int], rows: Rows, *arguments: Any) -> list[Any]:
+def _compute(function: Function, span: Panel, rows: Rows, *arguments: Any) -> list[Array]:
     return function(NumpyOps(), rows, span, *arguments)
 
 
-def _strip(panel: tuple[int, int], rows: Rows, moments: Moments) -> np.ndarray:
+def _strip(panel: Panel, rows: Rows, moments: Moments) -> np.ndarray:
     return partial.gram_strip(NumpyOps(), rows, panel, moments)
-
-
-def _name(panel: tuple[int, int]) -> str:
-    return f"gram-{panel[0]:05d}-{panel[1]:05d}"

@@ -1,23 +1,24 @@
-"""Sums over a range of tiles: the only passes over the data there are, written once for every kind of array.
+"""Sums over a range of tiles: all passes over the data, written once for every array library.
 
-`ops` supplies the arrays (:class:`~.ops.NumpyOps`, :class:`~.torch_engine.TorchOps`). A matrix of vectors holds one
-a row: ``(b, d)``. Products are float32 a tile, sums over tiles float64; what the exact solvers need is float64
-throughout.
+`ops` supplies the arrays (:class:`~.ops.Ops`). Matrices of vectors hold one vector per row: ``(b, d)``. Products are
+float32 within a tile and sums over tiles float64; the exact solvers' passes are float64 throughout.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..rows import Moments, Rows
+from .ops import Array, Ops
 
 
-def moments_of(ops: Any, rows: Rows, span: tuple[int, int], shift: np.ndarray, sketch: np.ndarray | None) -> list[Any]:
-    """Sums of x - shift and of its square ``(d,)``; with a sketch ``(b, n)`` its product with x - shift ``(b, d)``.
+def moments_of(
+    ops: Ops, rows: Rows, span: tuple[int, int], shift: np.ndarray, sketch: np.ndarray | None
+) -> list[Array]:
+    """Return the sums of x - shift and of its square ``(d,)``, and the sketch times x - shift ``(b, d)``.
 
-    The shift is a row of the matrix: a number that never varies gives sums of exactly zero.
+    The shift is a row of the matrix, so that a feature that never varies gives sums of exactly zero. Without a sketch
+    ``(b, n)`` the product is empty.
     """
     first, second = ops.zeros((rows.d,)), ops.zeros((rows.d,))
     product = ops.zeros((0 if sketch is None else len(sketch), rows.d))
@@ -39,69 +40,71 @@ def moments_of(ops: Any, rows: Rows, span: tuple[int, int], shift: np.ndarray, s
     return [first, second, product]
 
 
-class Standardiser:
-    """Moments as arrays of one kind, and tiles centred and divided with them."""
+class Standardizer:
+    """Moments as arrays of one library; centers tiles and divides them."""
 
-    _buffer: Any
+    _buffer: Array
 
-    def __init__(self, ops: Any, moments: Moments):
+    def __init__(self, ops: Ops, moments: Moments):
         self.ops, self._buffer = ops, None
         self.mean, self.std = ops.array(moments.mean, "f4"), ops.array(moments.std, "f4")
         self.exact_mean = ops.array(moments.exact_mean, "f8")
 
-    def centred(self, tile: Any) -> Any:
-        """float32 ``(t, d)``, exact where a value is near the mean; good until the next call.
+    def centered(self, tile: Array) -> Array:
+        """Return x - mean, float32 ``(t, d)``, in a reused buffer (overwritten by the next call).
 
-        The division is left to the vectors.
+        Exact where a value is near the mean. Callers divide the vectors by std instead of these rows.
         """
         if self._buffer is None or len(self._buffer) < len(tile):
             self._buffer = self.ops.zeros(tuple(tile.shape), "f4")
         return self.ops.subtract(self.ops.array(tile, "f4"), self.mean, self._buffer[: len(tile)])
 
-    def single(self, tile: Any) -> Any:
-        values = self.centred(tile)
+    def single(self, tile: Array) -> Array:
+        """Return (x - mean) / std in float32, in the same buffer."""
+        values = self.centered(tile)
         values /= self.std
         return values
 
-    def double(self, tile: Any) -> Any:
+    def double(self, tile: Array) -> Array:
+        """Return (x - mean) / std in float64, with the mean before rounding."""
         values = self.ops.cast(self.ops.array(tile, "f4"), "f8")
         values -= self.exact_mean
         values /= self.ops.cast(self.std, "f8")
         return values
 
 
-def product_of(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, vectors: Any, text: str) -> list[Any]:
-    """Vectors ``(b, d)`` times AᵀA, A the standardised matrix: both products in one pass over the rows."""
-    by = Standardiser(ops, moments)
+def product_of(ops: Ops, rows: Rows, span: tuple[int, int], moments: Moments, vectors: Array, text: str) -> list[Array]:
+    """Return vectors ``(b, d)`` times AᵀA, A the standardized matrix: both products in one pass over the rows."""
+    by = Standardizer(ops, moments)
     divided = ops.array(vectors, "f4") / by.std
     total = ops.zeros((len(divided), rows.d))
     for _, tile in rows.tiles(*span, text=text, empty=ops.empty):
-        centred = by.centred(tile)
-        total += (centred @ divided.T).T @ centred
+        centered = by.centered(tile)
+        total += (centered @ divided.T).T @ centered
     total /= ops.cast(by.std, "f8")
     return [total]
 
 
-def covariance_of(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments) -> list[Any]:
-    """AᵀA, float64 ``(d, d)``."""
-    by, total = Standardiser(ops, moments), ops.zeros((rows.d, rows.d))
+def covariance_of(ops: Ops, rows: Rows, span: tuple[int, int], moments: Moments) -> list[Array]:
+    """Return AᵀA, float64 ``(d, d)``."""
+    by, total = Standardizer(ops, moments), ops.zeros((rows.d, rows.d))
     for _, tile in rows.tiles(*span, text="covariance", empty=ops.empty):
         values = by.double(tile)
         total += values.T @ values
     return [total]
 
 
-def gram_strip(ops: Any, rows: Rows, panel: tuple[int, int], moments: Moments) -> np.ndarray:
-    """Rows `panel` (in tiles) of AAᵀ from the diagonal on, float64: ``(rows of the panel, n - first row)``.
+def gram_strip(ops: Ops, rows: Rows, panel: tuple[int, int], moments: Moments) -> np.ndarray:
+    """Return rows `panel` (in tiles) of AAᵀ from the diagonal on, float64: ``(rows of the panel, n - first row)``.
 
-    Each pair of tiles is one product, whatever the panel is.
+    Each pair of tiles is one product, so that the size of the panel changes no bit.
     """
-    by = Standardiser(ops, moments)
+    by = Standardizer(ops, moments)
     held = [by.double(tile) for _, tile in rows.tiles(*panel, empty=ops.empty)]
     top = panel[0] * rows.tile_rows
     strip = np.zeros((sum(len(values) for values in held), rows.n - top))
 
-    def put(values: Any, column: int) -> None:
+    def put(values: Array, column: int) -> None:
         row = 0
         for other in held:
             if top + row <= column:
@@ -117,18 +120,18 @@ def gram_strip(ops: Any, rows: Rows, panel: tuple[int, int], moments: Moments) -
     return strip
 
 
-def back_projected(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, vectors: np.ndarray) -> list[Any]:
-    """Vectors ``(k, n)`` times A, float64 ``(k, d)``."""
-    by, total = Standardiser(ops, moments), ops.zeros((len(vectors), rows.d))
+def back_projected(ops: Ops, rows: Rows, span: tuple[int, int], moments: Moments, vectors: np.ndarray) -> list[Array]:
+    """Return vectors ``(k, n)`` times A, float64 ``(k, d)``."""
+    by, total = Standardizer(ops, moments), ops.zeros((len(vectors), rows.d))
     for start, tile in rows.tiles(*span, text="components", empty=ops.empty):
         values = by.double(tile)
         total += ops.array(vectors[:, start : start + len(values)], "f8") @ values
     return [total]
 
 
-def projected(ops: Any, rows: Rows, span: tuple[int, int], moments: Moments, basis: np.ndarray) -> list[np.ndarray]:
-    """Coefficients float32 ``(rows, k)`` and squared norms of the standardised rows, float64 ``(rows,)``."""
-    by, vectors = Standardiser(ops, moments), ops.array(basis, "f4")
+def projected(ops: Ops, rows: Rows, span: tuple[int, int], moments: Moments, basis: np.ndarray) -> list[np.ndarray]:
+    """Return coefficients, float32 ``(rows, k)``, and squared norms of the standardized rows, float64 ``(rows,)``."""
+    by, vectors = Standardizer(ops, moments), ops.array(basis, "f4")
     coefficients, squares = [], []
     for _, tile in rows.tiles(*span, text="coefficients", empty=ops.empty):
         values = by.single(tile)

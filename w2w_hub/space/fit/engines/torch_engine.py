@@ -1,20 +1,22 @@
-"""Torch on the CPU or on one or several GPUs, with TF32 off."""
+"""Torch engine: the CPU, or one or several GPUs, with TF32 off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ....common.constraints import Rule, either, names, optional, text, whole
 from ....errors import InvalidInputError, missing_extra
-from ..rows import TILE_NUMBERS, Empty, Rows
+from ..rows import TILE_VALUES, Moments, Rows
 from . import partial
-from .base import Engine
-from .ops import NumpyOps
+from .base import Engine, Function, Panel
+from .ops import Array, Empty, NumpyOps
 
 try:
     import torch
@@ -22,10 +24,10 @@ except ImportError:
     raise missing_extra("torch", "diffusers") from None
 
 DTYPES = {"f4": torch.float32, "f8": torch.float64}
-GPU_TILE_NUMBERS = 1 << 28  # a gibibyte of float32
+GPU_TILE_VALUES = 1 << 28  # a gibibyte of float32
 GPU_PANEL_BYTES = 4 << 30
-GPU_SUB_TILE = (256, 1 << 17)  # a few launches a tile, and little room for its float64
-RESIDENT_SHARE = 0.5  # of the free memory of a GPU: for rows that stay there between passes
+GPU_SUB_TILE = (256, 1 << 17)  # a few launches per tile, and little memory for its float64 copy
+RESIDENT_FRACTION = 0.5  # of the free memory of a GPU: for rows that stay there between passes
 
 
 class TorchOps(NumpyOps):
@@ -38,8 +40,12 @@ class TorchOps(NumpyOps):
         self._pinned: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._turn = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """For a GPU one of two arrays in pinned memory, which it reads several times as fast; they are used again."""
+    @property
+    def empty(self) -> Empty:
+        return self._buffer
+
+    def _buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return a buffer; for a GPU one of two reused arrays in pinned memory, which it reads several times faster."""
         if self.device.type != "cuda":
             return np.empty(shape, dtype)
         if shape not in self._pinned:
@@ -48,36 +54,36 @@ class TorchOps(NumpyOps):
         self._turn += 1
         return self._pinned[shape][self._turn % 2]
 
-    def array(self, values: Any, dtype: str) -> Any:
+    def array(self, values: Any, dtype: str) -> Array:
         if isinstance(values, np.ndarray) and not values.flags.writeable:
             values = values.copy()  # a mapped file; torch has no read-only tensors
         return torch.as_tensor(values, dtype=DTYPES[dtype], device=self.device)
 
-    def cast(self, values: Any, dtype: str) -> Any:
+    def cast(self, values: Array, dtype: str) -> Array:
         return values.to(DTYPES[dtype])
 
-    def zeros(self, shape: tuple[int, ...], dtype: str = "f8") -> Any:
+    def zeros(self, shape: tuple[int, ...], dtype: str = "f8") -> Array:
         return torch.zeros(shape, dtype=DTYPES[dtype], device=self.device)
 
-    def diagonal(self, values: np.ndarray) -> Any:
+    def diagonal(self, values: np.ndarray) -> Array:
         return torch.diag(self.array(np.ascontiguousarray(values), "f8"))
 
-    def numpy(self, values: Any) -> np.ndarray:
+    def numpy(self, values: Array) -> np.ndarray:
         if not isinstance(values, torch.Tensor) or values.device.type == "cpu":
             return np.asarray(values)
-        # into an array of NumPy's, which asks the system for large pages: they are there several times as fast
+        # NumPy allocates with large pages, which makes this several times faster than `values.cpu()`
         found: np.ndarray = np.empty(tuple(values.shape), str(values.dtype).removeprefix("torch."))
         torch.from_numpy(found).copy_(values)
         return found
 
-    def subtract(self, first: Any, second: Any, out: Any) -> Any:
+    def subtract(self, first: Array, second: Array, out: Array) -> Array:
         return torch.sub(first, second, out=out)
 
-    def eigh(self, matrix: Any, keep: int | None = None) -> tuple[np.ndarray, Any]:
+    def eigh(self, matrix: Array, keep: int | None = None) -> tuple[np.ndarray, Array]:
         values, vectors = torch.linalg.eigh(matrix)
         return self.numpy(values)[::-1], vectors[:, -(keep or len(matrix)) :].flip(1)
 
-    def largest(self, values: Any) -> Any:
+    def largest(self, values: Array) -> Array:
         size = values.abs()
         found = size == size.amax(1, keepdim=True)  # argmax does not say which of several it takes
         return torch.where(found, torch.arange(size.shape[1], device=self.device), size.shape[1]).amin(1)
@@ -87,44 +93,57 @@ class TorchOps(NumpyOps):
         return values[:count], self.numpy(vectors)
 
 
+@dataclass(eq=False)
 class TorchEngine(Engine):
-    """Every device takes an equal range of the rows and keeps as many of them as fit between passes.
+    """Computes on torch devices: each takes an equal range of the rows and keeps as many as fit between passes.
 
     Parameters
     ----------
-    device : str or sequence of str, optional
-        ``"cpu"``, ``"cuda"``, ``["cuda:0", "cuda:1"]``; all GPUs there are, or the CPU, without it.
+    devices : str or sequence of str, optional
+        ``"cpu"``, ``"cuda"``, ``["cuda:0", "cuda:1"]``; by default all GPUs, or the CPU if there is none.
     memory : int, optional
-        Bytes of rows that each GPU keeps; half of its free memory without it. 0 streams every pass.
+        Bytes of rows that each GPU keeps; by default half of its free memory. 0 streams every pass.
+    block_rows : int, optional
+        Rows read at once. Changes memory and speed only.
     """
 
-    name = "torch"
+    devices: str | Sequence[str] | None = None
+    memory: int | None = None
 
-    def __init__(self, device: str | Sequence[str] | None = None, memory: int | None = None) -> None:
-        super().__init__()
-        if device is None:
-            count = torch.cuda.device_count()
-            device = [f"cuda:{i}" for i in range(count)] or "cpu"
-        names = [device] if isinstance(device, str) else list(device)
+    name: ClassVar[str] = "torch"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **Engine.rules, "devices": optional(either(text(), names())), "memory": optional(whole(0)),
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._workers: list[TorchOps] = []
+        self._resident: dict[tuple[int, int], Resident] = {}
+
+    def start(self) -> None:
+        wanted = [self.devices] if isinstance(self.devices, str) else list(self.devices or _all_devices())
         try:
-            self.devices = [torch.device(name) for name in names]
-            for found in self.devices:
+            devices = [torch.device(name) for name in wanted]
+            for found in devices:
                 torch.empty(1, device=found)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise InvalidInputError(f"device {', '.join(map(str, names))} cannot be used: {reason}") from error
-        self.gpu = self.devices[0].type != "cpu"
-        if self.gpu:
-            self.tile_numbers, self.panel_bytes = GPU_TILE_NUMBERS, GPU_PANEL_BYTES
-        else:
-            self.tile_numbers = TILE_NUMBERS
-        self.workers = [TorchOps(found) for found in self.devices]
-        self.ops = self.workers[0]
-        self.memory = memory
-        self._resident: dict[tuple[int, int], Resident] = {}
+            raise InvalidInputError(f"device {', '.join(map(str, wanted))} cannot be used: {reason}") from error
+        on_gpu = devices[0].type != "cpu"
+        self.tile_values = GPU_TILE_VALUES if on_gpu else TILE_VALUES
+        if on_gpu:
+            self.panel_bytes = GPU_PANEL_BYTES
+        self._workers = [TorchOps(found) for found in devices]
+        self.ops = self._workers[0]
+
+    def close(self) -> None:
+        self._resident.clear()
+        self._workers.clear()
+        self.ops = NumpyOps()
 
     def describe(self) -> dict[str, Any]:
-        kinds = [torch.cuda.get_device_name(d) if d.type == "cuda" else d.type for d in self.devices]
+        devices = [ops.device for ops in self._workers]
+        kinds = [torch.cuda.get_device_name(d) if d.type == "cuda" else d.type for d in devices]
         return {"engine": self.name, "devices": kinds, "threads": torch.get_num_threads(), "tf32": False}
 
     @contextmanager
@@ -137,33 +156,27 @@ class TorchEngine(Engine):
         finally:
             torch.set_float32_matmul_precision(before)
 
-    def summed(self, function: Callable[..., list[Any]], rows: Rows, *arguments: Any) -> list[Any]:
-        parts = self._on_all(function, rows, arguments)
-        total = parts[0]
-        for part in parts[1:]:
-            total = [value + other.to(self.devices[0]) for value, other in zip(total, part, strict=True)]
-        return total
-
-    def joined(self, function: Callable[..., list[np.ndarray]], rows: Rows, *arguments: Any) -> list[np.ndarray]:
-        parts = self._on_all(function, rows, arguments)
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-    def _on_all(self, function: Callable[..., list[Any]], rows: Rows, arguments: tuple[Any, ...]) -> list[list[Any]]:
-        edges = [rows.count * i // len(self.workers) for i in range(len(self.workers) + 1)]
+    def parts(self, function: Function, rows: Rows, *arguments: Any) -> Iterator[list[Array]]:
+        edges = [rows.count * i // len(self._workers) for i in range(len(self._workers) + 1)]
         spans = [(a, b) for a, b in pairwise(edges) if a < b]
 
-        @torch.no_grad()
-        def work(number: int) -> list[Any]:
-            source = self._kept(rows, number, spans[number])
-            return function(self.workers[number], source, spans[number], *arguments)
+        def work(number: int) -> list[Array]:
+            with torch.no_grad():
+                source = self._kept(rows, number, spans[number])
+                return function(self._workers[number], source, spans[number], *arguments)
 
         if len(spans) == 1:
-            return [work(0)]
+            yield work(0)
+            return
         with ThreadPoolExecutor(len(spans)) as threads:
-            return list(threads.map(work, range(len(spans))))
+            found = list(threads.map(work, range(len(spans))))
+        first = self._workers[0].device
+        for part in found:
+            yield [value.to(first) if isinstance(value, torch.Tensor) else value for value in part]
 
-    def _kept(self, rows: Rows, number: int, span: tuple[int, int]) -> Any:
-        device = self.devices[number]
+    def _kept(self, rows: Rows, number: int, span: Panel) -> Rows | Resident:
+        """Return the rows, of which a GPU keeps the first of its range."""
+        device = self._workers[number].device
         if device.type != "cuda":
             return rows
         key = (id(rows), number)
@@ -171,42 +184,38 @@ class TorchEngine(Engine):
             for other in [k for k in self._resident if k[1] == number]:  # rows of a finished part of the build
                 del self._resident[other]
             free = torch.cuda.mem_get_info(device)[0]
-            budget = int(free * RESIDENT_SHARE) if self.memory is None else self.memory
-            self._resident[key] = Resident(rows, self.workers[number], span, budget)
+            budget = int(free * RESIDENT_FRACTION) if self.memory is None else self.memory
+            self._resident[key] = Resident(rows, self._workers[number], span, budget)
         return self._resident[key]
 
-    def strips(self, rows: Rows, moments: Any, panels: list[tuple[int, int]]) -> Any:
-        for start in range(0, len(panels), len(self.workers)):
-            some = panels[start : start + len(self.workers)]
+    def strips(self, rows: Rows, moments: Moments, panels: list[Panel]) -> Iterator[tuple[Panel, np.ndarray]]:
+        for start in range(0, len(panels), len(self._workers)):
+            some = panels[start : start + len(self._workers)]
 
-            @torch.no_grad()
-            def compute(job: tuple[int, tuple[int, int]]) -> np.ndarray:
-                number, panel = job
-                kept = self.checkpoint.remember(
-                    f"gram-{panel[0]:05d}-{panel[1]:05d}",
-                    lambda: {"strip": partial.gram_strip(self.workers[number], rows, panel, moments)},
-                )
-                return kept["strip"]
+            def kept(worker: TorchOps, panel: Panel) -> np.ndarray:
+                with torch.no_grad():
+                    return self.kept_strip(panel, lambda: partial.gram_strip(worker, rows, panel, moments))
 
             with ThreadPoolExecutor(len(some)) as threads:
-                yield from zip(some, threads.map(compute, enumerate(some)), strict=True)
+                yield from zip(some, threads.map(kept, self._workers, some), strict=True)
 
-    def close(self) -> None:
-        self._resident.clear()
+
+def _all_devices() -> list[str]:
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
 
 
 class Resident:
-    """Rows whose first tiles stay on a GPU."""
+    """Streams rows as :class:`Rows` does, and keeps their first tiles on a GPU."""
 
-    def __init__(self, rows: Rows, ops: TorchOps, span: tuple[int, int], budget: int):
+    def __init__(self, rows: Rows, ops: TorchOps, span: Panel, budget: int):
         self.rows, self.ops, self.first = rows, ops, span[0]
         self.n, self.d, self.tile_rows, self.count = rows.n, rows.d, rows.tile_rows, rows.count
         self.limit = max(0, budget // (4 * rows.d * rows.tile_rows))
-        self.kept: list[Any] = []
+        self.kept: list[Array] = []
 
     def tiles(
         self, first: int = 0, last: int | None = None, text: str = "rows", empty: Empty | None = None
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Iterator[tuple[int, Array]]:
         last = self.count if last is None else last
         here = range(first, min(last, self.first + len(self.kept))) if first >= self.first else range(0)
         for number in here:

@@ -1,0 +1,124 @@
+"""A build whose arguments are checked: its rows, solver and engine, and the recipe that states them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from ...common.version import __version__
+from ...dataset import WeightDataset
+from ...dataset.manifest import UNKNOWN
+from ...errors import InitialisationError, InvalidInputError, UnknownNameError
+from .engines import Engine, get_engine
+from .rows import Rows
+from .solvers import AUTO, SOLVERS, Solver, choose, get_solvers
+
+FOUND = "constant_numbers"  # in a saved recipe, beside what was asked for
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that determines the components of a space.
+
+    Attributes
+    ----------
+    chosen : ndarray
+        Row indices that are fitted.
+    solver : Solver
+        With its settings filled in.
+    """
+
+    dataset: WeightDataset
+    chosen: np.ndarray
+    k: int
+    split: str
+    standardize: bool
+    canonical: str | None
+    solver: Solver
+    engine: Engine
+
+    @classmethod
+    def checked(
+        cls,
+        dataset: WeightDataset,
+        k: int | None = None,
+        *,
+        split: str = "train",
+        rows: Sequence[str] | None = None,
+        standardize: bool = True,
+        canonical: str | None = None,
+        solver: str | Solver | Sequence[str | Solver] | None = AUTO,
+        engine: str | Engine = "numpy",
+    ) -> Self:
+        """Check what :func:`build_space` was asked for, before anything is started or computed."""
+        if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
+            raise InitialisationError(
+                f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and "
+                "B; if they share one, pack them with: w2w pack --initialisation NAME; if not, build with "
+                "--canonical svd"
+            )
+        chosen = _row_indices(dataset, split, rows)
+        n, d = len(chosen), dataset.layout.size
+        if n < 2:
+            raise InvalidInputError(f"a weight space needs at least two rows; split {split!r} has {n}")
+        most = min(n - 1, d)
+        k = most if k is None else k
+        if not 1 <= k <= most:
+            raise InvalidInputError(f"k must be 1 to {most} for {n} rows of {d} features, not {k}")
+        solver = choose(n, d, k, get_solvers(solver))
+        return cls(dataset, chosen, k, split, standardize, canonical, solver, get_engine(engine))
+
+    # ------------------------------------------------------------ while the engine is running
+    def rows(self, indices: np.ndarray) -> Rows:
+        """Return rows of the dataset as the engine streams them."""
+        return self.engine.rows(self.dataset, indices, canonical=self.canonical is not None)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return how the space is built, as recorded in its manifest."""
+        dataset, fitted = self.dataset, self.rows(self.chosen)
+        return {
+            "dataset": dataset.manifest.name,
+            "dataset_version": dataset.manifest.version,
+            "dataset_digest": dataset.manifest.digest,
+            **({"dataset_revision": dataset.revision.to_json()} if dataset.revision else {}),
+            "rows": fitted.n,
+            "row_ids_sha256": ids_digest(fitted.ids),
+            "k": self.k,
+            "split": self.split,
+            "standardised": self.standardize,
+            "canonical": self.canonical,
+            "algorithm": self.solver.describe(),
+            **self.solver.to_json(),
+            **self.engine.describe(),
+            "tile_rows": fitted.tile_rows,
+            "software": {"w2w_hub": __version__, "numpy": np.__version__},
+        }
+
+
+def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a recipe that the results of passes depend on: not when the solver stops."""
+    stopping = (name for solver in SOLVERS.values() for name in solver.stopping)
+    return {name: value for name, value in recipe.items() if name not in (*stopping, "algorithm", FOUND)}
+
+
+def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) -> np.ndarray:
+    """Return the indices of a split's rows, or of those with these ids, which must be in it."""
+    if split not in dataset.manifest.splits:
+        raise UnknownNameError(f"no split {split!r}; there are {', '.join(dataset.manifest.splits)}")
+    inside = dataset.where(split=split)
+    if ids is None:
+        return inside
+    indices = np.array(sorted({dataset.position(row) for row in ids}), int)
+    outside = np.setdiff1d(indices, inside)
+    if len(outside):
+        raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, which is to be fitted")
+    return indices
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
