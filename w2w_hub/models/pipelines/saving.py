@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...common.pipelines import pipeline_row
+from ...common.pipelines import PIPELINES, pipeline_row
 from ...dialects.base_model import CONFIG, EMBEDDED
 from ...errors import BaseModelMismatchError, InvalidInputError
 from ...space import WeightSpace
@@ -19,7 +19,7 @@ from .loading import is_repository
 CUSTOM = "pipeline.py"
 CUSTOM_CODE = """# For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER); the code is in the package:
 # pip install 'w2w-hub[diffusers]'
-from w2w_hub.models.pipelines import {pipeline}  # noqa: F401
+from w2w_hub.models.pipelines import {imported}  # noqa: F401
 """
 
 
@@ -66,6 +66,15 @@ def save_folder(
         for name, sheet in (sheets or {}).items():
             save_picture(sheet, folder / "previews" / f"{name}.png")
         if custom_pipeline and row is not None:
-            write_bytes(folder / CUSTOM, CUSTOM_CODE.format(pipeline=row.name).encode())
+            write_bytes(folder / CUSTOM, _custom_code(row.name).encode())
 
     save_space(space, path, extend=extend)
+
+
+def _custom_code(name: str) -> str:
+    """Return a `pipeline.py` that imports a class, always under one name.
+
+    diffusers runs the files of all folders in one module, and refuses a module with two classes.
+    """
+    shared = PIPELINES[0].name
+    return CUSTOM_CODE.format(imported=name if name == shared else f"{name} as {shared}")
