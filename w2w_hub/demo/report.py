@@ -60,7 +60,7 @@ def measured_on(evaluation: Mapping[str, Any]) -> str:
 
 
 def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_WISH) -> list[str]:
-    """Return the attributes whose edit shows and leaves the other factors alone in the fraction `wished` of pictures."""
+    """Return attributes whose edit shows, and keeps each other factor, in the fraction `wished` of pictures."""
     return [
         name
         for name, edit in edits.items()

@@ -33,7 +33,7 @@ from .settings import (
 )
 
 SAMPLES, EDITED_PEOPLE, INVERTED_PEOPLE, SCORED_PEOPLE = 8, 4, 4, 24
-DRAWN = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
+DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
 
 Say = Callable[[str], None]
 Run = Callable[[Sequence[Any]], str]
