@@ -155,7 +155,7 @@ def test_one_person_is_inverted_in_the_weights_as_beside_them(
             monkeypatch.setattr("w2w_hub.models.inversion.differentiable", lambda *_: False)
         options = InversionSettings(num_steps=12, batch_size=2, seed=3, restarts=2, prior=1e-3)
         inverter = Inverter(pipe.unet, pipe.scheduler, pipe.space, latents, text, options)
-        with inverter.shown(inverter.vectors(inverter.start(0))):
+        with inverter.injected(inverter.vectors(inverter.start(0))):
             assert ("weight" in vars(pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q)) != beside
         found.append(inverter.run()[0])
     np.testing.assert_allclose(found[0].losses, found[1].losses, rtol=1e-4)
