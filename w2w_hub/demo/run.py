@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from diffusers.utils import logging
 
-from .. import AutoW2WPipeline, WeightDataset, load_dataset
+from ..dataset import WeightDataset, load_dataset
 from ..models.pictures import contact_sheet, to_picture
-from ..models.pipelines import strength_grid
+from ..models.pipelines import AutoW2WPipeline, strength_grid
 from .assets import FOLDER, Assets
 from .judge import Judge
 from .measure import IdentityScorer, attribute_shown, others_kept
