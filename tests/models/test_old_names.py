@@ -1,4 +1,4 @@
-"""Public names of 0.1 that were renamed: they work for one release, with a DeprecationWarning that names the new one."""
+"""Renamed public names of 0.1: they work for one release, with a DeprecationWarning that names the new one."""
 
 from __future__ import annotations
 

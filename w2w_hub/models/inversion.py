@@ -36,7 +36,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Inversion:
-    """An inverted point and the denoising loss of every step."""
+    """A point found by inversion, and the denoising loss of each step."""
 
     point: Point
     losses: tuple[float, ...]

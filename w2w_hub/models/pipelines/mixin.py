@@ -512,7 +512,7 @@ def _case(case: Any) -> tuple[str, int]:
 
 
 def _several(what: Any) -> bool:
-    """Whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
+    """Return whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
     return getattr(what, "ndim", 1) == 2
