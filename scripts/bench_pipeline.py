@@ -40,8 +40,8 @@ from w2w_hub import ParameterLayout, WeightSpace, write_adapter
 from w2w_hub.demo.assets import FOLDER as ASSETS
 from w2w_hub.dialects.diffusers import WEIGHTS
 from w2w_hub.models.denoising import identity_losses
-from w2w_hub.models.injection import identity_shown, injection, rows_attached
-from w2w_hub.models.inversion import WARM_UP, Inverter, Settings, frozen
+from w2w_hub.models.injection import inject, inject_hooks, injection
+from w2w_hub.models.inversion import WARM_UP, InversionSettings, Inverter, frozen
 from w2w_hub.space import Coordinates, Population
 
 SECTIONS = ("step", "switch", "batch", "inversion")
@@ -239,8 +239,8 @@ class Bench:
         upstream_network(upstream, self.space, torch.from_numpy(self.space.population.coefficients[0]))
         peft, upstream = self.compiled(peft), self.compiled(upstream)
         with ExitStack() as stack:
-            stack.enter_context(identity_shown(ours, layout, self.row(0)))
-            stack.enter_context(rows_attached(beside, layout, self.row(0)[None]))
+            stack.enter_context(inject(ours, layout, self.row(0)))
+            stack.enter_context(inject_hooks(beside, layout, self.row(0)[None]))
             pictures = {"w2w": ours(**inputs)[0], "upstream": upstream(**inputs)[0], "peft unfused": peft(**inputs)[0]}
             base = plain(**inputs)[0]
             peers = {
@@ -307,7 +307,7 @@ class Bench:
                 str(folder / f"lora-{i % 2}"), prefix="unet", adapter_name="one", weight_name=WEIGHTS, hotswap=True
             )
 
-        with identity_shown(ours, layout, self.row(0)) as use:
+        with inject(ours, layout, self.row(0)) as use:
             rows = [decode(i) for i in range(2)]
             peers: dict[str, Callable[[int], Any]] = {
                 "decode product": decode,
@@ -347,7 +347,7 @@ class Bench:
         one, many = self.inputs(2), self.inputs(2 * people)
         looped, together = self.compiled(self.another_unet()), self.compiled(self.another_unet())
         rows = torch.from_numpy(self.rows[:people]).to(self.device)
-        with identity_shown(looped, layout, rows[0]) as use, rows_attached(together, layout, rows):
+        with inject(looped, layout, rows[0]) as use, inject_hooks(together, layout, rows):
             times = self.in_turns(
                 {
                     "switch": lambda i: use(rows[i % people]),
@@ -374,7 +374,7 @@ class Bench:
         text = torch.randn((77, config.cross_attention_dim), generator=generator).to(self.device, self.dtype)
 
         def inverter(steps: int, capture: bool) -> Inverter:
-            settings = Settings(num_steps=steps, batch_size=1, seed=0, capture=capture)
+            settings = InversionSettings(num_steps=steps, batch_size=1, seed=0, capture=capture)
             return Inverter(self.unet, scheduler, self.space, latents, text, settings)
 
         def ours(steps: int, capture: bool = False) -> np.ndarray:

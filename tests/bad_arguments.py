@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import w2w_hub
-from w2w_hub import Adapter, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
+from w2w_hub import Adapter, AutoW2WPipeline, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import LoraFactors, Target
@@ -30,7 +30,8 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace", "W2WPipeline",
-    "W2WMixin", "Dialect", "Solver", "Engine",
+    "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", "W2WStableDiffusionImg2ImgPipeline",
+    "W2WStableDiffusionInpaintPipeline",
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
 PROTOCOLS = (
@@ -612,11 +613,23 @@ def rows() -> dict[str, Row]:
         ),
         "W2WMixin.invert": on(
             "pipe", "invert",
-            {"images": "", "mask": "None", "prompt": text, "num_steps": whole, "learning_rate": number,
-             "k": "None|whole", "batch_size": whole, "prior": number, "tolerance": number, "restarts": whole,
-             "seed": whole},
-            {"restarts": WHOLE, "num_steps": WHOLE},
+            {"images": "", "mask": "None", "prompt": text},
             images=lambda w: np.zeros((64, 64, 3), np.uint8), num_steps=lambda w: 1, batch_size=lambda w: 1,
+        ),
+        "InversionSettings": call(
+            w2w_hub.models.pipelines.InversionSettings,
+            {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,
+             "tolerance": number, "restarts": whole, "seed": whole, "capture": "None|flag"},
+        ),
+        "AutoW2WPipeline.from_pretrained": slow(
+            AutoW2WPipeline.from_pretrained, {"path": path, "dtype": "None|text|mapping"}, path=lambda w: w.tiny_space
+        ),
+        "AutoW2WPipeline.from_base": slow(
+            AutoW2WPipeline.from_base, {"base": path, "space": "", "dtype": "None|text|mapping"},
+            base=lambda w: w.tiny_base, space=lambda w: w.pipe.space,
+        ),
+        "pipeline_for": call(
+            w2w_hub.models.pipelines.pipeline_for, {"stock": text}, stock=lambda w: "StableDiffusionPipeline"
         ),
         "strength_grid": slow(
             grids.strength_grid,

@@ -12,11 +12,14 @@ from .common.version import __version__ as __version__
 # public name -> module; everything is imported when first used, so that `import w2w_hub` stays light
 _WHERE = {
     "Adapter": "lora",
+    "AutoW2WPipeline": "models.pipelines",
     "Direction": "space",
     "ParameterLayout": "lora",
     "Point": "space",
     "W2WError": "errors",
     "W2WPipeline": "models.pipelines",
+    "W2WStableDiffusionImg2ImgPipeline": "models.pipelines",
+    "W2WStableDiffusionInpaintPipeline": "models.pipelines",
     "WeightDataset": "dataset",
     "WeightSpace": "space",
     "add_rows": "dataset",
@@ -51,7 +54,10 @@ if TYPE_CHECKING:
     from .errors import W2WError as W2WError
     from .lora.adapter import Adapter as Adapter
     from .lora.layout import ParameterLayout as ParameterLayout
+    from .models.pipelines import AutoW2WPipeline as AutoW2WPipeline
     from .models.pipelines import W2WPipeline as W2WPipeline
+    from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
+    from .models.pipelines import W2WStableDiffusionInpaintPipeline as W2WStableDiffusionInpaintPipeline
     from .release.describe import describe as describe
     from .space import Direction as Direction
     from .space import Point as Point

@@ -30,7 +30,7 @@ from w2w_hub.demo.settings import (
     INVERSION_STEPS,
     SAMPLING_STEPS,
 )
-from w2w_hub.models.inversion import Inverter, Settings
+from w2w_hub.models.inversion import InversionSettings, Inverter
 from w2w_hub.space import WeightSpace, build_space
 
 INVERTED_PEOPLE = 64
@@ -97,7 +97,7 @@ class Evaluation:
         for start in range(0, len(some), 16):
             found = Inverter(
                 self.base.unet, self.base.pipe.scheduler, self.space, latents[start : start + 16], self.base.text(),
-                Settings(num_steps=INVERSION_STEPS, prior=INVERSION_PRIOR),
+                InversionSettings(num_steps=INVERSION_STEPS, prior=INVERSION_PRIOR),
             ).run()  # fmt: skip
             points += [inversion.point.coefficients for inversion in found]
         return {

@@ -16,7 +16,7 @@ from resume import DEVICE, OutOfTime, Stage, pixels
 from w2w_hub.demo.judge import Judge, identity_score
 from w2w_hub.demo.settings import CASES, GUIDANCE, PROMPT, SAMPLING_STEPS
 from w2w_hub.lora.layout import ParameterLayout
-from w2w_hub.models.injection import rows_attached
+from w2w_hub.models.injection import inject_hooks
 from w2w_hub.models.training import kaiming_start, train_identities
 
 ALPHA = 27.0
@@ -50,7 +50,7 @@ class Base:
                     (1, self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size),
                     generator=torch.Generator().manual_seed(seed),
                 )
-                with rows_attached(self.unet, self.layout, part.to(DEVICE)):
+                with inject_hooks(self.unet, self.layout, part.to(DEVICE)):
                     drawn = self.pipe(
                         [prompt] * len(part), num_inference_steps=SAMPLING_STEPS, guidance_scale=GUIDANCE,
                         latents=noise.repeat(len(part), 1, 1, 1).to(DEVICE), output_type="pt",

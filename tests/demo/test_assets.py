@@ -9,7 +9,7 @@ import pytest
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter
 from w2w_hub.demo.assets import FOLDER, Assets
 from w2w_hub.demo.judge import Judge
-from w2w_hub.demo.measure import Measure
+from w2w_hub.demo.measure import IdentityScorer
 from w2w_hub.demo.report import wished_beside_reached
 from w2w_hub.dialects.base_model import digest_of_folder
 
@@ -61,9 +61,9 @@ def test_at_least_twelve_attributes_have_five_to_fifty_percent_of_positives(rows
 
 def test_the_judge_tells_people_apart_on_held_out_pictures(assets: Assets, rows: WeightDataset) -> None:
     held_out = [rows.ids[i] for i in rows.where(split="test")]
-    measure = Measure(Judge.load(assets.judge), {person: assets.pictures(person) for person in held_out})
-    assert measure.real_id_score >= 0.95
-    assert measure.cross_id_score <= 0.62
+    scorer = IdentityScorer(Judge.load(assets.judge), {person: assets.pictures(person) for person in held_out})
+    assert scorer.real_id_score >= 0.95
+    assert scorer.cross_id_score <= 0.62
 
 
 def test_shipped_files_are_small_and_none_unpickles() -> None:

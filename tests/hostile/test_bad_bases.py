@@ -28,7 +28,7 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
-from w2w_hub.models.pipelines.loading import open_space
+from w2w_hub.models.pipelines.loading import base_of, open_base
 from w2w_hub.release.describe import describe
 from w2w_hub.space.integrity import check_space
 from w2w_hub.space.manifest import REQUIRED
@@ -295,7 +295,7 @@ def from_hub(folder: Path) -> Any:
     space = WeightSpace.from_pretrained(folder)
     assert space.source is not None
     space.source = replace(space.source, revision=ResolvedRevision("org/space", "space", "main", "0" * 40))
-    return open_space(W2WPipeline, space, torch.float32, {})
+    return open_base(lambda _: W2WPipeline, base_of(space, {}), space, torch.float32)
 
 
 @pytest.mark.parametrize("base", ["../base", "..", "../..", "a/../../base", "./../base"])

@@ -134,6 +134,12 @@ def test_a_base_model_by_reference_is_pinned_with_its_files_and_restored_with_th
     assert (lock["repo"], lock["commit"]) == ("org/base", base)
     assert "unet/diffusion_pytorch_model.safetensors" in lock["files"]
     assert "unet/diffusion_pytorch_model.bin" not in lock["files"]
+    opened = writer.run(
+        "import w2w_hub\n"
+        'pipe = w2w_hub.AutoW2WPipeline.from_pretrained("org/light", revision="v1.0.0")\n'
+        "out(name=type(pipe).__name__)\n"
+    )
+    assert opened["name"] == "W2WPipeline"
     hub.apply(
         hub.repos[("model", "org/base")],
         "main",

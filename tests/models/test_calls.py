@@ -12,7 +12,7 @@ import torch
 
 from w2w_hub import W2WPipeline
 from w2w_hub.errors import InvalidInputError
-from w2w_hub.models.injection import identity_shown, injection
+from w2w_hub.models.injection import inject, injection
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 
@@ -132,7 +132,7 @@ def test_the_originals_are_never_written_to(pipe: W2WPipeline) -> None:
     original = module.weight.data
     version = original._version
     row = torch.from_numpy(pipe.space.decode(pipe.space.mean_point()))
-    with identity_shown(pipe.unet, pipe.space.layout, row):
+    with inject(pipe.unet, pipe.space.layout, row):
         assert module.weight.data_ptr() != original.data_ptr()
     assert module.weight.data_ptr() == original.data_ptr()
     assert original._version == version

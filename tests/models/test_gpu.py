@@ -11,9 +11,9 @@ import torch
 
 from tests.space.population import dataset_of, decaying
 from w2w_hub import ParameterLayout, W2WPipeline, WeightDataset, build_space
-from w2w_hub.models.injection import identity_shown, weights_rewritten
+from w2w_hub.models.injection import inject, inject_weights
 from w2w_hub.models.injection.sums import write_sum
-from w2w_hub.models.inversion import Inverter, Settings
+from w2w_hub.models.inversion import InversionSettings, Inverter
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
 from w2w_hub.space import TorchEngine
 
@@ -80,7 +80,7 @@ def test_a_thousand_identities_later_the_base_model_is_the_same_bits(pipe: W2WPi
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     layout = pipe.space.layout
     rows = torch.from_numpy(np.stack([pipe.space.decode(p) for p in pipe.space.sample(10, seed=1)])).to("cuda")
-    with identity_shown(pipe.unet, layout, rows[0]) as use:
+    with inject(pipe.unet, layout, rows[0]) as use:
         for i in range(1000):
             use(rows[i % 10])
     assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
@@ -94,7 +94,7 @@ def test_all_modules_written_at_once_get_the_bits_that_each_would_get(dtype: tor
     model.to("cuda", dtype)
     layout = ParameterLayout.from_model(model, targets=names, scale=1.5)
     row = torch.randn(layout.size)
-    with weights_rewritten(model, layout, row):
+    with inject_weights(model, layout, row):
         found = {name: model[name].weight.detach().clone() for name in names}
     for target, (a, b) in layout.unflatten_batch(row[None]).items():
         original = model[target.module].weight.detach()
@@ -110,7 +110,7 @@ def test_a_captured_inversion_descends_as_an_eager_one(pipe: W2WPipeline) -> Non
     latents, text = encode_pictures(pipe, [picture])[None], encode_text(pipe, "sks person")[0]
     results = []
     for capture in (False, True):
-        settings = Settings(num_steps=40, batch_size=2, seed=3, capture=capture)
+        settings = InversionSettings(num_steps=40, batch_size=2, seed=3, capture=capture)
         inverter = Inverter(pipe.unet, pipe.scheduler, pipe.space, latents, text, settings)
         results.append(inverter.run()[0])
         assert inverter.capture is capture  # it did not fall back
@@ -125,7 +125,7 @@ def test_a_step_that_cannot_be_captured_is_taken_eagerly(pipe: W2WPipeline) -> N
     picture = np.full((64, 64, 3), 0.5, np.float32)
     expected = pipe.invert(picture, num_steps=12, seed=1)
     pipe.unet.conv_in.register_forward_hook(lambda module, args, output: output * float(output.isfinite().all()))
-    with pytest.warns(UserWarning, match="could not be captured and runs eagerly"):
+    with pytest.warns(UserWarning, match="captured"):
         found = pipe.invert(picture, num_steps=12, seed=1)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-3)
     np.testing.assert_allclose(found.point.coefficients, expected.point.coefficients, rtol=0.02, atol=0.02)

@@ -14,12 +14,12 @@ from w2w_hub import ParameterLayout, W2WPipeline
 from w2w_hub.errors import AdapterNotAppliedError
 from w2w_hub.models.injection import (
     differentiable,
-    identity_shown,
-    rows_attached,
-    weights_differentiable,
-    weights_rewritten,
+    inject,
+    inject_differentiable,
+    inject_hooks,
+    inject_weights,
 )
-from w2w_hub.models.inversion import Inverter, Settings
+from w2w_hub.models.inversion import InversionSettings, Inverter
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def test_gradients_and_outputs_are_those_of_autograd(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     plain, expected = model(inputs), by_autograd(model, layout, row, inputs)
     [gradient] = torch.autograd.grad(expected.square().sum(), row)
-    with weights_differentiable(model, layout, row[None]) as use:
+    with inject_differentiable(model, layout, row[None]) as use:
         for _ in range(2):  # again in the same storage
             use(row)
             found = model(inputs)
@@ -76,9 +76,9 @@ def test_the_weights_are_to_the_bit_those_that_are_drawn(dtype: torch.dtype) -> 
     model = nn.ModuleDict({name: nn.Linear(24, 40, bias=False) for name in ("to_q", "to_v")}).to(dtype)
     layout = ParameterLayout.from_model(model, rank=1, scale=1.5)
     row = torch.randn(layout.size) * 0.1
-    with weights_rewritten(model, layout, row):
+    with inject_weights(model, layout, row):
         drawn = [module.weight.detach().clone() for module in model.values()]
-    with weights_differentiable(model, layout, row.requires_grad_(True)):
+    with inject_differentiable(model, layout, row.requires_grad_(True)):
         assert all(torch.equal(a, module.weight) for a, module in zip(drawn, model.values(), strict=True))
         x = torch.randn(5, 24, dtype=dtype)
         [gradient] = torch.autograd.grad(sum(module(x).sum() for module in model.values()), row)
@@ -93,7 +93,7 @@ def test_a_graph_whose_weights_were_written_over_is_refused_rather_than_wrong() 
     model = small(0)
     layout = ParameterLayout.from_model(model, ["4", "6"], rank=1, scale=1.0)
     row, inputs = torch.randn(layout.size).requires_grad_(True), torch.randn(2, 3, 5, 6)
-    with weights_differentiable(model, layout, row) as use:
+    with inject_differentiable(model, layout, row) as use:
         loss = model(inputs).sum()
         use(row * 2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -105,14 +105,14 @@ def test_what_was_drawn_before_comes_back_also_after_an_error() -> None:
     layout = ParameterLayout.from_model(model, ["0", "4"], rank=2, scale=1.0)
     first, second = torch.randn(2, layout.size)
     plain = model(inputs)
-    with identity_shown(model, layout, first):
+    with inject(model, layout, first):
         drawn = model(inputs)
-        with weights_differentiable(model, layout, second):
+        with inject_differentiable(model, layout, second):
             other = model(inputs)
-            with rows_attached(model, layout, first[None]):
+            with inject_hooks(model, layout, first[None]):
                 torch.testing.assert_close(model(inputs), drawn, rtol=1e-4, atol=1e-4)
             assert torch.equal(model(inputs), other)
-        with pytest.raises(RuntimeError, match="mat1"), weights_differentiable(model, layout, second):
+        with pytest.raises(RuntimeError, match="mat1"), inject_differentiable(model, layout, second):
             model(inputs[..., :2])
         assert torch.equal(model(inputs), drawn)
     assert torch.equal(model(inputs), plain)
@@ -124,7 +124,7 @@ def test_weights_that_are_moved_or_cast_inside_the_block_are_followed() -> None:
     model = small(0).requires_grad_(False)
     layout = ParameterLayout.from_model(model, ["4", "6"], rank=1, scale=1.0)
     row, inputs = torch.randn(layout.size), torch.randn(2, 3, 5, 6).double()
-    with weights_differentiable(model, layout, row) as use:
+    with inject_differentiable(model, layout, row) as use:
         model.double()
         use(row)
         found = model(inputs)
@@ -139,8 +139,8 @@ def test_a_compiled_or_offloaded_model_is_left_to_hooks() -> None:
     model[4].compile()  # one block, as compile_repeated_blocks does it
     assert not differentiable(model, layout, CPU)
     assert not differentiable(torch.compile(small(0)), layout, CPU)
-    with pytest.raises(AdapterNotAppliedError, match="use rows_attached"):  # noqa: SIM117
-        with weights_differentiable(model, layout, torch.zeros(layout.size)):
+    with pytest.raises(AdapterNotAppliedError, match="inject_hooks"):  # noqa: SIM117
+        with inject_differentiable(model, layout, torch.zeros(layout.size)):
             pass
 
 
@@ -153,9 +153,9 @@ def test_one_person_is_inverted_in_the_weights_as_beside_them(
     for beside in (False, True):
         if beside:
             monkeypatch.setattr("w2w_hub.models.inversion.differentiable", lambda *_: False)
-        options = Settings(num_steps=12, batch_size=2, seed=3, restarts=2, prior=1e-3)
+        options = InversionSettings(num_steps=12, batch_size=2, seed=3, restarts=2, prior=1e-3)
         inverter = Inverter(pipe.unet, pipe.scheduler, pipe.space, latents, text, options)
-        with inverter.shown(inverter.vectors(inverter.start(0))):
+        with inverter.injected(inverter.vectors(inverter.start(0))):
             assert ("weight" in vars(pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q)) != beside
         found.append(inverter.run()[0])
     np.testing.assert_allclose(found[0].losses, found[1].losses, rtol=1e-4)

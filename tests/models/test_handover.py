@@ -23,18 +23,15 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
+import w2w_hub
 from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace
 from w2w_hub.errors import InvalidInputError
-from w2w_hub.models.injection import rows_attached
-from w2w_hub.models.pipelines import W2WMixin
+from w2w_hub.models.injection import inject_hooks
+from w2w_hub.models.pipelines import StockPipelineWarning, W2WStableDiffusionImg2ImgPipeline
 
 from ..tiny_world import TinyWorld
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "np"}
-
-
-class W2WImg2Img(W2WMixin, StableDiffusionImg2ImgPipeline):
-    stock_class = StableDiffusionImg2ImgPipeline
 
 
 def draw(pipe: Any, **options: Any) -> np.ndarray:
@@ -61,18 +58,29 @@ STOCK: dict[str, Callable[[W2WPipeline], Any]] = {
     "some components": lambda pipe: StableDiffusionPipeline(
         **{k: v for k, v in pipe.components.items() if k != "image_encoder"}, requires_safety_checker=False
     ),
-    "of ours with an image encoder": lambda pipe: StableDiffusionImg2ImgPipeline.from_pipe(W2WImg2Img.from_pipe(pipe)),
+    "of ours with an image encoder": lambda pipe: StableDiffusionImg2ImgPipeline.from_pipe(
+        W2WStableDiffusionImg2ImgPipeline.from_pipe(pipe)
+    ),
 }
+
+
+IMG2IMG, ANY = "W2WStableDiffusionImg2ImgPipeline.from_pipe(pipe)", "W2WPipeline or W2WStableDiffusionImg2ImgPipeline"
+HAS_IT = {
+    "text to image": "W2WPipeline.from_pipe(pipe)", "image to image": IMG2IMG,
+    "inpainting": "W2WStableDiffusionInpaintPipeline.from_pipe(pipe)", "components": ANY, "some components": ANY,
+    "control net": "class W2WVariant(W2WMixin, StableDiffusionControlNetPipeline)",
+    "of ours with an image encoder": IMG2IMG,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", sorted(STOCK))
 def test_a_stock_pipeline_made_of_this_one_says_that_it_draws_the_base_model(way: str, pipe: W2WPipeline) -> None:
     pipe.identity = "person-0000"
-    with pytest.warns(UserWarning, match="identity.*W2WMixin") as told:
+    with pytest.warns(StockPipelineWarning) as told:
         STOCK[way](pipe)
-    assert {Path(warning.filename).name for warning in told if "W2WMixin" in str(warning.message)} == {
-        "test_handover.py"
-    }
+    [warning] = [warning for warning in told if warning.category is StockPipelineWarning]
+    assert Path(warning.filename).name == "test_handover.py"
+    assert HAS_IT[way] in str(warning.message)
 
 
 @pytest.mark.parametrize("way", ["image to image", "components"])
@@ -80,34 +88,58 @@ def test_an_identity_that_is_set_after_a_stock_pipeline_was_made_says_so_once(wa
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         STOCK[way](pipe)  # the base model is what is drawn
-    with pytest.warns(UserWarning, match="identity.*W2WMixin"):
+    with pytest.warns(StockPipelineWarning):
         pipe.identity = "person-0000"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         pipe.identity = "person-0001"
 
 
-@pytest.mark.parametrize("auto", [AutoPipelineForText2Image, AutoPipelineForImage2Image, AutoPipelineForInpainting])
+@pytest.mark.parametrize(
+    ("auto", "ours"),
+    [
+        (AutoPipelineForText2Image, "W2WPipeline"), (AutoPipelineForImage2Image, "W2WStableDiffusionImg2ImgPipeline"),
+        (AutoPipelineForInpainting, "W2WStableDiffusionInpaintPipeline"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["person-0000", None])
-def test_auto_pipelines_are_told_what_to_do_instead(auto: Any, name: str | None, pipe: W2WPipeline) -> None:
+def test_auto_pipelines_refuse_with_the_class_that_keeps_the_identity(
+    auto: Any, ours: str, name: str | None, pipe: W2WPipeline
+) -> None:
     pipe.identity = name
-    with pytest.raises(InvalidInputError, match=f"{auto.__name__}.*W2WMixin"):
+    with pytest.raises(InvalidInputError, match=rf"{auto.__name__}.* {ours}\.from_pipe\(pipe\)"):
         auto.from_pipe(pipe)
+    assert getattr(w2w_hub, ours).from_pipe(pipe).identity is pipe.identity
+
+
+def test_a_stock_pipeline_is_warned_of_once_for_each_identity(pipe: W2WPipeline) -> None:
+    for name in ("person-0000", "person-0001"):
+        pipe.identity = name
+        with pytest.warns(StockPipelineWarning):
+            StableDiffusionImg2ImgPipeline.from_pipe(pipe)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", StockPipelineWarning)
+            StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+            StableDiffusionImg2ImgPipeline.from_pipe(pipe)
 
 
 def test_the_stock_base_class_refuses_or_says_so(pipe: W2WPipeline) -> None:
     pipe.identity = "person-0000"
-    with pytest.warns(UserWarning, match="W2WMixin"), pytest.raises(ValueError, match="DiffusionPipeline"):
+    with pytest.warns(StockPipelineWarning), pytest.raises(ValueError, match="DiffusionPipeline"):
         DiffusionPipeline.from_pipe(pipe)  # diffusers' own error: it has no parts
 
 
 def test_moving_saving_and_our_own_variants_say_nothing(pipe: W2WPipeline, tmp_path: Path) -> None:
     pipe.identity = "person-0000"
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*W2WMixin.*")
-        other = W2WImg2Img.from_pipe(pipe)
+        warnings.simplefilter("error", StockPipelineWarning)
+        other = W2WStableDiffusionImg2ImgPipeline.from_pipe(pipe)
         other.to("cpu")
         pipe.save_pretrained(tmp_path / "saved")
+        copy.deepcopy(pipe).enable_attention_slicing()
+        offloaded = copy.deepcopy(pipe)
+        offloaded.enable_sequential_cpu_offload(device="cpu")
+        offloaded.remove_all_hooks()
         draw(other, image=torch.zeros(1, 3, 64, 64), strength=0.9)
         assert pipe.dtype == torch.float32
         assert "unet" in repr(pipe)
@@ -204,7 +236,7 @@ def test_two_layouts_on_one_model_are_each_drawn_at_their_own_scale(pipe: W2WPip
 
     def predicted(drawn: ParameterLayout, vector: np.ndarray) -> torch.Tensor:
         rows = torch.from_numpy(np.stack([vector, 0 * vector]))
-        with torch.no_grad(), rows_attached(pipe.unet, drawn, rows):
+        with torch.no_grad(), inject_hooks(pipe.unet, drawn, rows):
             return pipe.unet(x, 3, text).sample
 
     vector = pipe.space.decode(pipe.space.row("person-0000"))

@@ -15,7 +15,7 @@ from PIL import Image
 from w2w_hub import W2WPipeline
 from w2w_hub.cli import main
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError
-from w2w_hub.models.injection import identity_shown, injection, rows_attached, weights_differentiable
+from w2w_hub.models.injection import inject, inject_differentiable, inject_hooks, injection
 from w2w_hub.models.injection import stack as stack_module
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
@@ -47,17 +47,17 @@ def test_an_interrupt_while_an_identity_is_taken_off_leaves_nothing_behind(
     plain, before = draw(pipe), {k: v.clone() for k, v in unet.state_dict().items()}
     row = torch.from_numpy(pipe.space.decode(pipe.space.sample(1, seed=0)[0]))
     shown = {
-        "weights": lambda: identity_shown(unet, layout, row), "rows": lambda: rows_attached(unet, layout, row[None]),
-        "gradients": lambda: weights_differentiable(unet, layout, row),
+        "weights": lambda: inject(unet, layout, row), "rows": lambda: inject_hooks(unet, layout, row[None]),
+        "gradients": lambda: inject_differentiable(unet, layout, row),
     }[way]  # fmt: skip
-    real = stack_module.every
+    real = stack_module.drain
 
     def interrupted(things: list, action: object) -> None:
-        monkeypatch.setattr(stack_module, "every", real)
+        monkeypatch.setattr(stack_module, "drain", real)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), shown():
-        monkeypatch.setattr(stack_module, "every", interrupted)
+        monkeypatch.setattr(stack_module, "drain", interrupted)
     assert injection(unet).stack == []
     assert not any("weight" in vars(module) or module._forward_hooks for module in unet.modules())
     assert all(torch.equal(before[k], v) for k, v in unet.state_dict().items())
@@ -116,7 +116,7 @@ def test_a_pipeline_loaded_in_inference_mode_draws_and_says_why_it_does_not_inve
 def test_layerwise_casting_is_refused_by_an_inversion(storage: torch.dtype, tiny_space: Path) -> None:
     pipe = W2WPipeline.from_pretrained(tiny_space)
     pipe.unet.enable_layerwise_casting(storage_dtype=storage, compute_dtype=torch.float32)
-    with pytest.raises(InvalidInputError, match="layerwise casting"):
+    with pytest.raises(InvalidInputError, match="layerwise"):
         pipe.invert(np.zeros((64, 64, 3), np.float32), num_steps=1)
 
 
@@ -148,20 +148,20 @@ GREY = np.linspace(0, 1, 64 * 64).reshape(64, 64)
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("picture", "subject"),
     [
-        (np.full((64, 64, 3), 200.0, np.float32), "floats must be in 0 to 1"),
+        (np.full((64, 64, 3), 200.0, np.float32), "200"),
         (np.full((64, 64, 3), 200, np.int32), "int32"),
-        (Image.fromarray(GREY.astype(np.float32)), "mode F"),
-        (Image.new("RGB", (65, 64)), "65x64 pixels, this base model needs 64x64"),
-        (np.zeros((70, 64, 3), np.float32), "64x70 pixels"),
-        (torch.zeros(3, 64, 70), "70x64 pixels"),
+        (Image.fromarray(GREY.astype(np.float32)), r"\bF\b"),
+        (Image.new("RGB", (65, 64)), "65x64.*64x64"),
+        (np.zeros((70, 64, 3), np.float32), "64x70"),
+        (torch.zeros(3, 64, 70), "70x64"),
     ],
 )
 def test_a_picture_of_another_range_or_size_is_refused_not_guessed_at(
-    picture: object, message: str, pipe: W2WPipeline
+    picture: object, subject: str, pipe: W2WPipeline
 ) -> None:
-    with pytest.raises(InvalidInputError, match=message):
+    with pytest.raises(InvalidInputError, match=subject):
         pipe.invert(picture, num_steps=1)
 
 
@@ -181,9 +181,9 @@ def test_a_stack_of_pictures_is_several_pictures_with_a_mask_each(pipe: W2WPipel
     stacked = pipe.invert(pictures, mask=masks, num_steps=2)
     listed = pipe.invert(list(pictures), mask=list(masks), num_steps=2)
     assert stacked.losses == listed.losses
-    with pytest.raises(InvalidInputError, match="one mask for each picture"):
+    with pytest.raises(InvalidInputError):
         pipe.invert(pictures, mask=masks[0], num_steps=2)
-    with pytest.raises(InvalidInputError, match="as many of every person"):
+    with pytest.raises(InvalidInputError):
         pipe.invert([[pictures], [pictures[0]]], num_steps=2)
 
 
@@ -218,9 +218,9 @@ def test_an_identity_of_another_space_is_refused_when_it_is_set(pipe: W2WPipelin
     pipe.sample_identity(0)
     identity = pipe.identity
     foreign = replace(identity, point=replace(identity.point, basis_digest="0" * 64))
-    with pytest.raises(LayoutMismatchError, match="belongs to the weight space"):
+    with pytest.raises(LayoutMismatchError):
         pipe.identity = foreign
-    with pytest.raises(LayoutMismatchError, match="belongs to the weight space"):
+    with pytest.raises(LayoutMismatchError):
         pipe.render([foreign], [("sks person", 0)], **FAST)
 
 

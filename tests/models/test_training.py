@@ -10,7 +10,7 @@ from w2w_hub import ParameterLayout
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.models.denoising import draw_noise, identity_losses, pick
-from w2w_hub.models.injection import rows_attached, weights_rewritten
+from w2w_hub.models.injection import inject_hooks, inject_weights
 from w2w_hub.models.training import kaiming_start, train_identities
 
 from ..tiny_world import TinyWorld
@@ -55,7 +55,7 @@ def explained(unet, layout, rows: torch.Tensor, people: torch.Tensor) -> torch.T
     scheduler = DDIMScheduler(prediction_type="v_prediction")
     picked = torch.arange(16) % people.shape[1]
     noise, t = draw_noise(generator, people, 16, 1000)
-    with torch.no_grad(), rows_attached(unet, layout, rows):
+    with torch.no_grad(), inject_hooks(unet, layout, rows):
         return identity_losses(unet, scheduler, pick(people, picked), noise, t, text, len(people))
 
 
@@ -80,7 +80,7 @@ def test_the_same_seed_trains_the_same_rows_and_another_does_not(unet, layout) -
 
 def test_models_that_predict_noise_are_trained_too_and_others_are_refused(unet, layout) -> None:
     assert torch.isfinite(train(unet, layout, latents(1), prediction_type="epsilon")).all()
-    with pytest.raises(InvalidInputError, match="only epsilon and v_prediction"):
+    with pytest.raises(InvalidInputError, match="sample"):
         train(unet, layout, latents(1), prediction_type="sample")
 
 
@@ -94,9 +94,9 @@ def test_rows_and_rewritten_weights_give_the_same_output(unet, layout) -> None:
     )
     with torch.no_grad():
         plain = unet(*inputs).sample
-        with rows_attached(unet, layout, row[None]):
+        with inject_hooks(unet, layout, row[None]):
             attached = unet(*inputs).sample
-        with weights_rewritten(unet, layout, row):
+        with inject_weights(unet, layout, row):
             rewritten = unet(*inputs).sample
         after = unet(*inputs).sample
     torch.testing.assert_close(attached, rewritten, atol=1e-4, rtol=1e-4)
@@ -106,7 +106,7 @@ def test_rows_and_rewritten_weights_give_the_same_output(unet, layout) -> None:
 
 def test_a_batch_that_the_identities_do_not_divide_is_refused(unet, layout) -> None:
     rows = kaiming_start(layout, 0)[None].repeat(2, 1)
-    with rows_attached(unet, layout, rows), pytest.raises(LayoutMismatchError, match="3 samples cannot carry 2"):
+    with inject_hooks(unet, layout, rows), pytest.raises(LayoutMismatchError, match=r"3.*2"):
         unet(torch.zeros(3, 4, 8, 8), torch.tensor(1), torch.zeros(3, 16, 32))
 
 
@@ -135,9 +135,9 @@ def test_convolutions_are_drawn_with_the_change_that_their_factors_multiply_to(m
             for target, pair in layout.unflatten(row.numpy()).factors.items():
                 dense.get_submodule(target.module).weight += torch.tensor(pair.delta(), dtype=torch.float32)
             expected.append(dense(inputs))
-            with weights_rewritten(model, layout, row):
+            with inject_weights(model, layout, row):
                 torch.testing.assert_close(model(inputs), expected[-1], atol=1e-3, rtol=1e-4)
-        with rows_attached(model, layout, rows):
+        with inject_hooks(model, layout, rows):
             attached = model(inputs)
         assert torch.equal(model(inputs), plain)
     for i in range(4):
@@ -148,9 +148,7 @@ def test_a_convolution_with_another_kernel_is_refused_with_both() -> None:
     layout = ParameterLayout({Target("unet", "0"): (1, 3, 5, (3, 3))}, 1.0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1))
     with (
-        pytest.raises(
-            BaseModelMismatchError, match="3 -> 5 with a kernel of 1x1, expected 3 -> 5 with a kernel of 3x3"
-        ),
-        weights_rewritten(model, layout, torch.zeros(layout.size)),
+        pytest.raises(BaseModelMismatchError, match=r"1x1.*3x3"),
+        inject_weights(model, layout, torch.zeros(layout.size)),
     ):
         pass

@@ -21,21 +21,17 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace
 from w2w_hub.errors import BaseModelMismatchError, UnknownNameError
-from w2w_hub.models.pipelines import W2WMixin
+from w2w_hub.models.pipelines import (
+    W2WMixin,
+    W2WStableDiffusionImg2ImgPipeline,
+    W2WStableDiffusionInpaintPipeline,
+)
 from w2w_hub.models.pipelines.inputs import encode_text
 from w2w_hub.space import Coordinates, Population
 
 from ..tiny_world import TinyWorld
 
 FAST = {"num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "np"}
-
-
-class W2WImg2Img(W2WMixin, StableDiffusionImg2ImgPipeline):
-    stock_class = StableDiffusionImg2ImgPipeline
-
-
-class W2WInpaint(W2WMixin, StableDiffusionInpaintPipeline):
-    stock_class = StableDiffusionInpaintPipeline
 
 
 class W2WXL(W2WMixin, StableDiffusionXLPipeline):
@@ -60,10 +56,8 @@ def image_options(stock: type) -> dict[str, Any]:
     return options
 
 
-@pytest.mark.parametrize("cls", [W2WImg2Img, W2WInpaint])
-def test_image_to_image_and_inpainting_draw_identities_without_code_of_their_own(
-    cls: Any, pipe: W2WPipeline, tiny_world: TinyWorld
-) -> None:
+@pytest.mark.parametrize("cls", [W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline])
+def test_image_to_image_and_inpainting_draw_identities(cls: Any, pipe: W2WPipeline, tiny_world: TinyWorld) -> None:
     other, options = quiet(cls.from_pipe(pipe)), image_options(cls.stock_class)
     assert other.unet is pipe.unet
     stock = quiet(cls.stock_class.from_pretrained(tiny_world.base, dtype=torch.float32))
@@ -84,7 +78,7 @@ def test_image_to_image_and_inpainting_draw_identities_without_code_of_their_own
 
 def test_a_schedule_that_starts_late_counts_from_the_whole_one(pipe: W2WPipeline) -> None:
     """With strength 0.5, image-to-image begins at half of the schedule: an edit from there on is drawn at once."""
-    other = quiet(W2WImg2Img.from_pipe(pipe))
+    other = quiet(W2WStableDiffusionImg2ImgPipeline.from_pipe(pipe))
     options = image_options(StableDiffusionImg2ImgPipeline) | {"strength": 0.5}
     pictures = {}
     for start in (0.0, 0.5, 0.75):
@@ -104,7 +98,7 @@ def test_a_stock_pipeline_takes_a_space_and_gives_its_components_back(
     made.identity = pipe.identity = "person-0004"
     expected = pipe("sks person", generator=seeded(), **FAST).images
     np.testing.assert_array_equal(made("sks person", generator=seeded(), **FAST).images, expected)
-    again = W2WImg2Img.from_pipe(made)
+    again = W2WStableDiffusionImg2ImgPipeline.from_pipe(made)
     assert again.space is made.space
     assert again.identity is made.identity
     plain = quiet(StableDiffusionPipeline.from_pipe(made))
@@ -117,13 +111,13 @@ def test_a_stock_pipeline_takes_a_space_and_gives_its_components_back(
 def test_a_shared_component_keeps_its_dtype(tiny_space: Path) -> None:
     half = W2WPipeline.from_pretrained(tiny_space, torch_dtype=torch.bfloat16)
     assert half.unet.dtype == torch.bfloat16
-    other = W2WImg2Img.from_pipe(half)
+    other = W2WStableDiffusionImg2ImgPipeline.from_pipe(half)
     assert other.unet.dtype == half.unet.dtype == torch.bfloat16
 
 
 def test_a_stock_pipeline_without_a_space_says_what_is_missing(tiny_world: TinyWorld) -> None:
     made = W2WPipeline.from_pipe(StableDiffusionPipeline.from_pretrained(tiny_world.base, dtype=torch.float32))
-    with pytest.raises(UnknownNameError, match="no weight space yet"):
+    with pytest.raises(UnknownNameError, match="attach"):
         made.sample_identity(0)
 
 
@@ -186,9 +180,9 @@ def test_sdxl_follows_from_the_mixin_with_drawing_batches_and_inversion(
 def test_sdxl_is_refused_for_stable_diffusion_naming_what_fits(
     xl: StableDiffusionXLPipeline, tiny_space: Path, tmp_path: Path
 ) -> None:
-    message = "is a StableDiffusionXLPipeline; W2WPipeline needs a base model of StableDiffusionPipeline"
-    with pytest.raises(BaseModelMismatchError, match=message):
+    subject = "StableDiffusionXLPipeline.* W2WPipeline"
+    with pytest.raises(BaseModelMismatchError, match=subject):
         W2WPipeline.from_pipe(xl)
     xl.save_pretrained(tmp_path / "xl")
-    with pytest.raises(BaseModelMismatchError, match=message):
+    with pytest.raises(BaseModelMismatchError, match=subject):
         W2WPipeline.from_base(tmp_path / "xl", WeightSpace.from_pretrained(tiny_space))

@@ -183,14 +183,14 @@ SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 
 def open_pipeline(space: Path) -> Any:
-    """A pipeline on the best device there is, quiet."""
+    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
 
-    from ..models.pipelines import W2WPipeline, best_device
+    from ..models.pipelines import AutoW2WPipeline, best_device
 
     logging.disable_progress_bar()
     disable_progress_bar()
-    pipe = W2WPipeline.from_pretrained(space)
+    pipe = AutoW2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ..common.text import files_of, quote
 from .common import examples, out_option
 from .output import say
 
@@ -18,14 +21,18 @@ def demo(out: Path, assets: Path | None) -> None:
     from ..store.atomic import require_new
 
     require_new(out)  # said before the seconds that torch and diffusers take to import
-    from ..demo.story import tell
+    from ..demo.run import run_demo
 
     group = click.get_current_context().parent
     assert group is not None
     assert isinstance(group.command, click.Group)
     commands = group.command.commands
 
-    def run(words: list[str]) -> None:
-        commands[words[0]].main(words[1:], prog_name=f"w2w {words[0]}", standalone_mode=False)
+    def run(words: Sequence[Any]) -> str:
+        line = " ".join(["w2w", *(files_of(w[0].parent, "*") if isinstance(w, list) else quote(w) for w in words)])
+        say(f"$ {line}")
+        name, *given = [str(word) for each in words for word in (each if isinstance(each, list) else [each])]
+        commands[name].main(given, prog_name=f"w2w {name}", standalone_mode=False)
+        return line
 
-    tell(out, assets, lambda text: say(*text.split("\n")), run)
+    run_demo(out, assets, lambda text: say(*text.split("\n")), run)

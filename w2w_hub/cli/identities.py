@@ -253,7 +253,7 @@ def grid(
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
     require_new(out)
-    from ..models.pipelines.grids import strength_grid  # brings torch, which takes seconds
+    from ..models.pipelines import strength_grid  # brings torch, which takes seconds
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
@@ -321,13 +321,11 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     from ..dialects import write_adapter, writers
     from ..dialects.writing import DEFAULT_DIALECTS
     from ..space import WeightSpace
-    from ..space.identity import resolve
+    from ..space.identity import adapter_of
     from ..store.atomic import require_new
 
     require_new(out)
-    opened = WeightSpace.from_pretrained(space)
-    vector = resolve(opened, identity).vector
-    adapter = opened.layout.unflatten(vector, base_model=opened.compatibility.base_model)
+    adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
     chosen = dialects or DEFAULT_DIALECTS
     write_adapter(adapter, out, chosen)
     # beside other dialects, a folder does not stand for the file of every dialect

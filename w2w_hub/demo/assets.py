@@ -1,7 +1,8 @@
-"""The shipped population: drawn people, no likeness of anybody."""
+"""The shipped population: drawn avatars, which resemble no real person."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from ..errors import MissingPathError
 from ..models.pictures import open_picture
-from ..store.manifest import read_json
 
 FOLDER = Path(__file__).parent / "assets"
 
@@ -50,12 +50,12 @@ class Assets:
 
     @property
     def evaluation(self) -> dict[str, object]:
-        """What the recipe measured on held-out people."""
+        """The recipe's measurements on held-out people."""
         path = self.folder / "evaluation.json"
-        return read_json(path) if path.is_file() else {}
+        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
     def pictures(self, person: str) -> np.ndarray:
-        """Real pictures of a held-out person, float32 ``(pictures, h, w, 3)`` in [0, 1]."""
+        """Return real pictures of a held-out person, float32 ``(pictures, h, w, 3)`` in [0, 1]."""
         strip = np.asarray(open_picture(self.folder / "heldout" / f"{person}.png"), np.float32) / 255
         height = strip.shape[0]
         return np.stack(np.split(strip, strip.shape[1] // height, axis=1))

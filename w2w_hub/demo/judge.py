@@ -1,6 +1,6 @@
-"""The judge: a small attribute and identity reader of the avatars world.
+"""The judge: a small classifier of attributes and embedder of identities for the avatars.
 
-It measures pictures and nothing else uses it: no model, space or direction is fitted with it.
+It only evaluates pictures: no model, space or direction is fitted with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 
 class Judge(nn.Module):
-    """Convolutional reader of 64x64 pictures: one softmax a factor over a shared embedding.
+    """Convolutional network on 64x64 pictures: one softmax per factor over a shared embedding.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(embedding, len(options)) for options in self.factors.values())
 
     def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits per factor, each ``(n, options)``, and embeddings ``(n, 128)``.
+        """Return logits per factor, each ``(n, options)``, and embeddings ``(n, 128)``.
 
         `images` is float ``(n, 3, 64, 64)`` in [-1, 1].
         """
@@ -66,17 +66,17 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit-length identity embeddings ``(n, 128)`` of float images in [0, 1], ``(n, 3, 64, 64)``."""
+        """Return unit-length identity embeddings ``(n, 128)`` of float images in [0, 1], ``(n, 3, 64, 64)``."""
         return F.normalize(torch.cat([self(part * 2 - 1)[1] for part in images.split(256)]), dim=1)
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Probabilities per factor, each ``(n, options)``, of float images in [0, 1]."""
+        """Return probabilities per factor, each ``(n, options)``, of float images in [0, 1]."""
         parts = [self(part * 2 - 1)[0] for part in images.split(256)]
         return {name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)}
 
     def read_attributes(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Whether each picture shows each attribute, boolean ``(n,)``: every factor's likeliest option counts."""
+        """Return which pictures show each attribute, boolean ``(n,)``, by each factor's likeliest option."""
         likeliest = {name: p.argmax(1) for name, p in self.read(images).items()}
         found = {}
         for name, rule in self.attributes.items():
@@ -88,7 +88,7 @@ class Judge(nn.Module):
         return found
 
     def attributes_of(self, first: str, second: str) -> frozenset[str]:
-        """Options of `second` under which `first` can be seen at all, by the attributes that name both."""
+        """Return the options of `second` with which `first` is visible, by the attributes that name both."""
         rules = [rule for rule in self.attributes.values() if first in rule and second in rule]
         return frozenset(option for rule in rules for option in rule[second])
 
@@ -117,7 +117,7 @@ class Judge(nn.Module):
 
 
 def identity_score(embeddings: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Score of each picture: cosine to the normalised mean embedding of the person's real pictures.
+    """Return each picture's score: its cosine to the normalized mean embedding of the person's real pictures.
 
     Parameters
     ----------
@@ -130,6 +130,6 @@ def identity_score(embeddings: torch.Tensor, real: torch.Tensor) -> torch.Tensor
 
 
 def real_score(real: torch.Tensor) -> torch.Tensor:
-    """The same score for real pictures, each against the mean of the person's others (leave one out)."""
+    """Return the same score of real pictures, each against the mean of the person's others (leave one out)."""
     others = (real.sum(0, keepdim=True) - real) / (len(real) - 1)
     return (real * F.normalize(others, dim=1)).sum(1)

@@ -1,4 +1,4 @@
-"""The demo's figures: every one is read off pictures by the judge."""
+"""The demo's figures, all measured on pictures by the judge."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def tensor(pictures: np.ndarray) -> torch.Tensor:
-    """Pictures ``(..., h, w, 3)`` as a tensor ``(n, 3, h, w)``."""
+    """Return pictures ``(..., h, w, 3)`` as a tensor ``(n, 3, h, w)``."""
     return torch.from_numpy(np.ascontiguousarray(pictures.reshape(-1, *pictures.shape[-3:]))).permute(0, 3, 1, 2)
 
 
-class Measure:
-    """Identity scores against people's real pictures.
+class IdentityScorer:
+    """Scores generated pictures against people's real pictures.
 
     Parameters
     ----------
@@ -39,19 +39,19 @@ class Measure:
         )
 
     def id_score(self, pictures: np.ndarray, people: list[str]) -> float:
-        """Mean identity score of ``(people, cases, h, w, 3)``."""
+        """Return the mean identity score of ``(people, cases, h, w, 3)``."""
         embedded = self.judge.embed(tensor(pictures)).view(*pictures.shape[:2], -1)
         return float(
             np.mean([identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)])
         )
 
     def relative(self, score: float) -> float:
-        """(score - strangers) / (real - strangers)."""
+        """Return (score - strangers) / (real - strangers)."""
         return (score - self.cross_id_score) / (self.real_id_score - self.cross_id_score)
 
 
 def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str]:
-    """The people without the attribute; what needs hair to be seen is put on people with hair.
+    """Return the people without the attribute; for one that is visible only with hair, those with hair.
 
     `labels` has a column for the attribute and for each of the world's factors, and is indexed by person.
     """
@@ -63,14 +63,14 @@ def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str
 
 
 def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.ndarray:
-    """Whether each of ``(..., h, w, 3)`` shows the attribute, boolean ``(...)``."""
+    """Return which of ``(..., h, w, 3)`` show the attribute, boolean ``(...)``."""
     return judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
 
 
 def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
-    """Which factors that the attribute is not about read as before: boolean ``(factors, ...)`` for each picture.
+    """Return which other factors than the attribute's the edit kept: boolean ``(factors, ...)``.
 
-    A hair colour that cannot be seen, before or after, counts as kept.
+    A hair color that is not visible, before or after, counts as kept.
     """
     own = next(iter(judge.attributes[attribute]))
     first, second = ({k: p.argmax(1) for k, p in judge.read(tensor(x)).items()} for x in (before, after))
@@ -88,5 +88,5 @@ def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute:
 
 
 def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
-    """Share of :func:`kept_factors`, for each picture."""
+    """Return the fraction of :func:`kept_factors` per picture."""
     return kept_factors(judge, before, after, attribute).mean(0)

@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with everything inside."""
+"""The demo's report: one HTML file without links to others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image as Picture
@@ -13,10 +14,12 @@ from PIL.Image import Image as Picture
 from ..common.pages import render
 from .settings import DEFINITIONS, EDIT_WISH, STRENGTHS
 
+TEMPLATE = Path(__file__).parent / "report.html"
+
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report: text, a picture, a table; any may be left out."""
+    """One section of the report: a title, and optionally text, a picture and a table."""
 
     title: str
     text: str = ""
@@ -28,7 +31,7 @@ class Section:
 def report(title: str, intro: str, sections: Sequence[Section], commands: Sequence[str]) -> str:
     """Return the whole page."""
     return render(
-        "demo.html", title=title, intro=intro, sections=sections, commands=commands, definitions=DEFINITIONS,
+        TEMPLATE, title=title, intro=intro, sections=sections, commands=commands, definitions=DEFINITIONS,
         data_url=data_url, cell=cell, is_number=lambda value: isinstance(value, (int, float)),
     )  # fmt: skip
 
@@ -47,7 +50,7 @@ def data_url(picture: Picture) -> str:
 
 
 def measured_on(evaluation: Mapping[str, Any]) -> str:
-    """The machines that the evaluation ran on, each with its parts where there was more than one."""
+    """Return the machines that the evaluation ran on, each with its parts if there are several."""
     parts: dict[str, list[str]] = {}
     for part, machine in evaluation["setting"]["machines"].items():
         parts.setdefault(machine, []).append(part)
@@ -57,7 +60,7 @@ def measured_on(evaluation: Mapping[str, Any]) -> str:
 
 
 def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_WISH) -> list[str]:
-    """Attributes that are there after the edit, and leave each other factor alone, in `wished` of the pictures."""
+    """Return attributes whose edit shows, and keeps each other factor, in the fraction `wished` of pictures."""
     return [
         name
         for name, edit in edits.items()
@@ -66,7 +69,7 @@ def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_
 
 
 def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str, float, str]]:
-    """The evaluation's figures beside the wished ones: what, wished, reached, reached or missed."""
+    """Return a row per figure of the evaluation: its name, target, value, and "reached" or "missed"."""
     rows: list[tuple[str, str, float, str]] = []
 
     def add(what: str, wished: float, reached: float, least: bool = True) -> None:
@@ -99,7 +102,7 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
 
 
 def evaluated_edits(evaluation: Mapping[str, Any], strength: str) -> Section:
-    """The evaluation's edits at one strength, attribute by attribute."""
+    """Return the section with the evaluation's edits at one strength, a row per attribute."""
     rows = [
         (
             name,

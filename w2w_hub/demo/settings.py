@@ -1,4 +1,4 @@
-"""What the demo and the evaluation of its assets have in common: one definition for every figure."""
+"""Settings and definitions of figures that the demo and the evaluation of its assets share."""
 
 from __future__ import annotations
 

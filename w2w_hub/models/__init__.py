@@ -1,1 +1,1 @@
-"""What acts on torch models: injection, objectives, inversion, training, pipelines."""
+"""What runs torch models: injection, the denoising loss, inversion, training, pipelines and pictures."""

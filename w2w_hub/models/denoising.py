@@ -1,4 +1,4 @@
-"""The denoising objective that training and inversion share, for many identities in one batch."""
+"""The denoising loss of training and inversion, for many identities in one batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..errors import InvalidInputError
 
 
 def training_schedule(scheduler: Any) -> Any:
-    """The noise that a base model was trained with, as a `DDPMScheduler`, of a scheduler of whatever sampler.
+    """Return the training noise schedule as a `DDPMScheduler`, from any sampler's scheduler.
 
-    Samplers disagree on what `add_noise` returns: Euler's is not scaled as the model expects its input.
+    Samplers disagree on what `add_noise` returns: Euler's is not scaled to the model's input.
 
     Raises
     ------
@@ -33,10 +33,10 @@ def training_schedule(scheduler: Any) -> Any:
 def draw_noise(
     generator: torch.Generator, latents: torch.Tensor, batch_size: int, noise_steps: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise and timesteps of one step, the same for every identity; timesteps are stratified.
+    """Draw the noise and timesteps of one step, the same for all identities; timesteps are stratified.
 
-    `latents` is ``(identities, pictures, c, h, w)``; the results are of ``identities * batch_size``
-    samples, of which sample i belongs to identity ``i % identities``.
+    `latents` is ``(identities, pictures, c, h, w)``. The results have ``identities * batch_size`` samples; sample i
+    belongs to identity ``i % identities``.
     """
     identities = latents.shape[0]
     strata = torch.randperm(batch_size, generator=generator) + torch.rand(batch_size, generator=generator)
@@ -46,7 +46,7 @@ def draw_noise(
 
 
 def pick(latents: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """The same pictures of every identity, in the samples' order of :func:`draw_noise`."""
+    """Select the same pictures of each identity, in the sample order of :func:`draw_noise`."""
     return latents[:, pictures].transpose(0, 1).flatten(0, 1)
 
 
@@ -61,10 +61,10 @@ def identity_losses(
     mask: torch.Tensor | None = None,
     conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Mean squared denoising error of each identity ``(identities,)``; `text` is ``(tokens, width)``.
+    """Return the mean squared denoising error per identity, ``(identities,)``; `text` is ``(tokens, width)``.
 
-    `mask` ``(samples, 1, h, w)`` in [0, 1] weighs the latents' positions; the error is a mean over its weight.
-    `conditions` are one sample's further conditions, as SDXL's UNet has them.
+    `mask` ``(samples, 1, h, w)`` in [0, 1] weights the positions of the latents; the error is the weighted mean.
+    `conditions` are one sample's added conditions, which SDXL's UNet takes.
     """
     prompt = text.to(clean.device)[None].expand(len(clean), -1, -1)
     added = {name: value[None].expand(len(clean), *value.shape) for name, value in (conditions or {}).items()}
@@ -77,7 +77,7 @@ def identity_losses(
 
 
 def diffusion_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """What the UNet must predict under this scheduler's ``prediction_type``."""
+    """Return the UNet's training target under this scheduler's ``prediction_type``."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return noise

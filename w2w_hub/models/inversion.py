@@ -1,4 +1,4 @@
-"""Inversion: the point of a space under which a frozen base model explains given pictures."""
+"""Inversion: gradient descent to the point of a space under which the frozen base model best denoises pictures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from ..common.constraints import flag, number, optional, positive, whole
+from ..common.deprecated import warn_renamed
 from ..common.progress import progress
 from ..errors import InvalidInputError
 from ..space import Point, WeightSpace
 from .denoising import draw_noise, identity_losses, pick, training_schedule
-from .injection import Use, differentiable, require_differentiable, rewritable, rows_attached, weights_differentiable
-from .injection.stack import every
+from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
+from .injection.stack import drain
 
 WINDOW = 50  # steps whose losses are averaged to see whether they still fall
 COMPARED = 64  # fixed noises and timesteps under which restarts are compared
@@ -25,8 +26,8 @@ CHECKED = 10  # steps between two looks at the losses, since each look waits for
 WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
 
 
-SEED = whole(0, 2**63 - 1)  # what torch takes
-COUNT = whole(1, 1_000_000)  # more would not end
+SEED = whole(0, 2**63 - 1)  # the range of torch's generators
+COUNT = whole(1, 1_000_000)
 RULES = {
     "num_steps": COUNT, "learning_rate": positive(), "k": optional(whole(1)), "batch_size": COUNT, "prior": number(0),
     "tolerance": number(0, below=1), "restarts": COUNT, "seed": SEED, "capture": optional(flag()),
@@ -35,15 +36,40 @@ RULES = {
 
 @dataclass(frozen=True)
 class Inversion:
-    """An inverted point and the denoising loss of every step."""
+    """A point found by inversion, and the denoising loss of each step."""
 
     point: Point
     losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to invert; see :meth:`w2w_hub.W2WPipeline.invert`."""
+class InversionSettings:
+    """Settings of an inversion; :meth:`w2w_hub.W2WPipeline.invert` takes the fields as keywords.
+
+    Attributes
+    ----------
+    num_steps, learning_rate : int, float
+        Adam on standardized coefficients from the population's mean (paper, section 4.2 and appendix F).
+    k : int, optional
+        Number of components; all by default.
+    batch_size : int
+        Noises and timesteps per step.
+    prior : float
+        Weight of the squared standardized coefficients in the loss: larger stays closer to the population.
+    tolerance : float
+        Stop when the mean loss of 50 steps improves on that of the 50 before by less than this fraction; 0 never.
+    restarts : int
+        Descents from different starts; each person's best, compared under the same noises, is returned.
+    seed : int
+        Of noises, timesteps and starts: the same seed gives the same point.
+    capture : bool, optional
+        Replay the step as a CUDA graph; by default where the model allows it.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is out of its range.
+    """
 
     num_steps: int = 400
     learning_rate: float = 0.1
@@ -60,9 +86,16 @@ class Settings:
             object.__setattr__(self, name, rule.checked(getattr(self, name), f"invert: {name}"))
 
 
+def __getattr__(name: str) -> Any:
+    if name == "Settings":
+        warn_renamed("w2w_hub.models.inversion.Settings", "InversionSettings")
+        return InversionSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 @dataclass
 class Batch:
-    """What one step sees, in storage that a captured graph keeps reading."""
+    """The inputs of one step, in storage that a captured graph reads again."""
 
     clean: torch.Tensor
     noise: torch.Tensor
@@ -78,7 +111,7 @@ class Batch:
 
 
 class Inverter:
-    """Inverts several people at once; each gets a point of its own, as it would alone.
+    """Inverts several people in one batch; each gets the point that it would get alone.
 
     Parameters
     ----------
@@ -89,7 +122,7 @@ class Inverter:
     masks : Tensor, optional
         ``(people, pictures, 1, h, w)`` in [0, 1]: which latents count.
     conditions : mapping, optional
-        One sample's further conditions, as SDXL's UNet has them.
+        One sample's added conditions, which SDXL's UNet takes.
     """
 
     def __init__(
@@ -99,7 +132,7 @@ class Inverter:
         space: WeightSpace,
         latents: torch.Tensor,
         text: torch.Tensor,
-        settings: Settings,
+        settings: InversionSettings,
         masks: torch.Tensor | None = None,
         conditions: Mapping[str, torch.Tensor] | None = None,
     ):
@@ -119,7 +152,7 @@ class Inverter:
         self.capture = captures if settings.capture is None else settings.capture
 
     def run(self) -> list[Inversion]:
-        """Each person's point, the best of the restarts."""
+        """Return each person's point, the best of the restarts."""
         try:
             return self.best_of_restarts()
         except _NotCapturedError as error:
@@ -131,7 +164,7 @@ class Inverter:
     def best_of_restarts(self) -> list[Inversion]:
         people = len(self.latents)
         best: list[tuple[float, torch.Tensor, list[float], int]] = []
-        with frozen(self.unet), self.shown(self.vectors(self.start(0))) as use:
+        with frozen(self.unet), self.injected(self.vectors(self.start(0))) as use:
             for restart in range(self.settings.restarts):
                 found, history = self.descend(use, restart)
                 errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
@@ -139,18 +172,18 @@ class Inverter:
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
         return [self.result(*entry) for entry in best]
 
-    def shown(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:
-        """The people's adapters in the model: of one person in its weights, of several beside them.
+    def injected(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:
+        """Inject the people's vectors: one person's into the weights, several by hooks.
 
-        A captured step has nothing left to start, and beside the weights it takes no second copy of them.
+        A captured step has no launch overhead to save, and hooks need no second copy of the weights.
         """
         layout = self.space.layout
         if len(vectors) == 1 and not self.capture and differentiable(self.unet, layout, vectors.device):
-            return weights_differentiable(self.unet, layout, vectors)
-        return rows_attached(self.unet, layout, vectors)
+            return inject_differentiable(self.unet, layout, vectors)
+        return inject_hooks(self.unet, layout, vectors)
 
     def start(self, restart: int) -> torch.Tensor:
-        """Standardised coefficients to begin with: the mean, and then seeded points near it."""
+        """Return standardized coefficients to start from: the mean, and for later restarts seeded points near it."""
         shape, device = (len(self.latents), self.k), self.latents.device
         if restart == 0:
             return torch.zeros(shape, device=device)
@@ -159,12 +192,12 @@ class Inverter:
 
     # ------------------------------------------------------------ the loss
     def vectors(self, standardised: torch.Tensor) -> torch.Tensor:
-        """The people's adapters ``(people, d)``: one product for all layers."""
+        """Return the people's vectors ``(people, d)``: one product for all layers."""
         coefficients = self.centre + standardised * self.spread
         return (coefficients.to(self.basis.dtype) @ self.basis).float() * self.std + self.mean
 
     def draw(self, generator: torch.Generator) -> Batch:
-        """The pictures, noise and timesteps of the next step, the same for every person."""
+        """Draw the pictures, noise and timesteps of the next step, the same for all people."""
         samples = self.settings.batch_size
         picked = torch.randint(self.latents.shape[1], (samples,), generator=generator)
         noise, t = draw_noise(generator, self.latents, samples, self.scheduler.config.num_train_timesteps)
@@ -173,7 +206,7 @@ class Inverter:
         )  # fmt: skip
 
     def losses(self, use: Use, standardised: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Denoising error of each person ``(people,)``."""
+        """Return the denoising error per person, ``(people,)``."""
         use(self.vectors(standardised))
         return identity_losses(
             self.unet, self.scheduler, batch.clean, batch.noise, batch.timesteps, self.text, len(self.latents),
@@ -182,7 +215,7 @@ class Inverter:
 
     # ------------------------------------------------------------ the descent
     def descend(self, use: Use, restart: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adam from a start: the final standardised coefficients and the losses ``(people, steps)``."""
+        """Run Adam from a start; return the final standardized coefficients and the losses ``(people, steps)``."""
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed + restart)
         descent = Descent(self, use, self.start(restart), self.draw(torch.Generator().manual_seed(0)))
@@ -193,7 +226,7 @@ class Inverter:
             return f"loss {history[read - 1].mean():.4f}" if read else ""
 
         for step in progress(range(settings.num_steps), "inverting", status=status):
-            # the last third decays, so that the point settles
+            # decays in the last third, so that the point converges
             rate = settings.learning_rate * min(1.0, 3 * (1 - step / settings.num_steps))
             history.append(descent.step(self.draw(generator), rate))
             if step and (step + 1) % CHECKED and step + 1 < settings.num_steps:
@@ -203,12 +236,12 @@ class Inverter:
             good = descent.good_steps()
             if good < read:
                 return self.last_good(descent, history[:good])
-            if settings.tolerance and self.settled(history):
+            if settings.tolerance and self.converged(history):
                 break
         return descent.standardised.detach(), torch.stack(history, 1)
 
     def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is returned, with a warning, when a loss or gradient is not finite."""
+        """Warn, and return the last step at which all losses and gradients were finite."""
         if not history:
             raise InvalidInputError("the loss is not finite at the first step; are the pictures and the weights?")
         warnings.warn(
@@ -218,8 +251,8 @@ class Inverter:
         )
         return descent.good.detach(), torch.stack(history, 1)
 
-    def settled(self, history: list[torch.Tensor]) -> bool:
-        """Whether the mean loss of the last steps fell by less than `tolerance` of itself."""
+    def converged(self, history: list[torch.Tensor]) -> bool:
+        """Return whether the mean loss of the last steps fell by less than the fraction `tolerance`."""
         if len(history) < 2 * WINDOW or len(history) % WINDOW:
             return False
         earlier, later = (
@@ -229,7 +262,7 @@ class Inverter:
 
     @torch.no_grad()
     def compare(self, use: Use, standardised: torch.Tensor) -> list[float]:
-        """Each person's error under the same noises and timesteps for every restart."""
+        """Return each person's error, under the same noises and timesteps for all restarts."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         rounds = max(1, COMPARED // self.settings.batch_size)
         errors = torch.stack([self.losses(use, standardised, self.draw(generator)) for _ in range(rounds)]).mean(0)
@@ -246,15 +279,15 @@ class Inverter:
 
 
 class _NotCapturedError(Exception):
-    """This model's step cannot be recorded as a graph."""
+    """The model's step cannot be captured as a CUDA graph."""
 
 
 @dataclass
 class Descent:
-    """One descent's optimiser, whose steps a CUDA device may replay as one captured graph.
+    """One descent with Adam, whose step can be captured and replayed as a CUDA graph.
 
-    Everything a step needs and leaves behind stays on the device in fixed storage, and whether all was finite so
-    far as well: a step waits for nothing. The arithmetic is the same with and without a graph.
+    All inputs and results of a step, and whether all was finite so far, stay on the device in fixed storage, so that
+    no step synchronizes. The arithmetic is the same with and without a graph.
     """
 
     inverter: Inverter
@@ -278,7 +311,7 @@ class Descent:
         )
 
     def step(self, batch: Batch, rate: float) -> torch.Tensor:
-        """Take one step; returns the losses before it ``(people,)``, on the device."""
+        """Take one step; return the losses before it ``(people,)``, on the device."""
         if self.graph is None:
             self.batch = batch
         else:
@@ -316,29 +349,29 @@ class Descent:
         self.optimizer.step()
 
     def captured(self) -> None:
-        """Record the step as a graph, and take it: recording alone computes nothing."""
+        """Capture the step as a graph and replay it once: capturing alone computes nothing."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.arithmetic()
-        except RuntimeError as error:  # something in this model waits for the processor
-            # ending the capture fails too, with an error that says less
+        except RuntimeError as error:  # something in this model synchronizes with the CPU
+            # ending the capture fails too, with a less useful error
             raise _NotCapturedError(str(error.__context__ or error).splitlines()[0]) from error
         self.graph = graph
         graph.replay()
 
     def good_steps(self) -> int:
-        """How many steps were finite before the first that was not."""
+        """Return the number of finite steps before the first that was not."""
         return int(self.count)
 
 
 @contextmanager
 def frozen(model: torch.nn.Module) -> Iterator[None]:
-    """No parameter takes gradients inside the block; those that did before do so after it."""
+    """Turn off `requires_grad` of all parameters inside the block; it is restored after it."""
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
         for p in trained:
             p.requires_grad_(False)
         yield
     finally:
-        every(trained, lambda p: p.requires_grad_(True))
+        drain(trained, lambda p: p.requires_grad_(True))

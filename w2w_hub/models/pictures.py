@@ -1,4 +1,4 @@
-"""Pictures for people: contact sheets with captions, and sweeps that move."""
+"""Reading of pictures and masks from untrusted files, contact sheets with captions, and animations."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def as_mask(picture: Picture, name: str = "a mask") -> Picture:
 
 
 def _eight_bits(picture: Picture, name: str) -> Picture:
-    """A picture of 8 bits or fewer per channel; its EXIF and transparency come along."""
+    """Return a picture with at most 8 bits per channel; its EXIF and transparency are kept."""
     if not isinstance(picture, Image.Image):
         raise InvalidInputError(f"{name} must be a PIL image, not {reprlib.repr(picture)}")
     try:
@@ -155,7 +155,7 @@ def _eight_bits(picture: Picture, name: str) -> Picture:
 
 
 def _with_alpha(picture: Picture, name: str) -> Picture:
-    """A picture with transparency as RGBA."""
+    """Return a picture with transparency as RGBA."""
     clear = picture.info.get("transparency")
     if picture.mode in ("1", "L", "RGB") and not _is_byte(clear):
         # 16 bits a channel, of which Pillow kept 8: which pixels are meant is lost
@@ -176,7 +176,7 @@ def _upright(picture: Picture) -> Picture:
 
 
 def _orientation(picture: Picture) -> int:
-    """The orientation in a picture's EXIF; 1, upright, where it states none that can be read."""
+    """Return the orientation in a picture's EXIF; 1 (upright) if there is none that can be read."""
     try:
         stated = picture.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged EXIF says nothing of the pixels
@@ -186,7 +186,7 @@ def _orientation(picture: Picture) -> int:
 
 @validated(scale=SCALE)
 def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
-    """A float picture ``(h, w, 3)`` in [0, 1], enlarged without smoothing."""
+    """Return a float array ``(h, w, 3)`` in [0, 1] as a picture, enlarged without smoothing."""
     values = as_array(values, "a picture")
     if values.ndim != 3 or values.shape[2] != 3 or not values.size or not np.isfinite(values).all():
         raise InvalidInputError(f"a picture is finite numbers (h, w, 3), not of shape {values.shape}")
@@ -198,7 +198,7 @@ def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
 def contact_sheet(
     pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, scale: int = 2, title: str = ""
 ) -> Picture:
-    """One captioned sheet.
+    """Return one sheet of captioned pictures.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def contact_sheet(
 
 @validated(rows=names(), frames=names(), scale=SCALE)
 def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], *, scale: int = 2) -> list[Picture]:
-    """A sweep there and back: frame j shows column j of `pictures`, all rows side by side, under its caption.
+    """Return the frames of an animation, there and back: frame j has column j of `pictures`, rows side by side.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
     ------
     AlreadyExistsError
     InvalidInputError
-        If the name's ending is no kind of picture that can be written.
+        If the suffix is not that of a format that can be written.
     """
     path = Path(path)
     kind = picture_kind(path)
@@ -278,7 +278,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
 
 @validated(path=path_rule())
 def picture_kind(path: Path | str) -> str:
-    """Pillow's name of the kind of picture that a path's ending stands for."""
+    """Return Pillow's name of the format that a path's suffix stands for."""
     Image.init()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind is None or kind not in Image.SAVE:

@@ -116,7 +116,7 @@ def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
     if kind_of(manifest) == "dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
         return dataset_card(typed)
-    return space_card(dict(manifest), list(load_directions(folder).items()))
+    return space_card(dict(manifest), list(load_directions(folder).items()), folder)
 
 
 def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..common.pipelines import text_to_image_row
 from ..common.text import Markdown, code, markdown, python_string, table_row
 from ..common.version import __version__
+from ..dialects.base_model import MODEL_INDEX, pipeline_class
+from ..errors import W2WError
 from ..store.cards import TAGS, render_card
 
 
-def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> str:
-    """Return README.md of a weight space."""
+def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], folder: Path) -> str:
+    """Return README.md of a weight space; `folder` holds the files that the manifest lists."""
     embedded = "model_index.json" in manifest["files"]
     recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
     held_out = diagnostics.get("held_out", {})
@@ -45,7 +48,7 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]]) -> s
     values = {
         "name": manifest["name"],
         "version": manifest["version"],
-        "pipeline": pipeline_block(manifest, [name for name, _ in directions]),
+        "pipeline": pipeline_block(manifest, [name for name, _ in directions], folder),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
         "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
         "dataset_digest": code(recipe["dataset_digest"]),
@@ -94,13 +97,14 @@ def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def pipeline_block(manifest: dict[str, Any], attributes: list[str]) -> Markdown:
-    """Return the usage example and previews of a space with a base model; nothing for one without."""
+def pipeline_block(manifest: dict[str, Any], attributes: list[str], folder: Path) -> Markdown:
+    """Return a card's example of generating pictures, and its previews; empty for a space without a base model."""
     files = manifest["files"]
     if "w2w_pipeline.json" not in files:
         return Markdown("")
     import importlib.metadata
 
+    pipeline = text_to_image_row(_stock_class(files, folder)).name
     versions = []
     for package in ("torch", "diffusers", "transformers", "peft"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -113,9 +117,9 @@ pip install 'w2w-hub[diffusers]=={__version__}'
 ```
 
 ```python
-from w2w_hub import W2WPipeline
+from w2w_hub import {pipeline}
 
-pipe = W2WPipeline.from_pretrained(".")  # this folder, or the name of its repository with a revision
+pipe = {pipeline}.from_pretrained(".")  # this folder, or the name of its repository with a revision
 pipe.sample_identity(seed=0)  # a new person; pipe.identity = None is the base model, exactly
 {edits}pipe("sks person").images[0].save("person.png")
 pipe.export("person-lora")  # a LoRA for PEFT and diffusers
@@ -124,3 +128,13 @@ pipe.export("person-lora")  # a LoRA for PEFT and diffusers
 Written with {", ".join(versions)}.
 
 """)
+
+
+def _stock_class(files: Collection[str], folder: Path) -> str | None:
+    """Return the stock class of an embedded base model; None if there is none that can be read."""
+    if MODEL_INDEX not in files:
+        return None
+    try:
+        return pipeline_class(folder)
+    except W2WError:
+        return None

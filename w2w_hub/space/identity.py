@@ -113,6 +113,13 @@ def _coefficients(what: Any) -> np.ndarray:
         ) from None
 
 
+def adapter_of(space: WeightSpace, what: Any) -> Adapter:
+    """Return what :func:`resolve` accepts as a LoRA for the space's base model."""
+    adapter = space.layout.unflatten(resolve(space, what).vector)
+    adapter.base_model = space.compatibility.base_model
+    return adapter
+
+
 # ---------------------------------------------------------------- edits
 def edited(
     space: WeightSpace,

@@ -99,7 +99,7 @@ def save_space(space: SpaceContents, path: Path | str, *, extend: Callable[[Path
         }
         manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
         write_bytes(folder / FILENAME, seal(manifest))
-        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items())), "utf-8")
+        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items()), folder), "utf-8")
     return path
 
 

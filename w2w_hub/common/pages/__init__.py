@@ -1,6 +1,6 @@
 """Pages of HTML from templates: every value is escaped unless it is markup that this package made itself.
 
-The templates are in ``templates/``; ``base.html`` is the frame of all of them.
+``templates/`` has the frame, ``base.html``, and templates of the library; others bring their own by its path.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+TEMPLATES = Path(__file__).parent / "templates"
 
-def render(template: str, /, **values: Any) -> str:
-    """Return a page: a template of this package with these values."""
-    return _environment().get_template(template).render(values)
+
+def render(template: str | Path, /, **values: Any) -> str:
+    """Return a page: a template with these values.
+
+    Parameters
+    ----------
+    template : str or Path
+        The name of one in ``templates/``, or the path of another, which may extend ``base.html``.
+    """
+    folder, name = (template.parent, template.name) if isinstance(template, Path) else (TEMPLATES, template)
+    return _environment(folder).get_template(name).render(values)
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
@@ -48,12 +57,12 @@ def _escaped(value: object) -> Markup:
     return value if isinstance(value, Markup) else Markup(html.escape(terminal(value)))
 
 
-@lru_cache(1)
-def _environment() -> Environment:
+@lru_cache(4)
+def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8"),
+        loader=FileSystemLoader([folder, TEMPLATES], encoding="utf-8"),
         autoescape=True,
         finalize=_escaped,
         undefined=StrictUndefined,

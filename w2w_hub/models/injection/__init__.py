@@ -1,8 +1,8 @@
-"""How flat vectors act on a torch model: in a second copy of its target weights, or beside its layers.
+"""Injection of LoRA vectors into a torch model for the duration of a `with` block.
 
-All ways are undone when the block ends and can be nested. The model's own values are never written to: one
-identity is drawn from a second copy of the target weights, W + scale * B @ A, whose storage stands in for the
-originals' while the block runs, so a pointer is put back, not a number.
+One identity is injected by swapping the storage of the target weights for a second copy that holds
+W + scale * B @ A; several, or one in a model whose weights cannot be swapped, by forward hooks. The model's own values
+are never written to, so that leaving the block restores pointers, bit for bit. Blocks can be nested.
 """
 
 from __future__ import annotations
@@ -13,28 +13,43 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ...common.deprecated import deprecated_alias
 from ...lora.layout import ParameterLayout
-from .gradients import differentiable, weights_differentiable
+from .gradients import differentiable, inject_differentiable
 from .modules import base_digest, require_differentiable, rewritable, target_modules, uncompiled
-from .rows import rows_attached
-from .stack import Use, base_shown, injection
-from .weights import weights_rewritten
+from .rows import inject_hooks
+from .stack import Use, injection, use_base
+from .weights import inject_weights
 
 __all__ = [
-    "Use", "base_digest", "base_shown", "differentiable", "identity_shown", "injection", "require_differentiable",
-    "rewritable", "rows_attached", "target_modules", "uncompiled", "weights_differentiable", "weights_rewritten",
+    "Use", "base_digest", "differentiable", "inject", "inject_differentiable", "inject_hooks", "inject_weights",
+    "injection", "require_differentiable", "rewritable", "target_modules", "uncompiled", "use_base",
 ]  # fmt: skip
 
 
 @contextmanager
-def identity_shown(
+def inject(
     model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor, device: torch.device | None = None
 ) -> Iterator[Use]:
-    """One identity ``(size,)`` in the cheapest way that the model allows, or several ``(n, size)`` beside it."""
+    """Inject one identity ``(size,)`` in the fastest way that the model allows, or several ``(n, size)`` by hooks.
+
+    Yields
+    ------
+    callable
+        Replaces the vectors by others of the same shape.
+    """
     target_modules(model, layout)
     if vectors.ndim == 1 and rewritable(model, layout):
-        with weights_rewritten(model, layout, vectors) as use:
+        with inject_weights(model, layout, vectors) as use:
             yield use
         return
-    with rows_attached(model, layout, torch.atleast_2d(vectors), device) as use_rows:
+    with inject_hooks(model, layout, torch.atleast_2d(vectors), device) as use_rows:
         yield lambda rows: use_rows(torch.atleast_2d(rows))
+
+
+# names before 0.2
+base_shown = deprecated_alias("base_shown", use_base)
+identity_shown = deprecated_alias("identity_shown", inject)
+rows_attached = deprecated_alias("rows_attached", inject_hooks)
+weights_differentiable = deprecated_alias("weights_differentiable", inject_differentiable)
+weights_rewritten = deprecated_alias("weights_rewritten", inject_weights)

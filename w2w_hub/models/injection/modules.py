@@ -1,4 +1,4 @@
-"""A layout's modules in a torch model, and in what state their weights are."""
+"""The layout's modules in a torch model, and whether their weights can be swapped or differentiated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...lora.layout import ParameterLayout
 
 
 def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear | nn.Conv2d]:
-    """The layout's modules in a model, Linear or Conv2d; of one that PEFT has wrapped, the layer inside.
+    """Return the layout's modules in a model, Linear or Conv2d; PEFT's wrappers are looked through.
 
     Raises
     ------
@@ -51,7 +51,7 @@ _Shape = tuple[int, int, tuple[int, ...]]
 
 
 def _shape_of(module: nn.Module | None) -> _Shape | None:
-    """Inputs, outputs and kernel of a layer that has low-rank factors, or None."""
+    """Return inputs, outputs and kernel of a layer that can have low-rank factors, or None."""
     if module is not None and hasattr(module, "in_features") and hasattr(module, "out_features"):
         return module.in_features, module.out_features, ()
     if isinstance(module, nn.Conv2d) and module.groups == 1:
@@ -67,9 +67,9 @@ def _words(module: nn.Module | None, shape: _Shape | None) -> str:
 
 
 def _path(model: nn.Module, target: Target) -> list[nn.Module]:
-    """The modules from the model's child to the target, PEFT's wrappers left out; empty if there is none.
+    """Return the modules from the model's child to the target, without PEFT's wrappers; empty if there is none.
 
-    Quicker than listing all modules, which for a large UNet costs more than writing an identity.
+    Listing all modules of a large UNet would take longer than writing an identity.
     """
     module, found = uncompiled(model), []
     for name in target.module.split("."):
@@ -84,23 +84,23 @@ def _path(model: nn.Module, target: Target) -> list[nn.Module]:
 
 
 def _fused(attention: nn.Module) -> bool:
-    """Whether attention reads one fused projection; `unfuse_qkv_projections` only puts the processor back."""
+    """Return whether attention reads one fused projection; `unfuse_qkv_projections` only restores the processor."""
     processor = type(getattr(attention, "processor", None)).__name__
     return getattr(attention, "fused_projections", False) and processor.startswith("Fused")
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The module that `torch.compile` wrapped, or the module itself."""
+    """Return the module that `torch.compile` wrapped, or the module itself."""
     return getattr(model, "_orig_mod", model)
 
 
 def compiled(model: nn.Module) -> bool:
-    """Whether the model or one of its modules runs through `torch.compile`."""
+    """Return whether the model or one of its modules runs through `torch.compile`."""
     return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
 
 
 def base_digest(model: nn.Module, layout: ParameterLayout) -> str:
-    """:func:`w2w_hub.dialects.base_model.digest_of_weights` of a model in memory (float32 or float16)."""
+    """Return the base digest of a model in memory (float32 or float16), as `digest_of_weights` defines it."""
 
     def weight(target: Target) -> np.ndarray | None:
         path = _path(model, target)
@@ -111,11 +111,10 @@ def base_digest(model: nn.Module, layout: ParameterLayout) -> str:
 
 
 def rewritable(model: nn.Module, layout: ParameterLayout) -> bool:
-    """Whether the target weights can be swapped: they are in memory, as plain floats of 16 bits or more.
+    """Return whether the target weights can be swapped: in memory, as plain floats of 16 bits or more.
 
-    They cannot under sequential or group offloading, which keeps copies of its own, nor where they are quantised,
-    sharded, stored in 8 bits (layerwise casting) or made in inference mode. An identity is then drawn beside them,
-    unfused.
+    Sequential and group offloading keep copies of their own, and weights that are quantized, sharded, stored in 8 bits
+    (layerwise casting) or made in inference mode cannot be swapped either. Identities are then injected by hooks.
 
     Raises
     ------
@@ -144,7 +143,7 @@ def _made_in_inference(weight: torch.Tensor) -> bool:
 
 
 def require_differentiable(model: nn.Module) -> None:
-    """Refuse a model that gradients cannot go through.
+    """Raise unless gradients can flow through a model.
 
     Raises
     ------

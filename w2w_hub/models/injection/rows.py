@@ -1,4 +1,4 @@
-"""Adapters beside a model's layers: each sample of a batch its own, unfused, by forward hooks."""
+"""Injection by forward hooks: unfused adapters beside the layers, one per sample of a batch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...errors import LayoutMismatchError
 from ...lora.adapter import Target
 from ...lora.layout import ParameterLayout
 from .modules import target_modules
-from .stack import Injection, Use, every, injection
+from .stack import Injection, Use, drain, injection
 
 
-class _RowsHook:
-    """The forward hook of one target. It outlives the blocks, so that a compiled model is not compiled again.
+class _LoraHook:
+    """The forward hook of one target, reused by later blocks so that a compiled model is not compiled again.
 
-    `a` is ``(n, r, in)`` and `b` ``(n, out, r)``, one for each identity; of one identity beside Linear layers alone
-    both have no first axis.
+    `a` is ``(n, r, in)`` and `b` ``(n, out, r)`` for n identities; for one identity and Linear layers only, both lack
+    the first axis.
     """
 
     def __init__(self, target: Target, scale: float):
@@ -44,7 +44,7 @@ class _RowsHook:
     def _convolved(
         self, module: nn.Conv2d, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
-        """A is a convolution like the module's own, one group for each sample; B mixes its channels at each place."""
+        """Apply A as a convolution like the module's own, one group per sample; B multiplies its channels."""
         single = x.ndim == 3
         x = x[None] if single else x
         a, b = _for_each_sample(x.shape[0], a, b)
@@ -61,14 +61,14 @@ class _RowsHook:
 
 
 def _for_each_sample(samples: int, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factors of n identities, repeated for a batch in which sample i is of identity ``i % n``."""
+    """Repeat the factors of n identities for a batch in which sample i belongs to identity ``i % n``."""
     repeats, rest = divmod(samples, a.shape[0])
     if rest:
         raise LayoutMismatchError(f"a batch of {samples} samples cannot carry {a.shape[0]} identities")
     return (a.repeat(repeats, 1, 1), b.repeat(repeats, 1, 1)) if repeats > 1 else (a, b)
 
 
-class _Rows:
+class _Hooks:
     def __init__(self, owner: Injection, modules: dict[Target, nn.Linear | nn.Conv2d], layout: ParameterLayout):
         self.owner, self.modules, self.layout = owner, modules, layout
         self.vectors = torch.empty(0)
@@ -77,15 +77,15 @@ class _Rows:
 
     def use(self, vectors: torch.Tensor) -> None:
         self.vectors = vectors
-        values = vectors if self.half is None else vectors.to(self.half)  # at once, not module by module
+        values = vectors if self.half is None else vectors.to(self.half)  # one cast instead of one per module
         for target, (a, b) in self.factors(values).items():
             hook = self.owner.hooks.get(target)
             if hook is None or hook.scale != self.layout.scale:
-                hook = self.owner.hooks[target] = _RowsHook(target, self.layout.scale)
+                hook = self.owner.hooks[target] = _LoraHook(target, self.layout.scale)
             hook.a, hook.b = a, b
 
     def factors(self, values: torch.Tensor) -> dict[Target, tuple[torch.Tensor, torch.Tensor]]:
-        """A and B of every module, as its hook takes them."""
+        """Return A and B of each module in the shape that its hook expects."""
         if len(values) != 1 or any(slot.kernel for slot in self.layout.slots):
             return self.layout.unflatten_batch(values)
         parts = values.flatten().split(self.layout.factor_sizes)
@@ -101,35 +101,37 @@ class _Rows:
             module.register_forward_hook(self.owner.hooks[target])
 
     def leave(self) -> None:
-        every(list(self.modules), self._take_off)
+        drain(list(self.modules), self._remove_hook)
 
-    def _take_off(self, target: Target) -> None:
+    def _remove_hook(self, target: Target) -> None:
         hook, hooks = self.owner.hooks.get(target), self.modules[target]._forward_hooks
         if hook is None:
             return
-        for key in [key for key, other in hooks.items() if other is hook]:  # without a handle, which may be lost
+        for key in [
+            key for key, other in hooks.items() if other is hook
+        ]:  # without a handle, which an interrupt may lose
             hooks.pop(key, None)
-        hook.a = hook.b = torch.empty(0)  # no vectors, and no graph of their gradients, is held longer than drawn
+        hook.a = hook.b = torch.empty(0)  # release the vectors and their graph
 
 
 @contextmanager
-def rows_attached(
+def inject_hooks(
     model: nn.Module, layout: ParameterLayout, vectors: torch.Tensor, device: torch.device | None = None
 ) -> Iterator[Use]:
-    """Each sample of a batch carries its own adapter, unfused; gradients reach `vectors`.
+    """Inject one adapter per sample of a batch, unfused; gradients reach `vectors`.
 
-    Yields a function that puts other vectors of the same shape in their place.
+    Yields a function that replaces the vectors by others of the same shape.
 
     Parameters
     ----------
     vectors : Tensor
-        ``(n, layout.size)``. A batch of ``m`` samples (a multiple of n) uses row ``i % n`` for sample i,
-        which suits both classifier-free guidance and several samples of each identity.
+        ``(n, layout.size)``. In a batch of a multiple of n samples, sample i uses row ``i % n``, as classifier-free
+        guidance and several samples per identity need it.
     device : device, optional
-        Where the model computes, if `vectors` lie elsewhere.
+        Where the model computes, if `vectors` are on another device.
     """
     owner = injection(model)
-    state = _Rows(owner, target_modules(model, layout), layout)
+    state = _Hooks(owner, target_modules(model, layout), layout)
     state.vectors = vectors if device is None else vectors.to(device)
-    with owner.show(state):
+    with owner.active(state):
         yield lambda rows: state.use(rows if device is None else rows.to(device))

@@ -1,11 +1,11 @@
-"""What a model draws at the moment, and what it goes back to."""
+"""The stack of injections into one model: what is active now, and what becomes active again when a block ends."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,31 +14,32 @@ from torch import nn
 from ...lora.adapter import Target
 from .modules import uncompiled
 
-Use = Callable[[torch.Tensor], None]
+T = TypeVar("T")
+Use = Callable[[torch.Tensor], None]  # replaces the vectors of an injection
 
 
-class Drawn(Protocol):
-    """A way of drawing that can be put on and taken off a model, also a second time and when half of it is done."""
+class Method(Protocol):
+    """A way of injecting; entering and leaving can be repeated, also after one of them was interrupted."""
 
     def enter(self) -> None: ...
     def leave(self) -> None: ...
 
 
 class Injection:
-    """What is drawn from a model at the moment, as a stack: a call inside a callback may want something else.
+    """The active injections of a model as a stack, since a call inside a callback may inject another identity.
 
-    There is one for each model, whichever pipelines share it. Blocks of different threads wait for each other.
+    There is one per model, whichever pipelines share it. Blocks of different threads run one after another.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.stack: list[Drawn | None] = []
-        self.copies: dict[Target, torch.Tensor] = {}  # second copies of target weights, kept for the next block
-        self.hooks: dict[Target, Any] = {}  # forward hooks, kept so that a compiled model is not compiled again
+        self.stack: list[Method | None] = []
+        self.copies: dict[Target, torch.Tensor] = {}  # second copies of target weights, reused by the next block
+        self.hooks: dict[Target, Any] = {}  # forward hooks, reused so that a compiled model is not compiled again
 
     @contextmanager
-    def show(self, state: Drawn | None) -> Iterator[None]:
-        """Draw `state` (None: the base model, exactly) inside the block, and what was drawn before after it."""
+    def active(self, state: Method | None) -> Iterator[None]:
+        """Activate `state` inside the block (None: the base model, exactly), and what was active before after it."""
         with self.lock:
             depth = len(self.stack)
             before = self.stack[-1] if self.stack else None
@@ -52,18 +53,18 @@ class Injection:
             finally:
                 try:
                     self._back(state, before, depth)
-                except KeyboardInterrupt:  # every part of it can be done twice
+                except KeyboardInterrupt:  # each part of it can be repeated
                     self._back(state, before, depth)
                     raise
 
-    def _back(self, state: Drawn | None, before: Drawn | None, depth: int) -> None:
-        """Take `state` off and put on what was drawn before; an interrupt is raised when that is done."""
+    def _back(self, state: Method | None, before: Method | None, depth: int) -> None:
+        """Leave `state` and enter what was active before; a KeyboardInterrupt is raised after that."""
 
         def forget() -> None:
             del self.stack[depth:]
 
         actions = [forget] if before is None else [before.enter, forget]
-        every(actions if state is None else [*actions, state.leave], lambda action: action())
+        drain(actions if state is None else [*actions, state.leave], lambda action: action())
 
 
 _injections: WeakKeyDictionary[nn.Module, Injection] = WeakKeyDictionary()
@@ -71,25 +72,25 @@ _making = threading.Lock()
 
 
 def injection(model: nn.Module) -> Injection:
-    """The one :class:`Injection` of a model, compiled or not."""
+    """Return the :class:`Injection` of a model, compiled or not."""
     with _making:
         return _injections.setdefault(uncompiled(model), Injection())
 
 
 @contextmanager
-def base_shown(model: nn.Module) -> Iterator[None]:
-    """The base model exactly, also inside a block that draws an identity."""
-    with injection(model).show(None):
+def use_base(model: nn.Module) -> Iterator[None]:
+    """Run the base model exactly, also inside a block that injects an identity."""
+    with injection(model).active(None):
         yield
 
 
-def every(things: list, action: Callable) -> None:  # type: ignore[type-arg]
-    """Do it to all of a list, which is emptied; an interrupt is raised when all is done."""
+def drain(items: list[T], action: Callable[[T], object]) -> None:
+    """Pop and process every item; defer KeyboardInterrupt until the list is empty."""
     interrupt: KeyboardInterrupt | None = None
-    while things:
+    while items:
         try:
-            action(things[-1])
-            things.pop()
+            action(items[-1])
+            items.pop()
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:

@@ -1,4 +1,4 @@
-"""The arithmetic of W + scale * B @ A, into second copies of the weights."""
+"""The arithmetic of W + scale * B @ A, written into second copies of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .stack import Injection
 def write_sums(
     copies: list[torch.Tensor], originals: list[torch.Tensor], row: torch.Tensor, layout: ParameterLayout
 ) -> None:
-    """Write every module's sum, taken in float32 and rounded once to its weight's dtype.
+    """Write each module's sum, computed in float32 and rounded once to its weight's dtype.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def write_sums(
     """
     device = row.device
     if device.type == "cuda" and layout.rank_one and all(copy.device == device for copy in copies):
-        # to start the writes of a GPU one by one takes longer than they do: two calls, to the same bits
+        # kernel launches cost more than the writes: two foreach calls, with the same bits
         parts = row.split(layout.factor_sizes)
         torch._foreach_copy_(copies, originals)
         torch._foreach_addcmul_(copies, [b[:, None] for b in parts[1::2]], parts[::2], value=layout.scale)
@@ -34,9 +34,9 @@ def write_sums(
 
 
 def write_sum(copy: torch.Tensor, original: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
-    """Write one module's: a is ``(r, columns)``, b ``(out, r)``."""
+    """Write one module's sum; a is ``(r, columns)``, b ``(out, r)``."""
     a, b = a.to(copy.device), b.to(copy.device)
-    if original.ndim > 2:  # a convolution's, in whatever memory format
+    if original.ndim > 2:  # a convolution, in any memory format
         torch.add(original, (b @ a).reshape(original.shape), alpha=scale, out=copy)
     elif a.shape[0] == 1:  # one pass over the weights, in float32 whatever their dtype
         torch.addcmul(original, b, a, value=scale, out=copy)
@@ -47,10 +47,10 @@ def write_sum(copy: torch.Tensor, original: torch.Tensor, a: torch.Tensor, b: to
 
 
 def second_copy(owner: Injection, target: Target, weight: torch.Tensor) -> torch.Tensor:
-    """Storage for a weight's sum, kept for the next block; anew if the weight was moved or cast since."""
+    """Return storage for a weight's sum: that of the last block, unless the weight was moved or cast since."""
     copy = owner.copies.get(target)
     if copy is None or not _fits(copy, weight):
-        with torch.inference_mode(False):  # what stays must be usable outside a caller's inference mode too
+        with torch.inference_mode(False):  # it is kept and must be usable outside of a caller's inference mode
             copy = owner.copies[target] = torch.empty_like(weight)
     return copy
 

@@ -1,4 +1,4 @@
-"""One identity in a model's weights: a second copy of them, W + scale * B @ A, stands in for the originals."""
+"""Injection by weights: a second copy that holds W + scale * B @ A stands in for the target weights' storage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import AdapterNotAppliedError, InvalidInputError
 from ...lora.adapter import Target
 from ...lora.layout import ParameterLayout
 from .modules import rewritable, target_modules
-from .stack import Injection, Use, every, injection
+from .stack import Injection, Use, drain, injection
 from .sums import second_copy, write_sums
 
 
@@ -24,13 +24,13 @@ class _Swap:
         self.original, self.buffer, self.pointer = module.weight.data, buffer, buffer.data_ptr()
 
     def follow(self) -> None:
-        """Take up with where the second copy is now; it may have been moved or cast since."""
+        """Find the second copy again; it may have been moved or cast since."""
         if self.module._parameters.get("weight") is not self.parameter:
             raise AdapterNotAppliedError(
-                f"{self.target} was replaced while an identity was drawn; load weights between calls, not inside one"
+                f"{self.target} was replaced while an identity was injected; load weights between calls, not inside one"
             )
         if self.parameter.data_ptr() != self.pointer or self.parameter.dtype != self.buffer.dtype:
-            # offloading or a cast moved the copy: what stands there is a copy too, and the original follows it
+            # offloading or a cast replaced the copy by one of its own; the original follows
             self.buffer = self.parameter.data
             self.pointer = self.buffer.data_ptr()
             self.original = self.original.to(self.buffer.device, self.buffer.dtype)
@@ -52,7 +52,7 @@ class _Weights:
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []
 
-    @torch.inference_mode(False)  # what stays, the copy, must be usable outside a caller's inference mode too
+    @torch.inference_mode(False)  # the copy is kept and must be usable outside of a caller's inference mode
     @torch.no_grad()
     def use(self, vector: torch.Tensor) -> None:
         self.vector = vector
@@ -60,8 +60,8 @@ class _Weights:
             swap.follow()
         row = vector.to(self.swaps[0].buffer.device, torch.float32)
         write_sums([s.buffer for s in self.swaps], [s.original for s in self.swaps], row, self.layout)
-        torch.clear_autocast_cache()  # which knows a weight by its parameter, whatever that reads by now
-        if any(not torch.equal(s.buffer, s.original) for s in self.swaps):  # as a rule the first one does differ
+        torch.clear_autocast_cache()  # its key is the parameter, not the storage
+        if any(not torch.equal(s.buffer, s.original) for s in self.swaps):  # usually the first one differs
             return
         if any(bool((b[0] @ a[0]).any()) for a, b in self.layout.unflatten_batch(row[None]).values()):
             raise AdapterNotAppliedError(
@@ -80,27 +80,27 @@ class _Weights:
 
     @torch.inference_mode(False)
     def leave(self) -> None:
-        every(self.swaps, _Swap.restore)
+        drain(self.swaps, _Swap.restore)
         torch.clear_autocast_cache()
 
 
 @contextmanager
-def weights_rewritten(model: nn.Module, layout: ParameterLayout, vector: torch.Tensor) -> Iterator[Use]:
-    """One identity at the plain model's cost: target weights read W + scale * B @ A inside the block.
+def inject_weights(model: nn.Module, layout: ParameterLayout, vector: torch.Tensor) -> Iterator[Use]:
+    """Inject one identity at no cost per call: target weights read W + scale * B @ A inside the block.
 
-    The sum is taken in float32 and rounded once to the weights' dtype. The originals come back bit
-    for bit, also after an error. Yields a function that writes another vector ``(layout.size,)``.
-    The second copy is kept for the next block.
+    The sum is computed in float32 and rounded once to the weights' dtype. The originals are restored bit for bit, also
+    after an error. Yields a function that replaces the vector, ``(layout.size,)``. The second copy of the weights is
+    reused by the next block.
     """
     modules = target_modules(model, layout)
     if not rewritable(model, layout):
         raise AdapterNotAppliedError(
             "the target weights are not in memory as floats of 16 bits or more (offloaded or quantised); "
-            "use rows_attached"
+            "use inject_hooks"
         )
     if vector.shape != (layout.size,):
         raise InvalidInputError(f"expected a vector of {layout.size} numbers, got shape {tuple(vector.shape)}")
     owner = injection(model)
     state = _Weights(owner, modules, layout, vector)
-    with owner.show(state):
+    with owner.active(state):
         yield state.use

@@ -1,4 +1,4 @@
-"""The diffusers pipeline whose weights have sliders; :class:`W2WMixin` makes one of other stock pipelines."""
+"""Diffusers pipelines with a weight space: one class per stock class, and the mixin that makes others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "diffusers", "diffusers") from None
 
+from ..inversion import InversionSettings
+from .grids import strength_grid
+from .handover import StockPipelineWarning
 from .mixin import PROMPT, W2WMixin
-from .stable_diffusion import W2WPipeline
+from .registry import AutoW2WPipeline, pipeline_for
+from .stable_diffusion import W2WPipeline, W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline
 
-__all__ = ["PROMPT", "W2WMixin", "W2WPipeline", "best_device"]
+__all__ = [
+    "PROMPT", "AutoW2WPipeline", "InversionSettings", "StockPipelineWarning", "W2WMixin", "W2WPipeline",
+    "W2WStableDiffusionImg2ImgPipeline", "W2WStableDiffusionInpaintPipeline", "best_device", "pipeline_for",
+    "strength_grid",
+]  # fmt: skip
 
 
 def best_device() -> str:
-    """The fastest kind of device that torch has here."""
+    """Return the fastest kind of device that torch finds on this machine: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

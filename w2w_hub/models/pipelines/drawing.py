@@ -1,4 +1,4 @@
-"""One call of a pipeline: whose pictures it draws, and what the prompts must be for that."""
+"""One call of a pipeline: injection of its identities, and as many prompts as there are identities."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...errors import InvalidInputError
-from ..injection import base_shown, identity_shown
-from .schedule import HOOK, followed
+from ...lora.layout import ParameterLayout
+from ...space.identity import Identity
+from ..injection import inject, use_base
+from .schedule import HOOK, follow_schedule
 
-if TYPE_CHECKING:
-    from ...space.identity import Identity
-    from .mixin import W2WMixin
-
-People = tuple["Identity | None", ...]
+Identities = tuple[Identity | None, ...]
 
 
 def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A stock call's arguments by name; what does not fit its signature is left to the stock call to refuse."""
+    """Return a stock call's arguments by name; arguments that do not fit are left to the stock call to refuse."""
     try:
         bound = inspect.signature(stock_call).bind_partial(None, *args, **kwargs)
     except TypeError:
@@ -32,15 +30,15 @@ def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     return named | named.pop("kwargs", {})
 
 
-def one_prompt_each(people: People, given: dict[str, Any]) -> dict[str, Any]:
-    """A stock call's arguments with as many prompts, or encoded prompts, as identities.
+def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a stock call's arguments with one prompt, or encoded prompt, per identity.
 
     Raises
     ------
     InvalidInputError
-        If there is neither one for all nor one for each.
+        If there is neither one prompt for all nor one per identity.
     """
-    n = len(people)
+    n = len(identities)
     result = dict(given)
     for name in ("prompt", "negative_prompt"):
         value = given.get(name)
@@ -60,27 +58,39 @@ def one_prompt_each(people: People, given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def drawn(pipe: W2WMixin, people: People, images_a_prompt: int) -> Iterator[None]:
-    """The model draws these identities inside the block, each picture its own of several; the base if there is none.
+def generating(
+    unet: torch.nn.Module,
+    scheduler: Any,
+    layout: ParameterLayout | None,
+    device: torch.device | None,
+    identities: Identities,
+    images_per_prompt: int,
+) -> Iterator[None]:
+    """Inject one identity, or one per sample of the batch, for the duration of a call; None runs the base model.
 
-    Identities whose edits start later are drawn without those until then.
+    An identity whose edits start later is injected without them until the schedule reaches their start.
+
+    Parameters
+    ----------
+    layout : ParameterLayout or None
+        Of the identities' vectors; needed unless all identities are None.
+    device : device or None
+        Where the model computes.
     """
-    unet: Any = pipe.unet  # type: ignore[attr-defined]
-    if not any(people):
-        with base_shown(unet):
+    if layout is None or not any(identities):
+        with use_base(unet):
             yield
         return
-    layout = pipe.space.layout
     base = np.zeros(layout.size, np.float32)
 
     def rows(share: float) -> torch.Tensor:
-        vectors = [base if identity is None else identity.at(share) for identity in people]
-        if len(people) == 1:
+        vectors = [base if identity is None else identity.at(share) for identity in identities]
+        if len(identities) == 1:
             return torch.from_numpy(vectors[0])
-        return torch.from_numpy(np.stack(vectors)).repeat_interleave(images_a_prompt, 0)
+        return torch.from_numpy(np.stack(vectors)).repeat_interleave(images_per_prompt, 0)
 
-    with identity_shown(unet, layout, rows(0.0), pipe._execution_device) as use:  # type: ignore[attr-defined]
-        starts = [identity.start if identity is not None else 0.0 for identity in people]
+    with inject(unet, layout, rows(0.0), device) as use:
+        starts = [identity.start if identity is not None else 0.0 for identity in identities]
         if not any(starts):
             yield
             return
@@ -92,14 +102,14 @@ def drawn(pipe: W2WMixin, people: People, images_a_prompt: int) -> Iterator[None
                 started[:] = now
                 use(rows(share))
 
-        with followed(pipe.scheduler, on_step):  # type: ignore[attr-defined]
+        with follow_schedule(scheduler, on_step):
             yield
 
 
 def nested_copy(pipe: Any) -> Any:
-    """The same pipeline for a call inside a callback: the outer call's settings and schedule stay as they are."""
+    """Return a shallow copy for a call inside a callback: the outer call's settings and schedule are not touched."""
     inner = copy.copy(pipe)
-    inner._drawing = False
+    inner._generating = False
     scheduler = copy.deepcopy({k: v for k, v in pipe.scheduler.__dict__.items() if k != HOOK})
     inner.scheduler = copy.copy(pipe.scheduler)
     inner.scheduler.__dict__.clear()

@@ -1,4 +1,8 @@
-"""Notices a stock pipeline being made of a W2W pipeline's parts: it would draw the base model without a word."""
+"""Warnings when a stock pipeline is made of a W2W pipeline's components: it draws the base model.
+
+diffusers has no hook for this. A stock ``from_pipe`` first reads the other pipeline's `config`, and
+``StockClass(**pipe.components)`` reads `components`, so that both properties look at who reads them.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,33 @@ import warnings
 from types import FrameType
 from typing import Any
 
+from ...common.pipelines import IMAGE_TO_IMAGE, INPAINTING, TEXT_TO_IMAGE, family_of, pipeline_row
 from ...errors import InvalidInputError
 
-# their code reads `components` and `config` to move, save and wrap a pipeline, not to make another of it
+# libraries that read `components` and `config` to move, save, compile or wrap a pipeline
 MACHINERY = ("accelerate", "diffusers", "peft", "torch", "transformers", "w2w_hub")
+AUTO = {
+    "AutoPipelineForText2Image": TEXT_TO_IMAGE, "AutoPipelineForImage2Image": IMAGE_TO_IMAGE,
+    "AutoPipelineForInpainting": INPAINTING,
+}  # fmt: skip
+
+
+class StockPipelineWarning(UserWarning):
+    """A stock pipeline shares a W2W pipeline's components and does not draw its identity."""
 
 
 def notice_from_pipe(pipe: Any, reader: FrameType, mixin: type) -> None:
-    """Act on a stock `from_pipe`, which reads a pipeline's configuration first.
+    """Act on a stock `from_pipe` that reads a pipeline's `config`.
 
     Raises
     ------
     InvalidInputError
-        From diffusers' AutoPipeline classes, which look for the class by its name.
+        From diffusers' AutoPipeline classes, which look up the class by its name and know none of ours.
 
     Warns
     -----
-    UserWarning
-        If an identity is set, which the new pipeline does not draw.
+    StockPipelineWarning
+        If an identity is set, once until another one is.
     """
     if reader.f_code.co_name != "from_pipe" or _library(reader) != "diffusers":
         return
@@ -32,54 +45,61 @@ def notice_from_pipe(pipe: Any, reader: FrameType, mixin: type) -> None:
     if not isinstance(made, type) or issubclass(made, mixin):
         return
     if made.__name__.startswith("AutoPipeline"):
+        task = AUTO.get(made.__name__)
+        stock = next((row.stock for row in family_of(pipe.stock_class.__name__) if row.task == task), None)
         raise InvalidInputError(
-            f"{made.__name__} knows no pipeline like {type(pipe).__name__}, and a stock one would not draw its "
-            f"identity; {advice('StableDiffusionImg2ImgPipeline')}"
+            f"{made.__name__} makes stock pipelines, which draw the base model instead of an identity; {_advice(stock)}"
         )
-    if pipe._identity is not None:
-        _warn(f"a {made.__name__} draws the base model, not this pipeline's identity; {advice(made.__name__)}")
-    elif pipe._space is not None:
-        pipe._lent = made.__name__
+    _notice(pipe, made.__name__)
 
 
 def notice_components(pipe: Any, reader: FrameType) -> None:
-    """Act on a caller that reads the components, as for ``StableDiffusionImg2ImgPipeline(**pipe.components)``.
+    """Act on a caller that reads `components`, as ``StableDiffusionImg2ImgPipeline(**pipe.components)`` does.
 
     Warns
     -----
-    UserWarning
-        If an identity is set, which a stock pipeline made of them does not draw.
+    StockPipelineWarning
+        If an identity is set, once until another one is.
     """
-    if pipe._space is None or _library(reader) in MACHINERY:
+    if _library(reader) not in MACHINERY:
+        _notice(pipe, None)
+
+
+def notice_identity(pipe: Any) -> None:
+    """Act on an identity being set: warn if a stock pipeline was made of the components before."""
+    lent, pipe._lent = pipe._lent, ()
+    pipe._warned = False
+    for stock in lent:
+        _warn(pipe, stock)
+
+
+def _notice(pipe: Any, stock: str | None) -> None:
+    """Warn now, or when an identity is set."""
+    if pipe._identity is not None:
+        _warn(pipe, stock)
+    elif pipe._space is not None:
+        pipe._lent = (stock,)
+
+
+def _warn(pipe: Any, stock: str | None) -> None:
+    if pipe._warned:
         return
-    if pipe._identity is None:
-        pipe._lent = "stock pipeline"
-        return
-    _warn(
-        "a stock pipeline made of these components draws the base model, not this pipeline's identity; "
-        f"{advice('StableDiffusionImg2ImgPipeline')}"
-    )
-
-
-def warn_if_lent(pipe: Any) -> None:
-    """Warn once, when an identity is set, that a stock pipeline which has this one's parts does not draw it."""
-    lent, pipe._lent = pipe._lent, None
-    if lent is not None:
-        _warn(
-            f"a {lent} may have been made of this pipeline's components; it draws the base model, not this identity: "
-            f"{advice('StableDiffusionImg2ImgPipeline' if ' ' in lent else lent)}"
-        )
-
-
-def _warn(text: str) -> None:
+    pipe._warned = True
     depth, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _library(frame) in MACHINERY:  # at the line of the user's that did it
+    while frame.f_back is not None and _library(frame) in MACHINERY:  # at the user's line
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, stacklevel=depth)
+    made = f"a {stock} made" if stock else "a stock pipeline that is made"
+    text = f"{made} of this pipeline's components draws the base model, not its identity; "
+    warnings.warn(text + _advice(stock, pipe.stock_class.__name__), StockPipelineWarning, stacklevel=depth)
 
 
-def advice(stock: str) -> str:
-    """Say how a pipeline of another class draws identities."""
+def _advice(stock: str | None, family: str = "") -> str:
+    """Name the class that draws identities in place of a stock class, or those of its family."""
+    row = pipeline_row(stock or "")
+    names = [row.name] if row else [] if stock else [row.name for row in family_of(family)]
+    if names:
+        return f"use {' or '.join(names)}.from_pipe(pipe) (W2WMixin is what draws identities)"
+    stock = stock or "STOCK"
     return (
         f"mix W2WMixin into its class: class W2WVariant(W2WMixin, {stock}): stock_class = {stock}; then "
         "W2WVariant.from_pipe(pipe)"

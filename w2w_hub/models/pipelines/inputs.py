@@ -1,9 +1,9 @@
-"""Pictures, masks and prompts as a base model takes them."""
+"""Pictures, masks and prompts in the form that a base model takes."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,21 @@ from ..pictures import as_mask, as_rgb
 SLACK = 1e-2  # beyond 0 and 1, as resampling overshoots
 
 
+def as_list(values: Any, what: str) -> list[Any]:
+    """Return several values as a list.
+
+    Raises
+    ------
+    InvalidInputError
+        For one text, bytes or mapping, and for a single value.
+    """
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
+    return list(values)
+
+
 def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
-    """One list for each person, of one value or a list of them; an array of more than `axes` axes is a stack."""
+    """Return one list per person, of one value or several; an array of more than `axes` axes is a stack of values."""
 
     def each(given: Any) -> list[Any]:
         items = list(given) if isinstance(given, (list, tuple)) else [given]
@@ -27,7 +40,7 @@ def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
 
 
 def picture_size(pipe: Any) -> tuple[int, int]:
-    """Height and width, in pixels, that the base model was trained on."""
+    """Return the height and width, in pixels, that the base model was trained on."""
     size = pipe.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
@@ -45,7 +58,7 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     Raises
     ------
     InvalidInputError
-        For what is not a picture, and one of another size than the base model draws.
+        For what is not a picture, and for one of another size than the base model generates.
     """
     found = np.stack([pixels(picture, picture_size(pipe)) for picture in pictures])
     processed = pipe.image_processor.preprocess(found)
@@ -93,7 +106,7 @@ def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def _in_zero_to_one(values: np.ndarray) -> np.ndarray:
-    """Return pixels as float32 in 0 to 1; what is in another range is refused, not scaled."""
+    """Return pixels as float32 in 0 to 1; values in another range are refused, not scaled."""
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     if values.dtype.kind != "f":
@@ -136,7 +149,7 @@ def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def encode_text(pipe: Any, prompt: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The encoded prompt ``(tokens, width)`` and, for SDXL, the further conditions of one picture."""
+    """Return the encoded prompt ``(tokens, width)`` and, for SDXL, the added conditions of one picture."""
     device = pipe._execution_device
     encoded = pipe.encode_prompt(prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
     if getattr(pipe, "text_encoder_2", None) is None:

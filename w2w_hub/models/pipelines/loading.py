@@ -1,17 +1,20 @@
-"""Weight spaces with their base models as folders: opened, checked against each other, and written."""
+"""Weight spaces opened with their base models, and the checks that both belong together."""
 
 from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
 
-from ...common.constraints import text
+from ...common.constraints import either, flag, instance, optional, path, text, validated, whole
+from ...common.pipelines import family_of
 from ...dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, base_files, digest_of_folder, pipeline_class
 from ...errors import (
     BaseModelMismatchError,
@@ -22,24 +25,18 @@ from ...errors import (
     W2WError,
 )
 from ...space import WeightSpace
-from ...space.storage import save_space
-from ...store.atomic import write_bytes, write_json
 from ...store.hub.options import HubOptions
-from ...store.hub.resolve import open_base
+from ...store.hub.resolve import open_base as open_pinned_base
 from ...store.manifest import read_json_in
 from ...store.paths import has_file, short
 from ..injection import base_digest, uncompiled
-from ..pictures import save_picture
 from .foreign import checked, require_safe_base, safe_options
 
-if TYPE_CHECKING:
-    from .mixin import W2WMixin
-
-CUSTOM = "pipeline.py"
-CUSTOM_CODE = """# For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER); the code is in the package:
-# pip install 'w2w-hub[diffusers]'
-from w2w_hub.models.pipelines import W2WPipeline  # noqa: F401
-"""
+PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a lock's pin
+HUB = {
+    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
+    "local_files_only": flag(),
+}  # fmt: skip
 # both hold every number of a float16 or float32 file closely enough for its digest
 EXACT = (torch.float32, torch.float16)
 DTYPES = {
@@ -50,18 +47,69 @@ DTYPES = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------- opening
-def open_space(
-    cls: type[W2WMixin],
-    space: WeightSpace,
-    dtype: torch.dtype,
-    options: Mapping[str, Any],
-    hub: Mapping[str, Any] | None = None,
-) -> Any:
-    """A pipeline of a space in a local folder and the base model that the folder's configuration names.
+# ---------------------------------------------------------------- where a base model is
+@dataclass(frozen=True)
+class Base:
+    """A base model to open: a local diffusers folder, or a repository on the Hub.
 
-    This is where every way of opening ends: a name on a Hub is first resolved to a folder. `hub` says how a
-    repository is asked for a base model by reference.
+    Attributes
+    ----------
+    place : Path or str
+        A path is a folder, a string the name of a repository.
+    options : mapping
+        Of the stock `from_pretrained`: revision, token, variant and others.
+    where : str
+        Its name in messages.
+    """
+
+    place: Path | str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        return str(self.place)
+
+    def class_name(self) -> str:
+        """Return the name of the stock class in ``model_index.json``; of a repository, that file is fetched."""
+        if isinstance(self.place, Path):
+            return pipeline_class(self.place)
+        from huggingface_hub import hf_hub_download
+
+        chosen = ("revision", "token", "cache_dir", "local_files_only")
+        with _one_line_errors(self.place):
+            file = hf_hub_download(self.place, MODEL_INDEX, **{n: self.options[n] for n in chosen if n in self.options})
+        return pipeline_class(Path(file).parent)
+
+
+Choose = Callable[[Base], Any]  # from a base model to the class, one with W2WMixin, that opens it
+
+
+def base_at(place: Path | str, options: Mapping[str, Any]) -> Base:
+    """Return the base model at a folder, or else in a repository of that name.
+
+    Raises
+    ------
+    InvalidInputError
+        If an option would unpickle files or run code.
+    MissingPathError
+        If there is neither.
+    """
+    folder, options = Path(place), safe_options(options)
+    if folder.is_dir() and has_file(folder, MODEL_INDEX):
+        return Base(folder, options)
+    if folder.exists() or not is_repository(place):
+        what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
+        raise MissingPathError(f"base model {place}: it {what}; give a diffusers folder or repository")
+    return Base(str(place), options)
+
+
+def base_of(space: WeightSpace, options: Mapping[str, Any], hub: Mapping[str, Any] | None = None) -> Base:
+    """Return the base model that the configuration in a space's folder names.
+
+    Parameters
+    ----------
+    hub : mapping, optional
+        Token, cache and other options for a base model in a repository.
     """
     assert space.path is not None
     assert space.source is not None
@@ -75,15 +123,15 @@ def open_space(
     config = read_json_in(space.path, CONFIG)
     base, revision = config.get("base_model"), config.get("revision")
     if base == EMBEDDED:
-        return with_base(cls, space.path, space, dtype, options)
+        return base_at(space.path, options)
     if not isinstance(base, str) or not base or not isinstance(revision, (str, type(None))):
         raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
     if space.source.base is not None:  # a lock says which files of it, by digest
-        return with_base(cls, open_base(space.source.base, HubOptions(**hub)).folder, space, dtype, options)
-    if is_repository(base):
-        options = {**hub, **({"revision": revision} if revision else {}), **options}
-        return with_repository(cls, base, space, dtype, options)
-    return with_base(cls, _beside(space, base), space, dtype, options)
+        return base_at(open_pinned_base(space.source.base, HubOptions(**hub)).folder, options)
+    if is_repository(base):  # whatever lies in a local folder of that name
+        pinned = {"revision": revision} if revision else {}
+        return Base(base, safe_options({**hub, **pinned, **options}))
+    return base_at(_beside(space, base), options)
 
 
 def _beside(space: WeightSpace, base: str) -> Path:
@@ -111,62 +159,82 @@ def _beside(space: WeightSpace, base: str) -> Path:
 
 
 def is_repository(name: Path | str) -> bool:
-    """Whether it reads like the name of a Hub repository, ``owner/name``."""
+    """Return whether a text has the form of a repository's name, ``owner/name``."""
     parts = str(name).split("/")
     return isinstance(name, str) and len(parts) == 2 and all(p and p[0].isalnum() for p in parts)
 
 
-def with_base(
-    cls: type[W2WMixin], base: Path | str, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]
+# ---------------------------------------------------------------- opening
+@validated(path=PLACE, k=optional(whole(1)), **HUB)
+def open_space(
+    choose: Choose,
+    path: Path | str,
+    dtype: Any = None,
+    *,
+    k: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+    **options: Any,
 ) -> Any:
-    """A pipeline of a base model, a folder or a repository, and a space; the base must be the space's."""
-    folder = Path(base)
-    if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
-        if folder.exists() or not is_repository(base):
-            what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
-            raise MissingPathError(f"base model {base}: it {what}; give a diffusers folder or repository")
-        return with_repository(cls, str(base), space, dtype, options)
-    options = safe_options(options)
-    require_same_kind(cls, pipeline_class(folder), base)
-    verified = _require_folder(cls, folder, space, dtype, options, str(base))
-    return _made(cls, _opened(cls.stock_class, folder, dtype, options), space, verified)
+    """Open a weight space with its base model; see :meth:`W2WMixin.from_pretrained`."""
+    hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)
+    dtype = torch_dtype(dtype, options)
+    return open_base(choose, base_of(space, options, hub), space, dtype)
 
 
-def with_repository(
-    cls: type[W2WMixin], name: str, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any]
-) -> Any:
-    """A pipeline of a base model on the Hub, whatever lies in a local folder of that name, and a space."""
-    options, verified = safe_options(options), False
+def open_base(choose: Choose, base: Base, space: WeightSpace, dtype: Any) -> Any:
+    """Return a pipeline of a base model and a space; the base model must be the space's.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If it is another one, or of another kind than the class that `choose` returns.
+    """
+    cls, verified = choose(base), False
 
     def check(folder: Path) -> None:
         nonlocal verified
-        verified = _require_folder(cls, folder, space, dtype, options, name)
+        verified = _require_folder(cls.stock_class, folder, space, dtype, base)
 
-    stock_class = checked(cls.stock_class, check)
-    stock = _opened(stock_class, name, dtype, options)
-    require_same_kind(cls, type(stock), name)
-    return _made(cls, stock, space, verified)
+    if isinstance(base.place, Path):
+        require_same_kind(cls, base.class_name(), base.where)
+        check(base.place)
+        stock = _opened(cls.stock_class, base, dtype)
+    else:
+        stock = _opened(checked(cls.stock_class, check), base, dtype)
+        require_same_kind(cls, type(stock), base.where)
+    pipeline = cls(**parts_for(cls, stock))
+    pipeline.attach(space, verify=not verified)
+    return pipeline
 
 
-def _require_folder(
-    cls: type[W2WMixin], folder: Path, space: WeightSpace, dtype: torch.dtype, options: Mapping[str, Any], where: str
-) -> bool:
+def _require_folder(stock_class: Any, folder: Path, space: WeightSpace, dtype: Any, base: Base) -> bool:
     """Refuse a base model's folder that is unsafe to open; return whether its weights are known to be the space's."""
-    require_safe_base(cls.stock_class, folder, options)
+    require_safe_base(stock_class, folder, base.options)
     if space.compatibility.base_digest is None or dtype in EXACT:
-        return False  # it is held against the weights in memory
-    variant = options.get("variant")
+        return False  # compared with the weights in memory instead
+    variant = base.options.get("variant")
     found = digest_of_folder(folder, space.layout, variant if isinstance(variant, str) else None)
-    _require_digest(found, space, where)  # in memory they will be rounded
-    return "unet" not in options  # another one is held against the space itself
+    _require_digest(found, space, base.where)  # in memory they will be rounded
+    return "unet" not in base.options  # another one is compared with the space itself
 
 
-def _opened(stock_class: Any, base: Path | str, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
-    """The stock pipeline; whatever diffusers raises becomes one line of ours."""
+def _opened(stock_class: Any, base: Base, dtype: Any) -> Any:
+    place, options = base.place, base.options
+    with _one_line_errors(place):
+        if isinstance(place, str) and os.path.isdir(place):
+            place = stock_class.download(place, **options)  # by its name, the folder here would be opened
+        return stock_class.from_pretrained(place, dtype=dtype, **options)
+
+
+@contextmanager
+def _one_line_errors(base: Path | str) -> Iterator[None]:
+    """Raise whatever diffusers and the Hub's client raise as one of our errors, in one line."""
     try:
-        if isinstance(base, str) and os.path.isdir(base):
-            base = stock_class.download(base, **options)  # by its name, the folder here would be opened
-        return stock_class.from_pretrained(base, dtype=dtype, **options)
+        yield
     except (W2WError, MemoryError, torch.OutOfMemoryError):
         raise
     except OSError as error:
@@ -181,14 +249,10 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _made(cls: type[W2WMixin], stock: Any, space: WeightSpace, verified: bool) -> Any:
-    pipeline = cls(**parts_for(cls, stock))
-    pipeline.attach(space, verify=not verified)
-    return pipeline
-
-
 def torch_dtype(dtype: Any, options: dict[str, Any]) -> Any:
-    """Take a floating dtype out of a call's arguments: torch's own, by name, or one for each component.
+    """Return the floating dtype of a call's arguments, `dtype` or `torch_dtype`; the latter is taken out of `options`.
+
+    It may be torch's own, a name, or a mapping from components to these.
 
     Raises
     ------
@@ -215,9 +279,9 @@ def _floating(given: Any) -> Any:
     return dtype
 
 
-def parts_for(cls: type[W2WMixin], pipeline: Any) -> dict[str, Any]:
-    """The components and settings with which another class is made of a pipeline's."""
-    expected, settings = cls._get_signature_keys(cls)  # type: ignore[attr-defined]
+def parts_for(cls: Any, pipeline: Any) -> dict[str, Any]:
+    """Return the components and settings of a pipeline that another class's constructor takes."""
+    expected, settings = cls._get_signature_keys(cls)
     parts = {name: part for name, part in pipeline.components.items() if name in expected}
     parts |= {name: pipeline.config[name] for name in settings if name in pipeline.config}
     if "requires_safety_checker" in settings and parts.get("safety_checker") is None:
@@ -226,20 +290,28 @@ def parts_for(cls: type[W2WMixin], pipeline: Any) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- what fits
-def require_same_kind(cls: type[W2WMixin], found: Any, where: Path | str) -> None:
-    """Refuse a pipeline class (or its name) of another kind: other text encoders or another denoiser, as SDXL has."""
+def require_same_kind(cls: Any, found: Any, where: str) -> None:
+    """Raise unless a stock class, or its name, has the same text encoders and denoiser as `cls`.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        With the class that fits, if there is one.
+    """
     other = getattr(diffusers, found, None) if isinstance(found, str) else found
-    if kind(other) != kind(cls.stock_class):
-        name = getattr(other, "__name__", found)
-        raise BaseModelMismatchError(
-            f"{where} is a {name}; {cls.__name__} needs a base model of {cls.stock_class.__name__} or a variant of it "
-            f"with the same parts ({', '.join(kind(cls.stock_class))}). For others mix "
-            "w2w_hub.models.pipelines.W2WMixin into their class"
-        )
+    if kind(other) == kind(cls.stock_class):
+        return
+    name = str(getattr(other, "__name__", found))
+    fitting = family_of(name)
+    advice = f"open it with {fitting[0].name}" if fitting else "mix w2w_hub.models.pipelines.W2WMixin into its class"
+    raise BaseModelMismatchError(
+        f"{where} is a {name}; {cls.__name__} needs a base model of {cls.stock_class.__name__} or a variant of it "
+        f"with the same parts ({', '.join(kind(cls.stock_class))}); {advice}"
+    )
 
 
 def kind(stock_class: Any) -> list[str]:
-    """The parts that tell Stable Diffusion from SDXL and others."""
+    """Return the components that distinguish Stable Diffusion from SDXL and others."""
     if not hasattr(stock_class, "_get_signature_keys"):
         return []
     expected, _ = stock_class._get_signature_keys(stock_class)
@@ -247,7 +319,7 @@ def kind(stock_class: Any) -> list[str]:
 
 
 def require_base(model: torch.nn.Module, space: WeightSpace) -> None:
-    """Refuse a denoiser whose target weights are not those that the space was made with."""
+    """Raise unless a denoiser has the target weights that the space was made with."""
     foreign = sorted({s.target.component for s in space.layout.slots} - {"unet"})
     if foreign:
         raise BaseModelMismatchError(
@@ -267,48 +339,3 @@ def _require_digest(found: str, space: WeightSpace, where: str) -> None:
             f"{str(stated)[:12]} ({space.compatibility.base_model or 'base model not named'}); their modules have the "
             "same shapes and other values"
         )
-
-
-# ---------------------------------------------------------------- writing
-def save_folder(
-    pipe: W2WMixin,
-    path: Path | str,
-    base_model: str | None,
-    revision: str | None,
-    custom_pipeline: bool,
-    options: Mapping[str, Any],
-    sheets: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the space with its base model, embedded or by reference; see :meth:`W2WMixin.save_pretrained`."""
-    space, unet = pipe.space, uncompiled(pipe.unet)  # type: ignore[attr-defined]
-    if getattr(unet, "peft_config", None):
-        raise InvalidInputError("a style LoRA is loaded; call pipe.unload_lora_weights() before saving")
-    stated, found = space.compatibility.base_digest, base_digest(unet, space.layout)
-    if stated is not None and stated != found:
-        raise BaseModelMismatchError(
-            "the base model in memory is not the one of the weight space (fused, cast to another dtype, or an identity "
-            "is being drawn); open it again in float32 to save it"
-        )
-    if base_model is None and revision is not None:
-        raise InvalidInputError("revision belongs to a base_model; name the repository")
-    if base_model is not None and (not is_repository(base_model) or not revision):
-        raise InvalidInputError(
-            f"a base model by reference is a repository, owner/name, and a commit; got {base_model!r} and {revision!r}"
-        )
-
-    if options.get("safe_serialization") not in (None, True):
-        raise InvalidInputError("safe_serialization=False would write pickles; leave it out")
-
-    def extend(folder: Path) -> None:
-        if base_model is None:
-            stock = pipe.stock_class(**parts_for(pipe.stock_class, pipe))
-            stock.save_pretrained(folder, **options)
-            write_json(folder / CONFIG, {"base_model": EMBEDDED})
-        else:
-            write_json(folder / CONFIG, {"base_model": base_model, "revision": revision})
-        for name, sheet in (sheets or {}).items():
-            save_picture(sheet, folder / "previews" / f"{name}.png")
-        if custom_pipeline:
-            write_bytes(folder / CUSTOM, CUSTOM_CODE.encode())
-
-    save_space(space, path, extend=extend)

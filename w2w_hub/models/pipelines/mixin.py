@@ -23,62 +23,63 @@ from ...dataset.manifest import FILENAME as MANIFEST
 from ...dialects import write_adapter
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
-from ...space.identity import Identity, edited, resolve
-from ..injection import base_shown, injection
-from ..inversion import SEED, Inversion, Inverter, Settings
-from .drawing import arguments_of, drawn, nested_copy, one_prompt_each
-from .grids import listed, preview_sheets
-from .handover import notice_components, notice_from_pipe, warn_if_lent
-from .inputs import encode_pictures, encode_text, latent_masks, nested
-from .loading import open_space, require_base, require_same_kind, save_folder, torch_dtype, with_base
+from ...space.identity import Identity, adapter_of, edited, resolve
+from ..injection import injection, use_base
+from ..inversion import SEED, Inversion, InversionSettings, Inverter
+from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each
+from .handover import notice_components, notice_from_pipe, notice_identity
+from .inputs import as_list, encode_pictures, encode_text, latent_masks, nested
+from .loading import HUB, PLACE, base_at, open_base, open_space, parts_for, require_base, require_same_kind, torch_dtype
+from .previews import preview_sheets
+from .saving import save_folder
 
 if TYPE_CHECKING:
     from ...release.publish import Published
 
 PROMPT = "sks person"
-# arguments of the stock call that `render` gives itself
+# arguments of the stock call that `render` sets itself
 RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")
 SPACE = instance(WeightSpace, "a WeightSpace")
-PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a lock's pin
-HUB = {
-    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
-    "local_files_only": flag(),
-}  # fmt: skip
-# the pipeline that `render` calls in this thread, and the people of that call
-_asked: ContextVar[tuple[Any, tuple[Identity | None, ...]] | None] = ContextVar("asked", default=None)
+# the pipeline that `render` calls in this thread, and the identities of that call
+_render_call: ContextVar[tuple[Any, Identities] | None] = ContextVar("render_call", default=None)
 
 
 class W2WMixin:
     """Identity, editing, inversion and export for a stock diffusers pipeline with a UNet.
 
-    The base model is never changed for good: an identity stands in the target weights' place while the
-    pipeline is called, and the originals are back, bit for bit, when the call ends, however it ends.
-    Calls from several threads wait for each other; a call inside a callback draws what it would alone.
+    The base model's weights are never written to: while the pipeline is called, an identity's weights stand in for
+    the target modules' weights, and when the call ends, also by an error, the originals are back bit for bit.
+    Calls from several threads run one after another; a call inside a callback generates what it would generate alone.
 
-    A stock pipeline made of this one's parts draws the base model; mix this class into its class instead, as below.
+    A stock pipeline made of this one's components draws the base model. For a class that
+    :mod:`w2w_hub.models.pipelines` lacks, mix this class into it:
 
     Examples
     --------
-    >>> class W2WImg2Img(W2WMixin, StableDiffusionImg2ImgPipeline):                   # doctest: +SKIP
-    ...     stock_class = StableDiffusionImg2ImgPipeline
-    >>> W2WImg2Img.from_pipe(pipe)("sks person", image=picture, strength=0.6)         # doctest: +SKIP
+    >>> class W2WVariant(W2WMixin, StableDiffusionPAGPipeline):                       # doctest: +SKIP
+    ...     stock_class = StableDiffusionPAGPipeline
+    >>> W2WVariant.from_pipe(pipe)("sks person", pag_scale=2.0)                       # doctest: +SKIP
     """
 
     stock_class: Any
+    unet: Any  # of the stock class, as are the next two
+    scheduler: Any
+    _execution_device: Any
     _space: WeightSpace | None = None
-    _identity: Identity | tuple[Identity | None, ...] | None = None
-    _drawing = False
-    _lent: str | None = None  # the class of a stock pipeline that was made of this one's parts
+    _identity: Identity | Identities | None = None
+    _generating = False
+    _lent: tuple[str | None, ...] = ()  # stock pipelines that may share the components, until an identity is set
+    _warned = False  # of a stock pipeline, since the identity was set
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Give the class the stock class's signature and documentation for its call."""
+        """Give the class's `__call__` the stock class's signature and documentation."""
         super().__init_subclass__(**options)
         stock = cls.__dict__.get("stock_class")
         if stock is not None and "__call__" not in cls.__dict__:
 
             @functools.wraps(stock.__call__)
             def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-                return self._draw(stock.__call__, args, kwargs)
+                return self._generate(stock.__call__, args, kwargs)
 
             cls.__call__ = __call__  # type: ignore[attr-defined,method-assign]
 
@@ -89,12 +90,12 @@ class W2WMixin:
 
     @property
     def components(self) -> dict[str, Any]:
-        """The modules, as of the stock class.
+        """The modules by name, as of the stock class.
 
         Warns
         -----
-        UserWarning
-            If an identity is set: a stock pipeline made of them does not draw it.
+        StockPipelineWarning
+            If an identity is set, once: a stock pipeline made of them does not draw it.
         """
         notice_components(self, sys._getframe(1))
         return super().components  # type: ignore[misc,no-any-return]
@@ -116,33 +117,36 @@ class W2WMixin:
     ) -> Any:
         """Open a weight space with its base model: a folder, a Hub repository (``org/name``) or a lock's pin.
 
+        :class:`AutoW2WPipeline` chooses the class by the base model.
+
         Parameters
         ----------
         dtype : torch dtype or str
-            Of the base model's weights; float32 by default. A name (``"bf16"``, ``"float16"``) or a mapping of
-            components to dtypes is understood too, and so is `torch_dtype`.
+            Of the base model's weights; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
+            components to dtypes, and the keyword `torch_dtype` work too.
         k : int, optional
-            Components to read; fewer files are fetched.
+            Number of components to read; fewer files are fetched.
         revision : str, optional
-            Tag, branch or commit of a repository; ``main`` without it. Its commit is `pipe.space.revision`.
+            Tag, branch or commit of a repository; ``main`` by default. Its commit is `pipe.space.revision`.
         token, cache_dir, local_files_only
             As in huggingface_hub; for a base model by reference too.
         **options
-            Passed on to the base pipeline's `from_pretrained`, but those that unpickle files or run code of the
-            base model (`use_safetensors=False`, `custom_pipeline`, `trust_remote_code`).
+            Passed on to the stock class's `from_pretrained`. Options that unpickle files or run code of the base
+            model are refused (`use_safetensors=False`, `custom_pipeline`, `trust_remote_code`).
 
         Raises
         ------
         UnsupportedFormatError
-            If the base model has components of other classes than its pipeline's, or weights that are pickles.
+            If the base model has components that its pipeline does not expect, or weights that are pickles.
         BaseModelMismatchError
-            If the base model is not the one that the space belongs to.
+            If the base model is not the one that the space belongs to, or is of another kind than this class.
         HubError
-            If something is asked of the Hub and it does not give it.
+            If the Hub does not have the files or cannot be reached.
         """
-        hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        space = WeightSpace.from_pretrained(path, k, revision=revision, **hub)  # type: ignore[arg-type]
-        return open_space(cls, space, torch_dtype(dtype, options), options, hub)
+        return open_space(
+            lambda base: cls, path, dtype, k=k, revision=revision, token=token, cache_dir=cache_dir,
+            local_files_only=local_files_only, **options,
+        )  # fmt: skip
 
     @classmethod
     @validated(base=PLACE, space=SPACE)
@@ -153,23 +157,24 @@ class W2WMixin:
         dtype: torch.dtype | str | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """A pipeline of a base model (a diffusers folder or repository) and a space in memory.
+        """Make a pipeline of a base model (a diffusers folder or repository) and a space in memory.
 
         `dtype` and `options` are those of :meth:`from_pretrained`.
         """
-        return with_base(cls, base, space, torch_dtype(dtype, options), options)
+        dtype = torch_dtype(dtype, options)
+        return open_base(lambda _: cls, base_at(base, options), space, dtype)
 
     @classmethod
     @validated(pipeline=instance(DiffusionPipeline, "a diffusers pipeline"), space=optional(SPACE))
     def from_pipe(cls, pipeline: Any, *, space: WeightSpace | None = None, **options: Any) -> Any:
-        """A pipeline that shares another one's components, without loading or copying them.
+        """Make a pipeline that shares another one's components, without loading or copying them.
 
         Parameters
         ----------
         pipeline : DiffusionPipeline
-            A stock one, or one with a space: its space and identity come along.
+            A stock pipeline, or one with a weight space, whose space and identity the new pipeline gets.
         space : WeightSpace, optional
-            The space to attach to a stock one; it must be of this base model.
+            The space to attach to a stock pipeline; it must belong to this base model.
         **options
             As of the stock `from_pipe`. The shared components keep their dtype unless one is given.
         """
@@ -188,15 +193,14 @@ class W2WMixin:
 
     @validated(space=SPACE, verify=flag())
     def attach(self, space: WeightSpace, *, verify: bool = True) -> None:
-        """Give the pipeline a space; with `verify`, its base must have the space's base digest.
+        """Attach a weight space; with `verify`, the base model must have the space's base digest.
 
-        A base that was cast to bfloat16 can only be held against the shapes; what opens one from a folder
-        verifies the files.
+        Of a base model in bfloat16 only the shapes can be compared; :meth:`from_pretrained` and :meth:`from_base`
+        compare the files before they are cast.
         """
-        unet = self.unet  # type: ignore[attr-defined]
         if verify:
-            with base_shown(unet):
-                require_base(unet, space)
+            with use_base(self.unet):
+                require_base(self.unet, space)
         self._space, self._identity = space, None
 
     @validated(
@@ -218,8 +222,8 @@ class W2WMixin:
         Parameters
         ----------
         base_model, revision : str, optional
-            Instead of embedding the base, name the repository and commit that it comes from. Whoever opens the
-            folder loads it from there; it is verified by its digest.
+            Name the repository and commit of the base model instead of embedding it. Opening the folder fetches
+            it from there and verifies its digest.
         custom_pipeline : bool
             Also write a `pipeline.py` for ``DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder)``: an
             import of this package.
@@ -228,8 +232,9 @@ class W2WMixin:
         **options
             As of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
-        sheets = None if previews is None else preview_sheets(self, PROMPT, **previews)
-        save_folder(self, path, base_model, revision, custom_pipeline, options, sheets)
+        sheets = None if previews is None else preview_sheets(self.space, self.render, PROMPT, previews)
+        stock = self.stock_class(**parts_for(self.stock_class, self))
+        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets)
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
@@ -264,7 +269,7 @@ class W2WMixin:
     # ------------------------------------------------------------ identity
     @property
     def space(self) -> WeightSpace:
-        """The weight space; that of the folder which a stock loader opened this pipeline from, if none was attached."""
+        """The weight space; if none was attached, that of the folder from which a stock loader opened the pipeline."""
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
             # of a repository's name alone the revision would be a guess
@@ -278,18 +283,18 @@ class W2WMixin:
 
     @property
     def identity(self) -> Any:
-        """The identity to draw: None (the base model, exactly), one, or a tuple of one for each prompt.
+        """The identity to generate: None (the base model, exactly), one, or a tuple of one per prompt.
 
-        Set it to coefficients, a :class:`Point`, the id of a row, an adapter or its path, a saved
-        point's path, or a list of these for one batched call, in which None stands for the base model.
-        What is set while a call draws is drawn by the next one.
+        Set it to coefficients, a :class:`Point`, a row's id, an adapter or its path, the path of a saved point, or a
+        list of these for one batched call, in which None stands for the base model. An identity that is set during a
+        call applies to the next one.
         """
         return self._identity
 
     @identity.setter
     def identity(self, what: Any) -> None:
         if what is not None:
-            warn_if_lent(self)
+            notice_identity(self)
         if what is None:
             self._identity = None
         elif _several(what):
@@ -300,7 +305,7 @@ class W2WMixin:
             self._identity = self.resolve(what)
 
     def resolve(self, what: Any) -> Identity:
-        """Anything that :attr:`identity` accepts for one, as an :class:`Identity`."""
+        """Return what :attr:`identity` accepts for one as an :class:`Identity`."""
         return resolve(self.space, what)
 
     def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
@@ -320,10 +325,10 @@ class W2WMixin:
         Parameters
         ----------
         preserve : iterable of str
-            Attributes whose scores the edit leaves as they are, see :meth:`WeightSpace.edit`.
+            Attributes whose scores the edit does not change, see :meth:`WeightSpace.edit`.
         start : float
-            Share of the denoising schedule that is still drawn with the unedited identity: 0.3 to 0.7 keeps
-            the composition and changes what the later steps draw.
+            Fraction of the denoising schedule that still uses the unedited identity: 0.3 to 0.7 keeps the
+            composition and changes what the later steps add.
 
         Warns
         -----
@@ -343,8 +348,8 @@ class W2WMixin:
         return self._identity
 
     def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
-        """Set and return the weighted mean of several identities' points; shares are normalised."""
-        points = [self.resolve(i).point for i in listed(identities, "identities")]
+        """Set and return the weighted mean of several identities' points; the weights are normalized."""
+        points = [self.resolve(i).point for i in as_list(identities, "identities")]
         point = self.space.interpolate(points, shares)
         self.identity = point
         return point
@@ -354,45 +359,46 @@ class W2WMixin:
         """Write an identity (the current one by default) as a folder that stock libraries open.
 
         `options` are those of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers.
-        A delayed edit is written as if it acted from the beginning.
+        A delayed edit is written as if it applied from the first step.
         """
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
             raise InvalidInputError("export needs one identity; set pipe.identity first")
-        adapter = self.space.layout.unflatten(chosen.vector, base_model=self.space.compatibility.base_model)
-        write_adapter(adapter, path, **options)
+        write_adapter(adapter_of(self.space, chosen), path, **options)
 
     # ------------------------------------------------------------ pictures
-    def _draw(self, stock_call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The stock call, under the identity that is set when it begins."""
-        with injection(self.unet).lock:  # type: ignore[attr-defined]
-            if self._drawing:
-                return nested_copy(self)._draw(stock_call, args, kwargs)
+    def _generate(self, stock_call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the stock call with the identity that is set when it begins."""
+        with injection(self.unet).lock:
+            if self._generating:
+                return nested_copy(self)._generate(stock_call, args, kwargs)
             chosen = self._identity
-            asked, of_render = _asked.get(), None
-            if asked is not None and asked[0] is self:
-                chosen, of_render = asked[1], _asked.set(None)  # a call inside a callback is another call
-            people = chosen if isinstance(chosen, tuple) else (chosen,)
-            images_a_prompt = 1
-            if len(people) > 1:
-                kwargs = one_prompt_each(people, arguments_of(stock_call, args, kwargs))
-                args, images_a_prompt = (), kwargs.get("num_images_per_prompt") or 1
-            self._drawing = True
+            call, token = _render_call.get(), None
+            if call is not None and call[0] is self:
+                chosen, token = call[1], _render_call.set(None)  # a call inside a callback is another call
+            identities = chosen if isinstance(chosen, tuple) else (chosen,)
+            images_per_prompt = 1
+            if len(identities) > 1:
+                kwargs = one_prompt_each(identities, arguments_of(stock_call, args, kwargs))
+                args, images_per_prompt = (), kwargs.get("num_images_per_prompt") or 1
+            layout = self.space.layout if any(identities) else None
+            self._generating = True
             try:
-                with drawn(self, people, images_a_prompt):
+                device = None if layout is None else self._execution_device
+                with generating(self.unet, self.scheduler, layout, device, identities, images_per_prompt):
                     return stock_call(self, *args, **kwargs)
             finally:
-                self._drawing = False
-                if of_render is not None:
-                    _asked.reset(of_render)
+                self._generating = False
+                if token is not None:
+                    _render_call.reset(token)
 
     @validated(batch_size=whole(1))
     def render(
         self, identities: Sequence[Any], cases: Sequence[tuple[str, int]], *, batch_size: int = 32, **options: Any
     ) -> np.ndarray:
-        """Pictures of several identities under fixed (prompt, seed) pairs.
+        """Return pictures of several identities under fixed (prompt, seed) pairs.
 
-        Every identity starts a case from the same noise, so that what differs is the identity.
+        All identities start a pair from the same noise, so that pictures differ by the identity alone.
 
         Returns
         -------
@@ -402,26 +408,26 @@ class W2WMixin:
         Raises
         ------
         InvalidInputError
-            For options of the stock call that this one gives itself (another `output_type`, `generator`, ...).
+            For options of the stock call that this one sets itself (another `output_type`, `generator`, ...).
         """
         given = [name for name in RENDERED if name in options]
         if given or options.get("output_type", "np") != "np":
             named = (given or ["output_type"])[0]
             raise InvalidInputError(f"render returns arrays and gives {', '.join(RENDERED)} itself; leave out {named}")
         plain = {"output_type": "np", **options}
-        resolved = [None if i is None else self.resolve(i) for i in listed(identities, "identities")]
-        cases = [_case(case) for case in listed(cases, "cases")]
+        resolved = [None if i is None else self.resolve(i) for i in as_list(identities, "identities")]
+        cases = [_case(case) for case in as_list(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
         for start, case in progress(jobs, "drawing"):
             part = tuple(resolved[start : start + batch_size])
             prompt, seed = cases[case]
             noises = [torch.Generator().manual_seed(seed) for _ in part]
-            token = _asked.set((self, part))
+            token = _render_call.set((self, part))
             try:
                 pictures = self([prompt] * len(part), generator=noises, **plain).images  # type: ignore[operator]
             finally:
-                _asked.reset(token)
+                _render_call.reset(token)
             if out is None:
                 out = np.empty((len(resolved), len(cases), *pictures.shape[1:]), np.float32)
             out[start : start + len(part), case] = pictures
@@ -432,19 +438,7 @@ class W2WMixin:
     # ------------------------------------------------------------ inversion
     @validated(prompt=text())
     def invert(
-        self,
-        images: Any,
-        *,
-        mask: Any = None,
-        prompt: str = PROMPT,
-        num_steps: int = 400,
-        learning_rate: float = 0.1,
-        k: int | None = None,
-        batch_size: int = 4,
-        prior: float = 0.0,
-        tolerance: float = 0.0,
-        restarts: int = 1,
-        seed: int = 0,
+        self, images: Any, *, mask: Any = None, prompt: str = PROMPT, **options: Any
     ) -> Inversion | list[Inversion]:
         """Find the point whose pictures explain one picture, or several of one person.
 
@@ -453,21 +447,10 @@ class W2WMixin:
         images : PIL image, ndarray, or list of them
             Pictures of one person. A list of lists inverts several people in one batch.
         mask : PIL image, ndarray, or list of them, optional
-            Which pixels count (white or 1), one for each picture, nested as `images` is.
-        num_steps, learning_rate : int, float
-            Adam on standardised coefficients from the population's mean (paper, section 4.2 and appendix F).
-        k : int, optional
-            Components to use; all by default.
-        batch_size : int
-            Noises and timesteps of each step.
-        prior : float
-            Weight of the squared standardised coefficients in the loss: larger stays closer to the population.
-        tolerance : float
-            Stop when the mean loss of 50 steps is lower than that of the 50 before by less than this share; 0 never.
-        restarts : int
-            Descents from different starts; each person's best, under the same noises, is returned.
-        seed : int
-            Of noises, timesteps and starts: the same seed gives the same point.
+            Which pixels count (white or 1), one per picture, nested as `images` is.
+        **options
+            Fields of :class:`InversionSettings`: num_steps, learning_rate, k, batch_size, prior, tolerance,
+            restarts, seed.
 
         Returns
         -------
@@ -477,22 +460,26 @@ class W2WMixin:
         Raises
         ------
         InvalidInputError
-            If a picture or mask has another size than the base model draws, or a mask is empty.
+            If a picture or mask has another size than the base model generates, or a mask is empty.
+
+        Examples
+        --------
+        >>> pipe.identity = pipe.invert(picture, num_steps=400, seed=0).point   # doctest: +SKIP
         """
-        settings = Settings(num_steps, learning_rate, k, batch_size, prior, tolerance, restarts, seed)
+        settings = InversionSettings(**options)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))
         people = nested(images, several, 3)
         counts = {len(p) for p in people}
         if not people or 0 in counts or len(counts) > 1:
-            raise InvalidInputError("invert needs at least one picture, and as many of every person")
-        self.space.coordinates.require_k(k)
+            raise InvalidInputError("invert needs at least one picture, and as many of each person")
+        self.space.coordinates.require_k(settings.k)
         masks = None
         if mask is not None:
             given = nested(mask, several, 2)
             if [len(m) for m in given] != [len(p) for p in people]:
                 raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
             masks = torch.stack([latent_masks(self, m) for m in given])
-        unet, scheduler = self.unet, self.scheduler  # type: ignore[attr-defined]
+        unet, scheduler = self.unet, self.scheduler
         with injection(unet).lock, torch.inference_mode(False), torch.enable_grad():
             try:
                 latents = torch.stack([encode_pictures(self, pictures) for pictures in people])
@@ -522,7 +509,7 @@ def _case(case: Any) -> tuple[str, int]:
 
 
 def _several(what: Any) -> bool:
-    """Whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
+    """Return whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
     return getattr(what, "ndim", 1) == 2

@@ -1,4 +1,4 @@
-"""Where in its schedule a denoising loop is, told before every step, whatever is compiled."""
+"""Progress of a denoising loop through its schedule, reported before each step, also of a compiled model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HOOK = "scale_model_input"
 
 
 class Progress:
-    """The share of a scheduler's steps that are over, from the timesteps in the order they are asked for.
+    """The fraction of a scheduler's steps that are done, from the timesteps in the order of the model's calls.
 
-    A step of a second-order scheduler (Heun, KDPM2) has two timesteps and counts once they both are over, so
-    that one step is not drawn with two identities. A loop that starts late, as that of image-to-image, starts
-    at its share of the whole schedule.
+    A step of a second-order scheduler (Heun, KDPM2) has two timesteps and counts when both are done, so that one step
+    does not mix two identities. A loop that starts late, as in image-to-image, starts at its fraction of the whole
+    schedule.
     """
 
     def __init__(self, scheduler: Any):
@@ -27,7 +27,7 @@ class Progress:
         self.index = -1
 
     def share(self, timestep: Any) -> float:
-        """The share, 0 to 1, when the model is about to be called at `timestep`."""
+        """Return the fraction done, 0 to 1, before the model is called at `timestep`."""
         if self.times is None:  # they are set at the beginning of the call, after this was made
             self.times = [float(t) for t in self.scheduler.timesteps]
         now = float(timestep.flatten()[0] if hasattr(timestep, "flatten") else timestep)
@@ -41,11 +41,11 @@ class Progress:
 
 
 @contextmanager
-def followed(scheduler: Any, on_step: Callable[[float], None]) -> Iterator[None]:
-    """Tell `on_step` the share of the schedule that is over before every call of the model inside the block.
+def follow_schedule(scheduler: Any, on_step: Callable[[float], None]) -> Iterator[None]:
+    """Call `on_step` with the fraction of the schedule that is done, before each call of the model in the block.
 
-    The scheduler is asked to scale the model's input just before each; that is where this listens, since hooks of
-    the model would be compiled with it.
+    Pipelines scale the model's input with the scheduler before each call, so that this wraps the scheduler's method;
+    forward hooks of the model would be compiled with it.
     """
     if not hasattr(scheduler, HOOK):
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""DreamBooth-LoRA for one identity, or for a batch of them at once."""
+"""DreamBooth-LoRA training of one identity, or of a batch of identities at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train one LoRA an identity, many identities in one batch, under common random numbers."""
+"""Trains one LoRA per identity, many identities in one batch, with common random numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ...common.constraints import has, instance, number, optional, positive, val
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
 from ..denoising import draw_noise, identity_losses, pick, training_schedule
-from ..injection import rows_attached
+from ..injection import inject_hooks
 
 LARGEST_SEED = 2**64 - 1  # of torch's generators
 
 
 @validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0, LARGEST_SEED))
 def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
-    """PEFT's initialisation as one vector ``(layout.size,)``: A Kaiming-uniform (a = sqrt 5), B zero."""
+    """Return PEFT's initialization as one vector ``(layout.size,)``: A Kaiming-uniform (a = sqrt 5), B zero."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.zeros(layout.size)
     for slot in layout.slots:
@@ -60,12 +60,11 @@ def train_identities(
 ) -> torch.Tensor:
     """Train the adapters of `n` identities together.
 
-    Every identity sees the same timesteps, the same noise and the same picture index at each step
-    (common random numbers, as the paper's one seed for all runs does), so that what differs between
-    two rows is the identity. The timesteps of a step are stratified over the schedule, each picture is
-    shown equally often, and the published weights are the mean over the last steps: both average out
-    the drift that a small shared batch would give to everybody. Source: weights2weights, section 4.1
-    (DreamBooth, rank 1, one seed); the variance reduction is ours.
+    All identities use the same timesteps, noise and picture index at each step (common random numbers, as the paper's
+    one seed for all runs does), so that rows differ by the identity alone. The timesteps of a step are stratified over
+    the schedule, each picture is used equally often, and the returned weights are the mean over the last steps; this
+    averages out the drift that all rows would share because their batches are small. Source: weights2weights, section
+    4.1 (DreamBooth, rank 1, one seed); the variance reduction is ours.
 
     Parameters
     ----------
@@ -76,13 +75,13 @@ def train_identities(
     latents : Tensor
         ``(n, pictures, c, h, w)``, scaled as the UNet expects.
     text : Tensor
-        ``(tokens, width)`` encoded prompt, the same for everybody.
+        ``(tokens, width)`` encoded prompt, the same for all identities.
     start : Tensor
         ``(layout.size,)``: the shared initialisation.
     batch_size : int
-        Samples of each identity a step.
+        Samples per identity and step.
     average_last : float
-        Share of the steps, 0 to 1, at the end, whose weights are averaged; at least the last step's are.
+        Fraction of the steps, 0 to 1, at the end, over whose weights the mean is taken; at least the last step.
 
     Returns
     -------
@@ -119,11 +118,11 @@ def train_identities(
         noise, t = draw_noise(generator, latents, batch_size, noise_steps)
         rows = weights.detach().requires_grad_(True)
         with (
-            rows_attached(unet, layout, rows),
+            inject_hooks(unet, layout, rows),
             torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None),
         ):
             losses = identity_losses(unet, scheduler, pick(latents, picked), noise, t, text, n)
-        # a sum over identities: nobody's gradient depends on the others
+        # a sum over identities, so that no gradient depends on another identity
         (gradient,) = torch.autograd.grad(losses.sum(), rows)
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from w2w_hub import WeightDataset
 from w2w_hub.cli import main
-from w2w_hub.demo import story
+from w2w_hub.demo import run as demo_run
 from w2w_hub.dialects import read_adapter
 
 from ..tiny_world import TinyWorld
@@ -29,9 +29,9 @@ def told(tiny_world: TinyWorld, made_once: Callable[..., Path]) -> list[Path]:
 
 def tell(tiny_world: TinyWorld, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "INVERSION_STEPS", 4)
-        patch.setattr(story, "SCORED_PEOPLE", 6)
-        patch.setitem(story.DRAWN, "num_inference_steps", 2)
+        patch.setattr(demo_run, "INVERSION_STEPS", 4)
+        patch.setattr(demo_run, "SCORED_PEOPLE", 6)
+        patch.setitem(demo_run.DRAWN, "num_inference_steps", 2)
         result = CliRunner().invoke(main, ["demo", "--out", str(folder / "out"), "--assets", str(tiny_world.assets)])
     assert result.exit_code == 0, result.output
 
@@ -95,7 +95,7 @@ def test_a_failing_demo_leaves_nothing(tiny_world: TinyWorld, tmp_path: Path, mo
     def fail(self: object) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(story.Story, "draw_people", fail)
+    monkeypatch.setattr(demo_run.Demo, "draw_people", fail)
     result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "out"), "--assets", str(tiny_world.assets)])
     assert isinstance(result.exception, RuntimeError)
     assert not list(tmp_path.iterdir())

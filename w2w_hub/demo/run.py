@@ -1,10 +1,11 @@
-"""The demo: with public commands what a user would do, then the figures and the report."""
+"""The demo: the commands that a user would type, then figures and a report."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,12 @@ import numpy as np
 import torch
 from diffusers.utils import logging
 
-from ..common.text import files_of, quote
 from ..dataset import WeightDataset, load_dataset
 from ..models.pictures import contact_sheet, to_picture
-from ..models.pipelines import W2WPipeline
-from ..space import WeightSpace
-from ..space.identity import Identity, edited, resolve
-from ..store.atomic import require_new, write_json
+from ..models.pipelines import AutoW2WPipeline, strength_grid
 from .assets import FOLDER, Assets
 from .judge import Judge
-from .measure import Measure, attribute_shown, others_kept
+from .measure import IdentityScorer, attribute_shown, others_kept
 from .report import Section, evaluated_edits, measured_on, report, wished_beside_reached
 from .settings import (
     CASES,
@@ -36,31 +33,31 @@ from .settings import (
 )
 
 SAMPLES, EDITED_PEOPLE, INVERTED_PEOPLE, SCORED_PEOPLE = 8, 4, 4, 24
-DRAWN = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
+DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
 
 Say = Callable[[str], None]
-Run = Callable[[list[str]], None]
+Run = Callable[[Sequence[Any]], str]
 
 
-def tell(out: Path, assets: Path | None, say: Say, run: Run) -> dict[str, Any]:
-    """Run the whole story into the new folder `out`; on an error the folder goes again.
+def run_demo(out: Path, assets: Path | None, say: Say, run: Run) -> dict[str, Any]:
+    """Run the whole demo into the new folder `out`, which is removed again on an error.
 
     Parameters
     ----------
     run : callable
-        Executes one `w2w` command, given as its words.
+        Shows and executes one `w2w` command, given as its words, and returns the line that it shows. A list among the
+        words stands for all files of a folder.
     """
-    require_new(out)
     out.mkdir(parents=True)
     try:
-        return Story(out, Assets(assets or FOLDER), say, run).tell()
+        return Demo(out, Assets(assets or FOLDER), say, run).run()
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-class Story:
-    """One run of the demo; each method is a stage whose seconds are counted."""
+class Demo:
+    """One run of the demo, in stages whose seconds are counted."""
 
     def __init__(self, out: Path, assets: Assets, say: Say, run: Run):
         self.out, self.assets, self.say, self._run = out, assets, say, run
@@ -69,7 +66,8 @@ class Story:
         self.sections: list[Section] = []
         self.metrics: dict[str, Any] = {}
 
-    def tell(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
+        """Run all stages; return the metrics that ``metrics.json`` holds."""
         torch.manual_seed(0)
         logging.disable_progress_bar()
         with self.stage("dataset"):
@@ -90,7 +88,7 @@ class Story:
             self.write_report()
         self.seconds["total"] = round(sum(self.seconds.values()), 1)
         self.metrics["seconds"] = self.seconds
-        write_json(self.out / "metrics.json", self.metrics)
+        (self.out / "metrics.json").write_text(json.dumps(self.metrics, indent=2), "utf-8")
         self.say(f"done in {self.seconds['total']:.0f} s: open {self.out / 'report.html'}")
         return self.metrics
 
@@ -101,23 +99,16 @@ class Story:
         yield
         self.seconds[name] = round(time.monotonic() - began, 1)
 
-    def command(self, *words: object) -> None:
-        """Print a command as a user would type it, and run it."""
-        self.show(" ".join(map(quote, words)))
-        self._run([str(word) for word in words])
-
-    def show(self, command: str) -> None:
-        self.commands.append(f"w2w {command}")
-        self.say(f"$ w2w {command}")
+    def command(self, *words: Any) -> None:
+        """Run a command and keep the line for the report."""
+        self.commands.append(self._run(words))
 
     # ------------------------------------------------------------ stages
     def make_dataset(self) -> None:
         adapters, a, d = self.assets.adapters, self.assets, self.out / "dataset"
-        folder = adapters[0].parent
         start = WeightDataset.open(a.rows).manifest.compatibility.initialisation
-        options = ["--labels", str(a.labels), "--base", str(a.base), "--initialisation", start, "--out", str(d)]
-        self.show(" ".join(map(quote, ["pack", files_of(folder, "*"), *options])))
-        self._run(["pack", *map(str, adapters), *options])
+        options = ["--labels", a.labels, "--base", a.base, "--initialisation", start, "--out", d]
+        self.command("pack", adapters, *options)
         self.command("add", d, a.rows)
         people = load_dataset(d, cache_dir=str(self.out / ".cache"))
         shutil.rmtree(self.out / ".cache", ignore_errors=True)
@@ -130,25 +121,25 @@ class Story:
         train = self.dataset.manifest.splits["train"]
         k = min(COMPONENTS, train - 1)
         self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, "--out", self.out / "space")
-        self.pipe = W2WPipeline.from_pretrained(self.out / "space")
+        self.pipe = AutoW2WPipeline.from_pretrained(self.out / "space")
         self.pipe.set_progress_bar_config(disable=True)
-        self.space: WeightSpace = self.pipe.space
+        self.space = self.pipe.space
         self.judge = Judge.load(self.assets.judge)
         held_out = [self.dataset.ids[i] for i in self.dataset.where(split="test")]
         self.real = {person: self.assets.pictures(person) for person in held_out}
-        self.measure = Measure(self.judge, self.real)
+        self.scorer = IdentityScorer(self.judge, self.real)
         self.metrics |= {
-            "real_id_score": self.measure.real_id_score,
-            "cross_id_score": self.measure.cross_id_score,
+            "real_id_score": self.scorer.real_id_score,
+            "cross_id_score": self.scorer.cross_id_score,
             "components": self.space.k,
             "explained_variance": self.space.diagnostics["explained_variance"],
             "held_out_explained_variance": self.space.diagnostics["held_out"]["explained_variance"],
             "held_out_auc": {name: d.auc for name, d in self.space.directions.items()},
         }
 
-    def own(self, person: str) -> Identity:
-        """A person's own LoRA, exactly, with its coordinates in the space."""
-        return resolve(self.space, self.dataset.adapter(person))
+    def own(self, person: str) -> Any:
+        """Return the identity of a person's own LoRA: its exact vector, and its coordinates in the space."""
+        return self.pipe.resolve(self.dataset.adapter(person))
 
     def draw(self, identities: list[Any], cases: tuple[tuple[str, int], ...] = CASES) -> np.ndarray:
         return self.pipe.render(identities, cases, **DRAWN)
@@ -157,9 +148,9 @@ class Story:
         people = list(self.real)[:SCORED_PEOPLE]
         pictures = self.draw([self.own(p) for p in people])
         mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
-        self.metrics["lora_id_score"] = self.measure.id_score(pictures, people)
-        self.metrics["mean_only_id_score"] = self.measure.id_score(mean, people)
-        self.metrics["lora_relative_score"] = self.measure.relative(self.metrics["lora_id_score"])
+        self.metrics["lora_id_score"] = self.scorer.id_score(pictures, people)
+        self.metrics["mean_only_id_score"] = self.scorer.id_score(mean, people)
+        self.metrics["lora_relative_score"] = self.scorer.relative(self.metrics["lora_id_score"])
         some = slice(0, 8)
         real = np.stack([self.real[p][:1] for p in people[some]])
         self.sheet(
@@ -168,8 +159,8 @@ class Story:
             people[some],
             ["real picture", *captions()],
             "Held-out people: a real picture, and their own LoRAs under three prompts",
-            f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.measure.real_id_score:.2f}, "
-            f"strangers {self.measure.cross_id_score:.2f}, everybody drawn as the mean "
+            f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.scorer.real_id_score:.2f}, "
+            f"strangers {self.scorer.cross_id_score:.2f}, everybody drawn as the mean "
             f"{self.metrics['mean_only_id_score']:.2f}).",
         )
 
@@ -188,7 +179,7 @@ class Story:
             "--out",
             self.out / "samples-one-seed.png",
         )
-        nearest = [self.space.nearest(resolve(self.space, f).point)[0][1] for f in files]
+        nearest = [self.space.nearest(self.pipe.resolve(f).point)[0][1] for f in files]
         self.metrics["sample_nearest_neighbour_cosine"] = float(np.mean(nearest))
         self.sheet(
             "samples",
@@ -207,9 +198,9 @@ class Story:
         before = dict(zip(people, self.draw([own[p] for p in people]), strict=True))
         rows = {}
         for name in names:
-            jobs = [(p, s) for p in people for s in STRENGTHS]
-            drawn = self.draw([edited(self.space, own[p], {name: s}) for p, s in jobs])
-            rows[name] = dict(zip(jobs, drawn, strict=True))
+            grids = [strength_grid(self.pipe, list(own.values()), name, STRENGTHS, case, **DRAWN) for case in CASES]
+            pictures = np.stack(grids, axis=2)  # (people, strengths, cases, h, w, 3)
+            rows[name] = {(p, s): pictures[i, j] for i, p in enumerate(people) for j, s in enumerate(STRENGTHS)}
         middle = STRENGTHS[len(STRENGTHS) // 2]
         direction_priors = {n: self.space.direction(n).positives / self.space.direction(n).rows for n in names}
         edits = {}
@@ -228,14 +219,14 @@ class Story:
             }
         self.metrics["edits"], self.metrics["edit_strength_sd"] = edits, middle
         for person in people:
-            pictures = [
+            sheet = [
                 [before[person][0], *(rows[n][person, s][0] for s in STRENGTHS), *rows[n][person, middle][1:]]
                 for n in names
             ]
             columns = ["before", *(f"+{s:g} sd" for s in STRENGTHS), *(f"+{middle:g} sd: {c}" for c in captions()[1:])]
             self.sheet(
                 f"edits-{person}",
-                np.array(pictures),
+                np.array(sheet),
                 names,
                 columns,
                 f"Edits of held-out {person}",
@@ -276,12 +267,12 @@ class Story:
             points,
         )
         pictures = self.draw([points / f"{person}.json" for person in people])
-        score = self.measure.id_score(pictures, people)
+        score = self.scorer.id_score(pictures, people)
         mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
-        floor = self.measure.id_score(mean, people)
+        floor = self.scorer.id_score(mean, people)
         self.metrics |= {
             "inversion_id_score": score,
-            "inversion_relative_score": self.measure.relative(score),
+            "inversion_relative_score": self.scorer.relative(score),
             "inversion_mean_only_id_score": floor,
         }
         shown = np.stack([self.real[p][:1] for p in people])
@@ -307,7 +298,7 @@ class Story:
             "export",
             np.array([[ours, with_diffusers, with_peft, base]]),
             ["edited person"],
-            ["W2WPipeline", "diffusers, load_lora_weights", "PEFT, PeftModel", "base model"],
+            [type(self.pipe).__name__, "diffusers, load_lora_weights", "PEFT, PeftModel", "base model"],
             "The exported LoRA in stock libraries",
             f"Largest difference of a pixel to the pipeline's picture: {difference:.1e}; to the base model's: "
             f"{self.metrics['export_base_max_abs_diff']:.2f}.",
@@ -349,7 +340,7 @@ def captions() -> list[str]:
 
 
 def stock_pictures(base: Path, exported: Path, unet_config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The first case drawn by stock diffusers and by stock PEFT from exported files."""
+    """Return the first case as stock diffusers and stock PEFT generate it from exported files."""
     from diffusers import StableDiffusionPipeline
     from peft import PeftModel
 

@@ -1,0 +1,80 @@
+"""Weight spaces written with their base models, embedded or by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...common.pipelines import PIPELINES, pipeline_row
+from ...dialects.base_model import CONFIG, EMBEDDED
+from ...errors import BaseModelMismatchError, InvalidInputError
+from ...space import WeightSpace
+from ...space.storage import save_space
+from ...store.atomic import write_bytes, write_json
+from ..injection import base_digest, uncompiled
+from ..pictures import save_picture
+from .loading import is_repository
+
+CUSTOM = "pipeline.py"
+CUSTOM_CODE = """# For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER); the code is in the package:
+# pip install 'w2w-hub[diffusers]'
+from w2w_hub.models.pipelines import {imported}  # noqa: F401
+"""
+
+
+def save_folder(
+    space: WeightSpace,
+    stock: Any,
+    path: Path | str,
+    base_model: str | None,
+    revision: str | None,
+    custom_pipeline: bool,
+    options: Mapping[str, Any],
+    sheets: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a space with its base model, a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
+    unet = uncompiled(stock.unet)
+    if getattr(unet, "peft_config", None):
+        raise InvalidInputError("a style LoRA is loaded; call pipe.unload_lora_weights() before saving")
+    stated, found = space.compatibility.base_digest, base_digest(unet, space.layout)
+    if stated is not None and stated != found:
+        raise BaseModelMismatchError(
+            "the base model in memory is not the one of the weight space (fused, cast to another dtype, or an identity "
+            "is being drawn); open it again in float32 to save it"
+        )
+    if base_model is None and revision is not None:
+        raise InvalidInputError("revision belongs to a base_model; name the repository")
+    if base_model is not None and (not is_repository(base_model) or not revision):
+        raise InvalidInputError(
+            f"a base model by reference is a repository, owner/name, and a commit; got {base_model!r} and {revision!r}"
+        )
+
+    if options.get("safe_serialization") not in (None, True):
+        raise InvalidInputError("safe_serialization=False would write pickles; leave it out")
+
+    row = pipeline_row(type(stock).__name__)
+    if custom_pipeline and row is None:
+        raise InvalidInputError(f"custom_pipeline names a class of this package; {type(stock).__name__} has none")
+
+    def extend(folder: Path) -> None:
+        if base_model is None:
+            stock.save_pretrained(folder, **options)
+            write_json(folder / CONFIG, {"base_model": EMBEDDED})
+        else:
+            write_json(folder / CONFIG, {"base_model": base_model, "revision": revision})
+        for name, sheet in (sheets or {}).items():
+            save_picture(sheet, folder / "previews" / f"{name}.png")
+        if custom_pipeline and row is not None:
+            write_bytes(folder / CUSTOM, _custom_code(row.name).encode())
+
+    save_space(space, path, extend=extend)
+
+
+def _custom_code(name: str) -> str:
+    """Return a `pipeline.py` that imports a class, always under one name.
+
+    diffusers runs the files of all folders in one module, and refuses a module with two classes.
+    """
+    shared = PIPELINES[0].name
+    return CUSTOM_CODE.format(imported=name if name == shared else f"{name} as {shared}")
