@@ -172,7 +172,7 @@ def test_an_answer_that_is_longer_slower_or_another_part_than_was_asked_for_is_g
     script = """
 import time
 import w2w_hub
-from w2w_hub.release import client, ranges, source, transfer
+from w2w_hub.store.hub import client, ranges, source, transfer
 transfer.WINDOW_SECONDS, client.FIRST_WAIT = 0.3, 0.0
 source.MAX_JSON_BYTES = ranges.WHOLE_BELOW = 1000
 ranges.WHOLE_BELOW = 0
