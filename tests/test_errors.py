@@ -65,7 +65,7 @@ def reads_a_message(node: ast.AST, allowed: set[str]) -> bool:
         if any(isinstance(side, ast.Constant) and side.value in allowed for side in sides):
             return False
         return any(map(is_message, sides))
-    cuts = ("startswith", "endswith", "partition", "rpartition", "split", "find", "index")
+    cuts = ("startswith", "endswith", "partition", "rpartition", "find", "index")
     return (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
