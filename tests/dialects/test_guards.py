@@ -426,10 +426,28 @@ def test_the_base_model_is_the_one_that_the_file_names_in_its_dialects_own_place
     for key in names:
         save_file(PAIRS[dialect], tmp_path / "a.safetensors", metadata={key: "someone/model", "name": "no"})
         assert read_adapter(tmp_path / "a.safetensors").base_model == "someone/model"
-    folder = written(tmp_path / "lora", dialect, 2.0, None).parent
+    folder = written(tmp_path / "lora", dialect, float(RANK), None).parent
     assert read_adapter(folder / "adapter_model.safetensors").base_model is None
     if dialect == "peft":
         for stated, found in (("someone/model", "someone/model"), (3, None), (None, None)):
             config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2, "base_model_name_or_path": stated}
             (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
             assert read_adapter(folder).base_model == found
+
+
+@pytest.mark.parametrize(("alpha", "rank"), [(1, 49), (5, 49), (7, 10), (27, 2), (1, 3), (103, 107)])
+def test_a_whole_alpha_is_written_as_it_was_stated_whatever_rounding_its_scale_has(tmp_path, alpha, rank):
+    write_adapter(Adapter({Target("unet", MODULE): pair(rank, 6, 7, alpha / rank)}), tmp_path / "lora", ("peft",))
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["lora_alpha"], type(config["lora_alpha"])) == (alpha, int)
+
+
+@pytest.mark.parametrize(("width", "component"), [(768, "text_encoder"), (1280, "text_encoder_2")])
+@pytest.mark.parametrize("prefix", ["text_model.", ""])
+def test_clips_width_tells_which_text_encoder_a_peft_folder_adapts(tmp_path, width, component, prefix):
+    name = f"base_model.model.{prefix}encoder.layers.0.self_attn.q_proj"
+    tensors = {f"{name}.lora_A.weight": np.ones((2, width), "f4"), f"{name}.lora_B.weight": np.ones((width, 2), "f4")}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert list(read_adapter(tmp_path).factors) == [Target(component, CLIP)]
