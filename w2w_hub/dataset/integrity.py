@@ -13,12 +13,13 @@ from ..common.arguments import checked
 from ..common.progress import progress
 from ..errors import CorruptFileError, W2WError
 from ..store.commit import State
+from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Problem as Problem
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .labels import table as label_table
-from .manifest import FIELDS, FORMAT, RESERVED, DatasetManifest, dataset_digest, row_digest
+from .manifest import FIELDS, RESERVED, DatasetManifest, dataset_digest, row_digest
 from .matrix.geometry import ARRAY, SHARD_BYTES
 from .opening import open_folder
 from .reader import DatasetReader

@@ -11,8 +11,9 @@ from ..store.byte_source import LocalFiles
 from ..store.commit import State, read_state, staging_folder
 from ..store.hub.ranges import RangedFiles
 from ..store.hub.source import Source
+from ..store.manifest import DATASET as FORMAT
 from ..store.paths import find_file
-from .manifest import FORMAT, DatasetManifest
+from .manifest import DatasetManifest
 from .matrix.geometry import GROUP
 from .matrix.matrix import Matrix
 from .matrix.ranged_matrix import RangedMatrix
