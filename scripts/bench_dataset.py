@@ -14,7 +14,6 @@ memory fresh from the system, and the race is between those.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -30,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import save_figures
 
 import w2w_hub
 from w2w_hub.lora.adapter import Target
 
 WIDTH = 99_648
+SECTIONS = ("reads", "pack", "memory", "compression", "view")
 BLOCKS = [
     *((f"down_blocks.{i // 2}.attentions.{i % 2}", d) for i, d in enumerate((320, 320, 640, 640, 1280, 1280))),
     ("mid_block.attentions.0", 1280),
@@ -219,22 +220,27 @@ class Peer:
         self.process.join()
 
 
-def make_files(folder: Path, rows: np.ndarray, layout: Any) -> None:
+def make_files(folder: Path, rows: np.ndarray, layout: Any, names: list[str]) -> None:
     """The same rows in every peer's own format."""
-    import h5py
-    import torch
-
     np.save(folder / "rows.npy", rows)
-    torch.save(torch.from_numpy(rows), folder / "rows.pt")
-    with h5py.File(folder / "rows.h5", "w") as file:
-        file.create_dataset("weights", data=rows, chunks=(1, rows.shape[1]))
+    if "torch.load(mmap)" in names:
+        import torch
+
+        torch.save(torch.from_numpy(rows), folder / "rows.pt")
+    if "h5py" in names:
+        import h5py
+
+        with h5py.File(folder / "rows.h5", "w") as file:
+            file.create_dataset("weights", data=rows, chunks=(1, rows.shape[1]))
     w2w_hub.write_dataset(rows, folder / "ours", layout=layout, parquet_view="float32")
 
 
-def bench_reads(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, dict[str, list[float]]]:
-    make_files(folder, rows, layout)
+def bench_reads(
+    folder: Path, rows: np.ndarray, layout: Any, repeats: int, names: list[str]
+) -> dict[str, dict[str, list[float]]]:
+    make_files(folder, rows, layout, names)
     os.environ.update(ALLOCATOR)
-    peers = {name: Peer(name, folder) for name in PEERS}
+    peers = {name: Peer(name, folder) for name in names}
     for name in ALLOCATOR:
         del os.environ[name]
     for name, peer in peers.items():  # the same rows, or the race means nothing
@@ -261,7 +267,7 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
     """Packing PEFT folders, beside reading each with safetensors and one sequential write."""
     from safetensors.numpy import load_file
 
-    from w2w_hub.dataset import state
+    from w2w_hub.store import atomic
 
     loras = []
     for i, row in enumerate(rows):
@@ -279,7 +285,7 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
         w2w_hub.pack_adapters(loras, folder / "packed", workers=workers, parquet_view=False, shard_size="100MB")
 
     # neither side waits for the disk here: the bound does not flush, so packing does not either
-    state.DURABLE = False
+    atomic.DURABLE = False
     work = {"load_file + write": bound, "w2w_hub": lambda: pack(1), "w2w_hub, 2 processes": lambda: pack(2)}
     return interleaved({name: (lambda w=w: timed(w)) for name, w in work.items()}, repeats)
 
@@ -360,27 +366,39 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--loras", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="Keep every measured second.")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
+    parser.add_argument("--peers", default=",".join(PEERS), help="readers, comma-separated, beside the bounds")
+    parser.add_argument("--json", type=Path, help="Write the figures to this file.")
     options = parser.parse_args()
+    sections, names = options.only.split(","), ["memmap", "np.load", *options.peers.split(",")]
+    if not set(sections) <= set(SECTIONS) or not set(names) <= set(PEERS):
+        parser.error(f"--only takes {', '.join(SECTIONS)}; --peers takes {', '.join(PEERS)}")
+    names = [name for name in PEERS if name in names]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     layout = sd15_layout()
     rows = np.random.default_rng(0).standard_normal((options.rows, WIDTH), np.float32)
     with tempfile.TemporaryDirectory(prefix="w2w-bench-") as name:
         folder = Path(name)
-        found = bench_reads(folder, rows, layout, options.repeats)
+        found: dict[str, dict[str, list[float]]] = {}
+        if "reads" in sections:
+            found = bench_reads(folder, rows, layout, options.repeats, names)
         for path in list(folder.iterdir()):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        found["pack from PEFT files"] = bench_pack(folder, rows[: options.loras], layout, options.repeats)
-        memory = bench_memory(folder)
-        compression = bench_compression(folder, rows[:400], layout)
-        view = bench_view(folder, rows[:400], layout)
+        if "pack" in sections or "memory" in sections:
+            found["pack from PEFT files"] = bench_pack(folder, rows[: options.loras], layout, options.repeats)
+        memory = bench_memory(folder) if "memory" in sections else {}
+        compression = bench_compression(folder, rows[:400], layout) if "compression" in sections else []
+        view = bench_view(folder, rows[:400], layout) if "view" in sections else []
     print(f"{options.rows:,} x {WIDTH:,} float32, {os.cpu_count()} processors, Python {platform.python_version()}\n")
     against = {"whole matrix to memory": "np.load", "pack from PEFT files": "load_file + write"}
+    figures = [(f"{what}, peak memory", mb, "MB") for what, mb in memory.items()]
     print("| measured | peer | times as fast as the bound | median seconds |\n| --- | --- | --- | --- |")
     for what, seconds in found.items():
         reference = against.get(what, "memmap")
         for peer, ratio in ratios(seconds, reference).items():
+            if peer.startswith("w2w_hub"):
+                figures.append((f"{what}, {peer}", 1 / ratio, f"of {reference}"))
             print(f"| {what} | {peer} | {ratio:.2f} | {statistics.median(seconds[peer]):.3f} |")
     print("\n| peak memory | MB |\n| --- | --- |")
     for what, mb in memory.items():
@@ -388,11 +406,11 @@ def main() -> None:
     print("\n| values born | compression | size | time to read all |\n| --- | --- | --- | --- |")
     for born, how, size, seconds_ in compression:
         print(f"| {born} | {how} | {size:.2f} | {seconds_:.1f}x |")
-    print("\n| 400 rows | |\n| --- | --- |")
+    figures += [(f"size of {born}, {how}", size, "of uncompressed") for born, how, size, _ in compression]
+    print(f"\n| {min(options.rows, 400)} rows | |\n| --- | --- |")
     for what, cost in view:
         print(f"| {what} | {cost} |")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    save_figures(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from figures import save_figures
 
 from w2w_hub import Adapter, ParameterLayout, read_adapter, write_adapter
 from w2w_hub.lora.adapter import LoraFactors, Target
@@ -83,8 +84,8 @@ print(time.perf_counter() - began, time.process_time(), peak, file=sys.stderr)
 """
 
 
-def scan(count: int) -> None:
-    """Inspect a tenth of a tree of small adapters and then all of it, each in a process of its own."""
+def scan(count: int) -> list[tuple[str, float, str]]:
+    """Inspect a tenth of a tree of small adapters and then all of it, each in a process; figures of the whole."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         write_adapter(sd15(1, 0.05, ("to_q", "to_v")), tree / "0" / "first", ("peft",))
@@ -105,12 +106,14 @@ def scan(count: int) -> None:
                 f"peak memory {int(kilobytes) / 1024:.0f} MB",
                 flush=True,
             )
+    return [("scan, processor time", float(processor), "s"), ("scan, peak memory", int(kilobytes) / 1024, "MB")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--scan", type=int, default=10_000, help="adapters in the scanned tree; 0 leaves it out")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     from safetensors.torch import load_file
 
@@ -125,10 +128,14 @@ def main() -> None:
         print(
             f"PEFT folder to canonical vector: {times['vector']:.2f} ms, {times['vector'] / times['load_file']:.2f} x"
         )
-        print(f"peak memory of it: {peak(lambda: vector(lora)) / size:.2f} x the file")
+        memory = peak(lambda: vector(lora)) / size
+        print(f"peak memory of it: {memory:.2f} x the file")
         print(f"of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, torch included")
-    if options.scan:
-        scan(options.scan)
+    figures = [
+        ("PEFT folder to canonical vector", times["vector"] / times["load_file"], "of load_file"),
+        ("PEFT folder to canonical vector, peak memory", memory, "of the file"),
+    ]
+    save_figures(options.json, figures + (scan(options.scan) if options.scan else []))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python scripts/bench_hub.py
 
 Every line is a process with an empty cache unless it says warm. Bytes are of bodies, as the server counted them. The
-dataset is 10,000 rows of 2,500 random float32 numbers (100 MB, shards of 32 MB) with the float16 view; the release adds
-100 rows. Counts depend on neither the machine nor its load.
+dataset is 10,000 rows (`--rows`) of 2,500 random float32 numbers (100 MB, shards of 32 MB) with the float16 view; the
+release adds 100 rows. Counts depend on neither the machine nor its load.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from figures import save_figures
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,13 +28,14 @@ from w2w_hub import ParameterLayout, WeightDataset, add_rows, build_space, write
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import Target
 
-ROWS, NUMBERS, ADDED, SHARD = 10_000, 2_500, 100, "32MB"
+NUMBERS, ADDED, SHARD = 2_500, 100, "32MB"
+figures: list[tuple[str, float, str]] = []
 OPEN = 'import w2w_hub\nds = w2w_hub.WeightDataset.open("org/people", revision=sys.argv[1]{options})\n'
 PUSH = 'from w2w_hub.release.publish import publish\npublish(sys.argv[1], "{repo}")'
 SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0"{options})\n'
 
 
-def make(folder: Path, view: bool) -> tuple[Path, Path]:
+def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
     """Version 1.0.0 and 1.1.0 of a dataset; the second is the first, grown by `add_rows`."""
     sizes = {Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)}
     layout = ParameterLayout(sizes, 1.0)
@@ -49,9 +52,9 @@ def make(folder: Path, view: bool) -> tuple[Path, Path]:
         )  # fmt: skip
         return folder / name
 
-    first = write("people", 0, ROWS, "1.0.0")
+    first = write("people", 0, rows, "1.0.0")
     second = shutil.copytree(first, folder / "grown")
-    add_rows(second, [write("new", ROWS, ADDED, "1.0.0")], version="1.1.0")
+    add_rows(second, [write("new", rows, ADDED, "1.0.0")], version="1.1.0")
     return first, second
 
 
@@ -68,26 +71,34 @@ def wide_space(folder: Path) -> None:
 def line(what: str, requests: list[Request], limit: str = "") -> None:
     received, sent = sum(r.received for r in requests), sum(r.sent for r in requests)
     print(f"| {what} | {len(requests)} | {sent:,} | {received:,} | {limit} |", flush=True)
+    name = what.split(" (")[0]  # without what depends on the content
+    figures.append((name, len(requests), "requests"))
+    figures.append((name, sent + received, "bytes"))
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000, help="7,000 or more: three shards")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="w2w-bench-hub-"))
     (scratch / "jobs").mkdir()
     nursery = Nursery(scratch / "jobs")
     try:
-        first, second = make(scratch / "view", True)
-        bare = make(scratch / "bare", False)
+        first, second = make(scratch / "view", True, options.rows)
+        bare = make(scratch / "bare", False, options.rows)
         wide_space(scratch)
         with LoopbackHub() as hub:
             hub.user("org")
-            measure(hub, nursery, scratch, first, second)
-            releases(hub, nursery, scratch, *bare)
+            measure(hub, nursery, scratch, first, second, options.rows)
+            releases(hub, nursery, scratch, *bare, options.rows)
     finally:
         nursery.close()
         shutil.rmtree(scratch)
+    save_figures(options.json, figures)
 
 
-def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path) -> None:
+def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path, count: int) -> None:
     org = Client(hub, scratch / "org", nursery, hub.token("org"))
     fresh = iter(range(100))
 
@@ -101,7 +112,7 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
 
     print("| | requests | bytes down | bytes up | to reach |\n| --- | --- | --- | --- | --- |")
     push = PUSH.format(repo="org/people")
-    cost(f"publish 1.0.0: {ROWS:,} rows", org, push, str(first))
+    cost(f"publish 1.0.0: {count:,} rows", org, push, str(first))
     cost("publish 1.0.0 again", org, push, str(first), limit="nothing sent")
     old = WeightDataset.open(first).manifest.files
     new = {n: e["size"] for n, e in WeightDataset.open(second).manifest.files.items() if e != old.get(n)}
@@ -114,12 +125,12 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
     rows = ADDED * NUMBERS * (4 + 2)
     cost(f"publish 1.1.0: {ADDED} rows more ({told})", org, push, str(second), limit=f"new rows {rows:,} + one shard")
     commit = hub.repos[("dataset", "org/people")].tags["v1.1.0"]
-    reader = client()
+    reader, one = client(), f"ds[{4321 * count // 10_000}]"
     cost("labels only", reader, OPEN.format(options=""), "v1.1.0")
     cost("labels only, warm, by commit", reader, OPEN.format(options=""), commit, limit="0 requests")
     cost("labels only, warm, by tag", reader, OPEN.format(options=""), "v1.1.0", limit="1 request")
-    cost("one row", client(), OPEN.format(options="") + "ds[4321]", "v1.1.0", limit="labels + 1 MB")
-    cost("one row more, in a new process", reader, OPEN.format(options="") + "ds[4321]", commit)
+    cost("one row", client(), OPEN.format(options="") + one, "v1.1.0", limit="labels + 1 MB")
+    cost("one row more, in a new process", reader, OPEN.format(options="") + one, commit)
     shard = "import numpy as np\nn = ds.geometry.shard_rows\nds[np.arange(n, 2 * n)]"
     cost("one shard", client(), OPEN.format(options="") + shard, "v1.1.0", limit="labels + one shard")
     every = client()
@@ -134,10 +145,10 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
     cost("weight space, k = 1,000", client(), SPACE.format(options=", k=1000"), limit="one basis file")
 
 
-def releases(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path) -> None:
+def releases(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path, count: int) -> None:
     """The same two versions without the Parquet view."""
     org, script = Client(hub, scratch / "org", nursery, hub.token("org")), PUSH.format(repo="org/bare")
-    for what, folder in ((f"{ROWS:,} rows", first), (f"{ADDED} rows more", second)):
+    for what, folder in ((f"{count:,} rows", first), (f"{ADDED} rows more", second)):
         with hub.counted() as requests:
             org.run(script, str(folder))
         limit = "" if folder == first else f"new rows {ADDED * NUMBERS * 4:,} + one shard"

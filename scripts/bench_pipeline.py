@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from figures import save_figures
 from torch import nn
 
 from w2w_hub import ParameterLayout, WeightSpace, write_adapter
@@ -441,6 +442,7 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="every model under torch.compile, but for inversion")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(words)
     options.dtype = options.dtype or ("bfloat16" if options.device.startswith("cuda") else "float32")
     options.only = options.only.split(",")
@@ -449,6 +451,24 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
     if options.size == "sd15" and options.device == "cpu" and options.only != ["switch"]:
         parser.error("an SD1.5-shaped model is only measured on a GPU; on a CPU add --only switch")
     return options
+
+
+def figures_of(report: dict[str, Any]) -> list[tuple[str, float, str]]:
+    """The ratios to a peer of the same section, less being better."""
+    found: list[tuple[str, float, str]] = []
+    if isinstance(step := report.get("step"), dict):
+        found += [(f"step, {name}", step[f"{name} / plain"], "of plain") for name in ("w2w", "w2w unfused")]
+    if isinstance(switch := report.get("switch"), dict):
+        times = switch["milliseconds"]
+        for name in ("w2w, decoded", "w2w, decode and write"):
+            found.append((f"switch, {name}", times[name] / times["diffusers hotswap"], "of hotswap"))
+    if isinstance(batch := report.get("batch"), dict):
+        found.append((f"batch of {batch['people']}", 1 / batch["batch / loop"], "of a loop"))
+    if isinstance(inversion := report.get("inversion"), dict):
+        alone = inversion["the model alone"]["milliseconds a step"]
+        for name in (n for n in inversion if n.startswith("w2w")):
+            found.append((f"inversion, {name}", inversion[name]["milliseconds a step"] / alone, "of the model alone"))
+    return found
 
 
 def main() -> None:
@@ -460,7 +480,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "setting": {name: value for name, value in vars(options).items() if name != "only"},
+        "setting": {name: value for name, value in vars(options).items() if name not in ("only", "json")},
         "target weights": sum(s.inputs * s.outputs for s in bench.space.layout.slots),
         "numbers": bench.space.layout.size,
     }
@@ -472,6 +492,7 @@ def main() -> None:
         gc.collect()
         print(f"{section}: {json.dumps(report[section])}", file=sys.stderr, flush=True)
     print(json.dumps(report, indent=1))
+    save_figures(options.json, figures_of(report))
 
 
 if __name__ == "__main__":

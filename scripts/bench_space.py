@@ -26,6 +26,7 @@ from typing import Any
 
 import click
 import numpy as np
+from figures import save_figures
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -181,6 +182,11 @@ def main() -> None:
     pass
 
 
+with_figures = click.option(
+    "--json", "figures", type=click.Path(path_type=Path), help="Write the figures to this file."
+)
+
+
 @main.command(hidden=True)
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -209,7 +215,11 @@ def peer(name: str, folder: Path, k: int, basis: Path) -> None:
 @click.option("--threads", type=int, help="Of every peer; as many as there are cores without it.")
 @click.option("--only", multiple=True, help="Peers whose names start with this, beside the exact one.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("bench-space"), show_default=True)
-def cpu(rows: int, numbers: int, k: int, rounds: int, threads: int | None, only: tuple[str, ...], work: Path) -> None:
+@with_figures
+def cpu(
+    rows: int, numbers: int, k: int, rounds: int, threads: int | None, only: tuple[str, ...], work: Path,
+    figures: Path | None,
+) -> None:  # fmt: skip
     """Every peer in rounds, each in its own process."""
     from threadpoolctl import threadpool_info
 
@@ -236,12 +246,14 @@ def cpu(rows: int, numbers: int, k: int, rounds: int, threads: int | None, only:
         count = threads or max(p["num_threads"] for p in threadpool_info())
         click.echo(f"{rows:,} x {numbers:,} float32, k = {k}, {count} threads a peer ({', '.join(sorted(blas))}), "
                    f"median of {rounds} rounds, load of the machine {os.getloadavg()[2]:.1f}\n")  # fmt: skip
-        report_cpu(told, {name: value / captured[EXACT] for name, value in captured.items()})
+        report_cpu(told, {name: value / captured[EXACT] for name, value in captured.items()}, figures)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def report_cpu(told: dict[str, list[dict[str, float]]], captured: dict[str, float]) -> None:
+def report_cpu(
+    told: dict[str, list[dict[str, float]]], captured: dict[str, float], figures: Path | None = None
+) -> None:
     """The table; ratios are to the fastest peer that reaches the wished variance, round by round."""
     reach = [n for n in captured if not n.startswith("w2w_hub") and captured[n] >= REACHED]
     fastest = min(reach, key=lambda n: median(t["seconds"] for t in told[n]))
@@ -261,6 +273,11 @@ def report_cpu(told: dict[str, list[dict[str, float]]], captured: dict[str, floa
     click.echo(
         f"\nRatios are to {fastest}, the fastest peer that captures {REACHED} of the exact components' variance."
     )
+    kept: list[tuple[str, float, str]] = []
+    for name in (n for n in ratios if n.startswith("w2w_hub")):
+        kept.append((name, ratios[name]["seconds"], f"of {fastest}"))
+        kept.append((f"{name}, peak memory", ratios[name]["peak"], f"of {fastest}"))
+    save_figures(figures, kept)
 
 
 def prepare(work: Path, rows: int, numbers: int) -> None:
@@ -289,7 +306,8 @@ def carried(work: Path, basis: np.ndarray) -> float:
 @main.command()
 @click.option("--numbers", default=99_648, show_default=True)
 @click.option("--k", default=1000, show_default=True)
-def decode(numbers: int, k: int) -> None:
+@with_figures
+def decode(numbers: int, k: int, figures: Path | None) -> None:
     """One point decoded, against the plain product of a vector and a matrix."""
     from w2w_hub import ParameterLayout, WeightSpace
     from w2w_hub.lora.adapter import Target
@@ -311,7 +329,9 @@ def decode(numbers: int, k: int) -> None:
     plain, whole = (median(column) for column in zip(*pairs[1:], strict=True))
     click.echo(f"| one point, d = {numbers:,}, k = {k:,} | ms |\n| --- | --- |")
     click.echo(f"| vector times matrix | {1e3 * plain:.1f} |\n| `WeightSpace.decode` | {1e3 * whole:.1f} |")
-    click.echo(f"\nRatio {median(b / a for a, b in pairs[1:]):.2f}.")
+    ratio = median(b / a for a, b in pairs[1:])
+    click.echo(f"\nRatio {ratio:.2f}.")
+    save_figures(figures, [("decode of one point", ratio, "of the plain product")])
 
 
 @main.command()
@@ -319,16 +339,27 @@ def decode(numbers: int, k: int) -> None:
 @click.option("--numbers", default=4000, show_default=True)
 @click.option("--k", default=40, show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("bench-space"), show_default=True)
-def engines(rows: int, numbers: int, k: int, work: Path) -> None:
+@with_figures
+def engines(rows: int, numbers: int, k: int, work: Path, figures: Path | None) -> None:
     """How far engines and solvers agree with the Krylov solver in NumPy."""
     from w2w_hub import WeightDataset, build_space
     from w2w_hub.space.fit.rebuild import compare_spaces
+
+    def build(**options: Any) -> tuple[Any, float]:
+        """A space, and the seconds of the better of two builds: in the first, libraries are loaded."""
+        times = []
+        for _ in range(2):
+            began = time.perf_counter()
+            space = build_space(dataset, k, directions=False, **{"solver": "krylov", **options})
+            times.append(time.perf_counter() - began)
+        return space, min(times)
 
     work.mkdir(exist_ok=True)
     try:
         prepare(work, rows, numbers)
         dataset = WeightDataset.open(work / "dataset")
-        first = build_space(dataset, k, solver="krylov", directions=False)
+        first, reference = build()
+        kept: list[tuple[str, float, str]] = [("build_space, krylov", reference, "s")]
         click.echo(f"{rows:,} x {numbers:,}, k = {k}\n\n| | singular values | angle | separated components |")
         click.echo("| --- | --- | --- | --- |")
         for name, options in {
@@ -337,12 +368,14 @@ def engines(rows: int, numbers: int, k: int, work: Path) -> None:
             "dask": {"engine": "dask"},
             "numpy, exact Gram": {"solver": "gram"},
         }.items():
-            other = build_space(dataset, k, directions=False, **{"solver": "krylov", **options})
+            other, seconds = build(**options)
+            kept.append((f"build_space, {name}", seconds / reference, "of krylov in NumPy"))
             found = compare_spaces(first, other)
             same = " (the same bits)" if found.identical else ""
             click.echo(
                 f"| {name}{same} | {found.singular_value_error:.0e} | {found.angle:.0e} | {found.separated} of {k} |"
             )
+        save_figures(figures, kept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

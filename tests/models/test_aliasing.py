@@ -117,7 +117,7 @@ def test_an_identity_takes_effect_and_leaves_no_trace_after(name: str, pipe: W2W
     assert np.abs(alone - plain).max() > 1e-3
     pipe.identity = [point, pipe.space.sample(2, seed=7)[1]]
     together = draw(pipe, ["sks person"] * 2)
-    np.testing.assert_allclose(together[0], alone[0], atol={"to bfloat16": 0.05, "half()": 5e-3}.get(name, 2e-4))
+    np.testing.assert_allclose(together[0], alone[0], atol={"to bfloat16": 0.05, "half()": 1e-2}.get(name, 2e-4))
     pipe.identity = None
     assert all(same(weights[k], v) for k, v in pipe.unet.state_dict().items())
     np.testing.assert_array_equal(draw(pipe), plain)

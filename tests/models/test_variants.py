@@ -22,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace
 from w2w_hub.errors import BaseModelMismatchError, UnknownNameError
 from w2w_hub.models.pipelines import W2WMixin
+from w2w_hub.models.pipelines.inputs import encode_text
 from w2w_hub.space import Coordinates, Population
 
 from ..tiny_world import TinyWorld
@@ -162,6 +163,11 @@ def test_sdxl_follows_from_the_mixin_with_drawing_batches_and_inversion(
     xl: StableDiffusionXLPipeline, xl_space: WeightSpace
 ) -> None:
     pipe = quiet(W2WXL.from_pipe(xl, space=xl_space))
+    text, conditions = encode_text(pipe, "sks person")
+    expected = pipe.encode_prompt("sks person", None, "cpu", 1, False)
+    torch.testing.assert_close(text, expected[0][0])
+    torch.testing.assert_close(conditions["text_embeds"], expected[2][0])
+    assert conditions["time_ids"].tolist() == [64, 64, 0, 0, 64, 64]
     base = pipe("sks person", generator=seeded(), **FAST).images
     alone = []
     for name in ("p0", "p1"):

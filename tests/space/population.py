@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import Target
+from w2w_hub.store.hashing import entry_of
+from w2w_hub.store.manifest import seal
 
 LAYOUT = ParameterLayout({Target("unet", f"blocks.{i}.to_q"): (1, 20, 30) for i in range(2)}, 27.0)
 SHARED = Compatibility(initialisation="seed-0")
@@ -40,3 +44,22 @@ def dataset_of(
         values[order], folder, layout=layout, ids=list(table["id"].to_numpy()[order]), labels=table,
         **{"compatibility": SHARED, "parquet_view": False, **options},
     )  # fmt: skip
+
+
+def restate(folder: Path, **fields: Any) -> Path:
+    """Change fields of a manifest (``...`` removes one), and state the files as they are, as a forger would."""
+    data = {k: v for k, v in (json.loads((folder / "manifest.json").read_text()) | fields).items() if v is not ...}
+    if "files" in data:
+        data["files"] = {name: entry_of(folder / name) for name in data["files"] if (folder / name).exists()}
+    (folder / "manifest.json").write_bytes(seal(data))
+    return folder
+
+
+def changed(space: WeightSpace, **changes: Any) -> WeightSpace:
+    """A space with other fields, its own or those of its coordinates and population."""
+    parts = {}
+    for name in ("coordinates", "population"):
+        part = getattr(space, name)
+        own = {f.name: changes.pop(f.name) for f in fields(part) if f.name in changes}
+        parts[name] = replace(part, **own)
+    return replace(space, **parts, **changes)

@@ -26,6 +26,9 @@ LOG_IN = "log in with: hf auth login"
 @cache
 def keep_secrets() -> None:
     """Have huggingface_hub's log leave out the queries of addresses: those of files are signed."""
+    from huggingface_hub.utils import logging as theirs
+
+    theirs.get_logger()  # its handlers are made with its first logger, which may be later than the first call here
 
     def redact(record: logging.LogRecord) -> bool:
         text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\":]+", r"\1", record.getMessage())

@@ -1,0 +1,228 @@
+"""What a card says: files by split, sizes, notes of others kept, figures in their own columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from w2w_hub import WeightDataset
+from w2w_hub.common.limits import MAX_CARD_METADATA
+from w2w_hub.dataset.card import dataset_card, dataset_configs, updated_card, view_files
+from w2w_hub.dataset.manifest import DatasetManifest
+from w2w_hub.space.card import related_repositories, space_card
+from w2w_hub.store.cards import is_same_card, join_card, size_category, split_card
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (9_999, "1K<n<10K"), (10_000, "10K<n<100K"),
+        (99_999, "10K<n<100K"), (100_000, "100K<n<1M"), (999_999, "100K<n<1M"), (1_000_000, "1M<n<10M"),
+    ],
+)  # fmt: skip
+def test_a_size_is_the_hubs_category(rows: int, expected: str) -> None:
+    assert size_category(rows) == expected
+
+
+def test_a_splits_view_is_its_own_files_in_order() -> None:
+    files = [
+        "parquet/test.parquet", "parquet/train-00001.parquet", "parquet/train.parquet", "parquet/train-00000.parquet",
+        "parquet/trained.parquet", "labels/train.parquet", "parquet/train2-00000.parquet",
+    ]  # fmt: skip
+    names = dict.fromkeys(files)
+    expected = ["parquet/train.parquet", "parquet/train-00000.parquet", "parquet/train-00001.parquet"]
+    assert view_files(names, "train") == expected
+    del names["parquet/train.parquet"]
+    assert view_files(names, "train") == expected[1:]
+    assert view_files(names, "test") == ["parquet/test.parquet"]
+    assert view_files(names, "none") == []
+
+
+@pytest.fixture
+def manifest(make_dataset: Callable[..., WeightDataset]) -> DatasetManifest:
+    return make_dataset().manifest
+
+
+def test_the_configurations_name_every_split_and_one_is_the_default(manifest: DatasetManifest) -> None:
+    labels = [{"split": s, "path": f"labels/{s}.parquet"} for s in manifest.splits]
+    several = {"parquet/train-00000.parquet": {}, "parquet/train-00001.parquet": {}, "parquet/test.parquet": {}}
+    [weights, other] = dataset_configs(replace_files(manifest, several))
+    assert weights["default"] is True
+    assert {f["split"]: f["path"] for f in weights["data_files"]} == {
+        "train": ["parquet/train-00000.parquet", "parquet/train-00001.parquet"], "test": "parquet/test.parquet",
+    }  # fmt: skip
+    assert other == {"config_name": "labels", "data_files": labels}
+    [only] = dataset_configs(replace_files(manifest, {}))
+    assert only == {"config_name": "labels", "data_files": labels, "default": True}
+
+
+def replace_files(manifest: DatasetManifest, files: dict[str, Any]) -> Any:
+    return SimpleNamespace(files=files, splits=manifest.splits)
+
+
+def test_a_card_is_split_and_joined_and_compared_by_what_it_says() -> None:
+    metadata, body = {"license": "mit", "tags": ["a", "b"]}, "# Name\n\n---\ntext\n"
+    card = join_card(metadata, body)
+    assert split_card(card) == (metadata, body)
+    assert split_card(body) == ({}, body)
+    assert split_card("---\n- a\n---\nx") == ({}, "x")
+    assert split_card("---\na: [\n---\nx") == ({}, "x")
+    respelled = f"---\ntags: [a, b]\nlicense: 'mit'\n---\n{body}"
+    assert is_same_card(card, respelled)
+    assert not is_same_card(card, join_card(metadata | {"license": "other"}, body))
+    assert not is_same_card(card, join_card(metadata, body + "more"))
+    large = f"---\na: {'x' * MAX_CARD_METADATA}\n---\nx"
+    assert split_card(large) == ({}, "x")
+    fits = f"---\na: {'x' * (MAX_CARD_METADATA - 4)}\n---\nx"
+    assert split_card(fits)[0]["a"].startswith("xxx")
+
+
+def test_a_card_of_a_new_state_is_rendered_unless_somebody_wrote_in_it(
+    make_dataset: Callable[..., WeightDataset], tmp_path: Path
+) -> None:
+    old = make_dataset().manifest
+    new = replace(old, rows=1006, splits={**old.splits, "train": old.splits["train"] + 1000}, version="2.0.0")
+    new.splits["more"] = 0
+    folder = tmp_path / "card"
+    folder.mkdir()
+    fresh = dataset_card(new)
+    assert updated_card(folder, old, new) == fresh
+    card = folder / "README.md"
+    data, body = split_card(dataset_card(old))
+    untouched = [dataset_card(old), f"---\n{yaml.safe_dump(data, sort_keys=True, default_flow_style=True)}---\n{body}"]
+    for text in (*untouched, "no metadata at all\n"):
+        card.write_text(text, encoding="utf-8")
+        assert updated_card(folder, old, new) == fresh
+    for text in (dataset_card(old) + "\nNotes.\n", join_card(data | {"license": "mine"}, body)):
+        card.write_text(text, encoding="utf-8")
+        found, kept = split_card(updated_card(folder, old, new))
+        assert kept == split_card(text)[1]
+        assert found["configs"] == dataset_configs(new) != dataset_configs(old)
+        assert found["size_categories"] == ["1K<n<10K"]
+        assert found["license"] == split_card(text)[0]["license"]
+
+
+def test_a_datasets_card_states_its_manifest(manifest: DatasetManifest) -> None:
+    base = replace(manifest.compatibility, base_model="some/model", base_digest="d" * 64)
+    given = replace(
+        manifest, licence="cc-by-4.0", float16_max_error=0.000123, compatibility=base,
+        view={"dtype": "float16", "max_error": 0.00456},
+    )  # fmt: skip
+    card = dataset_card(given)
+    data, body = split_card(card)
+    assert data["license"] == "cc-by-4.0"
+    assert data["pretty_name"] == given.name
+    assert data["size_categories"] == ["n<1K"]
+    lines = {cells[1].strip(): cells[2] for cells in (line.split("|") for line in body.splitlines()) if len(cells) == 4}
+    assert "d" * 64 in lines["base digest"]
+    assert "some/model" in lines["base model"]
+    assert "0.000123" in lines["rounding to float16"]
+    assert given.digest in lines["dataset digest"]
+    assert given.layout.digest in lines["layout digest"]
+    assert f"{given.splits['train']}" in body
+    assert "0.000123" not in dataset_card(manifest)
+    if len(dataset_configs(given)) > 1:
+        assert "0.0046" in body
+        exact = dataset_card(replace(given, view={"dtype": "float32", "max_error": 0.0}))
+        assert "exact" in exact
+        assert "exact" not in body
+
+
+def direction(**given: Any) -> SimpleNamespace:
+    plain = {
+        "score": 0.75,
+        "kind": "binary",
+        "interval": (0.61, 0.89),
+        "held_out_rows": 17,
+        "sd": 1.25,
+        "unreliable": "",
+    }
+    return SimpleNamespace(**plain | given)
+
+
+def space(**given: Any) -> dict[str, Any]:
+    return {
+        "name": "space", "version": "1.0.0", "licence": "mit", "digest": "a" * 64, "k": 5, "layout": {"size": 1234},
+        "files": {}, "compatibility": {"base_model": "org/base"},
+        "recipe": {
+            "dataset": "org/people", "dataset_version": "3.0.0", "dataset_digest": "b" * 64, "rows": 40,
+            "algorithm": "gram", "standardised": True,
+        },
+        "diagnostics": {
+            "explained_variance": {"1": 0.111, "5": 0.555}, "largest_residual": 1.5e-9, "orthogonality_error": 2.5e-7,
+            "held_out": {"rows": 12, "explained_variance": {"1": 0.222, "5": 0.444}},
+            "nulls": {"gaussian_spectrum": {"1": 0.033, "5": 0.066}},
+        },
+    } | given  # fmt: skip
+
+
+def cells(card: str, first: str) -> list[str]:
+    [line] = [line for line in card.splitlines() if line.startswith(f"| {first} ")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_spaces_card_has_every_figure_in_its_column() -> None:
+    card = space_card(
+        space(),
+        [
+            ("Beard", direction()), ("Age", direction(kind="float", score=0.5)),
+            ("Odd", direction(unreliable="too few rows", score=None, interval=None)),
+        ],
+    )  # fmt: skip
+    data, _ = split_card(card)
+    assert (data["license"], data["base_model"], data["datasets"]) == ("mit", ["org/base"], ["org/people"])
+    assert cells(card, "1") == ["1", "0.111", "0.222", "0.033"]
+    assert cells(card, "5") == ["5", "0.555", "0.444", "0.066"]
+    assert cells(card, "Beard") == ["Beard", "0.750", "0.610 to 0.890", "17", "1.25"]
+    assert cells(card, "Age")[1] == "R² 0.500"
+    assert cells(card, "Odd") == ["Odd", "-", "-", "17", "1.25"]
+    assert cells(card, "largest residual, orthogonality error")[1] == "1.5e-09, 2.5e-07"
+    assert "12 held-out rows" in card
+    assert card.count("too few rows") == 1
+    assert card.count("unreliable") == 1
+    assert cells(card, "rows before PCA")[1] == "standardised"
+    assert "```python" not in card
+
+
+def test_a_spaces_card_says_what_was_done_to_the_rows_and_what_is_missing() -> None:
+    recipe = space()["recipe"]
+    card = space_card(space(recipe=recipe | {"standardised": False, "canonical": "svd"}), [])
+    before = cells(card, "rows before PCA")[1]
+    assert "centred only" in before
+    assert "canonical" in before
+    assert "unreliable" not in card
+    diagnostics = {"no_direction": {"Hair": "one class only"}}
+    card = space_card(space(diagnostics=diagnostics), [])
+    assert "Hair" in card
+    assert "one class only" in card
+    assert cells(card, "largest residual, orthogonality error")[1] == "not stated, not stated"
+
+
+def test_a_spaces_card_shows_how_to_draw_only_with_a_base_model() -> None:
+    files = {"w2w_pipeline.json": {}, "previews/b.png": {}, "previews/a.png": {}}
+    card = space_card(space(files=files), [("Beard", direction()), ("Age", direction())])
+    assert "W2WPipeline.from_pretrained" in card
+    assert card.index("previews/a.png") < card.index("previews/b.png")
+    assert 'pipe.edit({"Beard": 3.0})' in card
+    assert cells(card, "base model")[1] == "org/base"
+    assert "pipe.edit" not in space_card(space(files=files), [])
+    assert cells(space_card(space(files=files | {"model_index.json": {}}), []), "base model")[1] == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("org/base", True), ("a1/b.c-d_e", True), ("base", False), ("a/b/c", False), ("/a/base", False),
+        ("./a", False),
+        ("a b/c", False), ("a/", False), ("ü/b", False), (None, False),
+    ],
+)  # fmt: skip
+def test_only_names_of_repositories_are_related(name: str | None, fits: bool) -> None:
+    found = related_repositories({"compatibility": {"base_model": name}, "recipe": {"dataset": name}})
+    assert found == ({"base_model": [name], "datasets": [name]} if fits else {})
