@@ -17,10 +17,11 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
-from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, preserving, why_not
+from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, why_not
 from w2w_hub.space.directions.entanglement import mean_off_diagonal
 from w2w_hub.space.directions.evidence import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.space.directions.reading import choose_components
+from w2w_hub.space.edits import preserving
 
 from .population import LAYOUT, dataset_of
 
@@ -314,7 +315,8 @@ def test_components_are_from_one_to_all(
 
 
 def test_rows_that_do_not_move_have_no_directions(dataset: WeightDataset, space: WeightSpace) -> None:
-    still = dataclasses.replace(space, coefficients=np.zeros_like(space.coefficients))
+    rows = dataclasses.replace(space.population, coefficients=np.zeros_like(space.population.coefficients))
+    still = dataclasses.replace(space, population=rows)
     assert fit_directions(still, dataset) == {}
 
 
@@ -613,7 +615,7 @@ def test_preserving_changes_a_step_least_in_the_populations_spread(space: Weight
     for names, length in ((["Beard"], K), (["Hair=red", "Age", "Sun"], K), (["Beard", "Beard"], K), (["Age"], 7)):
         step = rng.normal(size=length)
         before = step.copy()
-        kept = preserving(space, step, names)
+        kept = preserving(step, [space.direction(n).reading for n in names], space.spread.std)
         np.testing.assert_array_equal(step, before)
         spread = space.coefficient_std[:length]
         readers = np.stack([space.direction(n).reading[:length].astype(np.float64) for n in names])
@@ -622,7 +624,7 @@ def test_preserving_changes_a_step_least_in_the_populations_spread(space: Weight
         scaled = readers * spread
         expected = (np.eye(length) - np.linalg.pinv(scaled) @ scaled) @ (step / spread)
         np.testing.assert_allclose(kept / spread, expected, atol=1e-7)
-    np.testing.assert_array_equal(preserving(space, step, []), step)
+    np.testing.assert_array_equal(preserving(step, [], space.spread.std), step)
 
 
 def test_nothing_warns_while_directions_are_fitted(dataset: WeightDataset, space: WeightSpace) -> None:

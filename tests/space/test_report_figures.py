@@ -128,7 +128,7 @@ def test_diagnostics_are_those_of_the_standardised_rows(space: WeightSpace, data
     curve = np.cumsum(values) / total
     assert found["explained_variance"] == pytest.approx({s: curve[int(s) - 1] for s in steps}, rel=1e-4)
     carried = np.cumsum(((outside @ basis.T) ** 2).sum(0)) / (outside**2).sum()
-    np.testing.assert_allclose(held_out_curve(space), carried, rtol=1e-3)
+    np.testing.assert_allclose(held_out_curve(space.population), carried, rtol=1e-3)
     assert found["held_out"]["rows"] == HELD_OUT
     assert found["held_out"]["mean_only"] == 0
     assert found["held_out"]["explained_variance"] == pytest.approx({s: carried[int(s) - 1] for s in steps}, rel=1e-3)
@@ -151,7 +151,7 @@ def test_diagnostics_are_those_of_the_standardised_rows(space: WeightSpace, data
 
 def test_a_space_without_held_out_rows_tells_so(tmp_path: Path) -> None:
     whole = build_space(dataset_of(tmp_path / "whole", decaying(20, 60)), 3)
-    assert held_out(whole) == whole.diagnostics["held_out"] == {"rows": 0}
+    assert held_out(whole.population) == whole.diagnostics["held_out"] == {"rows": 0}
     assert whole.diagnostics["reconstruction_error"].keys() == {"fitted"}
     told = figures(whole)
     assert told["spectrum"]["held_out"] is None
@@ -174,8 +174,8 @@ def test_the_spectrum_is_told_with_its_nulls(space: WeightSpace, dataset: Weight
     np.testing.assert_allclose(found["gaussian_null"], gaussian_spectrum(FITTED, d)[:K])
     np.testing.assert_allclose(found["gaussian_null_cumulated"], np.cumsum(gaussian_spectrum(FITTED, d)[:K]))
     np.testing.assert_allclose(found["held_out_chance"], np.arange(1, K + 1) / d)
-    np.testing.assert_allclose(found["held_out"], held_out_curve(space))
-    older = dataclasses.replace(space, squared_norms=None)
+    np.testing.assert_allclose(found["held_out"], held_out_curve(space.population))
+    older = with_rows(space, squared_norms=None)
     told = figures(older)
     np.testing.assert_allclose(told["spectrum"]["share"], share, rtol=1e-3)
     assert told["spectrum"]["held_out"] is None
@@ -224,13 +224,21 @@ def test_neighbours_are_the_fitted_rows_of_largest_cosine(space: WeightSpace, da
         assert [value for _, value in entry["nearest"]] == pytest.approx([value for value, _ in best], abs=1e-4)
 
 
+def with_rows(space: WeightSpace, **changes: Any) -> WeightSpace:
+    """The space with another population, and without directions if that has other rows."""
+    assert space.population is not None
+    population = dataclasses.replace(space.population, **changes)
+    directions = {} if "ids" in changes else space.directions
+    return dataclasses.replace(space, population=population, directions=directions)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 511, 512, 513, 1300])
 def test_no_row_is_its_own_neighbour_whatever_their_number(rows: int, space: WeightSpace) -> None:
     rng = np.random.default_rng(rows)
     c = rng.normal(size=(rows, K)).astype(np.float32)
-    large = dataclasses.replace(
+    large = with_rows(
         space, coefficients=c, ids=tuple(f"r{i}" for i in range(rows)), splits=np.array([space.fitted_split] * rows),
-        squared_norms=(c.astype(np.float64) ** 2).sum(1) * 1.5, directions={}, left_out=(),
+        squared_norms=(c.astype(np.float64) ** 2).sum(1) * 1.5, left_out=(),
     )  # fmt: skip
     if rows == 1:
         return  # has no spread to sample from
@@ -323,7 +331,7 @@ def test_scatters_of_many_rows_show_a_sample_of_them(tmp_path: Path) -> None:
     columns = {"Odd": np.arange(1620) % 2 == 1}
     many = dataset_of(tmp_path / "many", values, held_out=20, columns=columns)
     space = build_space(many, 3, directions=False)
-    [shown] = figures(dataclasses.replace(space, squared_norms=None), many)["scatter"]
+    [shown] = figures(with_rows(space, squared_norms=None), many)["scatter"]
     points = [*shown["with"], *shown["without"]]
     assert len(points) == 1500
     axes = [number - 1 for number in shown["components"]]
