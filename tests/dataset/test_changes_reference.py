@@ -15,7 +15,7 @@ from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, wri
 from w2w_hub.dataset import SplitRule, diff, find_duplicates, relabel_rows, remove_rows
 from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.errors import InitialisationError, InvalidInputError
+from w2w_hub.errors import InitializationError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 3, 4)}, 2.0)
@@ -164,7 +164,7 @@ def test_rows_mix_where_initialisation_and_base_agree(tmp_path, mine, theirs, go
     if good:
         assert add_rows(ds.path, other.path).manifest.compatibility == mine
     else:
-        with pytest.raises(InitialisationError):
+        with pytest.raises(InitializationError):
             add_rows(ds.path, other.path)
 
 
@@ -184,7 +184,7 @@ def test_checkpoints_need_the_initialisation_that_a_dataset_states(tmp_path, lor
     if good:
         assert len(add_rows(ds.path, lora("x"), initialisation=stated)) == 7
     else:
-        with pytest.raises(InitialisationError):
+        with pytest.raises(InitializationError):
             add_rows(ds.path, lora("x"), initialisation=stated)
 
 

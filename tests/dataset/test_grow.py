@@ -12,7 +12,7 @@ from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, wri
 from w2w_hub.dataset import SplitRule, check, relabel_rows, remove_rows, tables
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.dataset.matrix import geometry
-from w2w_hub.errors import CorruptFileError, InitialisationError, InvalidInputError, UnknownNameError
+from w2w_hub.errors import CorruptFileError, InitializationError, InvalidInputError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 3, 4)}, 2.0)
@@ -106,9 +106,9 @@ def test_sources_are_appended_in_the_order_given(tmp_path):
 def test_checkpoints_for_a_dataset_with_a_stated_initialisation_need_theirs_stated(lora, tmp_path):
     first, second = lora("a"), lora("b")
     ds = pack_adapters([first], tmp_path / "d", initialization="seed-0", shard_size="1MB")
-    with pytest.raises(InitialisationError, match=r"'seed-0'.*--initialization seed-0"):
+    with pytest.raises(InitializationError, match=r"'seed-0'.*--initialization seed-0"):
         add_rows(ds.path, [second])
-    with pytest.raises(InitialisationError, match=r"'seed-1'.*'seed-0'"):
+    with pytest.raises(InitializationError, match=r"'seed-1'.*'seed-0'"):
         add_rows(ds.path, [second], initialization="seed-1")
     assert WeightDataset.open(ds.path).manifest == ds.manifest
     assert len(add_rows(ds.path, [second], initialization="seed-0")) == 2

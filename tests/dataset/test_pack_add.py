@@ -19,7 +19,7 @@ from w2w_hub.dataset import read_labels, remove_rows
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import (
     AlreadyExistsError,
-    InitialisationError,
+    InitializationError,
     InvalidInputError,
     LayoutMismatchError,
     MissingPathError,
@@ -235,7 +235,7 @@ def test_the_parquet_view_is_kept_where_there_was_one(make_dataset, view):
 def test_rows_of_another_initialisation_or_base_are_refused(make_dataset, mine, theirs, field):
     first = make_dataset("a", compatibility=mine)
     second = make_dataset("b", prefix="q", compatibility=theirs)
-    with pytest.raises(InitialisationError, match=f"b .*{field}"):
+    with pytest.raises(InitializationError, match=f"b .*{field}"):
         add_rows(first.path, [second.path])
     assert state(first.path) == first.manifest
 

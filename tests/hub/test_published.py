@@ -116,7 +116,7 @@ def test_a_space_without_its_population_is_published_verified_pinned_restored_an
     found = client("ann", "ann").run(
         SCRIPT
         + """
-from w2w_hub.release.versions import diff_revisions
+from w2w_hub.release import diff
 whole, bare = sys.argv[1:]
 out(outcomes=[push(whole, "org/space", "1.0.0"), push(bare, "org/space", "2.0.0"), push(bare, "org/space", "2.0.0")])
 out(agree=agree("org/space@v2.0.0"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import entry_of
@@ -52,3 +53,13 @@ def restate(folder: Path, **fields: Any) -> Path:
         data["files"] = {name: entry_of(folder / name) for name in data["files"] if (folder / name).exists()}
     (folder / "manifest.json").write_bytes(seal(data))
     return folder
+
+
+def changed(space: WeightSpace, **changes: Any) -> WeightSpace:
+    """A space with other fields, its own or those of its coordinates and population."""
+    parts = {}
+    for name in ("coordinates", "population"):
+        part = getattr(space, name)
+        own = {f.name: changes.pop(f.name) for f in fields(part) if f.name in changes}
+        parts[name] = replace(part, **own)
+    return replace(space, **parts, **changes)

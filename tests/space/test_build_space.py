@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.errors import InitialisationError, InvalidInputError, UnknownNameError
+from w2w_hub.errors import InitializationError, InvalidInputError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.space.directions import partial_effects
 
@@ -160,7 +160,7 @@ def test_strength_is_in_standard_deviations_of_the_population(space: WeightSpace
 
 def test_a_raw_space_over_unknown_initialisations_is_refused(dataset: WeightDataset, tmp_path: Path) -> None:
     plain = write_dataset(dataset.to_numpy(), tmp_path / "plain", layout=LAYOUT)
-    with pytest.raises(InitialisationError, match="plain"):
+    with pytest.raises(InitializationError, match="plain"):
         build_space(plain)
 
 

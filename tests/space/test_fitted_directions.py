@@ -318,7 +318,6 @@ def test_components_are_from_one_to_all(
 
 
 def test_rows_that_do_not_move_have_no_directions(dataset: WeightDataset, space: WeightSpace) -> None:
-    assert space.population is not None
     rows = dataclasses.replace(space.population, coefficients=np.zeros_like(space.population.coefficients))
     still = dataclasses.replace(space, population=rows)
     assert fit_directions(still, dataset) == {}

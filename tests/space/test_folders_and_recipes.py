@@ -27,7 +27,7 @@ from w2w_hub.space.manifest import DIAGNOSTICS, RECIPE, REQUIRED, require_facts
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.manifest import seal
 
-from .population import dataset_of, decaying, restate
+from .population import changed, dataset_of, decaying, restate
 
 ROWS, NUMBERS = 40, 60
 BEARD = {"Beard": [bool(i % 2) for i in range(ROWS)]}
@@ -268,7 +268,7 @@ def test_a_turned_component_far_down_is_found(dataset: WeightDataset, tmp_path: 
     for number in (256, 299):
         turned = space.basis.copy()
         turned[number] *= -1
-        dataclasses.replace(space, basis=turned).save(tmp_path / f"turned-{number}")
+        changed(space, basis=turned).save(tmp_path / f"turned-{number}")
         [problem] = check_space(tmp_path / f"turned-{number}").problems
         assert str(number) in problem.message
 
@@ -360,7 +360,7 @@ def test_a_rebuild_may_use_another_engine_have_directions_and_keep_its_passes(
 
 def test_an_agreement_measures_each_difference_by_itself(space: WeightSpace) -> None:
     def against(**changes: Any) -> Agreement:
-        return compare_spaces(space, dataclasses.replace(space, **changes))
+        return compare_spaces(space, changed(space, **changes))
 
     moved = space.mean + 0.25 * space.std * (np.arange(NUMBERS) == 7)
     assert against(mean=moved.astype(np.float32)).mean_error == pytest.approx(0.25, rel=1e-3)

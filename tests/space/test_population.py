@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from w2w_hub.release.versions import diff_revisions
 
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.cli import main

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.cli import main
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.errors import CorruptFileError, DatasetChangedError, InitialisationError, InvalidInputError
+from w2w_hub.errors import CorruptFileError, DatasetChangedError, InitializationError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalize_rows
 from w2w_hub.space import TorchEngine
@@ -71,7 +71,7 @@ def test_a_canonical_space_is_the_same_whatever_gauge_the_rows_are_in(tmp_path: 
     unknown = {"layout": RANK_TWO, "compatibility": Compatibility(), "held_out": 8}
     first = dataset_of(tmp_path / "first", values.astype(np.float32), **unknown)
     second = dataset_of(tmp_path / "second", in_other_gauges(values, RANK_TWO).astype(np.float32), **unknown)
-    with pytest.raises(InitialisationError, match="--canonical svd"):
+    with pytest.raises(InitializationError, match="--canonical svd"):
         build_space(first, 5)
     one, two = (build_space(d, 5, canonical="svd", directions=False) for d in (first, second))
     np.testing.assert_allclose(two.singular_values, one.singular_values, rtol=1e-3)

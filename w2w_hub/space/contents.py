@@ -37,7 +37,7 @@ class SpaceContents(ByValue):
     stored_spread : Spread or None
         Spread of the population's coefficients, if it is stored apart from a population.
     path : Path or None
-        The folder that it was opened from.
+        The folder that it was opened from, or built into.
     source : Source or None
         Where it was opened from: that folder, or a commit on the Hub.
     """

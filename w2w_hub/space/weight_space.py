@@ -47,7 +47,7 @@ class WeightSpace(SpaceContents):
     recipe : dict
         How it was built; includes the dataset's digest.
     path : Path or None
-        The folder that it was opened from.
+        The folder that it was opened from, or built into.
     """
 
     def __hash__(self) -> int:
@@ -134,11 +134,14 @@ class WeightSpace(SpaceContents):
         ------
         CorruptFileError
         InvalidInputError
-            If the space was not opened from a folder or repository.
+            If the space is in memory only.
         """
-        if self.source is None:
+        if self.source is not None:
+            report = verify_source(self.source, check_space, deep=deep)
+        elif self.path is not None:
+            report = check_space(self.path, deep=deep)
+        else:
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, and verify what is opened")
-        report = verify_source(self.source, check_space, deep=deep)
         report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)

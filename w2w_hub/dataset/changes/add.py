@@ -11,7 +11,7 @@ from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
-from ...errors import InitialisationError, InvalidInputError, LayoutMismatchError, UnknownNameError
+from ...errors import InitializationError, InvalidInputError, LayoutMismatchError, UnknownNameError
 from ...lora.layout import ParameterLayout
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
@@ -67,7 +67,7 @@ def add_rows(
 
     Raises
     ------
-    LayoutMismatchError, InitialisationError, InvalidInputError, ...
+    LayoutMismatchError, InitializationError, InvalidInputError, ...
         If sources do not fit, or an id exists already; the dataset is then unchanged.
     """
     paths = path_list(sources, "a source")
@@ -178,7 +178,7 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
         mine, its = getattr(dataset.manifest.compatibility, name), getattr(theirs, name)
         # what this dataset states, a source must state too; what it leaves open stays open
         if mine not in (UNKNOWN, None, its) and (its is not None or name == "initialisation"):
-            raise InitialisationError(f"{source} has {name} {its!r}, {dataset.path} has {mine!r}; they do not mix")
+            raise InitializationError(f"{source} has {name} {its!r}, {dataset.path} has {mine!r}; they do not mix")
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:
@@ -186,11 +186,11 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
     if mine == UNKNOWN or initialization == mine:
         return
     if initialization is None:
-        raise InitialisationError(
+        raise InitializationError(
             f"all rows of {dataset.path} were trained from {mine!r}, and checkpoints do not say theirs; "
             f"if these were too, say so: --initialization {mine}"
         )
-    raise InitialisationError(
+    raise InitializationError(
         f"the new checkpoints have initialization {initialization!r}, {dataset.path} has {mine!r}; they do not mix"
     )
 

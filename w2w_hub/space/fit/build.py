@@ -102,7 +102,7 @@ def build_space(
 
     Raises
     ------
-    InitialisationError
+    InitializationError
         If the dataset does not state one shared initialisation of its rows, without `canonical`.
     ConvergenceError
         If Krylov needs more than its `max_passes`; with `checkpoint` a call that allows more continues.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def build_and_save(
     except DiskError as error:
         raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
-    return saved
+    return replace(saved, path=path)
 
 
 def unfinished(path: Path | str) -> Path:

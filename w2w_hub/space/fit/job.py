@@ -12,7 +12,7 @@ import numpy as np
 from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.manifest import UNKNOWN
-from ...errors import InitialisationError, InvalidInputError, UnknownNameError
+from ...errors import InitializationError, InvalidInputError, UnknownNameError
 from .engines import Engine, get_engine
 from .rows import Rows
 from .solvers import AUTO, SOLVERS, Solver, choose, get_solvers
@@ -56,7 +56,7 @@ class Job:
     ) -> Self:
         """Check what :func:`build_space` was asked for, before anything is started or computed."""
         if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
-            raise InitialisationError(
+            raise InitializationError(
                 f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and "
                 "B; if they share one, pack them with: w2w pack --initialisation NAME; if not, build with "
                 "--canonical svd"
