@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from w2w_hub.dataset.changes.build import parse_size, plan_geometry
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, pack_adapters, write_adapter, write_dataset
 from w2w_hub.dataset import SplitRule, diff, find_duplicates, relabel_rows, remove_rows
-from w2w_hub.dataset.changes import build
 from w2w_hub.dataset.manifest import Compatibility
-from w2w_hub.errors import InitializationError, InvalidInputError
+from w2w_hub.dataset.matrix.geometry import CHUNK_BYTES, parse_size, plan_geometry
+from w2w_hub.errors import InitialisationError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 
 SMALL = ParameterLayout({Target("unet", "mid_block.attentions.0.proj_in"): (1, 3, 4)}, 2.0)
@@ -51,12 +50,12 @@ def test_a_size_that_no_shard_has_is_refused(size):
 def test_chunks_and_shards_are_as_many_whole_rows_as_fit(width, dtype, shard):
     g = plan_geometry(10, width, dtype, shard)
     row = width * np.dtype(dtype).itemsize
-    room = min(build.CHUNK_BYTES, shard)
+    room = min(CHUNK_BYTES, shard)
     assert g.chunk_rows == max(1, room // row)
     chunk = g.chunk_rows * row + 16
-    assert g.chunks_a_shard * g.chunk_rows == g.shard_rows
-    assert g.chunks_a_shard == 1 or g.chunks_a_shard * chunk + 4 <= shard
-    assert (g.chunks_a_shard + 1) * chunk + 4 > shard
+    assert g.chunks_per_shard * g.chunk_rows == g.shard_rows
+    assert g.chunks_per_shard == 1 or g.chunks_per_shard * chunk + 4 <= shard
+    assert (g.chunks_per_shard + 1) * chunk + 4 > shard
 
 
 @pytest.mark.parametrize("shard", [270_000, 300_039, 300_040, 300_041, 400_052, 1_000_000])
@@ -164,7 +163,7 @@ def test_rows_mix_where_initialisation_and_base_agree(tmp_path, mine, theirs, go
     if good:
         assert add_rows(ds.path, other.path).manifest.compatibility == mine
     else:
-        with pytest.raises(InitializationError):
+        with pytest.raises(InitialisationError):
             add_rows(ds.path, other.path)
 
 
@@ -184,7 +183,7 @@ def test_checkpoints_need_the_initialisation_that_a_dataset_states(tmp_path, lor
     if good:
         assert len(add_rows(ds.path, lora("x"), initialisation=stated)) == 7
     else:
-        with pytest.raises(InitializationError):
+        with pytest.raises(InitialisationError):
             add_rows(ds.path, lora("x"), initialisation=stated)
 
 

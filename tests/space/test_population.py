@@ -250,9 +250,9 @@ def test_a_report_without_a_population_shows_no_rows(bare: WeightSpace, populati
 
 def test_taking_the_population_away_is_a_major_change(space: WeightSpace, bare_folder: Path, tmp_path: Path) -> None:
     whole = space.save(tmp_path / "space")
-    found = diff_revisions(whole, bare_folder)
+    found = diff(whole, bare_folder)
     assert found.level == "major"
-    assert diff_revisions(bare_folder, bare_folder).level == "none"
+    assert diff(bare_folder, bare_folder).level == "none"
 
 
 def test_a_build_without_population_saves_none_and_may_be_repeated(

@@ -85,7 +85,8 @@ def _open_shards(state: State) -> LocalFiles:
         found = files.size(name) if len(listed) <= PINNED_FILES else state.find(name).stat().st_size
         if found != size:
             raise CorruptFileError(
-                f"{state.root / name} has {found} bytes, the manifest lists {size}; fetch the dataset again"
+                f"{state.root / name} has {found} bytes, the manifest lists {size}; fetch the dataset again",
+                path=state.root / name,
             )
     return files
 

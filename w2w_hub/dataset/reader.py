@@ -215,7 +215,7 @@ def _reopen(kind: type[DatasetReader], path: Path, digest: str) -> DatasetReader
     """Open in another process the state of a folder that was open in this one."""
     opened = kind(*open_folder(path))
     if opened.manifest.digest != digest:
-        raise CorruptFileError(f"{path} has changed since it was opened; open it again")
+        raise CorruptFileError(f"{path} has changed since it was opened; open it again", path=path)
     return opened
 
 

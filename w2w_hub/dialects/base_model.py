@@ -80,7 +80,7 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str |
     """
     folder = Path(folder)
     if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
-        raise MissingPathError(f"{folder} is not a diffusers model folder: it has no {MODEL_INDEX}")
+        raise MissingPathError(f"{folder} is not a diffusers model folder: it has no {MODEL_INDEX}", path=folder)
     tensors: dict[str, dict[str, np.ndarray]] = {}
     for component in {slot.target.component for slot in layout.slots}:
         tensors[component] = {}
@@ -88,7 +88,9 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str |
             found = read_safetensors(file)[0]
             twice = sorted(tensors[component].keys() & found.keys())
             if twice:
-                raise CorruptFileError(f"{file}: tensor {short(twice[0])} is in another shard too; fetch it again")
+                raise CorruptFileError(
+                    f"{file}: tensor {short(twice[0])} is in another shard too; fetch it again", path=file
+                )
             tensors[component].update(found)
     return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
 
@@ -132,7 +134,8 @@ def weight_files(folder: Path, component: str, variant: str | None = None) -> li
     if left:
         raise UnsupportedFormatError(
             f"{folder / component / left[-1]} is not what diffusers would open beside the other weights there; "
-            "remove it, or the others"
+            "remove it, or the others",
+            path=folder / component / left[-1],
         )
     return [find_file(folder, f"{component}/{name}") for name in chosen]
 
@@ -145,7 +148,9 @@ def _shards(folder: Path, name: str) -> list[str]:
     """Return the files that a list of shards names."""
     shards = read_json_in(folder, name).get("weight_map")
     if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
-        raise UnsupportedFormatError(f"{folder / name} lists what is not a safetensors file beside it")
+        raise UnsupportedFormatError(
+            f"{folder / name} lists what is not a safetensors file beside it", path=folder / name
+        )
     return sorted(set(shards.values()))
 
 
@@ -204,21 +209,27 @@ def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
     folder = Path(folder)
     for name in names:
         if not (folder / name).is_dir():
-            raise MissingPathError(f"{folder} lacks the folder of its component {name}")
+            raise MissingPathError(f"{folder} lacks the folder of its component {name}", path=folder)
         files = require_inside(folder, name)
         pickles = [file for file in files if file.suffix.lower() in PICKLES]
         if pickles and not any(file.suffix == WEIGHTS for file in files):
             raise UnsupportedFormatError(f"{pickles[0]}: weights in this format are pickles; {CONVERT}")
         for file in files:
             if file.suffix == ".py" or file.name == "adapter_config.json":
-                raise UnsupportedFormatError(f"{file}: a base model's component holds code or an adapter; remove it")
+                raise UnsupportedFormatError(
+                    f"{file}: a base model's component holds code or an adapter; remove it", path=file
+                )
             inner = file.relative_to(folder).as_posix()
             if file.name == "config.json":
                 config = read_json_in(folder, inner)
                 if "auto_map" in config:
-                    raise UnsupportedFormatError(f"{file} names code of its own (auto_map), which is never run")
+                    raise UnsupportedFormatError(
+                        f"{file} names code of its own (auto_map), which is never run", path=file
+                    )
                 if config.get("transformers_weights") is not None:
-                    raise UnsupportedFormatError(f"{file} names other weights (transformers_weights); remove that")
+                    raise UnsupportedFormatError(
+                        f"{file} names other weights (transformers_weights); remove that", path=file
+                    )
             if SHARDS.fullmatch(file.name):
                 _shards(folder, inner)
 
@@ -239,7 +250,9 @@ def require_inside(folder: Path, name: str) -> list[Path]:
         find_file(folder, name)
         return [folder / name]
     if (folder / name).is_symlink():
-        raise UnsafePathError(f"{folder / name} is a link, which is not followed; replace it by the folder itself")
+        raise UnsafePathError(
+            f"{folder / name} is a link, which is not followed; replace it by the folder itself", path=folder / name
+        )
     names = [f"{name}/{found.name}" for found in walk(folder / name)]
     for file in names:
         find_file(folder, file)
@@ -267,7 +280,7 @@ def embed_base(base: Path | str, folder: Path) -> None:
         for file in require_inside(base, item.name):
             if file.suffix.lower() in PICKLES:
                 raise UnsupportedFormatError(
-                    f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}"
+                    f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}", path=file
                 )
         target = folder / item.name
         if target.exists() or item.name == MANIFEST:

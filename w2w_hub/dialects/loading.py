@@ -36,7 +36,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
         raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)
     if not _exists(path):
-        raise MissingPathError(f"{path} is not there")
+        raise MissingPathError(f"{path} is not there", path=path)
     file = _weights_in(path) if path.is_dir() else path
 
     def opened() -> BinaryIO:
@@ -48,18 +48,22 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
             if not allow_torch:
                 raise UnsupportedFormatError(
                     f"{file} is a pickle and is not opened; if you trust its source, name the file and add "
-                    "--allow-torch (allow_torch=True), which reads tensors only"
+                    "--allow-torch (allow_torch=True), which reads tensors only",
+                    path=file,
                 )
             return open_torch(path, opened, _config_beside(file)[0])
         if file.suffix == ".npz":
             return _open_npz(file, found)
         if file.suffix != ".safetensors":
             raise NotACheckpointError(
-                f"{path} is not a LoRA checkpoint: files with the ending {file.suffix or '(none)'} are not read"
+                f"{path} is not a LoRA checkpoint: files with the ending {file.suffix or '(none)'} are not read",
+                path=path,
             )
         header = header_from(found, file)
     if header.size > MAX_DATA:
-        raise UnsupportedFormatError(f"{path} has {header.size:,} bytes of tensors, the limit is {MAX_DATA:,}")
+        raise UnsupportedFormatError(
+            f"{path} has {header.size:,} bytes of tensors, the limit is {MAX_DATA:,}", path=path
+        )
 
     def load() -> dict[str, np.ndarray]:
         with opened() as again:
@@ -98,7 +102,7 @@ def _weights_in(folder: Path) -> Path:
         found = weights_file(folder)
         names = sorted(p.name for p in folder.iterdir() if p.suffix in CHECKPOINTS)
     except OSError as error:
-        raise MissingPathError(f"{folder} cannot be read: {error.strerror}") from error
+        raise MissingPathError(f"{folder} cannot be read: {error.strerror}", path=folder) from error
     pickles = [name for name in names if name.endswith(PICKLES)]
     if found is None and pickles:
         with open_beside(folder, pickles[0]) as file:
@@ -112,17 +116,18 @@ def _weights_in(folder: Path) -> Path:
     if (folder / CONFIG).is_file():
         usual = weights_names(with_config=True)
         if found is None or found.name not in usual:
-            raise MissingPathError(f"{folder} has {CONFIG} but no {usual[0]}{unopened}")
+            raise MissingPathError(f"{folder} has {CONFIG} but no {usual[0]}{unopened}", path=folder)
     if found is None:
         tensors = [name for name in names if name.endswith((".safetensors", ".npz"))]
         if len(tensors) == 1:
             found = folder / tensors[0]
         elif tensors:
             raise UnsupportedFormatError(
-                f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name the file you mean"
+                f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name the file you mean",
+                path=folder,
             )
         else:
-            raise NotACheckpointError(f"{folder} is not a LoRA checkpoint of a known dialect{unopened}")
+            raise NotACheckpointError(f"{folder} is not a LoRA checkpoint of a known dialect{unopened}", path=folder)
     return found
 
 
@@ -159,7 +164,9 @@ def _open_npz(path: Path, file: BinaryIO) -> Checkpoint:
     arrays = list_arrays(file, str(path))
 
     def refuse() -> dict[str, np.ndarray]:
-        raise UnsupportedFormatError(f"{path}: tensors of a NumPy archive are not read; save it as safetensors")
+        raise UnsupportedFormatError(
+            f"{path}: tensors of a NumPy archive are not read; save it as safetensors", path=path
+        )
 
     shapes, dtypes = ({name: array[i] for name, array in arrays.items()} for i in (0, 1))
     return Checkpoint(path, shapes, dtypes, refuse)  # type: ignore[arg-type]

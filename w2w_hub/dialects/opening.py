@@ -41,7 +41,7 @@ def open_beside(folder: Path, name: str) -> BinaryIO:
             path = find_file(folder, name)
         except UnsafePathError as error:
             raise UnsafeCheckpointError(
-                f"{path} is a link that leads out of its folder; name the file it leads to"
+                f"{path} is a link that leads out of its folder; name the file it leads to", path=path
             ) from error
     return open(open_regular(path, follow=False), "rb")
 
@@ -66,7 +66,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
         require_no_pointer(file, path)
         data = read_whole(file, MAX_CONFIG_BYTES)
     if data is None:
-        raise CorruptFileError(f"{path} has more than {MAX_CONFIG_BYTES:,} bytes, the limit; fetch it again")
+        raise CorruptFileError(f"{path} has more than {MAX_CONFIG_BYTES:,} bytes, the limit; fetch it again", path=path)
     return parse_object(data, str(path))
 
 
@@ -76,7 +76,7 @@ def require_no_pointer(file: BinaryIO, path: Path) -> None:
     try:
         first = file.read(len(LFS))
     except OSError as error:
-        raise CorruptFileError(f"{path} cannot be read: {error.strerror}; fetch it again") from error
+        raise CorruptFileError(f"{path} cannot be read: {error.strerror}; fetch it again", path=path) from error
     file.seek(start)
     if first == LFS:
-        raise CorruptFileError(f"{path} is a Git LFS pointer, not the file itself; run: git lfs pull")
+        raise CorruptFileError(f"{path} is a Git LFS pointer, not the file itself; run: git lfs pull", path=path)

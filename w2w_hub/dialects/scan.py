@@ -48,7 +48,7 @@ def is_tree(path: Path) -> bool:
             return False
         return any(p.suffix == ".safetensors" for sub in path.iterdir() if sub.is_dir() for p in sub.iterdir())
     except OSError as error:
-        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
 
 
 def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:

@@ -93,25 +93,30 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
             raise
         except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
             raise CorruptFileError(
-                f"{path} is not a torch archive ({error}); files of torch before 1.6 are not opened, save it again"
+                f"{path} is not a torch archive ({error}); files of torch before 1.6 are not opened, save it again",
+                path=path,
             ) from error
     is_list = isinstance(found, (list, tuple))
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     items = {str(i): value for i, value in enumerate(found)} if isinstance(found, (list, tuple)) else found
     if not isinstance(items, dict) or not items or len(items) > MAX_TENSORS:
-        raise UnsupportedFormatError(f"{path} holds no tensors by name and no list of tensors; save it as safetensors")
+        raise UnsupportedFormatError(
+            f"{path} holds no tensors by name and no list of tensors; save it as safetensors", path=path
+        )
     strange = next((k for k, v in items.items() if not isinstance(k, str) or not isinstance(v, _Tensor)), None)
     if strange is not None:
-        raise UnsupportedFormatError(f"{path}: {short(strange)} is not a named tensor; save it as safetensors")
+        raise UnsupportedFormatError(
+            f"{path}: {short(strange)} is not a named tensor; save it as safetensors", path=path
+        )
     total = 0
     for key, tensor in items.items():
         if len(key) > MAX_TENSOR_NAME:
-            raise CorruptFileError(f"{path}: a tensor's name has {len(key):,} characters; fetch it again")
+            raise CorruptFileError(f"{path}: a tensor's name has {len(key):,} characters; fetch it again", path=path)
         _require_stored(tensor, members.get(f"{root}data/{tensor.storage.key}"), f"{path}: {short(key)}")
         total += math.prod(tensor.shape) * tensor.width
     if total > sum(member.file_size for member in members.values()):
-        raise CorruptFileError(f"{path}: its tensors have {total:,} bytes, more than is stored of them")
+        raise CorruptFileError(f"{path}: its tensors have {total:,} bytes, more than is stored of them", path=path)
     return Checkpoint(
         path,
         {key: tensor.shape for key, tensor in items.items()},
@@ -127,17 +132,19 @@ def _contents(
 ) -> tuple[str, Any]:
     """Return the folder of the archive that all its members are in, and what its pickle describes."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not")
+        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise zipfile.BadZipFile(f"it has {len(pickles)} members called data.pkl")
     member = members[pickles[0]]
     if member.file_size > MAX_PICKLE_BYTES:
         raise UnsupportedFormatError(
-            f"{path} has a pickle of {member.file_size:,} bytes, the limit is {MAX_PICKLE_BYTES:,}"
+            f"{path} has a pickle of {member.file_size:,} bytes, the limit is {MAX_PICKLE_BYTES:,}", path=path
         )
     if sum(m.file_size for m in members.values()) > MAX_TENSOR_BYTES:
-        raise UnsupportedFormatError(f"{path} has more than {MAX_TENSOR_BYTES:,} bytes of tensors, the limit")
+        raise UnsupportedFormatError(
+            f"{path} has more than {MAX_TENSOR_BYTES:,} bytes of tensors, the limit", path=path
+        )
     found = _Reading(read_member(file, archive, member), path).result()
     return pickles[0].removesuffix("data.pkl"), found
 
@@ -175,7 +182,7 @@ def _load(items: dict[str, _Tensor], opener: Callable[[], BinaryIO], root: str, 
         except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             if isinstance(error, W2WError):
                 raise
-            raise CorruptFileError(f"{path} is damaged or changed while it was read ({error})") from error
+            raise CorruptFileError(f"{path} is damaged or changed while it was read ({error})", path=path) from error
     return {key: _array(tensor, storages[tensor.storage]) for key, tensor in items.items()}
 
 

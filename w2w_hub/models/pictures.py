@@ -81,19 +81,23 @@ def _loaded(path: Path | str) -> Picture:
             width, height = picture.size
             if width * height > MAX_PICTURE_PIXELS:
                 raise CorruptFileError(
-                    f"{path} has {width} x {height} pixels; a picture has at most {MAX_PICTURE_PIXELS:,}"
+                    f"{path} has {width} x {height} pixels; a picture has at most {MAX_PICTURE_PIXELS:,}", path=path
                 )
             several = getattr(picture, "n_frames", 1)
             if several > 1 and picture.format != "MPO":
-                raise InvalidInputError(f"{path} holds {several} pictures; save the one that is meant by itself")
+                raise InvalidInputError(
+                    f"{path} holds {several} pictures; save the one that is meant by itself", path=path
+                )
             picture.load()
     except W2WError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise CorruptFileError(f"{path}: a picture has at most {MAX_PICTURE_PIXELS:,} pixels ({error})") from error
+        raise CorruptFileError(
+            f"{path}: a picture has at most {MAX_PICTURE_PIXELS:,} pixels ({error})", path=path
+        ) from error
     except Exception as error:  # whatever a decoder makes of broken data
         raise CorruptFileError(
-            f"{path} is not a readable picture ({type(error).__name__}); save it as PNG or JPEG"
+            f"{path} is not a readable picture ({type(error).__name__}); save it as PNG or JPEG", path=path
         ) from error
     return picture
 
@@ -272,7 +276,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
     try:
         first.save(data, kind, **options)
     except (KeyError, OSError, ValueError, OverflowError, struct.error) as error:
-        raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})") from error
+        raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})", path=path) from error
     write_bytes(path, data.getvalue())
 
 
@@ -282,5 +286,7 @@ def picture_kind(path: Path | str) -> str:
     Image.init()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind is None or kind not in Image.SAVE:
-        raise InvalidInputError(f"{path}: no picture is written under this ending; choose .png, .jpg, .webp or .gif")
+        raise InvalidInputError(
+            f"{path}: no picture is written under this ending; choose .png, .jpg, .webp or .gif", path=path
+        )
     return kind

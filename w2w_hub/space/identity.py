@@ -89,7 +89,7 @@ def _from_path(space: WeightSpace, what: str | Path) -> Identity:
             raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {incompatibility}")
         return resolve(space, adapter)
     if path.suffix in (".json", ".safetensors"):
-        raise MissingPathError(f"{path} is not there")
+        raise MissingPathError(f"{path} is not there", path=path)
     raise UnknownNameError(
         f"{str(what)!r} is neither {_rows(space.population, str(what))}, nor a saved point, nor an adapter"
     )

@@ -52,7 +52,9 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     path = Path(path)
     report = Report(path, deep, kind=FORMAT_NAMES[SPACE])
     if not path.is_dir():
-        raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
+        raise MissingPathError(
+            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
+        )
     state = open_to_check(report, SPACE, FIELDS)
     if state is None:
         return report

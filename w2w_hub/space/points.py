@@ -97,7 +97,9 @@ def save_point(point: Point, path: Path | str) -> None:
     try:
         history = json.dumps(dict(point.history), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{path}: the point's history cannot be written as JSON ({error})") from error
+        raise InvalidInputError(
+            f"{path}: the point's history cannot be written as JSON ({error})", path=path
+        ) from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
         write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients})
@@ -107,7 +109,9 @@ def save_point(point: Point, path: Path | str) -> None:
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
         write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
     else:
-        raise InvalidInputError(f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names")
+        raise InvalidInputError(
+            f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names", path=path
+        )
 
 
 @checked()
@@ -144,13 +148,13 @@ def load_point(path: Path | str) -> Point:
         coefficients = np.asarray(data["coefficients"], np.float32)
         history, digest = data.get("history", {}), data["basis_digest"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates {error}") from error
+        raise CorruptFileError(f"{path} lacks or misstates {error}", path=path) from error
     if not isinstance(history, dict) or not isinstance(digest, str):
-        raise CorruptFileError(f"{path} lacks or misstates 'history' or 'basis_digest'")
+        raise CorruptFileError(f"{path} lacks or misstates 'history' or 'basis_digest'", path=path)
     _require_coefficients(coefficients, path)
     return Point(coefficients, digest, history)
 
 
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
-        raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list")
+        raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list", path=path)

@@ -200,7 +200,9 @@ def open_contents(
     source = locate(path, "space", revision=revision, options=HubOptions(**options))
     path = source.need(_needed(source, k))
     if not path.is_dir():
-        raise MissingPathError(f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}")
+        raise MissingPathError(
+            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
+        )
     space = read_state(path, lambda state: read_contents(state, k), FORMAT)
     space.source = source
     return space
@@ -213,7 +215,7 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
     _require_fields(data, where)
     whole, k = data["k"], data["k"] if k is None else int(k)
     if not 1 <= k <= whole:
-        raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}")
+        raise InvalidInputError(f"{path} has {whole} components; k is 1 to {whole}, not {k}", path=path)
     try:
         tensors, _ = read_safetensors(state.find("space.safetensors"))
         coordinates = _read_coordinates(state, tensors, k)
@@ -234,9 +236,11 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, W2WError):
             raise
-        raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again") from error
+        raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again", path=path) from error
     if space.digest != data["digest"]:
-        raise CorruptFileError(f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again")
+        raise CorruptFileError(
+            f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again", path=path
+        )
     return space
 
 
@@ -275,7 +279,9 @@ def _read_coordinates(state: State, tensors: dict[str, np.ndarray], k: int) -> C
     for i, part in enumerate(parts):
         wanted = (min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE), layout.size)
         if part.shape != wanted or part.dtype != np.float32:
-            raise CorruptFileError(f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}")
+            raise CorruptFileError(
+                f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}", path=path
+            )
     return Coordinates(
         layout=layout,
         mean=tensors["mean"],
@@ -291,7 +297,9 @@ def _read_coordinates(state: State, tensors: dict[str, np.ndarray], k: int) -> C
 def _require_tensor(tensors: dict[str, np.ndarray], name: str, size: int, dtype: type, path: Path) -> None:
     found = tensors[name]
     if found.shape != (size,) or found.dtype != dtype:
-        raise CorruptFileError(f"{path}: {name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} ({size},)")
+        raise CorruptFileError(
+            f"{path}: {name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} ({size},)", path=path
+        )
 
 
 def _read_spread(tensors: dict[str, np.ndarray], k: int, rows: int, path: Path) -> Spread | None:
@@ -303,7 +311,9 @@ def _read_spread(tensors: dict[str, np.ndarray], k: int, rows: int, path: Path) 
     for name in ("coefficient_mean", "coefficient_std"):
         _require_tensor(tensors, name, whole, np.float64, path)
         if not np.isfinite(tensors[name]).all() or (name == "coefficient_std" and (tensors[name] < 0).any()):
-            raise CorruptFileError(f"{path}: {name} holds values that are not finite or negative; fetch it again")
+            raise CorruptFileError(
+                f"{path}: {name} holds values that are not finite or negative; fetch it again", path=path
+            )
     return Spread(tensors["coefficient_mean"][:k], tensors["coefficient_std"][:k], rows)
 
 
@@ -344,7 +354,9 @@ def _load_all_coefficients(state: State, k: int) -> pd.DataFrame:
 
     splits = state.data["splits"]
     if not splits or len(set(splits)) != len(splits):
-        raise CorruptFileError(f"{state.manifest_path} lacks or misstates 'splits'; fetch the weight space again")
+        raise CorruptFileError(
+            f"{state.manifest_path} lacks or misstates 'splits'; fetch the weight space again", path=state.manifest_path
+        )
     parts = [_load_coefficients(state, split, k) for split in splits]
     for column in ("fitted", "squared_norm"):
         if 0 < sum(column in part for part in parts) < len(parts):
@@ -368,7 +380,9 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     table = read_table(file, columns, None, "weight space", optional=optional)
     stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
-        raise CorruptFileError(f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}")
+        raise CorruptFileError(
+            f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}", path=file
+        )
     for column, fits in wanted.items():
         if column not in table.column_names:
             continue
@@ -376,15 +390,17 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
         plain = fits(values.type) or (column == "coefficients" and pa.types.is_list(values.type))
         plain |= column == "id" and pa.types.is_large_string(values.type)
         if not plain or values.null_count:
-            raise CorruptFileError(f"{file}: column {column!r} is {values.type}, or has rows without a value")
+            raise CorruptFileError(
+                f"{file}: column {column!r} is {values.type}, or has rows without a value", path=file
+            )
     lists = table.column("coefficients").combine_chunks()
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     if not pa.types.is_float32(flat.type) or flat.null_count or (lengths != k).any():
-        raise CorruptFileError(f"{file}: rows do not have {k} coefficients each, the basis has")
+        raise CorruptFileError(f"{file}: rows do not have {k} coefficients each, the basis has", path=file)
     coefficients = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(table), k)
     if not np.isfinite(coefficients).all():
-        raise CorruptFileError(f"{file}: coefficients are not finite; fetch the weight space again")
+        raise CorruptFileError(f"{file}: coefficients are not finite; fetch the weight space again", path=file)
     frame = table.drop_columns(["coefficients"]).to_pandas()
     return frame.assign(coefficients=list(coefficients), split=split)
 
@@ -394,15 +410,17 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
     path, data = state.find("directions.safetensors"), state.data
     tensors, metadata = read_safetensors(path)
     if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
-        raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}")
+        raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}", path=path)
     entries = read_json(state.find("directions.json"))
     if sorted(entries) != sorted(map(str, data["directions"])):
-        raise CorruptFileError(f"{state.root}: directions.json and the manifest do not list the same directions")
+        raise CorruptFileError(
+            f"{state.root}: directions.json and the manifest do not list the same directions", path=state.root
+        )
     found = {}
     for name, entry in entries.items():
         both = [tensors.get(f"{name}.{kind}") for kind in ("editing", "reading")]
         if any(t is None or t.shape != (data["k"],) or not np.isfinite(t).all() for t in both):
-            raise CorruptFileError(f"{path} lacks or misstates the direction {short(name)}; fetch it again")
+            raise CorruptFileError(f"{path} lacks or misstates the direction {short(name)}; fetch it again", path=path)
         editing, reading = both
         assert editing is not None
         assert reading is not None

@@ -54,7 +54,8 @@ def change(
         repo = dataset.revision.repo
         raise InvalidInputError(
             f"{path} is on the Hub, where published versions do not change; download it first: "
-            f"hf download {repo} --repo-type dataset --local-dir {repo.split('/')[1]}"
+            f"hf download {repo} --repo-type dataset --local-dir {repo.split('/')[1]}",
+            path=path,
         )
     with next_state(dataset.path, replace=True, resumable=True) as staging:
         commit(plan(WeightDataset.open(path)), staging, dataset.path, workers=workers, dask=dask)

@@ -130,9 +130,9 @@ def _stamps(path: Path) -> list[tuple[str, int, int]]:
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
     except FileNotFoundError:
-        raise MissingPathError(f"{path} does not exist") from None
+        raise MissingPathError(f"{path} does not exist", path=path) from None
     except OSError as error:
-        raise MissingPathError(f"{path} cannot be read: {error.strerror}") from error
+        raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
 
 
 @dataclass
@@ -155,7 +155,9 @@ class DatasetRows(RowSource):
             self._opened = DatasetReader(*open_folder(self.path))
         dataset = self._opened
         if dataset.manifest.digest != self.digest:
-            raise CorruptFileError(f"{self.path} has changed while it was read; run the same command again")
+            raise CorruptFileError(
+                f"{self.path} has changed while it was read; run the same command again", path=self.path
+            )
         listed = dataset.labels["row_sha256"].to_numpy()
         for start in range(0, len(numbers), ROWS_PER_READ):
             part = numbers[start : start + ROWS_PER_READ]
@@ -165,7 +167,8 @@ class DatasetRows(RowSource):
                 else:
                     yield CorruptFileError(
                         f"{self.path}: row {dataset.ids[number]!r} has other values than listed; "
-                        f"see: {command('w2w verify', self.path, options=('--deep',))}"
+                        f"see: {command('w2w verify', self.path, options=('--deep',))}",
+                        path=self.path,
                     )
 
     def fingerprint(self, numbers: list[int]) -> Any:

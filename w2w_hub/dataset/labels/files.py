@@ -54,7 +54,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingPathError(f"{path} is {'a folder, not a table' if path.is_dir() else 'not there'}")
+        raise MissingPathError(f"{path} is {'a folder, not a table' if path.is_dir() else 'not there'}", path=path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
@@ -73,7 +73,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
         NotImplementedError,
         csv.Error,
     ) as error:
-        raise CorruptFileError(f"{path} cannot be read as a table: {_one_line(error)}") from error
+        raise CorruptFileError(f"{path} cannot be read as a table: {_one_line(error)}", path=path) from error
     found = Problems()
     named = clean_columns(table, found)
     hint = _hint(table)
@@ -81,9 +81,11 @@ def read_labels(path: Path | str) -> pd.DataFrame:
         if not hint:
             found.settle()
     except InvalidInputError as error:
-        raise InvalidInputError(f"{path}: {error}") from None
+        raise InvalidInputError(f"{path}: {error}", path=path) from None
     if "id" not in named.columns:
-        raise InvalidInputError(f"{path} has no column 'id'; it has {', '.join(named.columns) or 'none'}{hint}")
+        raise InvalidInputError(
+            f"{path} has no column 'id'; it has {', '.join(named.columns) or 'none'}{hint}", path=path
+        )
     named.attrs = dict(table.attrs)
     return named
 

@@ -118,7 +118,8 @@ def base_of(space: WeightSpace, options: Mapping[str, Any], hub: Mapping[str, An
     if not has_file(space.path, CONFIG):
         raise MissingPathError(
             f"{space.path} was built without a base model; build it again with: w2w build DATASET --base BASE, "
-            "or use W2WPipeline.from_base"
+            "or use W2WPipeline.from_base",
+            path=space.path,
         )
     config = read_json_in(space.path, CONFIG)
     base, revision = config.get("base_model"), config.get("revision")

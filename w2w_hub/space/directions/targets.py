@@ -79,7 +79,8 @@ def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
         raise DatasetChangedError(
             f"{dataset.path} has digest {dataset.manifest.digest[:12]}, this weight space was built from "
             f"{str(stated)[:12]} ({space.recipe.get('dataset')} {space.recipe.get('dataset_version')}): open that "
-            f"version, or build a new space with: {command('w2w build', dataset.path, options=('--out', 'SPACE'))}"
+            f"version, or build a new space with: {command('w2w build', dataset.path, options=('--out', 'SPACE'))}",
+            path=dataset.path,
         )
 
 

@@ -81,7 +81,7 @@ def _saved_before(
     options: dict[str, Any],
 ) -> WeightSpace:  # fmt: skip
     """Return the space at `path` if this call was killed between saving it and removing its passes; else raise."""
-    there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first")
+    there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first", path=path)
     if not is_unfinished_build(unfinished(path)):
         raise there
     try:

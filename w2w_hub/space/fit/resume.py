@@ -67,7 +67,8 @@ class ResumeFolder:
             if isinstance(error, W2WError):
                 raise
             raise DiskError(
-                f"{self.folder}, where finished passes are kept, cannot be made: {error.strerror or error}"
+                f"{self.folder}, where finished passes are kept, cannot be made: {error.strerror or error}",
+                path=self.folder,
             ) from error
         except BaseException:
             self.release()
@@ -85,7 +86,9 @@ class ResumeFolder:
     def _make(self, folder: Path) -> None:
         staging = folder.with_name(folder.name + STAGING)
         if _holds_something(staging) and not set(os.listdir(staging)) <= {MARK, MARK + PARTIAL}:
-            raise AlreadyExistsError(f"{staging} is in the way of {folder}; remove it or choose another checkpoint")
+            raise AlreadyExistsError(
+                f"{staging} is in the way of {folder}; remove it or choose another checkpoint", path=staging
+            )
         staging.mkdir(parents=True, exist_ok=True)
         _write(staging / MARK, [self._stated()])
         try:
@@ -174,7 +177,8 @@ class ResumeFolder:
         except OSError as error:
             raise DiskError(
                 f"{file} cannot be written: {error.strerror or error}; finished passes are kept, free some space and "
-                "run the same again to continue"
+                "run the same again to continue",
+                path=file,
             ) from error
         return found
 
@@ -204,7 +208,7 @@ def _holds_something(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISDIR(mode):
-        raise AlreadyExistsError(f"{folder} is not a folder; choose another checkpoint")
+        raise AlreadyExistsError(f"{folder} is not a folder; choose another checkpoint", path=folder)
     return bool(os.listdir(folder))
 
 
@@ -216,12 +220,14 @@ def _require_ours(folder: Path) -> str:
         found = f"it holds {foreign[0]}" if foreign else f"it has no valid {MARK}"
         raise AlreadyExistsError(
             f"{folder} is not an unfinished build of this release ({found}); nothing in it was changed. Remove it, or "
-            "choose another checkpoint"
+            "choose another checkpoint",
+            path=folder,
         )
     if stated.get("format_version") != FORMAT_VERSION:
         raise UnsupportedFormatError(
             f"{folder} is an unfinished build of another release (format version {stated.get('format_version')!r}); "
-            "remove it, or choose another checkpoint"
+            "remove it, or choose another checkpoint",
+            path=folder,
         )
     return str(stated["key"])
 

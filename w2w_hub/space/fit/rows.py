@@ -179,7 +179,9 @@ class Rows:
             found = _opened(pickled)
             if _digest_of(found, self.indices) == self._expected:
                 return found
-        raise DatasetChangedError(f"{found.path} holds other rows than the process that builds from it has open")
+        raise DatasetChangedError(
+            f"{found.path} holds other rows than the process that builds from it has open", path=found.path
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self._dataset, bytes):
