@@ -29,6 +29,7 @@ from w2w_hub.errors import (
     UnknownNameError,
     W2WError,
 )
+from w2w_hub.release import diff
 from w2w_hub.space import Coordinates, Explained, Population, Spread
 from w2w_hub.space.fit.build_and_save import build_and_save
 from w2w_hub.space.fit.rebuild import rebuild
