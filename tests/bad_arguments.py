@@ -232,6 +232,11 @@ def slow(function: Callable[..., Any], kinds: dict[str, str], **valid: Callable[
     return Row(lambda w: (function, {k: v(w) for k, v in valid.items()}), kinds, slow=True)
 
 
+def _adapter_of_factors(**fields: Any) -> Adapter:
+    """Factors are checked when an adapter is made of them."""
+    return Adapter({Target("unet", "a"): LoraFactors(**fields)})
+
+
 def without(left_out: dict[str, set[str]], row: Row) -> Row:
     """The same row, without what would start something slow or far."""
     return Row(row.valid, row.kinds, left_out, slow=True)
@@ -291,6 +296,21 @@ def rows() -> dict[str, Row]:
              "metadata": "mapping"},
             factors=lambda w: {Target("unet", "a"): LORA},
         ),
+        "Target": call(
+            Target, {"component": text, "module": text}, component=lambda w: "unet", module=lambda w: "a.to_q"
+        ),
+        "LoraFactors": call(
+            _adapter_of_factors, {"A": "array", "B": "array", "scale": number, "kernel": "words|array"},
+            A=lambda w: LORA.A, B=lambda w: LORA.B, scale=lambda w: 1.0,
+        ),
+        "LoraFactors.delta": Row(lambda w: (LORA.delta, {}), {}),
+        "Compatibility": call(
+            Compatibility, {"base_model": "None|text", "base_digest": "None|text", "initialisation": text}
+        ),
+        "Compatibility.from_json": call(
+            Compatibility.from_json, {"data": "mapping", "where": "anything"}, data=lambda w: {
+                "base_model": None, "base_digest": None, "initialisation": "s"}, where=lambda w: "x",
+        ),
         "Adapter.require_finite": on("adapter", "require_finite", {"where": "anything"}, where=lambda w: "x"),
         "ParameterLayout": call(
             ParameterLayout, {"sizes": "mapping", "scale": number},
@@ -341,6 +361,15 @@ def rows() -> dict[str, Row]:
             source=lambda w: w.lora, out=lambda w: w.new(), dialect=lambda w: "diffusers",
         ),
         "writers": call(f.writers, {}),
+        "rebuild": slow(
+            w2w_hub.rebuild,
+            {"space": "", "dataset": "", "engine": "None|text", "directions": flag, "checkpoint": "None|path"},
+            space=lambda w: w.space, dataset=lambda w: w.dataset,
+        ),
+        "write_report": slow(
+            w2w_hub.write_report, {"space": "", "path": path, "dataset": "None"},
+            space=lambda w: w.space, path=lambda w: w.new(),
+        ),
         "describe": call(
             w2w_hub.describe,
             {"path": path, "allow_torch": flag, "trust": "None|text", "alpha": "None|number",

@@ -12,11 +12,13 @@ from .compare import diff
 from .duplicates import find_duplicates
 from .integrity import check
 from .labels.table import read_labels
+from .manifest import Compatibility
 from .splits import SplitRule
 from .views.huggingface import load_dataset
 from .weight_dataset import WeightDataset
 
 __all__ = [
+    "Compatibility",
     "DatasetOptions",
     "SplitRule",
     "WeightDataset",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.constraints import optional, text
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ..lora.layout import ParameterLayout
 from ..store import manifest as store
@@ -53,6 +54,11 @@ class Compatibility:
     base_model: str | None = None
     base_digest: str | None = None
     initialisation: str = UNKNOWN
+
+    def __post_init__(self) -> None:
+        for name in ("base_model", "base_digest"):
+            optional(text()).checked(getattr(self, name), f"{name} of a compatibility record")
+        text().checked(self.initialisation, "initialisation of a compatibility record")
 
     @classmethod
     def from_json(cls, data: Any, where: Path | str) -> Compatibility:

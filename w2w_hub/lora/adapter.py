@@ -31,6 +31,10 @@ class Target:
     component: str
     module: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.component, str) or not isinstance(self.module, str):
+            raise InvalidInputError(f"a target is a component and a path, not {self.component!r} and {self.module!r}")
+
     def __str__(self) -> str:
         return f"{self.component}.{self.module}"
 
@@ -186,7 +190,9 @@ class Adapter:
         for target, pair in self.factors.items():
             if not isinstance(target, Target) or not isinstance(pair, LoraFactors):
                 raise InvalidInputError(f"factors must map a Target to LoraFactors, not {reprlib.repr(target)}")
-            if not (_is_floats(pair.A) and _is_floats(pair.B) and isinstance(pair.scale, Real)):
+            if not (_is_floats(pair.A) and _is_floats(pair.B) and isinstance(pair.scale, Real)) or isinstance(
+                pair.scale, bool
+            ):
                 raise InvalidInputError(f"{target}: A and B must be arrays of floats, and the scale a number")
             if not isinstance(pair.kernel, (list, tuple)) or not all(map(is_whole, pair.kernel)):
                 raise InvalidInputError(f"{target}: a kernel is whole numbers, not {reprlib.repr(pair.kernel)}")
@@ -197,10 +203,8 @@ class Adapter:
                 )
             if pair.kernel and (min(pair.kernel) < 1 or pair.A.shape[1] % math.prod(pair.kernel)):
                 raise InvalidInputError(f"{target}: A {pair.A.shape} does not fit a kernel of {pair.kernel}")
-            if not math.isfinite(pair.scale):
-                raise InvalidInputError(f"{target}: scale {pair.scale} is not a finite number")
-            if abs(pair.scale) > MAX_SCALE:
-                raise InvalidInputError(f"{target}: scale {pair.scale:g} is more than float32 holds")
+            if pair.scale != pair.scale or abs(pair.scale) > MAX_SCALE:
+                raise InvalidInputError(f"{target}: scale {reprlib.repr(pair.scale)} is not finite in float32")
 
     @property
     def passengers(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.arguments import SPACE, checked
+from ...common.constraints import either, flag, instance, optional, path, text
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
@@ -96,6 +98,12 @@ def separated(singular_values: np.ndarray) -> np.ndarray:
     return apart
 
 
+@checked(
+    space=SPACE,
+    directions=flag(),
+    engine=optional(either(text(), instance(Engine, "an Engine"))),
+    checkpoint=optional(path()),
+)
 def rebuild(
     space: WeightSpace,
     dataset: WeightDataset,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.arguments import DATASET, SPACE, checked
+from ...common.constraints import optional
 from ...store.atomic import new_folder, write_json
 from .figures import entanglement_by_population, figures
 from .page import page
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["entanglement_by_population", "figures", "page", "write_report"]
 
 
+@checked(space=SPACE, dataset=optional(DATASET))
 def write_report(space: WeightSpace, path: Path | str, dataset: WeightDataset | None = None) -> dict[str, Any]:
     """Write a new folder with ``report.html`` and ``report.json``, and return the latter's contents.
 
