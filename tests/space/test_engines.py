@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.cli import main
 from w2w_hub.errors import ConvergenceError, InvalidInputError
-from w2w_hub.space import Covariance, Engine, Gram, Krylov, NumpyEngine, Solver, TorchEngine
+from w2w_hub.space import Covariance, Engine, Gram, Krylov, NumpyEngine, Solver, TorchEngine, clear_passes
 from w2w_hub.space.fit import rows as rows_module
 from w2w_hub.space.fit.engines import get_engine
 from w2w_hub.space.fit.nulls import gaussian_spectrum
@@ -120,7 +120,6 @@ class Killed(BaseException):
 def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bits(
     dataset: WeightDataset, solver: str, tmp_path: Path, small_tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from w2w_hub.space.fit.build import clear_passes
     from w2w_hub.space.fit.resume import ResumeFolder
 
     folder, computed = tmp_path / "unfinished", []

@@ -101,8 +101,8 @@ class Job:
 
 def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a recipe that the results of passes depend on: not when the solver stops."""
-    stopping = (name for solver in SOLVERS.values() for name in solver.stopping)
-    return {name: value for name, value in recipe.items() if name not in (*stopping, "algorithm", FOUND)}
+    left_out = {"algorithm", FOUND}.union(*(solver.stopping for solver in SOLVERS.values()))
+    return {name: value for name, value in recipe.items() if name not in left_out}
 
 
 def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) -> np.ndarray:
