@@ -67,9 +67,9 @@ def build_space(
 ) -> WeightSpace:
     """Fit a standardized PCA to one split of a dataset, and directions for its attributes.
 
-    The mean and standard deviation (ddof 1) are those of the fitted split. The data is streamed, never held as a
-    whole. Rows are taken in the order of their ids and summed in tiles of a fixed size, so that neither the order in
-    the file, nor shards, nor an engine's `block_rows` changes a bit. Sign rule: the entry of largest magnitude of
+    The mean and standard deviation (ddof 1) are those of the fitted split. The data is streamed, never loaded as a
+    whole. Rows are summed in the order of their ids and in tiles of a fixed size, so that neither their order in the
+    file, nor shards, nor an engine's `block_rows` changes a bit. Sign rule: the entry of largest magnitude of
     every component is positive.
 
     Parameters
@@ -178,7 +178,7 @@ def clear_passes(space: WeightSpace, folder: Path | str) -> None:
 def _computed(job: Job, kept: ResumeFolder) -> tuple[Components, np.ndarray, np.ndarray]:
     """Return the components, and all rows' coefficients and squared norms in the dataset's order.
 
-    Finished passes stay in `kept`, which is released in the end.
+    Results of finished passes are stored in `kept`, which is unlocked afterwards.
     """
     engine, everyone = job.engine, job.rows(np.arange(len(job.dataset)))
     engine.resume = kept
