@@ -460,6 +460,9 @@ def rows() -> dict[str, Row]:
              "solver": "None|text|words", "engine": text, "checkpoint": "None|path"},
             dataset=lambda w: w.dataset, k=lambda w: 3,
         ),
+        "clear_passes": Row(
+            lambda w: (s.clear_passes, {"space": w.space, "folder": w.new()}), {"space": "", "folder": path}, slow=True
+        ),
         "Gram": Row(lambda w: (s.Gram, {}), {}),
         "Covariance": Row(lambda w: (s.Covariance, {}), {}),
         "Krylov": Row(

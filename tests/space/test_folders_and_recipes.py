@@ -18,8 +18,9 @@ from safetensors.numpy import load_file, save_file
 from w2w_hub import WeightDataset, WeightSpace, build_space
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.errors import AlreadyExistsError, CorruptFileError, InvalidInputError, UnknownNameError
-from w2w_hub.space.fit.build import prepare
+from w2w_hub.space import Krylov, NumpyEngine, TorchEngine
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
+from w2w_hub.space.fit.job import Job
 from w2w_hub.space.fit.rebuild import ANGLE_BOUND, SINGULAR_VALUE_BOUND, Agreement, compare_spaces, rebuild, separated
 from w2w_hub.space.fit.resume import ResumeFolder, is_unfinished_build
 from w2w_hub.space.integrity import check_space
@@ -306,17 +307,20 @@ def test_coefficients_and_norms_are_those_of_the_row_they_are_beside(
 
 
 def test_a_build_checks_its_rows_and_components_at_both_ends(dataset: WeightDataset) -> None:
-    def job(**options: Any) -> Any:
-        return prepare(dataset, **options)
+    def job(**options: Any) -> Job:
+        return Job.checked(dataset, **options)
+
+    def fitted(**options: Any) -> list[str]:
+        asked = job(**options)
+        return asked.rows(asked.chosen).ids
 
     assert (job().k, job(k=31).k, job(k=1).k) == (31, 31, 1)
     for k in (0, 32, -1):
         with pytest.raises(InvalidInputError):
             job(k=k)
     two = ["p00003", "p00001"]
-    assert job(rows=two).fitted.ids == ["p00001", "p00003"]
-    assert job(rows=[*two, "p00003"]).fitted.n == 2
-    assert job(rows=two).everybody.n == ROWS
+    assert fitted(rows=two) == fitted(rows=[*two, "p00003"]) == ["p00001", "p00003"]
+    assert len(build_space(dataset, rows=two, directions=False).require_population("row")) == ROWS
     with pytest.raises(InvalidInputError):
         job(rows=["p00003"])
     with pytest.raises(InvalidInputError, match="p00035"):
@@ -325,17 +329,17 @@ def test_a_build_checks_its_rows_and_components_at_both_ends(dataset: WeightData
         job(rows=[*two, "nobody"])
     with pytest.raises(UnknownNameError, match="val"):
         job(split="val")
-    with pytest.raises(InvalidInputError, match="memory"):
-        job(memory=3)
-    job = prepare(dataset, 3, solver="krylov", block=5, tolerance=0.01, max_passes=7, seed=2, block_rows=9)
-    assert (job.plan.block, job.plan.tolerance, job.plan.max_passes, job.plan.seed) == (5, 0.01, 7, 2)
-    assert (job.fitted.block_rows, job.everybody.block_rows, job.fitted.canonical) == (9, 9, False)
-    assert prepare(dataset, 3, canonical="svd").everybody.canonical
+    settings = {"block": 5, "tolerance": 0.01, "max_passes": 7, "seed": 2}
+    asked = job(k=3, solver=Krylov(**settings), engine=NumpyEngine(block_rows=9))
+    assert asked.recipe() | {"solver": "krylov", **settings} == asked.recipe()
+    for rows in (asked.rows(asked.chosen), asked.rows(np.arange(ROWS))):
+        assert (rows.block_rows, rows.canonical) == (9, False)
+    assert job(k=3, canonical="svd").rows(np.arange(ROWS)).canonical
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"solver": "krylov", "block": 5, "tolerance": 0.1, "max_passes": 9, "seed": 3}, {"solver": "covariance"},
+    [{"solver": Krylov(block=5, tolerance=0.1, max_passes=9, seed=3)}, {"solver": "covariance"},
      {"canonical": "svd"}, {"standardize": False}, {"split": "test"}, {"rows": [f"p{i:05d}" for i in range(9)]},
      {"engine": "torch"}, {"name": "x", "version": "3.0.0"}],
 )  # fmt: skip
@@ -351,7 +355,7 @@ def test_a_rebuild_follows_every_option_of_the_recipe(dataset: WeightDataset, op
 def test_a_rebuild_may_use_another_engine_have_directions_and_keep_its_passes(
     dataset: WeightDataset, space: WeightSpace, tmp_path: Path
 ) -> None:
-    again = rebuild(space, dataset, engine="torch", device="cpu", directions=True, checkpoint=tmp_path / "kept")
+    again = rebuild(space, dataset, engine=TorchEngine("cpu"), directions=True, checkpoint=tmp_path / "kept")
     assert again.recipe["engine"] == "torch"
     assert set(again.directions) == set(space.directions)
     assert is_unfinished_build(tmp_path / "kept")

@@ -20,8 +20,7 @@ from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalize_rows
-from w2w_hub.space import storage
-from w2w_hub.space.fit.engines import Engine
+from w2w_hub.space import NumpyEngine, storage
 from w2w_hub.space.fit.rows import Rows
 from w2w_hub.space.integrity import check_space
 
@@ -219,7 +218,7 @@ def test_rows_of_any_dtype_are_float32_and_canonical_if_asked_for_also_in_anothe
     if canonical:
         expected = canonicalize_rows(layout, expected).astype(np.float32)
         assert np.abs(expected - values).max() > 0.1
-    rows = Rows(dataset, np.arange(3, 50), canonical=canonical, tile_numbers=1, block_rows=20)
+    rows = Rows(dataset, np.arange(3, 50), canonical=canonical, tile_values=1, block_rows=20)
     for some in (rows, pickle.loads(pickle.dumps(rows))):
         assert (some.canonical, some.tile_rows, some.block_rows, some.count) == (canonical, 16, 20, 3)
         for empty in (None, np.empty):
@@ -233,14 +232,14 @@ def test_rows_of_any_dtype_are_float32_and_canonical_if_asked_for_also_in_anothe
 def test_a_tile_stays_as_it_is_while_the_next_ones_are_read(tmp_path: Path, empty: Any) -> None:
     values = decaying(100, NUMBERS)
     dataset = dataset_of(tmp_path / "people", values, order=np.random.default_rng(0).permutation(100))
-    for start, tile in Rows(dataset, np.arange(100), tile_numbers=1).tiles(empty=empty):
+    for start, tile in Rows(dataset, np.arange(100), tile_values=1).tiles(empty=empty):
         time.sleep(0.01)  # time enough to read the next one
         np.testing.assert_array_equal(tile, values[start : start + 16])
 
 
 def test_an_engine_that_is_used_again_knows_nothing_of_its_last_build(dataset: WeightDataset, tmp_path: Path) -> None:
     other = dataset_of(tmp_path / "other", decaying(ROWS, NUMBERS, seed=7))
-    engine = Engine()
+    engine = NumpyEngine()
     build_space(dataset, 3, engine=engine, checkpoint=tmp_path / "kept", directions=False)
     kept = sorted(path.name for path in (tmp_path / "kept").iterdir())
     again = build_space(other, 3, engine=engine, directions=False)

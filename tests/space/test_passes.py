@@ -121,10 +121,8 @@ def test_workers_open_a_state_once_and_not_for_every_pass(
 ) -> None:
     dataset = dataset_of(tmp_path / "people", decaying(60, 50))
     opened = []
-    own = WeightDataset.open.__func__
-    monkeypatch.setattr(
-        WeightDataset, "open", classmethod(lambda cls, *a, **k: opened.append(a) or own(cls, *a, **k))
-    )  # fmt: skip
+    own = WeightDataset.__init__
+    monkeypatch.setattr(WeightDataset, "__init__", lambda self, *a, **k: opened.append(a) or own(self, *a, **k))
     space = build_space(
         dataset, 3, solver=Krylov(block=4), engine=get_engine("dask", scheduler=cluster), directions=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from w2w_hub import WeightDataset, build_space
 from w2w_hub.errors import ConvergenceError, InvalidInputError
-from w2w_hub.space.fit.engines import Engine, get_engine
-from w2w_hub.space.fit.engines.base import ids_digest
+from w2w_hub.space import Covariance, Engine, Gram, Krylov, NumpyEngine
+from w2w_hub.space.fit.engines import get_engine
 from w2w_hub.space.fit.engines.ops import NumpyOps, blas_threads
 from w2w_hub.space.fit.engines.torch_engine import Resident, TorchEngine, TorchOps
+from w2w_hub.space.fit.job import ids_digest
 from w2w_hub.space.fit.rows import Moments, Rows
-from w2w_hub.space.fit.solvers import plan, solve
-from w2w_hub.space.fit.solvers.choose import default_block
-from w2w_hub.space.fit.solvers.krylov import ritz
-from w2w_hub.space.fit.solvers.solve import gaussian, signs
+from w2w_hub.space.fit.solvers import choose, get_solvers, solver_of
+from w2w_hub.space.fit.solvers.base import gaussian
+from w2w_hub.space.fit.solvers.components import find_components, signs
+from w2w_hub.space.fit.solvers.krylov import default_block, ritz
 
 from .population import dataset_of, decaying
 
@@ -58,23 +59,28 @@ def client() -> Iterator[Any]:
         yield running
 
 
-def small(engine: Engine) -> Engine:
-    """An engine with tiles of 16 rows, panels of two tiles, and pieces of 5 rows and 7 numbers."""
-    engine.tile_numbers, engine.panel_bytes = 1, 8 * D * TILE * 2 + 9
-    for ops in getattr(engine, "workers", [engine.ops]):
-        ops.sub_tile = (5, 7)
-    return engine
+@contextmanager
+def small(engine: Engine) -> Iterator[Engine]:
+    """A running engine with tiles of 16 rows, panels of two tiles, and pieces of 5 rows and 7 features."""
+    with engine.running():
+        engine.tile_values, engine.panel_bytes = 1, 8 * D * TILE * 2 + 9
+        for ops in getattr(engine, "_workers", [engine.ops]):
+            ops.sub_tile = (5, 7)
+        yield engine
 
 
 @pytest.fixture(params=["numpy", "torch", "torch of three", "dask"])
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "dask":
-        from w2w_hub.space.fit.engines.dask_engine import DaskEngine
+        from w2w_hub.space import DaskEngine
 
-        return small(DaskEngine(client=request.getfixturevalue("client")))
-    if request.param.startswith("torch"):
-        return small(TorchEngine("cpu" if request.param == "torch" else ["cpu"] * 3))
-    return small(Engine())
+        chosen: Engine = DaskEngine(client=request.getfixturevalue("client"))
+    elif request.param == "numpy":
+        chosen = NumpyEngine()
+    else:
+        chosen = TorchEngine("cpu" if request.param == "torch" else ["cpu"] * 3)
+    with small(chosen) as running:
+        yield running
 
 
 # rows with gaps, in no order: 100 of them are six tiles and a part
@@ -82,17 +88,17 @@ CHOSEN = np.random.default_rng(2).permutation(np.r_[0:37, 40:75, 90:118])
 
 
 def rows_of(dataset: WeightDataset, **options: Any) -> Rows:
-    return Rows(dataset, CHOSEN, tile_numbers=1, **options)
+    return Rows(dataset, CHOSEN, tile_values=1, **options)
 
 
 def fitted(rows: Rows) -> tuple[Moments, np.ndarray]:
-    """Moments of rows by NumPy, and the standardised matrix in float64."""
+    """Moments of rows by NumPy, and the standardized matrix in float64."""
     values = uneven()[np.sort(CHOSEN)].astype(np.float64)
     mean, std = values.mean(0), values.std(0, ddof=1)
     mean[CONSTANT], std[CONSTANT] = np.float32(0.1), 1
     single = std.astype(np.float32)
-    standardised = (values - mean) / single
-    return Moments(mean.astype(np.float32), single, mean, float((standardised**2).sum()), 1), standardised
+    standardized = (values - mean) / single
+    return Moments(mean.astype(np.float32), single, mean, float((standardized**2).sum()), 1), standardized
 
 
 # ---------------------------------------------------------------- tiles
@@ -121,7 +127,7 @@ def test_no_tiles_are_those_of_an_empty_range(dataset: WeightDataset) -> None:
 
 def test_a_tile_holds_as_many_rows_as_its_numbers_allow_and_at_least_sixteen(dataset: WeightDataset) -> None:
     for numbers, expected in ((1, 16), (4096 * 17 - 1, 16), (4096 * 17, 17), (4096 * 40, 40)):
-        assert Rows(dataset, CHOSEN, tile_numbers=numbers).tile_rows == expected
+        assert Rows(dataset, CHOSEN, tile_values=numbers).tile_rows == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -145,7 +151,7 @@ def test_tiles_that_stay_on_a_device_are_the_tiles_of_the_rows_and_no_more_than_
 # ---------------------------------------------------------------- passes
 def test_moments_and_the_sketch_are_those_of_the_whole_matrix(engine: Engine, dataset: WeightDataset) -> None:
     rows = rows_of(dataset)
-    expected, standardised = fitted(rows)
+    expected, standardized = fitted(rows)
     sketch = gaussian(9, rows.n, 3)
     found, start = engine.moments(rows, sketch)
     for name in ("mean", "std"):
@@ -158,16 +164,16 @@ def test_moments_and_the_sketch_are_those_of_the_whole_matrix(engine: Engine, da
     assert found.total == pytest.approx(expected.total, rel=1e-12)
     assert found.total == pytest.approx((rows.n - 1) * (D - 1), rel=1e-6)
     # the product is of float32 values about the first row
-    np.testing.assert_allclose(engine.ops.numpy(start), sketch @ standardised, atol=1e-3)
-    plain, nothing = engine.moments(rows, None, standardise=False)
+    np.testing.assert_allclose(engine.ops.numpy(start), sketch @ standardized, atol=1e-3)
+    plain, nothing = engine.moments(rows, None, standardize=False)
     assert nothing is None
     assert (plain.std == 1).all()
     np.testing.assert_array_equal(plain.exact_mean, found.exact_mean)
-    centred = uneven()[CHOSEN] - expected.exact_mean
-    assert plain.total == pytest.approx((centred**2).sum(), rel=1e-10)
+    centered = uneven()[CHOSEN] - expected.exact_mean
+    assert plain.total == pytest.approx((centered**2).sum(), rel=1e-10)
     assert plain.constant == 1
-    _, start = engine.moments(rows, sketch, standardise=False)
-    np.testing.assert_allclose(engine.ops.numpy(start), sketch @ (standardised * expected.std), rtol=1e-3, atol=2e-2)
+    _, start = engine.moments(rows, sketch, standardize=False)
+    np.testing.assert_allclose(engine.ops.numpy(start), sketch @ (standardized * expected.std), rtol=1e-3, atol=2e-2)
 
 
 def test_a_column_whose_spread_is_below_float32_counts_as_constant(engine: Engine, tmp_path: Path) -> None:
@@ -175,7 +181,7 @@ def test_a_column_whose_spread_is_below_float32_counts_as_constant(engine: Engin
     values[:, 4] = 0
     values[5, 4] = 1e-42  # a deviation that float32 has no number for
     dataset = dataset_of(tmp_path / "people", values)
-    found, _ = engine.moments(Rows(dataset, np.arange(40), tile_numbers=1), None)
+    found, _ = engine.moments(Rows(dataset, np.arange(40), tile_values=1), None)
     assert found.std[4] == 1 or found.std[4] > 0
     assert np.isfinite(found.total)
     assert found.total <= 39 * 20 * (1 + 1e-5)
@@ -269,61 +275,66 @@ def test_more_random_vectors_begin_with_the_same_ones() -> None:
 
 
 # ---------------------------------------------------------------- engines
-def test_an_engine_takes_its_own_options_and_refuses_anothers(client: Any) -> None:
-    values: dict[str, Any] = {"device": "cpu", "scheduler": client.scheduler.address, "memory": 12345}
-    takes = {"numpy": set(), "torch": {"device", "memory"}, "dask": {"scheduler"}}
+def test_an_engine_takes_its_own_settings_and_refuses_anothers(client: Any) -> None:
+    values: dict[str, Any] = {"devices": "cpu", "scheduler": client.scheduler.address, "memory": 12345}
+    takes = {"numpy": set(), "torch": {"devices", "memory"}, "dask": {"scheduler"}}
     for name, own in takes.items():
         for option, value in values.items():
             if option not in own:
                 with pytest.raises(InvalidInputError, match=option):
                     get_engine(name, **{option: value})
-        made = get_engine(name, **{option: values[option] for option in own})
+            assert get_engine(name, **{option: None}).name == name
+        made: Any = get_engine(name, **{option: values[option] for option in own})
         assert made.name == name
+        assert {option: getattr(made, option) for option in own} == {option: values[option] for option in own}
         assert get_engine(made) is made
         for option, value in values.items():
             with pytest.raises(InvalidInputError, match=option):
                 get_engine(made, **{option: value})
         if name == "torch":
-            assert (made.devices, made.memory) == ([torch.device("cpu")], 12345)
-            assert get_engine("torch", device=["cpu", "cpu"], memory=0).memory == 0
-            assert len(get_engine("torch", device=["cpu", "cpu"]).devices) == 2
+            with made.running():
+                assert [ops.device for ops in made._workers] == [torch.device("cpu")]
         if name == "dask":
-            assert made.client.scheduler.address == client.scheduler.address
-        made.close()
+            with made.running():
+                assert made._client.scheduler.address == client.scheduler.address
+    two: Any = get_engine("torch", devices=["cpu", "cpu"], memory=0)
+    assert two.memory == 0
+    with two.running():
+        assert len(two._workers) == 2
     with pytest.raises(InvalidInputError):
         get_engine("cupy")
     for device in ("cuda:99", "nonsense", ["cpu", "nonsense"]):
-        with pytest.raises(InvalidInputError):
-            TorchEngine(device)
+        with pytest.raises(InvalidInputError), TorchEngine(device).running():
+            pass
     assert client.submit(int, "3").result() == 3
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_dask_starts_has_the_workers_that_are_asked_for_and_ends_with_the_build(client: Any) -> None:
-    from w2w_hub.space.fit.engines.dask_engine import DaskEngine
+    from w2w_hub.space import DaskEngine
 
     own = DaskEngine(workers=1)
-    try:
-        assert len(own.client.scheduler_info(n_workers=-1)["workers"]) == 1
+    with own.running():
+        started = own._client
+        assert len(started.scheduler_info(n_workers=-1)["workers"]) == 1
         assert own.describe() == {"engine": "dask", "threads": 1}
-    finally:
-        own.close()
-    assert own.client.status == "closed"
-    given = DaskEngine(client=client)
-    given.close()
+    assert started.status == "closed"
+    with DaskEngine(client=client).running() as given:
+        assert given.describe() == {"engine": "dask", "threads": 1}
     assert client.status == "running"
 
 
-def test_a_recipe_states_what_the_sums_depend_on(dataset: WeightDataset) -> None:
+def test_a_recipe_states_what_the_sums_depend_on() -> None:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
         assert blas_threads() == 1
-        assert Engine().describe() == {"engine": "numpy", "threads": 1}
+        assert NumpyEngine().describe() == {"engine": "numpy", "threads": 1}
     with threadpool_limits(3):
-        assert Engine().describe()["threads"] == 3
-    told = TorchEngine(["cpu", "cpu"]).describe()
-    assert told == {"engine": "torch", "devices": ["cpu"] * 2, "threads": torch.get_num_threads(), "tf32": False}
+        assert NumpyEngine().describe()["threads"] == 3
+    with TorchEngine(["cpu", "cpu"]).running() as engine:
+        stated = engine.describe()
+    assert stated == {"engine": "torch", "devices": ["cpu"] * 2, "threads": torch.get_num_threads(), "tf32": False}
     names = ["b", "a", "c"]
     assert ids_digest(names) == hashlib.sha256(b"a\nb\nc\n").hexdigest()
     assert names == ["b", "a", "c"]
@@ -344,16 +355,18 @@ def test_torchs_precision_is_the_highest_during_a_build_and_the_users_again_afte
 
 
 # ---------------------------------------------------------------- solvers
-@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("solver", ["gram", "covariance", "krylov"])
 def test_components_residuals_and_signs_are_those_of_the_matrix(
-    dataset: WeightDataset, solver: str, standardise: bool
+    dataset: WeightDataset, solver: str, standardize: bool
 ) -> None:
     rows, k = rows_of(dataset), 5
     moments, a = fitted(rows)
-    if not standardise:
+    if not standardize:
         a = a * moments.std
-    found = solve(small(Engine()), rows, k, plan(rows.n, D, k, solver=solver, block=6), standardise=standardise)
+    chosen = choose(rows.n, D, k, get_solvers(solver, block=6))
+    with small(NumpyEngine()) as engine:
+        found = find_components(engine, rows, k, chosen, standardize=standardize)
     s, vt = np.linalg.svd(a, full_matrices=False)[1:]
     np.testing.assert_allclose(found.singular_values, s[:k], rtol=1e-5)
     for row, expected in zip(found.basis, vt, strict=False):
@@ -405,8 +418,10 @@ def test_components_much_smaller_than_the_first_are_found_and_those_that_are_not
 
 
 def test_a_seed_moves_what_krylov_starts_from_and_nothing_else_does(dataset: WeightDataset) -> None:
-    options = {"solver": "krylov", "directions": False, "tolerance": 0.01, "block": 7}
-    one, again, other = (build_space(dataset, 4, seed=seed, **options) for seed in (0, 0, 1))
+    one, again, other = (
+        build_space(dataset, 4, solver=Krylov(block=7, tolerance=0.01, seed=seed), directions=False)
+        for seed in (0, 0, 1)
+    )
     assert one.digest == again.digest != other.digest
     assert 1e-6 < one.diagnostics["missed"] <= 0.01  # it ends with the pass that reaches the tolerance
     assert other.recipe["seed"] == 1
@@ -414,13 +429,13 @@ def test_a_seed_moves_what_krylov_starts_from_and_nothing_else_does(dataset: Wei
 
 
 def test_as_many_passes_as_were_needed_are_enough_and_one_less_is_not(dataset: WeightDataset) -> None:
-    options = {"solver": "krylov", "directions": False, "block": 5}
-    space = build_space(dataset, 4, **options)
+    space = build_space(dataset, 4, solver=Krylov(block=5), directions=False)
     passes = space.diagnostics["passes"]
     assert passes > 2
-    assert build_space(dataset, 4, max_passes=passes, **options).digest == space.digest
+    enough = build_space(dataset, 4, solver=Krylov(block=5, max_passes=passes), directions=False)
+    assert enough.digest == space.digest
     with pytest.raises(ConvergenceError):
-        build_space(dataset, 4, max_passes=passes - 1, **options)
+        build_space(dataset, 4, solver=Krylov(block=5, max_passes=passes - 1), directions=False)
 
 
 def test_krylovs_components_of_more_numbers_than_are_combined_at_once_are_orthonormal_and_right(
@@ -435,7 +450,7 @@ def test_krylovs_components_of_more_numbers_than_are_combined_at_once_are_orthon
     np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=2e-7)
     np.testing.assert_allclose(np.abs((basis * exact.basis).sum(1)), 1, atol=1e-4)
     assert ours.residuals is not None
-    true = np.linalg.norm(  # of the standardised matrix
+    true = np.linalg.norm(  # of the standardized matrix
         basis @ (a := ((values - ours.mean) / ours.std).astype(np.float64)).T @ a
         - ours.singular_values[:, None] ** 2 * basis, axis=1,
     )  # fmt: skip
@@ -479,50 +494,60 @@ def test_what_is_missed_is_estimated_by_residuals_over_the_gap_to_the_middle_of_
 
 def test_the_choice_of_a_solver_and_its_block_is_pinned() -> None:
     chosen = {
-        (n, d): next(k for k in range(1, min(n, d)) if plan(n, d, k).solver != "krylov")
+        (n, d): next(k for k in range(1, min(n, d)) if choose(n, d, k).name != "krylov")
         for n, d in ((400, 8000), (8000, 400), (2000, 2000), (1000, 99_648))
     }
     assert chosen == {(400, 8000): 1, (8000, 400): 34, (2000, 2000): 344, (1000, 99_648): 30}
     for n, d, dense in ((300, 301, "gram"), (300, 300, "covariance"), (301, 300, "covariance")):
-        assert plan(n, d, min(n, d) - 1).solver == dense
+        assert choose(n, d, min(n, d) - 1).name == dense
     # too large for a dense eigenproblem, unless most of all is asked for
-    assert plan(100_000, 200_000, 32_123).solver == "krylov"
-    assert plan(100_000, 200_000, 32_124).solver == "gram"
+    assert choose(100_000, 200_000, 32_123).name == "krylov"
+    assert choose(100_000, 200_000, 32_124).name == "gram"
     assert [default_block(k) for k in (1, 13, 14, 100, 2000, 2001, 4000)] == [16, 16, 17, 60, 1010, 510, 1010]
-    assert plan(100, 90, 30, solver="krylov").block == 25
-    assert plan(20, 90, 19, solver="krylov").block == 19
-    assert plan(20, 90, 3, solver="krylov", block=70).block == 20
-    assert plan(90, 20, 3, solver="krylov", block=70).block == 20
-    assert plan(90, 20, 3, solver="krylov", block=1).block == 1
+    for (n, d, k, block), expected in {
+        (100, 90, 30, None): 25, (20, 90, 19, None): 19, (20, 90, 3, 70): 20, (90, 20, 3, 70): 20, (90, 20, 3, 1): 1,
+    }.items():  # fmt: skip
+        assert Krylov(block=block).sized(n, d, k).block == expected
 
 
-def test_a_plan_states_what_it_was_asked_for_and_its_defaults() -> None:
-    asked = {"solver": "krylov", "block": 7, "tolerance": 0.25, "max_passes": 3, "seed": 11}
-    made = plan(100, 90, 5, **asked)
-    assert made.to_json() == asked
-    assert {getattr(made, name) == value for name, value in asked.items()} == {True}
-    assert "7" in made.text
-    assert "0.25" in made.text
-    assert plan(100, 90, 5, solver="krylov").to_json() == {
+def test_a_solver_states_what_it_was_asked_for_and_its_defaults() -> None:
+    asked: dict[str, Any] = {"block": 7, "tolerance": 0.25, "max_passes": 3, "seed": 11}
+    made = choose(100, 90, 5, get_solvers("krylov", **asked))
+    assert made == Krylov(**asked) == solver_of(made.to_json())
+    assert made.to_json() == {"solver": "krylov", **asked}
+    assert list(made.to_json()) == ["solver", *asked]
+    assert "7" in made.describe()
+    assert "0.25" in made.describe()
+    assert choose(100, 90, 5, get_solvers("krylov")).to_json() == {
         "solver": "krylov", "block": 16, "tolerance": 1e-6, "max_passes": 40, "seed": 0,
     }  # fmt: skip
     texts = set()
-    for solver in ("gram", "covariance"):
-        made = plan(100, 90, 5, solver=solver, block=7, seed=3)
-        assert made.to_json() == {"solver": solver}
-        assert (made.block, made.seed) == (0, 0)
-        texts.add(made.text)
+    for solver, kind in (("gram", Gram), ("covariance", Covariance)):
+        exact = choose(100, 90, 5, get_solvers(solver, block=7, seed=3))
+        assert exact == kind() == solver_of(exact.to_json())
+        assert exact.to_json() == {"solver": solver}
+        texts.add(exact.describe())
     assert len(texts) == 2
+    assert solver_of({}) == Gram()  # recipes of the first builds name none
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"solver": "lanczos"}, {"tolerance": 0.0}, {"tolerance": 1.0}, {"tolerance": -0.1}, {"tolerance": float("nan")},
-     {"max_passes": 0}, {"block": 0}, {"block": -1}, {"seed": -1}],
+    ("name", "wrong"),
+    [("tolerance", 0.0), ("tolerance", 1.0), ("tolerance", -0.1), ("tolerance", float("nan")), ("tolerance", True),
+     ("max_passes", 0), ("max_passes", 1.5), ("block", 0), ("block", -1), ("seed", -1), ("seed", 1.5)],
 )  # fmt: skip
-def test_a_plan_that_cannot_work_is_refused_whatever_the_solver(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError):
-        plan(100, 90, 5, **options)
-    with pytest.raises(InvalidInputError):
-        plan(100, 90, 5, **{"solver": "krylov", **options})
-    plan(100, 90, 5, solver="krylov", tolerance=0.999, max_passes=1, block=1, seed=0)
+def test_a_setting_that_cannot_work_is_refused_by_every_way_to_a_solver(name: str, wrong: Any) -> None:
+    for solver in ("krylov", "auto", ["gram", "krylov"]):
+        with pytest.raises(InvalidInputError, match=name):
+            get_solvers(solver, **{name: wrong})
+    with pytest.raises(InvalidInputError, match=name):
+        Krylov(**{name: wrong})
+    with pytest.raises(InvalidInputError, match=name):
+        solver_of({"solver": "krylov", name: wrong})
+    Krylov(tolerance=0.999, max_passes=1, block=1, seed=0)
+
+
+def test_a_solver_that_is_not_there_is_refused() -> None:
+    for refused in (lambda: get_solvers("lanczos"), lambda: solver_of({"solver": "lanczos"})):
+        with pytest.raises(InvalidInputError, match="lanczos"):
+            refused()

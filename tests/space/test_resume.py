@@ -26,8 +26,7 @@ from w2w_hub.errors import (
     UnsupportedFormatError,
     W2WError,
 )
-from w2w_hub.space import Krylov
-from w2w_hub.space.fit.build import clear_passes
+from w2w_hub.space import Krylov, clear_passes
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
 from w2w_hub.space.fit.resume import MARK, ResumeFolder
 
@@ -162,7 +161,7 @@ def test_passes_are_kept_until_they_are_cleared(dataset: WeightDataset, through:
     assert tree(tmp_path / "kept") == kept
     again = build_space(dataset, 3, checkpoint=tmp_path / "kept", **PASSES)
     assert again.digest == space.digest == through.digest
-    clear_passes(again, tmp_path / "kept")
+    clear_passes(WeightSpace.from_pretrained(tmp_path / "space"), tmp_path / "kept")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["space"]
     clear_passes(space, tmp_path / "kept")  # they are gone, and nobody else's are touched
 

@@ -57,7 +57,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
     )
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--k", type=click.IntRange(1), help="Principal components; as many as the rows allow without it.")
+@click.option("--k", type=click.IntRange(1), help="Principal components; by default as many as the rows allow.")
 @out_option("The weight-space folder to make.")
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline."
@@ -66,7 +66,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @with_engine
 @click.option(
-    "--solver", type=LaterChoice(_solver_names), default="auto", show_default=True, help="auto takes the cheapest."
+    "--solver", type=LaterChoice(_solver_names), default="auto", show_default=True, help="auto chooses the cheapest."
 )
 @click.option(
     "--tolerance",
@@ -80,7 +80,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
 @click.option(
     "--without-population", is_flag=True,
-    help="Save no ids and no coefficients of the rows: a basis to publish without data of people.",
+    help="Leave out ids and coefficients of the rows, to publish a basis without people's data.",
 )  # fmt: skip
 @json_option
 def build(
@@ -90,7 +90,7 @@ def build(
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
-    A build that was stopped continues when the same command is run again.
+    A build that was interrupted continues when the same command is repeated.
     """
     from ..dataset import WeightDataset
     from ..space.fit.build_and_save import build_and_save, unfinished
@@ -98,7 +98,7 @@ def build(
 
     opened = WeightDataset.open(dataset)
     if unfinished(out).is_dir():
-        say(f"continuing the unfinished build in {unfinished(out)}, if it is this one")
+        say(f"continuing the unfinished build in {unfinished(out)}, if it has the same options")
     space = build_and_save(
         opened, out, k, base=base, population=not without_population, split=split, version=version,
         directions=directions, standardize=standardize, canonical=canonical,
@@ -117,12 +117,12 @@ def build(
     held_out = space.diagnostics["held_out"]
     say(f"{space.recipe['algorithm']} ({space.recipe['engine']})")
     say(
-        f"{out}: {space.k} components carry {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
+        f"{out}: {space.k} components explain {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
         f"(of Gaussian noise: {noise:.1%})"
     )
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
-        say(f"of {held_out['rows']:,} held-out rows they carry {there:.1%} (the mean alone: 0 %)")
+        say(f"and {there:.1%} of the variance of {held_out['rows']:,} held-out rows (the mean alone: 0 %)")
     show_directions(space)
     for name, reason in space.diagnostics.get("no_direction", {}).items():
         say(f"  {name}: no direction, {reason}")
@@ -149,7 +149,7 @@ def show_directions(space: WeightSpace) -> None:
 )
 @space_argument
 @click.option("--dataset", type=click.Path(path_type=Path), required=True, help="The dataset it was built from.")
-@click.option("--check", is_flag=True, help="Compare with what is published; exit status 1 if they differ.")
+@click.option("--check", is_flag=True, help="Compare with SPACE; exit status 1 if they differ.")
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Also write the rebuilt weight space here.")
 @with_engine
 @json_option
@@ -157,7 +157,7 @@ def rebuild(
     space: Path, dataset: Path, check: bool, out: Path | None, engine: str | None, devices: tuple[str, ...],
     scheduler: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Build SPACE again from its recipe and report whether it is the same."""
+    """Rebuild SPACE from its recipe and report whether it is the same."""
     from ..dataset import WeightDataset
     from ..errors import InvalidInputError
     from ..space import WeightSpace
@@ -166,7 +166,7 @@ def rebuild(
     from ..store.atomic import require_new
 
     if not check and out is None:
-        raise InvalidInputError("nothing to do with the rebuilt space: give --check, --out SPACE, or both")
+        raise InvalidInputError("rebuild needs --check, --out SPACE, or both")
     if out is not None:
         require_new(out)
     published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
@@ -184,8 +184,8 @@ def rebuild(
     else:
         say(f"{space} has digest {published.digest[:16]}, rebuilt it is {again.digest[:16]}")
         say(
-            f"largest relative difference of a singular value {found.singular_value_error:.1e}, of {found.separated} "
-            f"separated components the largest angle {found.angle:.1e}, of a mean or deviation {found.mean_error:.1e}"
+            f"largest relative difference of a singular value {found.singular_value_error:.1e}, of a mean or deviation "
+            f"{found.mean_error:.1e}; largest angle of {found.separated} separated components {found.angle:.1e}"
         )
         verdict = "the same space, as another engine or number of threads makes it" if found.within_bound else (
             "NOT the same space: its recipe does not lead to what is published"
@@ -201,11 +201,11 @@ def rebuild(
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
-    help="The dataset it was built from: for the scatter by attribute, and entanglement against population size.",
+    help="The dataset of SPACE: adds scatter plots by attribute, and entanglement by population size.",
 )
 @json_option
 def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
-    """How far SPACE can be trusted: spectrum, held-out rows, directions and nulls, as a page and as JSON."""
+    """Write a report on the quality of SPACE: spectrum, held-out rows, directions and nulls, as a page and as JSON."""
     from ..dataset import WeightDataset
     from ..space import WeightSpace
     from ..space.report import write_report
@@ -219,17 +219,19 @@ def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
         return
     say(f"{out / 'report.html'}: open it in a browser; the same figures are in {out / 'report.json'}")
     if dataset is None:
-        say("with --dataset DATASET it shows components by attribute and entanglement against the number of people too")
+        say("add --dataset DATASET for components by attribute and entanglement by population size")
 
 
 @click.command(
     epilog=examples("w2w directions space", "w2w directions space --json", "w2w directions space --entanglement")
 )
 @space_argument
-@click.option("--entanglement", "table", is_flag=True, help="How far an edit of each attribute moves the others.")
+@click.option(
+    "--entanglement", "table", is_flag=True, help="Also show how far an edit of each attribute moves the others."
+)
 @json_option
 def directions(space: Path, table: bool, as_json: bool) -> None:
-    """The attributes of SPACE with their evidence."""
+    """List the attributes of SPACE with their evidence."""
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
@@ -257,7 +259,7 @@ def directions(space: Path, table: bool, as_json: bool) -> None:
 @click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True)
 @json_option
 def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
-    """The fitted rows that are nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
+    """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
     from ..space import WeightSpace
     from ..space.identity import resolve
 
@@ -275,7 +277,7 @@ def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
 @click.argument("identity")
 @json_option
 def read(space: Path, identity: str, as_json: bool) -> None:
-    """What SPACE reads from IDENTITY (a saved point, a row's id, or an adapter): attributes, and how typical it is."""
+    """Show the attributes that SPACE reads from IDENTITY (a saved point, a row's id, or an adapter)."""
     from ..space import WeightSpace
     from ..space.identity import resolve
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .coordinates import Coordinates, Explained
 from .directions import Direction, fit_directions
 from .fit import engines as _engines
-from .fit.build import build_space
+from .fit.build import build_space, clear_passes
 from .fit.engines import Engine, NumpyEngine
 from .fit.solvers import Covariance, Gram, Krylov, Solver
 from .points import Point
@@ -35,6 +35,7 @@ __all__ = [
     "TorchEngine",
     "WeightSpace",
     "build_space",
+    "clear_passes",
     "fit_directions",
 ]
 

@@ -1,4 +1,4 @@
-"""What a weight-space folder holds, in memory: the fields that storage reads and writes, without behavior."""
+"""SpaceContents: the fields of a weight space that are stored in its folder."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class SpaceContents(ByValue):
     coordinates : Coordinates
         Mean, standard deviation and principal components.
     population : Population or None
-        The rows that it was fitted to, and held-out ones; None in a space that was published without them.
+        Fitted and held-out rows; None in a space that was published without them.
     recipe : dict
         How it was built; includes the dataset's digest.
     diagnostics : dict
-        What was measured when it was built, see FORMAT.md.
+        Measurements of the build, see FORMAT.md.
     compatibility : Compatibility
     directions : dict of str to Direction
     name, version, licence : str
     stored_spread : Spread or None
-        Spread of the population's coefficients, if it is stored apart from a population.
+        Spread of the population's coefficients, in a space that was published without it.
     path : Path or None
         The folder that it was opened from, or built into.
     source : Source or None
@@ -66,7 +66,7 @@ class SpaceContents(ByValue):
 
     @property
     def digest(self) -> str:
-        """sha256 of layout, mean, std and basis: what points are tied to."""
+        """sha256 of layout, mean, std and basis; each point records it."""
         return self.coordinates.digest
 
     @property

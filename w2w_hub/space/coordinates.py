@@ -1,4 +1,4 @@
-"""The coordinates of a weight space: mean, standard deviation and principal components. They know no population."""
+"""Coordinates of a weight space: mean, standard deviation and principal components, without a population."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASIS_TAG = b"w2w-basis-v1\n"
 
 @dataclass(frozen=True, eq=False)
 class Explained(ByValue):
-    """How much of an adapter a weight space explains.
+    """Projection of an adapter, and the fraction of its norm that the space explains.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Explained(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Coordinates(ByValue):
-    """Principal components of standardized adapters; equal to others of the same numbers.
+    """Principal components of standardized adapters; two are equal if all their values are.
 
     An adapter's vector x has coefficients ``((x - mean) / std) @ basis.T``; coefficients c decode to
     ``(c @ basis) * std + mean`` (weights2weights, section 4.1 and its notebook).
@@ -68,9 +68,9 @@ class Coordinates(ByValue):
     residuals : ndarray or None
         float64 ``(k,)``: residual of each component, relative to its eigenvalue.
     canonical : bool
-        Whether adapters are replaced by the canonical representatives of their dW first.
+        True if adapters are first replaced by the canonical representatives of their dW.
     full_digest : str or None
-        Digest of all components, if only the first of them are here.
+        Digest of the whole space, if only its first components are loaded.
     """
 
     layout: ParameterLayout
@@ -94,7 +94,7 @@ class Coordinates(ByValue):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of layout, mean, std and basis: what coefficients are tied to."""
+        """sha256 of layout, mean, std and basis; identifies what coefficients belong to."""
         if self.full_digest is not None:
             return self.full_digest
         digest = hashlib.sha256(BASIS_TAG + f"{self.layout.digest}\n".encode())
@@ -103,14 +103,14 @@ class Coordinates(ByValue):
         return digest.hexdigest()
 
     def require_k(self, k: int | None) -> int:
-        """Return a number of components that there are, all of them for None.
+        """Return `k` if there are that many components; all of them for None.
 
         Raises
         ------
         InvalidInputError
         """
         if k is not None and not (is_whole(k) and 1 <= k <= self.k):
-            raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, a whole number, not {k}")
+            raise InvalidInputError(f"k must be a whole number from 1 to {self.k} in this weight space, not {k}")
         return k or self.k
 
     def project(self, what: Adapter | np.ndarray, k: int | None = None) -> np.ndarray:
@@ -118,7 +118,7 @@ class Coordinates(ByValue):
         rows = self._standardized(what).astype(np.float32)
         found = OPS.inner(np.atleast_2d(rows), self.basis[: self.require_k(k)]).astype(np.float32)
         if not np.isfinite(found).all():
-            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
+            raise InvalidInputError("these weights contain NaN or infinite values; check the adapter")
         return np.asarray(found[0] if rows.ndim == 1 else found)
 
     def decode(self, coefficients: np.ndarray, k: int | None = None) -> np.ndarray:
@@ -146,7 +146,7 @@ class Coordinates(ByValue):
         """
         values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
-            raise LayoutMismatchError(f"expected {self.layout.size} numbers, got shape {values.shape}")
+            raise LayoutMismatchError(f"expected {self.layout.size} weights per row, got shape {values.shape}")
         return canonicalize_rows(self.layout, values) if self.canonical else values
 
     def _standardized(self, what: Adapter | np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ class Coordinates(ByValue):
         ----------
         difference : bool
             Treat the adapter as a change of an identity (a Concept Slider) instead of an identity: the mean is not
-            subtracted. In a raw space this means something only for an adapter from the same initialization.
+            subtracted. In a space that is not canonical this is meaningful only for the same initialization.
         """
         standardized = self._standardized(what)
         if difference:
@@ -168,7 +168,7 @@ class Coordinates(ByValue):
         if standardized.ndim != 1:
             raise InvalidInputError("explained takes one adapter; use project for a matrix of them")
         if not np.isfinite(standardized).all():
-            raise InvalidInputError("these weights hold NaN or infinite values; they have no place in the space")
+            raise InvalidInputError("these weights contain NaN or infinite values; check the adapter")
         c = standardized @ self.basis.T.astype(np.float64)
         total = float(standardized @ standardized)
         return Explained(c.astype(np.float32), float(c @ c) / total if total else 0.0, float(np.sqrt(total)))

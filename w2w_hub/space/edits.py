@@ -19,24 +19,26 @@ from .population import Spread
 
 @dataclass(frozen=True)
 class Edit:
-    """Strengths by direction, in standard deviations of the population, and attributes whose scores stay."""
+    """Strengths by direction, in standard deviations of the population, and attributes whose scores are preserved."""
 
     strengths: Mapping[str, float]
     preserve: tuple[str, ...] = ()
 
     @classmethod
     def checked(cls, strengths: Mapping[str, float], preserve: Iterable[str] = ()) -> Edit:
-        """Return the edit of a caller's arguments.
+        """Return an edit from a caller's arguments.
 
         Raises
         ------
         InvalidInputError
         """
         if not isinstance(strengths, Mapping):
-            raise InvalidInputError(f"strengths are a mapping such as {{'Beard': 2.0}}, not {type(strengths).__name__}")
+            raise InvalidInputError(
+                f"strengths must be a mapping like {{'Beard': 2.0}}, not {type(strengths).__name__}"
+            )
         for name, strength in strengths.items():
             if not isinstance(name, str) or isinstance(strength, bool) or not isinstance(strength, Real):
-                raise InvalidInputError(f"an edit is an attribute's name and a number, not {name!r}: {strength!r}")
+                raise InvalidInputError(f"an edit needs an attribute's name and a number, not {name!r}: {strength!r}")
         kept = [preserve] if isinstance(preserve, str) else names().checked(preserve, "preserve")
         for name in kept:
             if name in strengths:
@@ -58,7 +60,7 @@ class Edit:
             direction = find(name)
             amount = number().checked(strength, f"the strength of {name}")
             steps.append(amount * direction.sd * direction.editing)
-        c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # what a point leaves out is 0
+        c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # missing coefficients are 0
         change = np.zeros_like(c)
         for step in steps:
             change[: len(step)] += step
@@ -76,7 +78,7 @@ class Edit:
 
 
 def preserving(step: np.ndarray, readings: list[np.ndarray], std: np.ndarray) -> np.ndarray:
-    """Return a step ``(k,)`` changed so that it moves none of these reading directions.
+    """Return a step ``(k,)``, changed so that the scores of these reading directions stay.
 
     The change is the smallest one relative to the population's standard deviations ``(k,)``.
     """
@@ -96,7 +98,7 @@ def find_direction(
     Parameters
     ----------
     reasons : mapping of str to str
-        Attributes without a direction, and why.
+        Attributes without a direction, each with the reason.
 
     Raises
     ------
@@ -114,7 +116,7 @@ def find_direction(
         raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
     known = ", ".join([*directions, f"PC1 to PC{k}"])
     if not directions:
-        known += " only: build the space from a labelled dataset"
+        known += " only: build the space from a labeled dataset"
     lowered = {other.lower(): other for other in directions}
     close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
     hint = f"did you mean {' or '.join(close)}? " if close else ""

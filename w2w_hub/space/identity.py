@@ -25,8 +25,8 @@ from .weight_space import WeightSpace
 class Identity(ByValue):
     """Exact weights that a pipeline injects, with their point in the space.
 
-    For a point of the space both say the same. For an adapter the vector is the adapter itself and the point its
-    projection; an edit moves both by the same step, so that nothing outside the space is lost.
+    For a point of the space the vector is its decoded weights. For an adapter the vector is the adapter itself and the
+    point its projection; an edit moves both by the same step, so that nothing outside the space is lost.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Identity(ByValue):
         float32 ``(d,)``.
     point : Point
     start : float
-        Fraction of the denoising schedule, 0 to 1, until which `early` is drawn instead of `vector`.
+        Fraction of the denoising schedule, 0 to 1, until which `early` is injected instead of `vector`.
     early : ndarray or None
         float32 ``(d,)``: the identity before its delayed edits.
     """
@@ -45,7 +45,7 @@ class Identity(ByValue):
     early: np.ndarray | None = None
 
     def at(self, fraction: float) -> np.ndarray:
-        """Return the vector that is drawn when this fraction of the schedule, 0 to 1, is over."""
+        """Return the vector to inject at a fraction of the denoising schedule, 0 (its start) to 1."""
         return self.vector if self.early is None or fraction >= self.start else self.early
 
 
@@ -89,18 +89,18 @@ def _from_path(space: WeightSpace, what: str | Path) -> Identity:
             raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {incompatibility}")
         return resolve(space, adapter)
     if path.suffix in (".json", ".safetensors"):
-        raise MissingPathError(f"{path} is not there", path=path)
+        raise MissingPathError(f"{path} does not exist", path=path)
     raise UnknownNameError(
         f"{str(what)!r} is neither {_rows(space.population, str(what))}, nor a saved point, nor an adapter"
     )
 
 
 def _rows(population: Population | None, name: str) -> str:
-    """Return which rows a name could have meant, for an error."""
+    """Describe the rows that a name could have meant, for an error."""
     if population is None:
         return "a row (this weight space was published without its population)"
     close = difflib.get_close_matches(name, population.ids, 3, 0.6)
-    hint = f"near it: {', '.join(close)}" if close else f"they look like {', '.join(population.ids[:3])}"
+    hint = f"similar: {', '.join(close)}" if close else f"they look like {', '.join(population.ids[:3])}"
     return f"a row of this weight space ({hint})"
 
 
@@ -115,9 +115,7 @@ def _coefficients(what: Any) -> np.ndarray:
 
 def adapter_of(space: WeightSpace, what: Any) -> Adapter:
     """Return what :func:`resolve` accepts as a LoRA for the space's base model."""
-    adapter = space.layout.unflatten(resolve(space, what).vector)
-    adapter.base_model = space.compatibility.base_model
-    return adapter
+    return space.layout.unflatten(resolve(space, what).vector, base_model=space.compatibility.base_model)
 
 
 # ---------------------------------------------------------------- edits
@@ -136,7 +134,7 @@ def edited(
     strengths : mapping of str to float
         In standard deviations of the population along each direction.
     start : float
-        Delayed injection: the identity is drawn unedited until this fraction of the denoising schedule, so that the
+        Delayed injection: the unedited identity is injected until this fraction of the denoising schedule, so that the
         composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
     preserve : iterable of str
         Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
@@ -157,7 +155,7 @@ def edited(
     start = number(0, below=1).checked(start, "start, a fraction of the schedule,")
     if start and identity.start not in (0.0, start):
         raise InvalidInputError(
-            f"this identity has edits that start at {identity.start:g} of the schedule; give the same, not {start:g}"
+            f"this identity has edits that start at {identity.start:g} of the schedule; use that start, not {start:g}"
         )
     before = pad_to_k(space, identity.point)
     point = space.edit(before, strengths, preserve=preserve)

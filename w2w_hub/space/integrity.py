@@ -42,7 +42,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     Parameters
     ----------
     vouched : bool
-        Whether a lock or a commit states the sha256 of the manifest.
+        True if a lock file or a commit states the sha256 of the manifest.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     try:
         space = read_state(path, read_contents, SPACE)
     except W2WError as error:
-        if not wrong:  # else the reason is listed already
+        if not wrong:  # otherwise the reason is already listed
             report.add("", str(error))
         return report
     _check_rows(report, state, space.population)
@@ -79,7 +79,7 @@ def _is_bulk(name: str) -> bool:
 
 
 def _check_rows(report: Report, state: State, population: Population | None) -> None:
-    """Check ids and norms of the known rows, and which files there are."""
+    """Check the rows' ids and norms, and that no file is unexpected."""
     where = report.path
     for name in sorted(
         {name for name in state.data["files"] if name.startswith("coefficients/")}
@@ -87,7 +87,7 @@ def _check_rows(report: Report, state: State, population: Population | None) -> 
     ):
         report.add(name, f"{where}: {name} belongs to no split of the manifest")
     for name in state.data["files"]:
-        report.check(name, not name.lower().endswith(PICKLES), f"{where}: {name} is a pickle, which must not be here")
+        report.check(name, not name.lower().endswith(PICKLES), f"{where}: {name} is a pickle file; remove it")
     if population is None:
         return
     report.rows = len(population)
@@ -101,18 +101,13 @@ def _check_rows(report: Report, state: State, population: Population | None) -> 
 def _check_numbers(report: Report, space: SpaceContents, files: Iterable[str]) -> None:
     """Check mean, deviations, singular values, basis and directions."""
     where = report.path
+    tensors, found = "space.safetensors", space.coordinates
     for name in ("mean", "std", "singular_values"):
-        report.check(
-            "space.safetensors",
-            bool(np.isfinite(getattr(space.coordinates, name)).all()),
-            f"{where}: {name} is not finite",
-        )
-    report.check(
-        "space.safetensors", bool((space.coordinates.std > 0).all()), f"{where}: a standard deviation is not positive"
-    )
-    values = space.coordinates.singular_values
+        report.check(tensors, bool(np.isfinite(getattr(found, name)).all()), f"{where}: {name} is not finite")
+    report.check(tensors, bool((found.std > 0).all()), f"{where}: a standard deviation is not positive")
+    values = found.singular_values
     falling = bool((np.diff(values) <= 1e-6 * max(float(values[0]), 1e-30)).all())
-    report.check("space.safetensors", falling, f"{where}: the components do not come largest variance first")
+    report.check(tensors, falling, f"{where}: the singular values are not in descending order")
     stray = sorted(name for name in files if name.startswith("basis-"))
     wanted = [f"basis-{i:05d}.safetensors" for i in range(len(stray))]
     report.check("basis", stray == wanted, f"{where}: basis files are not numbered from 00000 without a gap")
@@ -125,11 +120,11 @@ def _check_numbers(report: Report, space: SpaceContents, files: Iterable[str]) -
             "without --deep: the basis files' hashes, that the basis is orthonormal, an embedded base model"
         )
         return
-    worst, turned = _basis_error(space.coordinates.basis)
+    worst, turned = _basis_error(found.basis)
     if worst > UNIT_TOLERANCE:
         report.add("basis", f"{where}: the basis is not orthonormal (an error of {worst:.2g})")
     if turned:
-        report.add("basis", f"{where}: components {turned[:5]} do not have the sign that FORMAT.md asks for")
+        report.add("basis", f"{where}: components {turned[:5]} do not have the sign that FORMAT.md requires")
 
 
 def _basis_error(basis: np.ndarray) -> tuple[float, list[int]]:
@@ -157,12 +152,12 @@ def _check_base(report: Report, state: State, space: SpaceContents) -> None:
             _check_reference(report, settings)
             return
         if not has_file(where, MODEL_INDEX):
-            report.add(CONFIG, f"{where / CONFIG} says that the base model is embedded, and {MODEL_INDEX} is not there")
+            report.add(CONFIG, f"{where / CONFIG} states that the base model is embedded, but {MODEL_INDEX} is missing")
             return
         index = parse_json(read_file(where, MODEL_INDEX, SETTINGS_BYTES), where / MODEL_INDEX)
         name = index.get("_class_name")
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("W2W"):
-            report.add(MODEL_INDEX, f"{where / MODEL_INDEX} names the class {short(name)}, not diffusers' own")
+            report.add(MODEL_INDEX, f"{where / MODEL_INDEX} names {short(name)}, not a class of diffusers")
         require_plain_components(where, components(where))
         stated = space.compatibility.base_digest
         if report.deep and stated is not None:
@@ -184,4 +179,4 @@ def _check_reference(report: Report, settings: dict[str, Any]) -> None:
     if not relative or not isinstance(commit, (str, type(None))):
         report.add(CONFIG, f"{where} names {short(base)} at {short(commit)}, which is not a base model")
     elif commit is None and not (report.path / str(base)).is_dir():
-        report.notes.append(f"{where} names the base model {short(base)} without a commit, so that it may change")
+        report.notes.append(f"{where} names the base model {short(base)} without a commit; it may change")

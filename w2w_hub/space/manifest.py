@@ -1,6 +1,6 @@
 """Types of the fields of a weight space's `recipe` and `diagnostics`, see FORMAT.md.
 
-They are checked once, when a space is opened. Fields that are not in the tables belong to a writer and are only shown.
+They are checked once, when a space is opened. Fields that are not in these tables are accepted unchecked.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ Check = Callable[[Any], bool]
 LARGEST = 2**63
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+def _is(kind: type) -> Check:
+    return lambda value: isinstance(value, kind)
+
+
+_text, _flag, _object = _is(str), _is(bool), _is(dict)
 
 
 def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+    return _integer(value) and value >= 0
 
 
 def _integer(value: Any) -> bool:
@@ -32,16 +35,8 @@ def _number(value: Any) -> bool:
     return _integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _canonical(value: Any) -> bool:
     return value is None or value == "svd"
-
-
-def _object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _curve(value: Any) -> bool:
@@ -89,12 +84,12 @@ DIAGNOSTICS: dict[str, Check] = {
 
 
 def require_facts(data: Mapping[str, Any], where: object) -> None:
-    """Raise unless the known fields of a manifest's `recipe` and `diagnostics` have the types that they must have.
+    """Raise an error unless the known fields of a manifest's `recipe` and `diagnostics` have the right types.
 
     Raises
     ------
     CorruptFileError
-        Naming the field.
+        Names the field.
     """
     for part, table in (("recipe", RECIPE), ("diagnostics", DIAGNOSTICS)):
         fields = data[part]

@@ -25,7 +25,7 @@ SUFFIXES = (".json", ".safetensors")
 
 @dataclass(frozen=True, eq=False)
 class Point(ByValue):
-    """Coefficients in one basis; equal to another point of the same coefficients in the same basis.
+    """Coefficients in one basis; two points are equal if their coefficients and bases are.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Point(ByValue):
     Raises
     ------
     InvalidInputError
-        If the coefficients are not finite numbers in one list, or the history holds what JSON has no value for.
+        If the coefficients are not a vector of finite numbers, or the history has values that JSON cannot represent.
     """
 
     coefficients: np.ndarray
@@ -50,11 +50,11 @@ class Point(ByValue):
     def __post_init__(self) -> None:
         coefficients = as_array(self.coefficients, "coefficients")
         if coefficients.ndim != 1 or not len(coefficients):
-            raise InvalidInputError(f"coefficients must be one list of numbers, got shape {coefficients.shape}")
+            raise InvalidInputError(f"coefficients must be a vector, got shape {coefficients.shape}")
         with np.errstate(over="ignore"):
             coefficients = coefficients.astype(np.float32, copy=False)
         if not np.isfinite(coefficients).all():
-            raise InvalidInputError("coefficients hold NaN or infinite values")
+            raise InvalidInputError("coefficients contain NaN or infinite values")
         object.__setattr__(self, "coefficients", coefficients)
         object.__setattr__(self, "basis_digest", text().checked(self.basis_digest, "the basis digest of a point"))
         if not isinstance(self.history, Mapping):
@@ -110,13 +110,13 @@ def save_point(point: Point, path: Path | str) -> None:
         write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
     else:
         raise InvalidInputError(
-            f"{path}: a point is written as {' or '.join(SUFFIXES)}; choose one of these names", path=path
+            f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
         )
 
 
 @checked()
 def is_point(path: Path | str) -> bool:
-    """Return whether a file states that it is a saved point, of any version."""
+    """Return whether a file is a saved point, of any version."""
     path = Path(path)
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
@@ -148,13 +148,13 @@ def load_point(path: Path | str) -> Point:
         coefficients = np.asarray(data["coefficients"], np.float32)
         history, digest = data.get("history", {}), data["basis_digest"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CorruptFileError(f"{path} lacks or misstates {error}", path=path) from error
+        raise CorruptFileError(f"{path} has no valid {error}", path=path) from error
     if not isinstance(history, dict) or not isinstance(digest, str):
-        raise CorruptFileError(f"{path} lacks or misstates 'history' or 'basis_digest'", path=path)
+        raise CorruptFileError(f"{path} has no valid 'history' or no valid 'basis_digest'", path=path)
     _require_coefficients(coefficients, path)
     return Point(coefficients, digest, history)
 
 
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
-        raise InvalidInputError(f"{path}: coefficients must be finite numbers in one list", path=path)
+        raise InvalidInputError(f"{path}: coefficients must be a vector of finite numbers", path=path)

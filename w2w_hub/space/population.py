@@ -1,6 +1,6 @@
-"""The population of a weight space: known rows with their coefficients, and how these are spread.
+"""Population of a weight space: rows with known coefficients, and the distribution of these.
 
-Everything here is in coefficient space and knows neither the basis nor the weights that coefficients decode to.
+Everything here is in coefficient space and independent of the basis and of the weights.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ class Population(ByValue):
     fitted_split : str
         The split that the space was fitted on.
     squared_norms : ndarray or None
-        float64 ``(n,)``: squared norm of each standardized row; None in spaces written before these were kept.
+        float64 ``(n,)``: squared norm of each standardized row; None in spaces of early versions.
     left_out : tuple of str
         Rows of the fitted split that were not fitted.
     fitted : ndarray
-        Boolean ``(n,)``: the rows that were fitted. Mean, std, covariance and neighbors are of these only.
+        Boolean ``(n,)``: the rows that were fitted. Only these count for mean, std, covariance and neighbors.
     mean, std : ndarray
         float64 ``(k,)`` of the fitted rows' coefficients.
     """
@@ -144,7 +144,7 @@ class Population(ByValue):
         """
         if row_id not in self._positions:
             raise UnknownNameError(
-                f"no row {row_id!r} in this weight space; its rows look like {', '.join(self.ids[:3])}"
+                f"no row {row_id!r} in this weight space; its ids look like {', '.join(self.ids[:3])}"
             )
         return np.asarray(self.coefficients[self._positions[row_id]])
 
@@ -171,7 +171,7 @@ class Population(ByValue):
             raise InvalidInputError(f"k must be 1 to {self.k} in this weight space, not {k}")
         if self.squared_norms is None:
             raise InvalidInputError(
-                "this weight space was written before rows' norms were kept; build it again with: w2w build"
+                "this weight space has no norms of its rows (an early version saved it); build it again with: w2w build"
             )
         inside = (self.coefficients[:, :k].astype(np.float64) ** 2).sum(1)
         return np.asarray(np.clip(1 - inside / np.maximum(self.squared_norms, 1e-300), 0, 1))
@@ -204,7 +204,7 @@ class Population(ByValue):
     def mahalanobis(self, coefficients: np.ndarray) -> float:
         """Return the Mahalanobis distance from the mean, with the full covariance; about the root of k is typical.
 
-        :meth:`distance` is the same with each coefficient by itself and divided by that root, so that 1 is typical.
+        :meth:`distance` ignores correlations and is divided by that root, so that 1 is typical.
         """
         c = as_coefficients(coefficients, self.k)
         apart = c - self.mean[: len(c)]
@@ -223,12 +223,12 @@ def as_coefficients(what: np.ndarray, k: int, *, several: bool = False) -> np.nd
     """
     c = as_array(what, "coefficients").astype(np.float64)
     if c.ndim not in ((1, 2) if several else (1,)) or not c.shape[-1]:
-        expected = "one list of numbers, or a matrix" if several else "one list of numbers"
+        expected = "a vector or a matrix" if several else "a vector"
         raise InvalidInputError(f"coefficients must be {expected}, got shape {c.shape}")
     if c.shape[-1] > k:
         raise InvalidInputError(f"this weight space has {k} coefficients per point, not {c.shape[-1]}")
     if not np.isfinite(c).all():
-        raise InvalidInputError("coefficients hold NaN or infinite values")
+        raise InvalidInputError("coefficients contain NaN or infinite values")
     return c
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.checks import is_whole
-from ..common.deprecated import warn_renamed
 from ..common.text import one_line
 from ..dataset.manifest import Compatibility, is_split_name
 from ..dialects.base_model import digest_of_folder, embed_base
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION, VERSION_WITHOUT_POPULATION = SPACE, 1, 2
 COMPONENTS_A_FILE = 1000
-BASIS_KEY = "basis_digest"  # in the metadata of what means nothing without that basis
+BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
 _KINDS = {
     "name": str, "version": str, "licence": str, "digest": str, "k": int, "population": bool, "fitted_split": str,
     "splits": list, "recipe": dict, "diagnostics": dict, "layout": dict, "compatibility": dict, "directions": list,
@@ -55,17 +55,31 @@ FIELDS = {"format", "format_version", "files", *_KINDS}
 
 
 # ------------------------------------------------------------------ writing
-def save_space(space: SpaceContents, path: Path | str, *, extend: Callable[[Path], None] | None = None) -> Path:
+def save_space(
+    space: SpaceContents, path: Path | str, base: Path | str | None = None, *,
+    extend: Callable[[Path], object] | None = None,
+) -> Path:  # fmt: skip
     """Write a new space folder and return its path.
 
     Parameters
     ----------
+    base : path, optional
+        A diffusers folder to embed.
     extend : callable, optional
-        Called with the unfinished folder, to add files (an embedded base model) before the manifest.
+        Called with the unfinished folder to add files before the manifest, instead of `base`.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If the target modules of `base` are not those of the dataset's adapters.
     """
     path = Path(path)
+    if base is not None:
+        found = require_base(base, space.layout, space.compatibility)
+        space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
+        extend = partial(embed_base, base)
     if space.coordinates.full_digest is not None:
-        raise InvalidInputError(f"this weight space was opened with k={space.k}; open the whole of it to save it")
+        raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     population, revision = space.population, None if space.source is None else space.source.revision
     with new_folder(path) as folder:
         _save_coordinates(space, folder)
@@ -106,19 +120,6 @@ def save_space(space: SpaceContents, path: Path | str, *, extend: Callable[[Path
 _WITHOUT_POPULATION = {"format_version": VERSION_WITHOUT_POPULATION, "population": False}
 
 
-def save_with_base(space: SpaceContents, path: Path | str, base: Path | str) -> Path:
-    """Write a new space folder with a base model (a diffusers folder) embedded, and return its path.
-
-    Raises
-    ------
-    BaseModelMismatchError
-        If the base model's target modules are not those of the dataset's adapters.
-    """
-    found = require_base(base, space.layout, space.compatibility)
-    stated = replace(space, compatibility=replace(space.compatibility, base_digest=found))
-    return save_space(stated, path, extend=lambda folder: embed_base(base, folder))
-
-
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
     """Return the digest of a base model's target weights, or raise if the adapters were trained on others."""
     found, stated = digest_of_folder(base, layout), compatibility.base_digest
@@ -128,12 +129,6 @@ def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compa
             f"{stated[:12]}"
         )
     return found
-
-
-def publish_space(space: SpaceContents, path: Path | str, base: Path | str | None = None) -> Path:
-    """Deprecated name of ``WeightSpace.save(path, base=...)``."""
-    warn_renamed("publish_space(space, path, base)", "space.save(path, base=base)")
-    return save_space(space, path) if base is None else save_with_base(space, path, base)
 
 
 def _save_coordinates(space: SpaceContents, folder: Path) -> None:
@@ -236,27 +231,29 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, W2WError):
             raise
-        raise CorruptFileError(f"{path} lacks or misstates {error}; fetch the weight space again", path=path) from error
+        raise _corrupt(path, f"{error} is missing or invalid") from error
     if space.digest != data["digest"]:
-        raise CorruptFileError(
-            f"{path}: mean, std and basis do not give the digest in the manifest; fetch them again", path=path
-        )
+        raise _corrupt(path, "mean, std and basis do not have the digest in the manifest")
     return space
 
 
+def _corrupt(path: Path | str, reason: str) -> CorruptFileError:
+    return CorruptFileError(f"{path}: {reason}; fetch the weight space again", path=path)
+
+
 def _require_fields(data: dict[str, Any], where: Path) -> None:
-    """Raise unless a manifest's fields have the types and values that they must have."""
+    """Raise an error unless a manifest's fields have the right types and values."""
     for name, kind in _KINDS.items():
         value = data.get(name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise CorruptFileError(f"{where} lacks or misstates {name!r}; fetch the weight space again")
+            raise _corrupt(where, f"{name!r} is missing or invalid")
     for split in (*data["splits"], data["fitted_split"]):
         if not is_split_name(split):
-            raise CorruptFileError(f"{where} names a split {short(split)}; fetch the weight space again")
+            raise _corrupt(where, f"{short(split)} is not a split's name")
     if data["population"] and data["fitted_split"] not in data["splits"]:
-        raise CorruptFileError(f"{where} states fitted_split as {short(data['fitted_split'])}, none of its splits")
+        raise _corrupt(where, f"fitted_split {short(data['fitted_split'])} is not one of its splits")
     if not data["population"] and data["splits"]:
-        raise CorruptFileError(f"{where} names splits of a population that it states not to have")
+        raise _corrupt(where, "it lists splits although it states that it has no population")
     require_facts(data, where)
 
 
@@ -264,24 +261,20 @@ def _read_coordinates(state: State, tensors: dict[str, np.ndarray], k: int) -> C
     path, data, where, whole = state.root, state.data, state.manifest_path, state.data["k"]
     layout = ParameterLayout.from_json(data["layout"])
     if (layout.digest, layout.size) != (data["layout"].get("digest"), data["layout"].get("size")):
-        raise CorruptFileError(f"{where}: the layout does not have the digest that is stated beside it, or the size")
+        raise _corrupt(where, "the layout does not have the digest or size that is stated beside it")
     if data["recipe"]["constant_numbers"] > layout.size:
-        raise CorruptFileError(f"{where} states recipe.constant_numbers larger than the layout; fetch it again")
+        raise _corrupt(where, "recipe.constant_numbers is larger than the layout")
     for name in ("mean", "std"):
-        _require_tensor(tensors, name, layout.size, np.float32, path)
-    _require_tensor(tensors, "singular_values", whole, np.float64, path)
-    if "residuals" in tensors:
-        _require_tensor(tensors, "residuals", whole, np.float64, path)
+        _require_tensor(tensors[name], name, (layout.size,), np.float32, path)
+    for name in ("singular_values", *(["residuals"] if "residuals" in tensors else [])):
+        _require_tensor(tensors[name], name, (whole,), np.float64, path)
     parts = [
         read_safetensors(state.find(f"basis-{i:05d}.safetensors"))[0]["basis"]
         for i in range(-(-k // COMPONENTS_A_FILE))
     ]
     for i, part in enumerate(parts):
-        wanted = (min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE), layout.size)
-        if part.shape != wanted or part.dtype != np.float32:
-            raise CorruptFileError(
-                f"{path}: basis-{i:05d} is {part.dtype} {part.shape}, expected float32 {wanted}", path=path
-            )
+        rows = min(COMPONENTS_A_FILE, whole - i * COMPONENTS_A_FILE)
+        _require_tensor(part, f"basis-{i:05d}", (rows, layout.size), np.float32, path)
     return Coordinates(
         layout=layout,
         mean=tensors["mean"],
@@ -294,26 +287,21 @@ def _read_coordinates(state: State, tensors: dict[str, np.ndarray], k: int) -> C
     )
 
 
-def _require_tensor(tensors: dict[str, np.ndarray], name: str, size: int, dtype: type, path: Path) -> None:
-    found = tensors[name]
-    if found.shape != (size,) or found.dtype != dtype:
-        raise CorruptFileError(
-            f"{path}: {name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} ({size},)", path=path
-        )
+def _require_tensor(found: np.ndarray, name: str, shape: tuple[int, ...], dtype: type, path: Path) -> None:
+    if found.shape != shape or found.dtype != dtype:
+        raise _corrupt(path, f"{name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} {shape}")
 
 
 def _read_spread(tensors: dict[str, np.ndarray], k: int, rows: int, path: Path) -> Spread | None:
-    """Return the stored spread of a population that is not here, if there is one."""
+    """Return the stored spread of a population that is not included; None if there is none."""
     stated = [name for name in ("coefficient_mean", "coefficient_std") if name in tensors]
     if not stated:
         return None
     whole = len(tensors["singular_values"])
     for name in ("coefficient_mean", "coefficient_std"):
-        _require_tensor(tensors, name, whole, np.float64, path)
+        _require_tensor(tensors[name], name, (whole,), np.float64, path)
         if not np.isfinite(tensors[name]).all() or (name == "coefficient_std" and (tensors[name] < 0).any()):
-            raise CorruptFileError(
-                f"{path}: {name} holds values that are not finite or negative; fetch it again", path=path
-            )
+            raise _corrupt(path, f"{name} has values that are not finite, or negative")
     return Spread(tensors["coefficient_mean"][:k], tensors["coefficient_std"][:k], rows)
 
 
@@ -323,7 +311,7 @@ def _read_population(state: State, k: int) -> Population:
     inside = (table["split"] == data["fitted_split"]).to_numpy(bool)
     fitted = table["fitted"].to_numpy(bool) if "fitted" in table else inside
     if not fitted.any():
-        raise CorruptFileError(f"{state.root}/coefficients: no row is a fitted one; fetch the weight space again")
+        raise _corrupt(state.root / "coefficients", "no row is marked as fitted")
     ids = tuple(table["id"])
     return Population(
         ids=ids,
@@ -354,18 +342,16 @@ def _load_all_coefficients(state: State, k: int) -> pd.DataFrame:
 
     splits = state.data["splits"]
     if not splits or len(set(splits)) != len(splits):
-        raise CorruptFileError(
-            f"{state.manifest_path} lacks or misstates 'splits'; fetch the weight space again", path=state.manifest_path
-        )
+        raise _corrupt(state.manifest_path, "'splits' is missing or invalid")
     parts = [_load_coefficients(state, split, k) for split in splits]
     for column in ("fitted", "squared_norm"):
         if 0 < sum(column in part for part in parts) < len(parts):
-            raise CorruptFileError(f"{state.root}/coefficients: only some splits have a column {column!r}")
+            raise _corrupt(state.root / "coefficients", f"only some splits have a column {column!r}")
     table = pd.concat(parts).sort_values("row")
     for column in ("id", "row"):
         if table[column].duplicated().any():
             twice = table[column][table[column].duplicated()].iloc[0]
-            raise CorruptFileError(f"{state.root}/coefficients: {column} {twice!r} is there twice")
+            raise _corrupt(state.root / "coefficients", f"{column} {twice!r} occurs twice")
     return table
 
 
@@ -380,9 +366,7 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
     table = read_table(file, columns, None, "weight space", optional=optional)
     stated = (table.schema.metadata or {}).get(BASIS_KEY.encode(), digest.encode()).decode(errors="replace")
     if stated != digest:
-        raise CorruptFileError(
-            f"{file} holds coefficients of the basis {one_line(stated, 12)}, not of {digest[:12]}", path=file
-        )
+        raise _corrupt(file, f"it belongs to the basis {one_line(stated, 12)}, not to {digest[:12]}")
     for column, fits in wanted.items():
         if column not in table.column_names:
             continue
@@ -390,17 +374,15 @@ def _load_coefficients(state: State, split: str, k: int) -> pd.DataFrame:
         plain = fits(values.type) or (column == "coefficients" and pa.types.is_list(values.type))
         plain |= column == "id" and pa.types.is_large_string(values.type)
         if not plain or values.null_count:
-            raise CorruptFileError(
-                f"{file}: column {column!r} is {values.type}, or has rows without a value", path=file
-            )
+            raise _corrupt(file, f"column {column!r} is {values.type} or has missing values")
     lists = table.column("coefficients").combine_chunks()
     flat = lists.flatten()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     if not pa.types.is_float32(flat.type) or flat.null_count or (lengths != k).any():
-        raise CorruptFileError(f"{file}: rows do not have {k} coefficients each, the basis has", path=file)
+        raise _corrupt(file, f"each row must have {k} float32 coefficients")
     coefficients = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(table), k)
     if not np.isfinite(coefficients).all():
-        raise CorruptFileError(f"{file}: coefficients are not finite; fetch the weight space again", path=file)
+        raise _corrupt(file, "coefficients are not finite")
     frame = table.drop_columns(["coefficients"]).to_pandas()
     return frame.assign(coefficients=list(coefficients), split=split)
 
@@ -410,20 +392,15 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
     path, data = state.find("directions.safetensors"), state.data
     tensors, metadata = read_safetensors(path)
     if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
-        raise CorruptFileError(f"{path} belongs to another basis than {data['digest'][:12]}", path=path)
+        raise _corrupt(path, f"it belongs to another basis than {data['digest'][:12]}")
     entries = read_json(state.find("directions.json"))
     if sorted(entries) != sorted(map(str, data["directions"])):
-        raise CorruptFileError(
-            f"{state.root}: directions.json and the manifest do not list the same directions", path=state.root
-        )
+        raise _corrupt(state.root, "directions.json and the manifest list different directions")
     found = {}
     for name, entry in entries.items():
-        both = [tensors.get(f"{name}.{kind}") for kind in ("editing", "reading")]
-        if any(t is None or t.shape != (data["k"],) or not np.isfinite(t).all() for t in both):
-            raise CorruptFileError(f"{path} lacks or misstates the direction {short(name)}; fetch it again", path=path)
-        editing, reading = both
-        assert editing is not None
-        assert reading is not None
+        editing, reading = (tensors.get(f"{name}.{kind}", np.empty(0)) for kind in ("editing", "reading"))
+        if any(t.shape != (data["k"],) or not np.isfinite(t).all() for t in (editing, reading)):
+            raise _corrupt(path, f"the direction {short(name)} is missing or invalid")
         try:
             found[name] = Direction.from_evidence(editing[:k], reading[:k], entry, name)
         except CorruptFileError as error:

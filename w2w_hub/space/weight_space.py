@@ -24,18 +24,18 @@ from .edits import Edit, find_direction
 from .integrity import check_space
 from .points import Point
 from .population import COVARIANCES, Population, as_coefficients
-from .storage import open_contents, save_space, save_with_base
+from .storage import open_contents, save_space
 
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
 
 
 class WeightSpace(SpaceContents):
-    """A linear space of adapters; equal to another of the same coordinates, population and directions.
+    """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
 
-    What a point of it is called everywhere below may be a :class:`Point`, coefficients ``(<= k,)`` or the id of a row.
-    The coordinates alone are in :attr:`coordinates`, the known rows in :attr:`population`: these two have what is not
-    needed every day, such as :meth:`Coordinates.explained` and :meth:`Population.reconstruction_error`.
+    Every `point` parameter accepts a :class:`Point`, coefficients ``(<= k,)`` or the id of a row. Less common
+    operations, such as :meth:`Coordinates.explained` and :meth:`Population.reconstruction_error`, are methods of
+    :attr:`coordinates` and :attr:`population`.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class WeightSpace(SpaceContents):
         Parameters
         ----------
         k : int, optional
-            Components to read: fewer files are fetched. The space keeps its digest, so that its points stay its own.
+            Components to load: fewer files are fetched. The digest stays that of the whole space, so that points fit.
 
         Raises
         ------
@@ -109,26 +109,26 @@ class WeightSpace(SpaceContents):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path) if base is None else save_with_base(self, path, base)
+        return save_space(self, path, base)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
 
-        Coordinates, directions and the mean and standard deviation of the coefficients stay, so that it projects,
-        decodes, samples and edits. It is saved as format version 2, which w2w_hub 0.1.0 does not read.
+        Coordinates, directions and the mean and standard deviation of the coefficients stay, so that it still
+        projects, decodes, samples and edits. It is saved as format version 2, which w2w_hub 0.1.0 does not read.
         """
         return replace(self, population=None, stored_spread=self.spread, path=None, source=None)
 
     @checked()
     def verify(self, *, deep: bool = True) -> None:
-        """Raise one `CorruptFileError` that names every file that is not as published.
+        """Raise one `CorruptFileError` that names every file that differs from what was published.
 
-        See :func:`w2w_hub.space.integrity.check_space`. What was changed in memory is not looked at.
+        See :func:`w2w_hub.space.integrity.check_space`. Changes in memory are not checked.
 
         Parameters
         ----------
         deep : bool
-            Hash all files, an embedded base model too.
+            Hash all files, including those of an embedded base model.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class WeightSpace(SpaceContents):
         elif self.path is not None:
             report = check_space(self.path, deep=deep)
         else:
-            raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it, and verify what is opened")
+            raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it and verify the saved one")
         report.raise_if_any()
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
@@ -197,7 +197,7 @@ class WeightSpace(SpaceContents):
 
     # ------------------------------------------------------------ population
     def require_population(self, need: str) -> Population:
-        """Return the population, or raise that `need` is not possible without one.
+        """Return the population; without one, raise an error that says that there is no `need`.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class WeightSpace(SpaceContents):
         """
         if self.population is None:
             raise MissingPopulationError(
-                f"weight space {self.name!r} was published without its population, so that there is no {need}"
+                f"weight space {self.name!r} was published without its population, so it has no {need}"
             )
         return self.population
 
@@ -317,7 +317,7 @@ class WeightSpace(SpaceContents):
         return self.point(amounts / total @ padded, made="interpolation")
 
     def entanglement(self) -> Entanglement:
-        """Return how much the attributes come along with each other, see :class:`Entanglement`."""
+        """Return the side effects of attributes on each other, see :class:`Entanglement`."""
         return entanglement(self.directions, self.require_population("entanglement"))
 
     # ------------------------------------------------------------ names before version 0.2

@@ -1,4 +1,4 @@
-"""Directions of attributes: one to read them from coefficients, one to edit them, with their evidence."""
+"""Directions of attributes: vectors to read and to edit them, with their evidence."""
 
 from __future__ import annotations
 

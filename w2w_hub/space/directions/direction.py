@@ -18,7 +18,7 @@ from ...errors import CorruptFileError, InvalidInputError
 ARRAYS = ("editing", "reading")
 STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
 COMPONENT = "component"
-MOST_ROWS = 2**53  # what every reader of JSON tells apart
+MOST_ROWS = 2**53  # the largest integer that every JSON reader represents exactly
 
 
 class UnreliableDirectionWarning(UserWarning):
@@ -58,11 +58,11 @@ class Direction(ByValue):
     null : (float, float) or None
         Mean and 95 % quantile of the same figure under permuted held-out labels.
     p_value : float or None
-        Share of permutations that do as well.
+        Fraction of permutations that score at least as high.
     reading_method, editing_method : str
         How the vectors were fitted.
     controlled_for : tuple of str
-        Directions whose attributes the editing direction keeps as they are.
+        Directions whose attributes the editing direction leaves unchanged.
     components : int or None
         Leading components that the vectors use; None for all.
     label_kind : dict or None
@@ -99,18 +99,18 @@ class Direction(ByValue):
 
     @property
     def read_out(self) -> LabelKind:
-        """The kind of label that the reading direction reads: it knows its score and how to show a value."""
+        """Kind of label that the reading direction predicts: its score, and how values are shown."""
         return read_out_of(self.kind, self.label_kind)
 
     @property
     def score(self) -> float | None:
-        """The held-out score: `auc`, or `r2` of a continuous or ordinal attribute."""
+        """Held-out score: `auc`, or `r2` of a continuous or ordinal attribute."""
         value: float | None = getattr(self, self.read_out.score.field)
         return value
 
     @property
     def unreliable(self) -> str:
-        """The reason not to trust the direction; empty if there is none."""
+        """Reason not to trust the direction; empty if there is none."""
         if self.score is None or self.p_value is None or self.null is None:
             return ""
         score = self.read_out.score
@@ -131,12 +131,12 @@ class Direction(ByValue):
         """
         given = as_array(coefficients, "coefficients")
         if given.ndim != 1:
-            raise InvalidInputError(f"one point's coefficients are a vector, not of shape {given.shape}")
+            raise InvalidInputError(f"coefficients of one point must be a vector, got shape {given.shape}")
         count = min(len(given), len(self.reading))
         return self.read_out.value(float(given[:count] @ self.reading[:count] + self.intercept))
 
     def evidence(self) -> dict[str, Any]:
-        """Return all but the arrays, as JSON; `unreliable` is there to be read by people."""
+        """Return everything but the arrays as JSON, and `unreliable` for display."""
         data = {STORED_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
         if data["label_kind"] is None:
             del data["label_kind"]
@@ -146,17 +146,17 @@ class Direction(ByValue):
     def from_evidence(
         cls, editing: np.ndarray, reading: np.ndarray, entry: Mapping[str, Any], name: str = ""
     ) -> Direction:
-        """Read what :meth:`evidence` described; fields of later versions are ignored.
+        """Return a direction from :meth:`evidence`; fields of later versions are ignored.
 
         Parameters
         ----------
         name : str
-            The direction's, for the error.
+            Name of the direction, for error messages.
 
         Raises
         ------
         CorruptFileError
-            If a field or an array is missing or not what it should be; names the direction and the field.
+            If a field or an array is missing or invalid; names the direction and the field.
         """
         name = text().checked(name, "the direction's name")
         subject = f"direction {name!r}" if name else "a direction"
@@ -181,10 +181,12 @@ class Direction(ByValue):
         for array, values in zip(ARRAYS, (editing, reading), strict=True):
             if values.ndim != 1 or values.shape != editing.shape or values.dtype.kind != "f":
                 raise CorruptFileError(
-                    f"{subject}: {array} must be a vector like the other; fetch the weight space again"
+                    f"{subject}: {array} must be a vector as long as the other; fetch the weight space again"
                 )
             if not np.isfinite(values).all():
-                raise CorruptFileError(f"{subject}: {array} holds NaN or infinite values; fetch the weight space again")
+                raise CorruptFileError(
+                    f"{subject}: {array} contains NaN or infinite values; fetch the weight space again"
+                )
         return cls(editing=editing, reading=reading, **known)
 
 
@@ -192,18 +194,18 @@ Direction.__init__ = renamed_keywords(held="controlled_for")(Direction.__init__)
 
 
 class _Component(Continuous):
-    """Position along a principal component, which nobody labelled."""
+    """Position along a principal component, which has no label."""
 
     name = read_out = COMPONENT
 
 
 def read_out_of(kind: str, label_kind: Mapping[str, Any] | None = None) -> LabelKind:
-    """Return the kind of label that a direction reads, from the fields `kind` and `label_kind` of its evidence."""
+    """Return the kind of label that a direction predicts, from the fields `kind` and `label_kind` of its evidence."""
     return _Component() if kind == COMPONENT else read_out_kind("of a direction", kind, label_kind)
 
 
 def _label_kind(value: Any) -> dict[str, Any]:
-    read_out_kind("of a direction", Binary.read_out, value)  # raises for a known kind that is misstated
+    read_out_kind("of a direction", Binary.read_out, value)  # raises for an invalid entry of a known kind
     return dict(value)
 
 
@@ -220,7 +222,7 @@ def _tuple(rule: Rule) -> Rule:
     return Rule(rule.expected, lambda value: tuple(rule.take(value)))
 
 
-# what each field of a direction's evidence may be
+# valid values of each field of a direction's evidence
 EVIDENCE: dict[str, Rule] = {
     "sd": number(0),
     "intercept": number(),
@@ -247,7 +249,7 @@ EVIDENCE: dict[str, Rule] = {
 def component_direction(number: int, k: int, sd: float, rows: int) -> Direction:
     """Return a principal component as a slider (GANSpace, arXiv 2004.02546).
 
-    ``PC1`` varies most; the sign of a component means nothing.
+    ``PC1`` has the largest variance; the sign of a component is arbitrary.
     """
     axis = np.zeros(k, np.float32)
     axis[number - 1] = 1

@@ -1,4 +1,4 @@
-"""Editing directions: how the population moves with an attribute."""
+"""Editing directions: the change of the population with an attribute."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .targets import MIN_ROWS_A_CLASS
 def partial_effects(
     coefficients: np.ndarray, labels: np.ndarray, ridge: float = 1e-2, controlled_for: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the effects of attributes ``(n, a)`` on coefficients ``(n, k)``, each controlled for others: ``(a, k)``.
+    """Return the effects of attributes ``(n, a)`` on coefficients ``(n, k)``, controlled for each other: ``(a, k)``.
 
-    An attribute is controlled for only where that means something: among the rows there must be some with both, some
-    with either and some with neither (:func:`overlap`). Sunglasses come with eyeglasses, and a beard leaves no room
+    By default an attribute is controlled for another only if there are rows with both, with either one and with
+    neither (:func:`overlap`). Sunglasses come with eyeglasses, and a beard leaves no room
     for a mustache alone: controlling for those would leave part of the effect out. Where attributes do not depend on
     each other this is the difference of the classes' means. A missing label counts as the attribute's mean, so that
     it has no effect.
@@ -32,11 +32,11 @@ def partial_effects(
     """
     if len(labels) != len(coefficients):
         raise InvalidInputError(f"{len(labels)} rows of labels for {len(coefficients)} rows of coefficients")
-    centred = labels - np.nanmean(labels, axis=0)
-    centred = np.where(np.isnan(centred), 0.0, centred)
+    centered = labels - np.nanmean(labels, axis=0)
+    centered = np.where(np.isnan(centered), 0.0, centered)
     target = coefficients - coefficients.mean(0)
-    covariance, cross = centred.T @ centred, centred.T @ target
-    covariance += ridge * len(labels) * np.diag(centred.var(0))
+    covariance, cross = centered.T @ centered, centered.T @ target
+    covariance += ridge * len(labels) * np.diag(centered.var(0))
     together = overlap(labels) if controlled_for is None else controlled_for
     effects = np.empty_like(cross)
     for j in range(labels.shape[1]):
@@ -64,7 +64,7 @@ class EditingMethod:
     Attributes
     ----------
     about : str
-        One line for users.
+        One line of description for users.
     controls : callable or None
         From the halves of labels ``(n, a)`` to the attributes that each is controlled for ``(a, a)``; None for a method
         that looks at one attribute at a time.
@@ -83,18 +83,14 @@ def _effect(effect: np.ndarray, weights: np.ndarray, std: np.ndarray) -> np.ndar
     return effect
 
 
-def _nothing(halves: np.ndarray) -> np.ndarray:
-    return np.zeros((halves.shape[1],) * 2, bool)
-
-
-def _everything(halves: np.ndarray) -> np.ndarray:
-    return np.ones((halves.shape[1],) * 2, bool)
+def _every(controlled: bool) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda halves: np.full((halves.shape[1],) * 2, controlled)
 
 
 _METHODS = (
     EditingMethod("overlap", "class means apart, controlled for the attributes that overlap with it", overlap, _effect),
-    EditingMethod("means", "class means apart", _nothing, _effect),
-    EditingMethod("all", "class means apart, controlled for all other attributes", _everything, _effect),
+    EditingMethod("means", "class means apart", _every(False), _effect),
+    EditingMethod("all", "class means apart, controlled for all other attributes", _every(True), _effect),
     EditingMethod(
         "covariance", "covariance of the coefficients times the reading direction", None, lambda e, w, std: w * std**2
     ),

@@ -15,7 +15,7 @@ from .direction import Direction
 
 @dataclass(frozen=True, eq=False)
 class Entanglement(ByValue):
-    """Attributes against each other; every matrix is ``(a, a)`` float64.
+    """Cosines and side effects between attributes; every matrix is ``(a, a)`` float64.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Entanglement(ByValue):
         Cosines between the editing directions, and between the reading directions.
     spill : ndarray
         ``[i, j]``: how far one standard deviation along i's editing direction moves j's read-out, in standard
-        deviations of j's read-out over the population. On the diagonal what the edit is made for.
+        deviations of j's read-out over the population. The diagonal is the intended effect.
     """
 
     names: tuple[str, ...]
@@ -61,11 +61,12 @@ def entanglement(directions: Mapping[str, Direction], population: Population) ->
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
+    """Return the cosines between the rows of a matrix."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
     return unit @ unit.T
 
 
 def mean_off_diagonal(matrix: np.ndarray) -> float | None:
-    """Mean magnitude of the entries beside the diagonal; None if there are none."""
+    """Return the mean magnitude of the entries off the diagonal; None if there are none."""
     count = len(matrix)
     return float(np.abs(matrix[~np.eye(count, dtype=bool)]).mean()) if count > 1 else None

@@ -62,9 +62,9 @@ def fit_directions(
     """Fit a direction for each binary, continuous and ordinal attribute, and for each level of a categorical one.
 
     Editing directions are the attributes' partial effects on the coefficients (:func:`partial_effects`): how the
-    population moves with the attribute while those entangled with it stay. A classifier's weights would be the
-    wrong thing to move along: they live in components that hardly vary. The default is the one whose edits reached
-    most, see BENCHMARKS.md.
+    population moves with the attribute while those entangled with it stay. A classifier's weights are unsuitable
+    for edits: they are largest in components that hardly vary. The default is the method whose edits were most
+    effective, see BENCHMARKS.md.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def fit_directions(
     whiten : bool
         Divide the editing direction by the coefficients' variances.
     preserve : sequence of str, or mapping of name to sequence, optional
-        What to hold instead of what overlaps; ``[]`` for nothing.
+        Attributes to control for instead of those that overlap; ``[]`` for none.
     components : int or "cv", optional
         Leading components to use: a number, or the number that reads the attribute best in cross-validation on the
         fitted rows; all by default.
@@ -93,7 +93,7 @@ def fit_directions(
     """
     method = EDITING_METHODS[editing]
     if preserve is not None and method.controls is None:
-        raise InvalidInputError(f"preserve does not go with editing={editing!r}; use {', '.join(CONTROLLING)}")
+        raise InvalidInputError(f"preserve cannot be combined with editing={editing!r}; use {', '.join(CONTROLLING)}")
     if isinstance(components, int) and not 1 <= components <= space.k:
         raise InvalidInputError(f"components must be 1 to {space.k} in this weight space, not {components}")
     wanted, _ = targets_of(space, dataset, attributes)
@@ -119,7 +119,7 @@ def fit_directions(
 
 @dataclass(frozen=True)
 class _Fit:
-    """The options of one call, and the coefficients ``(n, k)`` that all of its directions are fitted to."""
+    """Options of one call, and the coefficients ``(n, k)`` that its directions are fitted to."""
 
     population: Population
     coefficients: np.ndarray
@@ -180,7 +180,7 @@ class _Fit:
         return self.population.k if self.components is None else int(self.components)
 
     def _unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
-        """The editing direction in the first components, of unit length; None if it has no length."""
+        """Return the editing direction in the first components, of unit length; None if it is zero."""
         vector = self.method.vector(effect, weights, self.scale).copy()
         if self.whiten:
             vector /= self.scale**2
@@ -195,10 +195,10 @@ def _controlled_for(
     method: EditingMethod,
     preserve: Sequence[str] | Mapping[str, Sequence[str]] | None,
 ) -> np.ndarray:
-    """The attributes (columns) that each (row) is controlled for, boolean ``(a, a)``."""
+    """Return which attributes (columns) each one (row) is controlled for, boolean ``(a, a)``."""
     if preserve is not None:
         return preserved_by_name(targets, preserve)
-    # a method that looks at one attribute at a time needs no effects
+    # effects are not used by a method without controls
     controls = method.controls or EDITING_METHODS["means"].controls
     assert controls is not None
     return controls(np.column_stack([t.kind.halves(t.values[fitted]) for t in targets]))

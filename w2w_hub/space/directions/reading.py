@@ -38,7 +38,7 @@ def fit_reading(
 def _as_log_odds(
     standardized: np.ndarray, truth: np.ndarray, weights: np.ndarray, intercept: float
 ) -> tuple[np.ndarray, float]:
-    """A least-squares score turned into log-odds by a logistic regression on it alone (Platt)."""
+    """Return a least-squares reader rescaled to log-odds by a logistic regression on its score (Platt)."""
     from sklearn.linear_model import LogisticRegression
 
     score = (standardized @ weights + intercept)[:, None]
@@ -69,7 +69,7 @@ def choose_components(standardized: np.ndarray, truth: np.ndarray, continuous: b
 
 
 def _folds(truth: np.ndarray, seed: int) -> np.ndarray:
-    """A fold for each row; classes, or the order of the values, are spread evenly."""
+    """Return a fold per row; classes, or the order of the values, are spread evenly."""
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(truth)), truth))
     folds = np.empty(len(truth), int)

@@ -1,4 +1,4 @@
-"""Targets of directions: numbers made of a dataset's label columns, and the reasons why some make none."""
+"""Targets of directions: numbers derived from label columns, or the reasons why there are none."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ...dataset import WeightDataset
     from ..population import Population
 
-COMPONENT_NAME = re.compile(r"PC[0-9]+")  # what a principal component is called as a slider
+COMPONENT_NAME = re.compile(r"PC[0-9]+")  # name of a principal component as a slider
 
 
 class FittedSpace(Protocol):
-    """The part of a weight space that directions need: its population, and the dataset that it was built from."""
+    """The part of a weight space that directions need: its population and its recipe."""
 
     recipe: dict[str, Any]
 
@@ -68,7 +68,7 @@ def why_not(space: FittedSpace, dataset: WeightDataset) -> dict[str, str]:
 
 
 def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
-    """Raise unless `dataset` has the digest that the space was built from.
+    """Raise an error unless `dataset` has the digest that the space was built from.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
 
 
 def _possible(space: FittedSpace, dataset: WeightDataset) -> tuple[dict[str, AttributeTarget], dict[str, str]]:
-    """The targets that can be fitted, and the reason for each that cannot."""
+    """Return the targets that can be fitted, and the reason for each that cannot."""
     require_dataset(space, dataset)
     population = space.require_population("row to fit directions to")
     named: dict[str, list[AttributeTarget]] = {}
@@ -124,7 +124,7 @@ def preserved_by_name(
 
 
 def _clash(target: AttributeTarget, others: list[AttributeTarget]) -> str:
-    """The reason why a name is ambiguous; empty if it is not."""
+    """Return the reason why a name is ambiguous; empty if it is not."""
     if others:
         origins = [
             f"column {t.attribute!r}" + ("" if t.level is None else f" at {t.level!r}") for t in (target, *others)

@@ -67,9 +67,9 @@ def build_space(
 ) -> WeightSpace:
     """Fit a standardized PCA to one split of a dataset, and directions for its attributes.
 
-    The mean and standard deviation (ddof 1) are those of the fitted split. The data is streamed, never held as a
-    whole. Rows are taken in the order of their ids and summed in tiles of a fixed size, so that neither the order in
-    the file, nor shards, nor an engine's `block_rows` changes a bit. Sign rule: the entry of largest magnitude of
+    The mean and standard deviation (ddof 1) are those of the fitted split. The data is streamed, never loaded as a
+    whole. Rows are summed in the order of their ids and in tiles of a fixed size, so that neither their order in the
+    file, nor shards, nor an engine's `block_rows` changes a bit. Sign rule: the entry of largest magnitude of
     every component is positive.
 
     Parameters
@@ -96,9 +96,9 @@ def build_space(
         another one the same space within the bound in BENCHMARKS.md.
     checkpoint : path, optional
         Folder in which the results of finished passes are kept: a build that was killed, or whose disk was full,
-        continues from there when the same is run again. It stays until :func:`clear_passes` removes it, as
-        :func:`w2w_hub.space.fit.build_and_save.build_and_save` does once the space is saved. Results of another build
-        in it are removed; a folder with anything else in it is refused and left as it is.
+        continues from there when the same call is repeated. Neither this function nor :meth:`WeightSpace.save` removes
+        the folder: call :func:`clear_passes` once the space is saved. Results of another build in it are replaced; a
+        folder that contains anything else is refused and left as it is.
 
     Raises
     ------
@@ -111,7 +111,9 @@ def build_space(
 
     Examples
     --------
-    >>> build_space(people, 200, solver=Krylov(seed=1), engine=TorchEngine("cuda"))   # doctest: +SKIP
+    >>> space = build_space(people, 200, engine=TorchEngine("cuda"), checkpoint="passes")   # doctest: +SKIP
+    >>> space.save("space")   # doctest: +SKIP
+    >>> clear_passes(space, "passes")   # doctest: +SKIP
     """
     job = Job.checked(
         dataset, k, split=split, rows=rows, standardize=standardize, canonical=canonical, solver=solver, engine=engine
@@ -154,17 +156,29 @@ def build_space(
     return space
 
 
-def clear_passes(space: WeightSpace, checkpoint: Path | str) -> None:
-    """Remove the results that a build of this space kept; a folder that another build has taken since is left alone."""
+@validated(space=instance(WeightSpace, "a WeightSpace"), folder=path())
+def clear_passes(space: WeightSpace, folder: Path | str) -> None:
+    """Remove the results of finished passes that ``build_space(checkpoint=folder)`` kept while building this space.
+
+    Call it once the space is saved. Only files that a build wrote are removed, and the folder if it is empty then. A
+    folder that does not exist, is in use or belongs to another build is left as it is, without an error.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space that was built, or the saved one.
+    folder : path
+        The `checkpoint` of that build.
+    """
     kept = ResumeFolder(None, passes(space.recipe))
-    kept.folder = Path(os.path.abspath(checkpoint))
+    kept.folder = Path(os.path.abspath(folder))
     kept.clear()
 
 
 def _computed(job: Job, kept: ResumeFolder) -> tuple[Components, np.ndarray, np.ndarray]:
     """Return the components, and all rows' coefficients and squared norms in the dataset's order.
 
-    Finished passes stay in `kept`, which is released in the end.
+    Results of finished passes are stored in `kept`, which is unlocked afterwards.
     """
     engine, everyone = job.engine, job.rows(np.arange(len(job.dataset)))
     engine.resume = kept

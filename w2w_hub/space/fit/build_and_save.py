@@ -16,7 +16,7 @@ from .job import FOUND, Job
 from .old_keywords import flat_keywords
 from .resume import discard, is_unfinished_build
 
-BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does not state
+BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does not record
 
 
 @flat_keywords
@@ -80,7 +80,13 @@ def _saved_before(
     dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, population: bool,
     options: dict[str, Any],
 ) -> WeightSpace:  # fmt: skip
-    """Return the space at `path` if this call was killed between saving it and removing its passes; else raise."""
+    """Return the space at `path` if this call was killed between saving it and removing its passes.
+
+    Raises
+    ------
+    AlreadyExistsError
+        Otherwise.
+    """
     there = AlreadyExistsError(f"{path} already exists; choose another output or remove it first", path=path)
     if not is_unfinished_build(unfinished(path)):
         raise there

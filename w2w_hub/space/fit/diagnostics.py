@@ -52,7 +52,7 @@ def orthogonality(basis: np.ndarray, columns: int = 8192) -> float:
 
 
 def at_steps(cumulative: np.ndarray) -> dict[str, float]:
-    """Return a curve over the number of components at round numbers and at its end."""
+    """Return the values of a curve over the number of components at round numbers and at its end."""
     counts = [c for c in STEPS if c < len(cumulative)] + [len(cumulative)]
     return {str(c): round(float(cumulative[c - 1]), 6) for c in counts if c}
 
@@ -66,7 +66,7 @@ def held_out_curve(population: Population) -> np.ndarray:
 
 
 def held_out(population: Population) -> dict[str, Any]:
-    """Return the curve at round numbers; the floor is the mean-only reconstruction, which explains 0 by definition."""
+    """Return the explained variance of held-out rows; reconstruction by the mean alone explains 0 by definition."""
     count = int((~population.fitted).sum())
     if not count:
         return {"rows": 0}

@@ -1,4 +1,4 @@
-"""A build whose arguments are checked: its rows, solver and engine, and the recipe that states them."""
+"""Job: a build with checked arguments, and the recipe that records them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .engines import Engine, get_engine
 from .rows import Rows
 from .solvers import AUTO, SOLVERS, Solver, choose, get_solvers
 
-FOUND = "constant_numbers"  # in a saved recipe, beside what was asked for
+FOUND = "constant_numbers"  # in a saved recipe: found by the build, not asked for
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,11 @@ class Job:
 
     @classmethod
     def checked(
-        cls,
-        dataset: WeightDataset,
-        k: int | None = None,
-        *,
-        split: str = "train",
-        rows: Sequence[str] | None = None,
-        standardize: bool = True,
-        canonical: str | None = None,
-        solver: str | Solver | Sequence[str | Solver] | None = AUTO,
-        engine: str | Engine = "numpy",
-    ) -> Self:
-        """Check what :func:`build_space` was asked for, before anything is started or computed."""
+        cls, dataset: WeightDataset, k: int | None = None, *, split: str = "train", rows: Sequence[str] | None = None,
+        standardize: bool = True, canonical: str | None = None,
+        solver: str | Solver | Sequence[str | Solver] | None = AUTO, engine: str | Engine = "numpy",
+    ) -> Self:  # fmt: skip
+        """Return the job for arguments of :func:`build_space`, checked before anything starts."""
         if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
             raise InitializationError(
                 f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and "
@@ -78,7 +71,7 @@ class Job:
         return self.engine.rows(self.dataset, indices, canonical=self.canonical is not None)
 
     def recipe(self) -> dict[str, Any]:
-        """Return how the space is built, as recorded in its manifest."""
+        """Return the description of the build that the manifest records."""
         dataset, fitted = self.dataset, self.rows(self.chosen)
         return {
             "dataset": dataset.manifest.name,
@@ -100,9 +93,9 @@ class Job:
 
 
 def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a recipe that the results of passes depend on: not when the solver stops."""
-    stopping = (name for solver in SOLVERS.values() for name in solver.stopping)
-    return {name: value for name, value in recipe.items() if name not in (*stopping, "algorithm", FOUND)}
+    """Return the part of a recipe that the results of passes depend on, which excludes when the solver stops."""
+    left_out = {"algorithm", FOUND}.union(*(solver.stopping for solver in SOLVERS.values()))
+    return {name: value for name, value in recipe.items() if name not in left_out}
 
 
 def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) -> np.ndarray:
@@ -115,7 +108,7 @@ def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) 
     indices = np.array(sorted({dataset.position(row) for row in ids}), int)
     outside = np.setdiff1d(indices, inside)
     if len(outside):
-        raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, which is to be fitted")
+        raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, the split to fit")
     return indices
 
 

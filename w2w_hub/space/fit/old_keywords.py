@@ -1,4 +1,4 @@
-"""Keywords that 0.1's `build_space` took for its solver and engine; they go with 0.3, and this module with them."""
+"""Solver and engine keywords of `build_space` in 0.1, deprecated; this module is removed in 0.3."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flat_keywords(function: F) -> F:
                 warn_renamed(f"{function.__name__}({old})", new)
         if solver:
             if not isinstance(kwargs.get("solver"), (str, type(None))):
-                raise InvalidInputError(f"{next(iter(solver))} must be a setting of the solver that is given")
+                raise InvalidInputError(f"{next(iter(solver))} must be a setting of the given solver")
             kwargs["solver"] = get_solvers(kwargs.get("solver"), **solver)
         if engine:
             kwargs["engine"] = get_engine(kwargs.get("engine", "numpy"), **engine)

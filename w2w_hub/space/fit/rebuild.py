@@ -1,4 +1,4 @@
-"""Build a space again from its own recipe, and measure how far two spaces agree."""
+"""Rebuild a space from its recipe, and measure how far two spaces agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEPARATED = 1e-2  # relative gap to the neighboring eigenvalues from which on a 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two spaces of one recipe agree.
+    """Differences between two spaces of one recipe.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Agreement:
 
     @property
     def within_bound(self) -> bool:
-        """True if the two are as equal as two engines can make them."""
+        """True if the differences are no larger than those between two engines."""
         errors = (self.singular_value_error, self.mean_error)
         return self.identical or (max(errors) <= SINGULAR_VALUE_BOUND and self.angle <= ANGLE_BOUND)
 
@@ -61,12 +61,12 @@ class Agreement:
 
 
 def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
-    """Compare two spaces, which must have the same layout and number of components.
+    """Compare two spaces of the same layout and number of components.
 
     Raises
     ------
     InvalidInputError
-        If they do not.
+        If layouts or numbers of components differ.
     """
     if first.layout != second.layout or first.k != second.k:
         raise InvalidInputError(
@@ -105,14 +105,10 @@ def separated(singular_values: np.ndarray) -> np.ndarray:
     checkpoint=optional(path()),
 )
 def rebuild(
-    space: WeightSpace,
-    dataset: WeightDataset,
-    *,
-    engine: str | Engine | None = None,
-    directions: bool = False,
+    space: WeightSpace, dataset: WeightDataset, *, engine: str | Engine | None = None, directions: bool = False,
     checkpoint: Path | str | None = None,
-) -> WeightSpace:
-    """Build the space again from its recipe.
+) -> WeightSpace:  # fmt: skip
+    """Rebuild a space from its recipe.
 
     Parameters
     ----------
@@ -127,28 +123,19 @@ def rebuild(
     require_dataset(space, dataset)
     recipe = space.recipe
     population = space.population
-    if population is None:  # which rows were left out is not known, only how many were fitted
+    if population is None:  # the recipe records only how many rows were fitted
         split, rows = recipe["split"], None
         if dataset.manifest.splits.get(split) != recipe["rows"]:
             raise MissingPopulationError(
                 f"{space.name} was fitted to {recipe['rows']:,} rows of {split!r} and was published without their ids; "
-                f"{dataset.path} has other rows in that split, so that it cannot be built again"
+                f"{dataset.path} has another number of rows in that split, so it cannot be rebuilt"
             )
     else:
         split = population.fitted_split
         fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
         rows = fitted if population.left_out else None
     return build_space(
-        dataset,
-        recipe.get("k", space.k),
-        split=split,
-        rows=rows,
-        name=space.name,
-        version=space.version,
-        directions=directions,
-        standardize=recipe.get("standardised", True),
-        canonical=recipe.get("canonical"),
-        solver=solver_of(recipe),
-        engine=engine or recipe.get("engine", "numpy"),
-        checkpoint=checkpoint,
-    )
+        dataset, recipe.get("k", space.k), split=split, rows=rows, name=space.name, version=space.version,
+        directions=directions, standardize=recipe.get("standardised", True), canonical=recipe.get("canonical"),
+        solver=solver_of(recipe), engine=engine or recipe.get("engine", "numpy"), checkpoint=checkpoint,
+    )  # fmt: skip

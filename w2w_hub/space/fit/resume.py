@@ -1,4 +1,4 @@
-"""Keeps results of finished passes in a folder, so that a build that was killed continues where it was."""
+"""Stores results of finished passes in a folder, so that a build that was killed can continue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DTYPES = {"<f4": "F32", "<f8": "F64"}
 
 
 class ResumeFolder:
-    """Named results of one build; without a folder nothing is kept.
+    """Results of one build by name; without a folder nothing is stored.
 
     Computation between passes is deterministic, so that a resumed build gives the same bits as an uninterrupted one.
     The folder appears in one step with a mark inside. Only files with names that are written here are ever removed,
@@ -62,23 +62,20 @@ class ResumeFolder:
             return
         try:
             self._open(self.folder)
-        except OSError as error:
+        except BaseException as error:
             self.release()
-            if isinstance(error, W2WError):
+            if isinstance(error, W2WError) or not isinstance(error, OSError):
                 raise
             raise DiskError(
-                f"{self.folder}, where finished passes are kept, cannot be made: {error.strerror or error}",
+                f"{self.folder}, where finished passes are stored, cannot be made: {error.strerror or error}",
                 path=self.folder,
             ) from error
-        except BaseException:
-            self.release()
-            raise
 
     # ------------------------------------------------------------ the folder
     def _open(self, folder: Path) -> None:
         if not _holds_something(folder):
             self._make(folder)
-        self._take(folder)
+        self._acquire(folder)
         if _require_ours(folder) != self.key:
             self._remove_results(folder)
             _write(folder / MARK, [self._stated()])
@@ -92,7 +89,7 @@ class ResumeFolder:
         staging.mkdir(parents=True, exist_ok=True)
         _write(staging / MARK, [self._stated()])
         try:
-            os.rename(staging, folder)  # an empty folder gives way
+            os.rename(staging, folder)  # replaces an empty folder
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise BusyError(f"another process has just made {folder}; run this again") from None
@@ -103,8 +100,8 @@ class ResumeFolder:
         stated = {"format": FORMAT, "format_version": FORMAT_VERSION, "key": self.key}
         return (json.dumps(stated, indent=1) + "\n").encode()
 
-    def _take(self, folder: Path) -> None:
-        """Hold the folder until :meth:`release`; the system releases it when the process ends, however it ends."""
+    def _acquire(self, folder: Path) -> None:
+        """Lock the folder until :meth:`release`; the system unlocks it when the process ends, however it ends."""
         try:
             import fcntl
         except ImportError:  # no advisory locks here
@@ -114,14 +111,14 @@ class ResumeFolder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise BusyError(f"another build is using {folder}; wait until it has ended, then run this again") from None
+            raise BusyError(f"another build is using {folder}; run this again when it has ended") from None
         except OSError:  # nor on this file system
             os.close(descriptor)
         else:
             self._lock = descriptor
 
     def release(self) -> None:
-        """Let another build use the folder; the results stay."""
+        """Unlock the folder; the results stay."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -137,27 +134,27 @@ class ResumeFolder:
             return
         try:
             if self._lock is None:
-                self._take(self.folder)
+                self._acquire(self.folder)
             if _stated_by(self.folder).get("key") != self.key:
                 return
             self._remove_results(self.folder)
             if _is_regular(self.folder / MARK):
                 os.unlink(self.folder / MARK)
             os.rmdir(self.folder)
-        except (OSError, W2WError):  # gone, in use, or with foreign files in it
+        except (OSError, W2WError):  # missing, in use, or with other files in it
             pass
         finally:
             self.release()
 
     # ------------------------------------------------------------ results
     def has(self, name: str) -> bool:
-        """Return whether a result is kept under a name."""
+        """Return whether a result is stored under a name."""
         return self.folder is not None and _is_regular(self.folder / f"{name}.safetensors")
 
     def remember(
         self, name: str, compute: Callable[[], dict[str, Any]], convert: Callable[[Any], np.ndarray] = np.asarray
     ) -> dict[str, Any]:
-        """Return the result that is kept under a name; if there is none, compute and keep it.
+        """Return the result stored under a name; if there is none, compute and store it.
 
         Raises
         ------
@@ -192,7 +189,7 @@ def is_unfinished_build(folder: Path) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Remove an unfinished build, whichever it is, or the empty folder that a killed removal left."""
+    """Remove any unfinished build, or the empty folder that a killed removal left."""
     left = ResumeFolder(None)
     with suppress(OSError, W2WError):
         if os.listdir(folder):

@@ -25,7 +25,7 @@ SHORT_ROW = 4096  # shorter rows count as this long, which bounds the number of 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of the features: published in float32, so float32 values are used throughout.
+    """Moments of the features; mean and std are rounded to float32, as published, before they are used.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Rows:
     block_rows : int, optional
         Rows read at once; rounded up to whole tiles, one tile by default.
     tile_values : int
-        About how many values a tile holds; a constant of the engine.
+        Approximate number of values per tile; a constant of the engine.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Rows:
         tile_values: int = TILE_VALUES,
     ):
         self._dataset: WeightDataset | bytes = dataset
-        self._expected = ""  # digest of the ids, in a process that has yet to open the dataset
+        self._expected = ""  # digest of the ids, in a process that has not opened the dataset yet
         self.canonical, self.tile_values = canonical, tile_values
         ids = np.asarray(dataset.ids)
         self.indices = indices[np.argsort(ids[indices], kind="stable")]
@@ -160,7 +160,7 @@ class Rows:
         return self.indices[first * self.tile_rows : last * self.tile_rows]
 
     def _release(self, first: int, last: int) -> None:
-        """Tell the dataset that views of these tiles are not used any more."""
+        """Let the dataset release the memory of these tiles' views."""
         indices = self._of_tiles(first, last)
         self.dataset.release(int(indices[0]), int(indices[-1]) + 1)
 
@@ -174,13 +174,13 @@ class Rows:
 
     def _arrived(self, pickled: bytes) -> WeightDataset:
         for fresh in (False, True):
-            if fresh:  # a dataset's digest does not say in which order its rows lie
+            if fresh:  # a dataset's digest does not cover the order of its rows
                 _opened.cache_clear()
             found = _opened(pickled)
             if _digest_of(found, self.indices) == self._expected:
                 return found
         raise DatasetChangedError(
-            f"{found.path} holds other rows than the process that builds from it has open", path=found.path
+            f"{found.path} does not have the rows that the building process opened", path=found.path
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Rows:
 @lru_cache(maxsize=2)
 def _opened(dataset: bytes) -> WeightDataset:
     """Open a dataset that arrived in a worker, once per state instead of once per pass."""
-    opened: WeightDataset = pickle.loads(dataset)  # made by `__getstate__`, and part of a pickle already
+    opened: WeightDataset = pickle.loads(dataset)  # made by `__getstate__`; part of an outer pickle
     return opened
 
 

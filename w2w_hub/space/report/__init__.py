@@ -1,4 +1,4 @@
-"""The report of a weight space: one HTML page with everything inside, and the same figures as JSON."""
+"""Report on a weight space: one self-contained HTML page, and the same figures as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_report(space: WeightSpace, path: Path | str, dataset: WeightDataset | 
     Parameters
     ----------
     dataset : WeightDataset, optional
-        What the space was built from: adds the scatter by attribute and entanglement against population size.
+        The dataset of the space: adds scatter plots by attribute, and entanglement by population size.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The figures of a report, as plain data."""
+"""Figures of a report as plain data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
     Parameters
     ----------
     dataset : WeightDataset, optional
-        Adds the attributes' scatter and entanglement against population size.
+        Adds scatter plots by attribute, and entanglement by population size.
     """
     if dataset is not None:
         require_dataset(space, dataset)
@@ -47,7 +47,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "coefficients": {} if population is None else histograms(population),
         "directions": {name: d.evidence() for name, d in space.directions.items()},
         "entanglement": None if population is None else space.entanglement().to_json(),
-        "neighbours": None if population is None else neighbours(population),
+        "neighbours": None if population is None else neighbors(population),
     }
     if dataset is not None:
         data["scatter"] = scatters(space, dataset)
@@ -63,7 +63,7 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
     total = _total(space) if population is None or norms is None else float(norms[population.fitted].sum())
     share = space.coordinates.singular_values**2 / total
     noise = gaussian_spectrum(n, d)[: space.k]
-    noise = np.pad(noise, (0, space.k - len(noise)))  # fewer rows than components: nothing is left for the last
+    noise = np.pad(noise, (0, space.k - len(noise)))  # with fewer rows than components the rest is 0
     found: dict[str, Any] = {
         "share": share.tolist(),
         "gaussian_null": noise.tolist(),
@@ -78,7 +78,7 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
 
 
 def _total(space: WeightSpace) -> float:
-    """The total variance where rows' norms are not kept, from the fraction that is stated for all components."""
+    """Return the total variance, from the explained fraction in the diagnostics if rows' norms are not stored."""
     shares = space.diagnostics.get("explained_variance", {})
     return float((space.coordinates.singular_values**2).sum() / (shares.get(str(space.k)) or 1.0))
 
@@ -107,7 +107,7 @@ def histograms(population: Population) -> dict[str, Any]:
     return found
 
 
-def neighbours(population: Population) -> dict[str, Any]:
+def neighbors(population: Population) -> dict[str, Any]:
     """Return the cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
     fitted = unit(population.coefficients[population.fitted])
     held_out = unit(population.coefficients[~population.fitted])
@@ -158,8 +158,8 @@ def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]
         if len(y) < 3 or np.ptp(y) == 0 or space.k < 2:
             continue
         split = target.kind.halves(y) == 1
-        centred = (x - x.mean(0)) / np.maximum(x.std(0), 1e-300)
-        strength = np.abs(centred.T @ (y - y.mean())) / (len(y) * y.std())
+        centered = (x - x.mean(0)) / np.maximum(x.std(0), 1e-300)
+        strength = np.abs(centered.T @ (y - y.mean())) / (len(y) * y.std())
         first, second = sorted(np.argsort(-strength, kind="stable")[:2])
         shown.append({
             "attribute": target.name,
@@ -179,7 +179,7 @@ def entanglement_by_population(
     """Return the mean |cosine| of reading directions of spaces built from fewer people (the paper's figure 9).
 
     Mean, deviation and components are fitted anew for each size; readers are least-squares fits on the coefficients,
-    as in the paper, of the attributes that have both classes in every draw. `draws` random subsets a size.
+    as in the paper, of the attributes that have both classes in every draw. `draws` random subsets per size.
     """
     require_dataset(space, dataset)
     population = space.require_population("smaller population")
@@ -202,7 +202,7 @@ def entanglement_by_population(
                     dataset, min(space.k, size - 1), split=population.fitted_split, rows=rows, directions=False,
                     standardize=space.recipe.get("standardised", True), canonical=space.recipe.get("canonical"),
                 ).require_population("row")  # fmt: skip
-            except InvalidInputError:  # so few rows may span fewer dimensions
+            except InvalidInputError:  # few rows may span fewer dimensions
                 continue
             coefficients = smaller.coefficients[smaller.fitted].astype(np.float64)
             order = [smaller.ids[i] for i in np.flatnonzero(smaller.fitted)]

@@ -1,4 +1,4 @@
-"""The report as HTML, from its data alone; its text is in the template ``report.html``."""
+"""Renders a report's data as HTML; the text is in the template ``report.html``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def page(data: dict[str, Any]) -> str:
-    """Return the whole page; it loads nothing."""
+    """Return the whole page, which loads no other resource."""
     return render(
         "report.html",
         title=f"{data['name']} {data['version']}",
@@ -31,7 +31,7 @@ def page(data: dict[str, Any]) -> str:
         entanglement=_entanglement(data),
         scatters=_scatters(data),
         coefficients=_coefficients(data),
-        neighbours=_neighbours(data),
+        neighbours=_neighbors(data),
         facts=_facts(data),
     )
 
@@ -145,7 +145,7 @@ def _scatters(data: dict[str, Any]) -> list[tuple[str, Markup]]:
         first, second = s["components"]
         lower, higher = s["groups"]
         groups = {lower: s["without"], higher: s["with"]}
-        plot = svg.scatter(groups, f"PC{first}", f"PC{second}", colors=(svg.GREY, svg.COLORS[1]))
+        plot = svg.scatter(groups, f"PC{first}", f"PC{second}", colors=(svg.GRAY, svg.COLORS[1]))
         shown.append((s["attribute"], plot))
     return shown
 
@@ -160,7 +160,7 @@ def _coefficients(data: dict[str, Any]) -> list[tuple[Markup, str]]:
     ]
 
 
-def _neighbours(data: dict[str, Any]) -> dict[str, Any] | None:
+def _neighbors(data: dict[str, Any]) -> dict[str, Any] | None:
     found = data["neighbours"]
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, of escaped elements: no plotting library, and the page needs nothing from elsewhere."""
+"""Charts as inline SVG, made of escaped elements without a plotting library."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ...common.text import one_line
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# Okabe and Ito: told apart by color-blind readers too
+# palette of Okabe and Ito, distinguishable by color-blind readers
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-GREY, RED, INK = "#8a8f98", "#c0392b", "#222222"
-LONGEST_NAME = 60  # characters of a label, for which room is left
+GRAY, RED, INK = "#8a8f98", "#c0392b", "#222222"
+LONGEST_NAME = 60  # characters of a label that fit
 Points = Sequence[tuple[float, float]]
 
 
@@ -120,7 +120,7 @@ def number(value: float) -> str:
 
 
 def legend(names: Sequence[str], colors: Sequence[str] = COLORS, dashed: Sequence[bool] = ()) -> Markup:
-    """A line of names with their colors, as HTML above a chart."""
+    """Return a line of names with their colors, as HTML above a chart."""
     parts = []
     for i, name in enumerate(names):
         style = "dashed" if i < len(dashed) and dashed[i] else "solid"
@@ -137,7 +137,7 @@ def line_chart(
     series: Mapping[str, Points], xlabel: str, ylabel: str, *, logarithmic: bool = False, log_x: bool = False,
     dashed: Sequence[str] = (), dots: bool = False, low: float | None = None, high: float | None = None,
 ) -> Markup:  # fmt: skip
-    """Lines with a legend; `logarithmic` is for both axes."""
+    """Return lines with a legend; `logarithmic` applies to both axes."""
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points if y > 0 or not logarithmic]
     if not xs or not ys:
@@ -159,7 +159,7 @@ def histogram(
     groups: Mapping[str, np.ndarray], xlabel: str, *, bins: int = 40, normal: bool = False, width: int = 640,
     height: int = 260,
 ) -> Markup:  # fmt: skip
-    """Densities of several groups over each other; with `normal`, the Gaussian of the first one's mean and spread."""
+    """Return overlaid densities of several groups; `normal` adds the Gaussian fitted to the first."""
     every = np.concatenate([np.asarray(v, float) for v in groups.values()])
     if not len(every):
         return nothing()
@@ -190,7 +190,7 @@ def histogram(
 def scatter(
     groups: Mapping[str, Points], xlabel: str, ylabel: str, *, colors: Sequence[str] = COLORS, size: int = 300
 ) -> Markup:
-    """Points of several groups, the first at the back."""
+    """Return a scatter plot of several groups, the first at the back."""
     xs = [x for points in groups.values() for x, _ in points]
     ys = [y for points in groups.values() for _, y in points]
     if not xs:
@@ -205,7 +205,7 @@ def bars(
     rows: Sequence[tuple[str, float, tuple[float, float] | None, float | None, bool]], xlabel: str,
     ends: tuple[float, float],
 ) -> Markup:  # fmt: skip
-    """One bar a row: name, figure, interval, null, and whether it is bad (red)."""
+    """Return one bar per row: name, figure, interval, null, and whether it is bad (red)."""
     rows = [(one_line(name, LONGEST_NAME), *others) for name, *others in rows]  # type: ignore[misc]
     left, line = 24 + 7 * max((len(name) for name, *_ in rows), default=0), 20
     plot = Plot(ends, (0, 1), xlabel, "", width=640, height=60 + line * len(rows), left=left)
@@ -234,7 +234,7 @@ def bars(
 
 
 def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> Markup:
-    """A square of signed numbers: blue below zero, orange above."""
+    """Return a square of signed numbers: blue below zero, orange above."""
     cell = 30 if len(names) <= 24 else max(8, 720 // len(names))
     names = [one_line(name, LONGEST_NAME) for name in names]
     left = 16 + 7 * max(map(len, names))

@@ -24,12 +24,12 @@ def get_engine(engine: str | Engine = "numpy", **settings: Any) -> Engine:
     Parameters
     ----------
     **settings
-        Of the engine that is named; None stands for its default.
+        Settings of the named engine; None stands for the default.
 
     Raises
     ------
     InvalidInputError
-        If there is no such engine, it has no such setting, or an engine is given that has its own.
+        If there is no such engine or setting, or settings are given besides an Engine.
     MissingExtraError
         If the engine needs an extra that is not installed.
     """

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial as bind
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,8 +28,8 @@ Panel = tuple[int, int]  # first tile and the one after the last
 class Engine(Settings, ABC):
     """Computes sums over the rows of a matrix, and the dense algebra between them.
 
-    A subclass is a dataclass whose fields are its settings; it does nothing before :meth:`running`. It says which
-    arrays are used (`ops`) and how ranges of tiles are distributed (:meth:`parts`). One build at a time.
+    A subclass is a dataclass whose fields are its settings; it does nothing before :meth:`running`. It defines
+    the array library (`ops`) and how ranges of tiles are distributed (:meth:`parts`). One build at a time.
 
     Parameters
     ----------
@@ -47,12 +48,12 @@ class Engine(Settings, ABC):
         super().__post_init__()
         self.ops: Ops = NumpyOps()
         self.resume = ResumeFolder(None)
-        """Where results of finished passes are kept; set by the build."""
+        """Stores results of finished passes; set by the build."""
 
     # ------------------------------------------------------------ life
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Start what the passes need, and stop it afterwards."""
+        """Start the engine, and close it afterwards."""
         try:
             self.start()
             with self.precision():
@@ -67,7 +68,7 @@ class Engine(Settings, ABC):
         Raises
         ------
         InvalidInputError
-            If one cannot be used.
+            If a device or scheduler cannot be used.
         """
 
     def close(self) -> None:
@@ -79,13 +80,11 @@ class Engine(Settings, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what a recipe records: whatever a rebuild must share to get the same bits."""
+        """Return what a recipe records: everything that a rebuild must share to get the same bits."""
 
     def rows(self, dataset: WeightDataset, indices: np.ndarray, *, canonical: bool = False) -> Rows:
         """Return rows of a dataset in tiles of this engine's size."""
-        return Rows(
-            dataset, indices, canonical=canonical, block_rows=self.block_rows, tile_values=self.tile_values
-        )  # fmt: skip
+        return Rows(dataset, indices, canonical=canonical, block_rows=self.block_rows, tile_values=self.tile_values)
 
     # ------------------------------------------------------------ distribution
     @abstractmethod
@@ -102,14 +101,10 @@ class Engine(Settings, ABC):
     def strips(self, rows: Rows, moments: Moments, panels: list[Panel]) -> Iterable[tuple[Panel, np.ndarray]]:
         """Yield the panels of the Gram matrix with their rows from the diagonal on."""
         for panel in panels:
-
-            def compute(panel: Panel = panel) -> np.ndarray:
-                return partial.gram_strip(self.ops, rows, panel, moments)
-
-            yield panel, self.kept_strip(panel, compute)
+            yield panel, self.kept_strip(panel, bind(partial.gram_strip, self.ops, rows, panel, moments))
 
     def kept_strip(self, panel: Panel, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return a strip of the Gram matrix that an unfinished build kept, or compute and keep it."""
+        """Return a strip of the Gram matrix that an unfinished build stored, or compute and store it."""
         strip: np.ndarray = self.resume.remember(strip_name(panel), lambda: {"strip": compute()})["strip"]
         return strip
 
@@ -183,7 +178,7 @@ class Engine(Settings, ABC):
         return whole
 
     def panels(self, rows: Rows) -> list[Panel]:
-        """Return the ranges of tiles of which one at a time stays in memory."""
+        """Return the ranges of tiles that are in memory one at a time."""
         step = max(1, self.panel_bytes // (8 * rows.d * rows.tile_rows))
         return [(first, min(first + step, rows.count)) for first in range(0, rows.count, step)]
 
@@ -199,5 +194,5 @@ class Engine(Settings, ABC):
 
 
 def strip_name(panel: Panel) -> str:
-    """Return the name under which a strip of the Gram matrix is kept."""
+    """Return the name under which a strip of the Gram matrix is stored."""
     return f"gram-{panel[0]:05d}-{panel[1]:05d}"

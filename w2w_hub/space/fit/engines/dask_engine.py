@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial as bind
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -89,7 +90,7 @@ class DaskEngine(Engine):
         futures = [self._client.submit(_compute, function, span, *shared, pure=False) for span in pairwise(edges)]
         for number in range(len(futures)):
             yield futures[number].result()
-            futures[number] = None  # lets the worker free the result
+            futures[number] = None  # so that the worker frees the result
 
     def strips(self, rows: Rows, moments: Moments, panels: list[Panel]) -> Iterator[tuple[Panel, np.ndarray]]:
         shared = self._client.scatter([rows, moments], broadcast=True, hash=False)
@@ -98,14 +99,12 @@ class DaskEngine(Engine):
             return self._client.submit(_strip, panel, *shared, pure=False)
 
         futures = {panel: submitted(panel) for panel in panels if not self.resume.has(strip_name(panel))}
+
+        def fetched(panel: Panel) -> Any:  # without a future yet if a stored result turns out to be damaged
+            return (futures.get(panel) or submitted(panel)).result()
+
         for panel in panels:
-
-            def fetched(panel: Panel = panel) -> np.ndarray:
-                # a kept result may turn out to be damaged: then there is no future yet
-                strip: np.ndarray = (futures.get(panel) or submitted(panel)).result()
-                return strip
-
-            yield panel, self.kept_strip(panel, fetched)
+            yield panel, self.kept_strip(panel, bind(fetched, panel))
             futures.pop(panel, None)
 
 

@@ -21,10 +21,10 @@ class Ops(Protocol):
 
     @property
     def empty(self) -> Empty | None:
-        """Allocator of the arrays that rows are read into; None if rows may be used where they lie."""
+        """Allocator of the arrays that rows are read into; None if tiles may be views of the file."""
 
     def array(self, values: Any, dtype: str) -> Array:
-        """Return `values` as an array of this library, without a copy where none is needed."""
+        """Return `values` as an array of this library, without a copy where possible."""
 
     def cast(self, values: Array, dtype: str) -> Array:
         """Return the values in another dtype."""

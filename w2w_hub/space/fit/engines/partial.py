@@ -1,4 +1,4 @@
-"""Sums over a range of tiles: all passes over the data, written once for every array library.
+"""Passes over a range of tiles, written once for all array libraries.
 
 `ops` supplies the arrays (:class:`~.ops.Ops`). Matrices of vectors hold one vector per row: ``(b, d)``. Products are
 float32 within a tile and sums over tiles float64; the exact solvers' passes are float64 throughout.

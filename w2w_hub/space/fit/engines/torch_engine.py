@@ -85,7 +85,7 @@ class TorchOps(NumpyOps):
 
     def largest(self, values: Array) -> Array:
         size = values.abs()
-        found = size == size.amax(1, keepdim=True)  # argmax does not say which of several it takes
+        found = size == size.amax(1, keepdim=True)  # argmax may return any of several equal entries
         return torch.where(found, torch.arange(size.shape[1], device=self.device), size.shape[1]).amin(1)
 
     def top(self, matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ class TorchEngine(Engine):
             yield [value.to(first) if isinstance(value, torch.Tensor) else value for value in part]
 
     def _kept(self, rows: Rows, number: int, span: Panel) -> Rows | Resident:
-        """Return the rows, of which a GPU keeps the first of its range."""
+        """Return the rows; on a GPU as :class:`Resident`, which keeps the first tiles of its range."""
         device = self._workers[number].device
         if device.type != "cuda":
             return rows
@@ -205,7 +205,7 @@ def _all_devices() -> list[str]:
 
 
 class Resident:
-    """Streams rows as :class:`Rows` does, and keeps their first tiles on a GPU."""
+    """Streams rows like :class:`Rows`, and keeps their first tiles on a GPU."""
 
     def __init__(self, rows: Rows, ops: TorchOps, span: Panel, budget: int):
         self.rows, self.ops, self.first = rows, ops, span[0]

@@ -15,21 +15,21 @@ __all__ = ["SOLVERS", "Covariance", "Eigenpairs", "Gram", "Krylov", "Solver", "c
 # every solver by its name; a new one is added here. The first is taken where two cost the same.
 SOLVERS: dict[str, type[Solver]] = {solver.name: solver for solver in (Covariance, Gram, Krylov)}
 AUTO = "auto"
-FIRST = "gram"  # the only one there was before recipes recorded a solver
+FIRST = "gram"  # the only one before recipes recorded a solver
 
 
 def get_solvers(solver: str | Solver | Sequence[str | Solver] | None = AUTO, **settings: Any) -> list[Solver]:
-    """Return the solvers to choose from: all of them for ``"auto"``, else those that are named or given.
+    """Return the solvers to choose from: all for ``"auto"``, else those that are given.
 
     Parameters
     ----------
     **settings
-        For the solvers that are given by name; each takes the settings that it has.
+        For solvers given by name; each takes those that it has.
 
     Raises
     ------
     InvalidInputError
-        If there is no such solver, or a setting cannot have that value.
+        If there is no such solver, or a setting is invalid.
     """
     if solver is None or solver == AUTO:
         solver = list(SOLVERS)
@@ -40,7 +40,7 @@ def get_solvers(solver: str | Solver | Sequence[str | Solver] | None = AUTO, **s
 def choose(n: int, d: int, k: int, solvers: Iterable[Solver] | None = None) -> Solver:
     """Return the cheapest solver for k components of an ``(n, d)`` matrix, with its settings filled in.
 
-    The sizes alone decide, so that every machine makes the same choice. A single solver is taken whatever it costs.
+    The sizes alone decide, so that every machine makes the same choice. A single solver is always taken.
     """
     sized = [solver.sized(n, d, k) for solver in (get_solvers() if solvers is None else solvers)]
     suitable = [solver for solver in sized if solver.fits(n, d, k)] if len(sized) > 1 else sized

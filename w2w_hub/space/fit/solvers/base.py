@@ -1,4 +1,4 @@
-"""Solver: the base class, with everything that the rest of the package asks a solver for."""
+"""Solver: the base class, and helpers that several solvers share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..settings import Settings
 # a float64 operation costs DOUBLE
 EIGEN_COST, DOUBLE = 40.0, 2.0
 LARGEST_DENSE = 50_000  # 20 GB: larger dense eigenproblems are never chosen, but can be asked for
-DRAWN_AT_ONCE = 16
+VECTORS_PER_STREAM = 16
 
 
 class Eigenpairs(NamedTuple):
@@ -99,7 +99,7 @@ class Solver(Settings, ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return the recipe's `algorithm`: one phrase for people."""
+        """Return the recipe's `algorithm`: one phrase to display."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what a recipe records: the name and the settings."""
@@ -112,27 +112,27 @@ class Solver(Settings, ABC):
 
 
 def dense_fits(n: int, d: int, k: int) -> bool:
-    """Return whether a dense eigenproblem of the smaller side is small enough, or unavoidable for that many k."""
+    """Return whether a dense eigenproblem of the smaller side is small enough, or needed because k is large."""
     return min(n, d) <= LARGEST_DENSE or k >= min(n, d) // 4
 
 
 def require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = None, hint: str = "") -> None:
-    """Raise if fewer than k eigenvalues are above the fraction `floor` of the largest (float64 rounding by default)."""
+    """Raise an error if fewer than k eigenvalues exceed the fraction `floor` of the largest (by default rounding)."""
     floor = max(rows.n, rows.d) * np.finfo(float).eps if floor is None else floor
     rank = int((values > values[0] * floor).sum()) if len(values) and values[0] > 0 else 0
     if rank < k:
-        raise InvalidInputError(f"the rows span only {rank} dimensions; ask for k of at most {rank}{hint}")
+        raise InvalidInputError(f"the rows span only {rank} dimensions; use a k of at most {rank}{hint}")
 
 
 def gaussian(count: int, size: int, seed: int) -> np.ndarray:
-    """Draw independent normal values, float32 ``(count, size)``, on all cores; their number changes no value."""
+    """Draw independent normal values, float32 ``(count, size)``, on all cores; the number of cores changes no value."""
     drawn = np.empty((count, size), np.float32)
-    starts = range(0, count, DRAWN_AT_ONCE)
+    starts = range(0, count, VECTORS_PER_STREAM)
     streams = np.random.SeedSequence(seed).spawn(len(starts))
 
     def draw(start: int) -> None:
-        part = drawn[start : start + DRAWN_AT_ONCE]
-        np.random.default_rng(streams[start // DRAWN_AT_ONCE]).standard_normal(out=part, dtype=np.float32)
+        part = drawn[start : start + VECTORS_PER_STREAM]
+        np.random.default_rng(streams[start // VECTORS_PER_STREAM]).standard_normal(out=part, dtype=np.float32)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(draw, starts))

@@ -1,4 +1,4 @@
-"""Components: what a solver found, with signs fixed and relative residuals."""
+"""Components: the result of a solver, with fixed signs and relative residuals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Components:
     residuals : ndarray
         float64 ``(k,)``: ‖AᵀA v - s² v‖ / s² of each component.
     facts : dict
-        What the solver reports of its run, for the diagnostics.
+        Reported by the solver, for the diagnostics.
     """
 
     moments: Moments

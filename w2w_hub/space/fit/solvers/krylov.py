@@ -26,7 +26,7 @@ CHEAP_COLUMNS = 6000  # eigenproblems up to this size cost next to nothing besid
 # directions below this fraction of a block's largest carry rounding noise only
 NOISE = 1e-5
 COLUMNS_AT_ONCE = 4096
-GOOD_PASS = 15.0  # a pass seldom divides what is missed by more: until then convergence is not checked
+GOOD_PASS = 15.0  # a pass seldom reduces the missed variance by more: convergence is not checked earlier
 
 
 SMALLEST = 1e-6  # of the largest eigenvalue: smaller ones are rounding of the float32 products
@@ -82,7 +82,7 @@ class Krylov(Solver):
     def run(self, engine: Engine, rows: Rows, moments: Moments, sketched: Array | None, k: int) -> Eigenpairs:
         assert sketched is not None
         found = iterate(engine, rows, moments, sketched, k, self)
-        hint = ", or for the exact solver (gram), which tells smaller components from rounding"
+        hint = ", or the exact solver (gram), which resolves smaller components"
         require_rank(found.values, k, rows, SMALLEST, hint)
         return found
 
@@ -93,7 +93,7 @@ class Krylov(Solver):
 
 
 def default_block(k: int) -> int:
-    """Return the vectors per pass: fewer of them reach more for the same products, but take more passes.
+    """Return the default number of vectors per pass: fewer need fewer products in all, but more passes.
 
     For many components the eigenproblems of the subspace cost as much as the passes; fewer vectors keep it small.
     """
@@ -174,8 +174,8 @@ def ritz(ops: Ops, small: Array, rest: Array, k: int, keep: int) -> Ritz:
     Only the last block's image reaches out of the subspace, by vectors whose products are `rest` ``(b, b)``: the
     residuals follow from the last coordinates of the Ritz vectors. The components' variance outside of the subspace is,
     to second order, the squared residuals over the gap to the eigenvalues outside. Those are below the Ritz values that
-    have not converged, so the one in the middle of the surplus stands for them; in a flat tail the residual itself
-    bounds what is missed. The estimate is doubled.
+    have not converged, so the one in the middle of the surplus is used for them; in a flat tail the residual itself
+    bounds what is missed. The estimate is doubled for safety.
     """
     values, vectors = ops.eigh(small, keep)
     last = vectors[len(vectors) - len(rest) :, :k]
