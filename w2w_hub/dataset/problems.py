@@ -11,7 +11,7 @@ SHOWN = 20
 
 
 class Problems:
-    """Typed errors collected; :meth:`settle` raises them as one."""
+    """Typed errors collected; :meth:`raise_if_any` raises them as one."""
 
     def __init__(self) -> None:
         self.found: list[W2WError] = []
@@ -30,7 +30,7 @@ class Problems:
         except W2WError as error:
             self.found.append(error)
 
-    def settle(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise the only problem, or all in one line, as their common type or else `InvalidInputError`."""
         if not self.found:
             return

@@ -105,7 +105,7 @@ class SplitRule:
                 )
             )
             if problems is None:
-                found.settle()
+                found.raise_if_any()
             return table
         names, ids, splits = groups.tolist(), table["id"].tolist(), table["split"].tolist()
         standing = [False] * len(table) if placed is None else list(placed)
@@ -128,7 +128,7 @@ class SplitRule:
         result = table.copy()
         result["split"] = pd.Series([side[name] for name in names], table.index, dtype="string")
         if problems is None:
-            found.settle()
+            found.raise_if_any()
         return result
 
     def broken_by(self, table: pd.DataFrame) -> str | None:

@@ -72,11 +72,11 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     """
     base, ids = plan.base, plan.ids
     if len(ids) > MANY_ROWS:
-        plan.problems.settle()  # before minutes of reading checkpoints
+        plan.problems.raise_if_any()  # before minutes of reading checkpoints
     present = None if base is None else base.geometry
     g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
-    plan.problems.settle()
+    plan.problems.raise_if_any()
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = matrix.digests

@@ -91,5 +91,5 @@ def _first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:
         except W2WError as error:
             errors.append(error)
     problems.extend(errors)
-    problems.settle()
+    problems.raise_if_any()
     raise AssertionError

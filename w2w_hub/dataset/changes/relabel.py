@@ -88,7 +88,7 @@ def plan_labels(
     )  # fmt: skip
     if split_rule is not None:
         table = split_rule.apply(table, problems=problems)
-    problems.settle()
+    problems.raise_if_any()
     draft = draft_of(dataset, version)
     draft.column_info = {k: v for k, v in draft.column_info.items() if k in table.columns} | dict(column_info or {})
     if split_rule is not None:

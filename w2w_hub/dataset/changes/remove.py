@@ -44,7 +44,7 @@ def plan_removal(dataset: WeightDataset, ids: Sequence[str], version: str | None
         raise InvalidInputError("no row to remove was given")
     if len(gone) == len(dataset):
         problems.add(InvalidInputError(f"that would remove every row; remove the folder {dataset.path} instead"))
-    problems.settle()
+    problems.raise_if_any()
     n = len(dataset) - len(gone)
     order = np.arange(n)
     holes = sorted(g for g in gone if g < n)

@@ -79,7 +79,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     hint = _hint(table)
     try:
         if not hint:
-            found.settle()
+            found.raise_if_any()
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}", path=path) from None
     if "id" not in named.columns:

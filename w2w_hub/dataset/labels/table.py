@@ -103,7 +103,7 @@ def normalise(
             with found.collecting():
                 result[name] = _typed(table[name], name, (known or {}).get(name), remarks)
     if problems is None:
-        found.settle()
+        found.raise_if_any()
     if remarks and not found.found:
         told = "; ".join(f"{_shown(names)}: {text}" for text, names in remarks.items())
         warnings.warn(f"labels: {told}", stacklevel=3)
@@ -139,7 +139,7 @@ def as_table(labels: Any, problems: Problems | None = None, existing: Iterable[s
             table[name] = pd.Series(values, table.index, dtype=object)
     table["id"] = pd.Series([_id(value, found) for value in table["id"].tolist()], table.index, dtype=object)
     if problems is None:
-        found.settle()
+        found.raise_if_any()
     table = table.reset_index(drop=True)
     table.attrs = dict(labels.attrs)
     return table
