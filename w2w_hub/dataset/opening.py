@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PINNED_FILES = 256
-LAZY_ABOVE = 1_000_000  # bytes of a matrix that is not fetched at once by default
+LAZY_ABOVE = 1_000_000  # bytes; a larger matrix is lazy by default
 
 
 class DatasetParts(NamedTuple):
-    """What a dataset is opened as: `path` is its folder, or the commit's folder in the cache."""
+    """The parts of an opened dataset; `path` is its folder, or the commit's folder in the cache."""
 
     path: Path
     manifest: DatasetManifest
@@ -53,7 +53,7 @@ def open_folder(path: Path) -> DatasetParts:
     if not path.is_dir():
         unfinished = staging_folder(path).is_dir()
         raise MissingPathError(
-            f"{path} was not packed to the end; run the same w2w pack command again to continue"
+            f"{path} is not packed completely; run the same w2w pack command again to continue"
             if unfinished
             else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
         )
@@ -81,7 +81,7 @@ def _open_shards(state: State) -> LocalFiles:
     files = LocalFiles(*state.folders)
     listed = {name: entry["size"] for name, entry in state.data["files"].items() if name.startswith(f"{GROUP}/")}
     for name, size in listed.items():
-        # if they are few, all stay open from here on, so that a new state put in place meanwhile is never mixed in
+        # keep a moderate number of files open, so that a new state never mixes with this one
         found = files.size(name) if len(listed) <= PINNED_FILES else state.find(name).stat().st_size
         if found != size:
             raise CorruptFileError(
