@@ -141,17 +141,10 @@ class RowIndex:
         """Return plain values as a mask or as row indices."""
         if boolean or _is_mask(values):
             return np.array([value is not None and bool(value) for value in values], bool)
-        numbers = []
-        for value in values:
-            if isinstance(value, str):
-                numbers.append(self.position(value))
-                continue
-            number = None if isinstance(value, (bool, np.bool_)) else _whole(value)
-            if number is None:
-                mixed = "; a mask contains no numbers" if isinstance(value, (bool, np.bool_)) else ""
-                raise InvalidInputError(f"{WAYS}; {value!r} is none of these{mixed}")
-            numbers.append(self._number(number))
-        return np.array(numbers, np.int64)
+        rows = [self.one(value) for value in values]
+        if None in rows:
+            raise InvalidInputError(f"{WAYS}, not by {values[rows.index(None)]!r}")
+        return np.array(rows, np.int64)
 
 
 def _values(key: Any) -> list[Any]:

@@ -51,7 +51,7 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
     for split, count in manifest.splits.items():
         name = f"labels/{split}.parquet"
         if name not in manifest.files:
-            raise MissingPathError(f"{where}: the manifest does not list {name}; download the dataset again")
+            raise MissingPathError(f"{where}: the manifest does not list {name}; fetch the dataset again")
         columns = [*label_table.RESERVED, *manifest.columns]
         table = read_table(find(name), columns, count, "dataset")
         table = _checked(table, manifest, f"{where}/{name}")

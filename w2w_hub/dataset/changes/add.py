@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
-from ...lora.layout import ParameterLayout
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
 from ..manifest import FILENAME, UNKNOWN
@@ -105,28 +104,34 @@ def plan_addition(
     draft, problems = draft_of(dataset, version), Problems()
     rule = None if draft.split_rule is None else SplitRule.from_json(draft.split_rule)
     old = dataset.labels.reset_index(names="id")
-    rows = _Rows([(DatasetRows.of(dataset), range(len(dataset)))], list(dataset.ids))
+    ids, added = list(dataset.ids), list[str]()  # of all rows; of added checkpoints
+    parts: list[tuple[RowSource, Sequence[int]]] = [(DatasetRows.of(dataset), range(len(dataset)))]
     tables, known = [old], used_kinds(dataset)
-    for source, name in sources:
-        if name is not None:
-            rows.add_adapter(source, name, dataset.layout)
+    for are_checkpoints, group in groupby(sources, lambda source: source[1] is not None):
+        pairs = list(group)
+        if are_checkpoints:
+            names = [name for _, name in pairs if name is not None]
+            parts.append((AdapterRows([path for path, _ in pairs], dataset.layout, names), range(len(names))))
+            ids, added = ids + names, added + names
             continue
-        other = WeightDataset.open(source)
-        with problems.collecting():
-            _require_compatible(dataset, other, source)
-        rows.add_dataset(other)
-        theirs = other.labels.reset_index(names="id")
-        tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
-        known = used_kinds(other) | known
-        rounded = other.manifest.float16_max_error
-        if rounded is not None:
-            draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
-        draft.column_info = dict(other.manifest.column_info) | draft.column_info
-        draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
-    if rows.named:
+        for source, _ in pairs:
+            other = WeightDataset.open(source)
+            with problems.collecting():
+                _require_compatible(dataset, other, source)
+            parts.append((DatasetRows.of(other), range(len(other))))
+            ids += other.ids
+            theirs = other.labels.reset_index(names="id")
+            tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
+            known = used_kinds(other) | known
+            rounded = other.manifest.float16_max_error
+            if rounded is not None:
+                draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
+            draft.column_info = dict(other.manifest.column_info) | draft.column_info
+            draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
+    if added:
         with problems.collecting():
             _require_initialization(dataset, initialization)
-        given = _labels_of(rows.named, labels, problems, dataset)
+        given = _labels_of(added, labels, problems, dataset)
         known = label_table.grown_kinds(given, known, problems)
         given = label_table.as_written(given, known)
         tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
@@ -136,35 +141,11 @@ def plan_addition(
         [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables if len(t)],
         ignore_index=True,
     ).drop_duplicates("id")
-    table = label_table.normalize(merged, rows.ids, problems, known=known, existing=old, open_split=rule is not None)
+    table = label_table.normalize(merged, ids, problems, known=known, existing=old, open_split=rule is not None)
     if rule is not None:
         table = placed_by_rule(rule, table, len(dataset), problems)
     draft.column_info = draft.column_info | dict(column_info or {})
-    return Plan(draft, rows.ids, RowPlan.joined(rows.parts), table, base=dataset, problems=problems)
-
-
-@dataclass
-class _Rows:
-    """The sources and ids of the rows of the next state, in order."""
-
-    parts: list[tuple[RowSource, Sequence[int]]]
-    ids: list[str]
-    named: list[str] = field(default_factory=list)  # ids of checkpoints
-
-    def add_dataset(self, other: WeightDataset) -> None:
-        self.parts.append((DatasetRows.of(other), range(len(other))))
-        self.ids += other.ids
-
-    def add_adapter(self, path: Path, name: str, layout: ParameterLayout) -> None:
-        rows = self.parts[-1][0]
-        if not isinstance(rows, AdapterRows):
-            rows = AdapterRows([], layout)
-            self.parts.append((rows, ()))
-        rows.paths.append(path)
-        rows.ids.append(name)
-        self.parts[-1] = (rows, range(len(rows.paths)))
-        self.ids.append(name)
-        self.named.append(name)
+    return Plan(draft, ids, RowPlan.joined(parts), table, base=dataset, problems=problems)
 
 
 def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Path) -> None:

@@ -99,6 +99,9 @@ def _keep_shards(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wri
 
 
 # --------------------------------------------------------------- resuming
+_NOTED = ("digests", "sha256", "size", "max_error")
+
+
 def _fingerprint(task: ShardTask) -> str | None:
     """Return a digest of the rows and of the state of their files; None if it cannot be determined."""
     parts: list[Any] = [task.ids, repr(task.geometry.shard_path(task.number)), vars(task.geometry) | {"rows": 0}]
@@ -115,15 +118,9 @@ def _fingerprint(task: ShardTask) -> str | None:
 
 def _note(notes: Path, result: ShardResult, fingerprint: str | None) -> None:
     notes.mkdir(exist_ok=True)
-    note = {
-        "fingerprint": fingerprint,
-        "digests": result.digests,
-        "sha256": result.sha256,
-        "size": result.size,
-        "max_error": result.max_error,
-        "notes": {k: sorted(v, key=str) for k, v in result.notes.items()},
-    }
-    write_json(notes / f"{result.number}.json", note, replace=True)
+    facts = {name: getattr(result, name) for name in _NOTED} | {"fingerprint": fingerprint}
+    facts["notes"] = {k: sorted(v, key=str) for k, v in result.notes.items()}
+    write_json(notes / f"{result.number}.json", facts, replace=True)
 
 
 def _resumed(notes: Path, task: ShardTask, stamps: dict[int, str | None]) -> ShardResult | None:
@@ -133,9 +130,8 @@ def _resumed(notes: Path, task: ShardTask, stamps: dict[int, str | None]) -> Sha
         found = json.loads(note.read_text("utf-8"))
         if path.stat().st_size != found["size"] or found["fingerprint"] != stamps[task.number]:
             return None
-        result = ShardResult(task.number, found["digests"], found["sha256"], found["size"], found["max_error"])
-        result.notes = {k: set(v) for k, v in found["notes"].items()}
-        return result
+        sets = {k: set(v) for k, v in found["notes"].items()}
+        return ShardResult(task.number, **{name: found[name] for name in _NOTED}, notes=sets)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,35 +136,32 @@ class _Opened:
         """Open a checkpoint; return None for one that the reader must read or refuse."""
         if not path.is_dir():
             return None  # a reader may look up other files beside a single file
-        file = None
         try:
             names = sorted(os.listdir(path))
             weights = [n for n in names if n.endswith(".safetensors")]
             if len(weights) != 1:
                 return None
-            file = open_beside(path, weights[0])
-            total = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            length = int.from_bytes(first, "little")
-            size = total - 8 - length
-            if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
-                file.close()
-                return None
-            header = file.read(length)
-            digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
-            for name in names:
-                suffix = os.path.splitext(name)[1]
-                if name == weights[0] or suffix in _IGNORED:
-                    continue
-                data = _small(path, name) if suffix in _HASHED else None
-                if data is None:
-                    file.close()
+            with ExitStack() as stack:
+                file = stack.enter_context(open_beside(path, weights[0]))
+                total = os.fstat(file.fileno()).st_size
+                first = file.read(8)
+                length = int.from_bytes(first, "little")
+                size = total - 8 - length
+                if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
                     return None
-                digest.update(f"\n{name}\n".encode() + data)
-            return cls(file, digest.digest(), header, size)
+                header = file.read(length)
+                digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
+                for name in names:
+                    suffix = os.path.splitext(name)[1]
+                    if name == weights[0] or suffix in _IGNORED:
+                        continue
+                    data = _small(path, name) if suffix in _HASHED else None
+                    if data is None:
+                        return None
+                    digest.update(f"\n{name}\n".encode() + data)
+                stack.pop_all()  # leaves the file open
+                return cls(file, digest.digest(), header, size)
         except (OSError, W2WError):
-            if file is not None:
-                file.close()
             return None
 
 

@@ -68,12 +68,9 @@ class Geometry:
 
     def to_zarr(self) -> dict[str, Any]:
         """Return the array's ``zarr.json`` as zarr-python writes it."""
-        inner: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self.compressor is not None:
-            inner.append(self.compressor)
-        index: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self.index_checked:
-            index.append({"name": "crc32c"})
+        plain = {"name": "bytes", "configuration": {"endian": "little"}}
+        inner = [plain] if self.compressor is None else [plain, self.compressor]
+        index = [plain, {"name": "crc32c"}] if self.index_checked else [plain]
         return {
             "shape": [self.rows, self.width],
             "data_type": self.dtype,

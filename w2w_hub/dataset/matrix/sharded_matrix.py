@@ -61,7 +61,7 @@ def _run(tasks: list[Callable[[], None]], threads: int) -> None:
 def _metadata(source: ByteSource, path: str, where: str) -> Any:
     size = source.size(path)
     if size > MAX_JSON_BYTES:
-        raise CorruptFileError(f"{where}/{path} has {size:,} bytes, too many for metadata; download the dataset again")
+        raise CorruptFileError(f"{where}/{path} has {size:,} bytes, too many for metadata; fetch the dataset again")
     try:
         return json.loads(source.read(path, 0, size))
     except (ValueError, RecursionError) as error:

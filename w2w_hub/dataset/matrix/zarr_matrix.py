@@ -82,7 +82,7 @@ def require_backed(manifest: DatasetManifest, where: Path | str) -> None:
     stated = manifest.rows * manifest.layout.size * np.dtype(manifest.dtype).itemsize
     if stated > unpacked_limit(stored):
         raise CorruptFileError(
-            f"{where}/weights.zarr has {stored:,} bytes for a matrix of {stated:,}; download the dataset again"
+            f"{where}/weights.zarr has {stored:,} bytes for a matrix of {stated:,}; fetch the dataset again"
         )
 
 
@@ -182,15 +182,13 @@ def _listed_store(
             return _BELOW + key in files
 
         async def set(self, key: str, value: Any) -> None:
-            raise NotImplementedError("the store is read-only")
+            raise NotImplementedError
 
         async def delete(self, key: str) -> None:
-            raise NotImplementedError("the store is read-only")
+            raise NotImplementedError
 
-        async def list(self) -> AsyncIterator[str]:
-            for name in files:
-                if name.startswith(_BELOW):
-                    yield name.removeprefix(_BELOW)
+        def list(self) -> AsyncIterator[str]:
+            return self.list_prefix("")
 
         async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
             for name in files:

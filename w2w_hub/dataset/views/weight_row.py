@@ -173,11 +173,7 @@ def _read(references: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
     for source in dict.fromkeys(reference["source"] for reference in references):
         wanted = [i for i, reference in enumerate(references) if reference["source"] == source]
         dataset, numbers = _find(source, [references[i] for i in wanted])
-        if len(numbers) == 1:
-            block = dataset[numbers[0]][None]
-        else:
-            block = np.empty((len(numbers), dataset.layout.size), dataset.dtype)
-            dataset.read_into(np.array(numbers), block)
+        block = dataset[numbers[0]][None] if len(numbers) == 1 else dataset[np.array(numbers)]
         for i, row in zip(wanted, block, strict=True):
             rows[i] = row
     return rows
