@@ -90,19 +90,16 @@ class DatasetManifest:
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
 
     def __post_init__(self) -> None:
-        for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool):
-                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
-        for name, kind in _OPTIONAL_KINDS.items():
-            if not isinstance(getattr(self, name), (kind, type(None))):
-                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
-        if self.column_info is None:
-            self.column_info = {}
+        for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL_KINDS:
+                continue
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InvalidInputError(f"{name} is {short(value)}, expected {kind.__name__}")
+        self.column_info, self.label_kinds = self.column_info or {}, self.label_kinds or {}
         for name in self.columns:
             if not isinstance(name, str) or name in (*RESERVED, "weights"):
                 raise InvalidInputError(f"columns has {short(name)}, which is not a valid name of an attribute")
-        if self.label_kinds is None:
-            self.label_kinds = {}
         for name in self.label_kinds:
             if name not in self.columns:
                 raise InvalidInputError(f"label_kinds has {short(name)}, which is not a column")

@@ -25,6 +25,7 @@ from ...store.atomic import write_bytes
 from ..weight_dataset import WeightDataset
 
 CHECK = 16  # characters of a row's digest in a reference
+PARTS = ["source", "id", "check", "values"]
 FOLDER = "folder-"  # prefix of the hash of a folder's path
 
 
@@ -59,13 +60,13 @@ class WeightRow:
         source = pa.array([_name(dataset.address)] * len(ids), pa.string())
         return pa.StructArray.from_arrays(
             [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
-            names=["source", "id", "check", "values"],
+            names=PARTS,
         )
 
     def encode_example(self, value: Any) -> dict[str, Any]:
         """Encode an array, list or tensor of `size` numbers as bytes; return a reference unchanged."""
         if isinstance(value, dict):
-            return {name: value.get(name) for name in ("source", "id", "check", "values")}
+            return {name: value.get(name) for name in PARTS}
         row = np.ascontiguousarray(np.asarray(value), np.dtype(self.source_dtype).newbyteorder("<"))
         if row.shape != (self.size,):
             raise InvalidInputError(f"a row of weights has shape ({self.size},), not {row.shape}")
@@ -93,7 +94,7 @@ class WeightRow:
         nothing = pa.nulls(len(rows), pa.string())
         return pa.StructArray.from_arrays(
             [nothing, nothing, nothing, pa.array(rows, pa.binary())],
-            names=["source", "id", "check", "values"], mask=storage.is_null(),
+            names=PARTS, mask=storage.is_null(),
         )  # fmt: skip
 
     def _rows(self, storage: Any) -> list[np.ndarray | None]:
