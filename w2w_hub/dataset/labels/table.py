@@ -60,18 +60,14 @@ def normalize(
         if count > 1:
             problems.add(InvalidInputError(f"row id {name!r} occurs {count} times; set unique ids with ids="))
     old_columns = () if existing is None else existing.columns
-    unlabelled: list[str] = []
-    if labels is None:
-        table = pd.DataFrame({"id": ids})
-    else:
+    table = pd.DataFrame({"id": ids})
+    if labels is not None:
         table = labels_of(ids, as_table(labels, problems, old_columns), problems)
-        labelled = set(table["id"])
-        unlabelled = [name for name in ids if name not in labelled]
-    if unlabelled:
+    unlabeled = set(ids).difference(table["id"])
+    if unlabeled:
+        first = next(name for name in ids if name in unlabeled)
         problems.add(
-            UnknownNameError(
-                f"{len(unlabelled)} rows have no labels, the first is {unlabelled[0]!r}; add them to the table"
-            )
+            UnknownNameError(f"{len(unlabeled)} rows have no labels, the first is {first!r}; add them to the table")
         )
     # go on with a complete table, to collect further problems
     table = table.drop_duplicates("id").set_index("id").reindex(list(dict.fromkeys(ids))).reset_index(names="id")
@@ -84,7 +80,7 @@ def normalize(
         if name == "split":
             if "split" not in table.columns and not open_split:
                 values = [DEFAULT_SPLIT] * len(table)
-            without = [v for v, row in zip(values, table["id"], strict=True) if v is None and row not in unlabelled]
+            without = [v for v, row in zip(values, table["id"], strict=True) if v is None and row not in unlabeled]
             if without and not open_split:
                 problems.add(InvalidInputError(f"every row needs a split; {len(without)} rows have none"))
             old_splits = () if existing is None else existing["split"].dropna().unique()
