@@ -21,7 +21,7 @@ from .index import RowIndex
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
-from .opening import open_folder, open_source
+from .opening import open_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,8 @@ class DatasetReader:
         self._index = RowIndex(str(path), labels)
 
     def __reduce__(self) -> Any:
-        if self.revision is not None:
-            return _reopen_commit, (type(self), self.source, self.matrix.is_lazy)
-        return _reopen, (type(self), self.path.absolute(), self.manifest.digest)
+        source = self.source if self.revision is not None else Source(self.path.absolute())
+        return _reopen, (type(self), source, self.matrix.is_lazy, self.manifest.digest)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -210,13 +209,9 @@ class DatasetReader:
         return mean, np.sqrt(squares / (count - 1))
 
 
-def _reopen(kind: type[DatasetReader], path: Path, digest: str) -> DatasetReader:
-    """Open an unpickled dataset's folder, which must still be in the same state."""
-    opened = kind(*open_folder(path))
+def _reopen(kind: type[DatasetReader], source: Source, lazy: bool, digest: str) -> DatasetReader:
+    """Open an unpickled dataset, whose folder must still be in the same state."""
+    opened = kind(*open_source(source, lazy))
     if opened.manifest.digest != digest:
-        raise CorruptFileError(f"{path} has changed since it was opened; open it again", path=path)
+        raise CorruptFileError(f"{opened.path} has changed since it was opened; open it again", path=opened.path)
     return opened
-
-
-def _reopen_commit(kind: type[DatasetReader], source: Source, lazy: bool) -> DatasetReader:
-    return kind(*open_source(source, lazy))

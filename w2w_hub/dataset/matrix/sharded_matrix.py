@@ -153,7 +153,7 @@ class ShardedMatrix(Matrix):
             self.source.release(*self._span(start, stop))
 
     def _span(self, start: int, stop: int) -> tuple[str, int, int]:
-        """Path, first byte and size of neighbouring rows of one shard."""
+        """Return the path, first byte and size of adjacent rows of one shard."""
         shard, within = divmod(start, self.geometry.shard_rows)
         size = self.geometry.row_bytes
         return self.geometry.shard_path(shard), within * size, (stop - start) * size

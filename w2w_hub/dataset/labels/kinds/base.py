@@ -45,7 +45,7 @@ class AttributeTarget:
         if not len(known):
             return "no fitted row has a label"
         if np.ptp(known) == 0:
-            return f"all {len(known)} labelled fitted rows have the same label"
+            return f"all {len(known)} labeled fitted rows have the same label"
         return self.kind.too_few(known)
 
 
@@ -236,7 +236,7 @@ class LabelKind:
         has = int((known == 1).sum())
         for count, verb in ((has, "have"), (len(known) - has, "lack")):
             if count < MIN_ROWS_A_CLASS:
-                return f"{count} of {len(known)} labelled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
+                return f"{count} of {len(known)} labeled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
         return ""
 
     def halves(self, values: np.ndarray) -> np.ndarray:
