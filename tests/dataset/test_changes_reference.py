@@ -320,7 +320,7 @@ def test_a_cosine_at_the_threshold_counts_and_few_rows_are_not_centred(tmp_path)
     assert found.near == [("p00", "p01", 1.0)]
     again = find_duplicates(people(tmp_path / "e", 4, rows=rows[[0, 2, 0, 2]]), None)
     assert (again.exact, again.near) == ([["p00", "p02"], ["p01", "p03"]], [])
-    assert again.superfluous() == ["p02", "p03"]
+    assert again.redundant_ids() == ["p02", "p03"]
 
 
 # -------------------------------------------------------------------- splits

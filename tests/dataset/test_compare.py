@@ -63,7 +63,7 @@ def test_equal_rows_and_nearly_equal_ones_are_found_and_others_are_not(populatio
     ds = population()
     found = find_duplicates(ds)
     assert found.exact == [[ds.ids[3], ds.ids[7], ds.ids[9]]]
-    assert found.superfluous() == [ds.ids[7], ds.ids[9]]
+    assert found.redundant_ids() == [ds.ids[7], ds.ids[9]]
     assert [(a, b) for a, b, _ in found.near] == [(ds.ids[11], ds.ids[20])]
     assert 0.999 < found.near[0][2] < 1
     assert len(find_duplicates(ds, centred=False).near) == 37 * 38 // 2 + 0 * len(ds)  # all point the same way

@@ -197,8 +197,8 @@ def test_values_that_are_no_labels_are_refused_with_their_column(written, tmp_pa
     [
         (pd.Series([1], ["p0"]), "Series"),
         ({"id": ["p0"]}, "dict"),
-        (pd.DataFrame({("id", ""): ["p0"], ("x", "y"): [1]}), "columns"),
-        (pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([("p0", 1)])), "index"),
+        (pd.DataFrame({("id", ""): ["p0"], ("x", "y"): [1]}), "MultiIndex"),
+        (pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([("p0", 1)])), "MultiIndex"),
         (pd.DataFrame({"id": ["p0"], 7: [1], "7": [2]}), "'7'"),
     ],
 )

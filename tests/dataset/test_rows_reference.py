@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from w2w_hub.dataset.matrix.shards import ABSENT, ARRAY, Geometry, LocalFiles, ShardedMatrix
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset import relabel_rows, remove_rows
+from w2w_hub.dataset.matrix.codecs import decompress, make_codec
+from w2w_hub.dataset.matrix.geometry import ARRAY, Geometry
+from w2w_hub.dataset.matrix.sharded_matrix import ABSENT, ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, RowIndexError, UnknownNameError
 from w2w_hub.lora.adapter import Target
+from w2w_hub.store.byte_source import ByteSource, LocalFiles
 
 SMALL = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
 N = 23
@@ -174,7 +177,7 @@ def test_pages_that_are_let_go_are_whole_ones_and_are_read_again(tmp_path):
         np.testing.assert_array_equal(found.view(first, last), rows[first:last])
 
 
-class Ranges:
+class Ranges(ByteSource):
     """A store that serves ranges of a folder's files, and no memory map."""
 
     def __init__(self, folder):
@@ -337,7 +340,7 @@ def test_a_relabelled_dataset_says_the_new_labels_and_the_opened_one_the_old(tmp
 @pytest.mark.parametrize("rows", [1, 5, 6, 7, 24])
 def test_a_geometry_counts_the_last_shard_also_if_it_is_not_full(rows):
     g = Geometry(rows, 7, "float16", 2, 6)
-    assert (g.shards, g.chunks_a_shard, g.row_bytes, g.index_bytes) == (-(-rows // 6), 3, 14, 3 * 16 + 4)
+    assert (g.shards, g.chunks_per_shard, g.row_bytes, g.index_bytes) == (-(-rows // 6), 3, 14, 3 * 16 + 4)
     assert Geometry(rows, 7, "float32", 2, 6, index_checked=False).index_bytes == 48
     assert g.shard_path(3) == f"{ARRAY}/c/3/0"
     assert Geometry(rows, 7, "float16", 2, 6, key=("v2", ".")).shard_path(3) == f"{ARRAY}/3.0"
@@ -346,12 +349,10 @@ def test_a_geometry_counts_the_last_shard_also_if_it_is_not_full(rows):
 @pytest.mark.parametrize("name", ["zstd", "blosc", "gzip"])
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 300, 65_535, 65_791, 65_792, 70_000])
 def test_a_chunk_of_any_size_is_unpacked_into_its_room_and_into_no_other(name, size):
-    from w2w_hub.dataset.matrix.shards import compressor, decompress
-
     settings_of = {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle", "typesize": 1}
     codec = {"name": name, "configuration": settings_of if name == "blosc" else {}}
     data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    packed = bytes(compressor(Geometry(1, size, "float32", 1, 1, codec)).encode(data))
+    packed = bytes(make_codec(codec).encode(data))
     out = np.empty(size, np.uint8)
     decompress(codec, packed, out)
     np.testing.assert_array_equal(out, data)

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from w2w_hub.dataset.matrix.shards import Geometry
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, load_dataset, write_dataset
 from w2w_hub.dataset import relabel_rows
+from w2w_hub.dataset.matrix.geometry import Geometry
 from w2w_hub.dataset.tables import view_parts
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target

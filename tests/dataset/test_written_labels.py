@@ -17,7 +17,8 @@ from w2w_hub.dataset.changes.add import _labels_of
 from w2w_hub.dataset.integrity import check
 from w2w_hub.dataset.labels import files as label_files
 from w2w_hub.dataset.labels.kinds import CATEGORICAL
-from w2w_hub.dataset.labels.table import as_written, normalise
+from w2w_hub.dataset.labels.table import normalize
+from w2w_hub.dataset.labels.written import as_written
 from w2w_hub.dataset.problems import Problems
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target
@@ -58,7 +59,7 @@ def test_added_rows_take_the_fields_of_a_csv_as_they_are_written(write, tmp_path
     ds, ids = write("d", ["ann", "bob"], "q"), ["p0", "p1", "p2"]
     given = _labels_of(ids, csv_labels(tmp_path, ["2.50", "1e3", "1.30"]), Problems(), ds)
     given = as_written(given, {"x": CATEGORICAL})
-    assert normalise(given, ids, known={"x": CATEGORICAL})["x"].tolist() == ["2.50", "1e3", "1.30"]
+    assert normalize(given, ids, Problems(), known={"x": CATEGORICAL})["x"].tolist() == ["2.50", "1e3", "1.30"]
 
 
 def test_fields_go_with_their_rows_and_not_with_values_that_were_changed(write, tmp_path):
@@ -95,7 +96,7 @@ def test_a_table_of_a_csv_is_written_and_joined_as_any_other(tmp_path):
 
 def test_a_source_and_a_licence_stay_what_a_csv_says(tmp_path):
     (tmp_path / "l.csv").write_text("id,source,licence,consent\na,1.10,2.0,true\nb,1.1,,false\n")
-    table = normalise(read_labels(tmp_path / "l.csv"), ["a", "b"])
+    table = normalize(read_labels(tmp_path / "l.csv"), ["a", "b"], Problems())
     assert table["source"].tolist() == ["1.10", "1.1"]
     assert table["consent"].tolist() == ["true", "false"]
     assert table["licence"].fillna("").tolist() == ["2.0", ""]

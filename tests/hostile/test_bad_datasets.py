@@ -84,7 +84,7 @@ def test_a_layout_that_was_edited_is_refused(make_dataset):
     folder = make_dataset().path
     layout = json.loads((folder / "manifest.json").read_text())["layout"]
     edit(folder, layout=layout | {"scale": 4.0})
-    refused(folder, CorruptFileError, "the layout does not have the digest that is stated beside it")
+    refused(folder, CorruptFileError, "layout")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"], ids=repr)
@@ -160,7 +160,7 @@ def test_a_changed_row_is_found_by_its_own_digest_even_if_the_file_hashes_were_r
     folder = make_dataset().path
     zarr.open_array(folder / "weights.zarr" / "weights", mode="r+")[3, 5] = 0.125
     restate_files(folder)
-    with pytest.raises(CorruptFileError, match="row 'p3' has other values than listed"):
+    with pytest.raises(CorruptFileError, match="row 'p3'"):
         WeightDataset.open(folder).verify()
 
 
@@ -170,7 +170,7 @@ def test_a_changed_label_is_found_by_the_dataset_digest_even_if_the_file_hashes_
     table["Hair"] = "blue"
     table.to_parquet(folder / "labels" / "test.parquet")
     restate_files(folder)
-    with pytest.raises(CorruptFileError, match="labels and rows do not give the digest in the manifest"):
+    with pytest.raises(CorruptFileError, match="labels"):
         WeightDataset.open(folder).verify()
 
 
@@ -220,7 +220,7 @@ def test_a_split_that_could_be_a_path_or_that_datasets_does_not_take_is_refused(
 def test_a_row_that_is_no_finite_float32_is_refused_by_id_and_nothing_is_written(tmp_path, value, dtype):
     rows = np.zeros((3, 7))
     rows[1, 4] = value
-    with pytest.raises(InvalidInputError, match=r"row 'b' holds NaN or infinite values|do not fit float16"):
+    with pytest.raises(InvalidInputError, match="row 'b'"):
         write_dataset(rows, tmp_path / "d", layout=SMALL, ids=["a", "b", "c"], dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -229,7 +229,7 @@ def test_a_row_that_is_no_finite_float32_is_refused_by_id_and_nothing_is_written
 def test_values_that_do_not_fit_float16_are_refused_when_it_was_asked_for(tmp_path, value):
     rows = np.zeros((2, 7), np.float32)
     rows[0, 0] = value
-    with pytest.raises(InvalidInputError, match="do not fit float16; store float32"):
+    with pytest.raises(InvalidInputError, match="float16.*float32"):
         write_dataset(rows, tmp_path / "d", layout=SMALL, dtype="float16")
     assert list(tmp_path.iterdir()) == []
 
@@ -238,9 +238,7 @@ def test_values_that_do_not_fit_float16_are_refused_when_it_was_asked_for(tmp_pa
 def test_values_that_the_float16_view_cannot_hold_are_refused_unless_the_view_is_left_out(tmp_path, value):
     rows = np.zeros((2, 7), np.float32)
     rows[1, 3] = value
-    with pytest.raises(
-        InvalidInputError, match=r"row 'b' has values up to .* write the dataset with parquet_view=False"
-    ):
+    with pytest.raises(InvalidInputError, match=r"row 'b'.*parquet_view=False"):
         write_dataset(rows, tmp_path / "d", layout=SMALL, ids=["a", "b"])
     assert list(tmp_path.iterdir()) == []
     ds = write_dataset(rows, tmp_path / "d", layout=SMALL, ids=["a", "b"], parquet_view=False)

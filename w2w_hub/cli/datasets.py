@@ -1,4 +1,4 @@
-"""`w2w pack`, `add`, `remove` and `relabel`: make a dataset and change it."""
+"""The commands `w2w pack`, `add`, `remove` and `relabel`, which create and change datasets."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from .output import print_json, say
 if TYPE_CHECKING:
     from ..dataset import SplitRule, WeightDataset
 
-PARALLEL_FROM = 2000  # adapters; for fewer, starting processes costs more than it saves
+PARALLEL_FROM = 2000  # adapters; for fewer, starting processes takes longer than it saves
 workers_option = click.option(
     "--workers", type=click.IntRange(1), help="Processes that read and write.  [default: as many as processors]"
 )
-dask_option = click.option(
-    "--dask", metavar="ADDRESS", help="Use a Dask cluster instead, for instance tcp://host:8786."
-)
-# the second spelling is an alias
+dask_option = click.option("--dask", metavar="ADDRESS", help="Use a Dask cluster instead, for example tcp://host:8786.")
+
 INITIALIZATION = ("--initialization", "--initialisation", "initialization")
 LICENSE = ("--license", "--licence", "license")
-version_option = click.option("--version", "version", help="New version of the content; unchanged without it.")
+version_option = click.option("--version", "version", help="New version of the content.  [default: unchanged]")
 
 
 class NamedText(click.ParamType):
-    """``COLUMN=TEXT``."""
+    """A parameter ``COLUMN=TEXT``."""
 
     name = "column=text"
 
@@ -38,12 +36,12 @@ class NamedText(click.ParamType):
             return value
         column, sign, text = str(value).partition("=")
         if not column or not sign or not text.strip():
-            self.fail(f"{value!r} is not COLUMN=TEXT, for instance Age=years", param, ctx)
+            self.fail(f"{value!r} is not COLUMN=TEXT, for example Age=years", param, ctx)
         return column, text.strip()
 
 
 class Order(click.ParamType):
-    """``COLUMN=GRADE,GRADE,...``, the lowest grade first."""
+    """A parameter ``COLUMN=GRADE,GRADE,...``, lowest grade first."""
 
     name = "column=grade,grade,..."
 
@@ -55,31 +53,31 @@ class Order(click.ParamType):
         column, _, text = str(value).partition("=")
         grades = tuple(grade.strip() for grade in text.split(","))
         if not column or not all(grades):
-            self.fail(f"{value!r} is not COLUMN=GRADE,GRADE,..., for instance Beard_length=none,short,long", param, ctx)
+            self.fail(f"{value!r} is not COLUMN=GRADE,GRADE,..., for example Beard_length=none,short,long", param, ctx)
         return column, grades
 
 
 ordinal_option = click.option(
     "--ordinal", "orders", type=Order(), multiple=True,
-    help="The order of a column's grades, lowest first, for instance Beard_length=none,short,long.",
+    help="The order of a column's grades, lowest first, for example Beard_length=none,short,long.",
 )  # fmt: skip
 
 
 def ordered(labels: Path | None, orders: tuple[tuple[str, tuple[str, ...]], ...]) -> Any:
-    """The labels of a file, with the order of grades that was stated for its columns."""
+    """Read a label file and apply the orders of ``--ordinal``."""
     from ..dataset import read_labels
     from ..dataset.labels.table import as_ordinal
 
     if labels is None:
         if orders:
-            raise click.UsageError("--ordinal is about a column of the labels: give --labels")
+            raise click.UsageError("--ordinal needs --labels, with the column to order")
         return None
     table = read_labels(labels)
     return as_ordinal(table, dict(orders)) if orders else table
 
 
 def column_options(function: Any) -> Any:
-    """``--unit`` and ``--column-source``."""
+    """Add the options ``--unit`` and ``--column-source``."""
     for name, about in (("column-source", "Where a column comes from"), ("unit", "The unit of a column")):
         function = click.option(
             f"--{name}", f"{name.replace('-', '_')}s", type=NamedText(), multiple=True, help=f"{about}: COLUMN=TEXT."
@@ -88,15 +86,15 @@ def column_options(function: Any) -> Any:
 
 
 def split_options(function: Any) -> Any:
-    """``--split-by``, ``--holdout`` and ``--split-seed``."""
+    """Add the options ``--split-by``, ``--holdout`` and ``--split-seed``."""
     for option in (
         click.option("--split-seed", default=0, show_default=True),
         click.option(
             "--holdout",
             type=float,
-            help="With --split-by: share of the rows that go to the split 'test'; 0.1 unless stated.",
+            help="With --split-by: fraction of the rows in the split 'test'.  [default: 0.1]",
         ),
-        click.option("--split-by", metavar="COLUMN", help="Make the split: all rows of one group on one side."),
+        click.option("--split-by", metavar="COLUMN", help="Split the rows by groups, the values of this column."),
     ):
         function = option(function)
     return function
@@ -111,7 +109,7 @@ def column_info(units: tuple[tuple[str, str], ...], sources: tuple[tuple[str, st
 
 
 def _most(dataset: WeightDataset) -> int:
-    """Return the most components that the rows of the training split allow."""
+    """Return the largest number of components for the rows of the training split."""
     return max(1, dataset.manifest.splits.get("train", len(dataset)) - 1)
 
 
@@ -120,9 +118,7 @@ def split_rule(column: str | None, holdout: float | None, seed: int) -> SplitRul
     from ..errors import InvalidInputError
 
     if column is None and holdout is not None:
-        raise InvalidInputError(
-            "--holdout needs --split-by COLUMN, whose groups stay in one split; or state the splits"
-        )
+        raise InvalidInputError("--holdout needs --split-by COLUMN, the column of the groups")
     return None if column is None else SplitRule(column, 0.1 if holdout is None else holdout, seed)
 
 
@@ -143,11 +139,11 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
         say(f"{dataset.path}: {len(dataset):,} rows of {dataset.layout.size:,} numbers ({splits})")
         if manifest.float16_max_error:
-            say(f"float16 changed a value by at most {manifest.float16_max_error:.3g}")
+            say(f"the largest rounding error of float16 is {manifest.float16_max_error:.3g}")
         if manifest.rescaled:
             say(
-                f"{len(manifest.rescaled):,} rows have modules of another scale than {dataset.layout.scale:g}; "
-                "the ratio is in B, see rescaled in manifest.json"
+                f"{len(manifest.rescaled):,} rows have modules with a scale other than {dataset.layout.scale:g}; "
+                "the ratio was multiplied into B, see rescaled in manifest.json"
             )
         say(f"digest {manifest.digest[:16]}; next: {next_step}")
 
@@ -160,11 +156,11 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     )
 )
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path))
-@out_option("The dataset folder to make.")
+@out_option("The new dataset folder.")
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="CSV, Parquet or JSON Lines with an id column: one row per adapter.",
+    help="CSV, Parquet or JSON Lines file with an id column and one row per adapter.",
 )
 @ordinal_option
 @column_options
@@ -176,13 +172,13 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
     "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
-    help="Lossless; bitshuffle pays off for values that were bfloat16 before.",
+    help="Lossless; bitshuffle is useful for values that were bfloat16 before.",
 )  # fmt: skip
-@click.option("--shard-size", default="500MB", show_default=True, help="Largest size of one file of the matrix.")
+@click.option("--shard-size", default="500MB", show_default=True, help="Largest size of a file of the matrix.")
 @click.option("--view", type=click.Choice(["float16", "float32", "none"]), default="float16", show_default=True,
               help="The Parquet view for stock `datasets`: a second copy of the weights.")  # fmt: skip
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
-@click.option(*LICENSE, default="unknown", help="License of the weights, as the Hub spells it.")
+@click.option(*LICENSE, default="unknown", help="License identifier of the weights, as on the Hub.")
 @workers_option
 @dask_option
 @json_option
@@ -192,7 +188,7 @@ def pack(
     compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
     dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Pack LoRA checkpoints into a new dataset; a packing that was stopped continues with the same command."""
+    """Pack LoRA checkpoints into a new dataset; to resume after an interruption, run the same command."""
     from ..dataset import pack_adapters
 
     dataset = pack_adapters(
@@ -214,8 +210,8 @@ def pack(
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets bring their own.")
-@click.option(*INITIALIZATION, help="What added adapters were trained from, where the dataset states it.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets have their own.")
+@click.option(*INITIALIZATION, help="Initialization of added adapters, if the dataset states one.")
 @ordinal_option
 @column_options
 @version_option
@@ -244,7 +240,7 @@ def add(
 @version_option
 @json_option
 def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str | None, as_json: bool) -> None:
-    """Remove rows from a dataset; its files then hold nothing of them."""
+    """Remove rows from a dataset and its files."""
     from ..dataset import remove_rows
     from ..errors import MissingPathError
 
@@ -267,9 +263,9 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines: any rows and columns that change."
+    "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines file with rows and columns to change."
 )
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be given several times.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be repeated.")
 @ordinal_option
 @column_options
 @split_options
@@ -279,16 +275,16 @@ def relabel(
     dataset: Path, labels: Path | None, drop: tuple[str, ...], orders: Any, units: Any, column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change labels, the order of their grades, their units and sources, or the split."""
+    """Change labels, orders of grades, units and sources of columns, or the split."""
     from ..dataset import WeightDataset, relabel_rows
     from ..dataset.labels.table import as_ordinal
 
     info = column_info(units, column_sources)
     if labels is None and not drop and not info and not orders and split_by is None:
         raise click.UsageError(
-            "nothing to change: give --labels, --drop, --ordinal, --unit, --column-source or --split-by"
+            "nothing to change: use --labels, --drop, --ordinal, --unit, --column-source or --split-by"
         )
-    if orders and labels is None:  # of columns that the dataset has
+    if orders and labels is None:  # reorder columns of the dataset
         have = WeightDataset.open(dataset)
         given = as_ordinal(have.labels[list(have.attributes)], dict(orders))[list(dict(orders))]
     else:

@@ -1,4 +1,4 @@
-"""`w2w inspect`: what files and folders are."""
+"""The command `w2w inspect`, which describes files and folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..common.text import one_line
 from .common import adapter_options, examples, json_option
 from .output import data, print_json, say
 
-_OLD_NAMES = ("passengers", "misfit")  # of facts, in JSON until 0.3
+_OLD_NAMES = ("passengers", "misfit")  # deprecated keys, in JSON until 0.3
 _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
 
 
@@ -21,14 +21,16 @@ _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params",
         "w2w inspect my-lora",
         "w2w inspect lora.safetensors --json",
         "w2w inspect downloads            # every checkpoint below it",
-        "w2w inspect *.safetensors --json # one JSON object a line",
+        "w2w inspect *.safetensors --json # one JSON object per line",
         "w2w inspect my-lora --against people",
         "w2w inspect people space edited.json",
     )
 )
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="A dataset, weight space, layout (.json) or adapter to fit."
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Compare with a dataset, space, layout (.json) or adapter.",
 )
 @adapter_options
 @json_option
@@ -43,16 +45,16 @@ def inspect(
 ) -> None:
     """Describe PATHS: adapters, datasets, weight spaces or saved points.
 
-    A folder of several checkpoints is scanned, and other files in it are skipped. With --json, one path that is not
-    such a folder prints one JSON object, anything else one object per line. Exit status 2: a named path cannot be
-    read; 1: an adapter does not fit --against.
+    A folder of several checkpoints is scanned, and its other files are skipped. With --json, a single path that is not
+    such a folder prints one JSON object; otherwise, one object per line is printed. Exit status 2: a given path cannot
+    be read; 1: an adapter does not fit --against.
     """
     from ..dataset.reference import ReferenceLayout
     from ..dialects.checkpoint import ReadOptions
     from ..dialects.scan import is_tree
     from ..release.describe import describe
 
-    ReadOptions(trust, alpha, component)  # which raises once, not for every path
+    ReadOptions(trust, alpha, component)  # raises once instead of for every path
     options: dict[str, Any] = {"trust": trust, "alpha": alpha, "component": component}
     if against is not None:
         options["against"] = ReferenceLayout(against)
@@ -74,7 +76,7 @@ def inspect(
 
 
 def _named(facts: dict[str, Any]) -> str:
-    """Return why a checkpoint was refused, with its path in front if the reason does not start with it."""
+    """Return why a checkpoint was refused, prefixed by its path."""
     path, reason = one_line(str(facts["path"]), 1000), str(facts["refused"])
     return reason if reason.startswith(path) else f"{path}: {reason}"
 
@@ -89,7 +91,7 @@ def _finish(refused: list[str], misfit: bool) -> None:
 def _scanned(
     paths: tuple[Path, ...], allow_torch: bool, options: dict[str, Any]
 ) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield the facts of every path (with True), and of every checkpoint below the folders among them (False)."""
+    """Yield the facts of each path, and True; for a scanned folder, those of each checkpoint, and False."""
     from ..common.progress import progress
     from ..dialects.initialization import InitializationTracker
     from ..dialects.scan import Skipped, find_checkpoints, is_tree
@@ -128,7 +130,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 
 def _print_row(facts: dict[str, Any], first: bool) -> None:
-    """Print one row of the table of a scan; rows are streamed, so columns have fixed widths."""
+    """Print one row of the table of a scan; columns have fixed widths, since rows are streamed."""
     widths = (40, 24, 20, 6, 8, 7, 11, 22, 0)
     if first:
         data(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())
@@ -141,7 +143,7 @@ def _print_row(facts: dict[str, Any], first: bool) -> None:
 
 
 def _passing(facts: dict[str, Any]) -> str:
-    """Return the remarks on a readable adapter that a table has room for."""
+    """Return short remarks on a readable adapter, for the table."""
     notes = []
     if facts.get("ignored_keys"):
         notes.append(f"{len(facts['ignored_keys'])} ignored keys")
@@ -161,4 +163,4 @@ def _text(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return one_line(str(value), 1000)  # names and hints that a file chose, on a terminal
+    return one_line(str(value), 1000)  # untrusted text of a file, safe for a terminal

@@ -11,7 +11,7 @@ from .changes.write import write_dataset
 from .compare import diff
 from .duplicates import find_duplicates
 from .integrity import check
-from .labels.table import read_labels
+from .labels.files import read_labels
 from .manifest import Compatibility
 from .splits import SplitRule
 from .views.huggingface import load_dataset

@@ -13,7 +13,7 @@ from .manifest import DatasetManifest
 
 
 def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
-    """Return the card's ``configs``: the files of each split, for the view and for the labels."""
+    """Return the card's ``configs``: the files of the Parquet view and of the labels, per split."""
     configs = []
     views = {split: view_files(manifest.files, split) for split in manifest.splits}
     if any(views.values()):
@@ -25,13 +25,13 @@ def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
 
 
 def view_files(files: Mapping[str, Any], split: str) -> list[str]:
-    """Return the files of one split's Parquet view, in order."""
+    """Return the files of a split's Parquet view, in order."""
     first = f"parquet/{split}.parquet"
     return [*([first] if first in files else []), *sorted(f for f in files if f.startswith(f"parquet/{split}-"))]
 
 
 def dataset_card(manifest: DatasetManifest) -> str:
-    """Return README.md of a dataset; its YAML lists the files of each split for stock `datasets`."""
+    """Return a dataset's README.md, whose YAML lists the files of each split for stock `datasets`."""
     configs = dataset_configs(manifest)
     view = manifest.view or {}
     about = "in float16"
@@ -80,10 +80,7 @@ from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" 
 
 
 def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
-    """Return the card of a new state.
-
-    It is rendered again unless it was edited by hand; then only its machine-readable facts change.
-    """
+    """Return the card of a new state: rendered again, unless it was edited by hand; then only its YAML is updated."""
     try:
         text = read_card(folder)
     except MissingPathError:

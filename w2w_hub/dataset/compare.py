@@ -14,20 +14,20 @@ from .weight_dataset import WeightDataset
 
 @dataclass
 class Difference:
-    """The difference from one dataset to another.
+    """Differences between two datasets.
 
     Attributes
     ----------
     added, removed : list of str
-        Ids that only the second, or only the first, has.
+        Ids that only the second dataset has, and ids that only the first has.
     changed : list of str
         Ids whose weights differ.
     relabelled : dict of str to dict
-        Id -> column -> (before, after), for labels that differ, whether or not the weights do.
+        Id -> column -> (before, after) of labels that differ, whether or not the weights do.
     columns : dict of str to tuple
-        Attribute columns whose kind differs or that only one has: (before, after), None where there is none.
+        Attribute columns that one dataset lacks or whose kinds differ: (before, after), None for a missing column.
     facts : dict of str to tuple
-        Other fields of the manifests that differ.
+        Other manifest fields that differ: (before, after).
     """
 
     added: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ def diff(first: Path | str | WeightDataset, second: Path | str | WeightDataset) 
     both = [name for name in a.ids if name in theirs]
     before = {r.pop("id"): r for r in label_table.records(a.labels.loc[both].reset_index(names="id"))}
     after = {r.pop("id"): r for r in label_table.records(b.labels.loc[both].reset_index(names="id"))}
-    # rows of another dtype or layout are other rows, whatever their numbers
+    # rows of different layouts differ, even if their numbers are equal
     same_kind = a.layout == b.layout
     for name in both:
         old, new = before[name], after[name]

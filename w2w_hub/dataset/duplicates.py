@@ -12,9 +12,9 @@ from ..common.progress import progress
 from ..errors import InvalidInputError
 from .weight_dataset import WeightDataset
 
-SKETCH = 256  # random projections per row; enough that no pair above the threshold is missed at SAFETY deviations
+SKETCH = 256  # random projections per row; a pair above the threshold is missed only beyond SAFETY deviations
 SAFETY = 8.0
-FEW_ROWS = 8  # with fewer rows the mean is mostly the row itself
+FEW_ROWS = 8  # with fewer rows, the mean is mostly the row itself
 ROWS_A_BLOCK = 64
 PAIRS_A_BLOCK = 2048
 
@@ -28,14 +28,14 @@ class Duplicates:
     exact : list of list of str
         In row order.
     near : list of (str, str, float)
-        With their cosine, largest first.
+        Both ids and their cosine, largest first.
     """
 
     exact: list[list[str]] = field(default_factory=list)
     near: list[tuple[str, str, float]] = field(default_factory=list)
 
     def redundant_ids(self) -> list[str]:
-        """Return the ids to remove so that only the first of each group of equals is left."""
+        """Return the ids to remove so that the first row of each group of equal rows remains."""
         return [name for group in self.exact for name in group[1:]]
 
     superfluous = deprecated_alias("Duplicates.superfluous", redundant_ids)
@@ -48,16 +48,16 @@ def find_duplicates(
 ) -> Duplicates:
     """Find exact duplicates by digest and near ones by cosine similarity.
 
-    Rows that were trained from one initialization all point the same way, so the cosine is taken about the
-    dataset's mean (from 8 rows on). Candidates are found with random projections and then measured exactly; time
-    grows with the square of the rows, but at 256 numbers per row, not at the row's length.
+    Rows trained from one initialization have similar directions, so the dataset's mean is subtracted first (from 8
+    rows on). Candidates are found with 256 random projections per row and then measured exactly; time grows with the
+    square of the number of rows.
 
     Parameters
     ----------
     cosine : float or None
         Smallest similarity of near duplicates; None finds exact ones only.
     centered : bool
-        Take the cosine about the mean.
+        Subtract the mean before the cosine is taken.
     """
     found = Duplicates()
     groups: dict[str, list[int]] = {}
@@ -68,7 +68,7 @@ def find_duplicates(
         return found
     if not 0 < cosine <= 1:
         raise InvalidInputError(f"cosine must be more than 0 and at most 1, not {cosine}")
-    first = np.array([numbers[0] for numbers in groups.values()])  # one of each, the rest is known
+    first = np.array([numbers[0] for numbers in groups.values()])  # one row per group of equal rows
     d = dataset.layout.size
     mean = np.zeros(d, np.float32)
     if centered and len(first) >= FEW_ROWS:
@@ -87,7 +87,7 @@ def find_duplicates(
     for start in progress(range(0, len(first), PAIRS_A_BLOCK), "comparing rows"):
         near = sketch[start : start + PAIRS_A_BLOCK] @ sketch[start:].T
         left, right = np.nonzero(near >= cosine - slack)
-        keep = right > left  # each pair once, no row with itself
+        keep = right > left  # each pair once
         for i, j in zip(left[keep] + start, right[keep] + start, strict=True):
             value = _cosine(dataset, int(first[i]), int(first[j]), mean)
             if value >= cosine:

@@ -23,7 +23,7 @@ class RowIndex:
     Attributes
     ----------
     name : str
-        The dataset in messages.
+        The dataset's name in messages.
     labels : DataFrame
         Indexed by row id, in row order.
     """
@@ -44,7 +44,7 @@ class RowIndex:
             raise UnknownNameError(f"{self.name} has no row {row_id!r}; its ids look like {near}") from None
 
     def one(self, key: Any) -> int | None:
-        """Return the row index of a single id or index; None if the key is not one."""
+        """Return the row index of a single id or index; None for any other key."""
         if isinstance(key, str):
             return self.position(key)
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
@@ -59,8 +59,8 @@ class RowIndex:
     def several(self, key: Any) -> np.ndarray:
         """Return the row indices, 0 to n - 1, of a slice, a list of ids or indices, or a mask.
 
-        A mask that is a Series indexed by ids or row numbers is aligned by them; other masks are in row order. Missing
-        values of a mask select nothing.
+        A mask that is a Series is aligned by its index of ids or row numbers; any other mask is in row order. A missing
+        value of a mask selects nothing.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class RowIndex:
         else:
             found = self._listed(_values(key), _is_boolean(key))
         if found.ndim != 1:
-            raise InvalidInputError(f"rows are chosen by a list or mask of one dimension, not of shape {found.shape}")
+            raise InvalidInputError(f"rows are selected by one-dimensional lists and masks, not of shape {found.shape}")
         if found.dtype == bool:
             if len(found) != len(self):
                 raise InvalidInputError(f"a mask needs {len(self)} entries, not {len(found)}")
@@ -87,33 +87,33 @@ class RowIndex:
             return np.empty(0, np.int64)
         low, high = int(found.min()), int(found.max())
         if low < -len(self) or high >= len(self):
-            raise RowIndexError(f"rows {low} to {high} of {len(self)} do not all exist; they are numbered from 0")
+            raise RowIndexError(f"rows {low} to {high} do not all exist; there are {len(self)}, numbered from 0")
         return found.astype(np.int64) % len(self)
 
     def matching(self, kinds: Mapping[str, LabelKind], attributes: Mapping[str, Any]) -> np.ndarray:
-        """Return a mask of the rows with these attribute values; a row without a value is not selected."""
+        """Return a mask of the rows with these attribute values; a missing value never matches."""
         chosen = np.ones(len(self), bool)
         for name, value in attributes.items():
             column = self.labels[name]
             if np.ndim(value) or isinstance(value, (Mapping, Set)):
-                raise InvalidInputError(f"{name!r} is compared with one value at a time, not with {value!r}")
-            wanted = kinds[name].asked(value, name, column)
+                raise InvalidInputError(f"attribute {name!r} is compared with a single value, not with {value!r}")
+            wanted = kinds[name].parse(value, name, column)
             chosen &= (column == wanted).fillna(False).to_numpy(bool)
         return chosen
 
     def _number(self, number: int) -> int:
         if not -len(self) <= number < len(self):
-            raise RowIndexError(f"row {number} of {len(self)} does not exist; they are numbered from 0")
+            raise RowIndexError(f"row {number} does not exist; there are {len(self)}, numbered from 0")
         return number % len(self)
 
     def _slice(self, key: slice) -> np.ndarray:
         try:
             return np.arange(*key.indices(len(self)))
         except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"a slice of rows is made of whole numbers, not {key!r}: {error}") from None
+            raise InvalidInputError(f"a slice of rows needs integers, not {key!r}: {error}") from None
 
     def _aligned(self, series: Any) -> Any:
-        """Return the values of a Series; those of a mask in row order."""
+        """Return the values of a Series; a mask is put in row order."""
         if getattr(series, "ndim", 1) != 1:
             raise InvalidInputError(f"{WAYS}, not by a {type(series).__name__}; choose one of its columns")
         values = series.astype(object).tolist()
@@ -130,8 +130,8 @@ class RowIndex:
             known = {i: i for i in range(len(self))}
         if len(set(names)) != len(names) or any(name not in known for name in names):
             raise InvalidInputError(
-                f"the index of a mask is neither the ids nor the row numbers of {self.name}; for a mask in row order: "
-                "mask.to_numpy()"
+                f"the index of the mask is neither the ids nor the row numbers of {self.name}; for a mask in row "
+                "order, use mask.to_numpy()"
             )
         ordered = np.zeros(len(self), bool)
         ordered[[known[name] for name in names]] = values
@@ -141,17 +141,10 @@ class RowIndex:
         """Return plain values as a mask or as row indices."""
         if boolean or _is_mask(values):
             return np.array([value is not None and bool(value) for value in values], bool)
-        numbers = []
-        for value in values:
-            if isinstance(value, str):
-                numbers.append(self.position(value))
-                continue
-            number = None if isinstance(value, (bool, np.bool_)) else _whole(value)
-            if number is None:
-                mixed = "; a mask has no numbers in it" if isinstance(value, (bool, np.bool_)) else ""
-                raise InvalidInputError(f"{WAYS}; {value!r} is none of these{mixed}")
-            numbers.append(self._number(number))
-        return np.array(numbers, np.int64)
+        rows = [self.one(value) for value in values]
+        if None in rows:
+            raise InvalidInputError(f"{WAYS}, not by {values[rows.index(None)]!r}")
+        return np.array(rows, np.int64)
 
 
 def _values(key: Any) -> list[Any]:
@@ -162,7 +155,7 @@ def _values(key: Any) -> list[Any]:
         if key.dtype != bool:
             raise InvalidInputError(f"{WAYS}, not by masked numbers")
         return key.filled(False).tolist()
-    for name in ("to_pylist", "tolist"):  # of pyarrow; of arrays, tensors and pandas
+    for name in ("to_pylist", "tolist"):  # pyarrow; arrays, tensors and pandas
         if hasattr(key, name):
             key = getattr(key, name)()
             break
@@ -176,12 +169,12 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_boolean(key: Any) -> bool:
-    """Return whether a list-like's type says that it is a mask, even if all of it is missing."""
+    """Return whether a list-like has a boolean dtype, even if all of its values are missing."""
     return str(getattr(key, "dtype", getattr(key, "type", ""))).startswith(("bool", "torch.bool"))
 
 
 def _is_mask(values: Sequence[Any]) -> bool:
-    """Return whether values are true, false or missing, and not all missing."""
+    """Return whether all values are booleans or missing, and not all missing."""
     known = [value for value in values if not _is_missing(value)]
     return bool(known) and all(isinstance(value, (bool, np.bool_)) for value in known)
 
@@ -191,7 +184,7 @@ def _is_scalar(key: Any) -> bool:
 
 
 def _whole(value: Any) -> int | None:
-    """Return a whole number of any library; None if the value is not one."""
+    """Return any library's integer as an int; None for any other value."""
     if isinstance(value, (float, complex, np.inexact)) or not hasattr(value, "__index__"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Verify a dataset: report each file, shard and row that is not as published or breaks FORMAT.md."""
+"""Verify a dataset: report files, shards and rows that differ from the manifest or violate FORMAT.md."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..store.commit import State
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
-from ..store.verify import Problem as Problem
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .labels import table as label_table
-from .manifest import FIELDS, RESERVED, DatasetManifest, dataset_digest, row_digest
+from .labels.names import RESERVED
+from .manifest import FIELDS, DatasetManifest, dataset_digest, row_digest
 from .matrix.geometry import ARRAY, SHARD_BYTES
 from .opening import open_folder
 from .reader import DatasetReader
@@ -29,29 +29,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEXT = ("string", "large_string", "string_view")
-VIEW_ROWS = 64  # a row group of the view has at most so many
+VIEW_ROWS = 64  # the largest row group of the view
 BLOCK_BYTES = 64 * 2**20
 
 
 @checked()
 def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Report:
-    """Compare a dataset folder with its manifest, its own digests and the rules of FORMAT.md.
+    """Verify a dataset folder against its manifest, its digests and the rules of FORMAT.md.
 
-    Without `deep`: the manifest's checksum, presence and size of every file, the hashes of labels and metadata, the
-    index of every shard, the dataset digest that rows' digests and labels give, and the rules for ids, splits and
-    shards. With it also the hash of every shard, of every row and of the Parquet view, so that any changed bit is
-    found, and the rows it is in are named.
+    Checks the checksum of the manifest, the presence and size of every file, the hashes of labels and metadata, the
+    index of every shard, the dataset digest, and the rules for ids, splits and shards. With `deep`, also the hash of
+    every shard, of every row and of the Parquet view, so that any changed bit is found and its rows are named.
 
     Parameters
     ----------
     vouched : bool
-        Whether a lock or a commit states the sha256 of the manifest; see
-        :func:`w2w_hub.store.verify.check_manifest`.
+        A lock or a commit states the sha256 of the manifest; see :func:`w2w_hub.store.verify.check_manifest`.
 
     Raises
     ------
     MissingPathError, UnsupportedFormatError
-        If there is no dataset to check; all else is in the report.
+        If there is no dataset; all other problems are in the report.
     """
     path = Path(path)
     report = Report(path, deep)
@@ -72,7 +70,7 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     try:
         dataset = DatasetReader(*open_folder(path))
     except W2WError as error:
-        if not wrong:  # else the reason is listed already
+        if not wrong:  # otherwise the reason is already in the report
             report.add("", str(error))
         return report
     _check_columns(report, state, manifest)
@@ -89,7 +87,7 @@ def _is_bulk(name: str) -> bool:
 
 # ------------------------------------------------------------------- labels
 def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> None:
-    """Check that label columns have the types of FORMAT.md; one without a value may have any."""
+    """Check that label columns have the types of FORMAT.md; a column of nulls may have any."""
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, TEXT) | {"row": ("int64",)}
     wanted |= {name: kind.arrow_types for name, kind in manifest.kinds.items()}
     for split in manifest.splits:
@@ -109,24 +107,22 @@ def _check_labels(report: Report, dataset: DatasetReader) -> None:
     where = report.path
     ids = table["id"].astype(object)
     for name in ids[~ids.map(lambda v: label_table.ROW_ID.fullmatch(v) is not None)].tolist()[:5]:
-        report.add(
-            "labels", f"{where}: row id {name!r} has other characters than letters, digits, '.', '-' and '_'", [name]
-        )
+        report.add("labels", f"{where}: row id {name!r} may contain only letters, digits, '.', '-' and '_'", [name])
     for name in ids[ids.duplicated()].unique().tolist()[:5]:
-        report.add("labels", f"{where}: row id {name!r} is there {int((ids == name).sum())} times", [name])
+        report.add("labels", f"{where}: row id {name!r} occurs {int((ids == name).sum())} times", [name])
     listed = {name for name in manifest.files if name.startswith("labels/")}
     for name in sorted(listed ^ {f"labels/{split}.parquet" for split in manifest.splits}):
         report.add(name, f"{where}: {name} belongs to no split of the manifest")
     folded: dict[str, str] = {}
     for split in manifest.splits:
         if folded.setdefault(split.casefold(), split) != split:
-            report.add("labels", f"{where}: splits {folded[split.casefold()]!r} and {split!r} differ in case alone")
+            report.add("labels", f"{where}: splits {folded[split.casefold()]!r} and {split!r} differ only in case")
     digests = table["row_sha256"].astype(object)
     for name in ids[~digests.map(lambda v: re.fullmatch("[0-9a-f]{64}", v) is not None)].tolist()[:5]:
-        report.add("labels", f"{where}: row {name!r} has no sha256 of its values", [name])
+        report.add("labels", f"{where}: row {name!r} has an invalid row_sha256", [name])
     _check_rule(report, manifest, table)
     if dataset_digest(dataset.layout, label_table.records(table)) != manifest.digest:
-        report.add("labels", f"{where}: labels and rows do not give the digest in the manifest")
+        report.add("labels", f"{where}: the digest of labels and rows differs from the manifest's")
 
 
 def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) -> None:
@@ -136,13 +132,11 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
         return
     column, where = rule["column"], report.path
     if column not in table.columns:
-        report.add(FILENAME, f"{where}: the split_rule is for a column {column!r} that is not there")
+        report.add(FILENAME, f"{where}: the split_rule is for {column!r}, which is not a column")
         return
     open_rows = table["id"][table[column].isna()].tolist()
     if open_rows:
-        shown = (
-            f"{len(open_rows)} rows have no {column!r}, which the split_rule asks for; the first is {open_rows[0]!r}"
-        )
+        shown = f"{len(open_rows)} rows have no {column!r}, the first is {open_rows[0]!r}; the split_rule needs it"
         report.add("labels", f"{where}: {shown}", open_rows)
     groups = group_names(table[column])
     sides = table["split"].groupby(groups).nunique()
@@ -153,10 +147,10 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
 
 # ------------------------------------------------------------------- matrix
 def _check_matrix(report: Report, dataset: DatasetReader) -> None:
-    """Check how the array is cut into shards."""
+    """Check the sizes and indexes of shards."""
     manifest, g, where = dataset.manifest, dataset.geometry, report.path
     if g is None:
-        report.notes.append(f"{where}/{ARRAY} is not laid out in shards of whole rows; it is read through Zarr")
+        report.notes.append(f"{where}/{ARRAY} does not have shards of whole rows; it is read through zarr-python")
         return
     for number in range(g.shards):
         name = g.shard_path(number)
@@ -183,9 +177,9 @@ def _check_rows(report: Report, dataset: DatasetReader, wrong: set[str]) -> None
             continue
         where = f"{report.path / name}: " if name in wrong else f"{report.path}: "
         if bad:
-            report.add(name, f"{where}{_rows(bad)} other values than listed", bad)
+            report.add(name, f"{where}{_rows(bad)} values that differ from row_sha256", bad)
         if infinite:
-            report.add(name, f"{where}{_rows(infinite)} values that are not finite", infinite)
+            report.add(name, f"{where}{_rows(infinite)} NaN or infinite values", infinite)
 
 
 def _blocks(dataset: DatasetReader, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -201,15 +195,13 @@ def _rows(names: list[str]) -> str:
 
 # --------------------------------------------------------------------- view
 def _check_view(report: Report, state: State, dataset: DatasetReader) -> None:
-    """Check that the Parquet view holds the labels and the matrix in its dtype."""
+    """Check that the Parquet view has the labels and the weights in its dtype."""
     wrong = report.broken
-    whole = not any(
-        name.startswith(("weights.zarr", "labels")) for name in wrong
-    )  # else there is nothing to hold it to
+    comparable = not any(name.startswith(("weights.zarr", "labels")) for name in wrong)
     manifest, where = dataset.manifest, report.path
     names = [name for name in manifest.files if name.startswith("parquet/")]
     if not names:
-        report.check(FILENAME, not manifest.view, f"{where}: the manifest describes a view that is not there")
+        report.check(FILENAME, not manifest.view, f"{where}: the manifest describes a view, but lists no files of it")
         return
     dtype = (manifest.view or {}).get("dtype", "float16")
     parts: dict[str, list[tuple[int, str]]] = {split: [] for split in manifest.splits}
@@ -222,7 +214,7 @@ def _check_view(report: Report, state: State, dataset: DatasetReader) -> None:
     for split, listed in parts.items():
         if sorted(number for number, _ in listed) != list(range(len(listed))) or not listed:
             report.add("parquet", f"{where}: the view's files of split {split!r} are not numbered without a gap")
-        elif report.deep and whole and not wrong & {name for _, name in listed}:
+        elif report.deep and comparable and not wrong & {name for _, name in listed}:
             try:
                 _check_split(report, state, dataset, split, [name for _, name in sorted(listed)], dtype)
             except W2WError as error:
@@ -244,13 +236,13 @@ def _check_split(
             there, schema = set(file.schema_arrow.names), file.schema_arrow
             most = max((file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)), default=0)
             if there != {*columns, "weights"}:
-                report.add(name, f"{path} has other columns than labels and weights")
+                report.add(name, f"{path}: the columns are not those of the labels, and weights")
                 return
             wanted = pa.list_(pa.from_numpy_dtype(dtype), dataset.layout.size)
             if schema.field("weights").type not in (wanted, pa.list_(wanted.value_type)):
-                report.add(name, f"{path} holds weights as {schema.field('weights').type}, the manifest says {dtype}")
+                report.add(name, f"{path}: weights are {schema.field('weights').type}, the manifest states {dtype}")
                 return
-            report.check(name, most <= VIEW_ROWS, f"{path} has row groups of {most} rows; at most {VIEW_ROWS} may be")
+            report.check(name, most <= VIEW_ROWS, f"{path} has a row group of {most} rows; at most {VIEW_ROWS} allowed")
             if done + rows > len(numbers):
                 report.add(name, f"{path} has more rows than split {split!r}")
                 return
@@ -262,13 +254,13 @@ def _check_split(
         theirs = [{k: v for k, v in row.items() if k != "row"} for row in table.to_pylist()]
         bad += [str(ids[i]) for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
         if bad:
-            report.add(name, f"{path}: {_rows(list(dict.fromkeys(bad)))} other values than the dataset", bad)
+            report.add(name, f"{path}: {_rows(list(dict.fromkeys(bad)))} values that differ from the dataset", bad)
         done += rows
     report.check("parquet", done == len(numbers), f"{report.path}: the view has {done} rows of split {split!r}")
 
 
 def _other_values(file: Any, dataset: DatasetReader, numbers: np.ndarray, dtype: str) -> list[str]:
-    """Return the ids of rows whose weights in the view differ from the matrix in this dtype."""
+    """Return the ids of rows whose weights in the view differ from those of the matrix in this dtype."""
     done, bad, width = 0, [], dataset.layout.size
     for batch in file.iter_batches(VIEW_ROWS, columns=["weights"]):
         column = batch.column(0)

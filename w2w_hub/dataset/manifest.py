@@ -1,4 +1,4 @@
-"""The dataset manifest: what a dataset is, typed, and its digests."""
+"""The typed manifest of a dataset, and the digests of its rows and content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
 DTYPES = ("float16", "float32")
 UNKNOWN = "unknown"
-NOT_ATTRIBUTES = (*RESERVED, "weights")
+
 _KINDS = {
     "name": str, "version": str, "rows": int, "dtype": str, "digest": str, "columns": dict, "splits": dict,
     "licence": str, "files": dict,
@@ -38,16 +38,16 @@ _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str
 
 @dataclass(frozen=True)
 class Compatibility:
-    """What the rows need to be comparable beyond their shapes; kept out of the layout's digest.
+    """Facts besides the layout that decide whether rows are comparable; the layout's digest does not cover them.
 
     Attributes
     ----------
     base_model : str or None
-        Repository or folder of the base model: a hint, since mirrors are welcome.
+        Repository or folder of the base model: a hint, since mirrors hold the same weights.
     base_digest : str or None
         sha256 of the target modules' base weights, see :func:`w2w_hub.models.injection.base_digest`.
     initialisation : str
-        Name of the one initialisation that all rows were trained from, or ``"unknown"``. A raw weight
+        Name of the one initialization that all rows were trained from, or ``"unknown"``. A raw weight
         space needs it known, since B @ A does not determine B and A.
     """
 
@@ -62,7 +62,7 @@ class Compatibility:
 
     @classmethod
     def from_json(cls, data: Any, where: Path | str) -> Compatibility:
-        """Return the record of a manifest; fields that are not known are ignored."""
+        """Parse the record of a manifest, ignoring unknown fields."""
         if not isinstance(data, Mapping):
             raise CorruptFileError(f"{where} lacks or misstates a field ('compatibility'); fetch it again")
         known = {name: data.get(name, ...) for name in cls.__dataclass_fields__}
@@ -74,7 +74,7 @@ class Compatibility:
 
 @dataclass
 class DatasetManifest:
-    """``manifest.json`` of a dataset; validates itself."""
+    """``manifest.json`` of a dataset, validated when it is constructed."""
 
     name: str
     version: str
@@ -96,27 +96,24 @@ class DatasetManifest:
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
 
     def __post_init__(self) -> None:
-        for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool):
-                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
-        for name, kind in _OPTIONAL_KINDS.items():
-            if not isinstance(getattr(self, name), (kind, type(None))):
-                raise InvalidInputError(f"{name} is {short(getattr(self, name))}, expected {kind.__name__}")
-        if self.column_info is None:
-            self.column_info = {}
+        for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL_KINDS:
+                continue
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InvalidInputError(f"{name} is {short(value)}, expected {kind.__name__}")
+        self.column_info, self.label_kinds = self.column_info or {}, self.label_kinds or {}
         for name in self.columns:
-            if not isinstance(name, str) or name in NOT_ATTRIBUTES:
-                raise InvalidInputError(f"columns names {short(name)}, which no attribute may be called")
-        if self.label_kinds is None:
-            self.label_kinds = {}
+            if not isinstance(name, str) or name in (*RESERVED, "weights"):
+                raise InvalidInputError(f"columns has {short(name)}, which is not a valid name of an attribute")
         for name in self.label_kinds:
             if name not in self.columns:
-                raise InvalidInputError(f"label_kinds names a column {short(name)} that is not there")
+                raise InvalidInputError(f"label_kinds has {short(name)}, which is not a column")
         stored_kinds(self.columns, self.label_kinds)
         for name, info in self.column_info.items():
             if name not in self.columns:
                 known = ", ".join(self.columns) or "none"
-                raise InvalidInputError(f"unit or source of a column {name!r} that is not there; there are {known}")
+                raise InvalidInputError(f"column_info has {name!r}, which is not a column; there are {known}")
             if not isinstance(info, dict) or not all(isinstance(v, str) for v in info.values()):
                 raise InvalidInputError(f"unit and source of column {name!r} must be text, not {info!r}")
         store.require_files(self.files, f"dataset {self.name!r}")
@@ -135,9 +132,9 @@ class DatasetManifest:
         if error is not None and (isinstance(error, bool) or not isinstance(error, (int, float)) or not error >= 0):
             raise InvalidInputError(f"float16_max_error is {short(error)}, expected a number or null")
         if self.view and self.view.get("dtype", "float16") not in DTYPES:
-            raise InvalidInputError(f"view is of dtype {short(self.view.get('dtype'))}; there are {', '.join(DTYPES)}")
+            raise InvalidInputError(f"view has dtype {short(self.view.get('dtype'))}, not {' or '.join(DTYPES)}")
         if not all(isinstance(modules, dict) for modules in (self.rescaled or {}).values()):
-            raise InvalidInputError("rescaled does not state a number of modules for each scale")
+            raise InvalidInputError("rescaled does not map each row to a number of modules per scale")
 
     @property
     def kinds(self) -> dict[str, LabelKind]:
@@ -156,23 +153,21 @@ class DatasetManifest:
         return data
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json`` in one step, with the checksum of its own bytes."""
+        """Write ``manifest.json`` atomically, with a checksum of its own bytes."""
         write_bytes(folder / FILENAME, seal(self.to_json()), replace=True)
 
     @classmethod
     def read(cls, folder: Path) -> DatasetManifest:
-        """Return the manifest that lies in a folder."""
+        """Read the manifest in a folder."""
         return cls.from_json(read_manifest(folder, FORMAT), folder / FILENAME)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: Path | str) -> DatasetManifest:
-        """Return the manifest of validated fields, see :func:`w2w_hub.store.manifest.parse_manifest`."""
+        """Build a manifest from its JSON, which :func:`w2w_hub.store.manifest.parse_manifest` returns."""
         try:
             layout = ParameterLayout.from_json(data["layout"])
             if layout.digest != data["layout"]["digest"] or layout.size != data["layout"]["size"]:
-                raise CorruptFileError(
-                    f"{where}: the layout does not have the digest that is stated beside it, or the size"
-                )
+                raise CorruptFileError(f"{where}: the layout does not have the digest or size stated beside it")
             known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
             known |= {"layout": layout, "compatibility": Compatibility.from_json(data["compatibility"], where)}
             return cls(**known)
@@ -184,7 +179,7 @@ FIELDS = {"format", "format_version", *DatasetManifest.__dataclass_fields__}
 
 
 def row_digest(row: np.ndarray) -> str:
-    """sha256 of an algorithm tag, the dtype and the stored little-endian values; the scale is not applied."""
+    """Return the sha256 of a tag, the dtype and the stored little-endian values, without the scale applied."""
     little = np.ascontiguousarray(row, row.dtype.newbyteorder("<"))
     digest = hashlib.sha256(ROW_TAG + f"{row.dtype.name}\n".encode())
     digest.update(little.view(np.uint8).data)
@@ -192,9 +187,12 @@ def row_digest(row: np.ndarray) -> str:
 
 
 def dataset_digest(layout: ParameterLayout, rows: Iterable[Mapping[str, Any]]) -> str:
-    """sha256 over the layout and every row's id, content, split and labels, whatever the rows' order.
+    """Return the sha256 of the layout and of every row's id, content, split and labels, in any order of rows.
 
-    Each row is a mapping with `id`, `row_sha256`, `split` and its attributes; missing values are None.
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Each with `id`, `row_sha256`, `split` and the attributes; a missing value is None.
     """
     lines = sorted(json.dumps(dict(row), sort_keys=True, separators=(",", ":"), allow_nan=False) for row in rows)
     digest = hashlib.sha256(DATASET_TAG + f"{layout.digest}\n".encode())

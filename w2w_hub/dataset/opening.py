@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
-from ..store.byte_source import LocalFiles
+from ..store.byte_source import ByteSource, LocalFiles
 from ..store.commit import State, read_state, staging_folder
 from ..store.hub.ranges import RangedFiles
 from ..store.hub.source import Source
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PINNED_FILES = 256
-LAZY_ABOVE = 1_000_000  # bytes of a matrix that is not fetched at once by default
+LAZY_ABOVE = 1_000_000  # bytes; a larger matrix is lazy by default
 
 
 class DatasetParts(NamedTuple):
-    """What a dataset is opened as: `path` is its folder, or the commit's folder in the cache."""
+    """The parts of an opened dataset; `path` is its folder, or the commit's folder in the cache."""
 
     path: Path
     manifest: DatasetManifest
@@ -53,7 +54,7 @@ def open_folder(path: Path) -> DatasetParts:
     if not path.is_dir():
         unfinished = staging_folder(path).is_dir()
         raise MissingPathError(
-            f"{path} was not packed to the end; run the same w2w pack command again to continue"
+            f"{path} is not packed completely; run the same w2w pack command again to continue"
             if unfinished
             else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
         )
@@ -64,16 +65,25 @@ def _open_state(state: State) -> DatasetParts:
     path, find = state.root, state.find
     manifest = DatasetManifest.from_json(state.data, state.manifest_path)
     labels = read_labels(find, manifest, path)
-    files = _open_shards(state)
-    require_backed(manifest, path)
-    matrix: Matrix
-    try:
-        require_group(files, str(path))
-        matrix = ShardedMatrix(files, str(path))
-    except UnsupportedFormatError:
-        matrix = ZarrMatrix(manifest.files, find, str(path))
-    require_shape(matrix, manifest, path)
+    files, where = _open_shards(state), str(path)
+    matrix = _open_matrix(
+        manifest, files, where, lambda: ShardedMatrix(files, where), lambda: ZarrMatrix(manifest.files, find, where)
+    )
     return DatasetParts(path, manifest, labels, matrix, Source(path))
+
+
+def _open_matrix(
+    manifest: DatasetManifest, files: ByteSource, where: str, sharded: Callable[[], Matrix], other: Callable[[], Matrix]
+) -> Matrix:
+    """Open the matrix as shards of whole rows, or else with any other Zarr layout, and check it."""
+    require_backed(manifest, where)
+    try:
+        require_group(files, where)
+        matrix = sharded()
+    except UnsupportedFormatError:
+        matrix = other()
+    require_shape(matrix, manifest, where)
+    return matrix
 
 
 def _open_shards(state: State) -> LocalFiles:
@@ -81,7 +91,7 @@ def _open_shards(state: State) -> LocalFiles:
     files = LocalFiles(*state.folders)
     listed = {name: entry["size"] for name, entry in state.data["files"].items() if name.startswith(f"{GROUP}/")}
     for name, size in listed.items():
-        # if they are few, all stay open from here on, so that a new state put in place meanwhile is never mixed in
+        # keep a moderate number of files open, so that a new state never mixes with this one
         found = files.size(name) if len(listed) <= PINNED_FILES else state.find(name).stat().st_size
         if found != size:
             raise CorruptFileError(
@@ -100,13 +110,9 @@ def _open_commit(source: Source, lazy: bool | None) -> DatasetParts:
     manifest, where = DatasetManifest.read(folder), str(source.revision)
     labels = read_labels(partial(find_file, folder), manifest, where)
     files = RangedFiles(source)
-    require_backed(manifest, where)
-    matrix: Matrix
-    try:
-        require_group(files, where)
-        matrix = RangedMatrix(files, where, labels["row_sha256"].to_numpy(str))
-    except UnsupportedFormatError:
-        source.need(weights)
-        matrix = ZarrMatrix(manifest.files, partial(find_file, folder), where)
-    require_shape(matrix, manifest, where)
+    matrix = _open_matrix(
+        manifest, files, where,
+        lambda: RangedMatrix(files, where, labels["row_sha256"].to_numpy(str)),
+        lambda: ZarrMatrix(manifest.files, partial(find_file, source.need(weights)), where),
+    )  # fmt: skip
     return DatasetParts(folder, manifest, labels, matrix, source)

@@ -1,4 +1,4 @@
-"""All problems of an input, collected before anything is written and raised together."""
+"""Collect the problems of an input, to raise them together before anything is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHOWN = 20
 
 
 class Problems:
-    """Typed errors collected; :meth:`settle` raises them as one."""
+    """Collects typed errors; :meth:`raise_if_any` raises them as one."""
 
     def __init__(self) -> None:
         self.found: list[W2WError] = []
@@ -24,13 +24,13 @@ class Problems:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Collect a typed error of the block instead of raising it."""
+        """Collect a typed error that the block raises."""
         try:
             yield
         except W2WError as error:
             self.found.append(error)
 
-    def settle(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise the only problem, or all in one line, as their common type or else `InvalidInputError`."""
         if not self.found:
             return
@@ -40,10 +40,6 @@ class Problems:
         more = f"; and {len(self.found) - SHOWN} more" if len(self.found) > SHOWN else ""
         listed = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found[:SHOWN], 1))
         kind = kinds.pop() if len(kinds) == 1 else InvalidInputError
-        raise tell_all(kind(f"{len(self.found)} problems, nothing was written: {listed}{more}"))
-
-
-def tell_all(error: W2WError) -> W2WError:
-    """Return an error whose message is shown in full, since each of its parts is short."""
-    error.limit = (SHOWN + 1) * LONGEST
-    return error
+        error = kind(f"{len(self.found)} problems, nothing was written: {listed}{more}")
+        error.limit = (SHOWN + 1) * LONGEST  # print the message in full, since each of its parts is short
+        raise error

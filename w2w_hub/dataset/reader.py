@@ -21,7 +21,7 @@ from .index import RowIndex
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
-from .opening import open_folder, open_source
+from .opening import open_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,8 @@ class DatasetReader:
         self._index = RowIndex(str(path), labels)
 
     def __reduce__(self) -> Any:
-        if self.revision is not None:
-            return _reopen_commit, (type(self), self.source, self.matrix.is_lazy)
-        return _reopen, (type(self), self.path.absolute(), self.manifest.digest)
+        source = self.source if self.revision is not None else Source(self.path.absolute())
+        return _reopen, (type(self), source, self.matrix.is_lazy, self.manifest.digest)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -63,12 +62,12 @@ class DatasetReader:
 
     @property
     def revision(self) -> ResolvedRevision | None:
-        """The repository and commit that it was opened from; None for a folder."""
+        """The repository and commit that the dataset was opened from; None for a folder."""
         return self.source.revision
 
     @property
     def address(self) -> str:
-        """What opens the same state again: the folder, or ``org/name@commit`` if not all of it is local."""
+        """The path that opens the same state again: the folder, or ``org/name@commit`` if rows are lazy."""
         return str(self.revision) if self.matrix.is_lazy else str(self.path.absolute())
 
     @property
@@ -85,12 +84,12 @@ class DatasetReader:
 
     @property
     def geometry(self) -> Geometry | None:
-        """How the matrix is cut into shards; None if it was not written by this package."""
+        """The chunks and shards of the matrix; None if they do not consist of whole rows."""
         return self.matrix.geometry
 
     @property
     def has_view(self) -> bool:
-        """Whether there is a Parquet view for stock `datasets`."""
+        """True if there is a Parquet view for stock `datasets`."""
         return any(name.startswith("parquet/") for name in self.manifest.files)
 
     @cached_property
@@ -102,7 +101,7 @@ class DatasetReader:
         return tuple(self.manifest.columns)
 
     def attribute(self, name: str) -> pd.Series:
-        """Return one attribute's column."""
+        """Return the column of an attribute."""
         if not isinstance(name, str) or name not in self.manifest.columns:
             raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(self.manifest.columns) or 'none'}")
         return self.labels[name]
@@ -115,23 +114,22 @@ class DatasetReader:
     def row_indices(self, key: slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return the indices, 0 to n - 1, of the rows that a slice, a mask or a list of indices or ids selects.
 
-        A mask that is a Series is aligned by its index, the ids; rows that it leaves out or has as missing are not
-        selected.
+        A mask that is a Series is aligned by its index of ids; a missing value selects nothing.
         """
         return self._index.several(key)
 
     def where(self, /, split: str | None = None, **attributes: Any) -> np.ndarray:
         """Return the indices of the rows with this split and these attribute values.
 
-        A value is parsed as one of the attribute's kind: true and false also as 1 and 0 or as text, numbers also as
-        text. Rows without a value are never selected.
+        Values are parsed by the attribute's kind: a boolean may be 1, 0 or text, and a number may be text. Rows with a
+        missing value never match.
 
         Raises
         ------
         UnknownNameError
             If there is no such split, attribute or level.
         InvalidInputError
-            If a value is missing or not of the attribute's kind, so that no row can have it.
+            If a value is missing or cannot be parsed as the attribute's kind.
         """
         for name in attributes:
             self.attribute(name)
@@ -154,8 +152,8 @@ class DatasetReader:
         numbers = self.row_indices(indices)
         if out.shape != (len(numbers), self.layout.size) or out.dtype.kind != "f":
             raise InvalidInputError(
-                f"{len(numbers)} rows are read into floats of shape ({len(numbers)}, {self.layout.size}), not "
-                f"{out.dtype} of shape {out.shape}"
+                f"out must be a float array of shape ({len(numbers)}, {self.layout.size}), not {out.dtype} of shape "
+                f"{out.shape}"
             )
         if out.dtype == self.matrix.dtype and out.flags.c_contiguous:
             self.matrix.rows(numbers, out)
@@ -165,26 +163,26 @@ class DatasetReader:
     @renamed_keywords(first="start", last="stop")
     @checked()
     def view(self, start: int, stop: int) -> np.ndarray | None:
-        """Return rows `start` to before `stop` as stored, without a copy and read-only.
+        """Return rows `start` to before `stop` as stored, read-only and without a copy.
 
-        None unless they lie in one local, uncompressed shard. The pages that are touched stay in this process's
-        memory until :meth:`release`.
+        None unless they are in one local, uncompressed shard. The pages that are read stay in this process's memory
+        until :meth:`release`.
         """
         return self.matrix.view(start, stop)
 
     @checked()
     def release(self, start: int, stop: int) -> None:
-        """Allow the system to drop the pages of a :meth:`view`, which stays readable."""
+        """Allow the operating system to drop the pages of a :meth:`view`, which stays readable."""
         self.matrix.release(start, stop)
 
     def to_numpy(self, split: str | None = None) -> np.ndarray:
-        """Return the whole matrix, or one split's rows, as stored."""
+        """Return the whole matrix, or the rows of one split, as stored."""
         return self.matrix.rows(np.arange(len(self)) if split is None else self.where(split=split))
 
     def iter_blocks(self, rows: int = 256, split: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield row indices and values ``(<= rows, d)`` in row order, one block in memory at a time."""
+        """Yield row indices and values ``(m, d)``, m at most `rows`, in row order; one block is in memory at a time."""
         if not is_whole(rows) or rows < 1:
-            raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
+            raise InvalidInputError(f"rows must be an integer of at least 1, not {rows!r}")
         chosen = self.where(split=split)
         for start in range(0, len(chosen), rows):
             numbers = chosen[start : start + rows]
@@ -195,7 +193,7 @@ class DatasetReader:
         return self.layout.unflatten(self[row_id], base_model=self.manifest.compatibility.base_model)
 
     def mean_std(self, split: str | None = "train") -> tuple[np.ndarray, np.ndarray]:
-        """Return each number's mean and standard deviation (ddof 1) over a split, float64 ``(d,)``, in one pass."""
+        """Return the mean and standard deviation (ddof 1) of the rows of a split, float64 ``(d,)``, in one pass."""
         count, mean, squares = 0, np.zeros(self.layout.size), np.zeros(self.layout.size)
         for _, block in self.iter_blocks(64, split):
             values = block.astype(np.float64)
@@ -211,13 +209,9 @@ class DatasetReader:
         return mean, np.sqrt(squares / (count - 1))
 
 
-def _reopen(kind: type[DatasetReader], path: Path, digest: str) -> DatasetReader:
-    """Open in another process the state of a folder that was open in this one."""
-    opened = kind(*open_folder(path))
+def _reopen(kind: type[DatasetReader], source: Source, lazy: bool, digest: str) -> DatasetReader:
+    """Open an unpickled dataset, whose folder must still be in the same state."""
+    opened = kind(*open_source(source, lazy))
     if opened.manifest.digest != digest:
-        raise CorruptFileError(f"{path} has changed since it was opened; open it again", path=path)
+        raise CorruptFileError(f"{opened.path} has changed since it was opened; open it again", path=opened.path)
     return opened
-
-
-def _reopen_commit(kind: type[DatasetReader], source: Source, lazy: bool) -> DatasetReader:
-    return kind(*open_source(source, lazy))

@@ -40,7 +40,7 @@ class ReferenceLayout:
             self.layout = ParameterLayout.from_adapter(read_adapter(self.path))
 
     def compare(self, adapter: Adapter) -> dict[str, Any]:
-        """Return whether an adapter fits, why not, what folding its scale does, and how near its A is to a row's."""
+        """Return whether and why an adapter fits, its folded scales, and the cosine of its A with the first row's."""
         incompatibility = self.layout.incompatibility(adapter) or None
         facts: dict[str, Any] = {
             "against": str(self.path),

@@ -1,7 +1,7 @@
-"""Split rows by groups: all rows of one person, say, on one side, since random splits leak.
+"""Split rows by groups, such as all rows of one person, to prevent leaks between splits.
 
-A dataset's rule holds for every state: :func:`placed_by_rule` puts new rows where their groups are or refuses them, and
-:func:`kept_rule`, which every next state passes through, drops a rule that labels have broken.
+The rule of a dataset holds in every state: :func:`placed_by_rule` puts new rows into the splits of their groups, and
+:func:`kept_rule`, which the commit calls, drops a rule that labels contradict.
 """
 
 from __future__ import annotations
@@ -22,33 +22,32 @@ from .problems import Problems
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot name a group
+NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot be grouped by
 
 
 class SplitRuleWarning(UserWarning):
-    """A dataset's split rule was dropped, since its labels no longer follow it."""
+    """Warning that a dataset's split rule was dropped, since its labels contradict it."""
 
 
 @dataclass(frozen=True)
 class SplitRule:
     """Hold out whole groups of rows.
 
-    Groups that a split has already stay in it, so that a dataset grows without a leak. The others are held out in
-    the order of a hash of seed and group, as long as that brings the held-out fraction nearer to `holdout`: the result
-    depends on neither the order of rows nor the machine.
+    Groups that are already in a split stay there, so that a growing dataset does not leak. The others are held out in
+    the order of a hash of seed and group, as long as that brings the held-out fraction nearer to `holdout`; the result
+    depends neither on the order of the rows nor on the machine.
 
-    A dataset keeps its rule through every change. Rows that are added without a split of their own follow it; one that
-    states another split than its group has is refused. Labels that move a row to another split, or put one group on
-    two sides, end the rule with a warning.
+    A dataset keeps its rule. Added rows without a split follow it; an added row with another split than its group is
+    an error. Labels that move a row to another split, or a group into two splits, drop the rule with a warning.
 
     Attributes
     ----------
     column : str
-        The label that names a row's group; every row needs one.
+        The label column with the group of each row; none may be missing.
     holdout : float
         Fraction of the rows to hold out.
     split : str
-        The name of the split they go to; all others go to ``train``.
+        The split of the held-out rows; all others are in ``train``.
     """
 
     column: str
@@ -58,7 +57,7 @@ class SplitRule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or self.column in NO_GROUPS:
-            raise InvalidInputError(f"rows are split by a column that names their group, not by {self.column!r}")
+            raise InvalidInputError(f"column {self.column!r} cannot be used for a split; name a column of groups")
         if not isinstance(self.holdout, Real) or isinstance(self.holdout, bool) or not 0 < self.holdout < 1:
             raise InvalidInputError(f"holdout must be between 0 and 1, not {self.holdout!r}")
         if not is_whole(self.seed):
@@ -83,14 +82,14 @@ class SplitRule:
     def apply(
         self, table: pd.DataFrame, *, placed: Sequence[bool] | None = None, problems: Problems | None = None
     ) -> pd.DataFrame:
-        """Return the table with its ``split`` column made by this rule.
+        """Return the table with a ``split`` column by this rule.
 
         Parameters
         ----------
         placed : sequence of bool, optional
-            Rows whose split is fixed, and with it that of their groups.
+            Rows whose split is fixed, and with it the split of their groups.
         problems : Problems, optional
-            Collects rows without a group and groups in two splits, which are raised here without it.
+            Collects rows without a group and groups in two splits. By default, they are raised.
         """
         import pandas as pd
 
@@ -100,22 +99,22 @@ class SplitRule:
         if len(without):
             found.add(
                 InvalidInputError(
-                    f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; "
-                    "label them, since the split keeps all rows of a group on one side"
+                    f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; the split rule "
+                    "needs the group of every row"
                 )
             )
             if problems is None:
-                found.settle()
+                found.raise_if_any()
             return table
         names, ids, splits = groups.tolist(), table["id"].tolist(), table["split"].tolist()
-        standing = [False] * len(table) if placed is None else list(placed)
+        fixed = [False] * len(table) if placed is None else list(placed)
         side: dict[str, str] = {}
-        for name, split, row, stands in zip(names, splits, ids, standing, strict=True):
-            if stands and side.setdefault(name, split) != split:
+        for name, split, row, is_fixed in zip(names, splits, ids, fixed, strict=True):
+            if is_fixed and side.setdefault(name, split) != split:
                 found.add(
                     InvalidInputError(
-                        f"row {row!r} is for split {split!r}, but {self.column} {name!r} is in {side[name]!r}, and all "
-                        "of its rows must be in one: leave the row's split out, or state one for all of them"
+                        f"row {row!r} has split {split!r}, but other rows of {self.column} {name!r} are in "
+                        f"{side[name]!r}; omit the row's split, or give all of them the same split"
                     )
                 )
         sizes = Counter(names)
@@ -128,13 +127,13 @@ class SplitRule:
         result = table.copy()
         result["split"] = pd.Series([side[name] for name in names], table.index, dtype="string")
         if problems is None:
-            found.settle()
+            found.raise_if_any()
         return result
 
     def broken_by(self, table: pd.DataFrame) -> str | None:
-        """Return how a table of labels breaks this rule; None if it holds."""
+        """Return how a table of labels contradicts this rule; None if it does not."""
         if self.column not in table.columns:
-            return f"there is no column {self.column!r} any more"
+            return f"column {self.column!r} was removed"
         groups = self._groups(table)
         if groups.isna().any():
             return f"row {table['id'][groups.isna()].iloc[0]!r} has no {self.column!r}"
@@ -155,20 +154,20 @@ class SplitRule:
 
 
 def group_names(column: pd.Series) -> pd.Series:
-    """Return each row's group as text, equal for equal values: -0.0 is 0.0."""
+    """Return the group of each row as text, with -0.0 as 0.0."""
     import pandas as pd
 
     return (column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column).astype("string")
 
 
 def require_rule(rule: Any) -> None:
-    """Raise `InvalidInputError` unless it is a rule, or None."""
+    """Raise `InvalidInputError` unless `rule` is a `SplitRule` or None."""
     if rule is not None and not isinstance(rule, SplitRule):
-        raise InvalidInputError(f"split_rule is a SplitRule, for instance SplitRule('person'), not {rule!r}")
+        raise InvalidInputError(f"split_rule must be a SplitRule, such as SplitRule('person'), not {rule!r}")
 
 
 def states_splits(labels: pd.DataFrame) -> bool:
-    """Return whether a table of labels states splits other than ``train``."""
+    """Return whether a table of labels has splits other than ``train``."""
     return bool((labels["split"].dropna() != DEFAULT_SPLIT).any())
 
 
@@ -178,8 +177,8 @@ def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems
     Parameters
     ----------
     old_rows : int
-        Number of present rows, which come first. If they break the rule themselves, as versions up to 0.1.0 allowed,
-        it is not applied, and the next state drops it.
+        Number of existing rows, which come first. If they already contradict the rule, as versions up to 0.1.0
+        allowed, the rule is not applied, and the commit drops it.
     """
     if rule.broken_by(table.iloc[:old_rows]) is not None:
         return table.assign(split=table["split"].fillna(DEFAULT_SPLIT))
@@ -189,14 +188,14 @@ def placed_by_rule(rule: SplitRule, table: pd.DataFrame, old_rows: int, problems
 def kept_rule(
     stated: Mapping[str, Any] | None, table: pd.DataFrame, before: pd.Series | None = None
 ) -> dict[str, Any] | None:
-    """Return a split rule if a next state keeps it; None, after a warning, if its labels end it.
+    """Return the split rule of the next state: the given one, or None, with a warning, if labels contradict it.
 
     Parameters
     ----------
     table : DataFrame
         The labels of the next state.
     before : Series, optional
-        The split of each present row by id; a row that moves to another split ends the rule.
+        The current split of each row, by id; a row that moves to another split contradicts the rule.
     """
     if stated is None:
         return None
@@ -209,7 +208,7 @@ def kept_rule(
     if reason is None:
         return dict(stated)
     warnings.warn(
-        f"the split by {stated['column']!r} is dropped: {reason}; make it again with: w2w relabel DATASET "
+        f"the split rule by {stated['column']!r} was dropped: {reason}; to split again: w2w relabel DATASET "
         f"--split-by {stated['column']}",
         SplitRuleWarning,
         stacklevel=3,

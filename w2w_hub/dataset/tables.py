@@ -1,4 +1,4 @@
-"""The Parquet files of a dataset: its labels, and the view that stock `datasets` reads."""
+"""Read and write the Parquet files of a dataset: labels, and the view that stock `datasets` reads."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# few enough for a reader that wants one row of a remote view, and for the Hub's viewer
-ROWS_PER_ROW_GROUP = 64
-# many labels fit one read; small enough that the digest of one row does not cost all of them
+ROWS_PER_ROW_GROUP = 64  # small, for reading single rows of a remote view and for the Hub's viewer
 LABELS_PER_ROW_GROUP = 4096
 VIEW_PART_BYTES = 500 * 1000 * 1000
 
 
 def write_labels(table: pd.DataFrame, path: Path) -> None:
-    """Write one split's labels."""
+    """Write the labels of one split."""
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,9 +41,9 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
     Parameters
     ----------
     find : callable
-        Gives the path of a listed file.
+        Returns the path of a listed file.
     where : path or str
-        The dataset in messages.
+        The dataset's name in messages.
     """
     import pandas as pd
 
@@ -53,7 +51,7 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
     for split, count in manifest.splits.items():
         name = f"labels/{split}.parquet"
         if name not in manifest.files:
-            raise MissingPathError(f"{where}: the manifest lists no {name}; fetch the dataset again")
+            raise MissingPathError(f"{where}: the manifest does not list {name}; fetch the dataset again")
         columns = [*label_table.RESERVED, *manifest.columns]
         table = read_table(find(name), columns, count, "dataset")
         table = _checked(table, manifest, f"{where}/{name}")
@@ -69,12 +67,12 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
         parts.append(part)
     table = pd.concat(parts, ignore_index=True).sort_values("row") if parts else pd.DataFrame()
     if not parts or list(table["row"]) != list(range(manifest.rows)):
-        raise CorruptFileError(f"{where}/labels does not number the rows 0 to {manifest.rows - 1}")
+        raise CorruptFileError(f"{where}/labels: the rows are not numbered 0 to {manifest.rows - 1}")
     return table.set_index("id")
 
 
 def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table:
-    """Return label columns in the types that FORMAT.md gives them; raise if a value does not fit."""
+    """Cast label columns to the types of FORMAT.md; raise `CorruptFileError` if that is not possible."""
     import pyarrow as pa
 
     wanted = {name: pa.string() for name in label_table.RESERVED} | {"row": pa.int64()}
@@ -89,12 +87,12 @@ def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table
         except pa.ArrowException as error:
             raise CorruptFileError(f"{where}: column {short(name)} cannot be read ({error})") from error
         if name in ("id", "split", "row", "row_sha256") and columns[-1].null_count:
-            raise CorruptFileError(f"{where}: column {name} has rows without a value")
+            raise CorruptFileError(f"{where}: column {name} has missing values")
     return pa.table(dict(zip(wanted, columns, strict=True)))
 
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column's values are of a type, or can be widened to it; a column of nulls fits any."""
+    """Return whether a column's type is the wanted one or widens to it; a column of nulls fits any."""
     import pyarrow as pa
 
     types = pa.types
@@ -119,7 +117,7 @@ def _nullable(kind: pa.DataType) -> Any:
 
 @dataclass
 class ViewPart:
-    """One file of the Parquet view: the rows of `table` with their weights as `dtype`."""
+    """One file of the Parquet view: the labels of `table`, and the weights of its rows as `dtype`."""
 
     name: str
     table: pd.DataFrame
@@ -131,9 +129,9 @@ class ViewPart:
 def view_parts(
     table: pd.DataFrame, splits: Mapping[str, int], g: Geometry, dtype: str, folder: Path, matrix: tuple[Path, ...]
 ) -> list[ViewPart]:
-    """Cut each split's rows, in row order, into files of at most 0.5 GB and of no more rows than a shard.
+    """Divide each split, in row order, into files of at most 0.5 GB and at most as many rows as a shard.
 
-    Appending rows then changes one shard and one file of the view, however large the dataset is.
+    Appending rows then changes one shard and one file of the view, whatever the size of the dataset.
     """
     rows = max(1, min(g.shard_rows, VIEW_PART_BYTES // (g.width * np.dtype(dtype).itemsize)))
     rows = max(rows // ROWS_PER_ROW_GROUP * ROWS_PER_ROW_GROUP, min(rows, ROWS_PER_ROW_GROUP))
@@ -147,12 +145,12 @@ def view_parts(
 
 
 def same_view_part(part: ViewPart, folder: Path) -> bool:
-    """Return whether a folder's file of this part already holds the part's rows and labels in its dtype.
+    """Return whether the folder's file of this part already has its rows, labels and dtype.
 
     Raises
     ------
     UnsafePathError
-        If its path leads out of the folder.
+        If the path is outside the folder.
     """
     import pyarrow as pa
 
@@ -170,11 +168,11 @@ def same_view_part(part: ViewPart, folder: Path) -> bool:
     except UnsafePathError:
         raise
     except (MissingPathError, CorruptFileError):
-        return False  # it is written anew
+        return False
 
 
 def write_view_part(part: ViewPart) -> tuple[str, float]:
-    """Write one file, 64 rows in memory at a time; return its name and the largest rounding error."""
+    """Write one file, with 64 rows in memory at a time; return its name and the largest rounding error."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -186,7 +184,7 @@ def write_view_part(part: ViewPart) -> tuple[str, float]:
     values = pa.list_(pa.from_numpy_dtype(part.dtype), matrix.shape[1])
     schema = table.schema.append(pa.field("weights", values))
     largest = 0.0
-    # weights do not compress and have no use for a dictionary or statistics
+    # compression, dictionaries and statistics do not help for weights
     options: dict[str, Any] = {
         "compression": dict.fromkeys(table.schema.names, "zstd") | {"weights.list.element": "none"},
         "use_dictionary": table.schema.names,

@@ -1,4 +1,4 @@
-"""`WeightDataset`: the public face of a dataset, which delegates to the modules beside it."""
+"""The public class of a dataset, which delegates to the modules beside it."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class WeightDataset(DatasetReader):
         local_files_only: bool = False,
         lazy: bool | None = None,
     ) -> WeightDataset:
-        """Open a dataset folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
+        """Open a dataset folder, a Hub repository (``org/name``) at a revision, or an entry of a lock file.
 
-        The opened state stays as it is while others write new states. Opening a folder hashes nothing; :meth:`verify`
-        does. What comes from the Hub is verified.
+        The opened state does not change when other processes write new states. Files from the Hub are verified; those
+        of a local folder are not, see :meth:`verify`.
 
         Parameters
         ----------
@@ -63,9 +63,9 @@ class WeightDataset(DatasetReader):
         token, cache_dir, local_files_only
             As in huggingface_hub.
         lazy : bool, optional
-            True fetches labels only: rows come by byte range when they are read, each verified by its digest, and a
-            shard is fetched whole once half of it was read. False fetches all shards now, so that all of the dataset
-            opens offline. By default a matrix of more than 1 MB is lazy.
+            True downloads the labels only: each row is downloaded by byte range when it is read and verified by its
+            digest, and a shard is downloaded whole once half of it was read. False downloads all shards now, so that
+            the dataset works offline. By default, a matrix of more than 1 MB is lazy.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class WeightDataset(DatasetReader):
 
     @checked()
     def verify(self, *, deep: bool = True) -> None:
-        """Raise one `CorruptFileError` that names every file, shard and row that is not as published.
+        """Raise one `CorruptFileError` with every file, shard and row that is not as published.
 
         See :func:`w2w_hub.dataset.check`; `deep` hashes every file and row.
         """
@@ -110,5 +110,5 @@ class WeightDataset(DatasetReader):
 
 
 def open_located(source: Source, lazy: bool | None = None) -> WeightDataset:
-    """Open what :func:`w2w_hub.store.hub.locate.locate` found."""
+    """Open the dataset that :func:`w2w_hub.store.hub.locate.locate` found."""
     return WeightDataset(*open_source(source, lazy))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,7 @@ from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
-from ...errors import InitializationError, InvalidInputError, LayoutMismatchError, UnknownNameError
-from ...lora.layout import ParameterLayout
+from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
 from ..manifest import FILENAME, UNKNOWN
@@ -44,35 +43,35 @@ def add_rows(
     workers: int = 1,
     dask: str | Client | None = None,
 ) -> WeightDataset:
-    """Append checkpoints, or the rows of other datasets, to a dataset as one new state.
+    """Append checkpoints, or the rows of other datasets, to a dataset in one new state.
 
-    Full shards are not written again. The dataset's dtype stays: float16 rows widen exactly into a float32 dataset;
-    rounding into a float16 dataset is measured and recorded, and refused if none of its rows was ever rounded.
-    If the dataset was split by groups, rows without a split of their own follow its rule, and so do those of a
-    source that is ``train`` throughout. A row that has a split keeps it, and is refused if its group has another.
+    Full shards are not rewritten. The dataset keeps its dtype: float16 rows widen exactly to float32; rounding to
+    float16 is measured and recorded, and is an error if the dataset has no rounded rows yet. If the dataset has a
+    split rule, rows without a split follow it, and so do the rows of a dataset whose splits are all ``train``. A row
+    with a split keeps it, and it is an error if its group is in another split.
 
     Parameters
     ----------
     sources : sequence of path
         Checkpoints and dataset folders.
     ids : sequence of str, optional
-        The ids of the added checkpoints, in their order; see :func:`pack_adapters`.
+        Ids of the added checkpoints, in their order; see :func:`pack_adapters`.
     labels : DataFrame, optional
-        Labels of the added checkpoints; datasets bring their own. Existing columns keep their kind.
+        Labels of the added checkpoints; datasets have their own. Existing columns keep their kind.
     initialization : str, optional
-        Name of the initialization that added checkpoints were trained from. A dataset that declares one takes
-        checkpoints only with it, since checkpoints do not state theirs.
+        Name of the initialization that the added checkpoints were trained from. It must be the dataset's, if that
+        has one, since a checkpoint does not state its initialization.
     column_info, version, workers, dask
         See :class:`DatasetOptions` and :func:`pack_adapters`.
 
     Raises
     ------
     LayoutMismatchError, InitializationError, InvalidInputError, ...
-        If sources do not fit, or an id exists already; the dataset is then unchanged.
+        If a source does not fit or an id exists already; the dataset is then unchanged.
     """
     paths = path_list(sources, "a source")
     if not paths:
-        raise InvalidInputError("nothing to add was given")
+        raise InvalidInputError("there are no sources to add")
     checkpoints = [source for source in paths if not (source / FILENAME).is_file()]
     named = dict(zip(map(id, checkpoints), row_ids(checkpoints, ids), strict=True))
     added = [(source, named.get(id(source))) for source in paths]
@@ -93,80 +92,60 @@ def plan_addition(
     column_info: Mapping[str, dict[str, str]] | None = None,
     version: str | None = None,
 ) -> Plan:
-    """Plan a dataset with added rows.
+    """Plan the addition of rows.
 
     Parameters
     ----------
     sources : sequence of (path, str or None)
-        Checkpoints with their ids; datasets with None.
+        Checkpoints with their ids, and datasets with None.
     """
     import pandas as pd
 
     draft, problems = draft_of(dataset, version), Problems()
     rule = None if draft.split_rule is None else SplitRule.from_json(draft.split_rule)
     old = dataset.labels.reset_index(names="id")
-    rows = _Rows([(DatasetRows.of(dataset), range(len(dataset)))], list(dataset.ids))
+    ids, added = list(dataset.ids), list[str]()  # of all rows; of added checkpoints
+    parts: list[tuple[RowSource, Sequence[int]]] = [(DatasetRows.of(dataset), range(len(dataset)))]
     tables, known = [old], used_kinds(dataset)
-    for source, name in sources:
-        if name is not None:
-            rows.add_adapter(source, name, dataset.layout)
+    for are_checkpoints, group in groupby(sources, lambda source: source[1] is not None):
+        pairs = list(group)
+        if are_checkpoints:
+            names = [name for _, name in pairs if name is not None]
+            parts.append((AdapterRows([path for path, _ in pairs], dataset.layout, names), range(len(names))))
+            ids, added = ids + names, added + names
             continue
-        other = WeightDataset.open(source)
-        with problems.collecting():
-            _require_compatible(dataset, other, source)
-        rows.add_dataset(other)
-        theirs = other.labels.reset_index(names="id")
-        tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
-        known = used_kinds(other) | known
-        rounded = other.manifest.float16_max_error
-        if rounded is not None:
-            draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
-        draft.column_info = dict(other.manifest.column_info) | draft.column_info
-        draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
-    if rows.named:
+        for source, _ in pairs:
+            other = WeightDataset.open(source)
+            with problems.collecting():
+                _require_compatible(dataset, other, source)
+            parts.append((DatasetRows.of(other), range(len(other))))
+            ids += other.ids
+            theirs = other.labels.reset_index(names="id")
+            tables.append(theirs if rule is None or states_splits(theirs) else theirs.drop(columns="split"))
+            known = used_kinds(other) | known
+            rounded = other.manifest.float16_max_error
+            if rounded is not None:
+                draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
+            draft.column_info = dict(other.manifest.column_info) | draft.column_info
+            draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
+    if added:
         with problems.collecting():
             _require_initialization(dataset, initialization)
-        given = _labels_of(rows.named, labels, problems, dataset)
+        given = _labels_of(added, labels, problems, dataset)
         known = label_table.grown_kinds(given, known, problems)
         given = label_table.as_written(given, known)
         tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
     elif labels is not None:
-        problems.add(InvalidInputError("labels are given, but no checkpoint to add; datasets bring their own"))
+        problems.add(InvalidInputError("labels are for added checkpoints, but all sources are datasets; omit labels"))
     merged = pd.concat(
         [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables if len(t)],
         ignore_index=True,
     ).drop_duplicates("id")
-    table = label_table.normalise(
-        merged, rows.ids, problems=problems, known=known, existing=old, open_split=rule is not None
-    )
+    table = label_table.normalize(merged, ids, problems, known=known, existing=old, open_split=rule is not None)
     if rule is not None:
         table = placed_by_rule(rule, table, len(dataset), problems)
     draft.column_info = draft.column_info | dict(column_info or {})
-    return Plan(draft, rows.ids, RowPlan.joined(rows.parts), table, base=dataset, problems=problems)
-
-
-@dataclass
-class _Rows:
-    """The rows of a next state, in order: the source and the id of each."""
-
-    parts: list[tuple[RowSource, Sequence[int]]]
-    ids: list[str]
-    named: list[str] = field(default_factory=list)  # ids of checkpoints
-
-    def add_dataset(self, other: WeightDataset) -> None:
-        self.parts.append((DatasetRows.of(other), range(len(other))))
-        self.ids += other.ids
-
-    def add_adapter(self, path: Path, name: str, layout: ParameterLayout) -> None:
-        rows = self.parts[-1][0]
-        if not isinstance(rows, AdapterRows):
-            rows = AdapterRows([], layout)
-            self.parts.append((rows, ()))
-        rows.paths.append(path)
-        rows.ids.append(name)
-        self.parts[-1] = (rows, range(len(rows.paths)))
-        self.ids.append(name)
-        self.named.append(name)
+    return Plan(draft, ids, RowPlan.joined(parts), table, base=dataset, problems=problems)
 
 
 def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Path) -> None:
@@ -176,9 +155,12 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
     theirs = other.manifest.compatibility
     for name in ("initialisation", "base_digest"):
         mine, its = getattr(dataset.manifest.compatibility, name), getattr(theirs, name)
-        # what this dataset states, a source must state too; what it leaves open stays open
+        # a source must agree with each fact that the dataset states
         if mine not in (UNKNOWN, None, its) and (its is not None or name == "initialisation"):
-            raise InitializationError(f"{source} has {name} {its!r}, {dataset.path} has {mine!r}; they do not mix")
+            raise InitializationError(
+                f"{source} has {name} {its!r}, but {dataset.path} has {mine!r}; rows of one dataset must share it",
+                path=source,
+            )
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:
@@ -187,31 +169,22 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
         return
     if initialization is None:
         raise InitializationError(
-            f"all rows of {dataset.path} were trained from {mine!r}, and checkpoints do not say theirs; "
-            f"if these were too, say so: --initialization {mine}"
+            f"all rows of {dataset.path} were trained from initialization {mine!r}; if the new checkpoints were too, "
+            f"add --initialization {mine}"
         )
     raise InitializationError(
-        f"the new checkpoints have initialization {initialization!r}, {dataset.path} has {mine!r}; they do not mix"
+        f"the new checkpoints have initialization {initialization!r}, but {dataset.path} has {mine!r}; rows of one "
+        "dataset must share it"
     )
 
 
 def _labels_of(
     names: Sequence[str], labels: pd.DataFrame | None, problems: Problems, dataset: WeightDataset
 ) -> pd.DataFrame:
-    """Return the labels of added checkpoints; note ids that are not among these, or there twice."""
+    """Return the labels of added checkpoints; duplicate and unknown ids are collected."""
     import pandas as pd
 
     if labels is None:
         return pd.DataFrame({"id": pd.Series(list(names), dtype=object)})
     table = label_table.as_table(labels, problems, dataset.labels.columns)
-    unknown = [n for n in table["id"] if n not in set(names)]
-    if unknown:
-        problems.add(
-            UnknownNameError(
-                f"{len(unknown)} labels are for ids that are not added, the first is {unknown[0]!r}; leave them out, "
-                "or change rows that are there with: w2w relabel"
-            )
-        )
-    for name in table["id"][table["id"].duplicated()].unique():
-        problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
-    return table[table["id"].isin(names)]
+    return label_table.labels_of(names, table, problems, ", or change labels of existing rows with: w2w relabel")

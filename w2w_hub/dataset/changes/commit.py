@@ -1,4 +1,4 @@
-"""Write a plan as the next state of a dataset. Every dataset is made and changed here, and nowhere else."""
+"""Commit a plan as the next state of a dataset; all datasets are created and changed here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MANY_ROWS = 2000
 def create(
     path: Path, plan: Plan, *, over: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
 ) -> WeightDataset:
-    """Write a new dataset, see :func:`w2w_hub.store.commit.next_state`, and open it."""
+    """Write and open a new dataset; see :func:`w2w_hub.store.commit.next_state`."""
     with next_state(path, replace=over, resumable=resumable) as staging:
         commit(plan, staging, path, workers=workers, dask=dask)
     return WeightDataset.open(path)
@@ -42,18 +42,18 @@ def create(
 def change(
     path: Path | str, plan: Callable[[WeightDataset], Plan], *, workers: int = 1, dask: Any = None
 ) -> WeightDataset:
-    """Plan and write the next state of a dataset folder under the writers' lock, and open it.
+    """Plan, write and open the next state of a dataset folder, under the writers' lock.
 
     Raises
     ------
     InvalidInputError
-        If the dataset is on the Hub, where published versions do not change.
+        If the dataset is on the Hub, where published versions cannot be changed.
     """
-    dataset = WeightDataset.open(path)  # raises what is wrong before a folder is staged
+    dataset = WeightDataset.open(path)  # raises errors before a staging folder is created
     if dataset.revision is not None:
         repo = dataset.revision.repo
         raise InvalidInputError(
-            f"{path} is on the Hub, where published versions do not change; download it first: "
+            f"{path} is on the Hub, where published versions cannot be changed; download it first: "
             f"hf download {repo} --repo-type dataset --local-dir {repo.split('/')[1]}",
             path=path,
         )
@@ -68,15 +68,15 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     Raises
     ------
     W2WError
-        All problems of the plan and of its rows in one error.
+        All problems of the plan and of its rows, in one error.
     """
     base, ids = plan.base, plan.ids
     if len(ids) > MANY_ROWS:
-        plan.problems.settle()  # before minutes of reading checkpoints
+        plan.problems.raise_if_any()  # before minutes of reading checkpoints
     present = None if base is None else base.geometry
     g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
-    plan.problems.settle()
+    plan.problems.raise_if_any()
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = matrix.digests
@@ -99,7 +99,7 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
 
 
 def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> DatasetManifest:
-    """Return the draft with what was written filled in; its files are the shards so far."""
+    """Return the manifest completed with facts about the written rows; it lists only the shards yet."""
     draft, compatibility = plan.manifest, plan.manifest.compatibility
     errors = [error for error in (matrix.max_error, draft.float16_max_error) if error is not None]
     rescaled = (draft.rescaled or {}) | matrix.rescaled
@@ -126,7 +126,7 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
 def _write_view(
     parts: list[ViewPart], plan: Plan, staging: Path, folder: Path, files: dict[str, Any], workers: int, dask: Any
 ) -> float:
-    """Write the files of the Parquet view that do not stay; return the largest rounding error of all."""
+    """Write the files of the Parquet view that have changed; return the largest rounding error of all files."""
     largest = 0.0
     wanted: list[ViewPart] = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""Write the shards of a plan's matrix: keep those that stay, continue those that a killed writer finished."""
+"""Write the changed shards of a matrix; unchanged shards, and finished shards of a killed writer, are kept."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .workers import run_tasks
 
 @dataclass
 class WrittenMatrix:
-    """The files of a matrix, and what was found while they were written.
+    """The files of a matrix, and facts about their rows.
 
     Attributes
     ----------
     files : dict
-        Path to ``{"sha256", "size"}`` of each shard.
+        Path -> ``{"sha256", "size"}`` of each shard.
     digests : list of str
-        Of the rows, in their order.
+        The row digests, in row order.
     max_error : float or None
-        The largest rounding error of a newly written row.
+        The largest rounding error of the newly written rows.
     """
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -42,9 +42,9 @@ class WrittenMatrix:
 
 
 def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, workers: int, dask: Any) -> WrittenMatrix:
-    """Write the shards that the present state does not hold, and the Zarr metadata, into `staging`.
+    """Write the shards that the current state does not have, and the Zarr metadata, into `staging`.
 
-    Problems with rows are added to ``plan.problems``.
+    Errors of rows are added to ``plan.problems``.
     """
     written = WrittenMatrix(digests=[""] * len(ids))
     tasks = _keep_shards(plan, g, ids, staging, written)
@@ -77,7 +77,7 @@ def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wor
 
 
 def _keep_shards(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, written: WrittenMatrix) -> list[ShardTask]:
-    """Note the shards that stay in `written`, and return the tasks of the others."""
+    """Record the unchanged shards in `written`; return tasks for the others."""
     base, stays = plan.base, plan.rows.unmoved()
     old = None if base is None else base.geometry
     same = old is not None and replace(old, rows=g.rows) == g
@@ -99,8 +99,11 @@ def _keep_shards(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wri
 
 
 # --------------------------------------------------------------- resuming
+_NOTED = ("digests", "sha256", "size", "max_error")
+
+
 def _fingerprint(task: ShardTask) -> str | None:
-    """Return a digest that is equal for the same rows of the same unchanged files; None if that is unknown."""
+    """Return a digest of the rows and of the state of their files; None if it cannot be determined."""
     parts: list[Any] = [task.ids, repr(task.geometry.shard_path(task.number)), vars(task.geometry) | {"rows": 0}]
     for source, numbers in task.pieces:
         try:
@@ -115,33 +118,26 @@ def _fingerprint(task: ShardTask) -> str | None:
 
 def _note(notes: Path, result: ShardResult, fingerprint: str | None) -> None:
     notes.mkdir(exist_ok=True)
-    note = {
-        "fingerprint": fingerprint,
-        "digests": result.digests,
-        "sha256": result.sha256,
-        "size": result.size,
-        "max_error": result.max_error,
-        "notes": {k: sorted(v, key=str) for k, v in result.notes.items()},
-    }
-    write_json(notes / f"{result.number}.json", note, replace=True)
+    facts = {name: getattr(result, name) for name in _NOTED} | {"fingerprint": fingerprint}
+    facts["notes"] = {k: sorted(v, key=str) for k, v in result.notes.items()}
+    write_json(notes / f"{result.number}.json", facts, replace=True)
 
 
 def _resumed(notes: Path, task: ShardTask, stamps: dict[int, str | None]) -> ShardResult | None:
-    """Return the result of a shard that a killed writer had finished, if it is the one wanted now."""
+    """Return the result of a shard that a killed writer finished, if its fingerprint has not changed."""
     note, path = notes / f"{task.number}.json", task.folder / task.geometry.shard_path(task.number)
     try:
         found = json.loads(note.read_text("utf-8"))
         if path.stat().st_size != found["size"] or found["fingerprint"] != stamps[task.number]:
             return None
-        result = ShardResult(task.number, found["digests"], found["sha256"], found["size"], found["max_error"])
-        result.notes = {k: set(v) for k, v in found["notes"].items()}
-        return result
+        sets = {k: set(v) for k, v in found["notes"].items()}
+        return ShardResult(task.number, **{name: found[name] for name in _NOTED}, notes=sets)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _clear(staging: Path, keep: set[str]) -> None:
-    """Remove what a killed writer left and this one does not continue."""
+    """Remove other files of a killed writer."""
     for name in list_files(staging):
         if name not in keep and not name.startswith(f"{NOTES}/"):
             (staging / name).unlink()

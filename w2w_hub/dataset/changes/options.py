@@ -1,4 +1,4 @@
-"""The options of a new dataset, written down once for every function that makes one."""
+"""The options of a new dataset, shared by all functions that create one."""
 
 from __future__ import annotations
 
@@ -32,40 +32,39 @@ OLD_NAMES = {"licence": "license", "initialisation": "initialization"}
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """How a new dataset is stored, and what it states about itself.
+    """Storage options and metadata of a new dataset.
 
-    Functions that take ``options=`` take each of these fields as a keyword too, which overrides the option:
+    Functions with ``options=`` also accept each field as a keyword, which overrides the option:
     ``write_dataset(..., dtype="float16")``.
 
     Attributes
     ----------
     name : str, optional
-        The folder's name by default.
+        By default, the name of the folder.
     version : str
         Version of the content.
     license : str
-        License of the weights, as the Hub spells it. The manifest calls it ``licence``.
+        License identifier of the weights, as on the Hub; ``licence`` in the manifest.
     initialization : str
-        Name of the one initialization that all adapters were trained from; a raw weight space needs it known. The
-        manifest calls it ``initialisation``.
+        Name of the one initialization that all adapters were trained from, which a raw weight space requires;
+        ``initialisation`` in the manifest.
     base : path, optional
-        Folder of the base model; the digest of its target weights is recorded.
+        Folder of the base model, to record the digest of its target weights.
     compatibility : Compatibility, optional
-        The whole record, instead of `initialization` and `base`.
+        The complete record, instead of `initialization` and `base`.
     column_info : mapping, optional
         ``{"Age": {"unit": "years", "source": "self-reported"}}``.
     split_rule : SplitRule, optional
-        Makes the split, all rows of one group on one side. Rows whose labels state a split keep it, unless they are
-        all for ``train``.
+        Splits the rows by groups. Rows with a split in their labels keep it, unless all splits are ``train``.
     dtype : {"float32", "float16"}, optional
-        Stored dtype; by default float16 for a float16 matrix and float32 for anything else.
+        Stored dtype; by default float16 for a float16 matrix, else float32.
     compression : {"none", "bitshuffle"}
-        Lossless; bitshuffle halves float32 values that were bfloat16 before and does little for others.
+        Lossless; bitshuffle halves the size of float32 values that were bfloat16 before, and hardly that of others.
     shard_size : int or str
         At most ``"500MB"``.
     parquet_view : bool or {"float16", "float32"}
-        Also write ``parquet/``, the view that stock `datasets.load_dataset` reads, by default in float16; values that
-        do not fit float16 are then refused.
+        Also write ``parquet/``, the view that stock `datasets.load_dataset` reads, by default in float16; it is an
+        error if a value exceeds the range of float16.
 
     Raises
     ------
@@ -96,14 +95,14 @@ class DatasetOptions:
             raise InvalidInputError(f"dtype {self.dtype!r} cannot be stored; choose {' or '.join(DTYPES)}")
         if not isinstance(self.parquet_view, bool) and self.parquet_view not in DTYPES:
             raise InvalidInputError(
-                f"a Parquet view in {self.parquet_view!r} is not possible; choose {' or '.join(DTYPES)}"
+                f"parquet_view must be a boolean or {' or '.join(DTYPES)}, not {self.parquet_view!r}"
             )
         if self.compatibility is not None and (self.base is not None or self.initialization != UNKNOWN):
-            raise InvalidInputError("compatibility states base and initialization itself; give it, or the two of them")
+            raise InvalidInputError("give either compatibility, or base and initialization")
 
 
 class OptionKeywords(TypedDict, total=False):
-    """The fields of :class:`DatasetOptions` as keywords, for type checkers and editors."""
+    """The fields of :class:`DatasetOptions`, for type checkers and editors."""
 
     name: str | None
     version: str
@@ -120,7 +119,7 @@ class OptionKeywords(TypedDict, total=False):
 
 
 def takes_options(function: F) -> F:
-    """Accept the old names of options, and show each option in the signature of a function with ``**keywords``."""
+    """Add the options to the signature of a function with ``**keywords``, and accept their deprecated names."""
     signature = inspect.signature(function)
     options = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
@@ -133,13 +132,7 @@ def takes_options(function: F) -> F:
 
 
 def merged(options: DatasetOptions | None, keywords: OptionKeywords) -> DatasetOptions:
-    """Return options with the fields that are given as keywords replaced.
-
-    Raises
-    ------
-    TypeError
-        If a keyword is not a field.
-    """
+    """Return options with some fields replaced; an unknown keyword is a `TypeError`."""
     if options is not None and not isinstance(options, DatasetOptions):
         raise InvalidInputError(f"options must be DatasetOptions, not {options!r}")
     return DatasetOptions(**keywords) if options is None else replace(options, **keywords)
@@ -149,7 +142,7 @@ def plan_new(
     options: DatasetOptions, path: Path, layout: ParameterLayout, ids: list[str], source: RowSource,
     labels: pd.DataFrame, problems: Problems, given: np.dtype[Any] | None = None,
 ) -> Plan:  # fmt: skip
-    """Plan a new dataset of one source of rows; `given` is the dtype of these rows, if it is known."""
+    """Plan a new dataset with the rows of one source; `given` is their dtype, if it is known."""
     compatibility = options.compatibility
     if compatibility is None:
         digest = None if options.base is None else digest_of_folder(options.base, layout)

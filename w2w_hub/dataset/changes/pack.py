@@ -39,29 +39,29 @@ def pack_adapters(
     options: DatasetOptions | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WeightDataset:
-    """Pack LoRA checkpoints of any known dialect into a new dataset.
+    """Pack LoRA checkpoints of any supported dialect into a new dataset.
 
-    One row is in memory at a time. A packing that was killed or interrupted is continued by the same call: shards
-    that were finished and whose checkpoints have not changed are not written again.
+    One row is in memory at a time. After an interruption, the same call resumes: finished shards are kept if their
+    checkpoints have not changed.
 
     Parameters
     ----------
     adapters : sequence of path
         LoRA files or folders.
     ids : sequence of str, optional
-        The rows' ids, one per checkpoint, in their order. By default a row's id is its checkpoint's file or folder
-        name; where trainers give every checkpoint the same name (``PERSON/unet``, ``PERSON/checkpoint-800``,
-        ``PERSON/pytorch_lora_weights.safetensors``), it is the name of the folder above.
+        One id per checkpoint, in their order. By default, the name of the checkpoint's file or folder; if trainers use
+        that name for every checkpoint (``PERSON/unet``, ``PERSON/checkpoint-800``,
+        ``PERSON/pytorch_lora_weights.safetensors``), the name of the folder above.
     labels : DataFrame, optional
         See :func:`read_labels`.
     workers : int
         Processes that read and write shards.
     dask : str or distributed.Client, optional
-        Run on a Dask cluster instead, given by its scheduler's address; its workers must see the same files.
+        Client, or address of the scheduler, of a Dask cluster to use instead; its workers need access to the files.
     options : DatasetOptions, optional
-        How it is stored and what it states.
+        Storage options and metadata.
     **keywords
-        The fields of `options`, each as a keyword of its own.
+        Fields of `options`.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def pack_adapters(
     options = merged(options, keywords)
     paths = path_list(adapters, "an adapter")
     if not paths:
-        raise InvalidInputError("no adapter was given")
+        raise InvalidInputError("there are no adapters to pack")
     path = Path(path)
     require_new(path)
     names = row_ids(paths, ids)
@@ -83,7 +83,7 @@ def pack_adapters(
 
 
 def _first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:
-    """Return the layout of the first readable checkpoint; if there is none, raise all problems."""
+    """Return the layout of the first readable checkpoint; raise all problems if none is readable."""
     errors = []
     for path in paths:
         try:
@@ -91,5 +91,5 @@ def _first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:
         except W2WError as error:
             errors.append(error)
     problems.extend(errors)
-    problems.settle()
+    problems.raise_if_any()
     raise AssertionError

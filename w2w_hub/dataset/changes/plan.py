@@ -1,4 +1,4 @@
-"""The plan of a dataset's next state: its rows, their labels and its manifest. Nothing is written here."""
+"""Plan the next state of a dataset: rows, labels and a draft of the manifest, without writing anything."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class RowPlan:
-    """Where each row of the next state comes from: row ``number[i]`` of ``sources[source[i]]``.
+    """The origin of the rows of the next state: row i is row ``number[i]`` of ``sources[source[i]]``.
 
-    Source 0 is the present state, if there is one.
+    Source 0 is the current state, if there is one.
     """
 
     sources: list[RowSource]
@@ -34,20 +34,20 @@ class RowPlan:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[RowSource, Sequence[int] | np.ndarray]]) -> RowPlan:
-        """Return a plan of the rows of several sources, one source after the other."""
+        """Return a plan that concatenates rows of several sources."""
         lengths = [len(numbers) for _, numbers in parts]
         source = np.repeat(np.arange(len(parts)), lengths)
         number = np.concatenate([np.asarray(numbers, np.int64) for _, numbers in parts])
         return cls([source for source, _ in parts], source, number)
 
     def pieces(self, start: int, stop: int) -> list[tuple[RowSource, list[int]]]:
-        """Return rows `start` to before `stop` as runs of one source."""
+        """Return rows `start` to before `stop` as runs of rows of the same source."""
         source, number = self.source[start:stop], self.number[start:stop]
         cuts = [0, *(np.flatnonzero(np.diff(source)) + 1).tolist(), len(source)]
         return [(self.sources[int(source[a])], number[a:b].tolist()) for a, b in pairwise(cuts) if b > a]
 
     def unmoved(self) -> np.ndarray:
-        """Return a mask of the rows that stay where they are in the present state."""
+        """Return a mask of the rows that keep their index in the current state."""
         return (self.source == 0) & (self.number == np.arange(len(self.source)))
 
 
@@ -58,21 +58,21 @@ class Plan:
     Attributes
     ----------
     manifest : DatasetManifest
-        A draft: rows, columns, splits, digest and files are filled in by the commit, and facts about rows, such as
-        the rounding error, cover only those of present datasets.
+        A draft. The commit fills in rows, columns, splits, digest and files, and updates facts about rows, such as the
+        rounding error.
     ids : list of str
-        Of the rows, in order.
+        Row ids, in row order.
     rows : RowPlan
     labels : DataFrame
         Normalized labels with a column ``id``, in row order.
     base : DatasetReader or None
-        The present state, whose files are kept where they already hold what is wanted.
+        The current state, whose unchanged files are kept.
     geometry : Geometry or None
-        How the matrix is cut; by default as that of `base`.
+        Chunks and shards of the matrix; by default those of `base`.
     resplit : bool
-        Whether the split was made anew by the rule, so that rows may change sides.
+        The rule has split the rows again, so that rows may move to other splits.
     problems : Problems
-        What was found wrong while planning; raised together with what writing finds.
+        Errors found while planning, to be raised together with those found while writing.
     """
 
     manifest: DatasetManifest
@@ -91,7 +91,7 @@ class Plan:
 
 
 def draft_of(dataset: DatasetReader, version: str | None = None) -> DatasetManifest:
-    """Return a copy of a dataset's manifest whose fields may be replaced to plan a change."""
+    """Return a copy of a dataset's manifest, to be changed by a plan."""
     draft = copy(dataset.manifest)
     draft.version = version or draft.version
     draft.view = {"dtype": (draft.view or {}).get("dtype", "float16")} if dataset.has_view else None
@@ -99,6 +99,6 @@ def draft_of(dataset: DatasetReader, version: str | None = None) -> DatasetManif
 
 
 def used_kinds(dataset: DatasetReader) -> dict[str, LabelKind]:
-    """Return the kinds of columns that have values or an order; others take the kind of their first value."""
+    """Return the kinds of columns that have values or an order; for other columns, the first values will decide."""
     kinds = dataset.manifest.kinds
     return {name: kind for name, kind in kinds.items() if kind.stays or dataset.labels[name].notna().any()}

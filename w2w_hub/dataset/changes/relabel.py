@@ -10,7 +10,7 @@ import numpy as np
 
 from ...common.arguments import checked
 from ...common.checks import text_list
-from ...errors import InvalidInputError, UnknownNameError
+from ...errors import UnknownNameError
 from ..labels import table as label_table
 from ..labels.kinds import LabelKind
 from ..problems import Problems
@@ -34,20 +34,20 @@ def relabel_rows(
     split_rule: SplitRule | None = None,
     version: str | None = None,
 ) -> WeightDataset:
-    """Change labels as one new state; of the weights, only those in the Parquet view are written again.
+    """Change labels in one new state of the dataset; the matrix is not rewritten, the Parquet view is.
 
     Parameters
     ----------
     labels : DataFrame, optional
-        Any rows and any columns; a value replaces the present one, a missing value clears it. New columns are added
-        and are missing for rows that are not listed.
+        Any rows and columns; a value replaces the current one, a missing value clears it. New columns are added,
+        with missing values for rows that are not in the table.
     drop_columns : sequence of str
         Columns to remove.
     column_info : mapping, optional
-        Unit and source of columns, see :func:`write_dataset`.
+        Unit and source of columns, see :class:`DatasetOptions`.
     split_rule : SplitRule, optional
-        Make the split again, all rows of one group on one side. A present rule is dropped, with a warning, if labels
-        move a row to another split or put one group on two sides, or if its column is dropped.
+        Split the rows again by this rule. An existing rule is dropped, with a warning, if labels move a row to another
+        split or a group into two splits, or if the rule's column is dropped.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def plan_labels(
     split_rule: SplitRule | None = None,
     version: str | None = None,
 ) -> Plan:
-    """Plan a dataset with other labels."""
+    """Plan a change of labels."""
     problems = Problems()
     old = dataset.labels.reset_index(names="id")
     table = old.drop(columns=["row", "row_sha256"])
@@ -81,14 +81,12 @@ def plan_labels(
         if name not in droppable:
             have = ", ".join(dataset.manifest.columns) or "none"
             problems.add(UnknownNameError(f"no attribute {name!r} to drop; there are {have}"))
-    ids = list(dataset.ids)
-    table = label_table.normalise(
-        table.drop(columns=droppable), ids, problems=problems, known=known, existing=old,
-        open_split=split_rule is not None,
-    )  # fmt: skip
+    ids, open_split = list(dataset.ids), split_rule is not None
+    table = table.drop(columns=droppable)
+    table = label_table.normalize(table, ids, problems, known=known, existing=old, open_split=open_split)
     if split_rule is not None:
         table = split_rule.apply(table, problems=problems)
-    problems.settle()
+    problems.raise_if_any()
     draft = draft_of(dataset, version)
     draft.column_info = {k: v for k, v in draft.column_info.items() if k in table.columns} | dict(column_info or {})
     if split_rule is not None:
@@ -100,17 +98,9 @@ def plan_labels(
 def _with_labels(
     table: pd.DataFrame, labels: pd.DataFrame, problems: Problems, known: Mapping[str, LabelKind | None]
 ) -> tuple[pd.DataFrame, dict[str, LabelKind | None]]:
-    """Return the table with new values, and the kinds, if their dtype states one, of columns with no old value."""
-    new = label_table.as_table(labels, problems, table.columns)
-    for name in new["id"][new["id"].duplicated()].unique():
-        problems.add(InvalidInputError(f"the labels name id {name!r} twice"))
+    """Return the table with new values, and the kinds of columns whose kind may change."""
     place = {name: i for i, name in enumerate(table["id"])}
-    unknown = [n for n in new["id"] if n not in place]
-    if unknown:
-        problems.add(
-            UnknownNameError(f"{len(unknown)} labels are for unknown ids, the first is {unknown[0]!r}; leave them out")
-        )
-    new = new[new["id"].isin(place)].drop_duplicates("id")
+    new = label_table.labels_of(place, label_table.as_table(labels, problems, table.columns), problems)
     whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
     replaced = label_table.replaced_kinds(new, whole, known)
     new = label_table.as_written(new, {**known, **replaced})

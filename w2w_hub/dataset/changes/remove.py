@@ -19,32 +19,32 @@ from .sources import DatasetRows
 
 @checked()
 def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | None = None) -> WeightDataset:
-    """Remove rows from a dataset as one new state; its files then hold nothing of their values.
+    """Remove rows from a dataset in one new state, whose files contain none of their values.
 
-    The last rows move into the places of those removed, so that only the shards that held one, and the last, are
-    written again. Row indices change by that; ids and digests do not.
+    The last rows move to the indices of the removed rows, so that only the shards with removed rows and the last
+    shards are rewritten. Row indices change; ids and digests do not.
 
     Raises
     ------
     UnknownNameError, InvalidInputError
-        If an id does not exist, or no row would remain; the dataset is then unchanged.
+        If an id does not exist, or all rows would be removed; the dataset is then unchanged.
     """
     names = list(dict.fromkeys(text_list(ids, "an id")))
     return change(path, lambda dataset: plan_removal(dataset, names, version))
 
 
 def plan_removal(dataset: WeightDataset, ids: Sequence[str], version: str | None = None) -> Plan:
-    """Plan a dataset without some rows."""
+    """Plan the removal of rows."""
     problems = Problems()
     gone = []
     for name in ids:
         with problems.collecting():
             gone.append(dataset.position(name))
     if not problems.found and not gone:
-        raise InvalidInputError("no row to remove was given")
+        raise InvalidInputError("there are no rows to remove")
     if len(gone) == len(dataset):
-        problems.add(InvalidInputError(f"that would remove every row; remove the folder {dataset.path} instead"))
-    problems.settle()
+        problems.add(InvalidInputError(f"this would remove all rows; delete the folder {dataset.path} instead"))
+    problems.raise_if_any()
     n = len(dataset) - len(gone)
     order = np.arange(n)
     holes = sorted(g for g in gone if g < n)

@@ -21,25 +21,25 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 class RowSource(Protocol):
-    """A source of rows; picklable if other processes are to read it.
+    """A source of rows, which must be picklable to be read by other processes.
 
     Attributes
     ----------
     show_progress : bool
-        Whether to show progress while reading, since one task reads all rows.
+        Show progress while reading; set if a single task reads all rows.
     notes : dict of str to set
-        Facts about the rows that were found while reading them.
+        Facts about the rows, collected while they are read.
     """
 
     show_progress: bool = False
     notes: Mapping[str, set[Any]] = MappingProxyType({})
 
     def rows(self, numbers: list[int]) -> Iterator[np.ndarray | W2WError]:
-        """Yield the rows of these numbers, each ``(width,)`` float16 or float32, or the error in its place."""
+        """Yield rows ``(width,)``, float16 or float32; an unreadable row is yielded as its error."""
         ...
 
     def fingerprint(self, numbers: list[int]) -> Any:
-        """Return JSON that changes whenever these rows do, so that a killed writer is continued; None if unknown."""
+        """Return a JSON value that changes if these rows do, for resuming a killed writer; None if unknown."""
         return None
 
 
@@ -56,15 +56,15 @@ class ArrayRows(RowSource):
 
 @dataclass
 class ShardTask:
-    """The content of one shard: `pieces` are (source, row numbers in it) in row order."""
+    """The content of one shard: `pieces` are pairs of a source and its row numbers, in row order."""
 
     number: int
     geometry: Geometry
     folder: Path
     ids: list[str]
     pieces: list[tuple[RowSource, list[int]]]
-    may_round: bool = True  # into float16, from wider values
-    half_view: bool = False  # every value must fit float16
+    may_round: bool = True  # wider values may be rounded to float16
+    half_view: bool = False  # all values must be in the range of float16
 
 
 @dataclass
@@ -73,13 +73,13 @@ class ShardResult:
     digests: list[str] = field(default_factory=list)
     sha256: str = ""
     size: int = 0
-    max_error: float | None = None  # largest change of a value by rounding, if there was any to round
+    max_error: float | None = None  # the largest rounding error; None without rounding
     problems: list[W2WError] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)  # facts that the sources found
+    notes: dict[str, Any] = field(default_factory=dict)  # see RowSource
 
 
 def write_shard(task: ShardTask) -> ShardResult:
-    """Write a shard file; if any row has a problem, the file is removed and the result lists all problems."""
+    """Write a shard file; if rows have errors, remove the file and return all of them."""
     result = ShardResult(task.number)
     target = np.dtype(task.geometry.dtype)
     path = task.folder / task.geometry.shard_path(task.number)
@@ -107,40 +107,40 @@ def write_shard(task: ShardTask) -> ShardResult:
 def _stored(
     row: np.ndarray, target: np.dtype[Any], name: str, task: ShardTask, result: ShardResult
 ) -> np.ndarray | W2WError:
-    """Return a row in the stored dtype, or the error in its place."""
+    """Return a row in the stored dtype, or an error."""
     if row.shape != (task.geometry.width,):
         return InvalidInputError(f"row {name!r} has shape {row.shape}, expected ({task.geometry.width},)")
     with np.errstate(over="ignore"):
         stored = row.astype(target, copy=False)
-    # a sum is finite only if every value is, and an overflow of finite values only makes it ask again
+    # a finite sum implies finite values; an infinite one, perhaps by overflow, needs the full check
     if not np.isfinite(stored.sum(dtype=np.float64)) and not np.isfinite(stored).all():
         if np.isfinite(row).all() and target == np.float16:
             return InvalidInputError(
-                f"row {name!r} has values up to {np.abs(row).max():g}, which do not fit float16; store float32"
+                f"row {name!r} has values up to {np.abs(row).max():g}, beyond the range of float16; use dtype='float32'"
             )
-        return InvalidInputError(f"row {name!r} holds NaN or infinite values; leave it out or train it again")
+        return InvalidInputError(f"row {name!r} has NaN or infinite values; omit it or train it again")
     if target == np.float16:
         if row.dtype != np.float16:
             change = stored - row  # in the wider dtype
             error = float(max(change.max(initial=0.0), -change.min(initial=0.0)))
             if error and not task.may_round:
                 return InvalidInputError(
-                    f"row {name!r} would be rounded by up to {error:g}, in a float16 dataset whose values never were; "
-                    "pack it as float32"
+                    f"row {name!r} would be rounded by up to {error:g}, but this float16 dataset has no rounded rows; "
+                    "pack a float32 dataset instead"
                 )
             result.max_error = max(result.max_error or 0.0, error)
     elif task.half_view:
         largest = float(max(stored.max(initial=0.0), -stored.min(initial=0.0)))
         if largest > HALF_LIMIT:
             return InvalidInputError(
-                f"row {name!r} has values up to {largest:g}, which the float16 Parquet view cannot hold; "
-                "write the dataset with parquet_view=False or parquet_view='float32'"
+                f"row {name!r} has values up to {largest:g}, beyond the range of the float16 Parquet view; "
+                "use parquet_view=False or parquet_view='float32'"
             )
     return stored
 
 
 class ShardFile:
-    """A shard in Zarr's ``sharding_indexed`` encoding, written front to back: chunks, then their index."""
+    """Writes a shard in Zarr's ``sharding_indexed`` encoding sequentially: chunks, then their index."""
 
     def __init__(self, path: Path, geometry: Geometry):
         self.path, self.geometry = path, geometry
@@ -187,7 +187,7 @@ class ShardFile:
         try:
             if kind is None:
                 if self._filled:
-                    self._chunk[self._filled :] = 0  # Zarr stores whole chunks; what is beyond the last row is fill
+                    self._chunk[self._filled :] = 0  # Zarr stores whole chunks, padded with the fill value
                     self._write_chunk(self._chunk)
                 index = self._index.tobytes()
                 self._write(index + google_crc32c.value(index).to_bytes(4, "little"))

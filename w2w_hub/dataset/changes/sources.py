@@ -1,4 +1,4 @@
-"""Sources of rows that are not in memory: checkpoints, and other datasets."""
+"""Read rows from checkpoints and from other datasets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .shard_writer import RowSource
 from .templates import Templates
 
 ROWS_PER_READ = 64
-# names that PEFT, diffusers and their trainers give to every checkpoint, or to each step of one
+# names that PEFT, diffusers and their trainers use for every checkpoint or training step
 GENERIC = re.compile(
     r"unet|transformer|text_encoder(_\d)?|adapter_model|pytorch_lora_weights|diffusion_pytorch_model|default"
     r"|(checkpoint|epoch|step)[-_]?\d+",
@@ -37,7 +37,7 @@ GENERIC = re.compile(
 
 @dataclass
 class AdapterRows(RowSource):
-    """LoRA checkpoints of any known dialect, one per row."""
+    """Rows of LoRA checkpoints of any supported dialect."""
 
     paths: list[Path]
     layout: ParameterLayout
@@ -69,28 +69,27 @@ class AdapterRows(RowSource):
             yield row
 
     def fingerprint(self, numbers: list[int]) -> Any:
-        """Return a value that changes whenever the files of these rows do."""
         return [self.layout.digest, *([str(self.paths[n]), *_stamps(self.paths[n])] for n in numbers)]
 
 
 def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> list[str]:
-    """Return the id of each checkpoint's row: the one given, else the name of its file or folder.
+    """Return the row id of each checkpoint: a given id, else the name of its file or folder.
 
-    Names that trainers give to every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) do not
-    identify one, so the folder above gives the id instead. If all names are the same, the nearest folders above that
-    differ do, with a warning. Ids that are still equal are refused when the labels are checked.
+    A name that trainers use for every checkpoint (``unet``, ``checkpoint-800``, ``pytorch_lora_weights``) is replaced
+    by that of the folder above. If all names are equal, the names of the nearest folders that differ are used, with a
+    warning. Ids that are still equal are an error of the labels.
 
     Raises
     ------
     InvalidInputError
-        If there are not as many ids as checkpoints.
+        If the number of ids is not that of the checkpoints.
     """
     if ids is not None:
         given = [
             str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else items(ids, "id"))
         ]
         if len(given) != len(paths):
-            raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one for each, in their order")
+            raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one id per checkpoint")
         return text_list(given, "an id")
     names = [_own_names(path) for path in paths]
     chosen = [name[0] for name in names]
@@ -103,8 +102,8 @@ def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> li
         if len(set(chosen)) == len(chosen):
             shown = ", ".join(repr(name) for name in chosen[:3])
             warnings.warn(
-                f"all {len(paths)} checkpoints are called {names[0][0]!r}; their rows are named by the folders above: "
-                f"{shown}{', ...' if len(chosen) > 3 else ''} (ids= gives other names)",
+                f"all {len(paths)} checkpoints are named {names[0][0]!r}; the row ids are the names of folders above: "
+                f"{shown}{', ...' if len(chosen) > 3 else ''} (set other ids with ids=)",
                 stacklevel=3,
             )
             return chosen
@@ -113,19 +112,19 @@ def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> li
 
 
 def _last_name(path: Path) -> str:
-    path = Path(os.path.abspath(path))  # "." has a name too; a link keeps its own
+    path = Path(os.path.abspath(path))  # gives "." a name; unlike resolve(), keeps that of a link
     return path.name if path.is_dir() else path.stem
 
 
 def _own_names(path: Path) -> list[str]:
-    """Return the names that may identify a checkpoint: its own, then those of the folders above."""
+    """Return the names that may identify a checkpoint: its own, then those of its parent folders."""
     names = [_last_name(path), *(parent.name for parent in Path(os.path.abspath(path)).parents)]
     names = [name for name in names if name]
     return [name for name in names if not GENERIC.fullmatch(name)] or names[:1] or [""]
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of a file, or of each file in a folder."""
+    """Return the name, size and modification time of a file, or of each file in a folder."""
     try:
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
@@ -137,7 +136,7 @@ def _stamps(path: Path) -> list[tuple[str, int, int]]:
 
 @dataclass
 class DatasetRows(RowSource):
-    """Rows of a dataset folder, each verified by its digest before it is copied."""
+    """Rows of a dataset folder, each verified by its digest."""
 
     path: Path
     digest: str
@@ -156,7 +155,7 @@ class DatasetRows(RowSource):
         dataset = self._opened
         if dataset.manifest.digest != self.digest:
             raise CorruptFileError(
-                f"{self.path} has changed while it was read; run the same command again", path=self.path
+                f"{self.path} was changed while it was read; run the same command again", path=self.path
             )
         listed = dataset.labels["row_sha256"].to_numpy()
         for start in range(0, len(numbers), ROWS_PER_READ):
@@ -166,7 +165,7 @@ class DatasetRows(RowSource):
                     yield row
                 else:
                     yield CorruptFileError(
-                        f"{self.path}: row {dataset.ids[number]!r} has other values than listed; "
+                        f"{self.path}: row {dataset.ids[number]!r} has values that differ from row_sha256; "
                         f"see: {command('w2w verify', self.path, options=('--deep',))}",
                         path=self.path,
                     )

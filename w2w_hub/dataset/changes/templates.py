@@ -1,13 +1,12 @@
 """Fast path of packing: once a checkpoint was parsed, read others with an identical header by its byte ranges.
 
-The dialects' readers match hundreds of names for every file. The checkpoints of one
-population differ in nothing but their numbers, so after one was read properly it is compared with what its file
-holds. If every tensor of the file is found, value for value, in just one place of the row, and none is left over
-(an alpha, say, whose value would matter), a file with byte-identical header and companions can only give the same
-arrangement. Anything else is read properly again.
+A dialect's reader matches hundreds of names per file, but the checkpoints of one population differ only in their
+values. After a reader has parsed a checkpoint, its row is compared with the tensors of its file. If each tensor
+is equal to exactly one part of the row, and no tensor remains (such as an alpha, whose value would matter), then any
+file with the same header and the same other files has the same arrangement. Other checkpoints go to the reader.
 
-Kept because it reads PEFT checkpoints of rank 1 about six times as fast as their dialect's reader (60 checkpoints of
-99,648 numbers: 0.16 s against 1.0 s), which makes packing as fast as copying the tensors; see BENCHMARKS.md.
+This is about six times as fast as the reader for PEFT checkpoints of rank 1 (60 checkpoints of 99,648 numbers: 0.16 s
+instead of 1.0 s), so that packing is as fast as copying the tensors; see BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,13 +27,13 @@ from ...lora.layout import ParameterLayout
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _HASHED = (".json", ".yaml", ".yml")
-_IGNORED = (".md", ".txt", ".png", ".jpg", ".jpeg", ".webp", ".log")  # nothing that a dialect's reader opens
-MOST_LESSONS = 16  # in a row without use, then the checkpoints are not alike and learning costs in vain
-KEPT = 4  # arrangements in use at a time
+_IGNORED = (".md", ".txt", ".png", ".jpg", ".jpeg", ".webp", ".log")  # never opened by a dialect's reader
+MOST_LESSONS = 16  # arrangements learned in a row without use, after which the checkpoints are taken to be unlike
+KEPT = 4  # arrangements in memory
 
 
 class Templates:
-    """Arrangements learnt from checkpoints that were read properly."""
+    """Arrangements learned from parsed checkpoints."""
 
     def __init__(self, layout: ParameterLayout):
         self.layout = layout
@@ -41,7 +41,7 @@ class Templates:
         self._lessons = 0  # since the last use
 
     def row(self, path: Path) -> np.ndarray | None:
-        """The row of a checkpoint like one learnt from, float32 ``(size,)``, or None."""
+        """Read the row of a checkpoint with a known arrangement, float32 ``(size,)``; None for any other."""
         if not self._known:
             return None
         opened = _Opened.of(path)
@@ -56,11 +56,11 @@ class Templates:
         for start, stop, dtype, offset in parts:
             _widen(np.frombuffer(data, dtype, stop - start, offset), out[start:stop])
         self._lessons = 0
-        # anything not finite is for the proper reader to name
+        # leave NaN and infinite values to the reader, which raises
         return out if np.isfinite(out.sum(dtype=np.float64)) else None
 
     def learn(self, path: Path, row: np.ndarray) -> None:
-        """Note how this checkpoint's file makes up its row, if that is beyond doubt."""
+        """Learn the arrangement of a parsed checkpoint, if it is unambiguous."""
         opened = _Opened.of(path) if self._lessons < MOST_LESSONS else None
         if opened is None:
             return
@@ -103,12 +103,12 @@ def _widen(values: np.ndarray, out: np.ndarray) -> None:
 
 
 class _Opened:
-    """A folder's only safetensors file, opened as every reader of checkpoints opens it, with its header read.
+    """The only safetensors file of a folder, opened with the same checks as by the readers.
 
     Attributes
     ----------
     digest : bytes
-        Of all but the numbers: the header, the file's size, and the files beside it that a dialect may read.
+        sha256 of the header, the file's size, and the other files that a dialect may read.
     header : bytes
         The header's JSON.
     """
@@ -123,7 +123,7 @@ class _Opened:
         self._file.close()
 
     def numbers(self) -> memoryview | None:
-        """The bytes after the header, or None if there are not as many as there were."""
+        """Return the bytes after the header; None if the file has become shorter."""
         data = np.empty(self._size, np.uint8)
         try:
             whole = self._file.readinto(memoryview(data)) == self._size  # type: ignore[arg-type, attr-defined]
@@ -133,38 +133,35 @@ class _Opened:
 
     @classmethod
     def of(cls, path: Path) -> _Opened | None:
-        """Open one, or return None for what is left to the proper reader: to read, or to refuse by name."""
+        """Open a checkpoint; return None for one that the reader must read or refuse."""
         if not path.is_dir():
-            return None  # what a reader looks up beside a single file is its own affair
-        file = None
+            return None  # a reader may look up other files beside a single file
         try:
             names = sorted(os.listdir(path))
             weights = [n for n in names if n.endswith(".safetensors")]
             if len(weights) != 1:
                 return None
-            file = open_beside(path, weights[0])
-            total = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            length = int.from_bytes(first, "little")
-            size = total - 8 - length
-            if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
-                file.close()
-                return None
-            header = file.read(length)
-            digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
-            for name in names:
-                suffix = os.path.splitext(name)[1]
-                if name == weights[0] or suffix in _IGNORED:
-                    continue
-                data = _small(path, name) if suffix in _HASHED else None
-                if data is None:
-                    file.close()
+            with ExitStack() as stack:
+                file = stack.enter_context(open_beside(path, weights[0]))
+                total = os.fstat(file.fileno()).st_size
+                first = file.read(8)
+                length = int.from_bytes(first, "little")
+                size = total - 8 - length
+                if length > MAX_HEADER_BYTES or not 0 <= size <= MAX_TENSOR_BYTES:
                     return None
-                digest.update(f"\n{name}\n".encode() + data)
-            return cls(file, digest.digest(), header, size)
+                header = file.read(length)
+                digest = hashlib.sha256(total.to_bytes(8, "little") + first + header)
+                for name in names:
+                    suffix = os.path.splitext(name)[1]
+                    if name == weights[0] or suffix in _IGNORED:
+                        continue
+                    data = _small(path, name) if suffix in _HASHED else None
+                    if data is None:
+                        return None
+                    digest.update(f"\n{name}\n".encode() + data)
+                stack.pop_all()  # leaves the file open
+                return cls(file, digest.digest(), header, size)
         except (OSError, W2WError):
-            if file is not None:
-                file.close()
             return None
 
 
@@ -174,7 +171,7 @@ def _small(path: Path, name: str) -> bytes | None:
 
 
 def _entries(header: bytes, size: int) -> list[dict[str, Any]] | None:
-    """The tensors of a header, if they fill the file without a gap or overlap."""
+    """Return the tensors of a header; None unless they fill the file without gaps or overlaps."""
     try:
         found = json.loads(header)
         found.pop("__metadata__", None)

@@ -22,14 +22,14 @@ R = TypeVar("R")
 def run_tasks(
     function: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, dask: str | Client | None = None
 ) -> Iterator[R]:
-    """Yield results as they are finished, in any order.
+    """Yield results as tasks finish, in any order.
 
     Parameters
     ----------
     workers : int
-        Processes; 1 runs the tasks in this one.
+        Number of processes; 1 runs the tasks in this process.
     dask : str or distributed.Client, optional
-        A scheduler's address (``tcp://...``) or a client. Its workers must see the same files.
+        Address of a scheduler (``tcp://...``) or a client, whose workers need access to the same files.
     """
     if workers < 1:
         raise InvalidInputError(f"workers must be at least 1, not {workers}")
@@ -52,19 +52,19 @@ def _processes(workers: int) -> Iterator[Executor]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # spawned, not forked: a copy of this process would hold the writers' lock beyond this process's death
+    # a forked process would inherit the writers' lock and keep it if this process dies
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise W2WError(
-            "a worker process ended unexpectedly (out of memory?); run the same command again with fewer --workers"
+            "a worker process died (out of memory?); run the same command again with fewer --workers"
         ) from error
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed; it would otherwise write on and then wait forever."""
+    """Exit this worker when its parent is killed; otherwise it would continue to write, then wait forever."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -87,7 +87,7 @@ def _cluster(dask: str | Client) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
     except (KilledWorker, CancelledError) as error:
         raise W2WError(
-            "the Dask cluster lost its workers (out of memory?); run the same command again, what is finished is kept"
+            "the Dask cluster lost its workers (out of memory?); run the same command again, finished shards are kept"
         ) from error
     finally:
         if client is not dask:

@@ -42,19 +42,19 @@ def write_dataset(
     Parameters
     ----------
     weights : array-like
-        ``(n, layout.size)``, one adapter per row, raw factors in layout order at the layout's scale: a NumPy array, a
-        tensor on any device, a DataFrame of numbers, a list. Rows are read one by one, so a memory map is fine.
+        ``(n, layout.size)``, one adapter per row, raw factors in layout order at the layout's scale: a NumPy array or
+        memory map, a tensor on any device, a DataFrame of numbers, or a list. Rows are read one at a time.
     ids : sequence of str, optional
-        By default the text index of a DataFrame, else ``row-000000`` and so on.
+        By default the text index of a DataFrame, else ``row-000000``, ``row-000001``, ...
     labels : DataFrame, optional
-        One row per id, with a column ``id`` or the ids as index. ``split``, ``source``, ``licence`` and ``consent``
-        have a meaning of their own; every other column is an attribute.
+        One row per id, with a column ``id`` or the ids as its index. ``split``, ``source``, ``licence`` and
+        ``consent`` are reserved; every other column is an attribute.
     replace : bool
-        Replace the dataset that is there.
+        Replace an existing dataset.
     options : DatasetOptions, optional
-        How it is stored and what it states.
+        Storage options and metadata.
     **keywords
-        The fields of `options`, each as a keyword of its own.
+        Fields of `options`.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def write_dataset(
     Raises
     ------
     AlreadyExistsError, InvalidInputError, LayoutMismatchError, UnknownNameError, BusyError, DiskError
-        Nothing is written then.
+        Nothing is written if an error is raised.
     """
     path, options = Path(path), merged(options, keywords)
     matrix = as_matrix(weights)
@@ -86,9 +86,9 @@ def split_labels(
 ) -> pd.DataFrame:
     """Return the labels of a new dataset's rows, split by a rule if there is one.
 
-    Rows that state a split keep it, unless the table says ``train`` throughout; the others follow the rule.
+    Rows with a split keep it, unless all splits are ``train``; the others follow the rule.
     """
-    table = label_table.normalise(labels, ids, problems=problems, open_split=rule is not None)
+    table = label_table.normalize(labels, ids, problems, open_split=rule is not None)
     if rule is None:
         return table
     placed = table["split"].notna().tolist() if states_splits(table) else None

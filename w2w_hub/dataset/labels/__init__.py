@@ -1,7 +1,7 @@
-"""Labels: files, columns and their kinds."""
+"""Labels of rows: files, columns and kinds of columns."""
 
 from __future__ import annotations
 
-from .table import read_labels
+from .files import read_labels
 
 __all__ = ["read_labels"]

@@ -1,4 +1,4 @@
-"""Labels from a file: CSV, Parquet or JSON Lines."""
+"""Read labels from CSV, Parquet and JSON Lines files."""
 
 from __future__ import annotations
 
@@ -22,31 +22,34 @@ from .written import WRITTEN, Written
 if TYPE_CHECKING:
     import pandas as pd
 
-# what pandas takes for missing in a CSV file
+# what pandas reads as missing in a CSV file
 MISSING = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
      "NULL", "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
 INFINITE = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
-CELL_BYTES = 64  # of one value as a Python object
+CELL_BYTES = 64  # per value, as a Python object
 SEPARATORS = {"\t": "a tab", ";": "';'", "|": "'|'"}
+UNREADABLE = (
+    ValueError, TypeError, LookupError, OSError, RecursionError, ArithmeticError, NotImplementedError,
+)  # fmt: skip
 
 
 @checked()
 def read_labels(path: Path | str) -> pd.DataFrame:
     """Read labels from a CSV (``.csv``, ``.tsv``), Parquet or JSON Lines file with an ``id`` column.
 
-    Nothing is rounded: ids are text (``0007`` keeps its zeros), whole numbers stay whole, and a column of a CSV file
-    is one of numbers only if each is written as a program writes one (not ``007``, ``+5``, ``1_000``) and a double
-    holds all of its digits; else it is text. Where a dataset has a column of text already, it takes the fields as they
-    are written, ``2.50`` and ``true``: the table keeps them in its ``attrs``. An empty field of a CSV file is missing,
-    and so are what pandas takes for it there (``NA``, ``NaN``, ``None``, ``null``). Blanks around the names of columns
-    are dropped, and so is an index that pandas wrote, with a warning.
+    Nothing is rounded: ids are text (``0007`` keeps its zeros), integers stay integers, and a column of a CSV file
+    is numeric only if a double represents each of its numbers exactly and none is written like ``007``, ``+5`` or
+    ``1_000``; otherwise it is text. The unparsed fields are kept in the table's ``attrs``, so that a dataset's existing
+    text column gets ``2.50`` and ``true`` as written. Missing values of a CSV file are those of pandas: empty fields,
+    ``NA``, ``NaN``, ``None``, ``null``. Column names are stripped, and an index column that pandas wrote is dropped
+    with a warning.
 
     Raises
     ------
     MissingPathError, CorruptFileError, InvalidInputError
-        If there is no such file, it is not such a table, or its columns cannot be told apart.
+        If the file does not exist, is not such a table, or has ambiguous column names.
 
     Examples
     --------
@@ -63,23 +66,16 @@ def read_labels(path: Path | str) -> pd.DataFrame:
             table = _read_json_lines(path)
         else:
             table = _read_csv(path, "\t" if suffix == ".tsv" else ",")
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        OSError,
-        RecursionError,
-        ArithmeticError,
-        NotImplementedError,
-        csv.Error,
-    ) as error:
-        raise CorruptFileError(f"{path} cannot be read as a table: {_one_line(error)}", path=path) from error
+    except (*UNREADABLE, csv.Error) as error:
+        raise CorruptFileError(
+            f"{path} cannot be read as a table: {' '.join(str(error).split())}", path=path
+        ) from error
     found = Problems()
     named = clean_columns(table, found)
     hint = _hint(table)
     try:
         if not hint:
-            found.settle()
+            found.raise_if_any()
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}", path=path) from None
     if "id" not in named.columns:
@@ -91,12 +87,12 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 
 
 def _hint(table: pd.DataFrame) -> str:
-    """Advice about a header that another separator would cut; empty if there is none."""
+    """Return advice if another separator would split the header; else the empty text."""
     header = str(table.columns[0]) if len(table.columns) == 1 else ""
     for separator, name in SEPARATORS.items():
         if "id" in [part.strip() for part in header.split(separator)] and separator in header:
             also = " or call it .tsv" if separator == "\t" else ""
-            return f". Its fields are separated by {name}: save it with commas{also}"
+            return f". Its separator is {name}: save it with commas{also}"
     return ""
 
 
@@ -107,11 +103,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         names, limit = list(file.schema_arrow.names), unpacked_limit(path.stat().st_size)
         needed = file.metadata.num_rows * file.metadata.num_columns * CELL_BYTES
     if needed > limit:
-        raise CorruptFileError(
-            f"its values would take {needed:,} bytes; those of a file of its size may take {limit:,}"
-        )
-    read_table(path, names, None)  # held against the limit batch by batch
-    # not float64 for whole numbers of which some are missing: that would round them
+        raise CorruptFileError(f"its values need {needed:,} bytes in memory; the limit for its size is {limit:,}")
+    read_table(path, names, None)  # checks the limit batch by batch
+    # float64, the default for integers with missing values, would round them
     table = pd.read_parquet(path, dtype_backend="numpy_nullable")
     table.attrs = {}
     return table.reset_index() if table.index.name == "id" and "id" not in table.columns else table
@@ -127,17 +121,17 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
         if name and count > 1:
             raise ValueError(f"it has {count} columns {name!r}")
     with warnings.catch_warnings():
-        # of rows that are longer than the header, pandas would take the first fields for an index
+        # for rows that are longer than the header, pandas would use the first fields as an index
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            # as text: what a field means is told by the whole column, not by pandas
+            # as text, since the type of a column depends on all of its fields
             table = pd.read_csv(
                 path, sep=separator, dtype=object, keep_default_na=False, encoding="utf-8-sig", index_col=False
             )
         except pd.errors.ParserWarning:
-            raise ValueError(f"rows have more fields than the {len(header)} columns of its first line") from None
+            raise ValueError(f"rows have more fields than the {len(header)} columns of the header") from None
     if len(table.columns) != len(header):
-        raise ValueError(f"its first line has {len(header)} columns, the rows {len(table.columns)}")
+        raise ValueError(f"the header has {len(header)} columns, the rows have {len(table.columns)}")
     fields = [table.iloc[:, i].tolist() for i in range(len(header))]
     columns = [
         table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, name in GIVEN)
@@ -152,7 +146,7 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
 
 
 def _csv_column(fields: Sequence[Any], index: pd.Index, text: bool = False) -> pd.Series:
-    """Fields of one column as booleans, whole numbers, numbers or text, whichever all of them are; or as `text`."""
+    """Parse the fields of a column as booleans, integers or floats if all of them are; else, or if `text`, as text."""
     import pandas as pd
 
     given = {field: None if field in MISSING or field != field else field for field in dict.fromkeys(fields)}
@@ -163,8 +157,9 @@ def _csv_column(fields: Sequence[Any], index: pd.Index, text: bool = False) -> p
         made = {field: read(known[field]) if field in known else None for field in given}
         return pd.Series([made[field] for field in fields], index, dtype=dtype)
 
+    unparsed = pd.Series([given[field] for field in fields], index, dtype=object)
     if text:
-        return pd.Series([given[field] for field in fields], index, dtype=object)
+        return unparsed
     if not known:
         return column(str, "float64")
     if {word.lower() for word in words} <= set(WORDS):
@@ -176,7 +171,7 @@ def _csv_column(fields: Sequence[Any], index: pd.Index, text: bool = False) -> p
     numbers = {word: float(word) if word in infinite else exact_number(word) for word in words}
     if None not in numbers.values() and len(infinite) < len(numbers):
         return column(numbers.__getitem__, "float64")
-    return pd.Series([given[field] for field in fields], index, dtype=object)  # digits and blanks as they stand there
+    return unparsed
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
@@ -194,7 +189,7 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 
 
 def _json_number(text: str) -> Any:
-    """Return a number with a point or exponent: a double if it holds all digits, else a `Decimal`."""
+    """Parse a number with a point or exponent as a double if that is exact, else as a `Decimal`."""
     from decimal import Decimal
 
     value = exact_number(text)
@@ -204,9 +199,5 @@ def _json_number(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
-            raise ValueError(f"an object names {name!r} {count} times")
+            raise ValueError(f"an object has {name!r} {count} times")
     return dict(pairs)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The names that columns and splits of labels may have."""
+"""Validate the names of label columns and splits."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ from ..problems import Problems
 if TYPE_CHECKING:
     import pandas as pd
 
-# columns with a meaning of their own, in the order in which they are stored
-RESERVED = ("id", "split", "source", "licence", "consent", "row", "row_sha256")
-SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # the names that Hugging Face `datasets` takes too
-GIVEN = ("id", "split", "source", "licence", "consent")  # those that a caller states
-TAKEN = ("row", "row_sha256", "weights", "coefficients")  # those of our own tables that nobody may state
+GIVEN = ("id", "split", "source", "licence", "consent")  # reserved columns that a caller may give
+RESERVED = (*GIVEN, "row", "row_sha256")  # columns that are not attributes, in stored order
+TAKEN = ("row", "row_sha256", "weights", "coefficients")  # columns that only a dataset writes
+SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # accepted by Hugging Face `datasets` too
 DEFAULT_SPLIT = "train"
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)  # no files on Windows
-# what pandas and pyarrow call an index that was written as a column
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)  # reserved by Windows
+# names that pandas and pyarrow give to an index that is written as a column
 _INDEX = re.compile(r"Unnamed: \d+(\.\d+)*|(__)?index_level_\d+(__)?", re.ASCII)
 
 
 def is_split_name(name: object) -> bool:
-    """Return whether a split may have this name, which is also a file's."""
+    """Return whether a split may have this name, which is also the name of a file."""
     return isinstance(name, str) and SPLIT_NAME.fullmatch(name) is not None and name != "all"
 
 
 def require_split_name(name: str) -> None:
-    """Raise `InvalidInputError` unless a split can be called so, and its files exist on every system."""
+    """Raise `InvalidInputError` unless a split may have this name, on every operating system."""
     if not isinstance(name, str) or not SPLIT_NAME.fullmatch(name) or name.lower() == "all":
         raise InvalidInputError(f"split {name!r}: use letters, digits, underscores and single dots, and not 'all'")
     if _DEVICE.fullmatch(name):
-        raise InvalidInputError(f"split {name!r}: Windows can have no file of that name; choose another")
+        raise InvalidInputError(f"split {name!r}: Windows reserves this file name; choose another")
 
 
 def require_splits(names: Iterable[str], existing: Iterable[str], found: Problems) -> None:
-    """Note splits that cannot be called so, or whose files are one file where case does not count.
+    """Collect invalid names of splits, and names that differ only in case, which some file systems cannot store.
 
     Parameters
     ----------
     existing : iterable of str
-        Splits that a dataset has already; they stay what they are.
+        Splits of the dataset, which are valid.
     """
     known, old = {name.lower(): name for name in existing}, set(existing)
     for name in dict.fromkeys(names):
@@ -54,22 +53,19 @@ def require_splits(names: Iterable[str], existing: Iterable[str], found: Problem
             require_split_name(name)
         other = known.setdefault(name.lower(), name)
         if other != name:
-            found.add(
-                InvalidInputError(f"splits {other!r} and {name!r} differ in case alone; give them one name or two")
-            )
+            found.add(InvalidInputError(f"splits {other!r} and {name!r} differ only in case; rename one of them"))
 
 
 def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] = ()) -> pd.DataFrame:
-    """Return a table whose columns have names that can be told apart; a written index is left out with a warning.
+    """Return a table with stripped and unique column names; an index column is dropped with a warning.
 
-    Names lose the blanks around them. Noted in `found`, and left out, are columns without a name, two of one name,
-    names that differ in case alone from another's or from one with a meaning of its own, and names that cannot be
-    printed.
+    Columns without a name, with a duplicate name, with a name that differs only in case from another or from a
+    reserved one, or with a name that is not printable are dropped, and collected in `found`.
 
     Parameters
     ----------
     existing : iterable of str
-        Columns that a dataset has already; they stay what they are.
+        Columns of the dataset, which are valid.
     """
     old = set(existing)
     names = [name if name in old else _name(name) for name in table.columns]
@@ -80,12 +76,12 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
         elif _is_index(table.iloc[:, position]):
             index.append(repr(name) if name else f"{position + 1} without a name")
         else:
-            label = f"column {name!r} is a written index by its name, but not by its values" if name else ""
+            label = f"column {name!r} has the name, but not the values, of an index" if name else ""
             found.add(
                 InvalidInputError(f"{label or f'column {position + 1} of the labels has no name'}; name it or drop it")
             )
     if index:
-        warnings.warn(f"labels: a written index is left out, column {', '.join(index)}", stacklevel=4)
+        warnings.warn(f"labels: dropped an index column, {', '.join(index)}", stacklevel=4)
     table = table.iloc[:, kept].copy()
     table.columns = [names[position] for position in kept]
     for name, count in Counter(table.columns).items():
@@ -103,24 +99,20 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
         if other != name:
             wrong.add(name)
             own = other in RESERVED or other in TAKEN
-            text = f"label column {name!r} differs in case alone from {other!r}"
-            found.add(
-                InvalidInputError(f"{text}{', which has a meaning of its own' if own else ''}; rename or drop it")
-            )
+            text = f"label column {name!r} differs only in case from {'the reserved ' if own else ''}{other!r}"
+            found.add(InvalidInputError(f"{text}; rename or drop it"))
     return table.drop(columns=sorted(wrong))
 
 
 def without_own_columns(table: pd.DataFrame, found: Problems) -> pd.DataFrame:
-    """Return a table of labels without the columns that a dataset makes itself.
+    """Return a table of labels without the columns that only a dataset writes.
 
-    They are left out of a table that a dataset wrote, and refused by name in any other.
+    They are dropped from a table that a dataset wrote, and collected as errors in any other.
     """
     taken = [name for name in TAKEN if name in table.columns]
     if taken and not _is_ours(table):
         for name in taken:
-            found.add(
-                InvalidInputError(f"label column {name!r}: a dataset makes a column of that name itself; rename it")
-            )
+            found.add(InvalidInputError(f"label column {name!r}: the name is reserved for datasets; rename it"))
     return table.drop(columns=taken)
 
 
@@ -132,11 +124,11 @@ def _name(name: Any) -> str:
 
 def _require_printable(name: str) -> None:
     if not name.isprintable():
-        raise InvalidInputError(f"label column {name!r}: a name is text without control characters; rename it")
+        raise InvalidInputError(f"label column {name!r}: the name has control characters; rename it")
 
 
 def _is_index(column: pd.Series) -> bool:
-    """Return whether a column without a name says nothing: no value at all, or each row's own number."""
+    """Return whether a column without a name contains no values, or a unique integer per row."""
     import pandas as pd
 
     if not column.notna().any():
@@ -150,7 +142,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_ours(table: pd.DataFrame) -> bool:
-    """Return whether `row` and `row_sha256` are what a dataset wrote there."""
+    """Return whether a dataset wrote the columns `row` and `row_sha256`."""
     if not {"row", "row_sha256"} <= set(table.columns) or "coefficients" in table.columns:
         return False
     digests, rows = table["row_sha256"].tolist(), table["row"].tolist()

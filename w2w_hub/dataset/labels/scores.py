@@ -1,4 +1,4 @@
-"""Scores of read-outs on held-out rows, with confidence intervals and the null of permuted labels."""
+"""Score read-outs of held-out rows, with confidence intervals and permutation nulls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DELONG, SCORE, BOOTSTRAP = "DeLong", "Newcombe score", "bootstrap"
 
 
 def auc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve, ties counted half."""
+    """Return the area under the ROC curve; ties count half."""
     from scipy.stats import rankdata
 
     positive = truth == 1
@@ -24,8 +24,8 @@ def auc(truth: np.ndarray, scores: np.ndarray) -> float:
 def auc_interval(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[float, float], str]:
     """Return the 95 % interval of the AUC and the name of its method.
 
-    DeLong's variance (DeLong, DeLong and Clarke-Pearson 1988) on the logit scale. Where it has no spread, as at an AUC
-    of exactly 0 or 1 or with one row in a class, Newcombe's score interval (2006, method 5), which has some.
+    DeLong's variance (DeLong, DeLong and Clarke-Pearson 1988) on the logit scale. Where that variance is zero, as for
+    an AUC of 0 or 1 or a class with one row, Newcombe's score interval (2006, method 5).
     """
     from scipy.stats import rankdata
 
@@ -71,7 +71,7 @@ def auc_null(truth: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
 
 
 def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the coefficient of determination: 0 is what the rows' own mean reaches."""
+    """Return the coefficient of determination; predicting the mean of `truth` gives 0."""
     return float(1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
 
 
@@ -94,22 +94,22 @@ def r2_null(truth: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
 
 
 def p_value(figure: float, null: np.ndarray) -> float:
-    """Return the fraction of permutations, with the score itself among them, that do as well."""
+    """Return the fraction of permutations, the score itself included, that reach the score."""
     return float((1 + (null >= figure).sum()) / (1 + len(null)))
 
 
 @dataclass(frozen=True)
 class Score:
-    """A measure of how well the labels of held-out rows are read; each kind of label names one.
+    """A measure of read-outs on held-out rows; each kind of label has one.
 
     Attributes
     ----------
     field : str
-        The field of a direction that holds it.
+        The field of a direction that stores it.
     name, symbol : str
-        As the command line and as cards and reports print it.
+        Its name on the command line, and in cards and reports.
     axis : (float, float)
-        Range of a chart of it.
+        Range of a chart's axis.
     """
 
     field: str
@@ -118,19 +118,19 @@ class Score:
     axis: tuple[float, float]
 
     def measure(self, truth: np.ndarray, scores: np.ndarray) -> float:
-        """Return the score of read-outs ``(n,)`` for labels ``(n,)`` without missing ones."""
+        """Return the score of read-outs ``(n,)`` against labels ``(n,)``, none of which is missing."""
         raise NotImplementedError
 
     def is_useless(self, value: float) -> bool:
-        """Return whether a value says nothing, however rarely permuted labels reach it."""
+        """Return whether a value is no better than a constant read-out, whatever its p-value."""
         return False
 
     def shown(self, value: float) -> str:
-        """Return a value as a card shows it."""
+        """Format a value for a card."""
         return f"{self.symbol} {value:.3f}"
 
     def evidence(self, truth: np.ndarray, scores: np.ndarray, intercept: float, seed: int) -> dict[str, Any]:
-        """Return the score with its interval and null as fields of a direction; nothing where it is not defined.
+        """Return the score, its interval and its null as fields of a direction; empty if the score is undefined.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class AreaUnderCurve(Score):
         return auc(truth, scores)
 
     def shown(self, value: float) -> str:
-        return f"{value:.3f}"  # what a card shows unless it says otherwise
+        return f"{value:.3f}"  # a card's default measure, so that it needs no symbol
 
     def _is_defined(self, truth: np.ndarray) -> bool:
         return len(np.unique(truth)) >= 2
@@ -176,13 +176,13 @@ class AreaUnderCurve(Score):
 
 
 class Determination(Score):
-    """Coefficient of determination of numbers."""
+    """Coefficient of determination of numeric labels."""
 
     def measure(self, truth: np.ndarray, scores: np.ndarray) -> float:
         return r2(truth, scores)
 
     def is_useless(self, value: float) -> bool:
-        return value <= 0  # the mean alone reads as well
+        return value <= 0
 
     def _is_defined(self, truth: np.ndarray) -> bool:
         return len(truth) >= 3 and bool(np.ptp(truth) > 0)

@@ -1,4 +1,4 @@
-"""Labels: one typed row of metadata for each adapter."""
+"""Normalize a table of labels: one typed row of metadata per adapter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInputError, UnknownNameError
 from ..problems import Problems
-from .files import read_labels as read_labels
 from .kinds import CATEGORICAL, LabelKind, Ordinal, infer_kind, kind_of, stated_kind
 from .names import DEFAULT_SPLIT, GIVEN, RESERVED, clean_columns, require_splits, without_own_columns
 from .values import plain_value, plain_values
-from .written import as_written as as_written
+from .written import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,130 +22,130 @@ SHOWN_COLUMNS = 5
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def normalise(
+def normalize(
     labels: pd.DataFrame | None,
     ids: Sequence[str],
+    problems: Problems,
     *,
-    problems: Problems | None = None,
     known: Mapping[str, LabelKind | None] | None = None,
     existing: pd.DataFrame | None = None,
     open_split: bool = False,
 ) -> pd.DataFrame:
     """Return the labels of `ids`, in their order: reserved columns, then typed attributes.
 
-    A column has the kind in `known`, else the one that its dtype states (booleans, categories of text, ordered
-    categories), else the one that its values imply: see :func:`w2w_hub.dataset.labels.kinds.infer_kind`; what is not
-    obvious about that is a warning. A binary column becomes nullable boolean, a float one float64, a categorical one a
-    string, an ordinal one an ordered Categorical; what a table does not say is missing, never false.
+    The kind of a column is the one in `known`, else the one that its dtype implies (booleans, text categories,
+    ordered categories), else the one that its values imply, see :func:`w2w_hub.dataset.labels.kinds.infer_kind`,
+    which may warn. Columns become nullable boolean, Float64, string or ordered Categorical; a label that the table
+    does not have is missing, never false.
 
     Parameters
     ----------
     labels : DataFrame, optional
-        With an ``id`` column, or the ids as its index; in any order. It must label exactly `ids`.
-    problems : Problems, optional
-        Where what is wrong is noted, to be raised with what else is; raised here without it.
+        With an ``id`` column, or the ids as its index, in any order. Its ids must be exactly `ids`.
+    problems : Problems
+        Collects all errors.
     known : mapping of str to LabelKind, optional
-        Kinds that columns already have; their values must fit, and those of a categorical one be text.
+        Kinds of existing columns, whose new values must be of that kind.
     existing : DataFrame, optional
-        Labels that a dataset has already: their names of columns and splits stay what they are.
+        Labels of the dataset, whose names of columns and splits are valid.
     open_split : bool
-        Rows may be without a split, since a rule makes it.
+        A split may be missing, since a split rule will fill it in.
     """
     import pandas as pd
 
     ids = list(ids)
-    found = problems if problems is not None else Problems()
-    for name in dict.fromkeys(ids):
-        if not ROW_ID.fullmatch(name):
-            found.add(InvalidInputError(f"row id {name!r}: use letters, digits, dots, dashes and underscores"))
     for name, count in Counter(ids).items():
+        if not ROW_ID.fullmatch(name):
+            problems.add(InvalidInputError(f"row id {name!r}: use letters, digits, dots, dashes and underscores"))
         if count > 1:
-            found.add(
-                InvalidInputError(f"row id {name!r} occurs {count} times; ids must be unique, name the rows by ids=")
-            )
+            problems.add(InvalidInputError(f"row id {name!r} occurs {count} times; set unique ids with ids="))
     old_columns = () if existing is None else existing.columns
-    table = pd.DataFrame({"id": ids}) if labels is None else as_table(labels, found, old_columns)
+    table = pd.DataFrame({"id": ids})
     if labels is not None:
-        for name in table["id"][table["id"].duplicated()].unique():
-            found.add(InvalidInputError(f"the labels name id {name!r} twice"))
-        labelled, wanted = set(table["id"]), set(ids)
-        for names, text in (
-            ([n for n in ids if n not in labelled], "rows have no labels, the first is {}; add them to the table"),
-            (
-                [n for n in table["id"] if n not in wanted],
-                "labels are for unknown ids, the first is {}; leave them out",
-            ),
-        ):
-            if names:
-                found.add(UnknownNameError(f"{len(names)} {text.format(repr(names[0]))}"))
-    # what is wrong so far must not hide what is wrong further on
-    unlabelled = set() if labels is None else set(ids) - labelled
+        table = labels_of(ids, as_table(labels, problems, old_columns), problems)
+    unlabeled = set(ids).difference(table["id"])
+    if unlabeled:
+        first = next(name for name in ids if name in unlabeled)
+        problems.add(
+            UnknownNameError(f"{len(unlabeled)} rows have no labels, the first is {first!r}; add them to the table")
+        )
+    # go on with a complete table, to collect further problems
     table = table.drop_duplicates("id").set_index("id").reindex(list(dict.fromkeys(ids))).reset_index(names="id")
     result = {"id": table["id"].astype("string")}
     for name in GIVEN[1:]:
         column = table[name] if name in table.columns else pd.Series([None] * len(table), table.index)
         values: list[Any] = [None] * len(table)
-        with found.collecting():
+        with problems.collecting():
             values = CATEGORICAL.convert(plain_values(column, name), name)
         if name == "split":
             if "split" not in table.columns and not open_split:
                 values = [DEFAULT_SPLIT] * len(table)
-            without = [v for v, row in zip(values, table["id"], strict=True) if v is None and row not in unlabelled]
+            without = [v for v, row in zip(values, table["id"], strict=True) if v is None and row not in unlabeled]
             if without and not open_split:
-                found.add(InvalidInputError(f"every row needs a split; {len(without)} have none or it is missing"))
+                problems.add(InvalidInputError(f"every row needs a split; {len(without)} rows have none"))
             old_splits = () if existing is None else existing["split"].dropna().unique()
-            require_splits((v for v in values if v is not None), old_splits, found)
+            require_splits((v for v in values if v is not None), old_splits, problems)
         result[name] = CATEGORICAL.as_column(values, table.index)
     remarks: dict[str, list[str]] = {}
     for name in table.columns:
         if name not in RESERVED:
-            with found.collecting():
+            with problems.collecting():
                 result[name] = _typed(table[name], name, (known or {}).get(name), remarks)
-    if problems is None:
-        found.settle()
-    if remarks and not found.found:
-        told = "; ".join(f"{_shown(names)}: {text}" for text, names in remarks.items())
-        warnings.warn(f"labels: {told}", stacklevel=3)
+    if remarks and not problems.found:
+        text = "; ".join(f"{_shown(names)}: {remark}" for remark, names in remarks.items())
+        warnings.warn(f"labels: {text}", stacklevel=3)
     return pd.DataFrame(result)
 
 
-def as_table(labels: Any, problems: Problems | None = None, existing: Iterable[str] = ()) -> pd.DataFrame:
-    """Return a copy of a table of labels with an ``id`` column of text, and text as the names of columns.
+def labels_of(ids: Iterable[str], table: pd.DataFrame, problems: Problems, advice: str = "") -> pd.DataFrame:
+    """Return the rows of a table of labels for `ids`, one per id; duplicate and unknown ids are collected."""
+    for name in table["id"][table["id"].duplicated()].unique():
+        problems.add(InvalidInputError(f"the labels have id {name!r} twice"))
+    known = table["id"].isin(list(ids))
+    unknown = table["id"][~known].tolist()
+    if unknown:
+        problems.add(
+            UnknownNameError(
+                f"{len(unknown)} labels have unknown ids, the first is {unknown[0]!r}; remove these labels{advice}"
+            )
+        )
+    return table[known].drop_duplicates("id")
+
+
+def as_table(labels: Any, problems: Problems, existing: Iterable[str] = ()) -> pd.DataFrame:
+    """Return a copy of a table of labels with text as the names of columns, and as the values of a column ``id``.
 
     Parameters
     ----------
-    problems : Problems, optional
-        Where columns that are refused are noted; raised here without it.
+    problems : Problems
+        Collects columns that are refused.
     existing : iterable of str
-        Columns that a dataset has already.
+        Columns of the dataset.
     """
     import pandas as pd
 
     if not isinstance(labels, pd.DataFrame):
-        raise InvalidInputError(f"labels are a DataFrame with a column 'id', not a {type(labels).__name__}")
+        raise InvalidInputError(f"labels must be a DataFrame with a column 'id', not a {type(labels).__name__}")
     has_id = labels.columns.nlevels == 1 and "id" in [str(name).strip() for name in labels.columns]
     if labels.columns.nlevels > 1 or (not has_id and labels.index.nlevels > 1):
-        raise InvalidInputError("labels have columns and an index of one level; see DataFrame.reset_index")
-    found = Problems() if problems is None else problems
+        raise InvalidInputError("labels with a MultiIndex are not supported; see DataFrame.reset_index")
     table = labels if has_id else labels.reset_index(names="id")
-    table = without_own_columns(clean_columns(table, found, existing), found)
+    table = without_own_columns(clean_columns(table, problems, existing), problems)
     for name in table.columns:
         if name != "id" and _is_time(table[name].dtype):
-            # as text at once: not every time that is read here can be made an object
+            # as text at once, since pandas cannot convert every time to an object later
             values: list[Any] = [None] * len(table)
-            with found.collecting():
+            with problems.collecting():
                 values = plain_values(table[name], name)
             table[name] = pd.Series(values, table.index, dtype=object)
-    table["id"] = pd.Series([_id(value, found) for value in table["id"].tolist()], table.index, dtype=object)
-    if problems is None:
-        found.settle()
+    table["id"] = pd.Series([_id(value, problems) for value in table["id"].tolist()], table.index, dtype=object)
     table = table.reset_index(drop=True)
     table.attrs = dict(labels.attrs)
     return table
 
 
 def _is_time(dtype: Any) -> bool:
-    """Return whether a column's dtype is one of dates, times or durations, NumPy's, pandas' or Arrow's."""
+    """Return whether a NumPy, pandas or Arrow dtype is one of dates, times or durations."""
     if hasattr(dtype, "pyarrow_dtype"):
         import pyarrow as pa
 
@@ -154,40 +153,38 @@ def _is_time(dtype: Any) -> bool:
     return getattr(dtype, "kind", "O") in "mM"
 
 
-def _id(value: Any, found: Problems) -> str:
-    """A row's id as text; one that is missing is the empty text, which no row has."""
-    try:
+def _id(value: Any, problems: Problems) -> str:
+    """Return a row's id as text; a missing id is the empty text, which is not a valid id."""
+    plain = None
+    with problems.collecting():
         plain = plain_value(value, "id")
-    except InvalidInputError as error:
-        found.add(error)
-        return ""
     return "" if plain is None else str(plain)
 
 
 def _typed(column: pd.Series, name: str, known: LabelKind | None, remarks: dict[str, list[str]]) -> pd.Series:
-    """A column as its kind; what was inferred and is worth a warning is added to `remarks`."""
+    """Convert a column to its kind; warnings of the inference are added to `remarks`."""
     values = plain_values(column, name)
     kind = known or stated_kind(column, name)
     if kind is None:
         kind, remark = infer_kind(values, name)
         if remark:
             remarks.setdefault(remark, []).append(name)
-    return kind.as_column(kind.convert(values, name, there=known is not None), column.index)
+    return kind.as_column(kind.convert(values, name, existing=known is not None), column.index)
 
 
 def stated_kinds(table: pd.DataFrame) -> dict[str, LabelKind]:
-    """Return the kinds that the dtypes of attribute columns state, see :func:`stated_kind`."""
+    """Return the kinds that the dtypes of attribute columns imply, see :func:`stated_kind`."""
     found = {name: stated_kind(table[name], name) for name in table.columns if name not in RESERVED}
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def grown_kinds(table: pd.DataFrame, known: Mapping[str, LabelKind], problems: Problems) -> dict[str, LabelKind]:
-    """Return the kinds of columns after labels of new rows are added: those there are, then those that are stated.
+    """Return the kinds of columns after labels of new rows are added: existing kinds, then those that dtypes imply.
 
     Parameters
     ----------
     problems : Problems
-        Where an order of grades that is not the column's is noted.
+        Collects orders that contradict the order of an existing column.
     """
     stated = stated_kinds(table)
     for name, kind in stated.items():
@@ -201,12 +198,12 @@ def grown_kinds(table: pd.DataFrame, known: Mapping[str, LabelKind], problems: P
 def replaced_kinds(
     table: pd.DataFrame, names: Iterable[str], known: Mapping[str, LabelKind | None]
 ) -> dict[str, LabelKind | None]:
-    """Return the kinds of columns whose kind may change by new labels, None where the values imply it.
+    """Return the kinds of columns whose kind may change with new labels; None if the values decide.
 
     Parameters
     ----------
     names : iterable of str
-        Columns all of whose values are replaced. Another one of `table` only takes an order that is stated for it.
+        Columns whose values are all replaced. Other columns of `table` only change their order.
     """
     stated = stated_kinds(table)
     found = {name: kind for name, kind in stated.items() if kind.stays}
@@ -215,21 +212,21 @@ def replaced_kinds(
 
 
 def as_ordinal(table: pd.DataFrame, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return a table whose columns named in `orders` are ordered pandas Categoricals, as ordinal labels are given.
+    """Return a table in which the columns of `orders` are ordered pandas Categoricals, that is ordinal labels.
 
     Raises
     ------
     UnknownNameError
-        If there is no such column.
+        If a column does not exist.
     InvalidInputError
-        If a column has a value that is not in its order, or an order names a grade twice.
+        If a value is not in the order, or an order has a grade twice.
     """
     made = table.copy()
     made.attrs = {}
     for name, order in orders.items():
         if name not in table.columns or name in RESERVED:
             have = ", ".join(str(n) for n in table.columns if n not in RESERVED) or "none"
-            raise UnknownNameError(f"no label column {name!r} to order; there are {have}")
+            raise UnknownNameError(f"no label column {name!r}; there are {have}")
         kind = Ordinal.of_column(name, order)
         written = as_written(table, {name: kind})[name] if "id" in table.columns else table[name]
         made[name] = kind.as_column(kind.convert(plain_values(written, name), name), table.index)
@@ -243,12 +240,12 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def kinds(table: pd.DataFrame) -> dict[str, LabelKind]:
-    """Return the kind of each attribute column of a dataset's table."""
+    """Return the kind of each attribute of a dataset's table."""
     return {str(name): kind_of(table[name]) for name in table.columns if name not in RESERVED}
 
 
 def as_stored(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a dataset's table as its columns are written to Parquet files."""
+    """Return a dataset's table as it is stored in Parquet."""
     made = table
     for name, kind in kinds(table).items():
         column = table[name]
@@ -259,7 +256,7 @@ def as_stored(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as plain Python values; a missing one is None."""
+    """Return rows as dicts of plain Python values; a missing value is None."""
     names = [str(name) for name in table.columns if name != "row"]
     columns = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Values of labels: plain Python values of any column, and exact numbers and truth values of them."""
+"""Convert label values to plain Python values, exact numbers and booleans."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from ...errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST_WHOLE = 2**53  # the largest whole number up to which a double holds every one
-# what is true and what is false, as text in any case; nothing else is
-TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")
-MINUS = ("-1", "-1.0")  # false where 1 is true and 0 does not occur, as in CelebA's attributes
+LARGEST_WHOLE = 2**53  # a double represents every integer up to this one
+TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")  # as text in any case
+MINUS = ("-1", "-1.0")  # false if 1 is true and 0 does not occur, as in CelebA's attributes
 WORDS = ("true", "false")
 INF = float("inf")
 LONGEST_NUMBER = 400  # characters
-# as programs write numbers: 007, +5, 1_000, 0x1F and 1,000 are text
+# numbers as programs write them: 007, +5, 1_000, 0x1F and 1,000 are text
 NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, uuid.UUID, PurePath)
 
 
 def exact_number(text: str) -> float | None:
-    """Return the double that a number's text stands for, None if the text says more than a double can hold.
+    """Parse a number as a double; None if the text is not a number or a double cannot represent all of its digits.
 
-    A double printed with as many digits must give the number back; a whole number must not exceed 2**53.
+    Printing the double with the same number of digits must reproduce the text; an integer must not exceed 2**53.
     """
     text = text.strip()
     if len(text) > LONGEST_NUMBER or not NUMBER.fullmatch(text):
@@ -50,15 +49,15 @@ def exact_number(text: str) -> float | None:
         return value
     if value == 0 or abs(value) == INF:
         return None
-    # half of the last digit is what printing may have rounded off
+    # printing rounds by at most half a unit of the last digit
     last = int(exponent or 0) - len(mantissa.partition(".")[2])
     return value if abs(Fraction(text) - Fraction(value)) * 2 <= Fraction(10) ** last else None
 
 
 def plain_values(column: pd.Series, name: str) -> list[Any]:
-    """Return a column's values as bool, int, float, `Decimal` or text; a missing one is None.
+    """Return a column's values as bool, int, float, `Decimal` or text; a missing value is None.
 
-    Dates, times, UUIDs, paths, intervals and periods become their text.
+    Dates, times, UUIDs, paths, intervals and periods become text.
     """
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biu":
         return column.tolist()
@@ -66,13 +65,13 @@ def plain_values(column: pd.Series, name: str) -> list[Any]:
         return [None if value != value else value for value in column.tolist()]
     try:
         values = column.astype(object).tolist()
-    except (ValueError, OverflowError, NotImplementedError) as error:  # such as Arrow's times out of pandas' range
+    except (ValueError, OverflowError, NotImplementedError) as error:  # such as Arrow times outside pandas' range
         raise InvalidInputError(f"label column {name!r} cannot be read: {' '.join(str(error).split())}") from error
     return [plain_value(value, name) for value in values]
 
 
 def plain_value(value: Any, name: str) -> Any:
-    """Return one value of a column as :func:`plain_values` does."""
+    """Convert one value of a column, see :func:`plain_values`."""
     import pandas as pd
 
     if type(value) is str:
@@ -83,7 +82,7 @@ def plain_value(value: Any, name: str) -> Any:
         if value != value:
             return None
         narrow = float(value)
-        # of a longdouble that is whole, a double may be another number
+        # a double may not represent an integer longdouble
         return int(value) if narrow != value and abs(narrow) != INF and value == np.rint(value) else narrow
     if isinstance(value, np.bool_):
         return bool(value)
@@ -98,10 +97,10 @@ def plain_value(value: Any, name: str) -> Any:
             return None
         try:
             return _text(str(value), name)
-        except (NotImplementedError, OverflowError) as error:  # pandas reads years that it cannot print
+        except (NotImplementedError, OverflowError) as error:  # pandas can hold years that it cannot print
             raise InvalidInputError(f"label column {name!r} holds a {type(value).__name__} out of range") from error
     raise InvalidInputError(
-        f"label column {name!r} holds {type(value).__name__} values; labels are text, numbers, true or false"
+        f"label column {name!r} has {type(value).__name__} values; labels are text, numbers or booleans"
     )
 
 
@@ -110,12 +109,12 @@ def _text(value: str, name: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidInputError(f"label column {name!r} holds {value!r}, which is no valid text") from None
+            raise InvalidInputError(f"label column {name!r} has {value!r}, which is not valid Unicode") from None
     return value
 
 
 def as_number(value: Any) -> float | None:
-    """Return the double that is equal to a plain value, None if there is none."""
+    """Return the double that is equal to a plain value; None if there is none."""
     if type(value) is float:
         return value if abs(value) != INF else None
     if isinstance(value, int):
@@ -124,7 +123,7 @@ def as_number(value: Any) -> float | None:
 
 
 def as_truth(value: Any, minus: bool) -> bool | None:
-    """Return a plain value as true or false, None if it is neither; -1 is false if `minus`."""
+    """Return a plain value as a boolean; None if it is not one. -1 is false if `minus`."""
     if isinstance(value, bool):
         return value
     word = value.strip().lower() if isinstance(value, str) else str(float(value))
@@ -134,8 +133,8 @@ def as_truth(value: Any, minus: bool) -> bool | None:
 
 
 def has_text(value: Any) -> bool:
-    """Return whether a plain value is text, or can be written in one way only."""
-    if isinstance(value, Decimal):  # it keeps its digits, but not how its exponent is written
+    """Return whether a plain value is text, or is written as text in only one way."""
+    if isinstance(value, Decimal):  # keeps its digits, but not the spelling of its exponent
         return value.is_finite() and "E" not in str(value)
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
@@ -143,9 +142,3 @@ def has_text(value: Any) -> bool:
 def as_text(value: Any) -> str:
     """Return a plain value as text."""
     return value if isinstance(value, str) else str(value)
-
-
-def shown(value: Any) -> str:
-    """Return a value as an error message shows it, shortened if it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,4 +1,4 @@
-"""The fields of a CSV file as they are written, beside the values that were read from them."""
+"""Keep the unparsed fields of a CSV file beside the parsed values, for columns that turn out to be text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ WRITTEN = "w2w_written"  # in the attrs of a table
 
 
 class Written(dict[str, str]):
-    """Fields of typed columns, row by row.
+    """The unparsed fields of typed columns.
 
-    Empty as a mapping, since pandas copies a table's attrs with every step and writes them to files as JSON.
+    As a mapping it is empty, since pandas copies a table's attrs in every operation and writes them to files as JSON.
     """
 
     def __init__(self, ids: Sequence[Any] = (), fields: Mapping[str, Sequence[Any]] | None = None) -> None:
@@ -29,12 +29,12 @@ class Written(dict[str, str]):
         return self
 
     def __eq__(self, other: object) -> bool:
-        return self is other  # else pandas would give those of one table to two that it joins
+        return self is other  # otherwise pandas would keep the attrs when it concatenates two tables
 
     __hash__ = None  # type: ignore[assignment]
 
     def text(self, column: str, row: str, value: Any) -> Any:
-        """Return what is written for a value, or the value itself if it is text, missing or no longer what was read."""
+        """Return the field of a value; the value itself if it is text, missing, or has changed since it was parsed."""
         if value is None or isinstance(value, str) or row not in self.rows:
             return value
         field = self.fields[column][self.rows[row]]
@@ -52,7 +52,7 @@ def _reads(field: str, value: Any) -> bool:
 
 
 def as_written(table: pd.DataFrame, kinds: Mapping[str, LabelKind | None]) -> pd.DataFrame:
-    """Return a table of labels with an ``id`` column, with the written fields wherever a kind keeps text."""
+    """Return a table of labels, which has an ``id`` column, with unparsed fields in the columns that keep text."""
     import pandas as pd
 
     found = table.attrs.get(WRITTEN)

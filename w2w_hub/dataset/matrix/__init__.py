@@ -1,1 +1,1 @@
-"""The matrix of weights: shards, other Zarr layouts, ranges on the Hub."""
+"""Readers of the weight matrix: our shards, other Zarr layouts, and byte ranges on the Hub."""

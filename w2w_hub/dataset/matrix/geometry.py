@@ -1,4 +1,4 @@
-"""How a matrix is cut into chunks of whole rows and shards of whole chunks, and its Zarr metadata."""
+"""The chunk and shard sizes of a matrix, and its Zarr metadata."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError, UnsupportedFormatError
+from ..manifest import DTYPES
 from .codecs import CODECS
 
 GROUP = "weights.zarr"
 ARRAY = f"{GROUP}/weights"
-DTYPES = ("float16", "float32")
+
 CHUNK_BYTES = 256 * 1024
 SHARD_BYTES = 500 * 1000 * 1000
 SMALL_SHARD_BYTES = SHARD_BYTES // 16
@@ -22,12 +23,16 @@ COMPRESSIONS = ("none", "bitshuffle")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an ``(rows, width)`` matrix is cut into chunks of whole rows and shards of whole chunks.
+    """Division of an ``(rows, width)`` matrix into chunks of whole rows, and into shards of whole chunks.
 
     Attributes
     ----------
     compressor : dict or None
-        Zarr's name and configuration of the one lossless compressor of chunks.
+        Zarr codec of the chunks: name and configuration.
+    index_last, index_checked : bool
+        The index of a shard is at its end, and has a CRC32C checksum.
+    key : (str, str)
+        Zarr's chunk key encoding: name and separator.
     """
 
     rows: int
@@ -57,18 +62,15 @@ class Geometry:
         return 16 * self.chunks_per_shard + (4 if self.index_checked else 0)
 
     def shard_path(self, number: int) -> str:
-        """Path of a shard, relative to the dataset."""
+        """Return the path of a shard, relative to the dataset."""
         kind, separator = self.key
         return f"{ARRAY}/" + separator.join((*(("c",) if kind == "default" else ()), str(number), "0"))
 
     def to_zarr(self) -> dict[str, Any]:
         """Return the array's ``zarr.json`` as zarr-python writes it."""
-        inner: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self.compressor is not None:
-            inner.append(self.compressor)
-        index: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self.index_checked:
-            index.append({"name": "crc32c"})
+        plain = {"name": "bytes", "configuration": {"endian": "little"}}
+        inner = [plain] if self.compressor is None else [plain, self.compressor]
+        index = [plain, {"name": "crc32c"}] if self.index_checked else [plain]
         return {
             "shape": [self.rows, self.width],
             "data_type": self.dtype,
@@ -100,7 +102,7 @@ class Geometry:
         Raises
         ------
         UnsupportedFormatError
-            If the array is valid Zarr but not cut into sharded whole rows, or has a codec not known here.
+            If the array does not have shards of whole rows, or uses an unknown codec.
         """
         try:
             rows, width = data["shape"]
@@ -137,7 +139,7 @@ class Geometry:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UnsupportedFormatError(f"not a matrix of sharded whole rows ({error})") from error
         if not known:
-            raise UnsupportedFormatError("not a matrix of sharded whole rows in codecs known here")
+            raise UnsupportedFormatError("not a matrix of sharded whole rows with known codecs")
         return cls(
             rows, width, data["data_type"], chunk_rows, shard_rows, compressors[0] if compressors else None,
             inner.get("index_location", "end") == "end", bool(index_checks), (key["name"], separator),
@@ -145,7 +147,7 @@ class Geometry:
 
 
 def must_understand(data: dict[str, Any]) -> list[str]:
-    """Return the unknown fields of an array's metadata that must not be ignored, see Zarr v3."""
+    """Return the unknown fields of an array's metadata that a reader must understand, see Zarr v3."""
     known = {
         "zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
         "attributes", "dimension_names", "storage_transformers", "consolidated_metadata",
@@ -158,30 +160,30 @@ def must_understand(data: dict[str, Any]) -> list[str]:
 
 
 def parse_size(size: int | str) -> int:
-    """Return the bytes of a shard size such as ``500MB``, ``0.5 GB`` or ``64 MiB``."""
+    """Parse a shard size such as ``500MB``, ``0.5 GB`` or ``64 MiB`` as a number of bytes."""
     if isinstance(size, int) and not isinstance(size, bool):
         number = float(size)
     else:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", str(size), re.IGNORECASE)
         if not found:
-            raise InvalidInputError(f"{size!r} is not a size; write for instance 500MB or 64MiB")
+            raise InvalidInputError(f"{size!r} is not a size; use for example 500MB or 64MiB")
         base = 1024 if found[3] else 1000
         number = float(found[1]) * base ** " KMGT".index(found[2].upper() or " ")
     if not 1 <= number <= SHARD_BYTES:
-        raise InvalidInputError(f"a shard size of {size} is not possible; it is more than 0 and at most 500MB")
+        raise InvalidInputError(f"a shard size of {size} is not possible; it must be more than 0 and at most 500MB")
     return int(number)
 
 
 def plan_geometry(
     rows: int, width: int, dtype: str, shard_bytes: int = SHARD_BYTES, compression: str = "none"
 ) -> Geometry:
-    """Plan chunks of whole rows, about 256 KiB each, in shards of at most `shard_bytes`, however few the rows."""
+    """Return a geometry with chunks of about 256 KiB in shards of at most `shard_bytes`, for any number of rows."""
     if compression not in COMPRESSIONS:
         raise InvalidInputError(f"compression {compression!r} is not supported; choose {' or '.join(COMPRESSIONS)}")
     item = np.dtype(dtype).itemsize
     row_bytes = width * item
     chunk_rows = max(1, min(CHUNK_BYTES, shard_bytes) // row_bytes)
-    bytes_per_chunk = chunk_rows * row_bytes + 16  # with its place in the shard's index
+    bytes_per_chunk = chunk_rows * row_bytes + 16  # including its entry in the shard's index
     chunks = max(1, (shard_bytes - 4) // bytes_per_chunk)
     codec = None
     if compression == "bitshuffle":
@@ -191,10 +193,10 @@ def plan_geometry(
 
 
 def next_geometry(present: Geometry | None, rows: int, width: int, dtype: str) -> Geometry:
-    """Return the geometry of a dataset's next state: the present one, unless it is unusual or of small shards."""
+    """Return the geometry of a dataset's next state: the current one, unless it is unusual or has small shards."""
     if present is None or not (present.index_last and present.index_checked):
         return plan_geometry(rows, width, dtype)
-    # a small dataset may have been cut to its size; growing in such shards would make thousands of them
+    # the shards of a small dataset may be small too; a growing dataset would get thousands of them
     small = (
         present.shard_rows * present.row_bytes < SMALL_SHARD_BYTES and present.rows * present.row_bytes < SHARD_BYTES
     )

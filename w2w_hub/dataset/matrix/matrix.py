@@ -1,4 +1,4 @@
-"""What every matrix of rows offers, however its files are laid out and wherever they are."""
+"""The interface of all readers of a weight matrix."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .geometry import GROUP, Geometry
 
 
 class Matrix(Protocol):
-    """Rows of a dataset by number, 0 to n - 1.
+    """Rows of a dataset by index, 0 to n - 1.
 
     Attributes
     ----------
     shape : (int, int)
-        Rows and numbers per row.
+        Number of rows, and numbers per row.
     dtype : numpy.dtype
-        Of the stored values.
+        The stored dtype.
     geometry : Geometry or None
-        None if the array is not cut into shards of whole rows.
+        None if the array does not have shards of whole rows.
     is_lazy : bool
-        Whether rows are fetched from the Hub when they are read.
+        Rows are downloaded from the Hub when they are read.
     """
 
     shape: tuple[int, int]
@@ -31,7 +31,7 @@ class Matrix(Protocol):
     is_lazy: bool = False
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return rows in any order, repeated at will, as ``(m, width)``."""
+        """Return rows ``(m, width)``; `numbers` may be in any order and may repeat."""
         ...
 
     def row(self, number: int) -> np.ndarray:
@@ -39,15 +39,15 @@ class Matrix(Protocol):
         return self.rows([number])[0]
 
     def view(self, start: int, stop: int) -> np.ndarray | None:
-        """Return rows `start` to before `stop` without a copy, read-only; None where that is not possible."""
+        """Return rows `start` to before `stop`, read-only and without a copy; None if that is not possible."""
         return None
 
     def release(self, start: int, stop: int) -> None:
-        """Allow the system to drop the pages of a :meth:`view` from this process's memory."""
+        """Allow the operating system to drop the pages of a :meth:`view` from this process's memory."""
         return
 
     def parts(self) -> list[tuple[str, int, int]]:
-        """List the files of rows: path, first row, row after the last."""
+        """List the files of the matrix: path, first row, row after the last."""
         return [(GROUP, 0, self.shape[0])]
 
     def check_part(self, number: int) -> None:

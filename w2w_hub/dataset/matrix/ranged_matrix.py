@@ -1,4 +1,4 @@
-"""The matrix of a dataset at a commit of a Hub repository: rows are fetched by byte range when they are read."""
+"""Read rows of a matrix on the Hub by HTTP range requests, when they are accessed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ATTEMPTS = 2
 
 
 class RangedMatrix(ShardedMatrix):
-    """Reads rows by HTTP range and checks each against its digest, unless its shard is local and verified.
+    """Reads rows by HTTP range requests and verifies each by its digest, unless its shard is local and verified.
 
     Parameters
     ----------
     digests : ndarray of str
-        ``(rows,)``, in row order.
+        Row digests ``(rows,)``, in row order.
     """
 
     is_lazy = True
@@ -30,7 +30,7 @@ class RangedMatrix(ShardedMatrix):
         self.files, self.digests = files, digests
 
     def view(self, start: int, stop: int) -> None:
-        return None  # every row that is read is checked
+        return None  # a view would skip the verification
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         wanted = np.asarray(numbers, np.int64)
@@ -53,5 +53,5 @@ class RangedMatrix(ShardedMatrix):
         for i in np.flatnonzero(np.isin(shards, foreign)):
             if row_digest(found[i]) != self.digests[wanted[i]]:
                 raise CorruptFileError(
-                    f"{self.where}: row {int(wanted[i])} arrived with other values than listed; open it with lazy=False"
+                    f"{self.where}: the downloaded row {int(wanted[i])} differs from row_sha256; open with lazy=False"
                 )

@@ -1,7 +1,7 @@
-"""A sharded Zarr v3 array whose chunks span whole rows, read by byte range.
+"""Read rows of a sharded Zarr v3 array by byte range, if its chunks consist of whole rows.
 
-Reading one row costs its shard's index (16 bytes per chunk, kept in memory) and one chunk. Files come through
-:class:`ByteSource`, so that a local folder and the Hub are read by the same code.
+Reading one row needs its shard's index (16 bytes per chunk, kept in memory) and one chunk. A :class:`ByteSource`
+reads the files, so that local folders and the Hub share this code.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .codecs import decompress
 from .geometry import ARRAY, GROUP, Geometry
 from .matrix import Matrix
 
-ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold: Zarr's fill value
-READ_BYTES = 8 * 1024 * 1024  # one read of neighbouring rows
-THREADED_BYTES = 64 * 1024 * 1024  # larger reads are shared between threads
+ABSENT = 2**64 - 1  # offset and size of an absent chunk, which has Zarr's fill value
+READ_BYTES = 8 * 1024 * 1024  # largest read of adjacent rows
+THREADED_BYTES = 64 * 1024 * 1024  # larger reads are divided between threads
 THREADS = 2
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return an empty array that begins on a memory page.
+    """Return an empty array that is aligned to a memory page.
 
-    NumPy's large arrays begin 16 bytes after one. A copy from a page-aligned file then stores just ahead of where it
-    loads from, modulo the page size; processors take that for a dependency and run the copy at a third of its speed.
+    NumPy's large arrays begin 16 bytes after a page. A copy from a page-aligned file then stores just ahead of its
+    loads, modulo the page size, which processors treat as a dependency, so that it runs at a third of the speed.
     """
     size = int(np.prod(shape)) * dtype.itemsize
     if size < mmap.PAGESIZE:
@@ -81,7 +81,7 @@ class ShardedMatrix(Matrix):
     Parameters
     ----------
     source : ByteSource
-        Where the files are; :class:`w2w_hub.store.byte_source.LocalFiles` for a folder.
+        Reads the files; :class:`w2w_hub.store.byte_source.LocalFiles` for a folder.
     where : str
         The dataset's name in messages.
     """
@@ -96,7 +96,7 @@ class ShardedMatrix(Matrix):
         self._straight: dict[int, tuple[str, np.ndarray] | None] = {}
 
     def shard_index(self, number: int) -> np.ndarray:
-        """Offset and size of each chunk of a shard, uint64 ``(chunks, 2)``, checked against its checksum."""
+        """Return the offset and size of each chunk of a shard, uint64 ``(chunks, 2)``, verified by its checksum."""
         if number in self._indexes:
             return self._indexes[number]
         import google_crc32c
@@ -125,7 +125,7 @@ class ShardedMatrix(Matrix):
         if mapped is not None:
             shards, within = np.divmod(wanted, self.geometry.shard_rows)
             out = _empty(shape, self.dtype) if out is None else out
-            if len(mapped) == 1:  # "clip" only spares a buffer
+            if len(mapped) == 1:  # mode="clip" avoids a buffer
                 return np.take(mapped[int(shards[0])], within, axis=0, out=out, mode="clip")
             for i, (shard, row) in enumerate(zip(shards.tolist(), within.tolist(), strict=True)):
                 out[i] = mapped[shard][row]
@@ -153,7 +153,7 @@ class ShardedMatrix(Matrix):
             self.source.release(*self._span(start, stop))
 
     def _span(self, start: int, stop: int) -> tuple[str, int, int]:
-        """Path, first byte and size of neighbouring rows of one shard."""
+        """Return the path, first byte and size of adjacent rows of one shard."""
         shard, within = divmod(start, self.geometry.shard_rows)
         size = self.geometry.row_bytes
         return self.geometry.shard_path(shard), within * size, (stop - start) * size
@@ -171,13 +171,13 @@ class ShardedMatrix(Matrix):
         self.shard_index(number)
 
     def _straight_rows(self, shard: int) -> np.ndarray | None:
-        """Return a shard as a mapped ``(rows, width)`` array, if it can be mapped and its chunks lie in order."""
+        """Return a shard as a mapped ``(rows, width)`` array; None if it is remote or its chunks are not in order."""
         if shard in self._straight:
             known = self._straight[shard]
             if known is None:
                 return None
             path, view = known
-            self.source.mapped(path)  # raises if the file was truncated since
+            self.source.mapped(path)  # raises if the file has been truncated
             return view
         g, path = self.geometry, self.geometry.shard_path(shard)
         self._straight[shard] = None
@@ -195,9 +195,9 @@ class ShardedMatrix(Matrix):
         return None
 
     def _mapped_shards(self, wanted: np.ndarray) -> dict[int, np.ndarray] | None:
-        """Return the mapped shards of scattered rows; None if one cannot be mapped.
+        """Return the memory-mapped shards of scattered rows; None if one cannot be mapped.
 
-        Also None for neighbours, which are faster to read.
+        Also None for adjacent rows, which plain reads load faster.
         """
         if len(wanted) == 0 or 2 * np.count_nonzero(np.diff(wanted) == 1) >= len(wanted) > 1:
             return None
@@ -210,7 +210,7 @@ class ShardedMatrix(Matrix):
         return found
 
     def _plain_reads(self, wanted: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
-        """Yield the reads of an uncompressed matrix; rows that lie side by side are one read."""
+        """Yield the reads of an uncompressed matrix; adjacent rows are one read."""
         g = self.geometry
         shards = wanted // g.shard_rows
         chunks, inside = np.divmod(wanted % g.shard_rows, g.chunk_rows)

@@ -1,4 +1,4 @@
-"""A matrix that is valid Zarr but not laid out as we write it, read through zarr-python from listed files only."""
+"""Read a matrix with any other Zarr layout through zarr-python, from the files that the manifest lists."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _COMPRESSORS = ("blosc", "zstd", "gzip")
 
 
 class ZarrMatrix(Matrix):
-    """Reads rows through zarr-python, for arrays with other chunks than ours and the codecs of FORMAT.md.
+    """Reads rows through zarr-python, for arrays with any chunks and the codecs of FORMAT.md.
 
     Parameters
     ----------
     files : mapping of str to mapping
-        What the manifest lists; no other file is read.
+        The files in the manifest; no other file is read.
     find : callable
-        Gives the path of a listed file.
+        Returns the path of a listed file.
     where : str
         The dataset's name in messages.
     """
@@ -77,13 +77,17 @@ class ZarrMatrix(Matrix):
 
 
 def require_backed(manifest: DatasetManifest, where: Path | str) -> None:
-    """Raise `CorruptFileError` unless a matrix's files are large enough for it: absent chunks stand for zeros."""
-    there = sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(_BELOW))
+    """Raise `CorruptFileError` if a matrix's files are too small for it, since absent chunks would be zeros."""
+    stored = _stored_bytes(manifest)
     stated = manifest.rows * manifest.layout.size * np.dtype(manifest.dtype).itemsize
-    if stated > unpacked_limit(there):
+    if stated > unpacked_limit(stored):
         raise CorruptFileError(
-            f"{where}/weights.zarr has {there:,} bytes for a matrix of {stated:,}; fetch the dataset again"
+            f"{where}/weights.zarr has {stored:,} bytes for a matrix of {stated:,}; fetch the dataset again"
         )
+
+
+def _stored_bytes(manifest: DatasetManifest) -> int:
+    return sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(_BELOW))
 
 
 def require_shape(matrix: Matrix, manifest: DatasetManifest, where: Path | str) -> None:
@@ -94,17 +98,12 @@ def require_shape(matrix: Matrix, manifest: DatasetManifest, where: Path | str) 
             f"{manifest.dtype} ({manifest.rows}, {manifest.layout.size})"
         )
     g = matrix.geometry
-    if g is not None and g.chunk_rows * g.row_bytes > unpacked_limit(
-        sum(entry["size"] for name, entry in manifest.files.items() if name.startswith(_BELOW))
-    ):
-        raise CorruptFileError(f"{where}/weights.zarr has chunks of {g.chunk_rows:,} rows, far beyond its files")
+    if g is not None and g.chunk_rows * g.row_bytes > unpacked_limit(_stored_bytes(manifest)):
+        raise CorruptFileError(f"{where}/weights.zarr has chunks of {g.chunk_rows:,} rows, too large for its files")
 
 
 def _require_known(data: Any, where: str) -> tuple[str, int] | None:
-    """Return the compressor and the bytes of one chunk of an array whose metadata FORMAT.md allows, else raise.
-
-    None if no chunk is compressed.
-    """
+    """Return the compressor and the size of a chunk in bytes, None without compression; raise for unknown metadata."""
     try:
         shape, chunk = data["shape"], data["chunk_grid"]["configuration"]["chunk_shape"]
         key, codecs = data["chunk_key_encoding"], data["codecs"]
@@ -136,17 +135,17 @@ def _require_known(data: Any, where: str) -> tuple[str, int] | None:
         raise CorruptFileError(f"{where}/{ARRAY}/zarr.json lacks or misstates {error}; fetch it again") from error
     if not known:
         raise UnsupportedFormatError(
-            f"{where}/{ARRAY} is laid out in a way that is not read here; write it again in whole rows, see FORMAT.md"
+            f"{where}/{ARRAY} has a layout that is not supported; write it in whole rows, see FORMAT.md"
         )
     if unit[0] * unit[1] > 4 * max(shape[0] * shape[1], 2**24):
-        raise CorruptFileError(f"{where}/{ARRAY} has chunks of {unit[0]:,} x {unit[1]:,} numbers, far beyond its rows")
+        raise CorruptFileError(f"{where}/{ARRAY} has chunks of {unit[0]:,} x {unit[1]:,} numbers, too large for it")
     return (more[0], chunk[0] * chunk[1] * item) if more else None
 
 
 def _listed_store(
     files: Mapping[str, Mapping[str, Any]], find: Callable[[str], Path], compressed: tuple[str, int] | None
 ) -> Any:
-    """A read-only Zarr store of the listed files below ``weights.zarr/``."""
+    """Return a read-only Zarr store of the listed files in ``weights.zarr/``."""
     from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
     class Listed(Store):
@@ -183,15 +182,13 @@ def _listed_store(
             return _BELOW + key in files
 
         async def set(self, key: str, value: Any) -> None:
-            raise NotImplementedError("the store is read-only")
+            raise NotImplementedError
 
         async def delete(self, key: str) -> None:
-            raise NotImplementedError("the store is read-only")
+            raise NotImplementedError
 
-        async def list(self) -> AsyncIterator[str]:
-            for name in files:
-                if name.startswith(_BELOW):
-                    yield name.removeprefix(_BELOW)
+        def list(self) -> AsyncIterator[str]:
+            return self.list_prefix("")
 
         async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
             for name in files:
@@ -211,7 +208,7 @@ def _require_chunk(name: str, data: bytes, codec: str, size: int) -> None:
         if codec == "gzip":
             unpacker = zlib.decompressobj(wbits=31)
             if len(unpacker.decompress(data, size + 1)) != size or not unpacker.eof or unpacker.unused_data:
-                raise ValueError(f"it does not unpack to {size:,} bytes")
+                raise ValueError(f"it does not decompress to {size:,} bytes")
         else:
             require_unpacked_size(codec, data, size)
     except (ValueError, OSError, EOFError, zlib.error) as error:

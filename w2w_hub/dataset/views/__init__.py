@@ -1,1 +1,1 @@
-"""A dataset in the terms of other libraries: Hugging Face datasets, torch, Dask."""
+"""Adapters from datasets to other libraries: Hugging Face datasets, torch and Dask."""

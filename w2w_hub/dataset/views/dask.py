@@ -1,4 +1,4 @@
-"""A dataset's matrix as a lazy `dask.array`."""
+"""Convert a dataset's matrix to a lazy `dask.array`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK_BYTES = 64_000_000
 
 
 class _Lazy:
-    """The interface that `dask.array.from_array` asks of an array."""
+    """The array interface that `dask.array.from_array` requires."""
 
     ndim = 2
 
@@ -32,7 +32,7 @@ def to_dask(dataset: DatasetReader, rows: int | None = None) -> Any:
     except ImportError:
         raise missing_extra("dask", "dask") from None
     if rows is not None and (not is_whole(rows) or rows < 1):
-        raise InvalidInputError(f"a block needs at least one row, not {rows!r}")
+        raise InvalidInputError(f"rows must be an integer of at least 1, not {rows!r}")
     rows = rows or max(1, BLOCK_BYTES // (dataset.layout.size * dataset.dtype.itemsize))
     return da.from_array(
         _Lazy(dataset), chunks=(min(rows, len(dataset)), dataset.layout.size),

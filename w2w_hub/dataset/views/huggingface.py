@@ -33,27 +33,26 @@ def load_dataset(
 ) -> Any:
     """Load a dataset as a Hugging Face `datasets.Dataset` without copying its weights to disk or memory.
 
-    The column ``weights`` holds references; a row's weights are read from the Zarr matrix when the row is accessed, as
-    an array of the stored dtype or of the type that `with_format` states. `select`, `filter`, `map`,
-    `train_test_split`, `with_format` and `save_to_disk` keep the references, which only this machine can resolve and
-    which contain none of its paths. Exports (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`, `push_to_hub`
-    and the like) contain the weights as lists of numbers that stock `datasets` reads. A process that loads what
-    `save_to_disk` wrote needs `import w2w_hub`.
+    The column ``weights`` contains references; a row's weights are read from the Zarr matrix when the row is accessed,
+    as an array of the stored dtype or of the type set by `with_format`. `select`, `filter`, `map`, `train_test_split`,
+    `with_format` and `save_to_disk` keep the references, which only this machine can resolve and which contain no
+    paths. Exports (`to_pandas`, `to_dict`, `to_json`, `to_csv`, `to_parquet`, `push_to_hub` and others) contain the
+    weights as lists of numbers for stock `datasets`. To load the result of `save_to_disk`, first `import w2w_hub`.
 
     Parameters
     ----------
     name : {"weights", "labels"}
         With or without the column ``weights``.
     split : str, optional
-        One split as a `Dataset`, also as a slice that `datasets` understands: ``train[:10%]``, ``train+test``,
-        ``all``; by default all splits as a `DatasetDict`.
+        Load one split as a `Dataset`, also with the slicing of `datasets`: ``train[:10%]``, ``train+test``, ``all``.
+        By default, load all splits as a `DatasetDict`.
     streaming : bool
         Return an `IterableDataset` (or `IterableDatasetDict`) with as many shards as the matrix has.
     cache_dir : path, optional
-        Where labels and references (about 250 bytes per row) and the results of `map` are kept; by default the cache
-        of `datasets`.
+        Folder for labels and references (about 250 bytes per row) and for the results of `map`; by default the cache of
+        `datasets`.
     revision, token, local_files_only
-        For a Hub repository, see :meth:`WeightDataset.open`.
+        See :meth:`WeightDataset.open`.
 
     Examples
     --------
@@ -69,7 +68,7 @@ def load_dataset(
 
     if name not in CONFIGS:
         raise InvalidInputError(f"no configuration {name!r}; there are {', '.join(CONFIGS)}")
-    # rows are looked up again by the dataset's address, which holds no token
+    # references open the dataset again without a token, so that a private one must be local
     opened = WeightDataset.open(
         path, revision=revision, token=token, local_files_only=local_files_only, lazy=None if token is None else False
     )
@@ -83,7 +82,7 @@ def load_dataset(
             table = table.append_column("weights", feature.references(opened, table["id"].to_pylist()))
             features["weights"] = feature
         info = datasets.DatasetInfo(description=f"{opened.manifest.name} {opened.manifest.version}", features=features)
-        # a file, not memory: `map` keeps its results where its input is
+        # a file, since `map` caches its results beside its input
         state = sha256_file(opened.path / FILENAME)
         key = hashlib.sha256(f"v2\n{opened.path.absolute()}\n{state}\n{name}\n{part}".encode()).hexdigest()[:32]
         file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "w2w_hub" / key / "references.arrow"
@@ -107,7 +106,7 @@ def load_dataset(
 
 
 def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
-    """Resolve a split expression of `datasets` to (split, first row, row after the last) of each part."""
+    """Parse a split expression of `datasets` as a list of (split, first row, row after the last)."""
     from datasets import ReadInstruction
 
     try:
@@ -128,7 +127,7 @@ def _write_arrow(table: Any, file: Path) -> None:
 
 
 def _labels(opened: WeightDataset, rows: np.ndarray) -> tuple[Any, Any]:
-    """Return the labels of some rows as an Arrow table, and their features."""
+    """Return the labels of rows as an Arrow table, and their features."""
     import datasets
     import pyarrow as pa
 

@@ -1,12 +1,12 @@
-"""Subclasses of `datasets.Dataset` and `IterableDataset` that export weights where their tables hold references.
+"""Subclasses of `datasets.Dataset` and `IterableDataset` that export weights instead of references.
 
-Tables hold references, so that `select`, `map` and `save_to_disk` copy no weights; the feature `WeightRow` reads a row
-when it is accessed. Exports of `datasets` read tables without asking features, so they are overridden here, and since
-`datasets` constructs its own class in most methods, :func:`_staying_lazy` converts the results back.
+Tables contain references, so that `select`, `map` and `save_to_disk` do not copy weights; the feature `WeightRow` reads
+a row when it is accessed. The exports of `datasets` do not decode features, so they are overridden here. Most
+methods of `datasets` construct its own classes; :func:`_staying_lazy` converts their results back.
 
-`Dataset.with_transform` was tried instead (datasets 4, 300 rows of 99,648 numbers; single rows and batches are about
-as fast). It does not serve: `save_to_disk` raises, `to_json`, `to_pandas`, `to_parquet` and `push_to_hub` leave the
-weights out, and `with_format("torch")` replaces the transform.
+`Dataset.with_transform` is not an alternative (datasets 4, 300 rows of 99,648 numbers, at about the same speed):
+`save_to_disk` raises, `to_json`, `to_pandas`, `to_parquet` and `push_to_hub` omit the weights, and
+`with_format("torch")` replaces the transform.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Example(dict[str, Any]):
 
 @dataclass
 class _OnDemand:
-    """Call a function with :class:`_Example`, so that only the weights that it accesses are read."""
+    """Wraps a function to receive an :class:`_Example`, so that only the weights it accesses are read."""
 
     function: Any
     wide: dict[str, WeightRow]
@@ -68,7 +68,7 @@ class _OnDemand:
 
 
 def as_lazy(found: Any) -> Any:
-    """Convert a dataset or several that a method of `datasets` returned to the classes of this module."""
+    """Convert the dataset or `DatasetDict` that a method of `datasets` returned to the classes of this module."""
     for part in found.values() if isinstance(found, datasets.DatasetDict) else [found]:
         for plain, ours in ((datasets.Dataset, LazyDataset), (datasets.IterableDataset, LazyStream)):
             if type(part) is plain:
@@ -77,7 +77,7 @@ def as_lazy(found: Any) -> Any:
 
 
 def _staying_lazy(cls: type) -> type:
-    """Convert the results of all public methods that a subclass does not override, see :func:`as_lazy`."""
+    """Class decorator: convert the results of all public methods that are not overridden, see :func:`as_lazy`."""
     plain = cls.__mro__[1]
     for name, method in inspect.getmembers(plain, inspect.isfunction):
         if not name.startswith("_") and name not in vars(cls) and not isinstance(vars(plain).get(name), staticmethod):
@@ -99,7 +99,7 @@ def _plain_features(features: Any) -> Any:
 
 
 def _with_numbers(table: Any, features: Any) -> Any:
-    """Return an Arrow table with references replaced by the rows' numbers."""
+    """Return an Arrow table with references replaced by numbers."""
     for name, feature in _wide(features).items():
         if name in table.column_names:
             column = table.column(name).combine_chunks()
@@ -110,23 +110,23 @@ def _with_numbers(table: Any, features: Any) -> Any:
 
 @_staying_lazy
 class LazyDataset(datasets.Dataset):
-    """A `datasets.Dataset` that exports numbers, not references.
+    """A `datasets.Dataset` that exports numbers instead of references.
 
-    `concatenate_datasets` and `load_from_disk` return a plain `Dataset`, which reads rows as lazily but would export
-    references; convert it with :meth:`of` before it is pushed or exported.
+    `concatenate_datasets` and `load_from_disk` return a plain `Dataset`, which also reads lazily, but exports
+    references; convert it with :meth:`of` before an export.
     """
 
     @classmethod
     def of(cls, data: datasets.Dataset) -> LazyDataset:
-        """Return the same dataset as one whose exports have numbers."""
+        """Return a dataset as a `LazyDataset`."""
         copied = copy.copy(data)
         copied.__class__ = cls
         return copied
 
     def filter(self, function: Any = None, *args: Any, batch_size: int | None = BATCH_ROWS, **kwargs: Any) -> Any:
-        """As `Dataset.filter`, but a row's weights are read only if the function accesses them.
+        """Filter rows as `Dataset.filter` does, but read a row's weights only if the function accesses them.
 
-        `datasets` decodes whole batches first; where it must, a batch has 64 rows.
+        `datasets` decodes a batch at a time; where that cannot be avoided, a batch has 64 rows.
         """
         wide = _wide(self.features)
         plain = not kwargs.get("batched") and not kwargs.get("input_columns") and self.format["type"] is None
@@ -142,7 +142,7 @@ class LazyDataset(datasets.Dataset):
         return as_lazy(found)
 
     def batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Dataset.batch`, but refused with weights: a list of references is not a row of weights."""
+        """Batch rows as `Dataset.batch` does; an error with weights, since a list of references cannot be decoded."""
         if _wide(self.features):
             raise _no_batches()
         return super().batch(*args, **kwargs)
@@ -166,7 +166,7 @@ class LazyDataset(datasets.Dataset):
 
     @contextmanager
     def _numbers(self) -> Iterator[datasets.Dataset]:
-        """Context manager: the same rows as a stock dataset in a temporary file, written 64 rows at a time."""
+        """Provide the same rows as a stock dataset in a temporary file, written 64 rows at a time."""
         features = self.plain_features()
         with tempfile.TemporaryDirectory(prefix="w2w-") as folder:
             file = str(Path(folder) / "rows.arrow")
@@ -184,7 +184,7 @@ class LazyDataset(datasets.Dataset):
         storage_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> int:
-        """Write Parquet with the numbers of each row, at most 64 rows in memory; see `Dataset.to_parquet`."""
+        """Write Parquet with numbers, see `Dataset.to_parquet`; at most 64 rows are in memory."""
         import fsspec
         import pyarrow.parquet as pq
 
@@ -206,22 +206,22 @@ class LazyDataset(datasets.Dataset):
         return super()._estimate_nbytes() + sum(len(self) * _row_bytes(f) for f in _wide(self.features).values())
 
     def _push_parquet_shards_to_hub(self, *args: Any, embed_external_files: bool = True, **kwargs: Any) -> Any:
-        # to_parquet writes the values, so that they need not be embedded before
+        # to_parquet writes the values, so they need not be embedded
         pushed = super()._push_parquet_shards_to_hub(*args, embed_external_files=False, **kwargs)
         return tuple(self.plain_features() if isinstance(part, datasets.Features) else part for part in pushed)
 
 
 @_staying_lazy
 class LazyStream(datasets.IterableDataset):
-    """A `datasets.IterableDataset` that exports numbers, not references."""
+    """A `datasets.IterableDataset` that exports numbers instead of references."""
 
     def batch(self, *_: Any, **__: Any) -> Any:
-        """Refuse: a list of references is not a row of weights."""
+        """Raise `InvalidInputError`, since a list of references cannot be decoded."""
         raise _no_batches()
 
     @contextmanager
     def _numbers(self) -> Iterator[datasets.Dataset]:
-        """Context manager: the same rows as a stock dataset in temporary files."""
+        """Provide the same rows as a stock dataset in temporary files."""
         stream = self.with_format(None)
         features = None if self.features is None else _plain_features(self.features)
         with tempfile.TemporaryDirectory(prefix="w2w-") as folder:
@@ -234,12 +234,12 @@ def _examples(stream: Any) -> Iterator[dict[str, Any]]:
 
 def _no_batches() -> InvalidInputError:
     return InvalidInputError(
-        "rows that are read on access cannot be batched in place; use iter(batch_size) or a DataLoader"
+        "batch() is not supported for rows that are read lazily; use iter(batch_size) or a DataLoader"
     )
 
 
 class _Kept:
-    """A file that is closed by its owner."""
+    """A context manager for a file that its owner closes."""
 
     def __init__(self, file: Any):
         self.file = file
@@ -256,7 +256,7 @@ def _row_bytes(feature: WeightRow) -> int:
 
 
 def _export(name: str) -> Any:
-    """Return an export method of `Dataset` that has the rows' numbers."""
+    """Return an export method of `Dataset` that exports numbers."""
     method = getattr(datasets.Dataset, name)
     signature = inspect.signature(method)
 
@@ -266,7 +266,7 @@ def _export(name: str) -> Any:
             return method(self, *args, **kwargs)
         if signature.bind(self, *args, **kwargs).arguments.get("batched"):
             return _batches(self, method, args, kwargs)
-        # a CSV file has rows as text, of which NumPy would leave out the middle
+        # a CSV file contains rows as text, which NumPy would abbreviate
         with (
             self._numbers() as plain,
             np.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize, floatmode="unique"),
@@ -277,7 +277,7 @@ def _export(name: str) -> Any:
 
 
 def _batches(data: LazyDataset | LazyStream, method: Any, args: Any, kwargs: Any) -> Iterator[Any]:
-    """Yield an export batch by batch, keeping the temporary files until it ends."""
+    """Yield an export batch by batch, and remove the temporary files at the end."""
     with data._numbers() as plain:
         yield from method(plain, *args, **kwargs)
 

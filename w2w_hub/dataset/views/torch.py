@@ -1,4 +1,4 @@
-"""Torch datasets of rows: map-style, or a shuffled stream that is divided between workers and ranks."""
+"""Torch datasets of rows: map-style, or a shuffled stream divided between workers and ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except ImportError:
 
 
 class Example(dict[str, Any]):
-    """One row and its labels; a batch of examples that were read together is not copied to be collated."""
+    """A row and its labels; a batch of examples that were read together is collated without a copy."""
 
 
 def _collate(batch: list[Example], *, collate_fn_map: Any = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ default_collate_fn_map[Example] = _collate
 
 
 class _Rows:
-    """The rows of a split and what goes with each."""
+    """The rows of a split with their ids and labels."""
 
     def __init__(self, dataset: DatasetReader, split: str | None, columns: Sequence[str]):
         self.dataset, self.split, self.columns = dataset, split, tuple(text_list(columns, "a column"))
@@ -52,14 +52,13 @@ class _Rows:
                 known = ", ".join(dataset.manifest.columns) or "none"
                 raise UnknownNameError(f"no attribute {name!r}; there are {known}")
             if name != "id":
-                # a missing number is NaN, so that no label is ever taken for a false one
                 values = (kind or CATEGORICAL).batch(dataset.labels[name].iloc[self.rows])
                 self.labels[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         ids = np.asarray(dataset.ids, object)
         self.ids = [str(name) for name in ids[self.rows]]
 
     def examples(self, positions: Sequence[int] | np.ndarray) -> list[Example]:
-        """The rows at these positions of the split, read together."""
+        """Return the rows at positions of the split, read together."""
         positions = [int(p) for p in positions]
         block = torch.from_numpy(self.dataset[self.rows[positions]])
         return [
@@ -71,8 +70,8 @@ class _Rows:
 class RowDataset(Dataset):
     """A map-style torch `Dataset` of one split.
 
-    An item is ``{"weights": tensor (size,), "id": str}`` and the `columns` asked for: float32 with NaN for missing,
-    or text with ``""`` for missing. A `DataLoader` reads each batch at once, and may have workers however they start.
+    An item is ``{"weights": tensor (size,), "id": str}`` with `columns`, each as float32 with NaN for a missing value,
+    or as text with ``""`` for one. A `DataLoader` reads each batch at once; its workers may be forked or spawned.
     """
 
     def __init__(self, dataset: DatasetReader, split: str | None = None, columns: Sequence[str] = ()):
@@ -91,22 +90,22 @@ class RowDataset(Dataset):
 
 
 class RowStream(IterableDataset):
-    """A torch `IterableDataset` of one split that reads runs of neighbouring rows.
+    """A torch `IterableDataset` of one split that reads runs of adjacent rows.
 
-    The order of an epoch is made from ``(seed, epoch)`` alone and is the same for any number of workers and ranks:
-    the split is cut into runs of `run` rows that lie side by side, the runs are permuted, and the rows of every
-    `buffer` runs are permuted together. Rank r of R takes the r-th of R equal parts of that order, its worker w of W
-    the w-th of W parts of the rank's, so that every row comes exactly once an epoch. Parts differ by at most one
-    row; with ``even=True`` the order is cut to a multiple of R first, so that no rank waits for another.
+    The order of an epoch depends only on ``(seed, epoch)``, not on the number of workers and ranks: the split is
+    divided into runs of `run` adjacent rows, the runs are permuted, and the rows of every `buffer` runs are permuted
+    together. Rank r of R yields the r-th of R equal parts of that order, and its worker w of W the w-th of W parts of
+    the rank's part, so that every row occurs exactly once per epoch. Parts differ by at most one row; with
+    ``even=True``, the order is first cut to a multiple of R, so that all ranks have equally many rows.
 
     Parameters
     ----------
     run, buffer : int
         ``run * buffer`` rows are in memory at a time.
     shuffle : bool
-        Off, the order is that of the dataset.
+        False keeps the order of the dataset.
     rank, world_size : int, optional
-        Taken from `torch.distributed` where it is running, else 0 of 1.
+        By default those of `torch.distributed` if it is initialized, else 0 and 1.
 
     Examples
     --------
@@ -131,9 +130,9 @@ class RowStream(IterableDataset):
         world_size: int | None = None,
     ):
         if not (is_whole(run) and is_whole(buffer)) or min(run, buffer) < 1:
-            raise InvalidInputError(f"run and buffer must be whole numbers of at least 1, not {run!r} and {buffer!r}")
+            raise InvalidInputError(f"run and buffer must be integers of at least 1, not {run!r} and {buffer!r}")
         if not is_whole(seed) or seed < 0:
-            raise InvalidInputError(f"seed must be a whole number of at least 0, not {seed!r}")
+            raise InvalidInputError(f"seed must be an integer of at least 0, not {seed!r}")
         self._rows = _Rows(dataset, split, columns)
         self.shuffle, self.seed, self.run, self.buffer, self.even = shuffle, seed, run, buffer, even
         if (rank is None) != (world_size is None):
@@ -144,7 +143,7 @@ class RowStream(IterableDataset):
         if not 0 <= rank < world_size:
             raise InvalidInputError(f"rank {rank} of {world_size} is not possible")
         self.rank, self.world_size = rank, world_size
-        # shared, since persistent workers keep the copy of this stream that they started with
+        # in shared memory, since persistent workers have a copy of this stream
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
@@ -152,10 +151,7 @@ class RowStream(IterableDataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch whose order comes next; call it before each, as with torch's `DistributedSampler`.
-
-        It reaches the workers of a `DataLoader` too, also persistent ones.
-        """
+        """Set the epoch of the next iteration, as for torch's `DistributedSampler`, also in persistent workers."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -171,7 +167,7 @@ class RowStream(IterableDataset):
         return total * number // count, total * (number + 1) // count
 
     def order(self) -> np.ndarray:
-        """Positions in the split of the whole epoch, for all ranks."""
+        """Return the positions in the split of the whole epoch, for all ranks."""
         positions = np.arange(len(self._rows.rows))
         if self.shuffle:
             rng = np.random.default_rng((self.seed, self.epoch))
@@ -190,7 +186,7 @@ class RowStream(IterableDataset):
             start, stop = start + a, start + b
         window = self.run * self.buffer
         for first in range(start, stop, window):
-            # read in the order of the file, hand out in the order of the shuffle
+            # read in file order, yield in shuffled order
             wanted = order[first : min(first + window, stop)]
             place = np.empty(len(wanted), int)
             place[np.argsort(wanted)] = np.arange(len(wanted))

@@ -1,7 +1,7 @@
-"""The feature behind `load_dataset`: a reference to a row, which is read on access.
+"""The `datasets` feature of `load_dataset`: a reference to a row, which is read on access.
 
-A reference names a dataset by a hash of its folder, so that nothing that is written contains a path of this machine.
-The folder of each hash is kept in the cache of `datasets`, for other processes of this machine.
+A reference identifies a dataset by a hash of its folder's path, so that saved files contain no paths. The path of each
+hash is stored in the cache of `datasets`, for other processes on this machine.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from ...errors import CorruptFileError, InvalidInputError, MissingPathError, Unk
 from ...store.atomic import write_bytes
 from ..weight_dataset import WeightDataset
 
-CHECK = 16  # characters of a row's digest that a reference carries
-FOLDER = "folder-"  # before the hash of a folder, in the place of its path
+CHECK = 16  # characters of a row's digest in a reference
+PARTS = ["source", "id", "check", "values"]
+FOLDER = "folder-"  # prefix of the hash of a folder's path
 
 
 @dataclass
 class WeightRow:
-    """One row of a dataset: a reference (dataset, id and digest of the row), or the values themselves.
+    """One row of a dataset: a reference (dataset, row id and row digest), or the values.
 
     Attributes
     ----------
     size : int
-        Numbers in a row.
+        Numbers per row.
     source_dtype : str
-        How they are stored; what they decode to.
+        Dtype of stored and of decoded values.
     """
 
     size: int
@@ -59,20 +60,20 @@ class WeightRow:
         source = pa.array([_name(dataset.address)] * len(ids), pa.string())
         return pa.StructArray.from_arrays(
             [source, pa.array(list(ids), pa.string()), pa.array(checks, pa.string()), pa.nulls(len(ids), pa.binary())],
-            names=["source", "id", "check", "values"],
+            names=PARTS,
         )
 
     def encode_example(self, value: Any) -> dict[str, Any]:
-        """Return a reference unchanged; an array, list or tensor of `size` numbers as its bytes."""
+        """Encode an array, list or tensor of `size` numbers as bytes; return a reference unchanged."""
         if isinstance(value, dict):
-            return {name: value.get(name) for name in ("source", "id", "check", "values")}
+            return {name: value.get(name) for name in PARTS}
         row = np.ascontiguousarray(np.asarray(value), np.dtype(self.source_dtype).newbyteorder("<"))
         if row.shape != (self.size,):
-            raise InvalidInputError(f"a row of weights has {self.size} numbers, not shape {row.shape}")
+            raise InvalidInputError(f"a row of weights has shape ({self.size},), not {row.shape}")
         return {"source": None, "id": None, "check": None, "values": row.tobytes()}
 
     def decode_example(self, value: Any, token_per_repo_id: Any = None) -> np.ndarray:
-        """Return the row ``(size,)``, read now unless its values are stored."""
+        """Return the row ``(size,)``; a reference is read now."""
         if not isinstance(value, dict):
             return np.asarray(value)
         if value["values"] is not None:
@@ -84,7 +85,7 @@ class WeightRow:
     def embed_storage(
         self, storage: Any, token_per_repo_id: Any = None, local_files: bool = True, remote_files: bool = True
     ) -> Any:
-        """Replace references by values; `save_to_disk`, which asks for local files only, keeps references."""
+        """Replace references by values, except for `save_to_disk`, which requests local files only."""
         if not remote_files:
             return storage
         rows = [
@@ -93,11 +94,11 @@ class WeightRow:
         nothing = pa.nulls(len(rows), pa.string())
         return pa.StructArray.from_arrays(
             [nothing, nothing, nothing, pa.array(rows, pa.binary())],
-            names=["source", "id", "check", "values"], mask=storage.is_null(),
+            names=PARTS, mask=storage.is_null(),
         )  # fmt: skip
 
     def _rows(self, storage: Any) -> list[np.ndarray | None]:
-        """Return the rows of an array of references and values; None for a missing one."""
+        """Return the rows of an array of references and values; None for a null."""
         values = storage.to_pylist()
         away = [i for i, value in enumerate(values) if value is not None and value["values"] is None]
         rows: list[Any] = [
@@ -108,7 +109,7 @@ class WeightRow:
         return rows
 
     def cast_storage(self, storage: Any) -> Any:
-        """Return references and values unchanged; lists of numbers as their bytes."""
+        """Encode lists of numbers as bytes; return references and values unchanged."""
         if storage.type == self.pa_type or pa.types.is_null(storage.type):
             return storage.cast(self.pa_type)
         rows = [None if row is None else self.encode_example(row) for row in storage.to_pylist()]
@@ -122,7 +123,7 @@ class WeightRow:
         return datasets.List(datasets.Value(self.source_dtype), length=self.size)
 
     def plain_array(self, storage: Any) -> Any:
-        """Return rows as an Arrow list of numbers, as stock `datasets` reads them."""
+        """Return rows as an Arrow array of lists of numbers, for stock `datasets`."""
         rows = self._rows(storage)
         block = np.zeros((len(rows), self.size), self.source_dtype)
         for place, row in zip(block, rows, strict=True):
@@ -143,7 +144,7 @@ def _name(address: str) -> str:
         return address
     name = FOLDER + hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:32]
     if _folders.setdefault(name, address) == address and not _note(name).is_file():
-        # a cache that cannot be written costs other processes the rows, not this one
+        # without a writable cache, only other processes cannot resolve the reference
         with suppress(W2WError, OSError):
             write_bytes(_note(name), address.encode(errors="surrogateescape"), replace=True)
     return name
@@ -154,7 +155,7 @@ def _note(name: str) -> Path:
 
 
 def _address(source: str) -> str:
-    """Return the folder or repository of a reference; references of version 0.1.0 hold the folder itself."""
+    """Return the folder or repository of a reference; references of version 0.1.0 contain the path itself."""
     if not source.startswith(FOLDER):
         return source
     if source not in _folders:
@@ -162,30 +163,25 @@ def _address(source: str) -> str:
             _folders[source] = _note(source).read_bytes().decode(errors="surrogateescape")
         except OSError:
             raise MissingPathError(
-                "these rows are read from a dataset's folder that this machine does not know; load the dataset "
-                "again from where it is"
+                "the dataset folder of these rows is unknown on this machine; load the dataset again from its folder"
             ) from None
     return _folders[source]
 
 
 def _read(references: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
-    """Read rows by reference, those of one dataset together; a dataset that changed is opened again."""
+    """Read the rows of references, one read per dataset; a dataset that has changed is opened again."""
     rows: list[Any] = [None] * len(references)
     for source in dict.fromkeys(reference["source"] for reference in references):
         wanted = [i for i, reference in enumerate(references) if reference["source"] == source]
         dataset, numbers = _find(source, [references[i] for i in wanted])
-        if len(numbers) == 1:
-            block = dataset[numbers[0]][None]
-        else:
-            block = np.empty((len(numbers), dataset.layout.size), dataset.dtype)
-            dataset.read_into(np.array(numbers), block)
+        block = dataset[numbers[0]][None] if len(numbers) == 1 else dataset[np.array(numbers)]
         for i, row in zip(wanted, block, strict=True):
             rows[i] = row
     return rows
 
 
 def _find(source: str, references: Sequence[Mapping[str, Any]]) -> tuple[WeightDataset, list[int]]:
-    """Return the dataset that holds all of these rows as they were, and their indices in it."""
+    """Return the dataset that contains all of these rows unchanged, and their indices."""
     address = _address(source)
     for again in (False, True):
         with _opening:
@@ -194,8 +190,8 @@ def _find(source: str, references: Sequence[Mapping[str, Any]]) -> tuple[WeightD
                     opened = WeightDataset.open(Path(address))
                 except MissingPathError as error:
                     raise MissingPathError(
-                        f"these rows are read from {address}, which is not there ({error}); put it back, "
-                        "or load the dataset again from where it is"
+                        f"the dataset of these rows is missing at {address} ({error}); move it back, or load the "
+                        "dataset again from its folder"
                     ) from error
                 _opened[source] = opened, opened.labels["row_sha256"].tolist()
             dataset, digests = _opened[source]
@@ -210,7 +206,7 @@ def _find(source: str, references: Sequence[Mapping[str, Any]]) -> tuple[WeightD
             break
         else:
             return dataset, numbers
-    raise CorruptFileError(f"{address} no longer has row {gone!r} as it was; load the dataset again")
+    raise CorruptFileError(f"{address}: row {gone!r} has changed or was removed; load the dataset again")
 
 
 register(feature_module, WeightRow)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ....errors import InvalidInputError
-from ..values import shown
+from ....store.paths import short
 from .base import MIN_ROWS_A_CLASS, AttributeTarget, LabelKind
 from .binary import Binary
 from .categorical import Categorical
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 BINARY, CATEGORICAL, CONTINUOUS = Binary(), Categorical(), Continuous()
-# asked in this order which of them a column is; the last takes every column
+# tried in this order; the last accepts every column
 KINDS: tuple[type[LabelKind], ...] = (Binary, Continuous, Ordinal, Categorical)
 _DESCRIBED = {kind.name: kind for kind in KINDS if kind.name != kind.stored}  # those with entries in `label_kinds`
 _PLAIN = {kind.stored: kind for kind in KINDS if kind.name == kind.stored}
@@ -49,18 +49,18 @@ STORED = tuple(sorted(_PLAIN))
 
 
 def stated_kind(column: pd.Series, name: str = "label") -> LabelKind | None:
-    """Return the kind that a column's dtype states, whatever its values."""
+    """Return the kind that a column's dtype implies; None if the values decide."""
     return next((found for kind in KINDS if (found := kind.stated(column, name)) is not None), None)
 
 
 def infer_kind(values: Sequence[Any], name: str) -> tuple[LabelKind, str]:
-    """Return the kind of a new column by its plain values, and what to warn about (empty for nothing).
+    """Return the kind of a new column from its plain values, and a warning, which may be empty.
 
-    Binary for true and false, 0 and 1, -1 and 1, or text of these; float for numbers that a double holds; categorical
-    for anything else, as its text.
+    Binary for booleans, 0 and 1, -1 and 1, or text of these; float for numbers that a double represents exactly;
+    categorical for anything else, as text.
     """
     types = {type(value) for value in values if value is not None}
-    known = {value for value in values if value is not None}  # of equal ones, such as 1 and True, one is enough
+    known = {value for value in values if value is not None}  # 1 and True are equal; `types` tells them apart
     return next(found for kind in KINDS if (found := kind.inferred(known, types, name)) is not None)
 
 
@@ -72,20 +72,19 @@ def kind_of(column: pd.Series) -> LabelKind:
 def stored_kind(name: str, stored: Any, entry: Any = None) -> LabelKind:
     """Return the kind of a column from ``columns`` and ``label_kinds`` of a manifest.
 
-    An entry of a kind that this version does not know is ignored.
+    An entry with an unknown kind is ignored.
 
     Raises
     ------
     InvalidInputError
-        Names the column.
     """
     if not isinstance(stored, str) or stored not in _PLAIN:
-        raise InvalidInputError(f"column {shown(name)} is of kind {shown(stored)}, not {'/'.join(STORED)}")
+        raise InvalidInputError(f"column {short(name)} is of kind {short(stored)}, not {'/'.join(STORED)}")
     described = _described(name, entry)
     if described is None:
         return _PLAIN[stored]()
     if described.stored != stored:
-        raise InvalidInputError(f"column {shown(name)} is {described.name} in label_kinds, but {stored} in columns")
+        raise InvalidInputError(f"column {short(name)} is {described.name} in label_kinds, but {stored} in columns")
     return described
 
 
@@ -109,9 +108,9 @@ def _described(name: str, entry: Any) -> LabelKind | None:
     if entry is None:
         return None
     if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str):
-        raise InvalidInputError(f"the kind of column {shown(name)} is described by {shown(entry)}, which names no kind")
+        raise InvalidInputError(f"label_kinds of column {short(name)} is {short(entry)}, which does not name a kind")
     kind = _DESCRIBED.get(entry["kind"])
     try:
         return None if kind is None else kind.from_json(entry)
     except InvalidInputError as error:
-        raise InvalidInputError(f"column {shown(name)}: {error}") from None
+        raise InvalidInputError(f"column {short(name)}: {error}") from None

@@ -1,4 +1,4 @@
-"""The base class of the kinds of label columns, and the targets that they make."""
+"""The base class of the kinds of label columns, and the regression targets of their directions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ....errors import InvalidInputError
+from ....store.paths import short
 from ..scores import Score
-from ..values import as_number, plain_value, shown
+from ..values import as_number, plain_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +24,12 @@ NUMERIC = frozenset({int, float, bool})
 
 @dataclass(frozen=True)
 class AttributeTarget:
-    """Numbers that a direction is fitted to: an attribute, or one level of it.
+    """The regression target of a direction: an attribute, or one level of it.
 
     Attributes
     ----------
     values : ndarray
-        float64 ``(n,)``: 0 and 1, or the numbers of a graded kind; NaN where there is no label.
+        float64 ``(n,)``: 0 and 1, or the numbers of a graded kind; NaN where the label is missing.
     """
 
     name: str
@@ -38,40 +39,40 @@ class AttributeTarget:
     values: np.ndarray
 
     def why_not(self, fitted: np.ndarray) -> str:
-        """Return why no direction can be fitted to the rows of a boolean mask ``(n,)``; empty if one can."""
+        """Return why a direction cannot be fitted to the rows of a mask ``(n,)``; empty if it can."""
         values = self.values[fitted]
         known = values[~np.isnan(values)]
         if not len(known):
             return "no fitted row has a label"
         if np.ptp(known) == 0:
-            return f"all {len(known)} labelled fitted rows have the same label"
+            return f"all {len(known)} labeled fitted rows have the same label"
         return self.kind.too_few(known)
 
 
 @dataclass(frozen=True)
 class LabelKind:
-    """The kind of a label column: everything that differs from one kind to the next is a member of it.
+    """The kind of a label column, with everything that depends on the kind.
 
     Attributes
     ----------
     name : str
-        As users see it.
+        The name that users see.
     stored : str
-        In ``columns`` of a manifest.
+        The value in ``columns`` of a manifest.
     read_out : str
-        In ``kind`` of a direction.
+        The value in ``kind`` of a direction.
     arrow_types : tuple of str
-        Arrow's names of the types that a stored column may have, the first as we write it.
+        Names of the Arrow types that a stored column may have; the first one is written.
     graded : bool
-        The numbers of its targets are amounts, which are regressed on; else they are two classes, 0 and 1.
+        True if targets are amounts to regress on; False if they are the classes 0 and 1.
     keeps_text : bool
-        A value is the text of a field as it is written in a file.
+        True if a value is the unparsed text of a CSV field.
     stays : bool
-        A column keeps this kind, which somebody stated, also when all of its values are replaced.
+        True if a column keeps this kind even when all of its values are replaced.
     score : Score
-        How a direction's read-out of held-out rows is measured.
+        The measure of a direction's read-out on held-out rows.
     group_names : tuple of str
-        What the rows of :meth:`halves` are called, the lower ones first.
+        Names of the two groups of :meth:`halves`, the lower one first.
     """
 
     name: ClassVar[str]
@@ -87,33 +88,32 @@ class LabelKind:
     # ------------------------------------------------------------- which kind
     @classmethod
     def of_dtype(cls, dtype: Any) -> LabelKind | None:
-        """Return the kind of a dataset's column of this pandas dtype, None if it is not one of these."""
+        """Return the kind of a dataset's column of this pandas dtype; None if the dtype is another kind's."""
         raise NotImplementedError
 
     @classmethod
     def stated(cls, column: pd.Series, name: str) -> LabelKind | None:
-        """Return the kind if a new column's dtype states it, whatever its values."""
+        """Return the kind if a new column's dtype implies it; None if not."""
         return None
 
     @classmethod
     def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
-        """Return the kind, and what to warn about, if plain values that are not missing imply it."""
+        """Return the kind and a warning if the plain non-missing values imply it; None if not."""
         return None
 
     # ----------------------------------------------------------------- values
-    def convert(self, values: Sequence[Any], name: str, *, there: bool = False) -> list[Any]:
-        """Return plain values as those of this kind, None where one is missing.
+    def convert(self, values: Sequence[Any], name: str, *, existing: bool = False) -> list[Any]:
+        """Convert plain values to this kind; a missing value is None.
 
         Parameters
         ----------
-        there : bool
-            Whether the column has values already. What has no text of its own, such as 2.5 or true, then cannot be told
-            from them and is not a value of a column of text.
+        existing : bool
+            The column exists already. A text column then refuses values such as 2.5 and True, whose text is ambiguous.
 
         Raises
         ------
         InvalidInputError
-            Names the column, its kind and the first value that cannot be of it.
+            Names the column, its kind and the first value that cannot be converted.
         """
         made = self._convert(values)
         if made.count(None) == values.count(None):
@@ -123,66 +123,66 @@ class LabelKind:
                 number = not isinstance(value, str) and as_number(value) is not None
                 other = "binary" if isinstance(value, bool) else "float" if number else "categorical"
                 raise InvalidInputError(
-                    f"label {name!r} is {self.name}; the new rows would make it {other} (a value is {shown(value)})"
+                    f"label {name!r} is {self.name}; the new rows would make it {other} (a value is {short(value)})"
                 )
         return made
 
     def _convert(self, values: Sequence[Any]) -> list[Any]:
-        """Plain values as those of this kind, None where one is missing or cannot be of it."""
+        """Convert plain values to this kind; None for a missing value and for one that cannot be converted."""
         raise NotImplementedError
 
-    def asked(self, value: Any, name: str, column: pd.Series) -> Any:
-        """Return the value of an attribute that a caller asks for, read as one of this kind.
+    def parse(self, value: Any, name: str, column: pd.Series) -> Any:
+        """Convert the value that a caller compares a column with.
 
         Raises
         ------
         InvalidInputError
-            If it cannot be a value of this kind, or is missing.
+            If the value is missing or cannot be converted.
         UnknownNameError
             If no row has this level.
         """
-        wrong = InvalidInputError(f"attribute {name!r} is {self.name}; no row can have the value {shown(value)}")
+        wrong = InvalidInputError(f"attribute {name!r} is {self.name}; no row can have the value {short(value)}")
         try:
             value = plain_value(value, name)
         except InvalidInputError:
             raise wrong from None
         if value is None:
             raise InvalidInputError(
-                f"a missing {name!r} cannot be asked for by value; for the rows without one: "
+                f"attribute {name!r} cannot be compared with a missing value; rows without a value are "
                 f"dataset[dataset.labels[{name!r}].isna()]"
             )
-        found = self._asked(value, name, column)
+        found = self._parse(value, name, column)
         if found is None:
             raise wrong
         return found
 
-    def _asked(self, value: Any, name: str, column: pd.Series) -> Any:
-        """A plain value as one of this kind, None if it cannot be one."""
+    def _parse(self, value: Any, name: str, column: pd.Series) -> Any:
+        """Convert a plain value to this kind; None if it cannot be converted."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- storage
     @property
     def dtype(self) -> Any:
-        """The nullable pandas dtype that a dataset's column has."""
+        """The nullable pandas dtype of a dataset's column."""
         raise NotImplementedError
 
     def as_column(self, values: Sequence[Any], index: pd.Index) -> pd.Series:
-        """Return values of this kind as a dataset's column."""
+        """Return converted values as a dataset's column."""
         import pandas as pd
 
         return pd.Series(list(values), index, dtype=self.dtype)
 
     def as_stored(self, column: pd.Series) -> pd.Series:
-        """Return a dataset's column as it is written to a Parquet file."""
+        """Return a dataset's column as it is stored in Parquet."""
         return column
 
     def from_stored(self, column: pd.Series, name: str) -> pd.Series:
-        """Return a column of a Parquet file as a dataset's column.
+        """Return a stored column as a dataset's column.
 
         Raises
         ------
         CorruptFileError
-            If a value cannot be of this kind.
+            If a value is not of this kind.
         """
         return column
 
@@ -193,65 +193,60 @@ class LabelKind:
         return getattr(pa, {"bool": "bool_", "double": "float64"}.get(self.arrow_types[0], self.arrow_types[0]))()
 
     def to_json(self) -> dict[str, Any] | None:
-        """Return what ``label_kinds`` says about a column of this kind; None if ``columns`` says all."""
+        """Return the entry of ``label_kinds``; None if ``columns`` describes the kind completely."""
         return None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> LabelKind:
-        """Return the kind that an entry of ``label_kinds`` describes.
-
-        Raises
-        ------
-        InvalidInputError
-        """
+        """Return the kind that an entry of ``label_kinds`` describes; raises `InvalidInputError`."""
         return cls()
 
     def describe(self) -> str:
-        """Return the kind in a few words, for cards and for comparing two datasets."""
+        """Return a short description, for cards and for the comparison of datasets."""
         return self.name
 
     # ------------------------------------------------------------------ views
     def numbers(self, column: pd.Series) -> np.ndarray | None:
-        """Return a column as float64 ``(n,)`` with NaN for missing; None for a kind without numbers."""
+        """Return a column as float64 ``(n,)`` with NaN for missing values; None for a text kind."""
         return None
 
     def batch(self, column: pd.Series) -> np.ndarray | list[str]:
-        """Return what a torch batch holds: float32 with NaN for missing, else text with ``""`` for missing."""
+        """Return a column for torch: float32 with NaN for missing values, or text with ``""`` for them."""
         numbers = self.numbers(column)
         if numbers is not None:
             return numbers.astype(np.float32)
         return ["" if v is None else str(v) for v in column.astype(object).where(column.notna(), None)]
 
     def export(self, column: pd.Series) -> tuple[pd.Series, pa.DataType, Any]:
-        """Return a column for Hugging Face `datasets`: values, Arrow type, and a feature if the type is not enough."""
+        """Return a column for Hugging Face `datasets`: values, Arrow type, and a feature if the type needs one."""
         return column, self.arrow_type(), None
 
     # ------------------------------------------------------------- directions
     def targets(self, name: str, column: pd.Series) -> list[AttributeTarget]:
-        """Return what directions of a column are fitted to."""
+        """Return the regression target of each direction of a column."""
         values = self.numbers(column)
         assert values is not None
         return [AttributeTarget(name, name, None, self, values)]
 
     def too_few(self, known: np.ndarray) -> str:
-        """Return why these labels are too few for a direction; empty if they are not."""
+        """Return why there are too few labels for a direction; empty if there are enough."""
         if self.graded:
             few = 2 * MIN_ROWS_A_CLASS
             return "" if len(known) >= few else f"{len(known)} fitted rows have a label, at least {few} are needed"
         has = int((known == 1).sum())
         for count, verb in ((has, "have"), (len(known) - has, "lack")):
             if count < MIN_ROWS_A_CLASS:
-                return f"{count} of {len(known)} labelled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
+                return f"{count} of {len(known)} labeled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
         return ""
 
     def halves(self, values: np.ndarray) -> np.ndarray:
-        """Return targets' values ``(n,)`` as 1 and 0, the higher and the lower ones; NaN stays."""
+        """Return target values ``(n,)`` as 1 for the higher and 0 for the lower group; NaN stays."""
         return values
 
     def value(self, linear: float) -> float:
-        """Return a direction's read-out as users see it, from ``c @ reading + intercept``: here a probability."""
+        """Return the read-out of a direction from ``c @ reading + intercept``: by default a probability."""
         return float(0.5 * (1 + np.tanh(0.5 * linear)))
 
     def show(self, value: float) -> str:
-        """Return a read-out as the command line prints it."""
+        """Format a read-out for the command line."""
         return f"{value:.2f}"

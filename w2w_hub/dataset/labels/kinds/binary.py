@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SIGNS = "-1 and 1 are read as false and true"
+
+
 class Binary(LabelKind):
-    """True or false; a direction tells the two apart."""
+    """Booleans; a direction classifies them."""
 
     name = stored = read_out = "binary"
     arrow_types = ("bool",)
@@ -35,18 +38,18 @@ class Binary(LabelKind):
 
     @classmethod
     def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
-        """True and false; 0 and 1; -1 and 1; text of true and false in any case, 0 and 1 beside it."""
+        """Accept booleans, 0 and 1, -1 and 1, and text of these in any case."""
         if not known:
             return None
         if types <= NUMERIC | {Decimal}:
             if known <= {0, 1}:
                 return cls(), ""
-            return (cls(), "-1 and 1 are taken as false and true") if bool not in types and known <= {-1, 1} else None
+            return (cls(), SIGNS) if bool not in types and known <= {-1, 1} else None
         words = {str(value).strip().lower() for value in known}
         if words <= {*TRUE, *FALSE} and words & set(WORDS):
-            return cls(), "text is taken as false and true"
+            return cls(), "text is read as false and true"
         if words <= {*MINUS, "1", "1.0"} and words & set(MINUS):
-            return cls(), "-1 and 1 are taken as false and true"
+            return cls(), SIGNS
         return None
 
     @property
@@ -60,7 +63,7 @@ class Binary(LabelKind):
         truth = {(kind, value): as_truth(value, minus) for kind, value in given}
         return [None if value is None else truth[type(value), value] for value in values]
 
-    def _asked(self, value: Any, name: str, column: pd.Series) -> bool | None:
+    def _parse(self, value: Any, name: str, column: pd.Series) -> bool | None:
         return as_truth(value, True)
 
     def numbers(self, column: pd.Series) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Categorical labels: text, whose values are levels without an order."""
+"""Categorical labels: text with unordered levels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ....errors import InvalidInputError, UnknownNameError
+from ....store.paths import short
 from ..scores import AUC, Score
-from ..values import as_text, has_text, shown
+from ..values import as_text, has_text
 from .base import NUMERIC, TEXT_TYPES, AttributeTarget, LabelKind
 from .binary import Binary
 
@@ -21,7 +22,7 @@ SHOWN_LEVELS = 10
 
 
 class Categorical(LabelKind):
-    """Text; each level has a direction of its own, ``attribute=level``, that tells it from the others."""
+    """Text; each level has its own direction, ``attribute=level``, against all other levels."""
 
     name = stored = read_out = "categorical"
     arrow_types = TEXT_TYPES
@@ -42,19 +43,19 @@ class Categorical(LabelKind):
 
     @classmethod
     def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
-        """Anything that no other kind takes, as its text; numbers of more digits than a double holds are kept so."""
+        """Accept anything as its text, including numbers that a double cannot represent exactly."""
         numeric = bool(known) and types <= NUMERIC | {Decimal} and bool not in types
-        return cls(), "numbers of more digits than a double holds are kept as text" if numeric else ""
+        return cls(), "numbers with more digits than a double can represent are kept as text" if numeric else ""
 
     @property
     def dtype(self) -> Any:
         return "string"
 
-    def convert(self, values: Sequence[Any], name: str, *, there: bool = False) -> list[Any]:
-        for value in values if there else ():
+    def convert(self, values: Sequence[Any], name: str, *, existing: bool = False) -> list[Any]:
+        for value in values if existing else ():
             if value is not None and not has_text(value):
                 raise InvalidInputError(
-                    f"label {name!r} is {self.name}, and {shown(value)} has no text of its own; give it as text"
+                    f"label {name!r} is {self.name}, but {short(value)} is not text; write it as text"
                 )
         return [None if value is None else as_text(value) for value in values]
 
@@ -62,7 +63,7 @@ class Categorical(LabelKind):
         """Return the levels that occur in a column, sorted."""
         return sorted(column.dropna().unique())
 
-    def _asked(self, value: Any, name: str, column: pd.Series) -> str | None:
+    def _parse(self, value: Any, name: str, column: pd.Series) -> str | None:
         levels = self.levels(column)
         text = as_text(value)
         if text in levels and not isinstance(value, (bool, float)):

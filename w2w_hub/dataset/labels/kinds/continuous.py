@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Continuous(LabelKind):
-    """Numbers that a double holds; a direction reads the number itself."""
+    """Numbers that a double represents exactly; a direction regresses on them."""
 
     name = stored = read_out = "float"
     arrow_types = ("double",)
@@ -34,16 +34,16 @@ class Continuous(LabelKind):
     def stated(cls, column: pd.Series, name: str) -> LabelKind | None:
         import pandas as pd
 
-        # numbers may still be true and false, so that only a column without any is stated by its dtype
+        # a column of 0 and 1 is binary, so the dtype decides only for a column without values
         return cls() if pd.api.types.is_numeric_dtype(column.dtype) and not column.notna().any() else None
 
     @classmethod
     def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
-        """Numbers that a double holds."""
+        """Accept numbers that a double represents exactly."""
         if not known or not types <= NUMERIC | {Decimal}:
             return None
         if any(abs(value) == INF for value in known):
-            raise InvalidInputError(f"label column {name!r} holds infinite values; give numbers, or leave them empty")
+            raise InvalidInputError(f"label column {name!r} has infinite values; replace them or leave them empty")
         return (cls(), "") if bool not in types and all(as_number(v) is not None for v in known) else None
 
     @property
@@ -51,10 +51,10 @@ class Continuous(LabelKind):
         return "Float64"
 
     def _convert(self, values: Sequence[Any]) -> list[Any]:
-        # what is true here may have been 1 of 0 and 1, or of -1 and 1
+        # a boolean has no unique number: true may stand for 1 of (0, 1) or of (-1, 1)
         return [None if value is None or isinstance(value, bool) else as_number(value) for value in values]
 
-    def _asked(self, value: Any, name: str, column: pd.Series) -> float | None:
+    def _parse(self, value: Any, name: str, column: pd.Series) -> float | None:
         return None if isinstance(value, bool) else as_number(value)
 
     def numbers(self, column: pd.Series) -> np.ndarray:

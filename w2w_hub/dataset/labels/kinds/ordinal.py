@@ -1,4 +1,4 @@
-"""Ordinal labels: text, whose values are grades in an order that somebody stated."""
+"""Ordinal labels: text with a stated order of grades."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import CorruptFileError, InvalidInputError, UnknownNameError
-from ..values import as_text, plain_values, shown
+from ....store.paths import short
+from ..values import as_text, plain_values
 from .base import AttributeTarget, LabelKind
 from .categorical import Categorical
 from .continuous import Continuous
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 class Ordinal(Categorical):
     """Grades from the lowest to the highest, such as none < short < long.
 
-    A column is ordinal if it is given as an ordered pandas Categorical, and is one when it is read. On disk it is
-    categorical, with its order in ``label_kinds`` of the manifest. Its one direction is fitted to a grade's place in
-    the order, 0 for the lowest, and reads the expected place.
+    In memory, an ordinal column is an ordered pandas Categorical. On disk it is categorical, with its order in
+    ``label_kinds`` of the manifest. Its one direction regresses on the position in the order, 0 for the lowest grade.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class Ordinal(Categorical):
 
     def __post_init__(self) -> None:
         if not self.order or not all(isinstance(grade, str) for grade in self.order):
-            raise InvalidInputError(f"an order is a list of grades, each a text, not {shown(self.order)}")
+            raise InvalidInputError(f"an order must be a list of text, not {short(self.order)}")
         if len(set(self.order)) < len(self.order):
-            raise InvalidInputError(f"an order names each grade once, not {shown(self.order)}")
+            raise InvalidInputError(f"an order must list each grade once, not {short(self.order)}")
 
     @classmethod
     def of_dtype(cls, dtype: Any) -> LabelKind | None:
@@ -65,13 +65,7 @@ class Ordinal(Categorical):
 
     @classmethod
     def of_column(cls, name: str, grades: Sequence[Any]) -> Ordinal:
-        """Return the kind of a column by its grades, lowest first.
-
-        Raises
-        ------
-        InvalidInputError
-            Names the column.
-        """
+        """Return the kind of a column with these grades, lowest first; raises `InvalidInputError`."""
         try:
             return cls(tuple(map(as_text, grades)))
         except InvalidInputError as error:
@@ -79,7 +73,7 @@ class Ordinal(Categorical):
 
     @classmethod
     def inferred(cls, known: set[Any], types: set[type], name: str) -> tuple[LabelKind, str] | None:
-        return None  # no values tell an order
+        return None  # values do not imply an order
 
     @property
     def dtype(self) -> Any:
@@ -87,13 +81,13 @@ class Ordinal(Categorical):
 
         return pd.CategoricalDtype(list(self.order), ordered=True)
 
-    def convert(self, values: Sequence[Any], name: str, *, there: bool = False) -> list[Any]:
-        found = super().convert(values, name, there=there)
+    def convert(self, values: Sequence[Any], name: str, *, existing: bool = False) -> list[Any]:
+        found = super().convert(values, name, existing=existing)
         unknown = sorted({value for value in found if value is not None} - set(self.order))
         if unknown:
             raise InvalidInputError(
-                f"label {name!r} has no grade {shown(unknown[0])}; its order is {self._chain()}. Correct the value, or "
-                f"state another order: w2w relabel DATASET --ordinal {name}={','.join(self.order)},..."
+                f"label {name!r} has no grade {short(unknown[0])}; its order is {self._chain()}. Correct the value, or "
+                f"set another order: w2w relabel DATASET --ordinal {name}={','.join(self.order)},..."
             )
         return found
 
@@ -106,7 +100,7 @@ class Ordinal(Categorical):
     def from_stored(self, column: pd.Series, name: str) -> pd.Series:
         unknown = column[column.notna() & ~column.isin(self.order)]
         if len(unknown):
-            raise CorruptFileError(f"column {name!r} has grade {shown(unknown.iloc[0])}, not one of {self._chain()}")
+            raise CorruptFileError(f"column {name!r} has grade {short(unknown.iloc[0])}, not one of {self._chain()}")
         return column.astype(self.dtype)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +132,7 @@ class Ordinal(Categorical):
         return [AttributeTarget(name, name, None, self, self.numbers(column))]
 
     def halves(self, values: np.ndarray) -> np.ndarray:
-        """Cut the order where the rows on the two sides are most nearly as many."""
+        """Cut the order where the two groups are most nearly of equal size."""
         known = values[~np.isnan(values)]
         cuts = np.unique(known)[1:]
         if not len(cuts):
@@ -154,18 +148,12 @@ class Ordinal(Categorical):
         return f"{value:.3g} ({nearest})"
 
     def require_order(self, stated: Ordinal, name: str) -> None:
-        """Raise unless the grades that added rows state are in this order.
-
-        Raises
-        ------
-        UnknownNameError, InvalidInputError
-            Names the first grade that is not known, or the column.
-        """
+        """Raise `UnknownNameError` or `InvalidInputError` unless the grades of added rows agree with this order."""
         for grade in stated.order:
             if grade not in self.order:
                 raise UnknownNameError(f"label {name!r} has no grade {grade!r}; its order is {self._chain()}")
         places = [self.order.index(grade) for grade in stated.order]
         if places != sorted(places):
             raise InvalidInputError(
-                f"label {name!r} is ordered {self._chain()}; added rows cannot state {stated._chain()}"
+                f"label {name!r} has the order {self._chain()}; added rows cannot have {stated._chain()}"
             )
