@@ -1,8 +1,7 @@
-"""Copies of what a lock pins, in a folder or on a web server. Neither is trusted.
+"""Find and fetch copies of pinned files in a folder or on a web server; neither is trusted.
 
-A copy chooses its own names, sizes and pace. In a folder only regular files are opened, reached without a link (but
-those of a Hub cache's snapshots); from a server at most the pinned number of bytes is read. A file is accepted only if
-it has the pinned digest.
+In a folder only regular files are opened, and links only in snapshots of a Hub cache; from a server at most the pinned
+number of bytes is read. A file is accepted only if it has the pinned digest.
 """
 
 from __future__ import annotations
@@ -25,20 +24,22 @@ from ..store.manifest import FILENAME
 from ..store.paths import opened, walk
 
 PLURAL = {"dataset": "datasets", "space": "spaces", "model": "models"}
-ANCHORS = (FILENAME, MODEL_INDEX)  # files that a copy is recognized by
+ANCHORS = (FILENAME, MODEL_INDEX)  # files by which a copy is recognized
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One folder to restore: its place, and the file and digest by which a copy of it is recognized.
+    """One folder to restore, and the file by which a copy of it is recognized.
 
     Attributes
     ----------
+    repo, kind, commit : str
+        The repository and commit of its files.
     anchor, sha256 : str
-        The file and its digest.
+        The file by which a copy is recognized, and its digest.
     size : int or None
-        Of the anchor, if it is pinned.
+        The pinned size of the anchor in bytes.
     """
 
     repo: str
@@ -50,25 +51,25 @@ class Wanted:
 
     @property
     def folder(self) -> str:
-        """Its place in an archive."""
+        """The path in an archive."""
         return f"{PLURAL[self.kind]}/{self.repo}/{self.commit}"
 
     @property
     def limit(self) -> int:
-        """Return the largest size that its anchor may have."""
+        """The maximal size of the anchor in bytes."""
         return MAX_JSON_BYTES if self.size is None else self.size
 
 
 class Copy(Protocol):
-    """A place that may have what a lock pins; `shown` names it in messages."""
+    """A place that may hold pinned files; `shown` names it in messages."""
 
     shown: str
 
     def find(self, wanted: Wanted) -> Any:
-        """Return the argument for :meth:`fetch`; None if there is no copy whose anchor has the digest."""
+        """Return where a copy with the right anchor is, as :meth:`fetch` takes it; None without one."""
 
     def fetch(self, found: Any, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        """Return the sha256 of a file of at most `limit` bytes, and write it to `into` if given.
+        """Read a file of at most `limit` bytes, write it to `into` if given, and return its sha256.
 
         Raises
         ------
@@ -100,7 +101,7 @@ class FolderCopy:
         return None
 
     def _scan(self) -> dict[str, list[Path]]:
-        """Return the folders that hold each of the files by which a copy is recognized."""
+        """Return the folders below that hold each anchor."""
         places: dict[str, list[Path]] = {}
         try:
             for found in walk(self.folder):
@@ -120,7 +121,7 @@ class FolderCopy:
             try:
                 self._digests[anchor] = self.fetch(anchor.parent, anchor.name, MAX_JSON_BYTES)
             except (CorruptFileError, MissingPathError):
-                self._digests[anchor] = None  # a link, a pipe, or too long: no copy
+                self._digests[anchor] = None  # a link, a pipe, or too long: not a copy
         return self._digests[anchor]
 
     def fetch(self, found: Path, name: str, limit: int, into: BinaryIO | None = None) -> str:
@@ -142,7 +143,7 @@ class UrlCopy:
     def __init__(self, url: str):
         parts = urlsplit(url)
         self.url = url.rstrip("/")
-        # who names a copy may do so with a password or a signature, which messages leave out
+        # messages leave out a password or signature in the URL
         self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
         self.client = plain_client()
 
@@ -163,7 +164,7 @@ class UrlCopy:
         url, what = f"{found}/{quote(name)}", f"{self.shown}: {name}"
 
         def get() -> str:
-            if into is not None:  # what an earlier attempt wrote
+            if into is not None:  # drop what an earlier attempt wrote
                 into.seek(0)
                 into.truncate()
             with Pace(self.shown, self.client.close) as pace, self.client.stream("GET", url) as response:
@@ -176,7 +177,7 @@ class UrlCopy:
                 return get()
             except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
                 raise HubError(
-                    f"{what} leads to an address that is not followed; try another copy", name=name
+                    f"{what} redirects to an unsupported address or too often; try another copy", name=name
                 ) from error
 
         return call(self.shown, get_by_http)
@@ -186,7 +187,7 @@ class UrlCopy:
 
 
 def copy_at(place: str | Path) -> Copy:
-    """Return a folder or URL as a place to restore from."""
+    """Return the copies at a folder, a ``file://`` URL or an HTTP URL."""
     text = str(place) if isinstance(place, str) else str(require_path(place, "the place to restore from"))
     if text.startswith("file://"):
         return FolderCopy(Path(url2pathname(urlsplit(text).path)))

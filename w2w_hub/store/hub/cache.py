@@ -23,7 +23,7 @@ SHORT = re.compile(r"[0-9a-f]{7,39}")
 REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)  # a repository name
 TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # kind -> the Hub's repository type
 KIND_NAMES = {"dataset": "dataset", "space": "weight space", "model": "base model"}  # in messages
-MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
+MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: records of verified files
 
 
 @dataclass(frozen=True)
