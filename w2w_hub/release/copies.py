@@ -7,7 +7,8 @@ number of bytes is read. A file is accepted only if it has the pinned digest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -103,17 +104,11 @@ class FolderCopy:
     def _scan(self) -> dict[str, list[Path]]:
         """Return the folders below that hold each anchor."""
         places: dict[str, list[Path]] = {}
-        try:
+        with _as_missing(self.folder):
             for found in walk(self.folder):
                 parent, _, name = found.name.rpartition("/")
                 if name in ANCHORS and (found.is_file or found.is_link):
                     places.setdefault(name, []).append(self.folder / parent)
-        except OSError as error:
-            if isinstance(error, W2WError):
-                raise
-            raise MissingPathError(
-                f"{error.filename or self.folder} cannot be read ({error.strerror})", path=error.filename
-            ) from error
         return places
 
     def _digest(self, anchor: Path) -> str | None:
@@ -125,13 +120,8 @@ class FolderCopy:
         return self._digests[anchor]
 
     def fetch(self, found: Path, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        try:
-            with opened(found, name) as stream:
-                return _copy(iter(lambda: stream.read(BLOCK), b""), limit, f"{found / name}", into)
-        except OSError as error:
-            if isinstance(error, W2WError):
-                raise
-            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})", path=found / name) from error
+        with _as_missing(found / name), opened(found, name) as stream:
+            return _copy(iter(lambda: stream.read(BLOCK), b""), limit, f"{found / name}", into)
 
     def close(self) -> None:
         pass
@@ -194,6 +184,18 @@ def copy_at(place: str | Path) -> Copy:
     if text.startswith(("http://", "https://")):
         return UrlCopy(text)
     return FolderCopy(Path(place))
+
+
+@contextmanager
+def _as_missing(path: Path) -> Iterator[None]:
+    """Raise the `OSError` of a failed read as a `MissingPathError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, W2WError):
+            raise
+        subject = error.filename or path
+        raise MissingPathError(f"{subject} cannot be read ({error.strerror})", path=subject) from error
 
 
 def _copy(blocks: Iterable[bytes], limit: int, what: str, into: BinaryIO | None) -> str:

@@ -47,7 +47,7 @@ class Head:
 
     @property
     def is_released(self) -> bool:
-        """Whether a version was ever published; a push may have been interrupted before that."""
+        """True once a version was published; a push may have been interrupted before that."""
         return bool(self.tags) or self.source is not None
 
     @property

@@ -133,19 +133,14 @@ def http_response(error: BaseException) -> Any:
 def is_disconnection(error: BaseException) -> bool:
     """Return whether a connection failed or was lost, as reported by httpx2, hf_xet or the system."""
     import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     kinds = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError, ConnectionError, TimeoutError)
     chain = list(_chain(error))
-    if any(_is_offline(e) for e in chain):
+    if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
         return False
     # huggingface_hub reports a short body as an OSError with this text and nothing else
     return any(isinstance(e, kinds) or "Consistency check failed" in str(e) for e in chain)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    return isinstance(error, OfflineModeIsEnabled)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -162,32 +157,21 @@ def translate(error: BaseException, what: str) -> W2WError:
 
     chain = list(_chain(error))
     repo_id = what if REPO.fullmatch(what) else None  # copies on other servers are named by URL
-    for kind in chain:
-        if isinstance(kind, theirs.GatedRepoError):
-            return HubAccessError(
-                f"{what} is gated: ask for access at {endpoint()}/{what}, then {LOG_IN}", repo_id=repo_id, what="gated"
-            )
-        if isinstance(kind, theirs.RepositoryNotFoundError):
-            return HubNotFoundError(
-                f"{what} is not on the Hub ({endpoint()}), or is private and not visible with this token; check the "
-                f"name, or {LOG_IN}",
-                what="repository",
-                repo_id=repo_id,
-            )
-        if isinstance(kind, theirs.RevisionNotFoundError):
-            return HubNotFoundError(
-                f"{what} has no such revision; see: w2w log {what}", what="revision", repo_id=repo_id
-            )
-        if isinstance(kind, theirs.RemoteEntryNotFoundError):
-            return HubNotFoundError(f"{what} lacks a requested file", what="file", repo_id=repo_id)
-        if isinstance(kind, theirs.HFValidationError):
+    log, page = f"w2w log {what}", f"{endpoint()}/{what}"
+    known: tuple[tuple[type[Exception], type[HubError], str, str], ...] = (
+        (theirs.GatedRepoError, HubAccessError, "gated", f"is gated: request access at {page}, then {LOG_IN}"),
+        (theirs.RepositoryNotFoundError, HubNotFoundError, "repository",
+         f"is not on the Hub ({endpoint()}), or is private and not visible with this token; check it, or {LOG_IN}"),
+        (theirs.RevisionNotFoundError, HubNotFoundError, "revision", f"has no such revision; see: {log}"),
+        (theirs.RemoteEntryNotFoundError, HubNotFoundError, "file", f"lacks a requested file; see: {log}"),
+        (theirs.OfflineModeIsEnabled, HubError, "offline", "is not asked for, since HF_HUB_OFFLINE is set; unset it"),
+    )  # fmt: skip
+    for each in chain:
+        for kind, ours, subject, text in known:
+            if isinstance(each, kind):
+                return ours(f"{what} {text}", what=subject, repo_id=repo_id)
+        if isinstance(each, theirs.HFValidationError):
             return InvalidInputError(f"{what!r} is not the name of a Hub repository (org/name)", name=what)
-        if _is_offline(kind):
-            return HubError(
-                f"{what}: HF_HUB_OFFLINE is set, so that the Hub is not asked; unset it",
-                repo_id=repo_id,
-                what="offline",
-            )
     response = http_response(error)
     if response is not None:
         return _of_status(response.status_code, response.headers.get("X-Error-Message", ""), what, repo_id)
@@ -199,27 +183,23 @@ def translate(error: BaseException, what: str) -> W2WError:
             repo_id=repo_id,
             what="connection",
         )
-    for kind in chain:
-        if isinstance(kind, OSError) and kind.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+    for each in chain:
+        if isinstance(each, OSError) and each.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
             return HubError(
-                f"{what}: {kind.filename or 'the cache'} cannot be used ({kind.strerror}); set HF_HOME or "
+                f"{what}: {each.filename or 'the cache'} cannot be used ({each.strerror}); set HF_HOME or "
                 "cache_dir= to another place",
                 repo_id=repo_id,
-                path=kind.filename,
+                path=each.filename,
             )
     return HubError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", repo_id=repo_id)
 
 
 def _of_status(status: int, says: str, what: str, repo_id: str | None) -> W2WError:
-    more, data = f" ({says})" if says else "", {"repo_id": repo_id, "what": str(status)}
-    if status == 401:
-        return HubAccessError(f"{what}: the Hub refused the token (is it expired or revoked?); {LOG_IN}", **data)
-    if status == 403:
-        return HubAccessError(f"{what}: this token may not do that{more}; {LOG_IN}", **data)
-    if status in (409, 412):
-        return HubConflictError(f"{what} was changed by somebody else at the same time{more}", **data)
-    if status == 429:
-        return HubError(
-            f"{what}: the Hub limits the rate of requests (429); wait, then run the same command again", **data
-        )
-    return HubError(f"{what}: the Hub answered {status}{more}; try again later", **data)
+    more = f" ({says})" if says else ""
+    known: dict[int, tuple[type[HubError], str]] = {
+        401: (HubAccessError, f"the Hub refused the token (is it expired or revoked?); {LOG_IN}"),
+        403: (HubAccessError, f"this token may not do that{more}; {LOG_IN}"),
+        429: (HubError, "the Hub limits the rate of requests (429); wait, then run the same command again"),
+    } | dict.fromkeys((409, 412), (HubConflictError, f"it was changed by somebody else at the same time{more}"))
+    kind, text = known.get(status, (HubError, f"the Hub answered {status}{more}; try again later"))
+    return kind(f"{what}: {text}", repo_id=repo_id, what=str(status))
