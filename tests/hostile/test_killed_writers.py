@@ -94,7 +94,7 @@ def judge(folder, out):
     after = w2w_hub.WeightDataset.open(folder)
     after.verify()
     found["after"] = after.manifest.digest
-    with state.writer_lock(folder):  # killed between its commit and its last step, a writer leaves a lock that nobody holds
+    with state.writer_lock(folder):  # a writer killed before its last step leaves a lock file
         pass
     found["left"] = sorted(p.name for p in [*folder.parent.iterdir(), *folder.iterdir()] if p.name.startswith("."))
     Path(out).write_text(json.dumps(found))
