@@ -20,6 +20,8 @@ LAYERS = (
 ROOT = ("w2w_hub", "w2w_hub._moved")  # the facade over all of them, and the old module paths
 LEVELS = {f"w2w_hub.{unit}": level for level, units in enumerate(LAYERS) for unit in units}
 LONGEST_README = 40  # lines
+# the reference of checkpoint keys, to which the README at the root links
+REFERENCES = ("dialects",)
 
 
 def modules() -> dict[str, Path]:
@@ -89,11 +91,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_every_folder_has_a_README_of_one_screen() -> None:
+def test_every_folder_has_a_README_and_all_but_references_fit_one_screen() -> None:
     folders = {file.parent for file in MODULES.values()} - {PRODUCT}
     sizes = {
         folder.relative_to(PRODUCT).as_posix(): len(readme.read_text("utf-8").splitlines()) if readme.is_file() else 0
         for folder in folders
         for readme in (folder / "README.md",)
     }
-    assert {folder: lines for folder, lines in sizes.items() if not 5 <= lines <= LONGEST_README} == {}
+    assert {folder for folder, lines in sizes.items() if lines < 5} == set()
+    assert {folder for folder, lines in sizes.items() if lines > LONGEST_README} <= set(REFERENCES)

@@ -1,7 +1,7 @@
 """The exceptions of w2w_hub: one tree, in which each class is also the builtin exception that a caller would catch.
 
-A message is one line that says what was wrong, where, and what to do. What it is about is in attributes, so that no
-code has to parse the message.
+A message is one line: the subject, what is wrong, and what to do. The subject is also in attributes, so that no code
+has to parse messages.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any, Literal
 
 from .common.text import one_line
 
-LONGEST = 2000  # characters of a message: a file may name its tensors as it likes
+LONGEST = 2000  # characters of a message, which may quote names from a file
 
 
 class W2WError(Exception):
     """Base class of all exceptions of this package; the command line prints one line and exits with status 2.
 
-    Parameters are the message and, by keyword, the attributes. An attribute is None where it is not known. Copies and
-    pickles keep all of them.
+    It takes the message and, by keyword, the attributes; those that are not known are None. Copies and pickles keep all
+    of them.
 
     Attributes
     ----------
     path : pathlib.Path or None
-        The file or folder. The builtin OSError's `filename` is set to it, too.
+        The file or folder; an OSError has it as `filename`, too.
     repo_id : str or None
         The Hub repository, ``org/name``.
     revision : str or None
@@ -74,7 +74,7 @@ class W2WError(Exception):
         return {name: value for name, value in known.items() if value is not None}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError and ImportError keep some of them outside the instance's dictionary
+        # OSError and ImportError keep some attributes outside of `__dict__`
         return _restored, (type(self), self.args, self.data(), dict(vars(self)))
 
 
@@ -101,7 +101,7 @@ class CorruptFileError(W2WError, ValueError):
 
 
 class UnsafePathError(CorruptFileError):
-    """A name or link leads out of its folder, or to something that is not a regular file; it was not followed."""
+    """A name or link leads out of its folder or to something other than a regular file; it was not followed."""
 
 
 class UnsupportedFormatError(W2WError, ValueError):
@@ -137,7 +137,7 @@ class DatasetChangedError(W2WError, ValueError):
 
 
 class MissingPopulationError(InvalidInputError):
-    """A weight space was published without its rows' coefficients, which this needs."""
+    """A weight space was published without its rows' coefficients, which the call needs."""
 
 
 class ConvergenceError(W2WError, ArithmeticError):
@@ -153,14 +153,14 @@ class RowIndexError(InvalidInputError, IndexError):
 
 
 class AdapterNotAppliedError(W2WError, RuntimeError):
-    """An identity was set but would have no effect."""
+    """An identity was set, but it would have no effect."""
 
 
 Missing = Literal["repository", "revision", "file", "cache"]
 
 
 class HubError(W2WError, OSError):
-    """The Hub cannot be reached, or did not do what was asked; `repo_id` is the repository."""
+    """The Hub cannot be reached or refused a request; `repo_id` is the repository."""
 
 
 class HubNotFoundError(HubError, FileNotFoundError):
@@ -169,7 +169,7 @@ class HubNotFoundError(HubError, FileNotFoundError):
     Attributes
     ----------
     what : {"repository", "revision", "file", "cache"}
-        What is missing; ``"cache"`` if it is not in the local cache and the Hub was not asked or is away.
+        What is missing; ``"cache"`` if it is not in the local cache and the Hub was not or could not be asked.
     cached : tuple of str
         The revisions of the repository that are in the local cache.
     """
@@ -188,7 +188,7 @@ class HubConflictError(HubError):
 
 
 class VersionError(InvalidInputError):
-    """A version is not a semantic version, or does not follow from the last one by the version rules."""
+    """A version is not a semantic version, or the version rules do not allow it after the last one."""
 
 
 class MissingExtraError(W2WError, ImportError):  # type: ignore[misc]  # ImportError.path is a str

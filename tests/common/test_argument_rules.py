@@ -73,7 +73,7 @@ def test_a_number_has_closed_and_open_limits(value: int, one: int, two: int) -> 
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, 10**400, True, np.True_, np.bool_(False), "1", None, 1j]
 )
-def test_what_is_no_finite_number_is_none(value: Any) -> None:
+def test_a_value_that_is_not_a_finite_number_is_refused(value: Any) -> None:
     assert not takes(number(), value)
     assert not takes(positive(), value)
 
@@ -148,7 +148,7 @@ def test_shared_rules_hold_for_parameters_of_their_names_and_a_call_may_have_its
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [
-        ("workers", 1, None), ("seed", 0, None), ("k", 1, None), ("first", 0, LARGEST), ("last", 0, LARGEST),
+        ("workers", 1, None), ("seed", 0, None), ("k", 1, None), ("start", 0, LARGEST), ("stop", 0, LARGEST),
         ("shard_size", 1, LARGEST), ("svd_rank", 1, 2**31 - 1),
     ],
 )  # fmt: skip
@@ -164,11 +164,11 @@ def test_a_shared_rule_of_a_number_ends_where_it_says(name: str, least: int, mos
 def test_shared_rules_take_none_just_where_it_means_something() -> None:
     optionals = {
         "base", "revision", "token", "cache_dir", "lazy", "compatibility", "name", "version", "column_info", "dtype",
-        "dask", "believe", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
-        "columns", "drop_columns", "key", "numbers", "points", "dialects",
+        "dask", "trust", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
+        "columns", "drop_columns", "key", "indices", "points", "dialects",
     }  # fmt: skip
     assert {name for name, rule in RULES.items() if takes(rule, None)} == optionals
-    assert {name for name, rule in RULES.items() if takes(rule, True)} >= {"token", "lazy", "centred", "parquet_view"}
+    assert {name for name, rule in RULES.items() if takes(rule, True)} >= {"token", "lazy", "centered", "parquet_view"}
     cosine = RULES["cosine"]
     assert [takes(cosine, value) for value in (0, 1e-9, 1, 1.0001, -0.5, math.nan)] == [
         False,
@@ -240,6 +240,7 @@ KINDS = {
     "UnsafeCheckpointError": (errors.UnsafePathError, errors.UnsupportedFormatError),
     "NotACheckpointError": (errors.UnsupportedFormatError,), "BaseModelMismatchError": (ValueError,),
     "InitializationError": (ValueError,), "DatasetChangedError": (ValueError,), "ConvergenceError": (ArithmeticError,),
+    "MissingPopulationError": (errors.InvalidInputError,),
     "UnknownNameError": (KeyError,), "RowIndexError": (errors.InvalidInputError, IndexError),
     "AdapterNotAppliedError": (RuntimeError,), "HubError": (OSError,),
     "HubNotFoundError": (errors.HubError, FileNotFoundError), "HubAccessError": (errors.HubError, PermissionError),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+import w2w_hub
 from w2w_hub.common.pages import element, render
 from w2w_hub.common.text import (
     LONGEST_NAME,
@@ -118,6 +119,6 @@ def test_an_element_escapes_all_that_is_not_markup_and_leaves_out_what_is_none()
 def test_a_page_is_not_made_without_its_values() -> None:
     from jinja2 import UndefinedError
 
-    for page in ("report.html", "demo.html"):
+    for page in ("report.html", Path(w2w_hub.__file__).parent / "demo" / "report.html"):
         with pytest.raises(UndefinedError):
             render(page)

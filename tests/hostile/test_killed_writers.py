@@ -94,7 +94,7 @@ def judge(folder, out):
     after = w2w_hub.WeightDataset.open(folder)
     after.verify()
     found["after"] = after.manifest.digest
-    with state.locked(folder):  # killed between its commit and its last step, a writer leaves a lock that nobody holds
+    with state.writer_lock(folder):  # a writer killed before its last step leaves a lock file
         pass
     found["left"] = sorted(p.name for p in [*folder.parent.iterdir(), *folder.iterdir()] if p.name.startswith("."))
     Path(out).write_text(json.dumps(found))
@@ -138,7 +138,11 @@ print(json.dumps({"old": old, "new": new, "calls": total, "results": results}))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize(
-    ("operation", "points", "timed"), [("pack", 20, 3), ("add", 25, 3), ("remove", 8, 2), ("relabel", 8, 2)]
+    ("operation", "points", "timed"),
+    [
+        *(("pack", 8, 1), ("add", 8, 1), ("remove", 4, 1), ("relabel", 4, 1)),
+        *(pytest.param(name, 30, 3, marks=pytest.mark.slow) for name in ("pack", "add", "remove", "relabel")),
+    ],
 )
 def test_a_writer_killed_at_any_point_leaves_the_old_state_or_the_new_and_the_same_call_finishes(
     tmp_path, operation, points, timed

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from w2w_hub.release.card import HUB_LICENCES
+from w2w_hub.release.card import HUB_LICENSES
 
 from .server import LoopbackHub, route
 from .store import Refused, Repo
@@ -72,8 +72,8 @@ def validate_yaml(hub: LoopbackHub, to: Any) -> None:
     except yaml.YAMLError as error:
         card, errors = {}, [f"Invalid YAML: {error}"]
     licence = card.get("license")
-    if licence is not None and licence not in HUB_LICENCES:
-        errors.append(f'"license" must be one of {sorted(HUB_LICENCES)}, not {licence!r}')
+    if licence is not None and licence not in HUB_LICENSES:
+        errors.append(f'"license" must be one of {sorted(HUB_LICENSES)}, not {licence!r}')
     if licence == "other" and not card.get("license_name"):
         errors.append('"license_name" is required with license: other')
     if set(card.get("size_categories", ())) - SIZES:

@@ -87,7 +87,7 @@ def test_a_lock_says_what_was_used_and_nothing_about_who_used_it(
     there = locked.w2w("pin", "org/people@v1.0.0", "-o", "w2w.lock")
     assert (there.status, "w2w.lock" in there.stderr) == (2, True)
     alone = locked.w2w("pin", "org/space@v1.0.0", "-o", "w2w.lock", "--replace")
-    assert "dataset people" in alone.stderr
+    assert "dataset people" in alone.stderr  # which is not pinned
 
 
 def test_a_lock_opens_verifies_and_rebuilds_what_it_pins(locked: Client) -> None:

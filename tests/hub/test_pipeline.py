@@ -167,5 +167,5 @@ out(drawn=draw(pipe).shape)
         HF_HUB_OFFLINE="1",
     )
     assert [check["ok"] for check in found["checks"]] == [True, True], found["checks"]
-    assert "files of the base model" in found["checks"][1]["detail"]
+    assert "base model" in found["checks"][1]["detail"]
     assert found["drawn"] == [64, 64, 3]

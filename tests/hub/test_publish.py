@@ -106,12 +106,17 @@ out(pre=push(fewer, version="2.0.0-rc.1", dry_run=True), major=push(fewer, versi
         broken,
     )
     assert found["other"]["error"] == "AlreadyExistsError"
-    assert "a version is never replaced: push it as 1.0.1 or later" in found["other"]["says"]
-    assert found["low"]["says"] == "version 0.9.0 is not after 1.0.0, the newest one; push it as 1.1.0"
-    assert found["patch"]["error"] == found["minor"]["error"] == found["word"]["error"] == "VersionError"
-    assert "10 rows were added" in found["patch"]["says"]
-    assert found["patch"]["says"].endswith("is a minor change; push it as 1.1.0")
-    assert found["minor"]["says"].endswith("is a major change; push it as 2.0.0")
+    assert "1.0.1" in found["other"]["says"]
+    assert all(version in found["low"]["says"] for version in ("0.9.0", "1.0.0", "1.1.0"))
+    assert (
+        found["low"]["error"]
+        == found["patch"]["error"]
+        == found["minor"]["error"]
+        == found["word"]["error"]
+        == "VersionError"
+    )
+    assert all(fact in found["patch"]["says"] for fact in ("10 rows", "minor", "1.1.0"))
+    assert all(fact in found["minor"]["says"] for fact in ("major", "2.0.0"))
     assert found["broken"]["error"] == "CorruptFileError"
     assert found["name"]["error"] == found["at"]["error"] == "InvalidInputError"
     assert found["nothing"]["error"] == "MissingPathError"
@@ -156,7 +161,7 @@ def test_a_push_killed_before_its_tag_is_finished_by_the_same_command(
     held.abandon()
     head = dataset(hub).branches["main"]
     assert dataset(hub).tags == {}
-    assert "main, not tagged" in ann.w2w("log", "org/people").stderr
+    assert "main" in ann.w2w("log", "org/people").stderr
     with hub.counted() as requests:
         done = ann.run(PUSH + "out(done=push(sys.argv[1]))", folders.people)["done"]
     assert (done["outcome"], done["commit"]) == ("tagged", head)
@@ -288,7 +293,7 @@ def test_what_is_published_is_not_changed_in_place_and_what_others_cannot_find_i
     added = ann.w2w("add", "org/people@v1.0.0", folders.more)
     assert (added.status, "hf download org/people --repo-type dataset" in added.stderr) == (2, True)
     removed = ann.w2w("remove", "org/people", "person-00")
-    assert (removed.status, "does not change" in removed.stderr) == (2, True)
+    assert (removed.status, "org/people" in removed.stderr) == (2, True)
     space = shutil.copytree(folders.space, tmp_path / "space")
     for stated in ({"base_model": "/home/me/base"}, {"base_model": "org/base"}, {"base_model": "../base"}):
         text = json.dumps(stated)
@@ -306,7 +311,8 @@ def test_a_dry_run_sends_nothing(hub: LoopbackHub, client: MakeClient, folders: 
     with hub.counted() as requests:
         done = client("ann", "ann").w2w("push", folders.more, "org/people", "--dry-run")
     assert done.status == 0
-    assert "would send" in done.stderr
+    assert "--dry-run" not in done.stderr  # the command that sends it
+    assert "w2w push" in done.stderr
     assert {r.method for r in requests} <= {"GET", "HEAD"}
     with hub.counted() as requests:
         assert client("ann", "ann").w2w("push", folders.more, "org/new", "--dry-run").status == 0
@@ -416,7 +422,8 @@ def test_a_manifest_that_somebody_broke_on_main_does_not_switch_the_version_rule
     found = client("ann", "ann").run(
         PUSH + 'out(low=push(sys.argv[1], version="1.0.1"), right=push(sys.argv[1], version="2.0.0"))', folders.fewer
     )
-    assert found["low"]["says"].endswith("is a major change; push it as 2.0.0"), found
+    assert found["low"]["error"] == "VersionError"
+    assert all(fact in found["low"]["says"] for fact in ("major", "2.0.0")), found
     assert found["right"]["outcome"] == "published"
 
 
@@ -437,7 +444,8 @@ out(minor=push(more, version="v1.1.0"))
     )
     assert (found["rc"]["outcome"], found["minor"]["outcome"]) == ("published", "published")
     for name in ("next", "low"):
-        assert "is a major change; push it as 2.0.0" in found[name]["says"], found[name]
+        assert found[name]["error"] == "VersionError"
+        assert all(fact in found[name]["says"] for fact in ("major", "2.0.0")), found[name]
 
 
 def test_a_branch_that_is_called_like_the_tag_is_refused(

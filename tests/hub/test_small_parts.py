@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from w2w_hub.common.limits import MAX_JSON_BYTES
 from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError, MissingPathError, UnsafePathError
-from w2w_hub.release.card import is_written, licence_keys, published_card, rendered_bodies, with_facts, with_metadata
+from w2w_hub.release.card import is_written, license_keys, published_card, rendered_bodies, with_facts, with_metadata
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
 from w2w_hub.release.verification import verify, verify_source
@@ -50,12 +50,12 @@ def git(data: bytes) -> str:
 
 # ---------------------------------------------------------------- cards
 def test_a_licence_that_the_hub_has_no_name_for_goes_as_other_with_its_name() -> None:
-    assert licence_keys("CC-BY-4.0") == {"license": "cc-by-4.0"}
-    assert licence_keys("openrail++") == {"license": "openrail++"}
-    assert licence_keys("unknown") == {"license": "unknown"}
-    assert licence_keys("My Own (1.0)") == {"license": "other", "license_name": "my-own-1.0"}
-    assert licence_keys("other") == {"license": "other", "license_name": "other"}
-    assert licence_keys("***") == {"license": "other", "license_name": "other"}
+    assert license_keys("CC-BY-4.0") == {"license": "cc-by-4.0"}
+    assert license_keys("openrail++") == {"license": "openrail++"}
+    assert license_keys("unknown") == {"license": "unknown"}
+    assert license_keys("My Own (1.0)") == {"license": "other", "license_name": "my-own-1.0"}
+    assert license_keys("other") == {"license": "other", "license_name": "other"}
+    assert license_keys("***") == {"license": "other", "license_name": "other"}
 
 
 def test_what_the_hub_reads_is_ours_and_other_keys_of_a_card_stay() -> None:

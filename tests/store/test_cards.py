@@ -16,6 +16,7 @@ from w2w_hub.common.limits import MAX_CARD_METADATA
 from w2w_hub.dataset.card import dataset_card, dataset_configs, updated_card, view_files
 from w2w_hub.dataset.manifest import DatasetManifest
 from w2w_hub.space.card import related_repositories, space_card
+from w2w_hub.space.directions.direction import read_out_of
 from w2w_hub.store.cards import is_same_card, join_card, size_category, split_card
 
 
@@ -143,7 +144,9 @@ def direction(**given: Any) -> SimpleNamespace:
         "sd": 1.25,
         "unreliable": "",
     }
-    return SimpleNamespace(**plain | given)
+    found = SimpleNamespace(**plain | given)
+    found.read_out = read_out_of(found.kind, None)
+    return found
 
 
 def space(**given: Any) -> dict[str, Any]:
@@ -167,13 +170,14 @@ def cells(card: str, first: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_spaces_card_has_every_figure_in_its_column() -> None:
+def test_a_spaces_card_has_every_figure_in_its_column(tmp_path: Path) -> None:
     card = space_card(
         space(),
         [
             ("Beard", direction()), ("Age", direction(kind="float", score=0.5)),
             ("Odd", direction(unreliable="too few rows", score=None, interval=None)),
         ],
+        tmp_path,
     )  # fmt: skip
     data, _ = split_card(card)
     assert (data["license"], data["base_model"], data["datasets"]) == ("mit", ["org/base"], ["org/people"])
@@ -190,29 +194,30 @@ def test_a_spaces_card_has_every_figure_in_its_column() -> None:
     assert "```python" not in card
 
 
-def test_a_spaces_card_says_what_was_done_to_the_rows_and_what_is_missing() -> None:
+def test_a_spaces_card_says_what_was_done_to_the_rows_and_what_is_missing(tmp_path: Path) -> None:
     recipe = space()["recipe"]
-    card = space_card(space(recipe=recipe | {"standardised": False, "canonical": "svd"}), [])
+    card = space_card(space(recipe=recipe | {"standardised": False, "canonical": "svd"}), [], tmp_path)
     before = cells(card, "rows before PCA")[1]
     assert "centred only" in before
     assert "canonical" in before
     assert "unreliable" not in card
     diagnostics = {"no_direction": {"Hair": "one class only"}}
-    card = space_card(space(diagnostics=diagnostics), [])
+    card = space_card(space(diagnostics=diagnostics), [], tmp_path)
     assert "Hair" in card
     assert "one class only" in card
     assert cells(card, "largest residual, orthogonality error")[1] == "not stated, not stated"
 
 
-def test_a_spaces_card_shows_how_to_draw_only_with_a_base_model() -> None:
+def test_a_spaces_card_shows_how_to_draw_only_with_a_base_model(tmp_path: Path) -> None:
     files = {"w2w_pipeline.json": {}, "previews/b.png": {}, "previews/a.png": {}}
-    card = space_card(space(files=files), [("Beard", direction()), ("Age", direction())])
+    card = space_card(space(files=files), [("Beard", direction()), ("Age", direction())], tmp_path)
     assert "W2WPipeline.from_pretrained" in card
     assert card.index("previews/a.png") < card.index("previews/b.png")
     assert 'pipe.edit({"Beard": 3.0})' in card
     assert cells(card, "base model")[1] == "org/base"
-    assert "pipe.edit" not in space_card(space(files=files), [])
-    assert cells(space_card(space(files=files | {"model_index.json": {}}), []), "base model")[1] == "embedded"
+    assert "pipe.edit" not in space_card(space(files=files), [], tmp_path)
+    embedded = space_card(space(files=files | {"model_index.json": {}}), [], tmp_path)
+    assert cells(embedded, "base model")[1] == "embedded"
 
 
 @pytest.mark.parametrize(

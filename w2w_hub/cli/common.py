@@ -1,4 +1,4 @@
-"""Parts that commands share: errors as one line and exit status 2, sections in --help, common options."""
+"""Parts that commands share: one-line errors with exit status 2, sections in --help, and common options."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Sections(click.Group):
                     raise
                 say(f"w2w: error: {error}")
                 ctx.exit(2)
-            except OSError as error:  # a disk that is full, a folder that may not be written
+            except OSError as error:  # a full disk or a read-only folder
                 if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
                     raise
                 say(f"w2w: error: {error.filename or 'the system'}: {error.strerror}")
@@ -66,7 +66,7 @@ class Sections(click.Group):
 
 
 class LaterChoice(click.ParamType):
-    """A choice among names that are imported only when they are needed, which keeps `w2w --help` quick."""
+    """A choice among names that are imported on demand, so that `w2w --help` stays fast."""
 
     name = "name"
 
@@ -83,7 +83,7 @@ class LaterChoice(click.ParamType):
 
 
 def quiet_libraries() -> None:
-    """Keep other libraries' progress bars and notes off the terminal; errors still show."""
+    """Turn off progress bars and warnings of other libraries; errors still show."""
     for name, value in {
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -94,15 +94,17 @@ def quiet_libraries() -> None:
 
 
 def examples(*lines: str) -> str:
-    """An epilog of example commands."""
+    """Return an epilog with example commands."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def out_option(help: str) -> Callable[[F], F]:
+    """Add the required option ``--out``."""
     return click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help=help)
 
 
 def json_option(function: F) -> F:
+    """Add the flag ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
 
 
@@ -116,7 +118,7 @@ def adapter_options(function: F) -> F:
             "--believe",  # its old name, until 0.3
             "trust",
             type=click.Choice(["tensors", "config"]),
-            help="What holds where they disagree on rank or alpha.",
+            help="The side that counts where they disagree on rank or alpha.",
         ),
         click.option(
             "--allow-torch", is_flag=True, help="Open a named .pt, .bin or .ckpt; only tensors, no code in it runs."
@@ -127,7 +129,7 @@ def adapter_options(function: F) -> F:
 
 
 class WriterChoice(click.ParamType):
-    """The name of a dialect that can be written; the dialects are listed when one is named or help is shown."""
+    """The name of a dialect that can be written; dialects are imported on demand."""
 
     name = "dialect"
 
@@ -143,7 +145,7 @@ class WriterChoice(click.ParamType):
 
 
 def finite(value: Any) -> float | None:
-    """The number that a word stands for; None if there is none, or it is NaN or infinite."""
+    """Return a word as a finite number; None if it is not one."""
     try:
         number = float(value)
     except ValueError:
@@ -159,7 +161,7 @@ class StrengthType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
-        name, sign, number = str(value).rpartition("=")  # a level is Hair=red
+        name, sign, number = str(value).rpartition("=")  # a level has the name Hair=red
         strength = finite(number)
         if not name or not sign or strength is None:
             self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH, for instance Beard=+2", param, ctx)
@@ -167,7 +169,7 @@ class StrengthType(click.ParamType):
 
 
 class FiniteType(click.ParamType):
-    """A number, neither NaN nor infinite."""
+    """A finite number."""
 
     name = "float"
 

@@ -1,4 +1,4 @@
-"""`w2w push`, `log`, `pin`, `restore`, `archive`, `cite`, and `verify` of a lock."""
+"""`w2w push`, `log`, `pin`, `restore`, `archive`, `cite`, and `verify` for a lock file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 @click.argument("repo")
 @click.option("--version", "version", help="Version of the content; by default the manifest's.")
 @click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one.")
-@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers of a new repository must ask for access.")
+@click.option(
+    "--gated", type=click.Choice(["auto", "manual"]), help="Require readers of a new repository to request access."
+)
 @click.option("--message", "-m", help="Title of the commit.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
@@ -41,7 +43,7 @@ def push(
     if done.outcome == "unchanged":
         say(f"{repo} has {done.tag} already, with the same content; nothing was changed")
     elif done.outcome == "tagged":
-        say(f"{repo}: the files were there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
+        say(f"{repo}: the files are there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
     else:
         verb = "would send" if dry_run else "sent"
         size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else f"{done.bytes_sent:,} bytes"
@@ -50,7 +52,7 @@ def push(
         for change in done.changes:
             say(f"  {change}")
         if done.changes:
-            say(f"a {done.level} change, as {done.version} says")
+            say(f"a {done.level} change")
     if dry_run:
         say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
     else:
@@ -94,7 +96,7 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")
         if wanted and not any(p.digest == wanted for p in lock.pins):
-            say(f"  its dataset {each.recipe.get('dataset')} is not pinned; pin it too, to be able to rebuild")
+            say(f"  its dataset {each.recipe.get('dataset')} is not pinned; pin it, too, for --rebuild")
     say(f"next: {command('w2w verify', out)}, or {command('w2w archive', out, options=('-o', 'bundle'))}")
 
 
@@ -102,19 +104,19 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 @lock_argument
 @click.option("--from", "source", help="A folder or URL with copies; by default the Hub.")
 def restore(lock: Path, source: str | None) -> None:
-    """Restore everything that LOCK pins to this machine, verified and ready for offline use."""
-    from ..release import restore as bring
+    """Restore everything that LOCK pins to this machine, verified, for offline use."""
+    from ..release import restore as restore_all
 
-    for folder in bring(lock, source):
+    for folder in restore_all(lock, source):
         data(folder)
     say(f"ready offline; next: {command('w2w verify', lock)}")
 
 
 @click.command(epilog=examples("w2w archive w2w.lock -o bundle"))
 @lock_argument
-@out_option("The folder to make: a BagIt bag.")
+@out_option("The folder to write: a BagIt bag.")
 def archive(lock: Path, out: Path) -> None:
-    """Write everything that LOCK pins as a folder fit for a long-term archive."""
+    """Write everything that LOCK pins to a folder for long-term archives."""
     from ..release import archive as write
 
     write(lock, out)
@@ -131,7 +133,7 @@ def archive(lock: Path, out: Path) -> None:
 def cite(what: str, style: str) -> None:
     """Print citations of org/name@version, or of everything in a lock file.
 
-    datasets/org/name or models/org/name says which is meant where a dataset and a weight space share the name.
+    Use datasets/org/name or models/org/name if a dataset and a weight space share the name.
     """
     from .. import release
 

@@ -30,8 +30,8 @@ SHOWN = 10
 def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
     """Check that a dataset, a weight space, or everything that a lock pins is as published.
 
-    WHAT is a folder, org/name@version or a lock file. Exit status 2 names what is not as published. What a lock pins
-    is always hashed to the last byte.
+    WHAT is a folder, org/name@version or a lock file. With exit status 2, the messages name what differs.
+    Everything that a lock pins is always hashed.
     """
     from ..errors import InvalidInputError
     from ..release import verify as check
@@ -64,9 +64,9 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
 @click.command(epilog=examples("w2w repair people"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def repair(folder: Path) -> None:
-    """Finish a change of a dataset that was committed when its writer was killed.
+    """Finish a committed change of a dataset whose writer was killed.
 
-    Opening the folder reads the new state either way; other readers, such as stock `datasets`, see it only then.
+    w2w_hub reads the new state in any case; other readers, such as stock `datasets`, see it only after this.
     """
     from ..store.commit import repair as finish
 
@@ -99,21 +99,21 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     for change in versions.changes:
         data(f"{change.level:<6} {change.text}")
     if versions.changes:
-        say(f"a {versions.level} change, by the rules for versions")
+        say(f"a {versions.level} change")
     if found is None:
         return
     for fact, (before, after) in found.facts.items():
         data(f"{fact}: {before} -> {after}")
     for column, kinds in found.columns.items():
-        data(f"column {column}: {kinds[0] or 'not there'} -> {kinds[1] or 'not there'}")
-    for text, ids in (("added", found.added), ("removed", found.removed), ("other weights", found.changed)):
+        data(f"column {column}: {kinds[0] or 'missing'} -> {kinds[1] or 'missing'}")
+    for text, ids in (("added", found.added), ("removed", found.removed), ("with other weights", found.changed)):
         if ids:
             data(f"{len(ids):,} {text}: {', '.join(ids[:SHOWN])}{' ...' if len(ids) > SHOWN else ''}")
     if found.relabelled:
-        data(f"{len(found.relabelled):,} relabelled:")
+        data(f"{len(found.relabelled):,} relabeled:")
         for name, changes in list(found.relabelled.items())[:SHOWN]:
-            told = ", ".join(f"{column} {_text(a)} -> {_text(b)}" for column, (a, b) in changes.items())
-            data(f"  {name}: {told}")
+            shown = ", ".join(f"{column} {_text(a)} -> {_text(b)}" for column, (a, b) in changes.items())
+            data(f"  {name}: {shown}")
         if len(found.relabelled) > SHOWN:
             data("  ...; --json lists all")
 
@@ -126,16 +126,16 @@ def _text(value: object) -> str:
     epilog=examples("w2w dedupe people", "w2w dedupe people --cosine 0.95 --json", "w2w dedupe people --remove")
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--cosine", default=0.99, show_default=True, help="Smallest cosine similarity of rows that are listed.")
+@click.option("--cosine", default=0.99, show_default=True, help="Smallest cosine similarity of listed rows.")
 @click.option("--exact-only", is_flag=True, help="Only equal rows, by their digests; reads no weights.")
 @click.option(
     "--not-centered",
     "--not-centred",
     "not_centered",
     is_flag=True,
-    help="Take the cosine about zero, not about the dataset's mean.",
+    help="Compute cosines without subtracting the dataset's mean.",
 )
-@click.option("--remove", is_flag=True, help="Remove all but the first of equal rows; near ones are only listed.")
+@click.option("--remove", is_flag=True, help="Remove all but the first of equal rows; near duplicates are only listed.")
 @json_option
 def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, remove: bool, as_json: bool) -> None:
     """Find rows that are exact or near duplicates."""
@@ -163,4 +163,4 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, r
     elif gone:
         say(f"next: {command('w2w dedupe', dataset, options=('--remove',))}")
     elif found.near:
-        say(f"look at them, then: {command('w2w remove', dataset, found.near[0][1])}")
+        say(f"inspect them, then: {command('w2w remove', dataset, found.near[0][1])}")

@@ -1,6 +1,6 @@
-"""The one place that writes to a terminal: whatever a command shows passes :func:`w2w_hub.common.text.terminal` here.
+"""Write to the terminal; everything is escaped by :func:`w2w_hub.common.text.terminal`.
 
-Standard output is data, standard error is progress and messages. No other module prints; a test holds them to it.
+Standard output is data, standard error is progress and messages. No other module prints, which a test checks.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ LONGEST_NAME, WIDEST = 200, 60  # characters of a name in a table, and of its co
 
 
 def say(*lines: object) -> None:
-    """Write progress and remarks to standard error, each argument as one line."""
+    """Write messages to standard error, one line per argument."""
     _write(map(terminal, lines), err=True)
 
 
 def data(*lines: object) -> None:
-    """Write data to standard output, each argument as one line."""
+    """Write data to standard output, one line per argument."""
     _write(map(terminal, lines), err=False)
 
 
 def data_text(text: str) -> None:
-    """Write a text of several lines to standard output, whose parts are escaped as its own format wants."""
+    """Write a text of several lines, already escaped for its format, to standard output."""
     _write([terminal(text.removesuffix("\n"), keep="\n")], err=False)
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
-    """Write JSON to standard output; it is ASCII, with everything else as JSON's own escapes."""
+    """Write JSON to standard output, in ASCII with JSON escapes."""
     _write([json.dumps(value, indent=indent)], err=False)
 
 
@@ -54,10 +54,10 @@ def name_column(names: Iterable[str]) -> list[str]:
     return [f"{name:<{width}}" for name in shown]
 
 
-# ---------------------------------------------------------------- what others would print themselves
+# ---------------------------------------------------------------- output of other libraries
 @contextmanager
 def captured_messages() -> Iterator[None]:
-    """Send warnings through :func:`say`, and escape what is logged, while a command runs."""
+    """Send warnings through :func:`say` and escape log messages while a command runs."""
     import logging
 
     shown, make_record = warnings.showwarning, logging.getLogRecordFactory()
@@ -66,7 +66,7 @@ def captured_messages() -> Iterator[None]:
         record = make_record(*args, **options)
         try:
             message = record.getMessage()
-        except Exception:  # arguments that do not fit: logging would report it with all of them
+        except Exception:  # arguments that do not fit the message
             message = f"{record.msg} {record.args}"
         record.msg, record.args = _flat(message), ()
         return record
@@ -84,12 +84,12 @@ def captured_messages() -> Iterator[None]:
 
 
 def _flat(message: object) -> str:
-    """Return what a library says on several lines as one."""
+    """Return a message of several lines as one line."""
     return terminal(" ".join(str(message).split()))
 
 
 def say_usage_error(error: click.ClickException) -> None:
-    """Write what click says of a command line that cannot be read; it quotes words of that line."""
+    """Write click's message about an invalid command line, which quotes words of it."""
     if isinstance(getattr(error, "message", None), str):
         vars(error)["message"] = terminal(error.message)
     text = io.StringIO()
@@ -98,7 +98,7 @@ def say_usage_error(error: click.ClickException) -> None:
 
 
 def say_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Write the traceback of an error that is not ours, as `sys.excepthook`."""
+    """Write the traceback of an unexpected error, as `sys.excepthook`."""
     import traceback
 
     text = "".join(traceback.format_exception(kind, error, trace))

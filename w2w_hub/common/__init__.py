@@ -1,1 +1,1 @@
-"""The bottom: text, arguments, limits, progress, pages; imports nothing of the package but its errors."""
+"""Helpers for every layer: text, arguments, limits, progress and pages; of the package they import only `errors`."""

@@ -1,4 +1,4 @@
-"""Rules of parameters that many public calls share: one rule per parameter name."""
+"""Argument rules that many public calls share, one per parameter name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from .constraints import Rule, either, flag, instance, names, number, optional, path, text, validated, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
-LARGEST = 2**62  # of a size in bytes or rows
+LARGEST = 2**62  # size in bytes or rows
 
 
 def of_class(name: str, expected: str) -> Rule:
-    """An object of a class of this package, by its name: the module of the class is above this one."""
+    """An instance of a class of this package, named because its module is in a layer above this one."""
 
     def take(value: Any) -> Any:
         ours = __name__.partition(".")[0] + "."
@@ -26,7 +26,7 @@ def of_class(name: str, expected: str) -> Rule:
 
 
 def place() -> Rule:
-    """A folder, the name of a repository or a lock's pin, as a string or a path."""
+    """A folder, a repository name or a pin in a lock file, as a string or a path."""
     return either(text(), instance(Path, "a path"))
 
 
@@ -42,7 +42,7 @@ def scheduler() -> Rule:
 
 
 def listed() -> Rule:
-    """One thing or several; an array without axes is neither."""
+    """One value or several; a zero-dimensional array is neither."""
 
     def take(value: Any) -> Any:
         if getattr(value, "ndim", 1) == 0:
@@ -53,7 +53,7 @@ def listed() -> Rule:
 
 
 def info() -> Rule:
-    """Descriptions of columns: name to a mapping of texts."""
+    """Descriptions of columns: a mapping per column name."""
 
     def take(value: Any) -> Any:
         if not isinstance(value, Mapping) or not all(isinstance(one, Mapping) for one in value.values()):
@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
 
 
 def checked(**others: Rule) -> Callable[[F], F]:
-    """Check the arguments of a public call by the rules of their names; `others` are rules of its own."""
+    """Check the arguments of a public call by the shared rules of their names; `others` add to or replace those."""
 
     def decorate(function: F) -> F:
         shared = {name: RULES[name] for name in inspect.signature(function).parameters if name in RULES}

@@ -1,4 +1,4 @@
-"""Checks of values given by callers that several modules need."""
+"""Checks of single arguments that several modules share."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ def require_path(value: Any, what: str) -> Path:
 def path_list(paths: Path | str | Sequence[Path | str], what: str) -> list[Path]:
     """Return one path or several as a list; a single string is one path."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else items(paths, what)
-    for path in given:
-        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str) or "\0" in os.fspath(path):
-            raise InvalidInputError(f"{what} is a path, not {path!r}")
-    return [Path(path) for path in given]
+    return [require_path(path, what) for path in given]
 
 
 def text_list(names: str | Sequence[str], what: str) -> list[str]:
@@ -43,12 +40,12 @@ def text_list(names: str | Sequence[str], what: str) -> list[str]:
     given = [names] if isinstance(names, str) else items(names, what)
     for name in given:
         if not isinstance(name, str):
-            raise InvalidInputError(f"{what} is text, not {name!r}")
+            raise InvalidInputError(f"{what} must be a string, not {reprlib.repr(name)}")
     return given
 
 
 def items(values: Any, what: str) -> list[Any]:
     """Return an iterable other than bytes and mappings as a list."""
     if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{what} is expected, or a list of them, not {values!r}")
+        raise InvalidInputError(f"{what} or a list of them is expected, not {reprlib.repr(values)}")
     return list(values)

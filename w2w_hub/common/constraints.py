@@ -1,7 +1,7 @@
-"""Declarative checks of arguments: one rule per parameter, stated above the function that takes it.
+"""Declarative argument checks: one rule per parameter, stated in a decorator of the function.
 
-As scikit-learn's ``_parameter_constraints``: a value that breaks its rule is an `InvalidInputError` that names the
-function, the parameter and what it takes; a value that keeps it reaches the function as the plain Python type.
+As scikit-learn's ``_parameter_constraints``: a value that breaks its rule raises an `InvalidInputError` that names the
+function, the parameter and the values it takes; any other value is passed on as a plain Python type.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rule:
     Attributes
     ----------
     expected : str
-        In words, after "must be".
+        The values in words, to follow "must be".
     take : callable
         Return the value as a plain type; raise ValueError if it breaks the rule.
     """
@@ -135,14 +135,14 @@ def one_of(*values: str) -> Rule:
 
 
 def names() -> Rule:
-    """Several strings; one alone is refused, since its letters would be taken for names."""
+    """Several strings; a single string is refused, since it would be read as a list of letters."""
 
     def take(value: Any) -> list[str]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise ValueError
         try:
             taken = list(value)
-        except TypeError:  # an array without axes says that it can be iterated over
+        except TypeError:  # a zero-dimensional array claims to be iterable
             raise ValueError from None
         if not all(isinstance(name, str) for name in taken):
             raise ValueError
@@ -174,7 +174,7 @@ def instance(kind: type, expected: str) -> Rule:
 
 
 def has(attribute: str, expected: str) -> Rule:
-    """A value with a method of this name, for classes of packages that are not imported here."""
+    """An object with this method, for classes of packages that are not imported here."""
 
     def take(value: Any) -> Any:
         if not callable(getattr(value, attribute, None)):

@@ -1,4 +1,4 @@
-"""The connection to a Dask scheduler, shared by all that runs on a cluster."""
+"""Connect to a Dask scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def connect(scheduler: str | Any, timeout: float = 10) -> Client:
-    """Return a client of a scheduler's address (``tcp://host:8786``) or of a cluster object; the caller closes it.
+    """Return a client for a scheduler address (``tcp://host:8786``) or a cluster object; the caller closes it.
 
     Raises
     ------

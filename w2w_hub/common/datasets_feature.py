@@ -1,7 +1,7 @@
 """Registers our feature with `datasets` as soon as both packages are imported, in either order.
 
-`datasets` has no entry points for features, and importing it takes seconds; so a small stand-in is registered when it
-is imported, which becomes the real feature when a saved dataset asks for it.
+`datasets` has no entry points for features, and importing it takes seconds. A small stand-in is therefore registered
+once it is imported; it turns into the real feature when a saved dataset needs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME, MODULE = "WeightRow", "datasets.features.features"
 
 @dataclass
 class _StandIn:
-    """The fields of `WeightRow`; making one makes a `WeightRow`."""
+    """The fields of `WeightRow`; instantiation returns a `WeightRow`."""
 
     load: ClassVar[Callable[[], type]]
     size: int
@@ -34,9 +34,9 @@ class _StandIn:
 
 
 def register(features: ModuleType, feature: type = _StandIn) -> None:
-    """Register the stand-in or the feature itself with the module of `datasets` that keeps them."""
+    """Register the stand-in, or the feature itself, with `datasets.features.features`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that registering features is experimental; the tests hold it to what we need
+        warnings.simplefilter("ignore")  # registering features is experimental; our tests cover what we use
         features._FEATURE_TYPES.pop(NAME, None)
         features.register_feature(feature, NAME)
 

@@ -12,8 +12,7 @@ import numpy as np
 class ByValue:
     """Compare dataclasses of one class field by field, arrays by shape and values; equal ones have equal hashes.
 
-    For ``@dataclass(eq=False)``: the generated ``==`` would ask an array for its truth. Fields of ``compare=False`` do
-    not count.
+    For ``@dataclass(eq=False)``: the generated ``==`` fails on arrays. Fields with ``compare=False`` are left out.
     """
 
     def __eq__(self, other: object) -> bool:

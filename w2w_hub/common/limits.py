@@ -1,4 +1,4 @@
-"""Limits on untrusted files, all in one place; README.md states them, too."""
+"""Limits on untrusted files and servers; README.md states them, too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MAX_PART_BYTES = 255  # of one part of it: what file systems take
 MAX_JSON_BYTES = 64 * MIB  # of a manifest, lock, point or directions.json; a dataset of 100,000 files has 15 MiB
 MAX_JSON_VALUES = 5_000_000  # commas, colons and brackets in it, so values that parsing makes
 MAX_CARD_BYTES = 4 * MIB  # of README.md
-MAX_CARD_METADATA = 64 * 1024  # characters of the YAML at its head; what is longer is taken for none
+MAX_CARD_METADATA = 64 * 1024  # characters of its YAML front matter; a longer one is ignored
 MAX_FILES = 200_000  # listed by one manifest, or walked over in one folder
 MAX_FOLDER_DEPTH = 32
 
-# data that is decompressed or filled in: at most EXPANSION times the bytes on disk, and UNBACKED more
+# decompressed or filled-in data: at most EXPANSION times the bytes on disk, plus UNBACKED
 EXPANSION = 1000
 UNBACKED = 32 * MIB
 
@@ -40,9 +40,9 @@ MAX_TENSOR_AXES = 8  # dimensions of one tensor
 MAX_TENSOR_NAME = 1024  # characters of its name; parsed names are kept in bounded caches
 MAX_TENSOR_BYTES = 16 * GIB  # of all tensors of one file; the largest adapters, of rank 256 for Flux, have 5 GB
 MAX_HEADER_BYTES = 16 * MIB  # of a safetensors header; the largest seen, with a training log, has 5 MB
-MAX_HEADER_VALUES = 1_500_000  # commas, colons and brackets in it, so values that parsing makes; 13 a tensor
+MAX_HEADER_VALUES = 1_500_000  # commas, colons and brackets in it, so values that parsing makes; 13 per tensor
 MAX_CONFIG_BYTES = 4 * MIB  # of adapter_config.json, and of lora_adapter_metadata in a header
-MAX_CONFIG_VALUES = 200_000  # counted likewise
+MAX_CONFIG_VALUES = 200_000  # counted in the same way
 MAX_ARCHIVE_INDEX_BYTES = 32 * MIB  # of a zip archive's directory (.npz, .pt): 100,000 entries have 15 MB
 MAX_ARRAY_HEADER_BYTES = 10_000  # of one array of an .npz file, which is NumPy's own limit
 MAX_PICKLE_BYTES = 4 * MIB  # of a torch archive's data.pkl; 3,000 tensors have 0.5 MB

@@ -1,4 +1,4 @@
-"""Names of stock diffusers pipelines and of the pipelines of this package that stand in for them.
+"""Names of stock diffusers pipelines and of this package's pipelines that replace them.
 
 Strings only, so that a card can name a class without importing torch; :mod:`w2w_hub.models.pipelines` has the classes.
 """
@@ -12,7 +12,7 @@ TEXT_TO_IMAGE, IMAGE_TO_IMAGE, INPAINTING = "text-to-image", "image-to-image", "
 
 @dataclass(frozen=True)
 class PipelineRow:
-    """A stock pipeline class and the one here that draws identities in its place.
+    """A stock pipeline class and the class here that generates pictures of identities in its place.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ PIPELINES = (
 
 
 def pipeline_row(stock: str) -> PipelineRow | None:
-    """Return the row of a stock class, by its name in diffusers; None for one that the table lacks."""
+    """Return the row of a stock class, by its name in diffusers; None if the table has no such row."""
     return next((row for row in PIPELINES if row.stock == stock), None)
 
 

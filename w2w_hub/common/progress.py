@@ -1,4 +1,4 @@
-"""Progress on standard error for whatever takes longer than two seconds."""
+"""Progress bars on standard error for work that takes longer than two seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subject of an error, passed down to code that parses bytes and does not know where they came from."""
+"""The subject of an error: the path or Hub file that parsed bytes came from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hub repository at one revision; as text, how messages name it."""
+    """A file of a Hub repository at one revision; ``str()`` names it in messages."""
 
     repo_id: str
     revision: str
@@ -23,7 +23,7 @@ Where = HubFile | PathLike[str] | str  # a string only names the place in messag
 
 
 def about(where: object) -> dict[str, Any]:
-    """Return the keywords for a `W2WError` about a path or a file on the Hub; none for a text that names the place.
+    """Return the `W2WError` keywords for a path or a Hub file; an empty dict for any other text.
 
     Examples
     --------

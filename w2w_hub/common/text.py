@@ -1,6 +1,6 @@
-"""Text that a file or another person chose, made safe where it is shown: terminal, shell, Markdown, Python and YAML.
+"""Escape untrusted text for the place where it is shown: terminal, shell, Markdown, Python and YAML.
 
-Each function is the only one for its place. HTML has a template engine instead, see :mod:`w2w_hub.common.pages`.
+There is one function per place. HTML has a template engine instead, see :mod:`w2w_hub.common.pages`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-# printable by Unicode's categories, yet without any ink: fillers, joiners and variation selectors, which can carry data
+# printable by Unicode's categories, yet invisible: fillers, joiners and variation selectors, which can carry data
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
@@ -26,10 +26,10 @@ LONGEST_NAME = 1000  # characters of a name in a card
 
 # ---------------------------------------------------------------- terminal
 def terminal(text: object, keep: str = "") -> str:
-    """Return a text with every character that is not visible written as its escape, such as ``\\x1b`` or ``\\u202e``.
+    """Return a text with each invisible character replaced by its escape, such as ``\\x1b`` or ``\\u202e``.
 
-    Controls of terminals (C0, C1, ESC), of writing direction, line separators, zero-width and tag characters, lone
-    surrogates and all spaces but the ordinary one are escaped; letters, marks and symbols of every script stay.
+    Terminal and bidirectional controls (C0, C1, ESC), line separators, zero-width and tag characters, lone surrogates
+    and all spaces but the ordinary one are escaped; letters, marks and symbols of every script stay.
 
     Parameters
     ----------
@@ -48,19 +48,19 @@ def _is_visible(character: str) -> bool:
 
 def one_line(text: str, limit: int) -> str:
     """Return a text as :func:`terminal` does, shortened to `limit` characters."""
-    shown = terminal(text[: limit + 1])  # no more than is shown is looked at
+    shown = terminal(text[: limit + 1])  # escape no more than is shown
     return shown if len(text) <= limit and len(shown) <= limit else f"{shown[:limit]}..."
 
 
 # ---------------------------------------------------------------- shell
 class ShellText(str):
-    """Text that a shell may read as it is."""
+    """Text that is already quoted for a shell."""
 
 
 def command(name: str, *arguments: object, options: Sequence[object] = ()) -> str:
-    """Return a command line that a shell reads as these words, whatever a user's names hold.
+    """Return a command line that a shell splits into these words.
 
-    Paths that begin with a hyphen get ``./`` in front; any other argument that does stands behind ``--``.
+    Paths that begin with a hyphen get ``./`` in front; other arguments that do follow ``--``.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def command(name: str, *arguments: object, options: Sequence[object] = ()) -> st
 
 
 def quote(word: object) -> str:
-    """Return one word as a shell reads it; characters that cannot be seen as ``$'\\x1b'``, as bash and zsh read it."""
+    """Return one word quoted for a shell; invisible characters as ``$'\\x1b'``, which bash and zsh read."""
     if isinstance(word, ShellText):
         return word
     text = str(word)
@@ -90,7 +90,7 @@ def quote(word: object) -> str:
 
 
 def files_of(folder: object, pattern: str) -> ShellText:
-    """Return a pattern for files of a folder, of which only the folder is quoted."""
+    """Return a glob pattern for files in a folder; only the folder is quoted."""
     return ShellText(f"{quote(folder)}/{pattern}")
 
 
@@ -100,10 +100,10 @@ class Markdown(str):
 
 
 def markdown(text: object) -> Markdown:
-    """Return a text so that no Markdown renderer makes anything of it: as it is, or as inline code where it could be.
+    """Return one line of text that no Markdown renderer interprets: unchanged, or as inline code where needed.
 
-    Inline code is the one construct in which neither HTML nor links, images, emphasis or entities mean anything. Of
-    one line, shortened, for the middle of a line or the cell of a table.
+    Inline code is the only construct in which HTML, links, images, emphasis and entities have no effect. The result is
+    shortened and fits into a line or a table cell.
     """
     if isinstance(text, Markdown):
         return text
@@ -112,13 +112,13 @@ def markdown(text: object) -> Markdown:
 
 
 def code(text: object) -> Markdown:
-    """Return a text as inline code of one line; what would end it, its cell or its rendering as code, as escapes."""
+    """Return a text as inline code in one line; characters that would end the code or its table cell are escaped."""
     shown = _inert(one_line(str(text), LONGEST_NAME)).replace("`", "\\x60").replace("|", "\\x7c")
     return Markdown(f"`{shown or ' '}`")
 
 
 def _inert(text: str) -> str:
-    """Escape what begins a tag or a link's address: code shows it, but not every renderer knows what is code."""
+    """Escape the start of a tag or a link address, which some renderers interpret inside code, too."""
     return re.sub(r"<(?=[A-Za-z/!?])|(?<=\])\(", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
@@ -129,15 +129,15 @@ def table_row(*cells: object) -> Markdown:
 
 # ---------------------------------------------------------------- Python and YAML
 def python_string(text: str) -> Markdown:
-    """Return a text as a double-quoted Python literal of one line, for examples in a block of code."""
+    """Return a text as a double-quoted, one-line Python literal, for examples in a code block."""
     return Markdown(_inert(terminal(json.dumps(text, ensure_ascii=False))))
 
 
 def yaml_text(data: Mapping[str, Any]) -> str:
-    """Return a mapping as YAML in its own order, in which every character can be seen."""
+    """Return a mapping as YAML in its own order, without invisible characters."""
     import yaml
 
     dumped = str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120))
     if terminal(dumped, keep="\n") == dumped:
         return dumped
-    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=False, width=10**9))  # a value a line
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=False, width=10**9))  # one value per line

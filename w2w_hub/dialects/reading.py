@@ -94,9 +94,10 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
     try:
         adapter = form.read(checkpoint, options)
     except InvalidInputError as error:
-        if type(error) is not InvalidInputError or str(error).startswith(checkpoint.where):
+        if type(error) is not InvalidInputError:
             raise
-        raise InvalidInputError(f"{checkpoint.where}: {error}") from error
+        said = error.message.removeprefix(f"{checkpoint.where}: ")  # some start with the path already
+        raise InvalidInputError(f"{checkpoint.where}: {said}", path=checkpoint.path) from error
     adapter.require_finite(checkpoint.where)
     transformer = {t: (p.inputs, p.outputs) for t, p in adapter.factors.items() if t.component == "transformer"}
     require_proportions(transformer, checkpoint.where)

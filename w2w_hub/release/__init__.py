@@ -30,35 +30,26 @@ if TYPE_CHECKING:
     from .restoration import restore as restore
     from .verification import verify as verify
 
-# public name -> module, imported when first used
-_WHERE = {
-    "BasePin": "w2w_hub.store.hub.pins",
-    "Check": "w2w_hub.release.lock",
-    "Lock": "w2w_hub.store.hub.pins",
-    "Pin": "w2w_hub.store.hub.pins",
-    "Published": "w2w_hub.release.publish",
-    "Release": "w2w_hub.release.history",
-    "Report": "w2w_hub.store.verify",
-    "VersionDifference": "w2w_hub.release.difference",
-    "archive": "w2w_hub.release.bag",
-    "bibtex": "w2w_hub.release.citation",
-    "citation_file": "w2w_hub.release.citation",
-    "cite": "w2w_hub.release.citation",
-    "diff": "w2w_hub.release.difference",
-    "log": "w2w_hub.release.history",
-    "pin": "w2w_hub.release.lock",
-    "push": "w2w_hub.release.publish",
-    "read_lock": "w2w_hub.store.hub.pins",
-    "restore": "w2w_hub.release.restoration",
-    "verify": "w2w_hub.release.verification",
-    "verify_lock": "w2w_hub.release.lock",
+# module -> its public names, imported when first used
+_NAMES = {
+    "release.bag": ["archive"],
+    "release.citation": ["bibtex", "citation_file", "cite"],
+    "release.difference": ["VersionDifference", "diff"],
+    "release.history": ["Release", "log"],
+    "release.lock": ["Check", "pin", "verify_lock"],
+    "release.publish": ["Published", "push"],
+    "release.restoration": ["restore"],
+    "release.verification": ["verify"],
+    "store.hub.pins": ["BasePin", "Lock", "Pin", "read_lock"],
+    "store.verify": ["Report"],
 }
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+        return getattr(importlib.import_module(f"..{_WHERE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

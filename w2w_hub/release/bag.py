@@ -47,7 +47,7 @@ With w2w_hub (pip install w2w-hub), on a machine that never saw the Hub:
 
 @checked(lock=place())
 def archive(lock: Path | str, out: Path | str, *, token: Token = None, cache_dir: Path | str | None = None) -> Path:
-    """Write everything that a lock pins as a BagIt folder (`w2w archive`), for long-term archives and for `restore`.
+    """Write everything that a lock pins as a BagIt folder (`w2w archive`), for archives and for `restore`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _copy_files(source: Path, files: Mapping[str, Mapping[str, Any]], target: Pa
         _copy_file(source, name, target)
         if sha256_file(target / name) != entry["sha256"]:
             raise CorruptFileError(
-                f"{source / name} has changed on this disk; load it again, then archive", path=source / name
+                f"{source / name} has changed on disk; load it again, then archive", path=source / name
             )
     if card and has_file(source, CARD) and is_own_blob(source, CARD) is not False:
         _copy_file(source, CARD, target)
@@ -111,7 +111,7 @@ def _make_bag(bag: Path, lock: Lock) -> None:
 def _list_digests(bag: Path, names: list[str], into: str) -> None:
     lines = []
     for name in names:
-        escaped = name.replace("%", "%25").replace("\n", "%0A").replace("\r", "%0D")  # as RFC 8493 asks
+        escaped = name.replace("%", "%25").replace("\n", "%0A").replace("\r", "%0D")  # as RFC 8493 requires
         lines.append(f"{sha256_file(bag / name)}  {escaped}\n")
     (bag / into).write_text("".join(lines), "utf-8")
 

@@ -1,4 +1,4 @@
-"""The card of a published version: its metadata as the Hub validates it, and its body."""
+"""Render the card of a published version: metadata that the Hub accepts, and the body."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..store.cards import is_same_card, join_card, read_card, split_card
 from ..store.manifest import kind_of, read_json_in
 from ..store.paths import has_file
 
-# https://huggingface.co/docs/hub/repositories-licenses; one that came later goes as `other` with its name
-HUB_LICENCES = frozenset(
+# https://huggingface.co/docs/hub/repositories-licenses; newer ones are published as `other` with their name
+HUB_LICENSES = frozenset(
     """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
     afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
@@ -28,19 +28,19 @@ HUB_LICENCES = frozenset(
     pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown other
     """.split()  # noqa: SIM905, it is read as a list of words
 )
-# keys that the Hub or `datasets` act on; others in a card that somebody wrote stay as they are
+# keys that the Hub or `datasets` act on; other keys of a hand-written card stay
 OWN_KEYS = ("license", "license_name", "size_categories", "configs", "base_model", "datasets")
 
 
-def licence_keys(licence: str) -> dict[str, str]:
-    """Return `license`, and `license_name` for one that the Hub has no name for."""
-    if licence.lower() in HUB_LICENCES - {"other"}:
-        return {"license": licence.lower()}
-    return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", licence).strip("-").lower() or "other"}
+def license_keys(name: str) -> dict[str, str]:
+    """Return the metadata key `license`, and `license_name` for a license that the Hub has no name for."""
+    if name.lower() in HUB_LICENSES - {"other"}:
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^\w.+-]+", "-", name).strip("-").lower() or "other"}
 
 
 def with_metadata(text: str, required: Mapping[str, Any]) -> str:
-    """Return a card with this metadata: keys that the Hub reads are replaced, other keys of the card are kept."""
+    """Return a card with this metadata, which replaces keys that the Hub reads and keeps others."""
     data, body = split_card(text)
     for key, value in required.items():
         there = data.get(key)
@@ -56,37 +56,37 @@ def with_metadata(text: str, required: Mapping[str, Any]) -> str:
 def published_card(
     folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
 ) -> str:
-    """Return the card of a version: rendered for `manifest`, or the folder's own text if somebody wrote one.
+    """Return the card of a version: rendered for `manifest`, or with the folder's hand-written text.
 
     Parameters
     ----------
     before : dict
-        The folder's manifest, whose card would be what `w2w_hub` wrote itself.
+        The folder's manifest; a card other than the one rendered from it is hand-written.
     own : str, optional
-        A card that somebody wrote elsewhere.
+        A hand-written card from elsewhere.
     """
     if own is None and is_written(folder, before):
         own = read_card(folder)
     rendered = _render(folder, manifest)
-    licence = licence_keys(str(manifest.get("licence", "unknown")))
-    metadata = split_card(rendered)[0] | licence | _origins(folder, manifest)
+    license_entries = license_keys(str(manifest.get("licence", "unknown")))
+    metadata = split_card(rendered)[0] | license_entries | _origins(folder, manifest)
     data, body = split_card(rendered if own is None else own)
     return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
 
 
 def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Return whether a folder's card was written by hand, and is not the one rendered from its manifest."""
+    """Return whether a folder's card is hand-written, so not the one rendered from its manifest."""
     return (folder / "README.md").is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
 
 
 def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
-    """Return the body of a version's rendered card, as in a folder and as `push` writes it."""
+    """Return the body of a version's rendered card, for a folder and as `push` publishes it."""
     body = split_card(_render(folder, manifest))[1]
     return body, _as_published(body, manifest, repo)
 
 
 def with_facts(text: str, before: str, after: str) -> str:
-    """Return an edited card with the lines updated that still state facts of the previous version."""
+    """Return an edited card in which lines with facts of the previous version are updated."""
     old, new = before.splitlines(), after.splitlines()
     fresh: dict[str, str] = {}
     for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -120,7 +120,7 @@ def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the base model and dataset repositories of a space, for the Hub's links."""
+    """Return the base model and dataset repositories of a weight space, which the Hub links."""
     if kind_of(manifest) == "dataset":
         return {}
     found = {}

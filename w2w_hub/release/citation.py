@@ -1,4 +1,4 @@
-"""Cite a version: BibTeX and CITATION.cff with version, commit and digest."""
+"""Cite versions as BibTeX or CITATION.cff, with version, commit and digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..store.hub.options import HubOptions
 from ..store.hub.pins import Pin, is_lock, read_lock
 from .lock import pin_of
 
-# CITATION.cff wants SPDX's spelling; the Hub writes lower case
+# SPDX's spelling for CITATION.cff; the Hub uses lower case
 SPDX = {
     name.lower(): name
     for name in (
@@ -26,7 +26,7 @@ SPDX = {
         "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "MPL-2.0", "ODbL-1.0", "Unlicense", "ISC",
     )
 }  # fmt: skip
-# BibTeX counts braces whatever stands before them, so that a brace has to be a word
+# BibTeX counts escaped braces, too, so that they are spelled as commands
 TEX = {character: f"\\{character}" for character in "_&%#$"} | {
     "{": r"\textbraceleft{}",
     "}": r"\textbraceright{}",
@@ -52,7 +52,7 @@ def cite(what: str | Path, *, token: Token = None, cache_dir: Path | str | None 
     MissingPathError, CorruptFileError, UnsupportedFormatError
         If a lock file cannot be read.
     InvalidInputError
-        If a folder is named, which cannot be cited before it is published.
+        If it is a folder; publish it first.
     HubNotFoundError, HubError
 
     Examples
@@ -88,10 +88,10 @@ def bibtex(pins: Sequence[Pin]) -> str:
 
 
 def _entry(pin: Pin) -> str:
-    organisation, name = pin.repo.split("/")
+    organization, name = pin.repo.split("/")
     fields = {
         "title": f"{{{_tex(name)}}}, a {DESCRIPTIONS[pin.kind]}",
-        "author": f"{{{_tex(organisation)}}}",
+        "author": f"{{{_tex(organization)}}}",
         "year": _tex((pin.published or "")[:4]),
         "version": _tex(pin.version),
         "publisher": "Hugging Face",
@@ -110,7 +110,7 @@ def _tex(text: str) -> str:
 
 @validated(pins=PINS)
 def citation_file(pins: Sequence[Pin]) -> str:
-    """Return a CITATION.cff (version 1.2.0); of several pins the first weight space is cited, others are references."""
+    """Return a CITATION.cff (version 1.2.0): it cites the first weight space, and lists other pins as references."""
     if not pins:
         raise InvalidInputError("give at least one pin to cite", name="pins")
     ordered = sorted(pins, key=lambda pin: pin.kind != "space")
@@ -126,11 +126,11 @@ def citation_file(pins: Sequence[Pin]) -> str:
 
 
 def _cff(pin: Pin) -> dict[str, Any]:
-    organisation, name = pin.repo.split("/")
+    organization, name = pin.repo.split("/")
     found: dict[str, Any] = {
         "type": "dataset",
         "title": f"{name}, a {DESCRIPTIONS[pin.kind]}",
-        "authors": [{"name": organisation}],
+        "authors": [{"name": organization}],
         "version": pin.version,
         "commit": pin.commit,
         "url": address(pin),

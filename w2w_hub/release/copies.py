@@ -1,14 +1,14 @@
-"""Copies of what a lock pins, in a folder or on a web server. Neither is trusted.
+"""Find and fetch copies of pinned files in a folder or on a web server; neither is trusted.
 
-A copy chooses its own names, sizes and pace. In a folder only regular files are opened, reached without a link (but
-those of a Hub cache's snapshots); from a server at most the pinned number of bytes is read. A file is accepted only if
-it has the pinned digest.
+In a folder only regular files are opened, and links only in snapshots of a Hub cache; from a server at most the pinned
+number of bytes is read. A file is accepted only if it has the pinned digest.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -25,20 +25,22 @@ from ..store.manifest import FILENAME
 from ..store.paths import opened, walk
 
 PLURAL = {"dataset": "datasets", "space": "spaces", "model": "models"}
-ANCHORS = (FILENAME, MODEL_INDEX)  # files that a copy is recognized by
+ANCHORS = (FILENAME, MODEL_INDEX)  # files by which a copy is recognized
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One folder to restore: its place, and the file and digest by which a copy of it is recognized.
+    """One folder to restore, and the file by which a copy of it is recognized.
 
     Attributes
     ----------
+    repo, kind, commit : str
+        The repository and commit of its files.
     anchor, sha256 : str
-        The file and its digest.
+        The file by which a copy is recognized, and its digest.
     size : int or None
-        Of the anchor, if it is pinned.
+        The pinned size of the anchor in bytes.
     """
 
     repo: str
@@ -50,25 +52,25 @@ class Wanted:
 
     @property
     def folder(self) -> str:
-        """Its place in an archive."""
+        """The path in an archive."""
         return f"{PLURAL[self.kind]}/{self.repo}/{self.commit}"
 
     @property
     def limit(self) -> int:
-        """Return the largest size that its anchor may have."""
+        """The maximal size of the anchor in bytes."""
         return MAX_JSON_BYTES if self.size is None else self.size
 
 
 class Copy(Protocol):
-    """A place that may have what a lock pins; `shown` names it in messages."""
+    """A place that may hold pinned files; `shown` names it in messages."""
 
     shown: str
 
     def find(self, wanted: Wanted) -> Any:
-        """Return the argument for :meth:`fetch`; None if there is no copy whose anchor has the digest."""
+        """Return where a copy with the right anchor is, as :meth:`fetch` takes it; None without one."""
 
     def fetch(self, found: Any, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        """Return the sha256 of a file of at most `limit` bytes, and write it to `into` if given.
+        """Read a file of at most `limit` bytes, write it to `into` if given, and return its sha256.
 
         Raises
         ------
@@ -100,19 +102,13 @@ class FolderCopy:
         return None
 
     def _scan(self) -> dict[str, list[Path]]:
-        """Return the folders that hold each of the files by which a copy is recognized."""
+        """Return the folders below that hold each anchor."""
         places: dict[str, list[Path]] = {}
-        try:
+        with _as_missing(self.folder):
             for found in walk(self.folder):
                 parent, _, name = found.name.rpartition("/")
                 if name in ANCHORS and (found.is_file or found.is_link):
                     places.setdefault(name, []).append(self.folder / parent)
-        except OSError as error:
-            if isinstance(error, W2WError):
-                raise
-            raise MissingPathError(
-                f"{error.filename or self.folder} cannot be read ({error.strerror})", path=error.filename
-            ) from error
         return places
 
     def _digest(self, anchor: Path) -> str | None:
@@ -120,17 +116,12 @@ class FolderCopy:
             try:
                 self._digests[anchor] = self.fetch(anchor.parent, anchor.name, MAX_JSON_BYTES)
             except (CorruptFileError, MissingPathError):
-                self._digests[anchor] = None  # a link, a pipe, or too long: no copy
+                self._digests[anchor] = None  # a link, a pipe, or too long: not a copy
         return self._digests[anchor]
 
     def fetch(self, found: Path, name: str, limit: int, into: BinaryIO | None = None) -> str:
-        try:
-            with opened(found, name) as stream:
-                return _copy(iter(lambda: stream.read(BLOCK), b""), limit, f"{found / name}", into)
-        except OSError as error:
-            if isinstance(error, W2WError):
-                raise
-            raise MissingPathError(f"{found / name} cannot be read ({error.strerror})", path=found / name) from error
+        with _as_missing(found / name), opened(found, name) as stream:
+            return _copy(iter(lambda: stream.read(BLOCK), b""), limit, f"{found / name}", into)
 
     def close(self) -> None:
         pass
@@ -142,7 +133,7 @@ class UrlCopy:
     def __init__(self, url: str):
         parts = urlsplit(url)
         self.url = url.rstrip("/")
-        # who names a copy may do so with a password or a signature, which messages leave out
+        # messages leave out a password or signature in the URL
         self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
         self.client = plain_client()
 
@@ -163,7 +154,7 @@ class UrlCopy:
         url, what = f"{found}/{quote(name)}", f"{self.shown}: {name}"
 
         def get() -> str:
-            if into is not None:  # what an earlier attempt wrote
+            if into is not None:  # drop what an earlier attempt wrote
                 into.seek(0)
                 into.truncate()
             with Pace(self.shown, self.client.close) as pace, self.client.stream("GET", url) as response:
@@ -176,7 +167,7 @@ class UrlCopy:
                 return get()
             except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
                 raise HubError(
-                    f"{what} leads to an address that is not followed; try another copy", name=name
+                    f"{what} redirects to an unsupported address or too often; try another copy", name=name
                 ) from error
 
         return call(self.shown, get_by_http)
@@ -186,13 +177,25 @@ class UrlCopy:
 
 
 def copy_at(place: str | Path) -> Copy:
-    """Return a folder or URL as a place to restore from."""
+    """Return the copies at a folder, a ``file://`` URL or an HTTP URL."""
     text = str(place) if isinstance(place, str) else str(require_path(place, "the place to restore from"))
     if text.startswith("file://"):
         return FolderCopy(Path(url2pathname(urlsplit(text).path)))
     if text.startswith(("http://", "https://")):
         return UrlCopy(text)
     return FolderCopy(Path(place))
+
+
+@contextmanager
+def _as_missing(path: Path) -> Iterator[None]:
+    """Raise the `OSError` of a failed read as a `MissingPathError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, W2WError):
+            raise
+        subject = error.filename or path
+        raise MissingPathError(f"{subject} cannot be read ({error.strerror})", path=subject) from error
 
 
 def _copy(blocks: Iterable[bytes], limit: int, what: str, into: BinaryIO | None) -> str:

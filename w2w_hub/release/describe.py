@@ -1,4 +1,4 @@
-"""Describe what a path or repository is: an adapter, a dataset, a weight space, a saved point or a lock."""
+"""Describe a path or repository: an adapter, dataset, weight space, saved point or lock."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def describe(
     allow_torch, trust, alpha, component
         As for :func:`w2w_hub.read_adapter`.
     against : path or ReferenceLayout, optional
-        A dataset, weight space, layout or adapter: says whether an adapter at `path` fits it.
+        A dataset, weight space, layout or adapter; the result says whether the adapter at `path` fits it.
     tracker : InitializationTracker, optional
-        Of several calls: adds the cosine similarity of an adapter's A to that of the first with the same layout.
+        Shared by several calls, adds the cosine similarity of each adapter's A to that of the first with its layout.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def describe(
     folder, commit = path, {}
     if not _is_there(path):
         if not REPOSITORY.match(split_kind(path.as_posix())[1]):
-            raise MissingPathError(f"{path} is not there")
+            raise MissingPathError(f"{path} does not exist and is not a Hub repository (org/name)", path=path)
         found = locate_either(path)
         folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
     elif is_lock(path):
@@ -82,7 +82,7 @@ def describe(
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 

@@ -1,4 +1,4 @@
-"""The difference between two versions of a dataset or weight space, and the version level that it requires."""
+"""Compare two versions of a dataset or weight space, and find the level of increment that the changes require."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..store.hub.semver import Change, compare_common, compare_files, highest_le
 from ..store.hub.source import Source
 from ..store.manifest import kind_of
 
-OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; the others hold its embedded base model
+OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; its other folders hold an embedded base model
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -33,10 +33,10 @@ class VersionDifference:
     old, new : dict
         ``version``, ``digest`` and, from the Hub, ``repo`` and ``commit``.
     level : {"none", "patch", "minor", "major"}
-        The smallest version increment that the version rules allow.
+        The smallest increment that the version rules allow.
     changes : tuple of Change
     rows : w2w_hub.dataset.compare.Difference or None
-        Of datasets: the rows, labels and facts that differ.
+        The rows, labels and facts that differ; None for weight spaces.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class VersionDifference:
 def diff(
     old: str | Path, new: str | Path, *, token: Token = None, cache_dir: Path | str | None = None
 ) -> VersionDifference:
-    """Compare two versions of a dataset or weight space. Only manifests and label tables are fetched.
+    """Compare two versions of a dataset or weight space (`w2w diff`); only manifests and label tables are fetched.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def diff(
     Raises
     ------
     InvalidInputError
-        If a name is both a dataset and a weight space.
+        If a name belongs to a dataset and a weight space.
     MissingPathError, HubNotFoundError, HubError
 
     Examples
@@ -120,17 +120,17 @@ def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str,
         if before is None:
             changes.append(Change("minor", f"new attribute {name} ({after})"))
         elif after is None:
-            changes.append(Change("major", f"attribute {name} is gone"))
+            changes.append(Change("major", f"attribute {name} was removed"))
         else:
             changes.append(Change("major", f"attribute {name} is {after}, was {before}"))
     moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
     relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
     for ids, level, text in (
-        (rows.removed, "major", "rows are gone"),
+        (rows.removed, "major", "rows were removed"),
         (rows.changed, "major", "rows have other weights"),
         (moved, "major", "rows are in another split"),
         (rows.added, "minor", "rows were added"),
-        (relabelled, "minor", "rows are labelled otherwise"),
+        (relabelled, "minor", "rows were relabeled"),
     ):
         if ids:
             changes.append(
@@ -148,7 +148,7 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     gone = sorted(set(was["directions"]) - set(now["directions"]))
     new = sorted(set(now["directions"]) - set(was["directions"]))
     if gone:
-        changes.append(Change("major", f"directions are gone: {', '.join(gone)}"))
+        changes.append(Change("major", f"directions were removed: {', '.join(gone)}"))
     if new:
         changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
@@ -156,14 +156,14 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
         changes.append(Change("minor", "directions were estimated again"))
     had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
     if had != has:
-        lost = Change("major", "the population is gone: no rows, no neighbors")
+        lost = Change("major", "the population was removed: no rows, no neighbors")
         changes.append(lost if had else Change("minor", "the population was added"))
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
     if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
-        changes.append(Change("major", "the base model is another one, or stands elsewhere"))
-    elif base:  # every release of diffusers writes its own version into them
+        changes.append(Change("major", "the base model or its repository changed"))
+    elif base:  # each release of diffusers writes its version there
         changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
     return changes
 

@@ -1,4 +1,4 @@
-"""The versions of a Hub repository."""
+"""List the versions of a Hub repository."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..store.hub.semver import Version, is_version_tag
 
 @dataclass(frozen=True)
 class Release:
-    """One version tag of a repository, or its branch `main` if that has no tag.
+    """One version tag of a repository, or its branch `main` if that is not tagged.
 
     Attributes
     ----------
     version : str
     tag : str or None
     commit, date, title : str
-        Of the commit.
+        Hash, date (``YYYY-MM-DD``) and title of the commit.
     digest : str or None
-        None if the commit has no manifest of this package.
+        The content digest; None if the commit has no manifest of this package.
     contents : str
         For example ``1,000 rows``.
     """
@@ -48,12 +48,17 @@ class Release:
 
 @checked(repo=text())
 def log(repo: str, *, token: Token = None, cache_dir: Path | str | None = None) -> list[Release]:
-    """Return the versions of a repository (``org/name``, or ``datasets/`` or ``models/`` before it), newest first.
+    """Return the versions of a repository, newest first (`w2w log`).
+
+    Parameters
+    ----------
+    repo : str
+        ``org/name``, optionally prefixed with ``datasets/`` or ``models/``.
 
     Raises
     ------
     InvalidInputError
-        If there is a dataset and a weight space of that name.
+        If a dataset and a weight space share the name.
     HubNotFoundError, HubError
     """
     stated, bare = split_kind(repo)

@@ -30,15 +30,16 @@ from ..store.hub.source import ResolvedRevision, Source, download
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.manifest import kind_of, parse_json
 from ..store.paths import find_file, read_file, require_name, short
+from .rebuild import rebuild_pin
 from .verification import verify_source
 
-# what can change a number that is computed from a pinned space
+# packages that may change a number computed from a pinned weight space
 PACKAGES = (
     "w2w-hub", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "zarr", "safetensors", "huggingface_hub", "torch",
     "diffusers", "transformers", "peft",
 )  # fmt: skip
-SHOWN = 5  # problems of one pin
-# of a base model: what diffusers reads, not the same weights in other formats
+SHOWN = 5  # problems per pin
+# files of a base model that diffusers reads, without the same weights in other formats
 BASE_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 OTHER_VARIANTS = (".fp16.", ".non_ema.", ".bf16.", "openvino", "onnx", "flax")
 
@@ -52,9 +53,9 @@ class Check:
     name : str
     ok : bool
     detail : str
-        What was verified, or what is wrong.
+        The verified facts, or the problem.
     notes : tuple of str
-        Remarks on things that are not wrong.
+        Remarks that are not problems.
     """
 
     name: str
@@ -74,7 +75,7 @@ def pin(
 ) -> Lock:
     """Pin datasets and weight spaces (`w2w pin`), and write a lock file if a path is given.
 
-    The lock holds commits, digests, the base models' commits and files, recipes and package versions, and nothing
+    The lock holds commits, digests, recipes, package versions, and the commits and files of base models, but nothing
     about this machine or its user. The same repositories and packages give the same bytes.
 
     Parameters
@@ -102,7 +103,7 @@ def pin(
     for name in names:
         if not REPOSITORY.match(split_kind(name)[1]):
             raise InvalidInputError(
-                f"{name} cannot be pinned; publish it with w2w push, then pin org/name@version", name=name
+                f"{name} is not a Hub repository; publish it with w2w push, then pin org/name@version", name=name
             )
         found = pin_of(locate_either(name, options=options), options)
         pins[(found.kind, found.repo, found.commit)] = found
@@ -158,7 +159,7 @@ def _date(revision: ResolvedRevision, options: HubOptions) -> str | None:
 
 
 def _pin_base(source: Source, manifest: dict[str, Any], options: HubOptions) -> BasePin | None:
-    """Return the base model that a space refers to; None if it is embedded, or the space has none."""
+    """Return the base model that a weight space refers to; None if it is embedded or there is none."""
     if CONFIG not in source.files:
         return None
     folder = source.need([CONFIG])
@@ -168,7 +169,8 @@ def _pin_base(source: Source, manifest: dict[str, Any], options: HubOptions) -> 
         return None
     if not isinstance(repo, str) or not REPO.fullmatch(repo):
         raise InvalidInputError(
-            f"{source.revision}: {CONFIG} names no Hub repository ({short(repo)}); nothing to pin", path=folder / CONFIG
+            f"{source.revision}: {CONFIG} does not name a Hub repository but {short(repo)}, which cannot be pinned",
+            path=folder / CONFIG,
         )
     resolved = resolve_revision(repo, "model", str(stated.get("revision") or "main"), options)
     return BasePin(
@@ -180,7 +182,7 @@ def _pin_base(source: Source, manifest: dict[str, Any], options: HubOptions) -> 
 
 
 def _base_files(revision: ResolvedRevision, options: HubOptions) -> dict[str, dict[str, Any]]:
-    """Return the digests of a base model's files: those of large ones as the Hub states them."""
+    """Return digests and sizes of a base model's files; those of large files as the Hub states them."""
     from huggingface_hub.hf_api import RepoFile
 
     def listing() -> list[RepoFile]:
@@ -190,7 +192,8 @@ def _base_files(revision: ResolvedRevision, options: HubOptions) -> dict[str, di
         listed = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
         if len(listed) > MAX_FILES:
             raise InvalidInputError(
-                f"{revision} has more than {MAX_FILES:,} files; it is not pinned as a base model", repo_id=revision.repo
+                f"{revision} has more than {MAX_FILES:,} files and cannot be pinned as a base model",
+                repo_id=revision.repo,
             )
         return listed
 
@@ -223,14 +226,14 @@ def verify_lock(
     cache_dir: Path | str | None = None,
     local_files_only: bool = False,
 ) -> list[Check]:
-    """Hash everything that a lock pins, and with `rebuild` compute its weight spaces again (`w2w verify LOCK`).
+    """Hash everything that a lock pins, and with `rebuild` build its weight spaces again (`w2w verify LOCK`).
 
     Files that are not in the cache are fetched. Every file is hashed, even if it was verified before.
 
     Returns
     -------
     list of Check
-        All checks, also those after a failed one.
+        All checks, even those after a failed one.
 
     Raises
     ------
@@ -244,7 +247,7 @@ def verify_lock(
         if each.base is not None:
             checks.append(_guarded(f"{each.base.repo}@{each.base.commit[:12]}", _verify_base, each, options))
         if rebuild and each.kind == "space":
-            checks.append(_guarded(f"{each.name} rebuilt", _rebuild, lock, each, options))
+            checks.append(_guarded(f"{each.name} rebuilt", rebuild_pin, lock, each, options))
     return checks
 
 
@@ -265,7 +268,7 @@ def _verify_pin(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
     }  # fmt: skip
     if edited := [name for name, value in facts.items() if getattr(each, name) != value]:
         raise CorruptFileError(
-            f"{each.name}: the lock's {', '.join(edited)} is not the manifest's; make it again",
+            f"{each.name}: the lock's {', '.join(edited)} differs from the manifest; run w2w pin again",
             repo_id=each.repo,
             revision=each.commit,
         )
@@ -289,7 +292,7 @@ def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
         if sha256_file(file) != source.files[name]["sha256"]:
             source.cache.forget(source.files[name])
             raise CorruptFileError(
-                f"{file} has changed on this disk since it was verified; the next load fetches it again, or: "
+                f"{file} has changed on disk since it was verified; the next load fetches it again, or: "
                 "w2w restore LOCK --from FOLDER",
                 path=file,
             )
@@ -298,15 +301,10 @@ def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
         found = digest_of_folder(source.folder, layout)
         if found != each.base.digest:
             raise CorruptFileError(
-                f"{source.folder} has base digest {found[:12]}, pinned is {each.base.digest[:12]}", path=source.folder
+                f"{source.folder} has base digest {found[:12]}, the lock pins {each.base.digest[:12]}",
+                path=source.folder,
             )
     return f"{len(source.files)} files of the base model", []
-
-
-def _rebuild(lock: Lock, each: Pin, options: HubOptions) -> tuple[str, list[str]]:
-    from .rebuild import rebuild_pin
-
-    return rebuild_pin(lock, each, options), []
 
 
 __all__ = ["Check", "pin", "verify_lock"]

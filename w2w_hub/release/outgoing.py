@@ -1,7 +1,7 @@
-"""The files that a push sends: those of a verified folder, held to what was verified until they are sent.
+"""Collect the files that a push sends: a verified folder, whose files must not change until they are sent.
 
-Nothing below the folder may be a link: it would publish what it leads to, a key or a base model of somebody else. The
-one exception is a snapshot of the Hub's cache, whose files are links to its blobs.
+Nothing below the folder may be a link, which could publish a private file. The one exception is a snapshot of the Hub's
+cache, whose files are links to its blobs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import find_file, has_file, is_name, read_file, short, walk
 from .verification import verify_source
 
-IN_MEMORY = 1 << 20  # a smaller file is sent as it was read; a larger one must not change until it is sent
+IN_MEMORY = 1 << 20  # smaller files are sent from memory; larger ones must not change until they are sent
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Outgoing:
     Attributes
     ----------
     local, manifest : dict
-        The folder's manifest, and the one that is published.
+        The manifests in the folder and of the published version.
     version : Version
     """
 
@@ -47,7 +47,7 @@ class Outgoing:
     version: Version
     _content: dict[str, bytes | Path] = field(default_factory=dict)
     _sha256: dict[str, str] = field(default_factory=dict)
-    _identity: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of files that are read when they are sent
+    _identity: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of files read while sending
 
     @property
     def names(self) -> list[str]:
@@ -72,7 +72,7 @@ class Outgoing:
         return len(content) if isinstance(content, bytes) else os.stat(content).st_size
 
     def is_same(self, name: str, there: str | None) -> bool:
-        """Return whether the Hub has this content: `there` is its sha256, or git's digest of a small file."""
+        """Return whether the Hub has this content; `there` is its sha256, or git's digest of a small file."""
         if there is None:
             return False
         if len(there) == 64:
@@ -91,12 +91,12 @@ class Outgoing:
         if _identity(content) != self._identity[name]:
             raise _changed(content)
         made = CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(content))
-        if not _is_sent_by_xet():  # which hashes what it sends; the other way the Hub holds it against this digest
+        if not _is_sent_by_xet():  # Xet hashes what it sends; otherwise the Hub checks this digest
             made.upload_info.sha256 = bytes.fromhex(self._sha256[name])
         return made
 
     def require_sent(self, additions: Iterable[Any]) -> None:
-        """Raise unless files that were just sent are the ones that were verified."""
+        """Raise if a file that was just sent is not the verified one."""
         for made in additions:
             name, path = made.path_in_repo, self._content[made.path_in_repo]
             if isinstance(path, Path) and (
@@ -106,7 +106,7 @@ class Outgoing:
 
 
 def collect(source: Source, version: str | None) -> Outgoing:
-    """Verify a folder to the last byte and return the files to send, except the card.
+    """Verify a folder completely and return the files to send, without the card.
 
     Raises
     ------
@@ -152,11 +152,11 @@ def _require_own_files(folder: Path) -> None:
                 find_file(folder, found.name)  # a link of the Hub's cache to one of its blobs
             except MissingPathError:
                 raise UnsafePathError(
-                    f"{folder / found.name} is a link to nothing; it is not pushed", path=folder / found.name
+                    f"{folder / found.name} is a broken link; remove it", path=folder / found.name
                 ) from None
         elif not found.is_file:
             raise UnsafePathError(
-                f"{folder / found.name} is not a regular file; take it out of the folder", path=folder / found.name
+                f"{folder / found.name} is not a regular file; remove it from the folder", path=folder / found.name
             )
     if has_file(folder, CARD):
         read_file(folder, CARD, MAX_CARD_BYTES)
@@ -167,12 +167,12 @@ def _listed(state: State, name: str) -> Path:
         return state.find(name)
     except MissingPathError:
         raise MissingPathError(
-            f"{state.root / name} is not there; it is not pushed without it", path=state.root / name
+            f"{state.root / name} is missing, and the manifest lists it; restore it", path=state.root / name
         ) from None
 
 
 def _require_public_base(folder: Path) -> None:
-    """Refuse a weight space whose base model others could not find again."""
+    """Refuse a weight space whose base model others cannot find."""
     if not has_file(folder, CONFIG):
         return
     stated = parse_json(read_file(folder, CONFIG, MAX_JSON_BYTES), folder / CONFIG)
@@ -181,7 +181,7 @@ def _require_public_base(folder: Path) -> None:
         return
     if not isinstance(base, str) or not REPO.fullmatch(base) or not SHA.match(str(commit)):
         raise InvalidInputError(
-            f"{folder}/{CONFIG} names the base model {short(base)} at {short(commit)}, which others cannot find again; "
+            f"{folder}/{CONFIG} names the base model {short(base)} at {short(commit)}, which others cannot find; "
             "embed it, or name a repository and its commit: pipe.save_pretrained(FOLDER, base_model=..., revision=...)",
             path=folder / CONFIG,
         )
@@ -194,13 +194,13 @@ def _is_sent_by_xet() -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return values of which one differs after any change of a file: only the system sets the ctime."""
+    """Return values that change with a file; only the system can set the ctime."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _changed(path: Path) -> CorruptFileError:
-    return CorruptFileError(f"{path} was changed while it was pushed; push again when nothing writes there", path=path)
+    return CorruptFileError(f"{path} was changed during the push; push again when nothing writes there", path=path)
 
 
 __all__ = ["Outgoing", "collect"]

@@ -1,4 +1,4 @@
-"""Publish a dataset or weight space as a version: one commit that is visible as a whole or not at all, then a tag."""
+"""Publish a dataset or weight space as a version: one atomic commit, then a tag."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Published:
     commit : str or None
         None in a dry run that would make one.
     outcome : {"published", "tagged", "unchanged", "planned"}
-        `tagged`: an earlier push was cut short before its tag. `unchanged`: the version exists already.
+        `tagged`: an earlier push was interrupted before its tag. `unchanged`: the version exists already.
     sent, reused, deleted : tuple of str
-        Files with new content, files that the repository has already, and files that are removed from it.
+        Files with new content, files that the repository has already, and files removed from it.
     bytes_sent : int
         Total size of `sent`; large files that the Hub has already are not uploaded again.
     level : {"none", "patch", "minor", "major"}
@@ -99,17 +99,16 @@ def push(
     Parameters
     ----------
     path : path or WeightDataset
-        A folder, of which the manifest, the files that it lists and README.md are sent; or an open dataset, which is
-        fetched whole first if it was opened lazily.
+        A folder, whose manifest, listed files and README.md are sent; or an open dataset, which is fetched completely
+        first if it was opened lazily.
     repo : str
         ``org/name``; created if it does not exist.
     version : str, optional
-        Semantic version; by default the manifest's. How far it must be from the last one follows from the changes,
-        see ``cards/FORMAT.md``.
+        Semantic version; by default the manifest's. The changes decide the least increment, see ``cards/FORMAT.md``.
     private : bool
         Make a new repository private; an existing public one is refused.
     gated : {"auto", "manual"}, optional
-        Readers of a new repository must ask for access.
+        Require readers of a new repository to request access.
     message : str, optional
         Title of the commit.
     token : str or bool, optional
@@ -126,15 +125,15 @@ def push(
     AlreadyExistsError
         If the version exists with other content.
     VersionError
-        If the version is not after the last one, or too close to it for what has changed.
+        If the version is not after the last one, or too close to it for the changes.
     HubConflictError
-        If somebody else published in the meantime.
+        If somebody else published at the same time.
     CorruptFileError
-        If verification of the folder fails, or the folder is changed while it is sent.
+        If verification of the folder fails, or the folder changes while it is sent.
     UnsafePathError
         If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
-        If the folder holds a change that a killed writer did not finish; ``w2w repair`` does.
+        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes.
     HubAccessError, HubError
 
     Examples
@@ -154,19 +153,16 @@ def _source_of(what: Any) -> Source:
     """Return the files of a folder, or of an open dataset."""
     if isinstance(what, (str, os.PathLike)):
         return Source(require_path(what, "the folder"))
-    source = getattr(what, "source", None)
-    manifest = getattr(what, "manifest", None)
-    if not isinstance(source, Source) or manifest is None:
-        raise InvalidInputError(f"a folder or an open dataset is published, not {type(what).__name__}")
+    source: Source = what.source
     source.need(source.files)
     source.need_card()
-    if source.manifest()["digest"] != manifest.digest:
+    if source.manifest()["digest"] != what.manifest.digest:
         raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
     return source
 
 
 class _Push:
-    """One call of `push`: compares a verified folder with the repository and brings it there."""
+    """One call of `push`: compares a verified folder with the repository and publishes it."""
 
     def __init__(self, source: Source, repo: str, version: str | None, token: Token):
         self.source, self.folder, self.repo = source, source.folder, repo
@@ -187,8 +183,8 @@ class _Push:
             self.remote.require_closed(head, private, gated, dry_run)
         if self.version.tag in head.branches:
             raise InvalidInputError(
-                f"{self.repo} has a branch {self.version.tag}, so that nobody could tell the version from it; "
-                "delete the branch, or push the next version",
+                f"{self.repo} has a branch {self.version.tag}, which hides a tag of that name; delete the "
+                "branch, or push the next version",
                 repo_id=self.repo,
                 revision=self.version.tag,
             )
@@ -216,7 +212,7 @@ class _Push:
         there = head.source if commit == head.commit else self.remote.source(commit)
         if there is not None and is_same_content(there.manifest(), self.manifest):
             return self._result(commit, "unchanged")
-        found = "nothing of ours" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
+        found = "an unknown manifest" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
         mine = str(self.manifest["digest"])[:12]
         raise AlreadyExistsError(
             f"{self.repo} has {self.version.tag} already with other content ({found}, this folder has {mine}); a "
@@ -228,7 +224,7 @@ class _Push:
     def _changes(self, head: Head) -> list[Change]:
         """Return the changes since main's version; raise `VersionError` if the new version is too close to it."""
         newest = max(head.versions, default=None)
-        if head.source is None and newest is not None:  # somebody broke or removed main's manifest
+        if head.source is None and newest is not None:  # main's manifest is damaged or missing
             head = replace(head, source=self.remote.source((head.tags or {})[newest.tag]))
         if head.source is None or head.manifest is None:
             if newest is not None and not newest < self.version:
@@ -238,12 +234,12 @@ class _Push:
             return []
         changes, _ = compare(head.source, self.source)
         known = [newest] if newest else []
-        with suppress(VersionError):  # pushed by other means, with something else than a version
+        with suppress(VersionError):  # pushed by other means, without a version
             known.append(Version.parse(str(head.manifest.get("version"))))
         if known:
             require_level(max(known), self.version, changes)
             released = max((version for version in head.versions if not version.pre), default=None)
-            if max(known).pre and released is not None:  # a pre-release promises nothing; the last release did
+            if max(known).pre and released is not None:  # a pre-release is compared with the last release, too
                 last = self.remote.source((head.tags or {})[released.tag])
                 if last is not None:
                     require_level(released, self.version, compare(last, self.source)[0])
@@ -256,7 +252,7 @@ class _Push:
         send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
         if head.manifest is not None and is_same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
-        # files that the last version listed and this one does not; files that others added stay
+        # files listed in the last version only; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
         delete = [name for name in listed if name in there and name not in self.files.names]
         return replace(
@@ -267,7 +263,7 @@ class _Push:
         )  # fmt: skip
 
     def _keep_card(self, published: Source) -> None:
-        """Send the card that somebody wrote on the Hub, unless the folder has a written one, too."""
+        """Send the card that was edited on the Hub, unless the folder has a hand-written one."""
         assert published.revision is not None
         was = published.manifest()
         published.need(name for name in published.files if name.startswith("directions."))
@@ -278,8 +274,8 @@ class _Push:
             return
         if is_written(self.folder, self.local):
             warnings.warn(
-                f"{self.repo}: README.md was edited on the Hub; the folder's takes its place, and the Hub's history "
-                "keeps the other",
+                f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
+                "keeps the edit",
                 stacklevel=5,
             )
             return
@@ -288,11 +284,11 @@ class _Push:
         self.files.add(CARD, published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:
-        """Raise before a tag is set on a commit that does not hold the files that were verified here."""
+        """Raise before the tag is set if a commit does not hold the verified files."""
         there = self.remote.tree(commit)
         if wrong := [name for name in self.files.names if not self.files.is_same(name, there.get(name))]:
             raise CorruptFileError(
-                f"{self.repo}: {wrong[0]} arrived as something else than was sent, and {self.version.tag} is not set; "
+                f"{self.repo}: {wrong[0]} differs from the file that was sent, so that {self.version.tag} is not set; "
                 "push again",
                 repo_id=self.repo,
                 revision=commit,

@@ -1,4 +1,4 @@
-"""Compute a pinned weight space again from its pinned dataset, and compare the two."""
+"""Build a pinned weight space again from its dataset, and compare the two."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..store.hub.pins import Lock, Pin
 from ..store.hub.resolve import open_pin, open_repository
 
 
-def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> str:
-    """Build a pinned weight space again from the dataset that its recipe names, and compare the components.
+def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> tuple[str, list[str]]:
+    """Build a pinned weight space again, compare the components, and return the result and notes.
 
-    The dataset is the lock's, by its digest; else the repository and commit that the recipe records.
+    The dataset is the pinned one with the recipe's digest, or else the repository and commit in the recipe.
 
     Raises
     ------
     HubNotFoundError
         If the dataset is neither pinned nor recorded.
     CorruptFileError
-        If the two differ by more than two engines may.
+        If the two differ by more than the bound between two engines.
     """
     from ..dataset import WeightDataset
     from ..space import WeightSpace
@@ -45,21 +45,21 @@ def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> str:
     published = WeightSpace.from_pretrained(published_source.need(published_source.files))
     found = compare_spaces(published, rebuild(published, dataset))
     if found.identical:
-        return f"k {published.k}: the same bytes"
-    told = (
+        return f"k {published.k}: the same bytes", []
+    measured = (
         f"singular values within {found.singular_value_error:.1e}, {found.separated} separated components within an "
         f"angle of {found.angle:.1e}"
     )
     if not found.within_bound:
         raise CorruptFileError(
-            f"{pin.name}: computed again, {told}; an angle of {ANGLE_BOUND:g} is allowed",
+            f"{pin.name}: built again, {measured}; an angle of {ANGLE_BOUND:g} is allowed",
             repo_id=pin.repo,
             revision=pin.commit,
         )
-    return f"k {published.k}: {told}"
+    return f"k {published.k}: {measured}", []
 
 
 def _is_commit(recorded: dict[str, Any]) -> bool:
-    """Return whether a recipe names a repository and a commit, as building a space records them."""
+    """Return whether a recipe records a repository and a commit of its dataset."""
     repo, commit = recorded.get("repo"), recorded.get("commit")
     return isinstance(repo, str) and bool(REPO.fullmatch(repo)) and bool(SHA.fullmatch(str(commit)))

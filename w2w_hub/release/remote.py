@@ -1,4 +1,4 @@
-"""A Hub repository as `push` reads and changes it: main's head, version tags, the tree, one commit, one tag."""
+"""Read and change a Hub repository for `push`: its head, version tags and tree; one commit, one tag."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..store.hub.source import Source
 from ..store.manifest import CHECKSUM, upgraded
 from .outgoing import Outgoing
 
-FILES_PER_BATCH = 50  # uploaded and registered with the Hub, so that a killed push continues after them
+FILES_PER_BATCH = 50  # after each batch an interrupted push can continue
 
 
 @dataclass(frozen=True)
 class Head:
-    """The state of main and the version tags at one moment.
+    """The state of main and of the version tags at one time.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Head:
 
     @property
     def is_released(self) -> bool:
-        """True once a version was published here; a push may have been cut short before that."""
+        """True once a version was published; a push may have been interrupted before that."""
         return bool(self.tags) or self.source is not None
 
     @property
@@ -71,7 +71,7 @@ class Remote:
 
     # ------------------------------------------------------------ reading
     def head(self) -> Head | None:
-        """Return the present head; None without a repository."""
+        """Return the current head; None if the repository does not exist."""
         try:
             refs = call(self.repo, self.client.list_repo_refs, self.repo, repo_type=self.type)
         except HubNotFoundError:
@@ -89,7 +89,7 @@ class Remote:
             return None
 
     def tree(self, commit: str | None) -> dict[str, str]:
-        """Return the files of a commit: path to sha256 of a large file, or to git's digest of a small one."""
+        """Return the files of a commit: path to the sha256 of a large file, or git's digest of a small one."""
         from huggingface_hub.hf_api import RepoFile
 
         if commit is None:
@@ -106,9 +106,9 @@ class Remote:
         call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
 
     def require_closed(self, head: Head, private: bool, gated: str | None, dry_run: bool) -> None:
-        """Raise if the repository is more open than was asked for: the options make new repositories only.
+        """Raise if an existing repository is more open than requested; gate one without a version.
 
-        A repository without a version counts as new, since a push may have been cut short before it was gated.
+        A repository without a version counts as new, since a push may have been interrupted before it was gated.
         """
         found: Any = call(self.repo, self.client.repo_info, self.repo, repo_type=self.type)
         if gated and not found.gated and not head.is_released and not dry_run:
@@ -117,7 +117,7 @@ class Remote:
         if (private and not found.private) or (gated and not found.gated and (head.is_released or not dry_run)):
             wanted = "private" if private and not found.private else "gated"
             raise InvalidInputError(
-                f"{self.repo} is there already and is not {wanted}; nothing was sent: make it {wanted} in its "
+                f"{self.repo} exists and is not {wanted}; nothing was sent: make it {wanted} in its "
                 "settings on the Hub, then push again, or leave the option out",
                 repo_id=self.repo,
                 name=wanted,
@@ -126,7 +126,7 @@ class Remote:
     def commit(
         self, head: Head, files: Outgoing, send: Sequence[str], delete: Sequence[str], title: str, description: str
     ) -> str:
-        """Upload files, then make the one commit that changes main; return it."""
+        """Upload files, then change main in one commit, and return that commit."""
         from huggingface_hub import CommitOperationDelete
 
         additions = [files.addition(name) for name in send]
@@ -140,7 +140,7 @@ class Remote:
         operations: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in delete)]
 
         def create() -> str:
-            with warnings.catch_warnings():  # about Parquet files in a model repository, which are intended
+            with warnings.catch_warnings():  # about Parquet files in a model repository
                 warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
                 return self.client.create_commit(
                     self.repo, operations, repo_type=self.type, parent_commit=head.commit, commit_message=title,
@@ -154,12 +154,12 @@ class Remote:
                 delay = retry_delay(error.__cause__ or error, attempt)
                 if delay is not None:
                     time.sleep(delay)
-                # the commit may have been made although its response was lost
+                # the commit may exist although its response was lost
                 if made := self._committed_since(head, files.manifest, error):
                     return made
                 if delay is None or attempt == RETRIES:
                     raise
-        raise AssertionError  # the last attempt returns or raises
+        raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _committed_since(self, head: Head, manifest: Mapping[str, Any], error: HubError) -> str | None:
         """Return main's commit if it has this content; raise `HubConflictError` if it has other new content."""
@@ -170,13 +170,14 @@ class Remote:
             return now.commit
         found = now.manifest.get("version") if now.manifest else "something else"
         raise HubConflictError(
-            f"{self.repo} was changed meanwhile (main is now at {found}); see w2w log {self.repo}, then push again",
+            f"{self.repo} was changed at the same time (main is now at {found}); "
+            f"see w2w log {self.repo}, then push again",
             repo_id=self.repo,
             revision=now.commit,
         ) from error
 
     def tag(self, version: Version, commit: str) -> None:
-        """Set a version's tag; one that exists must be on this commit."""
+        """Set a version's tag; an existing one must be on this commit."""
         try:
             call(self.repo, self.client.create_tag, self.repo, tag=version.tag, revision=commit,
                  repo_type=self.type, tag_message=f"Version {version}")  # fmt: skip
@@ -190,14 +191,14 @@ class Remote:
                     f"{error}; the files are on main, run the same command again to set the tag", **error.data()
                 ) from error
             raise HubConflictError(
-                f"{self.repo} got {version.tag} on {there[:12]} meanwhile, this push is {commit[:12]}; a version "
-                "is never moved: push this under the next one",
+                f"{self.repo} got the tag {version.tag} on {there[:12]} at the same time, this push is {commit[:12]}; "
+                "tags never move: push this as the next version",
                 repo_id=self.repo,
                 revision=version.tag,
             ) from error
 
 
 def is_same_content(there: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Return whether a published manifest and mine, as it is on disk, state the same except for their own checksum."""
+    """Return whether a published manifest equals mine, as stored on disk, except for the checksum."""
     mine = upgraded(dict(mine), "the manifest", *FORMATS)  # as `there` was
     return {k: v for k, v in there.items() if k != CHECKSUM} == {k: v for k, v in mine.items() if k != CHECKSUM}

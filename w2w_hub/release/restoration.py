@@ -16,7 +16,7 @@ from ..common.progress import progress
 from ..common.subject import HubFile
 from ..dialects.base_model import MODEL_INDEX
 from ..errors import CorruptFileError, HubNotFoundError, UnsafePathError, W2WError
-from ..store.atomic import disk_error
+from ..store.atomic import as_disk_error, replaced
 from ..store.cards import split_card
 from ..store.hub.cache import RepoCache, is_own_blob
 from ..store.hub.client import Token
@@ -44,8 +44,8 @@ def restore(
     ----------
     source : path or URL, optional
         A folder or web server with copies (an archive, another cache, a mirror); by default the Hub. A copy need not
-        be trusted: only regular files are read, never more bytes than are pinned, and a file without the pinned
-        digest is refused. No digest covers the card, so a new one is written from the manifest.
+        be trusted: only regular files are read, at most the pinned number of bytes, and a file without the pinned
+        digest is refused. No digest covers the card, so a new one is rendered from the manifest.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def restore(
 
 
 def _remember(pin: Pin, cache_dir: Path | str | None) -> None:
-    """Let the cache resolve the pinned revision offline."""
+    """Record the pinned revision in the cache, so that it resolves offline."""
     cache = RepoCache(pin.repo, pin.kind, cache_dir)
     if pin.revision not in cache.refs():
         cache.remember(pin.revision, pin.commit)
@@ -99,7 +99,7 @@ def _restore_pin(pin: Pin, copies: Copy, cache_dir: Path | str | None) -> Path:
         raw = read_regular(folder / scratch, MAX_JSON_BYTES)
         files = require_fields(parse_manifest(raw, where), where)
         _fetch_all(copies, found, files, folder, cache)
-        os.replace(folder / scratch, folder / MANIFEST)  # last: what has a manifest is whole
+        os.replace(folder / scratch, folder / MANIFEST)  # last: a folder with a manifest is complete
     finally:
         (folder / scratch).unlink(missing_ok=True)
     cache.is_verified(folder / MANIFEST, {"sha256": pin.manifest_sha256, "size": len(raw)})
@@ -108,7 +108,7 @@ def _restore_pin(pin: Pin, copies: Copy, cache_dir: Path | str | None) -> Path:
 
 
 def _write_card(pin: Pin, manifest: dict[str, Any], folder: Path) -> None:
-    """Write the card that follows from the manifest, unless the Hub's own is there; no card if that is impossible.
+    """Write the card that follows from the manifest, unless the Hub's own is there; none if the manifest lacks facts.
 
     Stock `load_dataset` reads the files of each split from the card.
     """
@@ -116,16 +116,18 @@ def _write_card(pin: Pin, manifest: dict[str, Any], folder: Path) -> None:
         if has_file(folder, CARD) and is_own_blob(folder, CARD):
             return
     with suppress(OSError):
-        (folder / CARD).unlink(missing_ok=True)  # a copy's, which an earlier version put there
+        (folder / CARD).unlink(missing_ok=True)  # copied by an earlier release
     try:
         card = published_card(folder, manifest, manifest, pin.repo)
         configs = split_card(card)[0].get("configs", [])
         paths = [entry["path"] for config in configs for entry in config["data_files"]]
     except (W2WError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return  # the manifest lacks what a card states; what opens it says so
+        return  # the manifest lacks facts, which its reader reports
     listed = manifest["files"]
     if all(name in listed for path in paths for name in ([path] if isinstance(path, str) else path)):
-        _put(folder, CARD, card.encode())
+        target = make_parents(folder, CARD)
+        with as_disk_error(target), replaced(target) as partial:
+            partial.write_bytes(card.encode())
 
 
 def _restore_base(base: BasePin, copies: Copy, cache_dir: Path | str | None) -> Path:
@@ -172,44 +174,22 @@ def _is_there(folder: Path, name: str, entry: Mapping[str, Any], cache: RepoCach
     try:
         return has_file(folder, name) and cache.is_verified(find_file(folder, name), entry)
     except UnsafePathError:
-        make_parents(folder, name)  # raises if it is a folder above that is a link
+        make_parents(folder, name)  # raises if a folder above is a link
         if (folder / name).is_symlink():
-            return False  # is replaced, wherever it leads
+            return False  # will be replaced
         raise
 
 
 def _fetch(copies: Copy, found: Any, name: str, folder: Path, to: str, sha256: str, limit: int) -> None:
-    """Copy one file beside its place, and move it there only if it has the digest; no link is written through."""
+    """Copy one file to a temporary path, and to its place only if it has the digest; no link is followed."""
     target = make_parents(folder, to)
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with as_disk_error(target, "; run the same command again to continue"), replaced(target) as partial:
         with open(partial, "x+b") as file:
             arrived = copies.fetch(found, name, limit, file)
         if arrived != sha256:
             raise CorruptFileError(
-                f"{copies.shown}: {name} is not what was pinned; restore from another copy", name=name
+                f"{copies.shown}: {name} does not match the pin; restore from another copy", name=name
             )
-        os.replace(partial, target)
-    except OSError as error:
-        if isinstance(error, W2WError):
-            raise
-        raise disk_error(target, error, "; run the same command again to continue") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _put(folder: Path, name: str, data: bytes) -> None:
-    target = make_parents(folder, name)
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
-    except OSError as error:
-        raise disk_error(target, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 __all__ = ["restore"]

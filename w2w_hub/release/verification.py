@@ -28,8 +28,8 @@ def verify(
 ) -> Report:
     """Compare a dataset or weight space with its manifest, its own digests and the rules of FORMAT.md (`w2w verify`).
 
-    Files of a repository that are not in the cache are fetched. A manifest with a wrong checksum of itself is a note
-    and not a problem if the commit or the lock vouches for its bytes: version 0.1.0 published such manifests.
+    Files of a repository that are not in the cache are fetched. If a manifest does not match its own checksum but its
+    commit or lock, that is a note and not a problem: w2w_hub 0.1.0 published such manifests.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def verify(
     Raises
     ------
     CorruptFileError
-        If a version's tag leads to a manifest of another version, or a fetched file arrives damaged twice.
+        If a version tag is on a manifest of another version, or a file is damaged after it was fetched twice.
     MissingPathError, UnsupportedFormatError, HubError
         If there is nothing to check; everything else is in the report.
     """
@@ -61,11 +61,11 @@ def verify_source(source: Source, *, deep: bool = True) -> Report:
 
 
 def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) -> Report:
-    """Verify a folder as the kind that its manifest states; as a dataset if it states none."""
+    """Verify a folder as the kind in its manifest, or as a dataset without one."""
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder", path=folder)
     if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
-        raise MissingPathError(f"{folder} is not a dataset or weight space: it has no {FILENAME}", path=folder)
+        raise MissingPathError(f"{folder} is not a dataset or weight space; it lacks {FILENAME}", path=folder)
     if stated_format(folder) == SPACE:
         from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
 

@@ -1,8 +1,8 @@
-"""Write files and folders that appear as a whole, with their bytes on the disk, or not at all.
+"""Write files and folders atomically: they appear as a whole, flushed to the disk, or not at all.
 
-Both are made beside their place under a name of our own, ``.NAME.<hex>.w2w-partial``, flushed, and renamed. A process
-that is killed leaves that, and the next one that writes to the same place removes it: what is removed carries our
-name, is no link, and belongs to no living process (its writer holds an advisory lock).
+Both are written beside their destination as ``.NAME.<hex>.w2w-partial``, flushed, and renamed. What a killed process
+leaves is removed by the next writer of the same path, if it has such a name, is not a link, and does not belong to a
+running process (writers hold an advisory lock).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import AlreadyExistsError, DiskError, W2WError
 from .paths import walk
 
 PARTIAL = ".w2w-partial"
-DURABLE = True  # flush to the disk before a rename, so that a power cut loses nothing either
+DURABLE = True  # flush to the disk before a rename, against power cuts
 
 
 def require_new(path: Path | str) -> Path:
@@ -45,7 +45,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         If writing fails; nothing is left then.
     """
     path = require_new(path)
-    with _as_disk_error(path):
+    with as_disk_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         partial = _partial(path)
@@ -54,8 +54,8 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         try_lock(holder)
         try:
             yield partial
-            readable = partial.stat().st_mode & 0o666  # as the umask has it
-            for file in partial.rglob("*.safetensors"):  # which their writer makes for its owner alone
+            readable = partial.stat().st_mode & 0o666  # by the umask
+            for file in partial.rglob("*.safetensors"):  # safetensors writes them for their owner alone
                 file.chmod(readable)
             flush_tree(partial)
             require_new(path)
@@ -67,7 +67,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 
 
 def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None:
-    """Write one file atomically; parent folders are made.
+    """Write one file atomically; parent folders are created.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None
     path = Path(path)
     if not replace:
         require_new(path)
-    with _as_disk_error(path):
+    with as_disk_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         partial = _partial(path)
@@ -117,7 +117,7 @@ def _remove_leftover(partial: Path) -> None:
         return
     descriptor = os.open(partial, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
-        if not try_lock(descriptor):  # it is being written, or nobody can tell
+        if not try_lock(descriptor):  # it is being written, or locks are not supported
             return
         if stat.S_ISDIR(mode):
             shutil.rmtree(partial, ignore_errors=True)
@@ -128,7 +128,7 @@ def _remove_leftover(partial: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the advisory lock of an open file; False if another process has it, or there are none here."""
+    """Take the advisory lock of an open file; return False if another process has it, or locks are not supported."""
     try:
         import fcntl
 
@@ -139,7 +139,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Flush a file or folder to the disk, where that is possible."""
+    """Flush a file or folder to the disk, where the file system can."""
     if not DURABLE:
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -152,7 +152,7 @@ def flush(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush a folder and all that is in it to the disk."""
+    """Flush a folder and everything in it to the disk."""
     if not DURABLE:
         return
     below: set[Path] = set()
@@ -173,13 +173,26 @@ def disk_error(path: Path | str, error: OSError, more: str = "") -> DiskError:
 
 
 @contextmanager
-def _as_disk_error(path: Path) -> Iterator[None]:
+def as_disk_error(path: Path, more: str = "") -> Iterator[None]:
+    """Raise the `OSError` of a failed write of `path` as a `DiskError`; `more` follows its message."""
     try:
         yield
     except OSError as error:
         if isinstance(error, W2WError):
             raise
-        raise disk_error(path, error) from error
+        raise disk_error(path, error, more) from error
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that replaces it when the block ends without an error; not flushed."""
+    partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
@@ -187,7 +200,7 @@ def _partial(path: Path) -> Path:
 
 
 def _rename_new(partial: Path, path: Path) -> None:
-    """Rename a file to a name that nothing has, also if something took it meanwhile."""
+    """Rename a file to a new name; raise if that exists by now."""
     try:
         os.link(partial, path)
     except FileExistsError:

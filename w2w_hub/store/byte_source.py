@@ -1,4 +1,4 @@
-"""Files that are read in part: the protocol, and files of a folder."""
+"""Read parts of files: the protocol, and its implementation for folders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .paths import open_regular
 
 
 class ByteSource(Protocol):
-    """Files that can be read in part; paths are relative to a root, with ``/``.
+    """Files of which parts are read; paths are relative to a root, with ``/``.
 
-    A source needs `size` and `read`. One whose files can be mapped into memory overrides the other methods too.
+    An implementation needs `size` and `read`; one with memory-mapped files overrides the other methods, too.
     """
 
     def size(self, path: str) -> int:
-        """Bytes of a file; `MissingPathError` if it is not there."""
+        """Return the bytes of a file; raise `MissingPathError` if it does not exist."""
         ...
 
     def read(self, path: str, start: int, stop: int) -> bytes:
-        """Exactly the bytes from `start` to before `stop`."""
+        """Return exactly the bytes from `start` to before `stop`."""
         ...
 
     def read_into(self, path: str, start: int, out: memoryview) -> None:
@@ -34,26 +34,26 @@ class ByteSource(Protocol):
         out[:] = self.read(path, start, start + len(out))
 
     def mapped(self, path: str) -> np.ndarray | None:
-        """Return a file as a read-only memory map, uint8; None if it cannot be mapped."""
+        """Return a file as a read-only uint8 memory map; None if it cannot be mapped."""
         return None
 
     def will_need(self, path: str, start: int, size: int) -> None:
-        """Tell the system that a part of a mapped file is read next."""
+        """Advise the system that a part of a mapped file is read next."""
         return
 
     def release(self, path: str, start: int, size: int) -> None:
-        """Tell the system that a part of a mapped file need not stay in this process's memory."""
+        """Advise the system to drop a part of a mapped file from this process's memory."""
         return
 
 
 class LocalFiles(ByteSource):
-    """Files below one or more folders; the first folder that has a file is read.
+    """Files below one or more folders; each file is read from the first folder that has it.
 
-    An opened file stays open: its content is read even after another process has put a new state in its place.
-    Every read states its position, so that threads and forked processes can share the descriptors.
+    Opened files stay open, so that they keep their content when another process replaces them. Reads are positional, so
+    that threads and forked processes can share the descriptors.
     """
 
-    _close = staticmethod(os.close)  # which the interpreter may have cleared when it ends
+    _close = staticmethod(os.close)  # `os` may be gone at interpreter exit
 
     def __init__(self, *folders: Path):
         self.folders = folders
@@ -77,7 +77,7 @@ class LocalFiles(ByteSource):
             self._close(descriptor)
 
     def open(self, path: str) -> int:
-        """Return the descriptor of a file, opened now if it is not yet; no link below the folders is followed."""
+        """Return the descriptor of a file, opened on first use; no link below the folders is followed."""
         with self._lock:
             if path not in self._open:
                 self._open[path] = open_regular(find_in(self.folders, path), follow=False)
@@ -87,7 +87,7 @@ class LocalFiles(ByteSource):
         return os.fstat(self.open(path)).st_size
 
     def mapped(self, path: str) -> np.ndarray:
-        """Return a file as a read-only memory map, uint8.
+        """Return a file as a read-only uint8 memory map.
 
         Raises
         ------
@@ -100,7 +100,9 @@ class LocalFiles(ByteSource):
             self._maps[path] = mmap.mmap(self.open(path), size, access=mmap.ACCESS_READ)
             self._mapped[path] = np.frombuffer(self._maps[path], np.uint8)
         if len(self._mapped[path]) > size:
-            raise CorruptFileError(f"{self.folders[-1] / path} was cut to {size} bytes while open; fetch it again")
+            raise CorruptFileError(
+                f"{self.folders[-1] / path} was truncated to {size} bytes while open; fetch it again"
+            )
         return self._mapped[path]
 
     def will_need(self, path: str, start: int, size: int) -> None:

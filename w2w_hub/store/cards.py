@@ -19,7 +19,7 @@ _FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>(?:.*?\r?\n)?)---[ \t]*(?:\r?\n|\
 
 
 def template(name: str) -> Template:
-    """Return a card's template: from the installed package, or from the repository beside it."""
+    """Return a card template of the installed package, or of the source repository."""
     here = Path(__file__).parents[1]  # the package
     for folder in (here / "_cards", here.parent / "cards"):
         if (folder / name).is_file():
@@ -28,7 +28,7 @@ def template(name: str) -> Template:
 
 
 def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Return a card: its metadata as YAML, and a template of which every value is escaped that is not `Markdown`."""
+    """Return a card: metadata as YAML, and a template filled with values, escaped unless they are `Markdown`."""
     return join_card(metadata, template(name).substitute({key: markdown(value) for key, value in values.items()}))
 
 
@@ -50,7 +50,7 @@ def read_card(folder: Path) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """Return metadata and body of a card; metadata that is not a mapping is taken as none."""
+    """Return metadata and body of a card; metadata other than a mapping is ignored."""
     import yaml
 
     match = _FRONT.match(text)

@@ -1,10 +1,9 @@
-"""States of a folder: read without changing them, replaced as a whole by one writer at a time.
+"""Read the state of a folder, and replace it as a whole, one writer at a time.
 
-A new state is built aside, in ``.w2w-next``. A folder that is not there yet appears by one rename. For one that is,
-the staging folder holds only what changes; renaming it to ``.w2w-commit`` is the moment of commit. From then on that
-folder's manifest is the state, and each file that it lists is the one below ``.w2w-commit``, or else the one in its
-place. Readers read it so and change nothing; the writer moves the files into place, and if it was killed, the next
-writer or :func:`repair` does.
+A new state is built in a staging folder, ``.w2w-next``. A new folder appears by one rename. For an existing one, the
+staging folder holds only what changes, and renaming it to ``.w2w-commit`` is the commit. From then on the manifest in
+``.w2w-commit`` is the state, and each file that it lists is read from there, or else from its final place. Readers
+change nothing. The writer moves the files into place; if it is killed, the next writer or :func:`repair` does.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ from typing import Any, TypeVar
 
 from ..common.limits import MAX_JSON_BYTES
 from ..errors import AlreadyExistsError, BusyError, CorruptFileError, MissingPathError, UnsafePathError, W2WError
-from .atomic import disk_error, flush, flush_tree, require_new
+from .atomic import as_disk_error, disk_error, flush, flush_tree, require_new
 from .manifest import CARD, FILENAME, parse_manifest
 from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
 
 T = TypeVar("T")
 NEXT, COMMIT, LOCK_FILE = ".w2w-next", ".w2w-commit", ".w2w-lock"
-NOTES = ".notes"  # in the staging folder: what a resumed writer needs, no part of the state
-WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # for a folder that is written while it is opened
+NOTES = ".notes"  # in the staging folder: what a resumed writer needs, not part of the state
+WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # while another process writes the folder
 
 
 # ------------------------------------------------------------------ reading
 @dataclass(frozen=True)
 class State:
-    """One state of a folder: its manifest, and where each of its files lies.
+    """One state of a folder: its manifest and the paths of its files.
 
     Attributes
     ----------
     root : Path
     raw : bytes
-        Of the manifest.
+        The manifest as it is stored.
     data : dict
         The manifest's fields, validated as :func:`w2w_hub.store.manifest.parse_manifest` does.
     unfinished : bool
@@ -55,7 +54,7 @@ class State:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders that hold its files; a file is taken from the first one that has it."""
+        """The folders that hold its files; the first one that has a file counts."""
         return (self.root / COMMIT, self.root) if self.unfinished else (self.root,)
 
     @property
@@ -63,12 +62,12 @@ class State:
         return self.folders[0] / FILENAME
 
     def find(self, name: str) -> Path:
-        """Return the path of one of its files, reached without following a link."""
+        """Return the path of one of its files; no link is followed."""
         return find_in(self.folders, name)
 
 
 def find_in(folders: tuple[Path, ...], name: str) -> Path:
-    """Return the path of a file in the first of these folders that has it, reached without following a link."""
+    """Return the path of a file in the first of these folders that has it; no link is followed."""
     for folder in folders[:-1]:
         if has_file(folder, name):
             return find_file(folder, name)
@@ -81,7 +80,7 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
     Parameters
     ----------
     read : callable
-        Takes a :class:`State`; what it returns is returned.
+        Takes a :class:`State`; its result is returned.
     formats : str
         Manifest formats to accept; datasets and weight spaces by default.
 
@@ -104,7 +103,9 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
             if _stamp(folder) == before:
                 return found
             if time.monotonic() > deadline:
-                raise BusyError(f"{folder} is being written again and again; wait until that has ended", path=folder)
+                raise BusyError(
+                    f"{folder} is written by another process all the time; wait until it has finished", path=folder
+                )
         time.sleep(PAUSE_SECONDS)
 
 
@@ -133,7 +134,7 @@ def _state(folder: Path, *formats: str) -> State:
 
 
 def _committed(folder: Path) -> bytes | None:
-    """Return the manifest of a state that is committed and not yet moved into place; None if there is none."""
+    """Return the manifest of a committed state that is not yet moved into place; None if there is none."""
     commit = folder / COMMIT
     if not _is_own_folder(commit):
         return None
@@ -146,18 +147,18 @@ def _committed(folder: Path) -> bytes | None:
 
 
 def _is_own_folder(path: Path) -> bool:
-    """Return whether a writer's own folder exists; raise if it is a link or a file."""
+    """Return whether a staging or commit folder exists; raise if it is a link or a file."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
         return False
     if not stat.S_ISDIR(mode):
-        raise UnsafePathError(f"{path} is not a folder of its own (a link, perhaps); remove it", path=path)
+        raise UnsafePathError(f"{path} is a link or a file, not a folder; remove it", path=path)
     return True
 
 
 def _stamp(folder: Path) -> tuple[Any, ...]:
-    """Return values of which one differs once another state is in place or committed."""
+    """Return values that change once another state is committed or in place."""
 
     def of(path: Path) -> tuple[int, int, int] | None:
         try:
@@ -175,7 +176,7 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
 
 
 def _committed_files(folder: Path) -> list[str]:
-    """Return the files of a committed state that are not yet in place; their number falls while a writer moves them."""
+    """Return the files of a committed state that a writer has yet to move into place."""
     commit = folder / COMMIT
     try:
         return [found.name for found in walk(commit)] if stat.S_ISDIR(os.lstat(commit).st_mode) else []
@@ -196,11 +197,10 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     Parameters
     ----------
     replace : bool
-        The folder may be there; it then keeps its files unless they are staged anew, or listed by its manifest
-        and no longer by the staged one. Foreign files stay.
+        The folder may exist. Its files stay unless they are staged again, or its manifest lists them and the staged
+        one does not.
     resumable : bool
-        Keep what a killed or interrupted writer left, and what this one leaves if it is interrupted or the disk
-        fails.
+        Continue what an interrupted writer left, and keep what this one leaves if it is interrupted or the disk fails.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
     DiskError
         If writing fails; the folder is then as before.
     UnsafePathError
-        If a writer's own folder or lock is a link.
+        If the staging folder or the lock is a link.
     """
     folder = Path(path)
     if not replace:
@@ -237,7 +237,7 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
         if isinstance(error, W2WError):
             raise
         left = resumable and (staging_folder(folder) / NOTES).is_dir()
-        kept = "; what is finished is kept, run the same command again to continue" if left else ""
+        kept = "; finished parts are kept, run the same command again to continue" if left else ""
         raise disk_error(path, error, kept) from error
 
 
@@ -273,29 +273,24 @@ def _require_movable(staging: Path, folder: Path) -> None:
 def repair(path: Path | str) -> bool:
     """Finish a change that a killed writer had committed (`w2w repair`); return whether there was one.
 
-    The remains of a writer that was killed before its commit are removed.
+    What a writer left that was killed before its commit is removed.
 
     Raises
     ------
     BusyError
         If another process is writing the same folder.
     CorruptFileError
-        If what was committed is damaged; nothing is moved then.
+        If the committed change is damaged; nothing is moved then.
     DiskError
     """
     folder = Path(path)
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder; name a dataset or weight space", path=folder)
-    try:
-        with writer_lock(folder):
-            finished = _finish(folder)
-            if _is_own_folder(folder / NEXT):  # of a writer that was killed before it committed
-                shutil.rmtree(folder / NEXT)
-            return finished
-    except OSError as error:
-        if isinstance(error, W2WError):
-            raise
-        raise disk_error(folder, error, "; open it where it can be written") from error
+    with as_disk_error(folder, "; open it where it can be written"), writer_lock(folder):
+        finished = _finish(folder)
+        if _is_own_folder(folder / NEXT):  # left by a writer that was killed before its commit
+            shutil.rmtree(folder / NEXT)
+        return finished
 
 
 def _finish(folder: Path) -> bool:
@@ -321,23 +316,18 @@ def _finish(folder: Path) -> bool:
             os.replace(find_file(commit, name), make_parents(folder, name))
         for name in sorted(old["files"].keys() - new["files"].keys()):
             remove_file(folder, name)
-        flush_tree_of(folder, moved)
+        for parent in sorted({(folder / name).parent for name in moved}):
+            flush(parent)
         os.replace(find_file(commit, FILENAME), folder / FILENAME)
         flush(folder)
     shutil.rmtree(commit, ignore_errors=True)
     return raw is not None
 
 
-def flush_tree_of(folder: Path, names: list[str]) -> None:
-    """Flush the folders that hold these files."""
-    for parent in sorted({(folder / name).parent for name in names}):
-        flush(parent)
-
-
 # --------------------------------------------------------------------- lock
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the writers' lock of a folder; the system releases it when the process ends, however it ends."""
+    """Hold the writer lock of a folder; the system releases it when the process ends, even if it is killed."""
     path = folder / LOCK_FILE if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK_FILE}")
     while True:
         descriptor = _open_lock(path)
@@ -362,19 +352,19 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open or create a lock file; refuse a link, anything but a regular file, and a file with a second name."""
+    """Open or create a lock file; refuse links, hard links and anything but a regular file."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError:
         if path.is_symlink() or path.is_dir():
-            raise UnsafePathError(f"{path} is not a lock file (a link, perhaps); remove it", path=path) from None
+            raise UnsafePathError(f"{path} is a link or a folder, not a lock file; remove it", path=path) from None
         raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
         raise UnsafePathError(
-            f"{path} is not a lock file of its own (a pipe, or another file's name); remove it", path=path
+            f"{path} is a pipe or a second name of another file, not a lock file; remove it", path=path
         )
     return descriptor
 
@@ -382,7 +372,9 @@ def _open_lock(path: Path) -> int:
 def _acquire(descriptor: int, path: Path, folder: Path) -> None:
     holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
     who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
-    busy = BusyError(f"{folder} is being written by {who}; wait until it has ended, then run this again", path=folder)
+    busy = BusyError(
+        f"{folder} is being written by {who}; wait until it has finished, then run this again", path=folder
+    )
     try:
         import fcntl
 
@@ -390,7 +382,7 @@ def _acquire(descriptor: int, path: Path, folder: Path) -> None:
     except BlockingIOError:
         raise busy from None
     except (ImportError, OSError):
-        # no advisory locks here: go by the process that the file names, which may only be judged on its own host
+        # without advisory locks: check the process that the file names, which works on its own host only
         if len(holder) != 2 or holder[0] == str(os.getpid()):
             return
         if holder[1] != socket.gethostname():

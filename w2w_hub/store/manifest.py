@@ -1,7 +1,7 @@
-"""The fields that all manifests share (`format`, `format_version`, `files`, `checksum`), and their readers by version.
+"""Read and write the fields that all manifests share: `format`, `format_version`, `files` and `checksum`.
 
-A manifest is read in one way whatever it describes: its size is bounded, its format and version are known, each
-listed file has a valid name, and unknown fields are ignored. Version 1 is what w2w_hub 0.1.0 wrote.
+Every manifest is read alike: its size is limited, its format and version must be known, each listed file must have a
+valid name, and unknown fields are ignored. w2w_hub 0.1.0 wrote version 1.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_population(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a weight space of version 1, which always has its population, in the fields of version 2."""
+    """Upgrade a weight space of version 1, which always has its population."""
     return {**data, "population": True}
 
 
-# format -> version -> how its fields become those of the newest version
+# format -> version -> function that upgrades the fields to the newest version
 READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     DATASET: {1: _as_it_is},
     SPACE: {1: _with_population, 2: _as_it_is},
@@ -55,14 +55,14 @@ def read_manifest(folder: Path, *formats: str) -> dict[str, Any]:
 
 
 def parse_manifest(raw: bytes, where: Where, *formats: str) -> dict[str, Any]:
-    """Return the fields of a manifest's bytes, see :func:`read_manifest`."""
+    """Parse and validate the bytes of a manifest, see :func:`read_manifest`."""
     data = upgraded(parse_json(raw, where), where, *(formats or (DATASET, SPACE)))
     data["files"] = require_files(data.get("files"), where)
     return data
 
 
 def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any]:
-    """Return data of one of these formats, of whatever version, in the fields of the newest version."""
+    """Return data of one of these formats upgraded from any known version to the newest."""
     name = data.get("format")
     if name not in formats:
         wanted = " or ".join(repr(f) for f in formats)
@@ -80,46 +80,47 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
 def require_files(files: Any, where: Where) -> dict[str, dict[str, Any]]:
     """Return the `files` of a manifest or lock: relative path to ``{"sha256", "size"}``, each one valid."""
     if not isinstance(files, dict) or len(files) > MAX_FILES:
-        raise CorruptFileError(f"{where} lacks or misstates a field ('files'); fetch it again", **about(where))
+        raise misstated(where, "'files'")
     for name, entry in files.items():
         if not is_name(name) or name.split("/")[0].startswith(OURS) or name.lower() == FILENAME:
             raise UnsafePathError(
-                f"{where} lists the file {short(name)}, which is outside the folder or not a file's name",
+                f"{where} lists the file {short(name)}, which is outside of the folder or not a file name",
                 **about(where),
             )
         size = entry.get("size") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
-            raise CorruptFileError(
-                f"{where} lacks or misstates a field, the size of {short(name)}; fetch it again", **about(where)
-            )
+            raise misstated(where, f"the size of {short(name)}")
         if not isinstance(entry.get("sha256"), str) or not _SHA256.fullmatch(entry["sha256"]):
-            raise CorruptFileError(
-                f"{where} lacks or misstates a field, the sha256 of {short(name)}; fetch it again", **about(where)
-            )
+            raise misstated(where, f"the sha256 of {short(name)}")
     return files
+
+
+def misstated(where: Where, field: str, advice: str = "fetch it again") -> CorruptFileError:
+    """Return the error for a required field that is missing or wrong."""
+    return CorruptFileError(f"{where} lacks or misstates {field}; {advice}", **about(where))
 
 
 # -------------------------------------------------------------------- JSON
 def read_json(path: Path | str) -> dict[str, Any]:
-    """Return the JSON object of a file that the user named, or raise an error that names it."""
+    """Return the JSON object in a file that the user named."""
     return parse_json(read_regular(path, MAX_JSON_BYTES), Path(path), constants=True)
 
 
 def read_json_in(folder: Path | str, name: str) -> dict[str, Any]:
-    """Return the JSON object of a file below a folder, reached without following a link."""
+    """Return the JSON object in a file below a folder; no link is followed."""
     return parse_json(read_file(Path(folder), name, MAX_JSON_BYTES), Path(folder, name), constants=True)
 
 
 def parse_json(raw: bytes, where: Where, *, constants: bool = False) -> dict[str, Any]:
-    """Return a JSON object; a key that is there twice is refused, and so are NaN and infinity without `constants`."""
-    values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    """Return a JSON object; refuse repeated keys and, without `constants`, NaN and infinity."""
+    values = count_values(raw)
     if values > MAX_JSON_VALUES:
         raise CorruptFileError(
             f"{where} holds {values:,} JSON values, the limit is {MAX_JSON_VALUES:,}", **about(where)
         )
     try:
         value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=float if constants else _no_constant
+            raw.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=float if constants else refuse_constant
         )
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{where} is not valid JSON ({error}); fetch it again", **about(where)) from error
@@ -128,22 +129,29 @@ def parse_json(raw: bytes, where: Where, *, constants: bool = False) -> dict[str
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def count_values(raw: bytes) -> int:
+    """Return an upper bound of the values in JSON text, before it is parsed."""
+    return sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of these pairs; raise `ValueError` for a repeated key."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the key {short(name)} is there twice")
+            raise ValueError(f"the key {short(name)} is repeated")
         found[name] = value
     return found
 
 
-def _no_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
+    """Raise `ValueError` for NaN and infinity."""
     raise ValueError(f"{name} is not JSON")
 
 
 # ---------------------------------------------------------------- checksum
 def seal(data: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a manifest with the checksum of these bytes, its 64 digits taken as zeros."""
+    """Return the bytes of a manifest with their checksum, computed with zeros in place of its 64 digits."""
     fields = {key: value for key, value in data.items() if key != CHECKSUM} | {CHECKSUM: "0" * 64}
     raw = (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode()
     blank = f'"{CHECKSUM}": "{"0" * 64}"'.encode()
@@ -152,18 +160,17 @@ def seal(data: Mapping[str, Any]) -> bytes:
 
 
 def has_right_checksum(raw: bytes, known: set[str] | None = None) -> bool | None:
-    """Return whether a manifest's bytes have the checksum that they state; None if they state none.
+    """Return whether the bytes of a manifest match the checksum in them; None if there is none.
 
     Parameters
     ----------
     known : set of str, optional
-        The fields of its format. A digest in a field of another name is taken for a checksum whose own name was
-        changed.
+        The fields of its format. A digest in an unknown field is taken for a checksum whose name was changed.
     """
     found = re.findall(rb'"checksum": "([0-9a-f]{64})"', raw)
     if not found and not _renamed_checksum(raw, known):
-        return None  # written before manifests had one
-    # a field of a stranger may hold such text too; the manifest's own is written last
+        return None  # older than checksums in manifests
+    # an unknown field may hold such text, too; the checksum is written last
     blank = b"0" * 64
     return any(hashlib.sha256(_replaced(raw, digest, blank)).hexdigest().encode() == digest for digest in set(found))
 
@@ -190,7 +197,7 @@ def kind_of(manifest: Mapping[str, Any]) -> str:
 
 
 def stated_format(path: Path) -> str | None:
-    """Return the format that a folder's manifest, or a JSON file, states; None if it states none of ours."""
+    """Return the format of a folder's manifest or a JSON file; None if it is not one of ours."""
     try:
         data = parse_json(read_file(path, FILENAME, MAX_JSON_BYTES), path) if path.is_dir() else read_json(path)
     except (CorruptFileError, MissingPathError):

@@ -1,4 +1,4 @@
-"""Read untrusted Parquet files: rows and unpacked bytes are compared with limits before they are read."""
+"""Read untrusted Parquet files: their rows and unpacked bytes are checked before data is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..common.text import one_line
 from ..errors import CorruptFileError, W2WError
 from .paths import open_regular, short
 
-ROWS_A_BATCH = 1024
+BATCH_ROWS = 1024
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequen
     Raises
     ------
     CorruptFileError
-        If it has another number of rows, would unpack to far more than its size, or is damaged.
+        If it has another number of rows, unpacks to far more than its size, or is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -43,7 +43,7 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequen
             unpacked = _unpacked(meta)
             if unpacked > limit:
                 raise CorruptFileError(
-                    f"{path} would unpack to {unpacked:,} bytes; a file of its size may to {limit:,}", path=path
+                    f"{path} unpacks to {unpacked:,} bytes; the limit for its size is {limit:,}", path=path
                 )
             yield found
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
@@ -54,12 +54,12 @@ def parquet_file(path: Path, rows: int | None, kind: str = "file", texts: Sequen
         ) from error
 
 
-# bytes of a value in memory; of text what a dictionary's index takes, see `_text_bytes` for the rest
+# bytes per value in memory; 4, an index into a dictionary, for text, whose bytes `_text_bytes` counts
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
 def _unpacked(meta: Any) -> int:
-    """Return the bytes that all values take in memory: more than their pages where a value is repeated."""
+    """Return the bytes of all values in memory, which is more than their pages if values repeat."""
     total = 0
     for i in range(meta.num_row_groups):
         for j in range(meta.num_columns):
@@ -70,7 +70,7 @@ def _unpacked(meta: Any) -> int:
 
 
 def _text_bytes(column: Any) -> int:
-    """Return the bytes of a dictionary-encoded text column once every row has its own copy."""
+    """Return the bytes of a dictionary-encoded text column after decoding."""
     import pyarrow.compute as pc
 
     lengths = pc.binary_length(column.dictionary)
@@ -90,9 +90,9 @@ def read_table(
     Parameters
     ----------
     rows : int, optional
-        How many it must have.
+        The number of rows that it must have.
     optional : sequence of str
-        Columns that are read if they are there.
+        Columns that are read if they exist.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def read_table(
     with parquet_file(path, rows, kind) as found:
         stored = {f.name: f for f in found.schema_arrow}
         texts = [f.name for f in found.schema_arrow if types.is_string(f.type) or types.is_large_string(f.type)]
-    # text stays in its dictionary until it is known what all of it takes
+    # text stays dictionary-encoded until its decoded size is known
     with parquet_file(path, rows, kind, texts) as found:
         names = found.schema_arrow.names
         if len(set(names)) != len(names):
@@ -115,7 +115,7 @@ def read_table(
             raise CorruptFileError(f"{path} has no column {short(missing[0])}; fetch the {kind} again", path=path)
         columns = [*columns, *(name for name in optional if name in names)]
         batches, size, limit = [], 0, unpacked_limit(path.stat().st_size)
-        for batch in found.iter_batches(ROWS_A_BATCH, columns=columns):
+        for batch in found.iter_batches(BATCH_ROWS, columns=columns):
             size += batch.nbytes
             encoded = [column for column in batch.columns if types.is_dictionary(column.type)]
             size += sum(_text_bytes(column) for column in encoded if not types.is_primitive(column.type.value_type))

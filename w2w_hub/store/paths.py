@@ -1,9 +1,9 @@
-"""Untrusted relative paths, and files opened without following a link.
+"""Validate untrusted relative paths, and open files without following links.
 
-Every name that a manifest, a lock, a split, a Zarr key, a point or a repository gives passes :func:`require_name`
-before anything acts on it, and every file that it names is opened by :func:`open_file` or found by
-:func:`find_file`: no part of its path below the root may be a link. The root itself may be one, since its user named
-it. There is one exception: in a snapshot of the Hub's cache, a file is a link to a blob of the same repository.
+Every name in a manifest, lock, split, Zarr key, point or repository passes :func:`require_name` before it is used, and
+its file is opened by :func:`open_file` or found by :func:`find_file`: no part of the path below the root may be a link.
+The root may be one, since the user named it. The one exception: in a snapshot of the Hub's cache, a file is a link to a
+blob of the same repository.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..common.subject import about
 from ..common.text import one_line
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError
 
-OURS = ".w2w-"  # how the names of locks, staged states and unfinished files begin
+OURS = ".w2w-"  # prefix of locks, staged states and unfinished files
 _BLOB = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -48,11 +48,11 @@ def require_name(name: object, where: object) -> str:
     Raises
     ------
     UnsafePathError
-        Naming `where` it stands.
+        Its subject is `where`: the file that holds the name.
     """
     if not is_name(name):
         raise UnsafePathError(
-            f"{where} names {short(name)}, which is not a path inside its folder; do not use it",
+            f"{where} names {short(name)}, which is not a path inside its folder; do not use that file",
             name=name if isinstance(name, str) else None,
             **about(where),
         )
@@ -61,18 +61,18 @@ def require_name(name: object, where: object) -> str:
 
 
 def short(value: object) -> str:
-    """Return an untrusted value as a quoted part of one line."""
+    """Return an untrusted value quoted, shortened and in one line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return one_line(text, 120)
 
 
 def find_file(root: Path, name: str) -> Path:
-    """Return the path of a regular file below `root`, reached without following a link.
+    """Return the path of a regular file below `root`; no link is followed.
 
     Raises
     ------
     MissingPathError
-        If it is not there.
+        If it does not exist.
     UnsafePathError
         If the name is invalid, a part of the path is a link, or it is not a regular file (a pipe, a device).
     """
@@ -85,12 +85,12 @@ def find_file(root: Path, name: str) -> Path:
         path = _blob(Path(root), path)
     elif not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise UnsafePathError(f"{path} is {what}, not a file; remove it, or fetch the folder again", path=path)
+        raise UnsafePathError(f"{path} is {what}, not a file; remove it or fetch the folder again", path=path)
     return path
 
 
 def has_file(root: Path, name: str) -> bool:
-    """Return whether a regular file is there; raises `UnsafePathError` as :func:`find_file` does."""
+    """Return whether a regular file exists; raise `UnsafePathError` as :func:`find_file` does."""
     try:
         find_file(root, name)
     except MissingPathError:
@@ -99,12 +99,12 @@ def has_file(root: Path, name: str) -> bool:
 
 
 def open_file(root: Path, name: str) -> int:
-    """Open a regular file below `root` for reading, without following a link; return its descriptor."""
+    """Open a regular file below `root` for reading, without following links; return its descriptor."""
     return open_regular(find_file(root, name), follow=False)
 
 
 def open_regular(path: Path | str, *, follow: bool = True) -> int:
-    """Open a path that the user named, if it is a regular file; never waits for a pipe. Returns a descriptor.
+    """Open a path that the user named, if it is a regular file, and return its descriptor; never wait for a pipe.
 
     Parameters
     ----------
@@ -121,26 +121,26 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
         raise MissingPathError(f"{path} is not there", path=path) from None
     except OSError as error:
         if not follow and os.path.islink(path):
-            raise UnsafePathError(f"{path} is a link; replace it by the file itself", path=path) from error
+            raise UnsafePathError(f"{path} is a link; replace it with the file", path=path) from error
         raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
-    except ValueError as error:  # a NUL in it
+    except ValueError as error:  # the path contains a NUL
         raise MissingPathError(f"{short(str(path))} is not there", path=path) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise MissingPathError(f"{path} is a folder, not a file", path=path)
-        raise UnsafePathError(f"{path} is not a regular file; nothing is read from pipes and devices", path=path)
+        raise UnsafePathError(f"{path} is a pipe, socket or device, not a regular file; name another", path=path)
     return descriptor
 
 
 def read_file(root: Path, name: str, limit: int) -> bytes:
-    """Return the bytes of a file below `root` that has at most `limit` of them."""
+    """Return the content of a file below `root`, at most `limit` bytes."""
     return _read(open_file(root, name), Path(root, name), limit)
 
 
 def read_regular(path: Path | str, limit: int) -> bytes:
-    """Return the bytes of a file that the user named, if it has at most `limit` of them."""
+    """Return the content of a file that the user named, at most `limit` bytes."""
     return _read(open_regular(path), path, limit)
 
 
@@ -172,19 +172,19 @@ class Found:
 
 
 def walk(root: Path) -> Iterator[Found]:
-    """Yield everything below a folder that is not a folder, in order of names; links are not followed.
+    """Yield everything below a folder except folders, sorted by name; links are not followed.
 
     Raises
     ------
     CorruptFileError
-        Beyond :data:`~w2w_hub.common.limits.MAX_FILES` entries or a stated depth.
+        If there are more than `MAX_FILES` entries or `MAX_FOLDER_DEPTH` levels.
     """
     count = 0
     pending = [("", Path(root), 0)]
     while pending:
         prefix, folder, depth = pending.pop()
         if depth > MAX_FOLDER_DEPTH:
-            raise CorruptFileError(f"{folder} lies more than {MAX_FOLDER_DEPTH} folders deep", path=folder)
+            raise CorruptFileError(f"{folder} is more than {MAX_FOLDER_DEPTH} folders deep", path=folder)
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         below = []
@@ -200,12 +200,12 @@ def walk(root: Path) -> Iterator[Found]:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return every regular file below a folder, as sorted relative paths; links are left out."""
+    """Return the sorted relative paths of all regular files below a folder, without links."""
     return sorted(found.name for found in walk(folder) if found.is_file)
 
 
 def make_parents(root: Path, name: str) -> Path:
-    """Return the path of a file to be written below `root`, after making its folders; no link is followed."""
+    """Create the folders of a file to be written below `root`, and return its path; no link is followed."""
     parts = require_name(name, root).split("/")
     for depth in range(1, len(parts)):
         _require_folders(root, parts[: depth - 1])  # before anything is made below it
@@ -217,7 +217,7 @@ def make_parents(root: Path, name: str) -> Path:
 
 
 def remove_file(root: Path, name: str) -> None:
-    """Remove a regular file below `root` and the folders that it leaves empty, if no part of its path is a link."""
+    """Remove a regular file below `root` and folders that become empty, unless part of its path is a link."""
     try:
         path = Path(root, require_name(name, root))
         _require_folders(root, name.split("/")[:-1])
@@ -243,9 +243,7 @@ def _require_folders(root: Path, parts: list[str]) -> None:
         if mode is None:
             raise MissingPathError(f"{folder} is not there", path=folder)
         if stat.S_ISLNK(mode):
-            raise UnsafePathError(
-                f"{folder} is a link, which is not followed; replace it by the folder itself", path=folder
-            )
+            raise UnsafePathError(f"{folder} is a link, which is not followed; replace it with the folder", path=folder)
         if not stat.S_ISDIR(mode):
             raise UnsafePathError(f"{folder} is not a folder; fetch it again", path=folder)
 
@@ -261,11 +259,11 @@ def _mode(path: Path) -> int | None:
 
 # --------------------------------------------------------- the Hub's cache
 def _blob(root: Path, link: Path) -> Path:
-    """Return the file that a link in a snapshot of the Hub's cache stands for.
+    """Return the blob that a link in a snapshot of the Hub's cache points to.
 
     A snapshot is ``<cache>/<repository>/snapshots/<commit>``, and its files are links to
-    ``<cache>/<repository>/blobs/<etag>``. With Xet, that may be a link to ``<cache>/blobs/<ab>/<hash>``, the store
-    that the repositories of one cache share.
+    ``<cache>/<repository>/blobs/<etag>``. With Xet, that may be a link to ``<cache>/blobs/<ab>/<hash>``, which all
+    repositories of a cache share.
     """
     commit = Path(os.path.realpath(root))
     for folder in (commit, *commit.parents[:2]):  # an embedded base is opened below its snapshot
@@ -273,12 +271,14 @@ def _blob(root: Path, link: Path) -> Path:
             repository = folder.parent.parent
             break
     else:
-        raise UnsafePathError(f"{link} is a link, which is not followed; replace it by the file itself", path=link)
+        raise UnsafePathError(f"{link} is a link, which is not followed; replace it with the file", path=link)
     target = _link_target(link)
     if target.parent == repository / "blobs" and _BLOB.fullmatch(target.name) and _is_folder(target.parent):
         mode = _mode(target)
         if mode is None:
-            raise MissingPathError(f"{link} is not there: its blob is gone from the cache", path=link)
+            raise MissingPathError(
+                f"{link} is a link to a blob that is missing in the cache; fetch it again", path=link
+            )
         if stat.S_ISREG(mode):
             return target
         if stat.S_ISLNK(mode):
@@ -298,7 +298,7 @@ def _blob(root: Path, link: Path) -> Path:
 
 
 def _link_target(link: Path) -> Path:
-    """Return where one link leads, without following a second one in its last part."""
+    """Return the target of a link, which may be a link itself."""
     return Path(os.path.normpath(os.path.join(os.path.realpath(link.parent), os.readlink(link))))
 
 

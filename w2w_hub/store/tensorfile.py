@@ -1,8 +1,7 @@
-"""Read safetensors: the header first, under limits, so that a bad file is refused before memory is allocated.
+"""Read safetensors files: the header first, under limits, so that a bad file is refused before memory is allocated.
 
-The safetensors library reads such files too; this module is here for what it does not offer: a header without the
-data, limits of our own, bytes in memory, bfloat16 in NumPy, and one buffer that all tensors share, so that reading
-costs the file's size once. The tests compare both on the same files, good and bad.
+The safetensors library offers neither headers without data, nor limits, nor bfloat16 in NumPy, nor one buffer for all
+tensors, which needs memory for the file only once. The tests compare both on the same files, good and bad.
 """
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
 from ..common.subject import Where, about
 from ..common.text import one_line
 from ..errors import CorruptFileError, UnsupportedFormatError
+from .manifest import count_values, refuse_constant, unique_keys
 from .paths import open_regular
 
 METADATA = "__metadata__"
 LFS = b"version https://git-lfs"
-# safetensors' names of the dtypes that NumPy has too, and of all others with their bytes
+# dtypes of safetensors that NumPy has, too; bytes per value of all
 _KINDS = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
@@ -39,7 +39,7 @@ _BYTES = {kind: np.dtype(name).itemsize for kind, name in _KINDS.items()} | {
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor in a header: dtype name of safetensors, shape, and the position of its bytes in the data."""
+    """One tensor in a header: safetensors dtype, shape, and the range of its bytes in the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """A validated header: tensors by name, free metadata, and the number of bytes before the data."""
+    """A validated header: tensors by name, metadata, the position of the data in the file, and its size in bytes."""
 
     entries: Mapping[str, Entry]
     metadata: dict[str, str]
@@ -63,7 +63,7 @@ def read_header(path: Path | str) -> Header:
     Raises
     ------
     MissingPathError, CorruptFileError
-        Also if the file is shorter or longer than the header states, or one of the limits is passed.
+        Also if the file is shorter or longer than the header states, or exceeds a limit.
     """
     with _opened(path) as file:
         return header_from(file, Path(path))
@@ -72,8 +72,8 @@ def read_header(path: Path | str) -> Header:
 def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return tensors and metadata of a safetensors file; bfloat16 widens to float32 without loss.
 
-    The tensors share one writable buffer. Nothing is memory-mapped: a file that another process cuts short is an
-    error here, not a crash later.
+    The tensors share one writable buffer. Nothing is memory-mapped: a file that another process truncates raises an
+    error here and does not crash later.
     """
     header = read_header(path)
     return read_tensors(path, header), header.metadata
@@ -119,7 +119,7 @@ def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.n
             width = _BYTES[entry.dtype]
             values = np.frombuffer(data, _KINDS[entry.dtype], (entry.end - entry.begin) // width, entry.begin)
             if entry.begin % width:
-                values = values.copy()  # torch takes no unaligned memory
+                values = values.copy()  # torch needs aligned memory
         else:
             raise UnsupportedFormatError(
                 f"{where}: tensor {name} has dtype {entry.dtype}; only {', '.join(_KINDS)} and BF16 are read",
@@ -137,11 +137,11 @@ def parse_header(raw: bytes, length: int, total: int, where: Where) -> Header:
         raise _corrupt(where, f"its header claims {length:,} bytes, the limit is {MAX_HEADER:,}")
     if len(raw) < length:
         raise _corrupt(where, f"its header claims {length:,} bytes, the file has {total:,}")
-    values = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    values = count_values(raw)
     if values > MAX_HEADER_VALUES:
         raise _corrupt(where, f"its header holds {values:,} values, the limit is {MAX_HEADER_VALUES:,}")
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _corrupt(where, f"its header is not JSON: {short(error)}") from error
     if not isinstance(found, dict):
@@ -194,15 +194,17 @@ def _entry(name: str, value: Any, where: Where) -> Entry:
 
 
 def require_bearable(shape: Sequence[int], width: int, what: str) -> None:
-    """Raise `CorruptFileError` if a shape is more than NumPy can make or a file holds, axes of length 0 aside.
+    """Raise `CorruptFileError` if a shape without its zeros is larger than NumPy or a file allows.
 
-    A shape like ``(0, 2**62)`` has no bytes that it could be held against.
+    A tensor of shape ``(0, 2**62)`` has no bytes by which to check it.
     """
     size = width
     for n in shape:
         size *= max(n, 1)
     if len(shape) > MAX_RANK or size > MAX_TENSOR_BYTES:
-        raise CorruptFileError(f"{what} has shape {short(tuple(shape))}, more than a tensor can have; fetch it again")
+        raise CorruptFileError(
+            f"{what} has shape {short(tuple(shape))}, which is larger than a tensor can be; fetch it again"
+        )
 
 
 def header_from(file: BinaryIO, path: Path | str) -> Header:
@@ -231,19 +233,6 @@ def _corrupt(where: Where, why: str) -> CorruptFileError:
     return CorruptFileError(f"{where} is not a readable safetensors file ({why}); fetch it again", **about(where))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"{short(twice)} is there twice")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
 def short(value: object, limit: int = 80) -> str:
-    """Return a name or value of a file as part of one line."""
+    """Return a name or value from a file, shortened and in one line."""
     return one_line(str(value), limit)

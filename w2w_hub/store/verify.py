@@ -1,4 +1,4 @@
-"""Verification of the files that a manifest lists, for datasets and weight spaces alike, and its report."""
+"""Verify the files that a manifest lists, of a dataset or a weight space, and report the problems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 20
 
 @dataclass
 class Problem:
-    """Something that is wrong with a file, or with rows in it."""
+    """A problem with a file, or with rows in it."""
 
     file: str
     message: str
@@ -41,15 +41,15 @@ class Report:
     kind : str
         ``dataset`` or ``weight space``.
     problems : list of Problem
-        Contents that differ from what was published or break the format.
+        Content that differs from the manifest or breaks the format.
     notes : list of str
-        Remarks on things that are not wrong.
+        Remarks that are not problems.
     not_checked : list of str
         Rules of the format that were not checked, and how to check them.
     unlisted : list of str
         Files in the folder that the manifest does not list.
     unfinished : bool
-        Whether a committed change has yet to be moved into place; until then other readers see a mixture.
+        Whether a committed change is not yet moved into place; until then other readers see a mixture.
     """
 
     path: Path
@@ -86,16 +86,16 @@ class Report:
     def raise_if_any(self) -> None:
         """Raise `CorruptFileError` with all problems in one line, if there are any."""
         if self.problems:
-            told = "; ".join(problem.message for problem in self.problems[:SHOWN])
+            listed = "; ".join(problem.message for problem in self.problems[:SHOWN])
             more = f"; and {len(self.problems) - SHOWN} more" if len(self.problems) > SHOWN else ""
-            error = CorruptFileError(told + more, path=self.path)
+            error = CorruptFileError(listed + more, path=self.path)
             error.limit = (SHOWN + 1) * LONGEST
             raise error
 
     settle = deprecated_alias("Report.settle", raise_if_any)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `w2w verify --json` prints."""
+        """Return the report as `w2w verify --json` prints it."""
         return {"path": str(self.path), "ok": self.ok} | {
             k: v for k, v in vars(self).items() if k not in ("path", "problems")
         } | {"problems": [vars(problem) for problem in self.problems]}  # fmt: skip
@@ -107,8 +107,8 @@ def open_to_check(report: Report, form: str, known: set[str]) -> State | None:
     Raises
     ------
     MissingPathError, UnsupportedFormatError
-        If there is nothing of this format to verify. A format or version that is not known is damage if the manifest
-        does not have the checksum that it states.
+        If there is nothing of this format to verify. An unknown format or version counts as damage if the manifest
+        does not match its checksum.
     """
     try:
         return open_state(report.path, form)
@@ -122,32 +122,32 @@ def open_to_check(report: Report, form: str, known: set[str]) -> State | None:
 
 
 def check_manifest(report: Report, state: State, known: set[str], *, vouched: bool) -> None:
-    """Check a manifest's checksum of itself.
+    """Compare a manifest with its own checksum.
 
     Parameters
     ----------
     known : set of str
         The fields of its format.
     vouched : bool
-        Whether a lock or a commit states the digest of these bytes. A wrong checksum is a note then: version 0.1.0
+        Whether a lock or a commit states the digest of these bytes. A wrong checksum is only a note then: w2w_hub 0.1.0
         kept the old one when it published under another version.
     """
     report.unfinished = state.unfinished
     if state.unfinished:
         report.notes.append(
-            f"{report.path} holds a change that was committed and not moved into place, which other readers see half; "
+            f"{report.path} holds a committed change that is not moved into place, which other readers see in part; "
             f"finish it with: w2w repair {report.path}"
         )
     elif os.path.lexists(state.root / NEXT):
         report.notes.append(
-            f"{report.path} holds {NEXT}, a change that is being made or was given up; w2w repair removes it"
+            f"{report.path} holds {NEXT}, a change that is in progress or was abandoned; w2w repair removes it"
         )
     right = has_right_checksum(state.raw, known)
     if right is None:
-        report.not_checked.append(f"{FILENAME} itself: it states no checksum")
+        report.not_checked.append(f"{FILENAME} itself: it has no checksum")
     elif not right and vouched:
         report.notes.append(
-            f"{state.manifest_path} states a checksum that it does not have; its commit or lock vouches for it, and "
+            f"{state.manifest_path} does not match its own checksum; its commit or lock does match, and "
             "w2w_hub 0.1.0 published such manifests"
         )
     elif not right:
@@ -155,12 +155,12 @@ def check_manifest(report: Report, state: State, known: set[str], *, vouched: bo
 
 
 def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) -> None:
-    """Check presence, size and sha256 of every file that the manifest lists.
+    """Check that every listed file exists, with its size and sha256.
 
     Parameters
     ----------
     is_bulk : callable
-        Whether a file is hashed only by a deep verification.
+        Return whether a file is hashed by a deep verification only.
     """
     listed = state.data["files"]
     report.files = len(listed)
@@ -169,7 +169,9 @@ def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) ->
         for found in walk(state.root)
         if found.name not in listed and found.name not in (FILENAME, CARD) and not found.name.startswith((".", OURS))
     ]
-    report.check(CARD, CARD not in listed, f"{state.manifest_path} lists {CARD}, whose edit would break every pin")
+    report.check(
+        CARD, CARD not in listed, f"{state.manifest_path} lists {CARD}, which may be edited without breaking a pin"
+    )
     again = f"fetch the {report.kind} again"
     paths = {}
     for name, entry in listed.items():

@@ -1,6 +1,6 @@
-"""Pages of HTML from templates: every value is escaped unless it is markup that this package made itself.
+"""Render HTML pages from templates; every value is escaped unless it is markup made by this package.
 
-``templates/`` has the frame, ``base.html``, and templates of the library; others bring their own by its path.
+``templates/`` holds the frame, ``base.html``, and the library's own templates; callers may pass the path of another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str | Path, /, **values: Any) -> str:
-    """Return a page: a template with these values.
+    """Return the page of a template with these values.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def render(template: str | Path, /, **values: Any) -> str:
 def element(tag: str, *children: object, **attributes: object) -> Markup:
     """Return an element of SVG or HTML; children and attributes are escaped unless they are markup.
 
-    An underscore in an attribute's name stands for a hyphen, one at its end for nothing; attributes that are None are
-    left out. An element without children is closed at once.
+    An underscore in an attribute's name becomes a hyphen, a trailing one is dropped; attributes that are None are left
+    out. An element without children is self-closing.
     """
     from markupsafe import Markup
 
@@ -48,10 +48,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def _escaped(value: object) -> Markup:
-    """Return a value as markup, good for text and for quoted attributes.
-
-    What cannot be seen, and what turns the direction of writing, is shown as an escape as on a terminal.
-    """
+    """Return a value as markup for text and quoted attributes; invisible characters are escaped as on a terminal."""
     from markupsafe import Markup
 
     return value if isinstance(value, Markup) else Markup(html.escape(terminal(value)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,15 +14,16 @@ from typing import Any
 from ...common.checks import require_path
 from ...common.limits import MAX_JSON_BYTES
 from ...errors import UnsafePathError, W2WError
+from ..atomic import replaced
 from ..manifest import FILENAME as MANIFEST
 from ..paths import find_file, has_file, is_name, make_parents, open_regular, read_file, walk
 
 SHA = re.compile(r"^[0-9a-f]{40}\Z")
 SHORT = re.compile(r"[0-9a-f]{7,39}")
-REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)  # the name of a repository
+REPO = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)  # a repository name
 TYPES = {"dataset": "dataset", "space": "model", "model": "model"}  # kind -> the Hub's repository type
 KIND_NAMES = {"dataset": "dataset", "space": "weight space", "model": "base model"}  # in messages
-MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: files whose sha256 has been seen to be right
+MARKS = ".w2w-verified"  # beside blobs/, refs/ and snapshots/: records of verified files
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def refs(self) -> dict[str, str]:
-        """Return the branches and tags that were resolved before, with their commits at that time."""
+        """Return the branches and tags that were resolved before, and the commits they were at then."""
         folder, found = self.folder / "refs", {}
         for entry in walk(folder) if folder.is_dir() else ():
             if entry.is_file and not entry.name.rpartition("/")[2].startswith("."):
@@ -73,13 +73,14 @@ class RepoCache:
         return commit if commit and self.is_cached(commit) else None
 
     def full_commit(self, revision: str) -> str:
-        """Return the one cached commit that begins with a short SHA; any other revision unchanged."""
+        """Return the one cached commit that begins with a short SHA, or else the revision unchanged."""
         if not SHORT.fullmatch(revision) or revision in self.refs():
             return revision
         found = [commit.name for commit in (self.folder / "snapshots").glob(f"{revision}*")]
         return found[0] if len(found) == 1 and SHA.match(found[0]) else revision
 
     def is_cached(self, commit: str) -> bool:
+        """Return whether the manifest of a commit is in the cache."""
         try:
             return has_file(self.own_snapshot(commit), MANIFEST)
         except W2WError:
@@ -103,12 +104,12 @@ class RepoCache:
 
     # ------------------------------------------------------------ verified files
     def own_snapshot(self, commit: str, *, make: bool = False) -> Path:
-        """Return a commit's folder, which with its parents up to the repository's folder must not be a link.
+        """Return the folder of a commit; neither it nor its parent may be a link.
 
         Parameters
         ----------
         make : bool
-            Make it if it is not there.
+            Create it if it does not exist.
 
         Raises
         ------
@@ -126,9 +127,8 @@ class RepoCache:
     def is_verified(self, file: Path, entry: Mapping[str, Any]) -> bool:
         """Return whether a regular file has the size and sha256 of its manifest entry.
 
-        It is hashed once. From then on it is known by its size, inode, and the times of its last change of content
-        (mtime, which anybody can set) and of anything (ctime, which only the system sets). What rots on the disk
-        changes none of them: `w2w verify` hashes again.
+        It is hashed once. After that its size, inode, mtime and ctime are compared, of which only the system can set
+        the ctime. Silent damage on the disk changes none of them: `w2w verify` hashes again.
         """
         with open(open_regular(file, follow=False), "rb") as stream:
             before = os.fstat(stream.fileno())
@@ -144,24 +144,24 @@ class RepoCache:
                 return False
             unchanged = _identity(os.fstat(stream.fileno())) == seen
         if unchanged:
-            with suppress(OSError):  # a read-only cache is hashed every time
+            with suppress(OSError):  # in a read-only cache files are hashed every time
                 _write(mark, seen)
         return unchanged
 
     def was_verified(self, file: Path, sha256: str) -> bool:
-        """Return whether a file was verified against this digest of a lock, and has not changed since."""
+        """Return whether a file was verified against the digest in a lock, and has not changed since."""
         try:
             return (self.folder / MARKS / sha256).read_text("utf-8") == _identity(os.lstat(file))
         except (OSError, UnicodeDecodeError):
             return False
 
     def forget(self, entry: Mapping[str, Any]) -> None:
-        """Discard the record that a file was verified: it is hashed again when it is needed next."""
+        """Discard the record that a file was verified, so that it is hashed again."""
         with suppress(OSError):
             (self.folder / MARKS / str(entry["sha256"])).unlink(missing_ok=True)
 
     def remove(self, commit: str, name: str) -> None:
-        """Remove a damaged file of a commit and the blob that it links to, or the next download would link it again."""
+        """Remove a damaged file of a commit and its blob, which the next download would link again."""
         file = self.snapshot(commit) / name
         with suppress(OSError, W2WError):
             find_file(self.snapshot(commit), name).unlink(missing_ok=True)
@@ -174,10 +174,10 @@ def _identity(stat: os.stat_result) -> str:
 
 
 def is_own_blob(folder: Path, name: str) -> bool | None:
-    """Return whether a cached file has the digest that is its name in ``blobs/`` (of git, or a sha256).
+    """Return whether a cached file has the digest (git's or sha256) by which its blob is named.
 
-    For files that no manifest lists: the manifest itself, and the card. None if there is no such name: in a cache
-    without symbolic links, or for a restored file.
+    For files that no manifest lists: the manifest itself and the card. None if the file is not a link to a blob, as in
+    a cache without symbolic links or after `w2w restore`.
     """
     data = read_file(folder, name, MAX_JSON_BYTES)
     try:
@@ -193,9 +193,5 @@ def is_own_blob(folder: Path, name: str) -> bool | None:
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{uuid.uuid4().hex[:12]}.partial")
-    try:
+    with replaced(file) as partial:
         partial.write_text(text, "utf-8")
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

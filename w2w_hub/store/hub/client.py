@@ -1,4 +1,4 @@
-"""Calls of huggingface_hub: transient failures are retried, and every other one becomes one of our errors."""
+"""Call huggingface_hub: retry transient failures, and translate other errors to ours."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 T = TypeVar("T")
-Token = str | bool | None  # as everywhere in huggingface_hub: None is the saved one, False is nobody
-RETRIES = 4  # of a call that failed for a transient reason
+Token = str | bool | None  # as in huggingface_hub: None uses the saved token, False none
+RETRIES = 4  # after a transient failure
 FIRST_WAIT, LONGEST_WAIT = 0.5, 300.0
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 LOG_IN = "log in with: hf auth login"
@@ -26,10 +26,10 @@ LOG_IN = "log in with: hf auth login"
 
 @cache
 def keep_secrets() -> None:
-    """Strip the query from addresses in huggingface_hub's log: those of files hold a signature."""
+    """Strip the query from URLs in huggingface_hub's log; those of files are signed."""
     from huggingface_hub.utils import logging as theirs
 
-    theirs.get_logger()  # its handlers are made with its first logger, which may be later than the first call here
+    theirs.get_logger()  # creates its handlers
 
     def redact(record: logging.LogRecord) -> bool:
         text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\":]+", r"\1", record.getMessage())
@@ -53,14 +53,14 @@ def api(token: Token = None) -> HfApi:
 
 
 def require_sendable(token: Token) -> None:
-    """Raise for a token that cannot be sent: the HTTP library would put it into its error message."""
+    """Raise for a token that cannot be sent; the HTTP library would show it in its error message."""
     from huggingface_hub import get_token
 
     if not isinstance(token, (str, bool, type(None))):
         raise InvalidInputError(f"a token is a string, True, False or None, not a {type(token).__name__}", name="token")
     found = token if isinstance(token, str) else None if token is False else get_token()
     if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
-        raise HubAccessError(f"the token has characters that no token has (a space, a line's end); {LOG_IN}")
+        raise HubAccessError(f"the token contains a space, a line break or another invalid character; {LOG_IN}")
 
 
 def endpoint() -> str:
@@ -82,7 +82,7 @@ def call(what: str, function: Callable[..., T], *args: Any, retries: int = RETRI
     Raises
     ------
     HubError
-        Or a subclass; never an exception of an HTTP library.
+        Or a subclass; never an exception from the HTTP library.
     """
     keep_secrets()
     require_sendable(options.get("token"))
@@ -101,7 +101,7 @@ def call(what: str, function: Callable[..., T], *args: Any, retries: int = RETRI
 
 
 def retry_delay(error: BaseException, attempt: int) -> float | None:
-    """Return the seconds to wait before the next attempt after this error; None if another attempt cannot help."""
+    """Return the seconds to wait before the next attempt; None if another attempt cannot help."""
     response = http_response(error)
     if response is not None:
         if response.status_code not in TRANSIENT:
@@ -125,27 +125,22 @@ def _is_unconnected(error: BaseException) -> bool:
 
 
 def http_response(error: BaseException) -> Any:
-    """Return the HTTP response behind an error, however deeply it is wrapped; None if there was none."""
+    """Return the HTTP response of an error or of one that it wraps; None if there was none."""
     found = (getattr(e, "response", None) for e in _chain(error))
     return next((response for response in found if response is not None), None)
 
 
 def is_disconnection(error: BaseException) -> bool:
-    """Return whether a connection could not be made or was lost, as reported by httpx2, hf_xet or the system."""
+    """Return whether a connection failed or was lost, as reported by httpx2, hf_xet or the system."""
     import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     kinds = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError, ConnectionError, TimeoutError)
     chain = list(_chain(error))
-    if any(_is_offline(e) for e in chain):
+    if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
         return False
     # huggingface_hub reports a short body as an OSError with this text and nothing else
     return any(isinstance(e, kinds) or "Consistency check failed" in str(e) for e in chain)
-
-
-def _is_offline(error: BaseException) -> bool:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    return isinstance(error, OfflineModeIsEnabled)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -157,33 +152,26 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def translate(error: BaseException, what: str) -> W2WError:
-    """Return our error for one of huggingface_hub's; it holds no URL, since signed ones are secrets."""
+    """Return our error for one of huggingface_hub's, without URLs, since signed ones are secrets."""
     from huggingface_hub import errors as theirs
 
     chain = list(_chain(error))
-    repo_id = what if REPO.fullmatch(what) else None  # a copy on another server is named by its address
-    for kind in chain:
-        if isinstance(kind, theirs.GatedRepoError):
-            return HubAccessError(
-                f"{what} is gated: ask for access at {endpoint()}/{what}, then {LOG_IN}", repo_id=repo_id, what="gated"
-            )
-        if isinstance(kind, theirs.RepositoryNotFoundError):
-            return HubNotFoundError(
-                f"{what} is not on the Hub ({endpoint()}), or is private and not visible with this token; check the "
-                f"name, or {LOG_IN}",
-                what="repository",
-                repo_id=repo_id,
-            )
-        if isinstance(kind, theirs.RevisionNotFoundError):
-            return HubNotFoundError(
-                f"{what} has no such revision; see: w2w log {what}", what="revision", repo_id=repo_id
-            )
-        if isinstance(kind, theirs.RemoteEntryNotFoundError):
-            return HubNotFoundError(f"{what} lacks a file that was asked for", what="file", repo_id=repo_id)
-        if isinstance(kind, theirs.HFValidationError):
+    repo_id = what if REPO.fullmatch(what) else None  # copies on other servers are named by URL
+    log, page = f"w2w log {what}", f"{endpoint()}/{what}"
+    known: tuple[tuple[type[Exception], type[HubError], str, str], ...] = (
+        (theirs.GatedRepoError, HubAccessError, "gated", f"is gated: request access at {page}, then {LOG_IN}"),
+        (theirs.RepositoryNotFoundError, HubNotFoundError, "repository",
+         f"is not on the Hub ({endpoint()}), or is private and not visible with this token; check it, or {LOG_IN}"),
+        (theirs.RevisionNotFoundError, HubNotFoundError, "revision", f"has no such revision; see: {log}"),
+        (theirs.RemoteEntryNotFoundError, HubNotFoundError, "file", f"lacks a requested file; see: {log}"),
+        (theirs.OfflineModeIsEnabled, HubError, "offline", "is not asked for, since HF_HUB_OFFLINE is set; unset it"),
+    )  # fmt: skip
+    for each in chain:
+        for kind, ours, subject, text in known:
+            if isinstance(each, kind):
+                return ours(f"{what} {text}", what=subject, repo_id=repo_id)
+        if isinstance(each, theirs.HFValidationError):
             return InvalidInputError(f"{what!r} is not the name of a Hub repository (org/name)", name=what)
-        if _is_offline(kind):
-            return HubError(f"{what}: the Hub is not asked, HF_HUB_OFFLINE is set", repo_id=repo_id, what="offline")
     response = http_response(error)
     if response is not None:
         return _of_status(response.status_code, response.headers.get("X-Error-Message", ""), what, repo_id)
@@ -195,25 +183,23 @@ def translate(error: BaseException, what: str) -> W2WError:
             repo_id=repo_id,
             what="connection",
         )
-    for kind in chain:
-        if isinstance(kind, OSError) and kind.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+    for each in chain:
+        if isinstance(each, OSError) and each.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
             return HubError(
-                f"{what}: {kind.filename or 'the cache'} cannot be used ({kind.strerror}); set HF_HOME or "
+                f"{what}: {each.filename or 'the cache'} cannot be used ({each.strerror}); set HF_HOME or "
                 "cache_dir= to another place",
                 repo_id=repo_id,
-                path=kind.filename,
+                path=each.filename,
             )
     return HubError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", repo_id=repo_id)
 
 
 def _of_status(status: int, says: str, what: str, repo_id: str | None) -> W2WError:
-    more, data = f" ({says})" if says else "", {"repo_id": repo_id, "what": str(status)}
-    if status == 401:
-        return HubAccessError(f"{what}: the Hub refused the token (expired or revoked, perhaps); {LOG_IN}", **data)
-    if status == 403:
-        return HubAccessError(f"{what}: this token may not do that{more}; {LOG_IN}", **data)
-    if status in (409, 412):
-        return HubConflictError(f"{what} was changed by somebody else meanwhile{more}", **data)
-    if status == 429:
-        return HubError(f"{what}: the Hub asks to slow down (429); wait a while and run the same command again", **data)
-    return HubError(f"{what}: the Hub answered {status}{more}; try again later", **data)
+    more = f" ({says})" if says else ""
+    known: dict[int, tuple[type[HubError], str]] = {
+        401: (HubAccessError, f"the Hub refused the token (is it expired or revoked?); {LOG_IN}"),
+        403: (HubAccessError, f"this token may not do that{more}; {LOG_IN}"),
+        429: (HubError, "the Hub limits the rate of requests (429); wait, then run the same command again"),
+    } | dict.fromkeys((409, 412), (HubConflictError, f"it was changed by somebody else at the same time{more}"))
+    kind, text = known.get(status, (HubError, f"the Hub answered {status}{more}; try again later"))
+    return kind(f"{what}: {text}", repo_id=repo_id, what=str(status))

@@ -1,4 +1,4 @@
-"""Find the files of a folder, of a Hub repository at a revision, or of a lock file's pin, as a `Source`."""
+"""Locate a dataset or weight space: a folder, a Hub repository at a revision, or a pin in a lock file."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .resolve import FORMATS, open_pin, open_repository
 from .source import Source
 
 REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
-# as huggingface_hub writes the type of a repository; a weight space is a model there
+# repository types in huggingface_hub's spelling; a weight space has the type model
 PREFIXES = {"datasets/": "dataset", "models/": "space"}
 
 
 def locate(what: Path | str, kind: str, *, revision: str | None = None, options: HubOptions | None = None) -> Source:
-    """Find a dataset or weight space.
+    """Locate a dataset or weight space and return its files.
 
     Parameters
     ----------
     what : path or str
-        A folder; ``org/name`` or ``org/name@revision``, optionally with ``datasets/`` or ``models/`` before it; a
-        lock file, with ``#org/name`` if it pins several.
+        A folder; ``org/name`` or ``org/name@revision``, optionally prefixed with ``datasets/`` or ``models/``; a lock
+        file, with ``#org/name`` if it pins several.
     kind : {"dataset", "space"}
     revision : str, optional
         Tag, branch or commit; ``main`` by default.
@@ -46,7 +46,7 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
     Raises
     ------
     HubNotFoundError
-        If there is no such repository or revision; offline, if it is not in the cache.
+        If the repository or revision does not exist or, offline, is not in the cache.
     """
     path = require_path(what, f"the {KIND_NAMES[kind]}")
     text, options = path.as_posix(), options or HubOptions()
@@ -54,7 +54,9 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
     if is_lock(Path(lock)):
         if revision is not None:
             raise InvalidInputError(
-                f"{lock} is a lock and states the commit; leave out revision={revision!r}", path=lock, name="revision"
+                f"{lock} is a lock file, which states the commit; leave out revision={revision!r}",
+                path=lock,
+                name="revision",
             )
         return open_pin(read_lock(lock).find(kind, name or None, Path(lock)), options)
     stated, bare = split_kind(text)
@@ -65,23 +67,26 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
             return Source(path)
         if match is None:
             raise InvalidInputError(
-                f"{path} is a folder; revision={asked!r} is for a Hub repository (org/name)", path=path, name="revision"
+                f"{path} is a folder and has no revisions; leave out revision={asked!r}", path=path, name="revision"
             )
-        warnings.warn(f"{text} is also a folder here; with a revision the Hub's is opened", stacklevel=3)
+        warnings.warn(
+            f"{text} is also a local folder; the Hub repository is opened, since a revision is given", stacklevel=3
+        )
     if match is None:
         if asked is not None:
-            raise InvalidInputError(
-                f"{text} is not the name of a Hub repository (org/name); it has no revisions", name="revision"
-            )
-        return Source(path)  # its reader says what is missing
+            raise InvalidInputError(f"{text} is not a Hub repository (org/name) and has no revisions", name="revision")
+        return Source(path)  # its reader reports what is missing
     if stated not in (None, kind):
         raise InvalidInputError(
-            f"{text} names a {KIND_NAMES[stated]}, and a {KIND_NAMES[kind]} is expected here; name one of those",
+            f"{text} is a {KIND_NAMES[stated]}; name a {KIND_NAMES[kind]}",
             repo_id=match["repo"],
             what=kind,
         )
     if path.is_dir() and asked is None:
-        warnings.warn(f"{text} is also a folder here, but not one of ours; the Hub's is opened", stacklevel=3)
+        warnings.warn(
+            f"{text} is also a local folder, but not a dataset or weight space; the Hub repository is opened",
+            stacklevel=3,
+        )
     try:
         return open_repository(match["repo"], kind, asked or "main", options)
     except PermissionError as error:
@@ -93,14 +98,14 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
         misspelt = error.what in ("repository", "cache") and not error.cached and not path.exists()
         if not misspelt:
             raise
-        raise HubNotFoundError(f"{text} is not a folder here; {error}", error.cached, **error.data()) from error
+        raise HubNotFoundError(f"{text} is not a local folder; {error}", error.cached, **error.data()) from error
 
 
 def _revision(text: str, revision: str | None, match: re.Match[str] | None) -> str | None:
-    """Return the revision that is asked for, by the keyword or behind ``@``."""
+    """Return the requested revision, from the keyword or after ``@``."""
     if revision is not None and (not isinstance(revision, str) or not revision.strip()):
         raise InvalidInputError(
-            f"{text}: revision={revision!r} names nothing; give a tag, a branch or a commit", name="revision"
+            f"{text}: revision={revision!r} is empty or not a string; give a tag, a branch or a commit", name="revision"
         )
     if match and revision is not None and match["revision"] is not None:
         raise InvalidInputError(
@@ -110,12 +115,12 @@ def _revision(text: str, revision: str | None, match: re.Match[str] | None) -> s
 
 
 def locate_either(what: str | Path, *, kind: str | None = None, options: HubOptions | None = None) -> Source:
-    """Find a dataset or weight space where the caller does not say which: exactly one must be there.
+    """Locate a dataset or weight space of unknown kind; exactly one must exist.
 
     Raises
     ------
     InvalidInputError
-        If there are both and the name does not say which.
+        If both exist and the name does not say which.
     MissingPathError
         If a local folder is neither.
     HubNotFoundError
@@ -136,13 +141,13 @@ def locate_either(what: str | Path, *, kind: str | None = None, options: HubOpti
             raise ambiguous_kind(text) from error
         if source.revision is None and not is_ours(source.folder):
             if source.folder.is_dir() and has_file(source.folder, MANIFEST):
-                read_manifest(source.folder)  # says what is wrong with it
+                read_manifest(source.folder)  # raises for a damaged or unknown manifest
             raise MissingPathError(
                 f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)", path=what
             )
         found.append(source)
         by_commit = source.revision is None or SHA.match(text.rpartition("@")[2])
-        if by_commit:  # a folder has one kind, and no two repositories share a commit
+        if by_commit:  # a folder has one kind, and a commit is in one repository
             return source
     if len(found) > 1:
         lock = split_lock(text)[0]
@@ -155,14 +160,14 @@ def locate_either(what: str | Path, *, kind: str | None = None, options: HubOpti
 
 
 def _informative(failure: W2WError) -> tuple[bool, bool, int]:
-    """Rank failures: a repository that is not ours, then a missing revision, then one with cached revisions."""
+    """Rank failures: first an existing repository of another format, then a missing revision, then cached revisions."""
     if not isinstance(failure, HubNotFoundError):
         return True, False, 0
     return False, failure.what == "revision", len(failure.cached)
 
 
 def ambiguous_kind(name: str) -> InvalidInputError:
-    """Return the error for a name that both a dataset and a weight space have."""
+    """Return the error for a name that a dataset and a weight space share."""
     return InvalidInputError(
         f"{name} is a dataset and a weight space; say which: datasets/{name} or models/{name}",
         repo_id=name.partition("@")[0],
@@ -171,7 +176,7 @@ def ambiguous_kind(name: str) -> InvalidInputError:
 
 
 def split_kind(text: str) -> tuple[str | None, str]:
-    """Return the kind that a name states by its prefix, and ``org/name`` without it."""
+    """Return the kind in a name's prefix, and the name without it."""
     for prefix, kind in PREFIXES.items():
         if text.startswith(prefix) and REPOSITORY.match(bare := text.removeprefix(prefix)):
             return kind, bare
@@ -179,7 +184,7 @@ def split_kind(text: str) -> tuple[str | None, str]:
 
 
 def split_lock(text: str) -> tuple[str, str | None]:
-    """Return a lock's path and what follows ``#``; the name of an existing file may have that sign, too."""
+    """Return the path of a lock file and the text after ``#``, which an existing file may have in its name."""
     path, sign, name = text.rpartition("#")
     return (text, None) if not sign or Path(text).is_file() else (path, name)
 

@@ -1,4 +1,4 @@
-"""The options of every call about the Hub: token, cache folder, and whether the network may be used."""
+"""The options of calls to the Hub: token, cache folder, and whether the network may be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .client import Token
 
 @dataclass(frozen=True)
 class HubOptions:
-    """The three keywords that every public call about the Hub takes, passed on as one object.
+    """The three keywords of every public call to the Hub, passed on as one object.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Lock files: the commits, digests and base models that a paper used; `w2w_hub.release.lock` makes them."""
+"""Read lock files: the commits, digests and base models that a paper used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..manifest import read_json, require_files, upgraded
 from ..paths import is_name, short
 from .cache import REPO, SHA
 
-FORMAT_VERSION = 1  # that is written
+FORMAT_VERSION = 1  # of new lock files
 KINDS = ("dataset", "space")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -29,9 +29,9 @@ class BasePin:
     Attributes
     ----------
     repo, commit : str
-        A hint where to look; the digests decide.
+        Where to look first; the digests decide.
     digest : str or None
-        Base digest of the adapters' target modules.
+        Digest of the target modules' base weights.
     files : dict
         Path to ``{"sha256", "size"}``.
     """
@@ -48,15 +48,19 @@ class Pin:
 
     Attributes
     ----------
-    repo, kind, revision, commit : str
-        ``org/name``; ``dataset`` or ``space``; what was asked for; its commit then.
-    version, digest, manifest_sha256 : str
-        From the manifest, and of it.
+    repo : str
+        ``org/name``.
+    kind : {"dataset", "space"}
+    revision, commit : str
+        The requested tag, branch or commit, and the commit that it resolved to.
+    version, digest, licence : str
+        Fields of the manifest.
+    manifest_sha256 : str
+        Digest of the manifest's bytes.
     published : str or None
         Date of the commit.
-    licence : str
     recipe : dict
-        Of a space, as its manifest has it.
+        The manifest's recipe; empty for a dataset.
     base : BasePin or None
     """
 
@@ -79,7 +83,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock file's pins, and the versions of the packages with which it was made."""
+    """The pins of a lock file, and the package versions at the time."""
 
     pins: tuple[Pin, ...]
     packages: dict[str, str]
@@ -102,10 +106,10 @@ class Lock:
         fitting = [p for p in self.pins if p.kind == kind and name in (None, p.repo, p.name)]
         if len(fitting) == 1:
             return fitting[0]
-        there = ", ".join(f"{p.name} ({p.kind})" for p in self.pins) or "nothing"
+        pinned = ", ".join(f"{p.name} ({p.kind})" for p in self.pins) or "nothing"
         if not fitting:
             raise UnknownNameError(
-                f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {there}", path=path, name=name, what=kind
+                f"{path} pins no {kind}{f' {name}' if name else ''}; it pins {pinned}", path=path, name=name, what=kind
             )
         raise InvalidInputError(f"{path} pins several of kind {kind}; say which: {path}#{fitting[0].name}", path=path)
 
@@ -120,7 +124,7 @@ def read_lock(path: Path | str) -> Lock:
     path = require_path(path, "the lock")
     if not path.is_file():
         make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
-        raise MissingPathError(f"{path} is not there; make a lock with: {make}", path=path)
+        raise MissingPathError(f"{path} does not exist; create it with: {make}", path=path)
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(
@@ -136,7 +140,7 @@ def read_lock(path: Path | str) -> Lock:
         return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(
-            f"{path} lacks or misstates a field ({error}); make it again with w2w pin", path=path
+            f"{path} lacks or misstates a field ({error}); create it again with w2w pin", path=path
         ) from error
 
 
@@ -147,7 +151,7 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
     if pin.kind not in KINDS:
         raise ValueError(f"kind {short(pin.kind)}")
     _require_text(pin, "repo", "revision", "commit", "version", "digest", "licence")
-    if not is_name(pin.revision):  # it becomes a file name in the cache
+    if not is_name(pin.revision):  # a file name in the cache
         raise ValueError(f"revision {short(pin.revision)}")
     if not isinstance(pin.recipe, dict) or not isinstance(pin.published, (str, type(None))):
         raise ValueError("recipe or published")
@@ -165,9 +169,9 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
 
 
 def _known(kind: type[Any], item: Any) -> dict[str, Any]:
-    """Return the fields of a JSON object that a dataclass has; a later version may have written more."""
+    """Return the fields of a JSON object that a dataclass has, without those of later versions."""
     if not isinstance(item, Mapping):
-        raise ValueError(f"{short(item)} in the place of a {kind.__name__}")
+        raise ValueError(f"{short(item)} instead of a {kind.__name__}")
     return {key: item[key] for key in kind.__dataclass_fields__ if key in item}
 
 
@@ -185,4 +189,4 @@ def is_lock(path: Path) -> bool:
     try:
         return read_json(path).get("format") == FORMAT
     except (MissingPathError, CorruptFileError):
-        return path.suffix == ".lock"  # to be refused as a damaged lock, not looked up on the Hub
+        return path.suffix == ".lock"  # so that a damaged lock is refused and not looked up on the Hub

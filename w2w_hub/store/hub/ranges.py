@@ -1,4 +1,4 @@
-"""Read parts of large files at a commit: local files from disk, others by HTTP range."""
+"""Read parts of files at one commit: from disk if they are cached, otherwise by HTTP range."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .client import call, translate
 from .source import Source, unlisted
 from .transfer import PLAIN, Pace, body, timeouts
 
-WHOLE_BELOW = 256 * 1024  # a smaller file is fetched whole, verified and kept
-WHOLE_SHARE = 0.5  # so is one of which this fraction has been asked for
+WHOLE_BELOW = 256 * 1024  # smaller files are fetched whole, verified and kept
+WHOLE_SHARE = 0.5  # so are files of which this fraction was requested
 
 
 class RangedFiles(ByteSource):
     """Reads files of one commit by byte range.
 
-    A range of a remote file is not verified here, since a manifest has digests of whole files only; callers check the
-    digests of rows. Once half of a file has been read it is fetched whole and verified.
+    Ranges are not verified here, since a manifest has digests of whole files only; callers check the digests of rows.
+    Once half of a file has been read, it is fetched whole and verified.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class RangedFiles(ByteSource):
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:  # file descriptors stay in their process
+    def __getstate__(self) -> dict[str, Any]:  # descriptors belong to one process
         return {"source": self.source}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class RangedFiles(ByteSource):
         return path in self._open
 
     def keep(self, path: str) -> None:
-        """Fetch a file whole and verify it, unless it is here."""
+        """Fetch a file whole and verify it, unless it is cached."""
         self._descriptor(path)
 
     def read(self, path: str, start: int, stop: int) -> bytes:
@@ -74,7 +74,7 @@ class RangedFiles(ByteSource):
             raise unlisted(self.source.revision, path) from None
 
     def _keeps(self, path: str, length: int) -> bool:
-        """Return whether the file is local, or should be from now on."""
+        """Return whether the file is cached, or is to be fetched whole now."""
         size = self.size(path)
         with self._lock:
             asked = self._read[path] = self._read.get(path, 0) + length
@@ -111,7 +111,7 @@ class RangedFiles(ByteSource):
             opened: list[Any] = []
             with (
                 Pace(revision.repo, lambda: [response.close() for response in opened]) as pace,
-                # the token does not follow to another host
+                # the token is not sent on to another host
                 get_session().stream("GET", url, headers=headers, timeout=timeouts()) as response,
             ):
                 opened.append(response)
@@ -125,12 +125,13 @@ class RangedFiles(ByteSource):
 
 
 def _part(response: Any, pace: Pace, start: int, stop: int, size: int, where: Where) -> bytes:
-    """Return the bytes from `start` to before `stop` of the response to a range request; read no more of it."""
+    """Return the bytes from `start` to before `stop` from the response to a range request; read no further."""
     if response.status_code == 206:
         kind, stated = response.headers.get("Content-Type", ""), response.headers.get("Content-Range", "")
         if kind.strip().lower().startswith("multipart/") or not stated.startswith(f"bytes {start}-{stop - 1}/"):
             raise CorruptFileError(
-                f"{where}: bytes {start}-{stop - 1} were asked for, {short(stated)} came", **about(where)
+                f"{where}: bytes {start}-{stop - 1} were requested, the server sent {short(stated)}; try again",
+                **about(where),
             )
         return b"".join(body(response, pace, stop - start, where))
     found = bytearray()  # a server without ranges sends the whole file

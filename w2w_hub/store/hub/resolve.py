@@ -1,4 +1,4 @@
-"""A repository at a revision, or a pin of a lock file, becomes the verified files of one commit."""
+"""Resolve a repository at a revision, or a pin in a lock file, to the verified files of one commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...errors import (
     W2WError,
 )
 from ..hashing import sha256_file
-from ..manifest import DATASET, SPACE, require_files
+from ..manifest import DATASET, SPACE, misstated, require_files
 from ..manifest import FILENAME as MANIFEST
 from ..paths import find_file, has_file, short
 from .cache import KIND_NAMES, SHA, TYPES, RepoCache, is_own_blob
@@ -39,13 +39,13 @@ def open_repository(
     *,
     manifest_sha256: str | None = None,
 ) -> Source:
-    """Open one commit of a repository with its manifest; other files are fetched when they are needed.
+    """Open one commit of a repository; its manifest is fetched now, other files when needed.
 
     Raises
     ------
     CorruptFileError
-        If the manifest is not the one of the commit or the lock, if it lists a file that is no file of a repository,
-        or if `asked` is a version's tag and the manifest is of another version.
+        If the manifest is not the one of the commit or the lock, lists an invalid file name, or if `asked` is a version
+        tag and the manifest has another version.
     """
     resolved = resolve_revision(repo, kind, asked, options)
     cache = RepoCache(repo, kind, options.cache_dir)
@@ -69,14 +69,14 @@ def open_repository(
                 raise CorruptFileError(
                     f"{folder / MANIFEST} is damaged; go online and open {repo} again", path=folder / MANIFEST
                 )
-            warnings.warn(f"{repo}: {MANIFEST} arrived damaged; it is fetched again", stacklevel=3)
+            warnings.warn(f"{repo}: {MANIFEST} is damaged; it is fetched again", stacklevel=3)
             download(resolved, MANIFEST, source, force=True)
         own, file = is_own_blob(folder, MANIFEST), find_file(folder, MANIFEST)
         sha256 = sha256_file(file)
         if own is not False and manifest_sha256 in (None, sha256):
             break
     else:
-        raise CorruptFileError(f"{where} is not the one that was pinned, or arrives damaged", **about(where))
+        raise CorruptFileError(f"{where} is damaged or not the pinned one, also when fetched again", **about(where))
     if manifest_sha256 is not None:
         cache.is_verified(file, {"sha256": sha256, "size": file.stat().st_size})
     source.vouched = bool(own) or manifest_sha256 is not None or cache.was_verified(file, sha256)
@@ -88,9 +88,9 @@ def open_repository(
 
 
 def require_tagged_version(revision: str, version: str, where: object) -> None:
-    """Raise `CorruptFileError` if a revision is a version's tag and the manifest there is of another version.
+    """Raise `CorruptFileError` if a revision is a version tag and the manifest has another version.
 
-    Publishing sets both. A branch or a commit says nothing of the version.
+    Publishing sets both; branches and commits do not state a version.
     """
     if not is_version_tag(revision):
         return
@@ -98,15 +98,15 @@ def require_tagged_version(revision: str, version: str, where: object) -> None:
         if Version.parse(version) == Version.parse(revision):
             return
     raise CorruptFileError(
-        f"{where}: the tag {revision} leads to a manifest of version {short(version)}; somebody set or moved it by "
-        "hand: tell who published it, and open the commit that you mean",
+        f"{where}: the tag {revision} is on a manifest of version {short(version)}, so somebody set or moved it by "
+        "hand; report it to the publisher, and open the commit that you mean",
         revision=revision,
         repo_id=str(where).partition("@")[0],
     )
 
 
 def require_fields(manifest: Mapping[str, Any], where: Where) -> dict[str, dict[str, Any]]:
-    """Return the files of a manifest; raise unless it has the fields that this package relies on."""
+    """Return the files of a manifest; raise if it lacks a field that this package needs."""
     if manifest.get("format") not in FORMATS:
         raise UnsupportedFormatError(
             f"{where} is a {manifest.get('format')!r} manifest, expected {' or '.join(FORMATS)}", **about(where)
@@ -114,22 +114,22 @@ def require_fields(manifest: Mapping[str, Any], where: Where) -> dict[str, dict[
     kinds = {"version": str, "digest": str, "layout": dict, "compatibility": dict}
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
-            raise CorruptFileError(f"{where} lacks or misstates {name!r}; tell who published it", **about(where))
+            raise misstated(where, repr(name), "report it to the publisher")
     recipe = manifest.get("recipe", {})  # of a weight space
     if not isinstance(recipe, dict) or not isinstance(recipe.get("dataset_revision", {}), dict):
-        raise CorruptFileError(f"{where} misstates 'recipe'; tell who published it", **about(where))
+        raise misstated(where, "'recipe'", "report it to the publisher")
     return dict(require_files(manifest.get("files"), where))
 
 
 def open_pin(pin: Pin, options: HubOptions) -> Source:
-    """Open the commit that a lock pins; its manifest must have the pinned sha256."""
+    """Open a pinned commit; its manifest must have the pinned sha256."""
     source = open_repository(pin.repo, pin.kind, pin.commit, options, manifest_sha256=pin.manifest_sha256)
     source.base = pin.base
     return source
 
 
 def open_base(base: BasePin, options: HubOptions) -> Source:
-    """Open the base model that a lock pins, with all of its files verified."""
+    """Open a pinned base model, with all of its files fetched and verified."""
     resolved = ResolvedRevision(base.repo, "model", base.commit, base.commit)
     folder = RepoCache(base.repo, "model", options.cache_dir).own_snapshot(base.commit)
     options = replace(options, local_files_only=options.local_files_only or is_offline())
@@ -146,9 +146,9 @@ def open_base(base: BasePin, options: HubOptions) -> Source:
 
 
 def resolve_revision(repo: str, kind: str, asked: str, options: HubOptions) -> ResolvedRevision:
-    """Return the commit of a revision: from the Hub, or from the cache if the Hub is unreachable or not to be asked.
+    """Return the commit of a revision: from the Hub, or from the cache if the Hub is unreachable or offline mode is on.
 
-    A cached commit needs no request. A branch or tag taken from the cache may be outdated, and a warning says so.
+    A cached commit needs no request. A branch or tag from the cache may be outdated, which raises a warning.
     """
     cache = RepoCache(repo, kind, options.cache_dir)
     asked = cache.full_commit(asked)
@@ -177,7 +177,7 @@ def resolve_revision(repo: str, kind: str, asked: str, options: HubOptions) -> R
         warnings.warn(f"{repo} is now called {renamed}; use that name", stacklevel=4)
     if known not in (None, found.sha) and is_version_tag(asked):
         warnings.warn(
-            f"the tag {asked} of {repo} was {known[:12]} and is now {found.sha[:12]}: somebody moved it; pin commits",
+            f"the tag {asked} of {repo} was {known[:12]} and is now {found.sha[:12]}: it was moved; pin commits",
             stacklevel=4,
         )
     return ResolvedRevision(repo, kind, asked, found.sha, renamed)
@@ -189,21 +189,21 @@ def _info(client: Any, repo: str, repo_type: str, revision: str) -> Any:
 
 def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
     """Return the error for a repository or revision that the Hub refuses, with the revisions that are cached."""
-    told = translate(error, cache.repo)
-    message, data = told.message, told.data()
-    if told.what == "revision":
+    refusal = translate(error, cache.repo)
+    message, data = refusal.message, refusal.data()
+    if refusal.what == "revision":
         message, data = f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}", data | {"revision": asked}
     cached = cache.revisions()
-    if cached and isinstance(told, HubError):
+    if cached and isinstance(refusal, HubError):
         message = f"{message}. In the cache (open with local_files_only=True): {', '.join(cached)}"
-    return (
-        HubNotFoundError(message, cached, **data) if isinstance(told, HubNotFoundError) else type(told)(message, **data)
-    )
+    if isinstance(refusal, HubNotFoundError):
+        return HubNotFoundError(message, cached, **data)
+    return type(refusal)(message, **data)
 
 
 def _not_cached(cache: RepoCache, asked: str, why: str) -> HubNotFoundError:
     cached = cache.revisions()
-    there = f"there is {', '.join(cached)}" if cached else "nothing of it is cached"
+    there = f"cached are {', '.join(cached)}" if cached else "go online to fetch it"
     return HubNotFoundError(f"{why}; {there}", cached, what="cache", repo_id=cache.repo, revision=asked)
 
 

@@ -1,4 +1,4 @@
-"""Semantic versions of content, and the version level that a change of a dataset or weight space requires."""
+"""Semantic versions, and the level of increment that changes of a dataset or weight space require."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = ("none", "patch", "minor", "major")
 @total_ordering
 @dataclass(frozen=True)
 class Version:
-    """``major.minor.patch`` with an optional pre-release, ordered as semver.org says."""
+    """``major.minor.patch`` with an optional pre-release, ordered by semver.org."""
 
     major: int
     minor: int
@@ -30,7 +30,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """Return the version that a text states.
+        """Parse a version, with or without ``v``.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class Version:
         return self._key() < other._key()
 
     def next(self, level: str) -> Version:
-        """Return the smallest version after a change of this level; before 1.0.0 a breaking one raises `minor`."""
+        """Return the smallest version after a change of this level; before 1.0.0 a major change increments `minor`."""
         if self.pre:
             return Version(self.major, self.minor, self.patch)
         if level == "major" and self.major > 0:
@@ -73,7 +73,7 @@ class Version:
         if not self < new:
             return False
         if (self.major, self.minor, self.patch) == (new.major, new.minor, new.patch):
-            return True  # the next pre-release, or the release after one: nothing was promised yet
+            return True  # from a pre-release, to the next one or the release
         if level == "major" and self.major > 0:
             return new.major > self.major
         if level in ("major", "minor"):
@@ -82,7 +82,7 @@ class Version:
 
 
 def is_version_tag(name: str) -> bool:
-    """Return whether a tag has the form that `push` sets: ``v`` and a version."""
+    """Return whether a tag is ``v`` and a version, as `push` sets it."""
     try:
         return name.startswith("v") and bool(Version.parse(name))
     except VersionError:
@@ -103,10 +103,10 @@ def highest_level(changes: list[Change]) -> str:
 
 
 def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Differences that any two manifests of one kind can have."""
+    """Return the changes that datasets and weight spaces have in common."""
     found = []
     if old["format"] != new["format"]:
-        return [Change("major", f"a {new['format']} in the place of a {old['format']}")]
+        return [Change("major", f"a {new['format']} instead of a {old['format']}")]
     if old["format_version"] != new["format_version"]:
         found.append(Change("major", f"format version {old['format_version']} -> {new['format_version']}"))
     if old["layout"]["digest"] != new["layout"]["digest"]:
@@ -124,9 +124,9 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
 
 
 def compare_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Return the change of files that are stored differently while all else is equal."""
+    """Return the change of files that are stored differently although nothing else differs."""
     changed = [n for n in {**old["files"], **new["files"]} if _sha(old, n) != _sha(new, n)]
-    return [Change("patch", f"{len(changed)} files stored otherwise")] if changed else []
+    return [Change("patch", f"{len(changed)} files stored differently")] if changed else []
 
 
 def _sha(manifest: Mapping[str, Any], name: str) -> Any:
@@ -146,8 +146,8 @@ def require_level(old: Version, new: Version, changes: list[Change]) -> None:
     why = next((change.text for change in changes if change.level == level), "nothing changed")
     if not old < new:
         raise VersionError(
-            f"version {new} is not after {old}, the newest one; push it as {old.next(level)}", name=str(new)
+            f"version {new} is not after {old}, the newest version; push it as {old.next(level)}", name=str(new)
         )
     raise VersionError(
-        f"{new} does not say enough: {why} is a {level} change; push it as {old.next(level)}", name=str(new)
+        f"version {new} is too close to {old}: {why} is a {level} change; push it as {old.next(level)}", name=str(new)
     )

@@ -1,4 +1,4 @@
-"""The files of a local folder, or of one commit in the Hub's cache: fetched when needed, and verified."""
+"""Files of a local folder, or of one commit in the Hub's cache, which are fetched when needed and verified."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ WORKERS = 8
 
 @dataclass(frozen=True)
 class ResolvedRevision:
-    """A revision as it was asked for, and the commit that it resolved to.
+    """A requested revision and the commit that it resolved to.
 
     Attributes
     ----------
     repo : str
-        ``org/name``, as it was asked for.
+        ``org/name``, as requested.
     kind : {"dataset", "space", "model"}
     asked : str
         A tag, a branch or a commit.
     commit : str
     renamed : str or None
-        What the repository is called today, if that is something else.
+        The new name of a renamed repository.
     """
 
     repo: str
@@ -52,17 +52,17 @@ class ResolvedRevision:
         return f"{self.repo}@{self.commit}"
 
     def file(self, name: str) -> HubFile:
-        """Return one of its files, as errors name it."""
+        """Return one of its files as the subject of an error."""
         return HubFile(self.repo, self.commit, name)
 
     def to_json(self) -> dict[str, str]:
-        """Return what records state, under the repository's present name."""
+        """Return repository, revision and commit for records, under the repository's current name."""
         return {"repo": self.renamed or self.repo, "revision": self.asked, "commit": self.commit}
 
 
 @dataclass
 class Source:
-    """The files of a dataset, weight space or base model; :meth:`need` fetches those that are not local.
+    """The files of a dataset, weight space or base model; :meth:`need` fetches missing ones.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Source:
         Path to ``{"sha256", "size"}``, from the manifest or the lock.
     options : HubOptions
     base : BasePin or None
-        The base model that a lock pins with a weight space.
+        The base model that a lock pins for a weight space.
     vouched : bool
         Whether a lock or the commit states the digest of the manifest's bytes.
     """
@@ -92,14 +92,14 @@ class Source:
         return RepoCache(self.revision.repo, self.revision.kind, self.options.cache_dir)
 
     def need(self, names: Iterable[str]) -> Path:
-        """Fetch these files into :attr:`folder` where they are missing, verify them and return the folder.
+        """Fetch missing files into :attr:`folder`, verify them and return the folder.
 
-        A local folder is returned as it is. A file in the cache is hashed once; a damaged one is fetched once more.
+        A local folder is returned unchecked. A file in the cache is hashed once; a damaged one is fetched again.
 
         Raises
         ------
         CorruptFileError
-            If a file is not what the manifest lists, also after it was fetched again.
+            If a file does not match the manifest after it was fetched again.
         HubError
         """
         if self.revision is None:
@@ -117,11 +117,11 @@ class Source:
         return self.folder
 
     def need_missing(self) -> Path:
-        """Fetch the files that are missing, and leave damaged ones: to verify them, not to repair them."""
+        """Fetch missing files but leave damaged ones, so that verification finds them."""
         return self.need(name for name in self.files if not has_file(self.folder, name))
 
     def need_card(self) -> None:
-        """Fetch README.md, which stock `datasets` reads; no digest covers it, and a repository may lack it."""
+        """Fetch README.md, if the repository has one, for stock `datasets`; no digest covers it."""
         if self.revision is None or self.options.local_files_only or has_file(self.folder, CARD):
             return
         with suppress(HubNotFoundError):
@@ -164,23 +164,23 @@ class Source:
         if not self._is_verified(name):
             self.cache.remove(revision.commit, name)
             raise CorruptFileError(
-                f"{revision}: {name} is not what the manifest lists, also when fetched again; restore it from "
+                f"{revision}: {name} does not match the manifest, also when fetched again; restore it from "
                 "another copy with: w2w restore LOCK --from FOLDER",
                 **about(revision.file(name)),
             )
 
     def manifest(self) -> dict[str, Any]:
-        """Return the validated fields of the manifest; in a folder, those of a committed new state if there is one."""
+        """Return the validated fields of the manifest; in a folder, those of a committed state if there is one."""
         return open_state(self.folder).data if self.revision is None else read_manifest(self.folder)
 
 
 def download(revision: ResolvedRevision, name: str, source: Source, *, force: bool = False) -> Path:
-    """Fetch one file into the cache, with retries; at most as many bytes as its manifest or a limit states.
+    """Fetch one file into the cache, with retries and up to the size in the manifest or a limit.
 
     Raises
     ------
     CorruptFileError
-        If the file is longer.
+        If the file exceeds that size.
     UnsafePathError
         If a part of its path in the cache is a link.
     HubError
@@ -194,7 +194,7 @@ def download(revision: ResolvedRevision, name: str, source: Source, *, force: bo
     cache = RepoCache(revision.repo, revision.kind, source.options.cache_dir)
     folder = cache.own_snapshot(revision.commit)
     if folder.is_dir():
-        has_file(folder, name)  # raises where a link would lead the download elsewhere
+        has_file(folder, name)  # raises for a link that would redirect the download
     return Path(
         call(
             revision.repo, hf_hub_download, revision.repo, name, repo_type=TYPES[revision.kind],

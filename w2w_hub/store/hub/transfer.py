@@ -1,7 +1,7 @@
-"""Bounded downloads: sizes are enforced while bytes arrive, and a transfer that is too slow is aborted.
+"""Bounded downloads: sizes are enforced while bytes arrive, and transfers that are too slow are aborted.
 
-A server chooses what it sends and how fast. Here a body stops at the bytes that were asked for, is never unpacked
-(no `Content-Encoding`), comes by HTTP or HTTPS alone, and must bring a stated number of bytes per window of time.
+Servers are untrusted: a body ends at the requested size, is never decompressed (no `Content-Encoding`), is read by HTTP
+or HTTPS only, and must arrive at a minimum speed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PLAIN = {"Accept-Encoding": "identity"}
 class Pace:
     """Watchdog of one transfer: calls `close` if fewer than `SLOWEST` bytes per second arrive.
 
-    A connection on which single bytes trickle never runs into a timeout, whether they are headers, chunk sizes or
-    content, so that a thread looks at what was counted in each window.
+    Read timeouts do not catch a server that sends single bytes slowly, be it headers, chunk sizes or content. A thread
+    therefore checks the bytes received in each window.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class Pace:
 
     def __init__(self, shown: str, close: Callable[[], object]):
         self.shown, self.close = shown, close
-        self.received, self.gave_up = 0, False
+        self.received, self.is_aborted = 0, False
         self._done = threading.Event()
 
     def count(self, received: int) -> None:
@@ -51,30 +51,30 @@ class Pace:
         before = 0
         while not self._done.wait(WINDOW_SECONDS):
             if self.received - before < SLOWEST * WINDOW_SECONDS:
-                self.gave_up = True
-                with suppress(Exception):  # it is being used by the thread that is to be stopped
+                self.is_aborted = True
+                with suppress(Exception):  # another thread is using it
                     self.close()
                 return
             before = self.received
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._done.set()
-        if self.gave_up and isinstance(error, Exception):
+        if self.is_aborted and isinstance(error, Exception):
             raise HubError(
-                f"{self.shown} sends fewer than {SLOWEST:,} bytes per second and is given up after "
-                f"{WINDOW_SECONDS:g} s; try another copy, or try again later"
+                f"{self.shown} sent fewer than {SLOWEST:,} bytes per second for {WINDOW_SECONDS:g} s; try another "
+                "copy, or try again later"
             ) from error
 
 
 def timeouts() -> httpx2.Timeout:
-    """Return the timeouts for connecting and for the next bytes."""
+    """Return the timeouts for connecting and for receiving the next bytes."""
     import httpx2
 
     return httpx2.Timeout(READ_SECONDS)
 
 
 def plain_client() -> httpx2.Client:
-    """Return an HTTP client without a token, for servers that hold copies."""
+    """Return an HTTP client without a token, for servers with copies."""
     import httpx2
 
     return httpx2.Client(
@@ -86,7 +86,7 @@ def plain_client() -> httpx2.Client:
 
 
 def body(response: Any, pace: Pace, limit: int, where: Where) -> Iterator[bytes]:
-    """Yield the bytes of a response as they were sent, at most `limit` of them.
+    """Yield the bytes of a response, at most `limit`.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def body(response: Any, pace: Pace, limit: int, where: Where) -> Iterator[bytes]
     Raises
     ------
     CorruptFileError
-        If the response is longer, or is packed although that was not asked for.
+        If the response is longer, or is compressed although that was not requested.
     """
     packed = response.headers.get("Content-Encoding", "").strip().lower()
     if packed not in ("", "identity"):
         raise CorruptFileError(
-            f"{where} comes packed ({short(packed)}), which was not asked for; try another copy", **about(where)
+            f"{where} is sent compressed ({short(packed)}), which was not requested; try another copy", **about(where)
         )
     stated = response.headers.get("Content-Length", "")
     if stated.isdigit() and int(stated[:20]) > limit:
@@ -116,9 +116,9 @@ def body(response: Any, pace: Pace, limit: int, where: Where) -> Iterator[bytes]
 
 
 def too_long(where: Where, limit: int) -> CorruptFileError:
-    """Return the error for a file that has more bytes than it should."""
+    """Return the error for a file that exceeds its size."""
     return CorruptFileError(
-        f"{where} is longer than the {limit:,} bytes that it should have; it was not fetched to its end",
+        f"{where} is longer than the expected {limit:,} bytes; it was not fetched completely",
         **about(where),
     )
 
@@ -126,7 +126,7 @@ def too_long(where: Where, limit: int) -> CorruptFileError:
 def limited_bar(limit: int, where: Where) -> type[Any]:
     """Return a progress bar class that makes huggingface_hub abort a download of more than `limit` bytes.
 
-    It is told the size that the server states before the first block, and each block before that is written.
+    It receives the size that the server states before the first block, and each block before it is written.
     """
     from huggingface_hub.utils import tqdm
 
@@ -134,7 +134,7 @@ def limited_bar(limit: int, where: Where) -> type[Any]:
         def __init__(self, *args: Any, **options: Any):
             if (options.get("total") or 0) > limit:
                 raise too_long(where, limit)
-            # Xet's bars count what crosses the network, which may be more; it writes no more than was stated
+            # Xet's bars count network traffic, which may be more than the stated size that it writes
             self._received = 0 if options.get("name") == "huggingface_hub.http_get" else float("-inf")
             super().__init__(*args, **options)
 

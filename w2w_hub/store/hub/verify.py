@@ -1,4 +1,4 @@
-"""Verify what was located in a folder or a Hub repository, with the check of its kind."""
+"""Verify a located dataset or weight space with the check of its kind."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .source import Source
 
 
 class FolderCheck(Protocol):
-    """The check of one kind of folder: of a dataset, or of a weight space."""
+    """The check of a dataset folder or of a weight-space folder."""
 
     def __call__(self, path: Path, /, *, deep: bool, vouched: bool) -> Report: ...
 
 
 def verify_source(source: Source, check: FolderCheck, *, deep: bool = True) -> Report:
-    """Return what `check` finds in a source's folder; missing files of a repository are fetched first.
+    """Run `check` on the folder of a source, after fetching missing files of a repository.
 
-    A damaged file of a repository is reported and forgotten, so that the next load fetches it again.
+    The next load fetches damaged files of a repository again.
 
     Parameters
     ----------
     deep : bool
-        Hash every file and row, also those that were verified before.
+        Hash every file and row, even those that were verified before.
 
     Raises
     ------
     MissingPathError, UnsupportedFormatError, HubError
-        If there is nothing to check; all else is in the report.
+        If there is nothing to check; everything else is in the report.
     """
     if source.revision is None:
         return check(source.folder, deep=deep, vouched=source.vouched)
