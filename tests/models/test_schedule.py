@@ -14,8 +14,7 @@ from PIL import Image
 
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.pipelines.drawing import arguments_of, one_prompt_each
-from w2w_hub.models.pipelines.grids import listed
-from w2w_hub.models.pipelines.inputs import latent_masks, nested, picture_size, pixels
+from w2w_hub.models.pipelines.inputs import as_list, latent_masks, nested, picture_size, pixels
 from w2w_hub.models.pipelines.loading import is_repository, torch_dtype
 from w2w_hub.models.pipelines.schedule import Progress, follow_schedule
 
@@ -126,10 +125,10 @@ def test_neither_one_prompt_nor_as_many_is_refused(given_arguments: dict[str, An
 @pytest.mark.parametrize("wrong", ["ab", b"ab", {"a": 1}, 3, None, np.array(2.0), torch.tensor(1.0)])
 def test_one_thing_is_no_list(wrong: Any) -> None:
     with pytest.raises(InvalidInputError):
-        listed(wrong, "things")
-    assert listed((1, "a"), "things") == [1, "a"]
-    assert listed(np.arange(2), "things") == [0, 1]
-    assert listed((i for i in range(2)), "things") == [0, 1]
+        as_list(wrong, "things")
+    assert as_list((1, "a"), "things") == [1, "a"]
+    assert as_list(np.arange(2), "things") == [0, 1]
+    assert as_list((i for i in range(2)), "things") == [0, 1]
 
 
 @pytest.mark.parametrize(
