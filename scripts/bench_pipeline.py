@@ -1,4 +1,4 @@
-"""What an identity costs: a denoising step, a switch, a batch of people, an inversion, each beside its peers.
+"""Benchmarks of injection: a denoising step, a switch of identity, a batch of people and an inversion, beside peers.
 
     python scripts/bench_pipeline.py                                   # one GPU, SD1.5-shaped, bfloat16, k 1,000
     python scripts/bench_pipeline.py --compile --only step,batch       # every peer under torch.compile
@@ -83,7 +83,7 @@ class UpstreamLayer(nn.Module):
 
 
 def upstream_network(unet: nn.Module, space: WeightSpace, coefficients: torch.Tensor) -> list[torch.Tensor]:
-    """Put upstream's rule into a model's target layers; returns the cell of their coefficients."""
+    """Replace a model's target layers by upstream's rule; return the cell with their coefficients."""
     cell = [coefficients.to(next(unet.parameters()).device)]
     for slot in space.layout.slots:
         parent, _, name = slot.target.module.rpartition(".")
@@ -92,8 +92,8 @@ def upstream_network(unet: nn.Module, space: WeightSpace, coefficients: torch.Te
     return cell
 
 
-def without_upstream(unet: nn.Module, space: WeightSpace) -> None:
-    """Take upstream's layers out again."""
+def remove_upstream(unet: nn.Module, space: WeightSpace) -> None:
+    """Remove upstream's layers."""
     for slot in space.layout.slots:
         parent, _, name = slot.target.module.rpartition(".")
         module = unet.get_submodule(parent)
@@ -104,13 +104,13 @@ def upstream_inversion(
     inverter: Inverter, cell: list[torch.Tensor], steps: int, learning_rate: float = 0.1
 ) -> np.ndarray:
     """The descent of :class:`Inverter`, eager, with upstream's rule in the model: same noise, same optimiser."""
-    standardised = inverter.start(0).requires_grad_(True)
-    optimizer = torch.optim.Adam([standardised], lr=learning_rate, weight_decay=1e-10)
+    standardized = inverter.start(0).requires_grad_(True)
+    optimizer = torch.optim.Adam([standardized], lr=learning_rate, weight_decay=1e-10)
     generator, losses = torch.Generator().manual_seed(0), []
     for step in range(steps):
         batch = inverter.draw(generator)
         optimizer.param_groups[0]["lr"] = learning_rate * min(1.0, 3 * (1 - step / steps))
-        cell[0] = (inverter.centre + standardised * inverter.spread)[0]
+        cell[0] = (inverter.center + standardized * inverter.spread)[0]
         loss = identity_losses(
             inverter.unet, inverter.scheduler, batch.clean, batch.noise, batch.timesteps, inverter.text, 1
         )  # fmt: skip
@@ -388,7 +388,7 @@ class Bench:
             try:
                 return upstream_inversion(alike, cell, steps)
             finally:
-                without_upstream(self.unet, self.space)
+                remove_upstream(self.unet, self.space)
 
         def nobody(steps: int) -> np.ndarray:
             """The model alone, forward and back to its input: what no rule can go below without a graph."""

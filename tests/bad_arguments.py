@@ -631,8 +631,8 @@ def rows() -> dict[str, Row]:
             strengths=lambda w: {"PC1": 1.0},
         ),
         "W2WMixin.interpolate": on(
-            "pipe", "interpolate", {"identities": "names|array", "shares": "array"},
-            identities=lambda w: ["person-0000", "person-0001"], shares=lambda w: [1, 1],
+            "pipe", "interpolate", {"identities": "names|array", "weights": "array"},
+            identities=lambda w: ["person-0000", "person-0001"], weights=lambda w: [1, 1],
         ),
         "W2WMixin.export": on(
             "pipe", "export", {"path": path, "identity": "None|array|text|path"}, path=lambda w: w.new()

@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler
 from w2w_hub import ParameterLayout, WeightSpace
 from w2w_hub.lora.adapter import Target
 from w2w_hub.models.denoising import draw_noise
+from w2w_hub.space import Coordinates, Population
 
 CHANNELS, WIDTH, TOKENS, SIDE = 3, 5, 4, 2
 LAYOUT = ParameterLayout({Target("unet", "to_q"): (2, CHANNELS, CHANNELS)}, 1.5)
@@ -44,13 +45,12 @@ def small_space(k: int = K, rows: int = 12) -> WeightSpace:
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(LAYOUT.size, k)))[0].T.astype(np.float32)
     coefficients = (rng.normal(size=(rows, k)) * np.arange(k, 0, -1) + [0.5 * (-1) ** i for i in range(k)]).astype("f4")
-    return WeightSpace(
-        layout=LAYOUT, mean=(0.3 * rng.normal(size=LAYOUT.size)).astype(np.float32),
-        std=rng.uniform(0.05, 0.4, LAYOUT.size).astype(np.float32), basis=basis,
-        singular_values=np.arange(k, 0, -1).astype(float), ids=tuple(f"r{i}" for i in range(rows)),
-        splits=np.array(["train"] * (rows - 3) + ["test"] * 3), coefficients=coefficients, fitted_split="train",
-        recipe={},
-    )  # fmt: skip
+    mean = (0.3 * rng.normal(size=LAYOUT.size)).astype(np.float32)
+    std = rng.uniform(0.05, 0.4, LAYOUT.size).astype(np.float32)
+    coordinates = Coordinates(LAYOUT, mean, std, basis, np.arange(k, 0, -1).astype(float))
+    splits = np.array(["train"] * (rows - 3) + ["test"] * 3)
+    population = Population(tuple(f"r{i}" for i in range(rows)), splits, coefficients, "train")
+    return WeightSpace(coordinates, population, recipe={})
 
 
 def scheduler(kind: str = "v_prediction") -> DDPMScheduler:

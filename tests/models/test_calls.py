@@ -190,12 +190,12 @@ def test_the_base_model_may_stand_among_several_identities(pipe: W2WPipeline) ->
 
 
 def test_a_matrix_of_coefficients_is_several_identities_and_a_tensor_one(pipe: W2WPipeline) -> None:
-    pipe.identity = pipe.space.coefficients[:3]
+    pipe.identity = pipe.space.population.coefficients[:3]
     assert len(pipe.identity) == 3
-    pipe.identity = torch.from_numpy(pipe.space.coefficients[0])
-    np.testing.assert_array_equal(pipe.identity.point.coefficients, pipe.space.coefficients[0])
-    pipe.identity = list(pipe.space.coefficients[0])  # NumPy numbers in a list
-    np.testing.assert_array_equal(pipe.identity.point.coefficients, pipe.space.coefficients[0])
+    pipe.identity = torch.from_numpy(pipe.space.population.coefficients[0])
+    np.testing.assert_array_equal(pipe.identity.point.coefficients, pipe.space.population.coefficients[0])
+    pipe.identity = list(pipe.space.population.coefficients[0])  # NumPy numbers in a list
+    np.testing.assert_array_equal(pipe.identity.point.coefficients, pipe.space.population.coefficients[0])
 
 
 @pytest.mark.parametrize("wrong", [{}, {"a": 1}, 3.0, np.zeros((2, 2, 2)), [0.0] * 1000, [np.nan], [[]], object()])

@@ -17,10 +17,11 @@ from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace, read_adapter
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, UnknownNameError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.models.pictures import contact_sheet
-from w2w_hub.models.pipelines import W2WMixin
-from w2w_hub.models.pipelines.grids import preview_sheets, strength_grid
+from w2w_hub.models.pipelines import W2WMixin, strength_grid
+from w2w_hub.models.pipelines.grids import preview_sheets
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
 from w2w_hub.models.pipelines.mixin import warn_if_far
+from w2w_hub.space import Coordinates, Population
 
 from ..tiny_world import ATTRIBUTES, TinyWorld
 
@@ -92,7 +93,7 @@ def test_a_grid_is_each_identity_edited_by_each_strength(pipe: W2WPipeline) -> N
 
 def test_previews_are_six_people_and_a_slider_of_the_first_for_each_direction(pipe: W2WPipeline) -> None:
     options = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    sheets = preview_sheets(pipe, "a", **options)
+    sheets = preview_sheets(pipe, "a", options)
     people, strengths = pipe.space.sample(6, seed=0), (-3.0, 0.0, 3.0, 4.5)
     drawn = pipe.render(people, [("a", 0)], **options)[:, 0][None]
     rows = [strength_grid(pipe, people[:1], n, strengths, ("a", 0), **options)[0] for n in ATTRIBUTES]
@@ -198,11 +199,10 @@ def test_attaching_verifies_the_base_and_not_the_identity_that_is_drawn(pipe: W2
 def test_a_space_of_another_component_cannot_be_drawn(pipe: W2WPipeline) -> None:
     layout = ParameterLayout({Target("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj"): (1, 32, 32)}, 1.0)
     rows = np.random.default_rng(0).normal(size=(4, layout.size)).astype(np.float32)
-    space = WeightSpace(
-        layout=layout, mean=rows[0] * 0, std=np.ones(layout.size, np.float32),
-        basis=np.linalg.qr(rows[:2].T)[0].T.astype(np.float32), singular_values=np.ones(2), ids=("a", "b"),
-        splits=np.full(2, "train"), coefficients=np.ones((2, 2), np.float32), fitted_split="train", recipe={},
-    )  # fmt: skip
+    basis = np.linalg.qr(rows[:2].T)[0].T.astype(np.float32)
+    coordinates = Coordinates(layout, rows[0] * 0, np.ones(layout.size, np.float32), basis, np.ones(2))
+    population = Population(("a", "b"), np.full(2, "train"), np.ones((2, 2), np.float32), "train")
+    space = WeightSpace(coordinates, population, recipe={})
     before = pipe.space
     with pytest.raises(BaseModelMismatchError, match="text_encoder"):
         pipe.attach(space)

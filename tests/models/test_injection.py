@@ -20,16 +20,16 @@ from w2w_hub.errors import AdapterNotAppliedError, BaseModelMismatchError, Inval
 from w2w_hub.lora.adapter import Target
 from w2w_hub.models.injection import (
     base_digest,
-    base_shown,
     differentiable,
-    identity_shown,
+    inject,
+    inject_differentiable,
+    inject_hooks,
+    inject_weights,
     injection,
     require_differentiable,
     rewritable,
-    rows_attached,
     target_modules,
-    weights_differentiable,
-    weights_rewritten,
+    use_base,
 )
 
 CPU = torch.device("cpu")
@@ -114,7 +114,7 @@ def test_sample_i_of_a_batch_is_drawn_with_row_i_modulo_n(
     first, second = noise(seed, 2, people, layout.size) * 0.5
     x = pictures(people * repeats, seed)
     plain = model(x)
-    with rows_attached(model, layout, first, CPU if seed % 2 else None) as use:
+    with inject_hooks(model, layout, first, CPU if seed % 2 else None) as use:
         for rows in (first, second, first):
             use(rows)
             found = model(x)
@@ -123,7 +123,7 @@ def test_sample_i_of_a_batch_is_drawn_with_row_i_modulo_n(
     assert torch.equal(model(x), plain)
     assert not any(module._forward_hooks for module in model.modules())
     if people == 1:  # the same in every way of one identity
-        for shown in (identity_shown, weights_rewritten, weights_differentiable):
+        for shown in (inject, inject_weights, inject_differentiable):
             with shown(model, layout, first[0]) as use:
                 assert_close(model(x), adapted(plainly, layout, first[0], x))
                 use(second[0])
@@ -136,12 +136,12 @@ def test_gradients_of_rows_are_those_of_the_weights_that_they_make(targets: list
     model, x = net(), pictures(4)
     layout = ParameterLayout.from_model(model, targets, rank=2, scale=0.7)
     rows = (noise(1, 2, layout.size) * 0.5).requires_grad_(True)
-    with rows_attached(model, layout, rows):
+    with inject_hooks(model, layout, rows):
         [found] = torch.autograd.grad(model(x).square().sum(), rows)
     for i in range(2):
         for given_row in (rows[i].detach(), rows[i].detach().double()[None]):
             row = given_row.requires_grad_(True)
-            with weights_differentiable(model, layout, row):
+            with inject_differentiable(model, layout, row):
                 [alone] = torch.autograd.grad(model(x[i::2]).square().sum(), row)
             assert alone.dtype == row.dtype
             assert alone.shape == row.shape
@@ -155,7 +155,7 @@ def test_a_batch_that_is_no_multiple_of_the_identities_is_refused(
 ) -> None:
     model = net()
     layout = ParameterLayout.from_model(model, targets)
-    with pytest.raises(LayoutMismatchError), rows_attached(model, layout, noise(0, people, layout.size)):
+    with pytest.raises(LayoutMismatchError), inject_hooks(model, layout, noise(0, people, layout.size)):
         model(pictures(samples))
 
 
@@ -164,7 +164,7 @@ def test_a_picture_without_a_batch_axis_is_drawn_like_one_with_it() -> None:
     holder = nn.ModuleDict({"conv": model})
     layout = ParameterLayout.from_model(holder, ["conv"], rank=2, scale=1.5)
     x, row = noise(0, 3, 6, 7), noise(1, 1, layout.size)
-    with rows_attached(holder, layout, row):
+    with inject_hooks(holder, layout, row):
         alone, batch = model(x), model(x[None])
     assert alone.shape == (5, 6, 7)
     torch.testing.assert_close(alone, batch[0])
@@ -176,7 +176,7 @@ def test_rows_are_added_in_the_dtype_that_autocast_gives_the_layer(targets: list
     model, x = net(), pictures(2)
     layout = ParameterLayout.from_model(model, targets, rank=2, scale=0.5)
     rows = noise(1, people, layout.size)
-    with rows_attached(model, layout, rows):
+    with inject_hooks(model, layout, rows):
         exact = model(x)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = model(x)
@@ -190,7 +190,7 @@ def test_a_layer_in_float32_beside_one_in_half_precision_gets_its_rows_in_float3
     layout = ParameterLayout.from_model(model, ["fine", "rough"], rank=2, scale=1.5)
     row, x = noise(1, layout.size), noise(2, 4, 6)
     parts = {t.module: (b[0] @ a[0]) * 1.5 for t, (a, b) in layout.unflatten_batch(row[None]).items()}
-    for shown, given_row in ((rows_attached, row[None]), (identity_shown, row), (weights_differentiable, row)):
+    for shown, given_row in ((inject_hooks, row[None]), (inject, row), (inject_differentiable, row)):
         with shown(model, layout, given_row):
             fine, rough = model["fine"](x), model["rough"](x.to(torch.bfloat16))
         torch.testing.assert_close(fine, model["fine"](x) + x @ parts["fine"].T, rtol=1e-5, atol=1e-5)
@@ -202,7 +202,7 @@ def test_no_vectors_are_held_after_the_block() -> None:
     model = net()
     for targets in (LINEAR, CONVOLUTIONS):
         layout = ParameterLayout.from_model(model, targets)
-        with rows_attached(model, layout, noise(0, 1, layout.size)):
+        with inject_hooks(model, layout, noise(0, 1, layout.size)):
             hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
             assert len(hooks) == len(layout.slots)
             assert all(hook.a.numel() and hook.b.numel() for hook in hooks)
@@ -233,12 +233,12 @@ def test_blocks_in_any_nesting_draw_their_own_and_what_was_drawn_before_comes_ba
             return
         row, other = noise(depth, 2, layout.size)
         if ways[depth] == "base":
-            with base_shown(model):
+            with use_base(model):
                 assert torch.equal(model(x), plain)
                 enter(depth + 1)
                 assert torch.equal(model(x), plain)
             return
-        shown = {"weights": identity_shown, "rows": rows_attached, "gradients": weights_differentiable}[ways[depth]]
+        shown = {"weights": inject, "rows": inject_hooks, "gradients": inject_differentiable}[ways[depth]]
         with shown(model, layout, row[None] if ways[depth] == "rows" else row) as use:
             if changed[depth]:
                 row = other
@@ -275,7 +275,7 @@ def test_a_model_that_changes_between_two_blocks_is_drawn_with_what_it_has_now(c
     model, x = net(), pictures()
     layout = ParameterLayout.from_model(model, LINEAR + CONVOLUTIONS, rank=2, scale=0.5)
     row = noise(1, layout.size)
-    with identity_shown(model, layout, row):
+    with inject(model, layout, row):
         model(x)
     if change == "channels last":
         model.to(memory_format=torch.channels_last)
@@ -286,7 +286,7 @@ def test_a_model_that_changes_between_two_blocks_is_drawn_with_what_it_has_now(c
     strides = [p.stride() for p in model.parameters()]
     x = x.to(model.last.weight.dtype)
     expected, plain = adapted(model, layout, row, x), model(x)
-    for shown in (identity_shown, weights_differentiable):
+    for shown in (inject, inject_differentiable):
         with shown(model, layout, row):
             assert_close(model(x), expected, 0.05 if change == "bfloat16" else 1e-4)
             assert [p.stride() for p in model.parameters()] == strides
@@ -301,13 +301,13 @@ def test_a_cast_inside_a_block_is_followed_by_the_next_vector_and_by_the_origina
     model, x, fresh = net(), pictures().to(dtype), net().to(dtype)
     layout = ParameterLayout.from_model(model, LINEAR, rank=2, scale=0.5)
     first, second = noise(1, 2, layout.size)
-    with weights_rewritten(model, layout, first) as use:
+    with inject_weights(model, layout, first) as use:
         model.to(dtype)
         use(second)
         assert_close(model(x), adapted(fresh, layout, second, x), 0.05 if dtype == torch.bfloat16 else 1e-5)
     assert torch.equal(model(x), fresh(x))
     assert all(p.dtype == dtype for p in model.parameters())
-    with weights_rewritten(model, layout, first):
+    with inject_weights(model, layout, first):
         model.float()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert all(torch.equal(a, b.float()) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
@@ -318,7 +318,7 @@ def test_the_copy_of_one_block_is_used_by_the_next() -> None:
     layout = ParameterLayout.from_model(model, LINEAR)
     pointers = []
     for seed in range(3):
-        with identity_shown(model, layout, noise(seed, layout.size)):
+        with inject(model, layout, noise(seed, layout.size)):
             pointers.append([m.weight.data_ptr() for m in target_modules(model, layout).values()])
     assert pointers[0] == pointers[1] == pointers[2]
     assert pointers[0] != [m.weight.data_ptr() for m in target_modules(model, layout).values()]
@@ -335,7 +335,7 @@ def test_an_identity_that_changes_some_weights_only_or_none_at_all_is_no_error()
                 if i != changed:
                     pair[zero].zero_()
             before = [m.weight.clone() for m in target_modules(model, layout).values()]
-            with identity_shown(model, layout, row[0]):
+            with inject(model, layout, row[0]):
                 now = [m.weight.clone() for m in target_modules(model, layout).values()]
             same = [torch.equal(a, b) for a, b in zip(before, now, strict=True)]
             assert same == [i != changed for i in range(len(before))]
@@ -347,7 +347,7 @@ def test_a_cached_weight_of_autocast_is_not_used_for_another_vector_or_after_the
     first, second = noise(1, 2, layout.size)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         plain = model(x)
-        with identity_shown(model, layout, first) as use:
+        with inject(model, layout, first) as use:
             drawn = model(x)
             use(second)
             other = model(x)
@@ -388,8 +388,8 @@ def test_a_module_of_another_shape_is_refused_by_its_name_in_every_way_of_drawin
     setattr(model, name, make())
     row = noise(0, layout.size)
     for shown, vectors in (
-        (identity_shown, row), (identity_shown, row[None]), (rows_attached, row[None]), (weights_rewritten, row),
-        (weights_differentiable, row),
+        (inject, row), (inject, row[None]), (inject_hooks, row[None]), (inject_weights, row),
+        (inject_differentiable, row),
     ):  # fmt: skip
         with pytest.raises(BaseModelMismatchError, match=f"unet.{name}"), shown(model, layout, vectors):
             pass
@@ -509,10 +509,10 @@ def test_weights_that_cannot_be_swapped_are_left_to_hooks_wherever_they_stand(wh
     assert not rewritable(model, layout)
     assert not differentiable(model, layout, CPU)
     row = noise(0, layout.size)
-    for shown in (weights_rewritten, weights_differentiable):
+    for shown in (inject_weights, inject_differentiable):
         with pytest.raises(AdapterNotAppliedError), shown(model, layout, row):
             pass
-    with identity_shown(model, layout, row):
+    with inject(model, layout, row):
         assert all(module._forward_hooks for module in target_modules(model, layout).values())
 
 
@@ -521,7 +521,7 @@ def test_plain_floats_of_16_bits_or_more_are_swapped(dtype: torch.dtype) -> None
     model = net().to(dtype)
     layout = ParameterLayout.from_model(model, LINEAR)
     assert rewritable(model, layout)
-    with identity_shown(model, layout, noise(0, layout.size)):
+    with inject(model, layout, noise(0, layout.size)):
         assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -539,7 +539,7 @@ def test_a_vector_of_another_shape_is_refused() -> None:
     model = net()
     layout = ParameterLayout.from_model(model, LINEAR)
     for shape in ((layout.size + 1,), (layout.size - 1,), (1, layout.size), (2, layout.size)):
-        with pytest.raises(InvalidInputError), weights_rewritten(model, layout, torch.zeros(shape)):
+        with pytest.raises(InvalidInputError), inject_weights(model, layout, torch.zeros(shape)):
             pass
 
 

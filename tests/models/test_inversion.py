@@ -95,9 +95,9 @@ def test_of_several_descents_each_person_gets_the_one_of_least_error(
     tried: list[tuple[list[float], np.ndarray]] = []
     compare = Inverter.compare
 
-    def seen(self: Inverter, use: Any, standardised: torch.Tensor) -> list[float]:
-        errors = compare(self, use, standardised)
-        tried.append((errors, (self.centre + standardised * self.spread).numpy().copy()))
+    def seen(self: Inverter, use: Any, standardized: torch.Tensor) -> list[float]:
+        errors = compare(self, use, standardized)
+        tried.append((errors, (self.center + standardized * self.spread).numpy().copy()))
         return errors
 
     monkeypatch.setattr(Inverter, "compare", seen)
@@ -116,7 +116,7 @@ def test_a_larger_prior_ends_nearer_the_population(pipe: W2WPipeline, picture: n
     distances = []
     for prior in (0.0, 0.3, 30.0):
         found = pipe.invert(picture, num_steps=15, batch_size=2, seed=1, prior=prior)
-        z = (found.point.coefficients - pipe.space.coefficient_mean) / pipe.space.coefficient_std
+        z = (found.point.coefficients - pipe.space.spread.mean) / pipe.space.spread.std
         distances.append(float(np.mean(z**2)))
     assert distances[0] > 1.2 * distances[1] > 1.2 * 1.2 * distances[2]
 

@@ -14,10 +14,9 @@ from PIL import Image
 
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.pipelines.drawing import arguments_of, one_prompt_each
-from w2w_hub.models.pipelines.grids import listed
-from w2w_hub.models.pipelines.inputs import latent_masks, nested, picture_size, pixels
+from w2w_hub.models.pipelines.inputs import as_list, latent_masks, nested, picture_size, pixels
 from w2w_hub.models.pipelines.loading import is_repository, torch_dtype
-from w2w_hub.models.pipelines.schedule import Progress, followed
+from w2w_hub.models.pipelines.schedule import Progress, follow_schedule
 
 
 class Scheduler:
@@ -44,20 +43,20 @@ def test_the_share_is_that_of_whole_steps_from_wherever_a_loop_begins(
         now = torch.tensor(times[position])
         given_time = {"f": times[position], "i": now, "b": now.repeat(3)}[kind]
         # where a timestep is there several times, a loop that begins late is at the first of them
-        assert progress.share(given_time) == pytest.approx(position // order / steps)
+        assert progress.fraction(given_time) == pytest.approx(position // order / steps)
 
 
 def test_a_second_call_in_one_step_and_a_timestep_between_two_do_not_go_on_or_back() -> None:
     progress = Progress(Scheduler([900.0, 700.0, 500.0, 300.0]))
     asked = [950.0, 900.0, 900.0, 800.0, 700.0, 600.0, 700.0, 500.0, 500.0, 300.0, 300.0, 100.0]
-    found = [progress.share(t) for t in asked]
+    found = [progress.fraction(t) for t in asked]
     #  before the first nothing is over; between the first and second one step is
     assert found == [0, 0, 0, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5, 0.75, 0.75, 1]
 
 
 def test_a_listener_hears_every_call_with_a_timestep_and_changes_nothing() -> None:
     scheduler, heard = Scheduler([9.0, 6.0, 3.0, 0.0]), []
-    with followed(scheduler, heard.append):
+    with follow_schedule(scheduler, heard.append):
         assert scheduler.scale_model_input("a", 9.0) == ("scaled", "a")
         assert scheduler.scale_model_input("b", timestep=torch.tensor(6.0)) == ("scaled", "b")
         assert scheduler.scale_model_input("c") == ("scaled", "c")
@@ -66,13 +65,13 @@ def test_a_listener_hears_every_call_with_a_timestep_and_changes_nothing() -> No
     scheduler.scale_model_input("e", 0.0)
     assert len(heard) == 3
     assert set(vars(scheduler)) == {"timesteps", "order"}
-    with pytest.raises(ZeroDivisionError), followed(scheduler, heard.append):
+    with pytest.raises(ZeroDivisionError), follow_schedule(scheduler, heard.append):
         raise ZeroDivisionError
     assert set(vars(scheduler)) == {"timesteps", "order"}
 
 
 def test_a_scheduler_that_scales_nothing_is_refused() -> None:
-    with pytest.raises(InvalidInputError), followed(SimpleNamespace(timesteps=[1.0]), print):
+    with pytest.raises(InvalidInputError), follow_schedule(SimpleNamespace(timesteps=[1.0]), print):
         pass
 
 
@@ -126,10 +125,10 @@ def test_neither_one_prompt_nor_as_many_is_refused(given_arguments: dict[str, An
 @pytest.mark.parametrize("wrong", ["ab", b"ab", {"a": 1}, 3, None, np.array(2.0), torch.tensor(1.0)])
 def test_one_thing_is_no_list(wrong: Any) -> None:
     with pytest.raises(InvalidInputError):
-        listed(wrong, "things")
-    assert listed((1, "a"), "things") == [1, "a"]
-    assert listed(np.arange(2), "things") == [0, 1]
-    assert listed((i for i in range(2)), "things") == [0, 1]
+        as_list(wrong, "things")
+    assert as_list((1, "a"), "things") == [1, "a"]
+    assert as_list(np.arange(2), "things") == [0, 1]
+    assert as_list((i for i in range(2)), "things") == [0, 1]
 
 
 @pytest.mark.parametrize(

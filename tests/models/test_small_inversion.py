@@ -20,7 +20,7 @@ from tests.small_denoiser import (
 from w2w_hub import WeightSpace
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.denoising import diffusion_target, draw_noise, identity_losses, pick
-from w2w_hub.models.inversion import Inversion, Inverter, Settings
+from w2w_hub.models.inversion import Inversion, InversionSettings, Inverter
 
 
 def invert(
@@ -28,15 +28,16 @@ def invert(
     masks: Any = None, conditions: Any = None, **options: Any,
 ) -> list[Inversion]:  # fmt: skip
     return Inverter(
-        unet or Denoiser(), scheduler(kind), space or small_space(), latents, prompt(), Settings(**options), masks,
-        conditions,
+        unet or Denoiser(), scheduler(kind), space or small_space(), latents, prompt(), InversionSettings(**options),
+        masks, conditions,
     ).run()  # fmt: skip
 
 
 def vector_of(space: WeightSpace, z: torch.Tensor) -> torch.Tensor:
     k = len(z)
-    c = torch.tensor(space.coefficient_mean[:k]).float() + z * torch.tensor(space.coefficient_std[:k]).float()
-    return (c @ torch.tensor(space.basis[:k])) * torch.tensor(space.std) + torch.tensor(space.mean)
+    c = torch.tensor(space.spread.mean[:k]).float() + z * torch.tensor(space.spread.std[:k]).float()
+    found = space.coordinates
+    return (c @ torch.tensor(found.basis[:k])) * torch.tensor(found.std) + torch.tensor(found.mean)
 
 
 def descend(
@@ -44,7 +45,7 @@ def descend(
     prior: float = 0.0, seed: int = 0, restart: int = 0, kind: str = "v_prediction", mask: torch.Tensor | None = None,
     condition: float = 0.0, stop: int | None = None,
 ) -> tuple[np.ndarray, list[float], torch.Tensor]:  # fmt: skip
-    """Adam on one person's standardised coefficients, by hand."""
+    """Adam on one person's standardized coefficients, by hand."""
     space = small_space()
     z = torch.zeros(k)
     if restart:
@@ -69,7 +70,7 @@ def descend(
             second = 0.999 * second + 0.001 * gradient**2
             z -= rate * (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
     z = z.detach()
-    coefficients = space.coefficient_mean[:k] + z.numpy() * space.coefficient_std[:k]
+    coefficients = space.spread.mean[:k] + z.numpy() * space.spread.std[:k]
     return coefficients, losses, z
 
 
@@ -85,7 +86,7 @@ CASES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_an_inversion_is_adam_on_standardised_coefficients_whatever_the_options(case: dict[str, Any]) -> None:
+def test_an_inversion_is_adam_on_standardized_coefficients_whatever_the_options(case: dict[str, Any]) -> None:
     people = pictures(1)
     [found] = invert(people, num_steps=14, **case)
     coefficients, losses, _ = descend(people[0], num_steps=14, **case)
@@ -252,14 +253,14 @@ def test_only_parameters_that_took_gradients_before_take_them_after_also_after_a
 
 
 def test_a_step_is_captured_by_default_on_gpus_only_and_where_it_is_asked_for() -> None:
-    inverter = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), Settings())
+    inverter = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), InversionSettings())
     assert inverter.capture is False
-    asked = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), Settings(capture=True))
+    asked = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), InversionSettings(capture=True))
     assert asked.capture is True
 
 
 def test_beside_a_model_of_half_precision_the_basis_is_as_small_and_the_point_nearly_the_same() -> None:
-    people, few = pictures(1), Settings(num_steps=10)
+    people, few = pictures(1), InversionSettings(num_steps=10)
     whole = Inverter(Denoiser(), scheduler(), small_space(), people, prompt(), few)
     half = Inverter(
         Denoiser().bfloat16(), scheduler(), small_space(), people.bfloat16(), prompt().bfloat16(), few
@@ -267,7 +268,7 @@ def test_beside_a_model_of_half_precision_the_basis_is_as_small_and_the_point_ne
     assert (whole.basis.dtype, half.basis.dtype) == (torch.float32, torch.bfloat16)
     [expected], [found] = whole.run(), half.run()
     assert found.point.coefficients.dtype == np.float32
-    spread = small_space().coefficient_std
+    spread = small_space().spread.std
     np.testing.assert_allclose(found.point.coefficients / spread, expected.point.coefficients / spread, atol=0.4)
 
 
@@ -288,10 +289,10 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
 def test_settings_take_what_is_in_their_range_and_nothing_beyond(name: str) -> None:
     good, bad = LIMITS[name]
     for value in good:
-        assert getattr(Settings(**{name: value}), name) == value
+        assert getattr(InversionSettings(**{name: value}), name) == value
     for value in bad:
         with pytest.raises(InvalidInputError, match=name):
-            Settings(**{name: value})
+            InversionSettings(**{name: value})
 
 
 # ---------------------------------------------------------------- the objective

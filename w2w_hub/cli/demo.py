@@ -1,4 +1,4 @@
-"""`w2w demo`."""
+"""Command `w2w demo`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .output import say
 
 @click.command(epilog=examples("w2w demo --out w2w-demo"))
 @out_option("The folder to make: dataset, weight space, contact sheets, report.html and metrics.json.")
-@click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Another population than the shipped one.")
+@click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Folder of another population.")
 def demo(out: Path, assets: Path | None) -> None:
     """Everything once, on a shipped population of drawn people; under three minutes on a CPU."""
     from ..store.atomic import require_new
 
-    require_new(out)  # said before the seconds that torch and diffusers take to import
+    require_new(out)  # before the slow imports of torch and diffusers
     from ..demo.run import run_demo
 
     group = click.get_current_context().parent

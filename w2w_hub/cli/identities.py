@@ -1,4 +1,4 @@
-"""`w2w sample`, `edit`, `invert`, `render`, `grid` and `export`."""
+"""Commands `w2w sample`, `edit`, `invert`, `render`, `grid` and `export`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ preserve_option = click.option(
 )
 
 
-def drawing_options(function: F) -> F:
-    """How pictures are drawn."""
+def picture_options(function: F) -> F:
+    """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
         click.option("--guidance", default=2.0, show_default=True, type=FINITE),
@@ -69,7 +69,7 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
     for row in rows:
         near = f"  nearest row {row['nearest']} (cosine {row['cosine']:.2f})" if "nearest" in row else ""
         say(f"{row['point']}{near}")
-    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='people.png')}")
+    say(f"next: {_render_command(space, files_of(out, f'*.{kind}'), into='people.png')}")
 
 
 @click.command(
@@ -96,7 +96,7 @@ def edit(
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
-        raise click.UsageError(f"{twice[0]} is given twice; add its strengths up")
+        raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
     require_new(out)
     opened = WeightSpace.from_pretrained(space)
     before = resolve(opened, identity)
@@ -109,8 +109,8 @@ def edit(
         return
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if farthest is not None and distance > farthest:
-        say(f"it leaves the population, whose farthest fitted row has {farthest:.2f}: use a smaller strength")
-    say(f"next: {_drawing_command(space, identity, out, into='before-after.png')}")
+        say(f"this leaves the population, whose farthest fitted row has {farthest:.2f}; use a smaller strength")
+    say(f"next: {_render_command(space, identity, out, into='before-after.png')}")
 
 
 @click.command(
@@ -122,19 +122,19 @@ def edit(
 )
 @space_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--together", is_flag=True, help="All pictures show one person; without it, each is a person of its own.")
+@click.option("--together", is_flag=True, help="All pictures show one person, not one each.")
 @click.option(
-    "--mask", "masks", multiple=True, type=click.Path(path_type=Path), help="White pixels count; one a picture."
+    "--mask", "masks", multiple=True, type=click.Path(path_type=Path), help="White pixels count; one per picture."
 )
 @click.option("--prompt", default="sks person", show_default=True)
 @click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
 @click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Larger stays closer to the population.")
 @click.option(
-    "--tolerance", default=0.0, show_default=True, type=FINITE, help="Stop when 50 steps gain less than this share."
+    "--tolerance", default=0.0, show_default=True, type=FINITE, help="Stop when 50 steps gain less than this fraction."
 )
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Descents; the best is kept.")
-@click.option("--k", type=click.IntRange(1), help="Components to use; all without it.")
+@click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @kind_option
 @out_option("The folder of points to make.")
@@ -175,16 +175,16 @@ def invert(
         return
     for name, inversion in zip(names, found, strict=True):
         say(f"{out / name}  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
-    say(f"next: {_drawing_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
+    say(f"next: {_render_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
 
 
-def _drawing_command(space: Path, *identities: object, into: str) -> str:
-    """Return the command that draws identities."""
+def _render_command(space: Path, *identities: object, into: str) -> str:
+    """Return the command that renders identities."""
     return command("w2w render", space, *identities, options=("--out", into))
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The names, of which later ones that were there before get a number."""
+    """Return names in which repeated ones are numbered."""
     found: list[str] = []
     for name in names:
         number = 2
@@ -204,14 +204,14 @@ def _distinct(names: list[str]) -> list[str]:
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
-@drawing_options
+@picture_options
 @out_option("The contact sheet to write (.png).")
 def render(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """Draw IDENTITIES (points, row ids, adapters, or "base") on one contact sheet, a row each."""
-    _draw_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
 
 
 @click.command(
@@ -229,10 +229,8 @@ def render(
 @click.option("--to", "high", default=6.0, show_default=True, type=FINITE, help="The last strength.")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Strengths between the two.")
 @preserve_option
-@click.option(
-    "--start", default=0.0, show_default=True, type=FINITE, help="Share of the schedule drawn without the edit."
-)
-@drawing_options
+@click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of the schedule without the edit.")
+@picture_options
 @out_option("The sheet to write (.png), or with --attribute a sweep that moves (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
@@ -247,24 +245,24 @@ def grid(
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("a sweep, --strengths, --preserve and --start need an --attribute")
-        _draw_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
     require_new(out)
-    from ..models.pipelines import strength_grid  # brings torch, which takes seconds
+    from ..models.pipelines import strength_grid  # imports torch
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
-    drawn = strength_grid(
+    pictures = strength_grid(
         pipe, identities, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
         guidance_scale=guidance,
     )  # fmt: skip
     rows = [Path(name).stem for name in identities]
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
-    save_picture(made(drawn, rows, columns, scale=scale), out)
+    save_picture(made(pictures, rows, columns, scale=scale), out)
     say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
 
 
@@ -277,17 +275,17 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
         try:
             values = [float(word) for word in text.split(",")]
         except ValueError:
-            raise click.UsageError(f"--strengths {text!r} is no list of numbers such as -3,0,3") from None
+            raise click.UsageError(f"--strengths {text!r} is not a list of numbers such as -3,0,3") from None
     if not all(map(math.isfinite, values)):
         raise click.UsageError("strengths must be finite numbers")
     return values
 
 
-def _draw_cases(
+def _render_cases(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
-    """A sheet of identities by (prompt, seed)."""
+    """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
@@ -296,9 +294,9 @@ def _draw_cases(
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
-    drawn = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
+    pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
     rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
-    save_picture(contact_sheet(drawn, rows, columns, scale=scale), out)
+    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")
 
 
@@ -328,7 +326,7 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
     chosen = dialects or DEFAULT_DIALECTS
     write_adapter(adapter, out, chosen)
-    # beside other dialects, a folder does not stand for the file of every dialect
+    # a folder with several dialects is not what every one of them loads
     loadable = [
         form for name in chosen if (form := writers()[name]).load_hint and (form.folder_use or len(chosen) == 1)
     ]

@@ -1,1 +1,1 @@
-"""The application behind `w2w demo`; it uses the library by its public names only."""
+"""The application behind `w2w demo`, which uses public names of the library only."""

@@ -1,4 +1,4 @@
-"""The shipped population: drawn avatars, which resemble no real person."""
+"""Locates the shipped population: drawn avatars, which resemble no real person."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Assets:
 
     @property
     def rows(self) -> Path:
-        """1,024 rows as a dataset."""
+        """A dataset of 1,024 rows."""
         return self.folder / "rows"
 
     @property
@@ -45,7 +45,7 @@ class Assets:
 
     @property
     def adapters(self) -> list[Path]:
-        """Plain PEFT folders."""
+        """PEFT folders."""
         return sorted(p for p in (self.folder / "adapters").iterdir() if p.is_dir())
 
     @property

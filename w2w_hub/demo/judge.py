@@ -1,6 +1,6 @@
-"""The judge: a small classifier of attributes and embedder of identities for the avatars.
+"""The judge: a small network that classifies attributes and embeds identities of the avatars.
 
-It only evaluates pictures: no model, space or direction is fitted with it.
+It only evaluates pictures; no model, space or direction is fitted with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,7 +24,7 @@ class Judge(nn.Module):
     factors : dict of str to sequence of str
         Factor name (``"top"``, ``"hair_color"``, ...) to its options, in label order.
     attributes : dict
-        Binary attribute to the options that count, by factor; all its factors must agree.
+        Binary attribute to its options by factor; a picture shows it if all these factors agree.
     width : int
         Channels of the first stage.
     """
@@ -46,14 +47,10 @@ class Judge(nn.Module):
             )
 
         self.features = nn.Sequential(
-            stage(3, width, 2),
-            stage(width, 2 * width, 2),
-            stage(2 * width, 2 * width, 1),
-            stage(2 * width, 4 * width, 2),
-            stage(4 * width, 4 * width, 2),
-            nn.Flatten(),
-            nn.Linear(4 * width * 16, embedding),
-        )
+            stage(3, width, 2), stage(width, 2 * width, 2), stage(2 * width, 2 * width, 1),
+            stage(2 * width, 4 * width, 2), stage(4 * width, 4 * width, 2),
+            nn.Flatten(), nn.Linear(4 * width * 16, embedding),
+        )  # fmt: skip
         self.heads = nn.ModuleList(nn.Linear(embedding, len(options)) for options in self.factors.values())
 
     def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -71,12 +68,12 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return probabilities per factor, each ``(n, options)``, of float images in [0, 1]."""
+        """Return probabilities per factor, each ``(n, options)``, for float images in [0, 1]."""
         parts = [self(part * 2 - 1)[0] for part in images.split(256)]
         return {name: torch.cat([part[j] for part in parts]).softmax(1) for j, name in enumerate(self.factors)}
 
     def read_attributes(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return which pictures show each attribute, boolean ``(n,)``, by each factor's likeliest option."""
+        """Return per attribute a boolean mask ``(n,)`` of pictures that show it, by the likeliest options."""
         likeliest = {name: p.argmax(1) for name, p in self.read(images).items()}
         found = {}
         for name, rule in self.attributes.items():
@@ -88,26 +85,22 @@ class Judge(nn.Module):
         return found
 
     def attributes_of(self, first: str, second: str) -> frozenset[str]:
-        """Return the options of `second` with which `first` is visible, by the attributes that name both."""
+        """Return the options of factor `second` under which `first` is visible, from attributes that name both."""
         rules = [rule for rule in self.attributes.values() if first in rule and second in rule]
         return frozenset(option for rule in rules for option in rule[second])
 
     def save(self, path: Path | str) -> None:
         """Write weights (float16) and options to one safetensors file."""
         header = {
-            "factors": json.dumps(self.factors),
-            "attributes": json.dumps(self.attributes),
-            "width": str(self.width),
-            "embedding": str(self.embedding),
-        }
+            "factors": json.dumps(self.factors), "attributes": json.dumps(self.attributes),
+            "width": str(self.width), "embedding": str(self.embedding),
+        }  # fmt: skip
         state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file({k: v.contiguous() for k, v in state.items()}, path, metadata=header)
 
     @classmethod
     def load(cls, path: Path | str) -> Judge:
-        """Read what :meth:`save` wrote; float32, in evaluation mode."""
-        from safetensors import safe_open
-
+        """Return the judge in a file of :meth:`save`, float32 and in evaluation mode."""
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
         factors, attributes = json.loads(header["factors"]), json.loads(header["attributes"])

@@ -1,4 +1,4 @@
-"""The demo's figures, all measured on pictures by the judge."""
+"""Computes the demo's figures from pictures with the judge."""
 
 from __future__ import annotations
 
@@ -34,16 +34,14 @@ class IdentityScorer:
         people = list(self.real)
         self.real_id_score = float(np.mean([real_score(self.real[p]).mean().item() for p in people]))
         pairs = zip(people, people[1:] + people[:1], strict=True)
-        self.cross_id_score = float(
-            np.mean([identity_score(self.real[a], self.real[b]).mean().item() for a, b in pairs])
-        )
+        cross = [identity_score(self.real[a], self.real[b]).mean().item() for a, b in pairs]
+        self.cross_id_score = float(np.mean(cross))
 
     def id_score(self, pictures: np.ndarray, people: list[str]) -> float:
         """Return the mean identity score of ``(people, cases, h, w, 3)``."""
         embedded = self.judge.embed(tensor(pictures)).view(*pictures.shape[:2], -1)
-        return float(
-            np.mean([identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)])
-        )
+        scores = [identity_score(e, self.real[p]).mean().item() for e, p in zip(embedded, people, strict=True)]
+        return float(np.mean(scores))
 
     def relative(self, score: float) -> float:
         """Return (score - strangers) / (real - strangers)."""
@@ -51,7 +49,7 @@ class IdentityScorer:
 
 
 def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str]:
-    """Return the people without the attribute; for one that is visible only with hair, those with hair.
+    """Return the people without an attribute who could show it; gray hair, for one, needs hair.
 
     `labels` has a column for the attribute and for each of the world's factors, and is indexed by person.
     """
@@ -63,12 +61,12 @@ def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str
 
 
 def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.ndarray:
-    """Return which of ``(..., h, w, 3)`` show the attribute, boolean ``(...)``."""
+    """Return a boolean mask ``(...)`` of the pictures ``(..., h, w, 3)`` that show the attribute."""
     return judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
 
 
 def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
-    """Return which other factors than the attribute's the edit kept: boolean ``(factors, ...)``.
+    """Return a boolean mask ``(factors, ...)`` of the factors other than the attribute's that the edit kept.
 
     A hair color that is not visible, before or after, counts as kept.
     """

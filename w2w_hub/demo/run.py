@@ -1,12 +1,11 @@
-"""The demo: the commands that a user would type, then figures and a report."""
+"""Runs the demo: commands that a user would type, then figures and a report."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from .settings import (
     INVERSION_STEPS,
     SAMPLING_STEPS,
     STRENGTHS,
-)
+    SUMMARY_STRENGTH,
+)  # fmt: skip
 
 SAMPLES, EDITED_PEOPLE, INVERTED_PEOPLE, SCORED_PEOPLE = 8, 4, 4, 24
 DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
@@ -40,13 +40,13 @@ Run = Callable[[Sequence[Any]], str]
 
 
 def run_demo(out: Path, assets: Path | None, say: Say, run: Run) -> dict[str, Any]:
-    """Run the whole demo into the new folder `out`, which is removed again on an error.
+    """Run the whole demo into the new folder `out`, which is removed on an error.
 
     Parameters
     ----------
     run : callable
-        Shows and executes one `w2w` command, given as its words, and returns the line that it shows. A list among the
-        words stands for all files of a folder.
+        Prints and executes one `w2w` command, given as its words, and returns the printed line. A list among the words
+        is all files of a folder.
     """
     out.mkdir(parents=True)
     try:
@@ -57,10 +57,11 @@ def run_demo(out: Path, assets: Path | None, say: Say, run: Run) -> dict[str, An
 
 
 class Demo:
-    """One run of the demo, in stages whose seconds are counted."""
+    """One run of the demo, in timed stages."""
 
     def __init__(self, out: Path, assets: Assets, say: Say, run: Run):
         self.out, self.assets, self.say, self._run = out, assets, say, run
+        self.folder = out / "space"
         self.seconds: dict[str, float] = {}
         self.commands: list[str] = []
         self.sections: list[Section] = []
@@ -70,34 +71,21 @@ class Demo:
         """Run all stages; return the metrics that ``metrics.json`` holds."""
         torch.manual_seed(0)
         logging.disable_progress_bar()
-        with self.stage("dataset"):
-            self.make_dataset()
-        with self.stage("weight space"):
-            self.make_space()
-        with self.stage("held-out people"):
-            self.draw_people()
-        with self.stage("samples"):
-            self.draw_samples()
-        with self.stage("edits"):
-            self.draw_edits()
-        with self.stage("inversion"):
-            self.invert_pictures()
-        with self.stage("export"):
-            self.export_person()
-        with self.stage("report"):
-            self.write_report()
+        stages = {
+            "dataset": self.make_dataset, "weight space": self.make_space, "held-out people": self.render_people,
+            "samples": self.render_samples, "edits": self.render_edits, "inversion": self.invert_pictures,
+            "export": self.export_person, "report": self.write_report,
+        }  # fmt: skip
+        for name, stage in stages.items():
+            self.say(f"\n# {name}")
+            began = time.monotonic()
+            stage()
+            self.seconds[name] = round(time.monotonic() - began, 1)
         self.seconds["total"] = round(sum(self.seconds.values()), 1)
         self.metrics["seconds"] = self.seconds
         (self.out / "metrics.json").write_text(json.dumps(self.metrics, indent=2), "utf-8")
         self.say(f"done in {self.seconds['total']:.0f} s: open {self.out / 'report.html'}")
         return self.metrics
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self.say(f"\n# {name}")
-        began = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - began, 1)
 
     def command(self, *words: Any) -> None:
         """Run a command and keep the line for the report."""
@@ -120,8 +108,8 @@ class Demo:
     def make_space(self) -> None:
         train = self.dataset.manifest.splits["train"]
         k = min(COMPONENTS, train - 1)
-        self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, "--out", self.out / "space")
-        self.pipe = AutoW2WPipeline.from_pretrained(self.out / "space")
+        self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, "--out", self.folder)
+        self.pipe = AutoW2WPipeline.from_pretrained(self.folder)
         self.pipe.set_progress_bar_config(disable=True)
         self.space = self.pipe.space
         self.judge = Judge.load(self.assets.judge)
@@ -138,74 +126,56 @@ class Demo:
         }
 
     def own(self, person: str) -> Any:
-        """Return the identity of a person's own LoRA: its exact vector, and its coordinates in the space."""
+        """Return the identity of a person's own LoRA: its exact vector and its coordinates in the space."""
         return self.pipe.resolve(self.dataset.adapter(person))
 
-    def draw(self, identities: list[Any], cases: tuple[tuple[str, int], ...] = CASES) -> np.ndarray:
+    def render(self, identities: list[Any], cases: tuple[tuple[str, int], ...] = CASES) -> np.ndarray:
         return self.pipe.render(identities, cases, **DRAWN)
 
-    def draw_people(self) -> None:
+    def render_people(self) -> None:
         people = list(self.real)[:SCORED_PEOPLE]
-        pictures = self.draw([self.own(p) for p in people])
-        mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
+        pictures = self.render([self.own(p) for p in people])
+        mean = np.repeat(self.render([self.space.mean_point()]), len(people), 0)
         self.metrics["lora_id_score"] = self.scorer.id_score(pictures, people)
         self.metrics["mean_only_id_score"] = self.scorer.id_score(mean, people)
         self.metrics["lora_relative_score"] = self.scorer.relative(self.metrics["lora_id_score"])
         some = slice(0, 8)
         real = np.stack([self.real[p][:1] for p in people[some]])
         self.sheet(
-            "held-out",
-            np.concatenate([real, pictures[some]], 1),
-            people[some],
-            ["real picture", *captions()],
+            "held-out", np.concatenate([real, pictures[some]], 1), people[some], ["real picture", *captions()],
             "Held-out people: a real picture, and their own LoRAs under three prompts",
             f"Identity score {self.metrics['lora_id_score']:.2f} (real pictures {self.scorer.real_id_score:.2f}, "
-            f"strangers {self.scorer.cross_id_score:.2f}, everybody drawn as the mean "
+            f"strangers {self.scorer.cross_id_score:.2f}, the population's mean "
             f"{self.metrics['mean_only_id_score']:.2f}).",
-        )
+        )  # fmt: skip
 
-    def draw_samples(self) -> None:
+    def render_samples(self) -> None:
         points = self.out / "points" / "samples"
-        self.command("sample", self.out / "space", "--count", SAMPLES, "--seed", 0, "--out", points)
+        self.command("sample", self.folder, "--count", SAMPLES, "--seed", 0, "--out", points)
         files = sorted(points.glob("*.json"))
         cases = [word for prompt, _ in CASES for word in ("--prompt", prompt)]
-        self.command(
-            "render",
-            self.out / "space",
-            *files,
-            *cases,
-            "--seed",
-            CASES[0][1],
-            "--out",
-            self.out / "samples-one-seed.png",
-        )
+        picture = self.out / "samples-one-seed.png"
+        self.command("render", self.folder, *files, *cases, "--seed", CASES[0][1], "--out", picture)
         nearest = [self.space.nearest(self.pipe.resolve(f).point)[0][1] for f in files]
         self.metrics["sample_nearest_neighbour_cosine"] = float(np.mean(nearest))
         self.sheet(
-            "samples",
-            self.draw(list(files)),
-            [f.stem for f in files],
-            captions(),
+            "samples", self.render(list(files)), [f.stem for f in files], captions(),
             "New people, sampled from the weight space",
             f"Mean cosine to the nearest fitted person: {np.mean(nearest):.2f} (a copy would be 1).",
-        )
+        )  # fmt: skip
 
-    def draw_edits(self) -> None:
+    def render_edits(self) -> None:
         names = [n for n in EDIT_ATTRIBUTES if n in self.space.directions] or list(self.space.directions)[:5]
         table = self.dataset.labels.loc[list(self.real), names].astype(bool)
         people = list(table.sum(axis=1).sort_values(kind="stable").index[:EDITED_PEOPLE])
         own = {p: self.own(p) for p in people}
-        before = dict(zip(people, self.draw([own[p] for p in people]), strict=True))
-        rows = {}
+        before = dict(zip(people, self.render([own[p] for p in people]), strict=True))
+        rows, edits, middle = {}, {}, SUMMARY_STRENGTH
         for name in names:
             grids = [strength_grid(self.pipe, list(own.values()), name, STRENGTHS, case, **DRAWN) for case in CASES]
             pictures = np.stack(grids, axis=2)  # (people, strengths, cases, h, w, 3)
             rows[name] = {(p, s): pictures[i, j] for i, p in enumerate(people) for j, s in enumerate(STRENGTHS)}
-        middle = STRENGTHS[len(STRENGTHS) // 2]
-        direction_priors = {n: self.space.direction(n).positives / self.space.direction(n).rows for n in names}
-        edits = {}
-        for name in names:
-            without = [p for p in people if not table.loc[p, name]]
+            direction, without = self.space.direction(name), [p for p in people if not table.loc[p, name]]
             if not without:
                 continue
             first = np.stack([before[p] for p in without])
@@ -215,7 +185,7 @@ class Demo:
                 "before": float(attribute_shown(self.judge, first, name).mean()),
                 "after": float(attribute_shown(self.judge, second, name).mean()),
                 "other_attributes_kept": float(others_kept(self.judge, first, second, name).mean()),
-                "label_prior": direction_priors[name],
+                "label_prior": direction.positives / direction.rows,
             }
         self.metrics["edits"], self.metrics["edit_strength_sd"] = edits, middle
         for person in people:
@@ -225,28 +195,14 @@ class Demo:
             ]
             columns = ["before", *(f"+{s:g} sd" for s in STRENGTHS), *(f"+{middle:g} sd: {c}" for c in captions()[1:])]
             self.sheet(
-                f"edits-{person}",
-                np.array(sheet),
-                names,
-                columns,
-                f"Edits of held-out {person}",
+                f"edits-{person}", np.array(sheet), names, columns, f"Edits of held-out {person}",
                 "Rows: the attribute; columns: its strength in standard deviations of the population.",
-            )
-        self.sections.append(
-            Section(
-                f"Edits at +{middle:g} sd",
-                header=("attribute", "people", "before", "after", "others kept", "label prior"),
-                rows=[(n, *e.values()) for n, e in edits.items()],
-            )
-        )
-        self.command(
-            "edit",
-            self.out / "space",
-            people[0],
-            f"{names[0]}={middle:g}",
-            "--out",
-            self.out / "points" / "edited.json",
-        )
+            )  # fmt: skip
+        header = ("attribute", "people", "before", "after", "others kept", "label prior")
+        table_rows = [(n, *e.values()) for n, e in edits.items()]
+        self.sections.append(Section(f"Edits at +{middle:g} sd", header=header, rows=table_rows))
+        point = self.out / "points" / "edited.json"
+        self.command("edit", self.folder, people[0], f"{names[0]}={middle:g}", "--out", point)
 
     def invert_pictures(self) -> None:
         people, folder = list(self.real)[:INVERTED_PEOPLE], self.out / "pictures"
@@ -255,20 +211,11 @@ class Demo:
             to_picture(self.real[person][0]).save(folder / f"{person}.png")
         points = self.out / "points" / "inverted"
         files = [folder / f"{person}.png" for person in people]
-        self.command(
-            "invert",
-            self.out / "space",
-            *files,
-            "--steps",
-            INVERSION_STEPS,
-            "--prior",
-            INVERSION_PRIOR,
-            "--out",
-            points,
-        )
-        pictures = self.draw([points / f"{person}.json" for person in people])
+        options = ["--steps", INVERSION_STEPS, "--prior", INVERSION_PRIOR, "--out", points]
+        self.command("invert", self.folder, *files, *options)
+        pictures = self.render([points / f"{person}.json" for person in people])
         score = self.scorer.id_score(pictures, people)
-        mean = np.repeat(self.draw([self.space.mean_point()]), len(people), 0)
+        mean = np.repeat(self.render([self.space.mean_point()]), len(people), 0)
         floor = self.scorer.id_score(mean, people)
         self.metrics |= {
             "inversion_id_score": score,
@@ -277,52 +224,43 @@ class Demo:
         }
         shown = np.stack([self.real[p][:1] for p in people])
         self.sheet(
-            "inversion",
-            np.concatenate([shown, pictures], 1),
-            people,
-            ["the one picture", *captions()],
+            "inversion", np.concatenate([shown, pictures], 1), people, ["the one picture", *captions()],
             "Inversion of one picture of a held-out person",
-            f"Identity score {score:.2f}; everybody drawn as the mean {floor:.2f}.",
-        )
+            f"Identity score {score:.2f}; the population's mean {floor:.2f}.",
+        )  # fmt: skip
 
     def export_person(self) -> None:
         point, folder = self.out / "points" / "edited.json", self.out / "exported"
-        self.command("export", self.out / "space", point, "--out", folder)
-        ours = self.draw([point], CASES[:1])[0, 0]
-        base = self.draw([None], CASES[:1])[0, 0]
-        with_diffusers, with_peft = stock_pictures(self.out / "space", folder, self.pipe.unet.config)
+        self.command("export", self.folder, point, "--out", folder)
+        ours = self.render([point], CASES[:1])[0, 0]
+        base = self.render([None], CASES[:1])[0, 0]
+        with_diffusers, with_peft = stock_pictures(self.folder, folder, self.pipe.unet.config)
         difference = max(float(np.abs(ours - other).max()) for other in (with_diffusers, with_peft))
         self.metrics["export_max_abs_diff"] = difference
         self.metrics["export_base_max_abs_diff"] = float(np.abs(ours - base).max())
         self.sheet(
-            "export",
-            np.array([[ours, with_diffusers, with_peft, base]]),
-            ["edited person"],
+            "export", np.array([[ours, with_diffusers, with_peft, base]]), ["edited person"],
             [type(self.pipe).__name__, "diffusers, load_lora_weights", "PEFT, PeftModel", "base model"],
             "The exported LoRA in stock libraries",
-            f"Largest difference of a pixel to the pipeline's picture: {difference:.1e}; to the base model's: "
+            f"Largest difference per pixel from the pipeline's picture: {difference:.1e}; from the base model's: "
             f"{self.metrics['export_base_max_abs_diff']:.2f}.",
-        )
+        )  # fmt: skip
 
     def write_report(self) -> None:
         evaluation: Any = self.assets.evaluation
         self.metrics["evaluation"] = evaluation
         if evaluation:
-            self.sections.append(
-                Section(
-                    "The recipe's evaluation on held-out people",
-                    f"Measured once on {measured_on(evaluation)} over "
-                    f"{evaluation['scale']['held_out_people']} people that "
-                    "nothing was fitted on; wished figures beside those reached.",
-                    header=("figure", "wished", "reached", ""),
-                    rows=wished_beside_reached(evaluation),
-                )
+            text = (
+                f"Measured once on {measured_on(evaluation)} over {evaluation['scale']['held_out_people']} people that "
+                "nothing was fitted on: targets beside the figures reached."
             )
+            title, header = "The recipe's evaluation on held-out people", ("figure", "target", "reached", "")
+            self.sections.append(Section(title, text, header=header, rows=wished_beside_reached(evaluation)))
             if "edits" in evaluation:
-                self.sections.append(evaluated_edits(evaluation, f"{STRENGTHS[len(STRENGTHS) // 2]:g}"))
+                self.sections.append(evaluated_edits(evaluation, f"{SUMMARY_STRENGTH:g}"))
         intro = (
-            f"{len(self.dataset):,} LoRAs of drawn people, a weight space of {self.space.k} components, and what can "
-            "be done in it. Every figure is read off pictures by a judge that nothing was fitted with."
+            f"{len(self.dataset):,} LoRAs of drawn people and a weight space of {self.space.k} components. Every "
+            "figure is measured on pictures by a judge that nothing was fitted with."
         )
         page = report("w2w demo", intro, self.sections, self.commands)
         (self.out / "report.html").write_text(page, "utf-8")
@@ -340,7 +278,7 @@ def captions() -> list[str]:
 
 
 def stock_pictures(base: Path, exported: Path, unet_config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first case as stock diffusers and stock PEFT generate it from exported files."""
+    """Return the first case's picture from exported files, by stock diffusers and by stock PEFT."""
     from diffusers import StableDiffusionPipeline
     from peft import PeftModel
 

@@ -1,1 +1,1 @@
-"""What runs torch models: injection, the denoising loss, inversion, training, pipelines and pictures."""
+"""Code that runs torch models: injection, denoising loss, inversion, training, pipelines and pictures."""

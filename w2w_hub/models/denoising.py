@@ -26,7 +26,7 @@ def training_schedule(scheduler: Any) -> Any:
     if isinstance(scheduler, DDPMScheduler):
         return scheduler
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise InvalidInputError(f"{type(scheduler).__name__} has no noise schedule of betas, which inversion needs")
+        raise InvalidInputError(f"{type(scheduler).__name__} has no betas; inversion needs a DDPM noise schedule")
     return DDPMScheduler.from_config(scheduler.config)
 
 
@@ -61,10 +61,18 @@ def identity_losses(
     mask: torch.Tensor | None = None,
     conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Return the mean squared denoising error per identity, ``(identities,)``; `text` is ``(tokens, width)``.
+    """Return the mean squared denoising error per identity, float32 ``(identities,)``.
 
-    `mask` ``(samples, 1, h, w)`` in [0, 1] weights the positions of the latents; the error is the weighted mean.
-    `conditions` are one sample's added conditions, which SDXL's UNet takes.
+    Parameters
+    ----------
+    clean, noise, timesteps : Tensor
+        ``(samples, c, h, w)`` twice and ``(samples,)``; sample i belongs to identity ``i % identities``.
+    text : Tensor
+        ``(tokens, width)``, the encoded prompt of all samples.
+    mask : Tensor, optional
+        ``(samples, 1, h, w)`` in [0, 1]: weights of the latents' positions in the mean.
+    conditions : mapping, optional
+        Added conditions of one sample, which SDXL's UNet requires.
     """
     prompt = text.to(clean.device)[None].expand(len(clean), -1, -1)
     added = {name: value[None].expand(len(clean), *value.shape) for name, value in (conditions or {}).items()}

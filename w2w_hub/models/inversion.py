@@ -1,4 +1,4 @@
-"""Inversion: gradient descent to the point of a space under which the frozen base model best denoises pictures."""
+"""Inversion: gradient descent on coefficients so that the frozen base model denoises given pictures best."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
 from .injection.stack import drain
 
-WINDOW = 50  # steps whose losses are averaged to see whether they still fall
-COMPARED = 64  # fixed noises and timesteps under which restarts are compared
-CHECKED = 10  # steps between two looks at the losses, since each look waits for the device
+WINDOW = 50  # steps per mean loss of the convergence test
+COMPARED = 64  # noises and timesteps on which restarts are compared
+CHECKED = 10  # steps between checks of the losses, each of which synchronizes with the device
 WARM_UP = 3  # eager steps before a graph is captured, as torch.cuda.graph asks for
 
 
@@ -59,9 +59,9 @@ class InversionSettings:
     tolerance : float
         Stop when the mean loss of 50 steps improves on that of the 50 before by less than this fraction; 0 never.
     restarts : int
-        Descents from different starts; each person's best, compared under the same noises, is returned.
+        Descents from different starts; the best one per person, compared on the same noises, is returned.
     seed : int
-        Of noises, timesteps and starts: the same seed gives the same point.
+        Seed of noises, timesteps and starts: the same seed gives the same point.
     capture : bool, optional
         Replay the step as a CUDA graph; by default where the model allows it.
 
@@ -111,7 +111,7 @@ class Batch:
 
 
 class Inverter:
-    """Inverts several people in one batch; each gets the point that it would get alone.
+    """Inverts several people in one batch, each to the point that it would reach alone.
 
     Parameters
     ----------
@@ -120,9 +120,9 @@ class Inverter:
     text : Tensor
         ``(tokens, width)``, the encoded prompt.
     masks : Tensor, optional
-        ``(people, pictures, 1, h, w)`` in [0, 1]: which latents count.
+        ``(people, pictures, 1, h, w)`` in [0, 1]: weights of the latents in the loss.
     conditions : mapping, optional
-        One sample's added conditions, which SDXL's UNet takes.
+        Added conditions of one sample, which SDXL's UNet requires.
     """
 
     def __init__(
@@ -142,11 +142,11 @@ class Inverter:
         self.latents, self.text, self.masks, self.conditions = latents, text, masks, conditions
         k = self.k = space.coordinates.require_k(settings.k)
         device = latents.device
-        # beside a bfloat16 model the basis is no more exact than what it is multiplied with, and half the size
+        # a basis in bfloat16, as its products with a bfloat16 model are, takes half the memory
         wide = torch.float32 if latents.dtype != torch.bfloat16 else torch.bfloat16
         self.basis = torch.from_numpy(np.ascontiguousarray(space.coordinates.basis[:k])).to(device, wide)
         self.spread = torch.from_numpy(space.spread.std[:k]).to(device, torch.float32)
-        self.centre = torch.from_numpy(space.spread.mean[:k]).to(device, torch.float32)
+        self.center = torch.from_numpy(space.spread.mean[:k]).to(device, torch.float32)
         self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.coordinates.mean, space.coordinates.std))
         captures = device.type == "cuda" and rewritable(unet, space.layout)  # offloading copies inside the step
         self.capture = captures if settings.capture is None else settings.capture
@@ -191,9 +191,9 @@ class Inverter:
         return 0.5 * torch.randn((1, self.k), generator=generator).expand(shape).to(device)
 
     # ------------------------------------------------------------ the loss
-    def vectors(self, standardised: torch.Tensor) -> torch.Tensor:
-        """Return the people's vectors ``(people, d)``: one product for all layers."""
-        coefficients = self.centre + standardised * self.spread
+    def vectors(self, standardized: torch.Tensor) -> torch.Tensor:
+        """Return the people's vectors ``(people, d)``, one matrix product for all layers."""
+        coefficients = self.center + standardized * self.spread
         return (coefficients.to(self.basis.dtype) @ self.basis).float() * self.std + self.mean
 
     def draw(self, generator: torch.Generator) -> Batch:
@@ -205,9 +205,9 @@ class Inverter:
             pick(self.latents, picked), noise, t, None if self.masks is None else pick(self.masks, picked)
         )  # fmt: skip
 
-    def losses(self, use: Use, standardised: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def losses(self, use: Use, standardized: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the denoising error per person, ``(people,)``."""
-        use(self.vectors(standardised))
+        use(self.vectors(standardized))
         return identity_losses(
             self.unet, self.scheduler, batch.clean, batch.noise, batch.timesteps, self.text, len(self.latents),
             batch.mask, self.conditions,
@@ -220,7 +220,7 @@ class Inverter:
         generator = torch.Generator().manual_seed(settings.seed + restart)
         descent = Descent(self, use, self.start(restart), self.draw(torch.Generator().manual_seed(0)))
         history: list[torch.Tensor] = []
-        read = 0  # steps whose losses have been looked at
+        read = 0  # steps whose losses are on the CPU
 
         def status() -> str:
             return f"loss {history[read - 1].mean():.4f}" if read else ""
@@ -233,12 +233,12 @@ class Inverter:
                 continue
             history[read:] = [loss.cpu() for loss in history[read:]]
             read = len(history)
-            good = descent.good_steps()
+            good = int(descent.count)  # finite steps before the first that was not
             if good < read:
                 return self.last_good(descent, history[:good])
             if settings.tolerance and self.converged(history):
                 break
-        return descent.standardised.detach(), torch.stack(history, 1)
+        return descent.standardized.detach(), torch.stack(history, 1)
 
     def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Warn, and return the last step at which all losses and gradients were finite."""
@@ -261,16 +261,16 @@ class Inverter:
         return earlier - later < self.settings.tolerance * earlier
 
     @torch.no_grad()
-    def compare(self, use: Use, standardised: torch.Tensor) -> list[float]:
+    def compare(self, use: Use, standardized: torch.Tensor) -> list[float]:
         """Return each person's error, under the same noises and timesteps for all restarts."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         rounds = max(1, COMPARED // self.settings.batch_size)
-        errors = torch.stack([self.losses(use, standardised, self.draw(generator)) for _ in range(rounds)]).mean(0)
-        errors = errors + self.settings.prior * standardised.square().mean(1)
+        errors = torch.stack([self.losses(use, standardized, self.draw(generator)) for _ in range(rounds)]).mean(0)
+        errors = errors + self.settings.prior * standardized.square().mean(1)
         return [float(error) if torch.isfinite(error) else float("inf") for error in errors]
 
-    def result(self, error: float, standardised: torch.Tensor, losses: list[float], restart: int) -> Inversion:
-        coefficients: np.ndarray = (self.centre + standardised * self.spread).cpu().numpy()
+    def result(self, error: float, standardized: torch.Tensor, losses: list[float], restart: int) -> Inversion:
+        coefficients: np.ndarray = (self.center + standardized * self.spread).cpu().numpy()
         history: dict[str, Any] = {"steps": len(losses), "seed": self.settings.seed, "k": self.k}
         history["loss"] = [round(losses[0], 6), round(losses[-1], 6)]
         if self.settings.restarts > 1:
@@ -299,7 +299,7 @@ class Descent:
 
     def __post_init__(self) -> None:
         start = self.start
-        self.standardised = start.clone().requires_grad_(True)
+        self.standardized = start.clone().requires_grad_(True)
         self.good, self.loss = start.clone(), torch.zeros(len(start), device=start.device)
         self.alive = torch.ones((), dtype=torch.bool, device=start.device)
         self.count = torch.zeros((), dtype=torch.long, device=start.device)
@@ -307,7 +307,7 @@ class Descent:
         self.stream: Any = torch.cuda.Stream(start.device) if on_gpu and self.inverter.capture else None
         self.rate: Any = torch.zeros((), device=start.device) if on_gpu else 0.0
         self.optimizer = torch.optim.Adam(
-            [self.standardised], lr=self.rate, betas=(0.9, 0.999), weight_decay=1e-10, capturable=on_gpu
+            [self.standardized], lr=self.rate, betas=(0.9, 0.999), weight_decay=1e-10, capturable=on_gpu
         )
 
     def step(self, batch: Batch, rate: float) -> torch.Tensor:
@@ -323,9 +323,9 @@ class Descent:
         if self.graph is not None:
             self.graph.replay()
         elif self.inverter.capture and self.taken >= WARM_UP:
-            self.captured()
+            self.capture_graph()
         elif self.inverter.capture:
-            # on the stream of the capture: gradients of a leaf are summed on the stream that saw it first
+            # warm up on the stream of the capture, where autograd accumulates the gradients of a leaf seen there first
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.arithmetic()
@@ -337,37 +337,33 @@ class Descent:
 
     def arithmetic(self) -> None:
         settings = self.inverter.settings
-        loss = self.inverter.losses(self.use, self.standardised, self.batch)
-        total = loss.sum() + settings.prior * self.standardised.square().mean(1).sum()
-        (gradient,) = torch.autograd.grad(total, self.standardised)
-        self.standardised.grad = gradient
+        loss = self.inverter.losses(self.use, self.standardized, self.batch)
+        total = loss.sum() + settings.prior * self.standardized.square().mean(1).sum()
+        (gradient,) = torch.autograd.grad(total, self.standardized)
+        self.standardized.grad = gradient
         with torch.no_grad():
             self.loss.copy_(loss)
             self.alive &= torch.isfinite(loss).all() & torch.isfinite(gradient).all()
             self.count += self.alive
-            self.good.copy_(torch.where(self.alive, self.standardised, self.good))
+            self.good.copy_(torch.where(self.alive, self.standardized, self.good))
         self.optimizer.step()
 
-    def captured(self) -> None:
-        """Capture the step as a graph and replay it once: capturing alone computes nothing."""
+    def capture_graph(self) -> None:
+        """Capture the step as a CUDA graph and replay it once, since capturing alone computes nothing."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.arithmetic()
         except RuntimeError as error:  # something in this model synchronizes with the CPU
-            # ending the capture fails too, with a less useful error
+            # the context manager then fails too, with a less useful error
             raise _NotCapturedError(str(error.__context__ or error).splitlines()[0]) from error
         self.graph = graph
         graph.replay()
 
-    def good_steps(self) -> int:
-        """Return the number of finite steps before the first that was not."""
-        return int(self.count)
-
 
 @contextmanager
 def frozen(model: torch.nn.Module) -> Iterator[None]:
-    """Turn off `requires_grad` of all parameters inside the block; it is restored after it."""
+    """Turn off `requires_grad` of all parameters inside the block, and restore it after."""
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
         for p in trained:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 INK, PAPER, LINE = "#222222", "#ffffff", 15
 GAP = 4
 SCALE = whole(1, 64)
-# what is opened: no format that runs a program (EPS), holds a document (PDF) or is read from several files
+# no format that runs a program (EPS), holds a document (PDF) or reads other files
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 ORIENTATION = 0x0112
@@ -48,11 +48,11 @@ TURNS = {
 
 
 def open_picture(path: Path | str) -> Picture:
-    """Return the one picture of a file, see :func:`as_rgb`.
+    """Return the picture in a file as 8-bit RGB, see :func:`as_rgb`.
 
-    The file is PNG, JPEG, WebP, TIFF, GIF or BMP, a regular file (or a link to one) of at most
-    :data:`MAX_PICTURE_BYTES`, and its picture has at most :data:`MAX_PICTURE_PIXELS`. Of the several pictures that a
-    phone's JPEG may hold the first is the one that was taken; other files of several pictures are refused.
+    The file must be PNG, JPEG, WebP, TIFF, GIF or BMP, a regular file (or a link to one) of at most
+    :data:`MAX_PICTURE_BYTES` with at most :data:`MAX_PICTURE_PIXELS`. A phone's JPEG may hold several pictures, of
+    which the first is returned; other files of several pictures are refused.
 
     Raises
     ------
@@ -61,13 +61,13 @@ def open_picture(path: Path | str) -> Picture:
     CorruptFileError
         If it is not such a picture, too large, or damaged.
     InvalidInputError
-        If it holds several pictures, or one whose colours nothing states.
+        If it holds several pictures, or one whose color space is not stated.
     """
     return as_rgb(_loaded(path), str(path))
 
 
 def open_mask(path: Path | str) -> Picture:
-    """Return the one picture of a file as 8-bit grey, see :func:`open_picture` and :func:`as_mask`."""
+    """Return the picture in a file as 8-bit gray, see :func:`open_picture` and :func:`as_mask`."""
     return as_mask(_loaded(path), str(path))
 
 
@@ -76,7 +76,7 @@ def _loaded(path: Path | str) -> Picture:
     data = read_regular(path, MAX_PICTURE_BYTES)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # ours is the lower limit
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # our own limit is lower
             picture: Picture = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = picture.size
             if width * height > MAX_PICTURE_PIXELS:
@@ -86,7 +86,7 @@ def _loaded(path: Path | str) -> Picture:
             several = getattr(picture, "n_frames", 1)
             if several > 1 and picture.format != "MPO":
                 raise InvalidInputError(
-                    f"{path} holds {several} pictures; save the one that is meant by itself", path=path
+                    f"{path} holds {several} pictures; save the one to use as a file of its own", path=path
                 )
             picture.load()
     except W2WError:
@@ -95,7 +95,7 @@ def _loaded(path: Path | str) -> Picture:
         raise CorruptFileError(
             f"{path}: a picture has at most {MAX_PICTURE_PIXELS:,} pixels ({error})", path=path
         ) from error
-    except Exception as error:  # whatever a decoder makes of broken data
+    except Exception as error:  # decoders raise many types for broken data
         raise CorruptFileError(
             f"{path} is not a readable picture ({type(error).__name__}); save it as PNG or JPEG", path=path
         ) from error
@@ -105,12 +105,12 @@ def _loaded(path: Path | str) -> Picture:
 def as_rgb(picture: Picture, name: str = "a picture") -> Picture:
     """Return a picture as 8-bit RGB, upright, on white where it is transparent.
 
-    The orientation in its EXIF is applied. Of 16-bit grey the upper 8 bits are kept; a colour profile is not applied.
+    The orientation in its EXIF is applied. 16-bit gray is rounded to 8 bits; a color profile is not applied.
 
     Raises
     ------
     InvalidInputError
-        For modes whose range or colours nothing states: 32-bit integers and floats, LAB.
+        For modes of unknown range or color space: 32-bit integers and floats, LAB.
     """
     picture = _upright(_eight_bits(picture, name))
     if not picture.has_transparency_data:
@@ -120,18 +120,20 @@ def as_rgb(picture: Picture, name: str = "a picture") -> Picture:
 
 
 def as_mask(picture: Picture, name: str = "a mask") -> Picture:
-    """Return a picture as 8-bit grey, upright: white counts.
+    """Return a picture as 8-bit gray, upright: white pixels count.
 
     Raises
     ------
     InvalidInputError
-        As of :func:`as_rgb`, and if it is transparent somewhere: that may mean either.
+        As :func:`as_rgb` raises, and if a pixel is transparent, which may mean either.
     """
     picture = _upright(_eight_bits(picture, name))
     if picture.has_transparency_data:
         picture = _with_alpha(picture, name)
         if np.asarray(picture)[..., 3].min(initial=255) < 255:
-            raise InvalidInputError(f"{name} is transparent in places; save it without, white where pixels count")
+            raise InvalidInputError(
+                f"{name} has transparent pixels; save it without transparency, white where pixels count"
+            )
     return picture.convert("L")
 
 
@@ -152,9 +154,7 @@ def _eight_bits(picture: Picture, name: str) -> Picture:
         narrow.info["exif"] = picture.getexif().tobytes() if _orientation(picture) != 1 else b""
         return narrow
     if picture.mode not in MODES:
-        raise InvalidInputError(
-            f"{name} has the mode {picture.mode}, whose range is not stated; save it as RGB with 8 bits"
-        )
+        raise InvalidInputError(f"{name} has the mode {picture.mode}, whose range is unknown; save it as 8-bit RGB")
     return picture
 
 
@@ -162,8 +162,8 @@ def _with_alpha(picture: Picture, name: str) -> Picture:
     """Return a picture with transparency as RGBA."""
     clear = picture.info.get("transparency")
     if picture.mode in ("1", "L", "RGB") and not _is_byte(clear):
-        # 16 bits a channel, of which Pillow kept 8: which pixels are meant is lost
-        raise InvalidInputError(f"{name} states a transparent colour of 16 bits; save it with an alpha channel")
+        # 16 bits per channel, of which Pillow kept 8: which pixels are transparent is lost
+        raise InvalidInputError(f"{name} has a transparent color of 16 bits per channel; save it with an alpha channel")
     if picture.mode == "PA":
         return picture.convert("RGBA")
     return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
@@ -183,7 +183,7 @@ def _orientation(picture: Picture) -> int:
     """Return the orientation in a picture's EXIF; 1 (upright) if there is none that can be read."""
     try:
         stated = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF says nothing of the pixels
+    except Exception:  # a damaged EXIF says nothing about the pixels
         return 1
     return stated if isinstance(stated, int) and stated in TURNS else 1
 
@@ -193,7 +193,7 @@ def to_picture(values: np.ndarray, scale: int = 1) -> Picture:
     """Return a float array ``(h, w, 3)`` in [0, 1] as a picture, enlarged without smoothing."""
     values = as_array(values, "a picture")
     if values.ndim != 3 or values.shape[2] != 3 or not values.size or not np.isfinite(values).all():
-        raise InvalidInputError(f"a picture is finite numbers (h, w, 3), not of shape {values.shape}")
+        raise InvalidInputError(f"a picture must be finite numbers of shape (h, w, 3), not {values.shape}")
     picture = Image.fromarray((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
@@ -237,7 +237,7 @@ def contact_sheet(
 
 @validated(rows=names(), frames=names(), scale=SCALE)
 def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], *, scale: int = 2) -> list[Picture]:
-    """Return the frames of an animation, there and back: frame j has column j of `pictures`, rows side by side.
+    """Return frames that run forward and back: frame j shows column j of `pictures`, rows side by side.
 
     Parameters
     ----------
@@ -259,13 +259,13 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
     ------
     AlreadyExistsError
     InvalidInputError
-        If the suffix is not that of a format that can be written.
+        If Pillow cannot write the suffix's format.
     """
     path = Path(path)
     kind = picture_kind(path)
     pictures = [picture] if isinstance(picture, Image.Image) else picture
     if not isinstance(pictures, (list, tuple)) or not pictures or not all(isinstance(p, Image.Image) for p in pictures):
-        raise InvalidInputError(f"a PIL image or a list of them is written, not {reprlib.repr(picture)}")
+        raise InvalidInputError(f"expected a PIL image or a list of them, not {reprlib.repr(picture)}")
     first, *others = pictures
     options: dict[str, Any] = {}
     if others:
@@ -282,11 +282,11 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
 
 @validated(path=path_rule())
 def picture_kind(path: Path | str) -> str:
-    """Return Pillow's name of the format that a path's suffix stands for."""
+    """Return Pillow's name for the format of a path's suffix."""
     Image.init()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise InvalidInputError(
-            f"{path}: no picture is written under this ending; choose .png, .jpg, .webp or .gif", path=path
+            f"{path}: pictures are not written with this suffix; choose .png, .jpg, .webp or .gif", path=path
         )
     return kind

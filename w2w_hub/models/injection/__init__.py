@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from ...common.deprecated import deprecated_alias
+from ...common.deprecated import warn_renamed
 from ...lora.layout import ParameterLayout
 from .gradients import differentiable, inject_differentiable
 from .modules import base_digest, require_differentiable, rewritable, target_modules, uncompiled
@@ -47,9 +48,14 @@ def inject(
         yield lambda rows: use_rows(torch.atleast_2d(rows))
 
 
-# names before 0.2
-base_shown = deprecated_alias("base_shown", use_base)
-identity_shown = deprecated_alias("identity_shown", inject)
-rows_attached = deprecated_alias("rows_attached", inject_hooks)
-weights_differentiable = deprecated_alias("weights_differentiable", inject_differentiable)
-weights_rewritten = deprecated_alias("weights_rewritten", inject_weights)
+_RENAMED = {
+    "base_shown": "use_base", "identity_shown": "inject", "rows_attached": "inject_hooks",
+    "weights_differentiable": "inject_differentiable", "weights_rewritten": "inject_weights",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed(name, _RENAMED[name])
+    return globals()[_RENAMED[name]]

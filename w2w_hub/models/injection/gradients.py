@@ -23,7 +23,7 @@ from .sums import second_copy, write_sums
 
 
 class _Sums(torch.autograd.Function):
-    """Map one vector to all modules' weights, and their gradients to the vector's."""
+    """Compute all modules' weights from one vector, and its gradient from theirs."""
 
     @staticmethod
     def forward(
@@ -45,15 +45,15 @@ class _Sums(torch.autograd.Function):
             a = torch.stack([parts[2 * i] for i in same]).to(dtype).view(-1, slot.rank, slot.columns)
             b = torch.stack([parts[2 * i + 1] for i in same]).to(dtype).view(-1, slot.outputs, slot.rank)
             stacked = torch.stack([gradients[i] for i in same]).reshape(-1, slot.outputs, slot.columns)
-            of_a = torch.bmm(b.transpose(1, 2), stacked).flatten(1).unbind()
-            of_b = torch.bmm(stacked, a.transpose(1, 2)).flatten(1).unbind()
-            for i, *pair in zip(same, of_a, of_b, strict=True):
+            grad_a = torch.bmm(b.transpose(1, 2), stacked).flatten(1).unbind()
+            grad_b = torch.bmm(stacked, a.transpose(1, 2)).flatten(1).unbind()
+            for i, *pair in zip(same, grad_a, grad_b, strict=True):
                 found[2 * i : 2 * i + 2] = pair
         return torch.cat(found).to(row.dtype) * layout.scale, None, None, None
 
 
 def _group_by_shape(layout: ParameterLayout, gradients: tuple[torch.Tensor, ...]) -> Iterable[list[int]]:
-    """Return positions of the slots, grouped so that a group's products are one batched product."""
+    """Group the slots' positions by shape and dtype; each group's products are one batched product."""
     groups: dict[Any, list[int]] = {}
     for i, (slot, gradient) in enumerate(zip(layout.slots, gradients, strict=True)):
         groups.setdefault((slot.size, gradient.dtype), []).append(i)
@@ -110,7 +110,7 @@ def inject_differentiable(model: nn.Module, layout: ParameterLayout, vector: tor
         If :func:`differentiable` returns False.
     """
     if not differentiable(model, layout, vector.device):
-        raise AdapterNotAppliedError("the target weights are not plain tensors of this device; use inject_hooks")
+        raise AdapterNotAppliedError("the target weights are not plain tensors on this device; use inject_hooks")
     owner = injection(model)
     state = _Differentiable(owner, target_modules(model, layout), layout)
     state.vector = vector

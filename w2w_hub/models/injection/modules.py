@@ -1,4 +1,4 @@
-"""The layout's modules in a torch model, and whether their weights can be swapped or differentiated."""
+"""Finds a layout's modules in a torch model, and checks that their weights can be swapped or differentiated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...lora.layout import ParameterLayout
 
 
 def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn.Linear | nn.Conv2d]:
-    """Return the layout's modules in a model, Linear or Conv2d; PEFT's wrappers are looked through.
+    """Return the layout's modules in a model, Linear or Conv2d, without PEFT's wrappers.
 
     Raises
     ------
     BaseModelMismatchError
-        If one is missing or has another shape, naming the first.
+        If modules are missing or have another shape; names the first.
     AdapterNotAppliedError
-        If attention reads another copy of the weights (`fuse_qkv_projections`).
+        If attention reads fused copies of the weights (`fuse_qkv_projections`).
     """
     found: dict[Target, nn.Linear | nn.Conv2d] = {}
     wrong = []
@@ -148,17 +148,17 @@ def require_differentiable(model: nn.Module) -> None:
     Raises
     ------
     InvalidInputError
-        If its weights were made in inference mode, or are stored in another dtype than they compute in.
+        If its weights were made in inference mode, or are stored in a dtype that they do not compute in.
     """
     for name, module in model.named_modules():
         if _has_hook(module, "layerwise_casting"):
             raise InvalidInputError(
-                f"{name} is stored in another dtype than it computes in (layerwise casting), which no gradient goes "
-                "through; load the pipeline without it to invert"
+                f"{name} is stored in another dtype than it computes in (layerwise casting), which stops "
+                "gradients; load the pipeline without it to invert"
             )
     for name, weight in model.named_parameters():
         if _made_in_inference(weight):
             raise InvalidInputError(
-                f"{name} was loaded or cast under torch.inference_mode(), which no gradient goes through; load the "
-                "pipeline outside of it to invert"
+                f"{name} was loaded or cast under torch.inference_mode(), which stops gradients; load the pipeline "
+                "outside of it to invert"
             )

@@ -1,4 +1,4 @@
-"""Injection by forward hooks: unfused adapters beside the layers, one per sample of a batch."""
+"""Injection by forward hooks: LoRA as a side branch of each layer, one identity per sample of a batch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _LoraHook:
     def _convolved(
         self, module: nn.Conv2d, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
-        """Apply A as a convolution like the module's own, one group per sample; B multiplies its channels."""
+        """Apply A as a convolution with the module's settings and one group per sample, then B to its channels."""
         single = x.ndim == 3
         x = x[None] if single else x
         a, b = _for_each_sample(x.shape[0], a, b)
@@ -107,9 +107,7 @@ class _Hooks:
         hook, hooks = self.owner.hooks.get(target), self.modules[target]._forward_hooks
         if hook is None:
             return
-        for key in [
-            key for key, other in hooks.items() if other is hook
-        ]:  # without a handle, which an interrupt may lose
+        for key in [key for key, other in hooks.items() if other is hook]:  # an interrupt may lose a handle
             hooks.pop(key, None)
         hook.a = hook.b = torch.empty(0)  # release the vectors and their graph
 
@@ -125,8 +123,8 @@ def inject_hooks(
     Parameters
     ----------
     vectors : Tensor
-        ``(n, layout.size)``. In a batch of a multiple of n samples, sample i uses row ``i % n``, as classifier-free
-        guidance and several samples per identity need it.
+        ``(n, layout.size)``. The batch is a multiple of n samples, of which sample i uses row ``i % n``; this fits
+        classifier-free guidance and several samples per identity.
     device : device, optional
         Where the model computes, if `vectors` are on another device.
     """

@@ -1,4 +1,4 @@
-"""The stack of injections into one model: what is active now, and what becomes active again when a block ends."""
+"""Stack of injections into one model: the last one is active, and the one before returns when its block ends."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Use = Callable[[torch.Tensor], None]  # replaces the vectors of an injection
 
 
 class Method(Protocol):
-    """A way of injecting; entering and leaving can be repeated, also after one of them was interrupted."""
+    """A way of injecting; `enter` and `leave` can be repeated, also after an interrupt in the middle."""
 
     def enter(self) -> None: ...
     def leave(self) -> None: ...
 
 
 class Injection:
-    """The active injections of a model as a stack, since a call inside a callback may inject another identity.
+    """Injections into a model as a stack, since a call inside a callback may inject another identity.
 
     There is one per model, whichever pipelines share it. Blocks of different threads run one after another.
     """
@@ -39,7 +39,7 @@ class Injection:
 
     @contextmanager
     def active(self, state: Method | None) -> Iterator[None]:
-        """Activate `state` inside the block (None: the base model, exactly), and what was active before after it."""
+        """Activate `state` inside the block (None: the unchanged base model), and the previous state after it."""
         with self.lock:
             depth = len(self.stack)
             before = self.stack[-1] if self.stack else None
@@ -53,12 +53,12 @@ class Injection:
             finally:
                 try:
                     self._back(state, before, depth)
-                except KeyboardInterrupt:  # each part of it can be repeated
+                except KeyboardInterrupt:  # every part can be repeated
                     self._back(state, before, depth)
                     raise
 
     def _back(self, state: Method | None, before: Method | None, depth: int) -> None:
-        """Leave `state` and enter what was active before; a KeyboardInterrupt is raised after that."""
+        """Leave `state` and enter the previous one; defer KeyboardInterrupt until that is done."""
 
         def forget() -> None:
             del self.stack[depth:]

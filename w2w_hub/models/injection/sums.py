@@ -1,4 +1,4 @@
-"""The arithmetic of W + scale * B @ A, written into second copies of the weights."""
+"""Computes W + scale * B @ A into second copies of the weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_sums(
     Parameters
     ----------
     copies, originals : list of Tensor
-        Written and read, in the order of the layout's slots, each pair of one shape, dtype and device.
+        Output and input, in the order of the layout's slots; both of a pair have one shape, dtype and device.
     row : Tensor
         float32 ``(layout.size,)``.
     """
@@ -47,10 +47,10 @@ def write_sum(copy: torch.Tensor, original: torch.Tensor, a: torch.Tensor, b: to
 
 
 def second_copy(owner: Injection, target: Target, weight: torch.Tensor) -> torch.Tensor:
-    """Return storage for a weight's sum: that of the last block, unless the weight was moved or cast since."""
+    """Return storage for a weight's sum, reused from the last block unless the weight was moved or cast since."""
     copy = owner.copies.get(target)
     if copy is None or not _fits(copy, weight):
-        with torch.inference_mode(False):  # it is kept and must be usable outside of a caller's inference mode
+        with torch.inference_mode(False):  # usable outside of a caller's inference mode
             copy = owner.copies[target] = torch.empty_like(weight)
     return copy
 

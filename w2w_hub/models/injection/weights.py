@@ -1,4 +1,4 @@
-"""Injection by weights: a second copy that holds W + scale * B @ A stands in for the target weights' storage."""
+"""Injection by weights: a second copy that holds W + scale * B @ A replaces the target weights' storage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sums import second_copy, write_sums
 
 
 class _Swap:
-    """One module's weight: the parameter, its own storage, and the second copy that stands in for it."""
+    """One module's weight: the parameter, its own storage, and the second copy that replaces it."""
 
     def __init__(self, target: Target, module: nn.Linear | nn.Conv2d, buffer: torch.Tensor):
         self.target, self.module, self.parameter = target, module, module.weight
@@ -30,7 +30,7 @@ class _Swap:
                 f"{self.target} was replaced while an identity was injected; load weights between calls, not inside one"
             )
         if self.parameter.data_ptr() != self.pointer or self.parameter.dtype != self.buffer.dtype:
-            # offloading or a cast replaced the copy by one of its own; the original follows
+            # offloading or a cast made its own copy; move or cast the original too
             self.buffer = self.parameter.data
             self.pointer = self.buffer.data_ptr()
             self.original = self.original.to(self.buffer.device, self.buffer.dtype)
@@ -52,7 +52,7 @@ class _Weights:
         self.owner, self.modules, self.layout, self.vector = owner, modules, layout, vector
         self.swaps: list[_Swap] = []
 
-    @torch.inference_mode(False)  # the copy is kept and must be usable outside of a caller's inference mode
+    @torch.inference_mode(False)  # the copy must be usable outside of a caller's inference mode
     @torch.no_grad()
     def use(self, vector: torch.Tensor) -> None:
         self.vector = vector
@@ -95,11 +95,11 @@ def inject_weights(model: nn.Module, layout: ParameterLayout, vector: torch.Tens
     modules = target_modules(model, layout)
     if not rewritable(model, layout):
         raise AdapterNotAppliedError(
-            "the target weights are not in memory as floats of 16 bits or more (offloaded or quantised); "
+            "the target weights are not in memory as floats of 16 bits or more (offloaded or quantized); "
             "use inject_hooks"
         )
     if vector.shape != (layout.size,):
-        raise InvalidInputError(f"expected a vector of {layout.size} numbers, got shape {tuple(vector.shape)}")
+        raise InvalidInputError(f"expected a vector of shape ({layout.size},), got {tuple(vector.shape)}")
     owner = injection(model)
     state = _Weights(owner, modules, layout, vector)
     with owner.active(state):

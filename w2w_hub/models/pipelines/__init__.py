@@ -1,4 +1,4 @@
-"""Diffusers pipelines with a weight space: one class per stock class, and the mixin that makes others."""
+"""diffusers pipelines with a weight space: one class per stock class, and the mixin for others."""
 
 from __future__ import annotations
 

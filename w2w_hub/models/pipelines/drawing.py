@@ -1,4 +1,4 @@
-"""One call of a pipeline: injection of its identities, and as many prompts as there are identities."""
+"""One call of a pipeline: injects its identities, and repeats the prompt for each of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Identities = tuple[Identity | None, ...]
 
 
 def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stock call's arguments by name; arguments that do not fit are left to the stock call to refuse."""
+    """Return a stock call's arguments by name; if they do not fit, the keywords alone, which the stock call refuses."""
     try:
         bound = inspect.signature(stock_call).bind_partial(None, *args, **kwargs)
     except TypeError:
@@ -36,7 +36,7 @@ def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, 
     Raises
     ------
     InvalidInputError
-        If there is neither one prompt for all nor one per identity.
+        If there are neither one prompt nor one per identity.
     """
     n = len(identities)
     result = dict(given)
@@ -53,7 +53,7 @@ def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, 
     lead = next((name for name in ("prompt", "prompt_embeds") if result.get(name) is not None), None)
     found = "none" if lead is None else str(len(result[lead]))
     if found != str(n):
-        raise InvalidInputError(f"{n} identities need one prompt, or as many; got {found}")
+        raise InvalidInputError(f"{n} identities need one prompt or {n}; got {found}")
     return result
 
 
@@ -73,9 +73,9 @@ def generating(
     Parameters
     ----------
     layout : ParameterLayout or None
-        Of the identities' vectors; needed unless all identities are None.
+        The layout of the identities' vectors; may be None if all identities are.
     device : device or None
-        Where the model computes.
+        The device that the model computes on.
     """
     if layout is None or not any(identities):
         with use_base(unet):
@@ -83,8 +83,8 @@ def generating(
         return
     base = np.zeros(layout.size, np.float32)
 
-    def rows(share: float) -> torch.Tensor:
-        vectors = [base if identity is None else identity.at(share) for identity in identities]
+    def rows(fraction: float) -> torch.Tensor:
+        vectors = [base if identity is None else identity.at(fraction) for identity in identities]
         if len(identities) == 1:
             return torch.from_numpy(vectors[0])
         return torch.from_numpy(np.stack(vectors)).repeat_interleave(images_per_prompt, 0)
@@ -96,18 +96,18 @@ def generating(
             return
         started = [start == 0 for start in starts]
 
-        def on_step(share: float) -> None:
-            now = [share >= start for start in starts]
+        def on_step(fraction: float) -> None:
+            now = [fraction >= start for start in starts]
             if now != started:
                 started[:] = now
-                use(rows(share))
+                use(rows(fraction))
 
         with follow_schedule(scheduler, on_step):
             yield
 
 
 def nested_copy(pipe: Any) -> Any:
-    """Return a shallow copy for a call inside a callback: the outer call's settings and schedule are not touched."""
+    """Return a shallow copy for a call inside a callback, which leaves the outer call's state and schedule alone."""
     inner = copy.copy(pipe)
     inner._generating = False
     scheduler = copy.deepcopy({k: v for k, v in pipe.scheduler.__dict__.items() if k != HOOK})

@@ -15,20 +15,20 @@ from ...dialects.base_model import MODEL_INDEX, components, require_inside, requ
 from ...errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ...store.manifest import read_json_in
 
-# given to every stock `from_pretrained`
+# passed to every stock `from_pretrained`
 SAFE: Mapping[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-# options of it that would open something else
+# its options that would open something else
 UNSAFE = ("custom_pipeline", "custom_revision", "load_connected_pipeline", "use_flashpack", "use_onnx")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
 def safe_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a stock `from_pretrained`, so that it neither unpickles nor runs a repository's code.
+    """Return options for a stock `from_pretrained` under which it neither unpickles nor runs a repository's code.
 
     Raises
     ------
     InvalidInputError
-        If one of them asks for that.
+        If a given option asks for that.
     """
     for name, value in options.items():
         if (name in UNSAFE and value) or (name in SAFE and value is not None and value is not SAFE[name]):
@@ -46,21 +46,21 @@ def require_safe_base(stock_class: Any, folder: Path, passed: Collection[str] = 
     stock_class : type
         The diffusers pipeline that will open it.
     passed : collection of str
-        Components that the caller brings, which are not read.
+        Components that the caller passes in, which are not read from the folder.
 
     Raises
     ------
     CorruptFileError
         If its index is malformed.
     UnsupportedFormatError
-        For a class that is not diffusers' or transformers', or not one that the pipeline has in that place, and for
-        weights that are pickles.
+        For a component class that is not diffusers' or transformers', or not of the pipeline's type, and for
+        pickled weights.
     UnsafePathError
-        For a file that leads out of the folder.
+        For a path that leads out of the folder.
     """
     require_inside(folder, MODEL_INDEX)
-    if (folder / "None.py").exists():  # taken for a custom pipeline where none is asked for
-        raise UnsupportedFormatError(f"{folder}/None.py would be taken for code of a pipeline; remove it")
+    if (folder / "None.py").exists():  # diffusers loads it as a custom pipeline unasked
+        raise UnsupportedFormatError(f"{folder}/None.py would be run as a custom pipeline; remove it")
     index, found = read_json_in(folder, MODEL_INDEX), components(folder)
     expected, _ = stock_class._get_signature_keys(stock_class)
     hints = stock_class._get_signature_types()
@@ -75,13 +75,13 @@ def require_safe_base(stock_class: Any, folder: Path, passed: Collection[str] = 
             wanted = f", not a {hinted[0].__name__}" if hinted and name != "scheduler" else ""
             raise UnsupportedFormatError(
                 f"{folder}/{MODEL_INDEX}: component {name!r} is {library}.{kind}{wanted}; "
-                "only stock classes of diffusers and transformers are opened"
+                "use a stock class of diffusers or transformers"
             )
     require_plain_components(folder, [name for name in found if name in expected and name not in passed])
 
 
 def _is_stock(name: str, library: str, kind: str, hinted: list[type]) -> bool:
-    """Return whether a class is one of a library that diffusers loads from, and of the kind that is expected."""
+    """Return whether a class is part of diffusers or transformers, and of an expected type."""
     module = LIBRARIES.get(library)
     if module is None and re.fullmatch(r"[a-z][a-z0-9_]*", library):
         module = getattr(diffusers.pipelines, library, None)  # a pipeline's own parts, as the safety checker
@@ -100,12 +100,12 @@ def _is_stock(name: str, library: str, kind: str, hinted: list[type]) -> bool:
 
 
 def _family(kind: str) -> str:
-    """Return a class's name without what tells versions of one thing apart (fast tokenizers, older names)."""
+    """Return a class's name without the affixes of fast tokenizers and image processors, and of older names."""
     return re.sub(r"(Fast|Pil)$", "", kind).replace("FeatureExtractor", "ImageProcessor")
 
 
 def checked(stock_class: Any, check: Callable[[Path], None]) -> Any:
-    """Return the stock class, which calls `check` with the folder that it downloads before it opens that."""
+    """Return a subclass that calls `check` with the downloaded folder before opening it."""
 
     def download(cls: Any, name: Any, **options: Any) -> Any:
         folder = super(made, cls).download(name, **options)  # type: ignore[misc]

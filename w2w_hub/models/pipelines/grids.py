@@ -1,25 +1,29 @@
-"""Grids of pictures: identities by strength of an edit."""
+"""Renders edits by strength, and the preview sheets of a card."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...common.constraints import either, instance, names, number, text, validated
-from .mixin import W2WMixin
-from .previews import render_edits
+from ...common.constraints import either, has, names, number, text, validated
+from ...errors import InvalidInputError
+from ...space.identity import edited
+from ..pictures import contact_sheet
+from .inputs import as_list
 
 __all__ = ["strength_grid"]
+SAMPLES, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)
 
 
 @validated(
-    pipe=instance(W2WMixin, "a pipeline with a weight space"), attribute=text(), preserve=either(text(), names()),
+    pipe=has("render", "a pipeline with a weight space"), attribute=text(), preserve=either(text(), names()),
     start=number(0, below=1),
 )  # fmt: skip
 def strength_grid(
-    pipe: W2WMixin,
+    pipe: Any,
     identities: Sequence[Any],
     attribute: str,
     strengths: Sequence[float],
@@ -33,22 +37,46 @@ def strength_grid(
 
     Parameters
     ----------
+    pipe : W2WMixin
     identities : sequence
-        What :attr:`W2WMixin.identity` accepts for one.
+        Each anything that :attr:`W2WMixin.identity` accepts as one.
     strengths : sequence of float
-        In standard deviations of the population; 0 is the identity as it is.
+        In standard deviations of the population; 0 is the unedited identity.
     case : (str, int)
-        The prompt and the seed.
+        Prompt and seed.
     preserve, start
-        As :meth:`W2WMixin.edit` takes them.
+        See :meth:`W2WMixin.edit`.
     **options
-        As of :meth:`W2WMixin.render`.
+        Keywords of :meth:`W2WMixin.render`.
 
     Returns
     -------
     ndarray
         float32 ``(identities, strengths, height, width, 3)`` in [0, 1].
     """
-    return render_edits(
-        pipe.space, pipe.render, identities, attribute, strengths, case, preserve=preserve, start=start, options=options
-    )
+    identities, strengths = as_list(identities, "identities"), as_list(strengths, "strengths")
+    if not identities or not strengths:
+        raise InvalidInputError("a grid needs at least one identity and one strength")
+    pipe.space.direction(attribute)  # raise for an unknown name before anything is generated
+    if not isinstance(case, (tuple, list)):
+        raise InvalidInputError(f"case must be a prompt and a seed, not {reprlib.repr(case)}")
+    jobs = [
+        edited(pipe.space, identity, {attribute: strength}, preserve=preserve, start=start)
+        for identity in map(pipe.resolve, identities)
+        for strength in strengths
+    ]
+    pictures = pipe.render(jobs, [case], **options)
+    return pictures[:, 0].reshape(len(identities), len(strengths), *pictures.shape[2:])
+
+
+def preview_sheets(pipe: Any, prompt: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card's previews by name: a sheet of sampled identities and, if there are directions, one of edits."""
+    samples, case = pipe.space.sample(SAMPLES, seed=0), (prompt, 0)
+    pictures = pipe.render(samples, [case], **options)
+    sheets = {"people": contact_sheet(pictures[:, 0][None], [""], [f"sample {i}" for i in range(SAMPLES)])}
+    attributes = list(pipe.space.directions)[:SLIDERS]
+    if attributes:
+        rows = [strength_grid(pipe, samples[:1], name, STRENGTHS, case, **options)[0] for name in attributes]
+        columns = [f"{s:+g} sd" if s else "as it is" for s in STRENGTHS]
+        sheets["sliders"] = contact_sheet(np.stack(rows), attributes, columns)
+    return sheets

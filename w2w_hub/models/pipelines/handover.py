@@ -1,7 +1,7 @@
-"""Warnings when a stock pipeline is made of a W2W pipeline's components: it draws the base model.
+"""Warns when a stock pipeline is made of a W2W pipeline's components, since it generates with the base model.
 
 diffusers has no hook for this. A stock ``from_pipe`` first reads the other pipeline's `config`, and
-``StockClass(**pipe.components)`` reads `components`, so that both properties look at who reads them.
+``StockClass(**pipe.components)`` reads `components`, so that both properties inspect their caller's frame.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ AUTO = {
 
 
 class StockPipelineWarning(UserWarning):
-    """A stock pipeline shares a W2W pipeline's components and does not draw its identity."""
+    """A stock pipeline shares a W2W pipeline's components and ignores its identity."""
 
 
 def notice_from_pipe(pipe: Any, reader: FrameType, mixin: type) -> None:
-    """Act on a stock `from_pipe` that reads a pipeline's `config`.
+    """Warn or raise if a stock `from_pipe` reads a pipeline's `config`.
 
     Raises
     ------
     InvalidInputError
-        From diffusers' AutoPipeline classes, which look up the class by its name and know none of ours.
+        For diffusers' AutoPipeline classes, which do not know the classes of this package.
 
     Warns
     -----
     StockPipelineWarning
-        If an identity is set, once until another one is.
+        If an identity is set; once per identity.
     """
     if reader.f_code.co_name != "from_pipe" or _library(reader) != "diffusers":
         return
@@ -47,26 +47,24 @@ def notice_from_pipe(pipe: Any, reader: FrameType, mixin: type) -> None:
     if made.__name__.startswith("AutoPipeline"):
         task = AUTO.get(made.__name__)
         stock = next((row.stock for row in family_of(pipe.stock_class.__name__) if row.task == task), None)
-        raise InvalidInputError(
-            f"{made.__name__} makes stock pipelines, which draw the base model instead of an identity; {_advice(stock)}"
-        )
+        raise InvalidInputError(f"{made.__name__} makes stock pipelines, which ignore the identity; {_advice(stock)}")
     _notice(pipe, made.__name__)
 
 
 def notice_components(pipe: Any, reader: FrameType) -> None:
-    """Act on a caller that reads `components`, as ``StableDiffusionImg2ImgPipeline(**pipe.components)`` does.
+    """Warn if a caller reads `components`, as ``StableDiffusionImg2ImgPipeline(**pipe.components)`` does.
 
     Warns
     -----
     StockPipelineWarning
-        If an identity is set, once until another one is.
+        If an identity is set; once per identity.
     """
     if _library(reader) not in MACHINERY:
         _notice(pipe, None)
 
 
 def notice_identity(pipe: Any) -> None:
-    """Act on an identity being set: warn if a stock pipeline was made of the components before."""
+    """Warn if an identity is set after a stock pipeline was made of the components."""
     lent, pipe._lent = pipe._lent, ()
     pipe._warned = False
     for stock in lent:
@@ -89,16 +87,16 @@ def _warn(pipe: Any, stock: str | None) -> None:
     while frame.f_back is not None and _library(frame) in MACHINERY:  # at the user's line
         depth, frame = depth + 1, frame.f_back
     made = f"a {stock} made" if stock else "a stock pipeline that is made"
-    text = f"{made} of this pipeline's components draws the base model, not its identity; "
+    text = f"{made} of this pipeline's components ignores its identity; "
     warnings.warn(text + _advice(stock, pipe.stock_class.__name__), StockPipelineWarning, stacklevel=depth)
 
 
 def _advice(stock: str | None, family: str = "") -> str:
-    """Name the class that draws identities in place of a stock class, or those of its family."""
+    """Return advice that names our class for a stock class, or those of its family."""
     row = pipeline_row(stock or "")
     names = [row.name] if row else [] if stock else [row.name for row in family_of(family)]
     if names:
-        return f"use {' or '.join(names)}.from_pipe(pipe) (W2WMixin is what draws identities)"
+        return f"use {' or '.join(names)}.from_pipe(pipe) (W2WMixin injects identities)"
     stock = stock or "STOCK"
     return (
         f"mix W2WMixin into its class: class W2WVariant(W2WMixin, {stock}): stock_class = {stock}; then "

@@ -1,4 +1,4 @@
-"""Pictures, masks and prompts in the form that a base model takes."""
+"""Converts pictures, masks and prompts to a base model's inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ...errors import InvalidInputError
 from ..pictures import as_mask, as_rgb
 
-SLACK = 1e-2  # beyond 0 and 1, as resampling overshoots
+SLACK = 1e-2  # tolerated beyond 0 and 1, since resampling overshoots
 
 
 def as_list(values: Any, what: str) -> list[Any]:
@@ -22,7 +22,7 @@ def as_list(values: Any, what: str) -> list[Any]:
     Raises
     ------
     InvalidInputError
-        For one text, bytes or mapping, and for a single value.
+        For a string, bytes, a mapping or a single value.
     """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
@@ -30,7 +30,7 @@ def as_list(values: Any, what: str) -> list[Any]:
 
 
 def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
-    """Return one list per person, of one value or several; an array of more than `axes` axes is a stack of values."""
+    """Return one list of values per person; an array of more than `axes` axes is a stack of values."""
 
     def each(given: Any) -> list[Any]:
         items = list(given) if isinstance(given, (list, tuple)) else [given]
@@ -40,7 +40,7 @@ def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
 
 
 def picture_size(pipe: Any) -> tuple[int, int]:
-    """Return the height and width, in pixels, that the base model was trained on."""
+    """Return the height and width in pixels that the base model was trained on."""
     size = pipe.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
@@ -48,7 +48,7 @@ def picture_size(pipe: Any) -> tuple[int, int]:
 
 @torch.no_grad()
 def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
-    """Return scaled latents ``(pictures, c, h, w)`` on the device that computes.
+    """Return scaled latents ``(pictures, c, h, w)`` on the execution device.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     Raises
     ------
     InvalidInputError
-        For what is not a picture, and for one of another size than the base model generates.
+        For anything but a picture of the size that the base model generates.
     """
     found = np.stack([pixels(picture, picture_size(pipe)) for picture in pictures])
     processed = pipe.image_processor.preprocess(found)
@@ -73,15 +73,15 @@ def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
     Parameters
     ----------
     picture : PIL image, ndarray or Tensor
-        A PIL image as :func:`w2w_hub.models.pictures.as_rgb` takes it. An array ``(h, w, 3)`` or a tensor
+        A PIL image that :func:`w2w_hub.models.pictures.as_rgb` accepts. An array ``(h, w, 3)`` or a tensor
         ``(3, h, w)``, in RGB order, of uint8 or of floats in 0 to 1.
     size : (int, int)
-        The height and width that it must have.
+        Required height and width.
 
     Raises
     ------
     InvalidInputError
-        For another size, other channels, another dtype, NaN, and floats out of range.
+        For another size, number of channels or dtype, NaN, and floats out of range.
     """
     if isinstance(picture, PIL.Image.Image):
         values, order = np.asarray(as_rgb(picture)), "(h, w, 3)"
@@ -110,22 +110,22 @@ def _in_zero_to_one(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     if values.dtype.kind != "f":
-        raise InvalidInputError(f"a picture of {values.dtype} is not in 0 to 255 as uint8 nor in 0 to 1 as floats")
+        raise InvalidInputError(f"a picture of {values.dtype}; give uint8 in 0 to 255 or floats in 0 to 1")
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise InvalidInputError("a picture holds NaN or infinite values: the loss is not finite at the first step")
+        raise InvalidInputError("a picture holds NaN or infinite values; replace them")
     if low < -SLACK or high > 1 + SLACK:
         raise InvalidInputError(f"a picture of floats must be in 0 to 1, this one is in {low:.3g} to {high:.3g}")
     return np.clip(values.astype(np.float32), 0, 1)
 
 
 def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
-    """Return masks as fractions of each latent's pixels, ``(masks, 1, h, w)``.
+    """Return masks averaged over each latent's pixels, float32 ``(masks, 1, h, w)``.
 
     Parameters
     ----------
     masks : sequence
-        PIL images as :func:`w2w_hub.models.pictures.as_mask` takes them; arrays or tensors ``(h, w)`` of booleans,
+        PIL images that :func:`w2w_hub.models.pictures.as_mask` accepts; arrays or tensors ``(h, w)`` of booleans,
         of 0 to 1 or of 0 to 255.
     """
     size, found = picture_size(pipe), []
@@ -149,7 +149,7 @@ def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def encode_text(pipe: Any, prompt: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the encoded prompt ``(tokens, width)`` and, for SDXL, the added conditions of one picture."""
+    """Return the encoded prompt ``(tokens, width)`` and, for SDXL, added conditions of one picture."""
     device = pipe._execution_device
     encoded = pipe.encode_prompt(prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
     if getattr(pipe, "text_encoder_2", None) is None:

@@ -1,4 +1,4 @@
-"""Weight spaces opened with their base models, and the checks that both belong together."""
+"""Opens weight spaces with their base models, and checks that both belong together."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from ...store.paths import has_file, short
 from ..injection import base_digest, uncompiled
 from .foreign import checked, require_safe_base, safe_options
 
-PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a lock's pin
+PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a pin in a lock file
 HUB = {
     "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
     "local_files_only": flag(),
 }  # fmt: skip
-# both hold every number of a float16 or float32 file closely enough for its digest
+# dtypes in which loaded weights still have the digest of their float16 or float32 files
 EXACT = (torch.float32, torch.float16)
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float": torch.float32,
@@ -57,7 +57,7 @@ class Base:
     place : Path or str
         A path is a folder, a string the name of a repository.
     options : mapping
-        Of the stock `from_pretrained`: revision, token, variant and others.
+        Keywords of the stock `from_pretrained`: revision, token, variant and others.
     where : str
         Its name in messages.
     """
@@ -70,7 +70,7 @@ class Base:
         return str(self.place)
 
     def class_name(self) -> str:
-        """Return the name of the stock class in ``model_index.json``; of a repository, that file is fetched."""
+        """Return the stock class's name in ``model_index.json``, which is fetched from a repository."""
         if isinstance(self.place, Path):
             return pipeline_class(self.place)
         from huggingface_hub import hf_hub_download
@@ -85,7 +85,7 @@ Choose = Callable[[Base], Any]  # from a base model to the class, one with W2WMi
 
 
 def base_at(place: Path | str, options: Mapping[str, Any]) -> Base:
-    """Return the base model at a folder, or else in a repository of that name.
+    """Return the base model in a folder, or else in the repository of that name.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def base_at(place: Path | str, options: Mapping[str, Any]) -> Base:
         return Base(folder, options)
     if folder.exists() or not is_repository(place):
         what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
-        raise MissingPathError(f"base model {place}: it {what}; give a diffusers folder or repository")
+        raise MissingPathError(f"base model {place} {what}; give a diffusers folder or repository")
     return Base(str(place), options)
 
 
@@ -127,9 +127,9 @@ def base_of(space: WeightSpace, options: Mapping[str, Any], hub: Mapping[str, An
         return base_at(space.path, options)
     if not isinstance(base, str) or not base or not isinstance(revision, (str, type(None))):
         raise UnsupportedFormatError(f"{space.path}/{CONFIG} does not name a base model")
-    if space.source.base is not None:  # a lock says which files of it, by digest
+    if space.source.base is not None:  # a lock file pins its files by digest
         return base_at(open_pinned_base(space.source.base, HubOptions(**hub)).folder, options)
-    if is_repository(base):  # whatever lies in a local folder of that name
+    if is_repository(base):  # never a local folder of that name
         pinned = {"revision": revision} if revision else {}
         return Base(base, safe_options({**hub, **pinned, **options}))
     return base_at(_beside(space, base), options)
@@ -138,7 +138,7 @@ def base_of(space: WeightSpace, options: Mapping[str, Any], hub: Mapping[str, An
 def _beside(space: WeightSpace, base: str) -> Path:
     """Return the folder that a space's configuration names relative to its own.
 
-    In a folder of the user's it may lead out (``../base``); in a repository it must stay inside.
+    In a local space it may lead out (``../base``); in a repository it must stay inside.
 
     Raises
     ------
@@ -154,13 +154,13 @@ def _beside(space: WeightSpace, base: str) -> Path:
     if space.revision is not None and ".." in relative.parts:
         raise UnsupportedFormatError(
             f"{space.revision}: {CONFIG} names the base model {short(base)}, which is outside of the repository; "
-            "do not use it, or open it with W2WPipeline.from_base"
+            "open it with W2WPipeline.from_base"
         )
     return space.path / relative
 
 
 def is_repository(name: Path | str) -> bool:
-    """Return whether a text has the form of a repository's name, ``owner/name``."""
+    """Return whether a name has the form ``owner/name``."""
     parts = str(name).split("/")
     return isinstance(name, str) and len(parts) == 2 and all(p and p[0].isalnum() for p in parts)
 
@@ -187,12 +187,12 @@ def open_space(
 
 
 def open_base(choose: Choose, base: Base, space: WeightSpace, dtype: Any) -> Any:
-    """Return a pipeline of a base model and a space; the base model must be the space's.
+    """Return a pipeline with a base model and a space, which must belong together.
 
     Raises
     ------
     BaseModelMismatchError
-        If it is another one, or of another kind than the class that `choose` returns.
+        If the base model is not the space's, or does not fit the class that `choose` returns.
     """
     cls, verified = choose(base), False
 
@@ -213,27 +213,27 @@ def open_base(choose: Choose, base: Base, space: WeightSpace, dtype: Any) -> Any
 
 
 def _require_folder(stock_class: Any, folder: Path, space: WeightSpace, dtype: Any, base: Base) -> bool:
-    """Refuse a base model's folder that is unsafe to open; return whether its weights are known to be the space's."""
+    """Raise if a base model's folder is unsafe; return whether its weights are verified to be the space's."""
     require_safe_base(stock_class, folder, base.options)
     if space.compatibility.base_digest is None or dtype in EXACT:
-        return False  # compared with the weights in memory instead
+        return False  # the weights in memory are compared instead
     variant = base.options.get("variant")
     found = digest_of_folder(folder, space.layout, variant if isinstance(variant, str) else None)
-    _require_digest(found, space, base.where)  # in memory they will be rounded
-    return "unet" not in base.options  # another one is compared with the space itself
+    _require_digest(found, space, base.where)  # they will be rounded in memory
+    return "unet" not in base.options  # a UNet that is passed in is compared in memory
 
 
 def _opened(stock_class: Any, base: Base, dtype: Any) -> Any:
     place, options = base.place, base.options
     with _one_line_errors(place):
         if isinstance(place, str) and os.path.isdir(place):
-            place = stock_class.download(place, **options)  # by its name, the folder here would be opened
+            place = stock_class.download(place, **options)  # its name alone would open the local folder
         return stock_class.from_pretrained(place, dtype=dtype, **options)
 
 
 @contextmanager
 def _one_line_errors(base: Path | str) -> Iterator[None]:
-    """Raise whatever diffusers and the Hub's client raise as one of our errors, in one line."""
+    """Convert errors of diffusers and the Hub's client to ours, with one line."""
     try:
         yield
     except (W2WError, MemoryError, torch.OutOfMemoryError):
@@ -251,14 +251,14 @@ def _first_line(error: Exception) -> str:
 
 
 def torch_dtype(dtype: Any, options: dict[str, Any]) -> Any:
-    """Return the floating dtype of a call's arguments, `dtype` or `torch_dtype`; the latter is taken out of `options`.
+    """Return the floating dtype given as `dtype` or `torch_dtype`; the latter is removed from `options`.
 
-    It may be torch's own, a name, or a mapping from components to these.
+    A dtype is torch's, a name, or a mapping from components to these.
 
     Raises
     ------
     InvalidInputError
-        For another name or dtype, and if `dtype` and `torch_dtype` disagree.
+        For an unknown name or another dtype, and if `dtype` and `torch_dtype` disagree.
     """
     other = options.pop("torch_dtype", None)
     found = [_floating(given) for given in (dtype, other) if given is not None]
@@ -281,23 +281,23 @@ def _floating(given: Any) -> Any:
 
 
 def parts_for(cls: Any, pipeline: Any) -> dict[str, Any]:
-    """Return the components and settings of a pipeline that another class's constructor takes."""
+    """Return a pipeline's components and settings that another class's constructor accepts."""
     expected, settings = cls._get_signature_keys(cls)
     parts = {name: part for name, part in pipeline.components.items() if name in expected}
     parts |= {name: pipeline.config[name] for name in settings if name in pipeline.config}
     if "requires_safety_checker" in settings and parts.get("safety_checker") is None:
-        parts["requires_safety_checker"] = False  # a base without one is not warned about; one that has it keeps it
+        parts["requires_safety_checker"] = False  # no warning for a base without one
     return parts
 
 
 # ---------------------------------------------------------------- what fits
 def require_same_kind(cls: Any, found: Any, where: str) -> None:
-    """Raise unless a stock class, or its name, has the same text encoders and denoiser as `cls`.
+    """Raise unless a stock class, given as class or name, has the same text encoders and denoiser as `cls`.
 
     Raises
     ------
     BaseModelMismatchError
-        With the class that fits, if there is one.
+        Names the class that fits, if there is one.
     """
     other = getattr(diffusers, found, None) if isinstance(found, str) else found
     if kind(other) == kind(cls.stock_class):
@@ -320,11 +320,11 @@ def kind(stock_class: Any) -> list[str]:
 
 
 def require_base(model: torch.nn.Module, space: WeightSpace) -> None:
-    """Raise unless a denoiser has the target weights that the space was made with."""
+    """Raise unless a denoiser has the target weights that the space was built for."""
     foreign = sorted({s.target.component for s in space.layout.slots} - {"unet"})
     if foreign:
         raise BaseModelMismatchError(
-            f"this weight space adapts {', '.join(foreign)} too; only spaces of the UNet can be drawn"
+            f"this weight space adapts {', '.join(foreign)} ; only weight spaces of the UNet can be used"
         )
     found = base_digest(model, space.layout)
     dtype = next(uncompiled(model).parameters()).dtype
@@ -336,7 +336,7 @@ def _require_digest(found: str, space: WeightSpace, where: str) -> None:
     stated = space.compatibility.base_digest
     if found != stated:
         raise BaseModelMismatchError(
-            f"the target weights of {where} have digest {found[:12]}, this weight space was made with "
-            f"{str(stated)[:12]} ({space.compatibility.base_model or 'base model not named'}); their modules have the "
-            "same shapes and other values"
+            f"the target weights of {where} have digest {found[:12]}, this weight space was built for "
+            f"{str(stated)[:12]} ({space.compatibility.base_model or 'base model not named'}); the shapes of "
+            "their modules agree, the values differ"
         )

@@ -18,6 +18,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
+from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
 from ...dataset.manifest import FILENAME as MANIFEST
 from ...dialects import write_adapter
@@ -27,10 +28,10 @@ from ...space.identity import Identity, adapter_of, edited, resolve
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
 from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each
+from .grids import preview_sheets
 from .handover import notice_components, notice_from_pipe, notice_identity
 from .inputs import as_list, encode_pictures, encode_text, latent_masks, nested
 from .loading import HUB, PLACE, base_at, open_base, open_space, parts_for, require_base, require_same_kind, torch_dtype
-from .previews import preview_sheets
 from .saving import save_folder
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ _render_call: ContextVar[tuple[Any, Identities] | None] = ContextVar("render_cal
 class W2WMixin:
     """Identity, editing, inversion and export for a stock diffusers pipeline with a UNet.
 
-    The base model's weights are never written to: while the pipeline is called, an identity's weights stand in for
-    the target modules' weights, and when the call ends, also by an error, the originals are back bit for bit.
+    The base model's weights are never written to: during a call an identity's weights replace those of the target
+    modules, and when the call ends, also by an error, the originals are restored bit for bit.
     Calls from several threads run one after another; a call inside a callback generates what it would generate alone.
 
-    A stock pipeline made of this one's components draws the base model. For a class that
-    :mod:`w2w_hub.models.pipelines` lacks, mix this class into it:
+    A stock pipeline made of this one's components ignores the identity. For a stock class that
+    :mod:`w2w_hub.models.pipelines` lacks, use this mixin:
 
     Examples
     --------
@@ -69,7 +70,7 @@ class W2WMixin:
     _identity: Identity | Identities | None = None
     _generating = False
     _lent: tuple[str | None, ...] = ()  # stock pipelines that may share the components, until an identity is set
-    _warned = False  # of a stock pipeline, since the identity was set
+    _warned = False  # about a stock pipeline, since the identity was set
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the class's `__call__` the stock class's signature and documentation."""
@@ -90,12 +91,12 @@ class W2WMixin:
 
     @property
     def components(self) -> dict[str, Any]:
-        """The modules by name, as of the stock class.
+        """The components by name, as the stock class returns them.
 
         Warns
         -----
         StockPipelineWarning
-            If an identity is set, once: a stock pipeline made of them does not draw it.
+            If an identity is set, once per identity: a stock pipeline made of them ignores it.
         """
         notice_components(self, sys._getframe(1))
         return super().components  # type: ignore[misc,no-any-return]
@@ -115,31 +116,31 @@ class W2WMixin:
         local_files_only: bool = False,
         **options: Any,
     ) -> Any:
-        """Open a weight space with its base model: a folder, a Hub repository (``org/name``) or a lock's pin.
+        """Open a weight space with its base model: a folder, a Hub repository (``org/name``) or a pin in a lock file.
 
         :class:`AutoW2WPipeline` chooses the class by the base model.
 
         Parameters
         ----------
         dtype : torch dtype or str
-            Of the base model's weights; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
+            The base model's dtype; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
             components to dtypes, and the keyword `torch_dtype` work too.
         k : int, optional
-            Number of components to read; fewer files are fetched.
+            Number of components to read; fewer need fewer files.
         revision : str, optional
-            Tag, branch or commit of a repository; ``main`` by default. Its commit is `pipe.space.revision`.
+            Tag, branch or commit of a repository; ``main`` by default. `pipe.space.revision` has the commit.
         token, cache_dir, local_files_only
-            As in huggingface_hub; for a base model by reference too.
+            As in huggingface_hub; also used for a base model by reference.
         **options
-            Passed on to the stock class's `from_pretrained`. Options that unpickle files or run code of the base
+            Keywords of the stock class's `from_pretrained`. Options that unpickle files or run code of the base
             model are refused (`use_safetensors=False`, `custom_pipeline`, `trust_remote_code`).
 
         Raises
         ------
         UnsupportedFormatError
-            If the base model has components that its pipeline does not expect, or weights that are pickles.
+            If the base model has components that its pipeline does not expect, or pickled weights.
         BaseModelMismatchError
-            If the base model is not the one that the space belongs to, or is of another kind than this class.
+            If the base model is not the space's, or does not fit this class.
         HubError
             If the Hub does not have the files or cannot be reached.
         """
@@ -172,11 +173,11 @@ class W2WMixin:
         Parameters
         ----------
         pipeline : DiffusionPipeline
-            A stock pipeline, or one with a weight space, whose space and identity the new pipeline gets.
+            A stock pipeline, or one with a weight space, whose space and identity are kept.
         space : WeightSpace, optional
             The space to attach to a stock pipeline; it must belong to this base model.
         **options
-            As of the stock `from_pipe`. The shared components keep their dtype unless one is given.
+            Keywords of the stock `from_pipe`. The components keep their dtype unless one is given.
         """
         require_same_kind(cls, getattr(pipeline, "stock_class", type(pipeline)), "this pipeline")
         if {"dtype", "torch_dtype"} & set(options):
@@ -195,8 +196,8 @@ class W2WMixin:
     def attach(self, space: WeightSpace, *, verify: bool = True) -> None:
         """Attach a weight space; with `verify`, the base model must have the space's base digest.
 
-        Of a base model in bfloat16 only the shapes can be compared; :meth:`from_pretrained` and :meth:`from_base`
-        compare the files before they are cast.
+        For a base model in bfloat16 only shapes are compared; :meth:`from_pretrained` and :meth:`from_base` compare
+        the files before they are cast.
         """
         if verify:
             with use_base(self.unet):
@@ -228,11 +229,11 @@ class W2WMixin:
             Also write a `pipeline.py` for ``DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder)``: an
             import of this package.
         previews : mapping, optional
-            Draw pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
+            Generate pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
         **options
-            As of the stock `save_pretrained` (`variant`, `max_shard_size`).
+            Keywords of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
-        sheets = None if previews is None else preview_sheets(self.space, self.render, PROMPT, previews)
+        sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
         save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets)
 
@@ -254,7 +255,7 @@ class W2WMixin:
         version, private, token, dry_run
             See :func:`w2w_hub.release.push`.
         **options
-            As of :meth:`save_pretrained`.
+            Keywords of :meth:`save_pretrained`.
 
         Examples
         --------
@@ -269,10 +270,10 @@ class W2WMixin:
     # ------------------------------------------------------------ identity
     @property
     def space(self) -> WeightSpace:
-        """The weight space; if none was attached, that of the folder from which a stock loader opened the pipeline."""
+        """The weight space: the attached one, or else that of the folder which a stock loader opened."""
         if self._space is None:
             opened_from = getattr(getattr(self, "config", None), "_name_or_path", None)
-            # of a repository's name alone the revision would be a guess
+            # only a folder: for a repository's name the revision would be a guess
             if not opened_from or not (Path(opened_from) / MANIFEST).is_file():
                 raise UnknownNameError(
                     "this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained or attach(space)"
@@ -283,11 +284,11 @@ class W2WMixin:
 
     @property
     def identity(self) -> Any:
-        """The identity to generate: None (the base model, exactly), one, or a tuple of one per prompt.
+        """The identity to generate: None (the unchanged base model), one, or a tuple with one per prompt.
 
         Set it to coefficients, a :class:`Point`, a row's id, an adapter or its path, the path of a saved point, or a
-        list of these for one batched call, in which None stands for the base model. An identity that is set during a
-        call applies to the next one.
+        list of these for one batched call, in which None is the base model. If set during a call, it applies from the
+        next one.
         """
         return self._identity
 
@@ -305,11 +306,11 @@ class W2WMixin:
             self._identity = self.resolve(what)
 
     def resolve(self, what: Any) -> Identity:
-        """Return what :attr:`identity` accepts for one as an :class:`Identity`."""
+        """Return the :class:`Identity` of anything that :attr:`identity` accepts as one."""
         return resolve(self.space, what)
 
     def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
-        """Draw a new identity, set it and return it."""
+        """Sample a new identity, set it and return its point."""
         point = self.space.sample(1, seed, truncation)[0]
         self.identity = point
         return point
@@ -333,7 +334,7 @@ class W2WMixin:
         Warns
         -----
         UserWarning
-            If the edit leaves the population: its distance is larger than that of every fitted row.
+            If the edit is farther from the population's mean than every fitted row.
         """
         if self._identity is None:
             raise InvalidInputError("edit needs an identity; set pipe.identity or call sample_identity first")
@@ -347,19 +348,20 @@ class W2WMixin:
         self._identity = after if several else after[0]
         return self._identity
 
-    def interpolate(self, identities: Sequence[Any], shares: Sequence[float]) -> Point:
+    @renamed_keywords(shares="weights")
+    def interpolate(self, identities: Sequence[Any], weights: Sequence[float]) -> Point:
         """Set and return the weighted mean of several identities' points; the weights are normalized."""
         points = [self.resolve(i).point for i in as_list(identities, "identities")]
-        point = self.space.interpolate(points, shares)
+        point = self.space.interpolate(points, weights)
         self.identity = point
         return point
 
     @validated(path=path())
     def export(self, path: Path | str, identity: Any = None, **options: Any) -> None:
-        """Write an identity (the current one by default) as a folder that stock libraries open.
+        """Write an identity (the current one by default) as a LoRA folder that stock libraries load.
 
-        `options` are those of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers.
-        A delayed edit is written as if it applied from the first step.
+        `options` are keywords of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers. A delayed
+        edit is written as if it applied from the first step.
         """
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
@@ -368,14 +370,14 @@ class W2WMixin:
 
     # ------------------------------------------------------------ pictures
     def _generate(self, stock_call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the stock call with the identity that is set when it begins."""
+        """Run the stock call with the identity that is set at its start."""
         with injection(self.unet).lock:
             if self._generating:
                 return nested_copy(self)._generate(stock_call, args, kwargs)
             chosen = self._identity
             call, token = _render_call.get(), None
             if call is not None and call[0] is self:
-                chosen, token = call[1], _render_call.set(None)  # a call inside a callback is another call
+                chosen, token = call[1], _render_call.set(None)  # for this call, not for calls inside its callbacks
             identities = chosen if isinstance(chosen, tuple) else (chosen,)
             images_per_prompt = 1
             if len(identities) > 1:
@@ -398,28 +400,29 @@ class W2WMixin:
     ) -> np.ndarray:
         """Return pictures of several identities under fixed (prompt, seed) pairs.
 
-        All identities start a pair from the same noise, so that pictures differ by the identity alone.
+        All identities start from the same noise, so that pictures of a pair differ by the identity alone. None is the
+        base model.
 
         Returns
         -------
         ndarray
-            float32 ``(identities, cases, height, width, 3)`` in [0, 1]. None stands for the base model.
+            float32 ``(identities, cases, height, width, 3)`` in [0, 1].
 
         Raises
         ------
         InvalidInputError
-            For options of the stock call that this one sets itself (another `output_type`, `generator`, ...).
+            For options of the stock call that `render` sets itself (`generator`, another `output_type`, ...).
         """
         given = [name for name in RENDERED if name in options]
         if given or options.get("output_type", "np") != "np":
             named = (given or ["output_type"])[0]
-            raise InvalidInputError(f"render returns arrays and gives {', '.join(RENDERED)} itself; leave out {named}")
+            raise InvalidInputError(f"render sets {named} itself; leave it out")
         plain = {"output_type": "np", **options}
         resolved = [None if i is None else self.resolve(i) for i in as_list(identities, "identities")]
         cases = [_case(case) for case in as_list(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
-        for start, case in progress(jobs, "drawing"):
+        for start, case in progress(jobs, "rendering"):
             part = tuple(resolved[start : start + batch_size])
             prompt, seed = cases[case]
             noises = [torch.Generator().manual_seed(seed) for _ in part]
@@ -449,18 +452,17 @@ class W2WMixin:
         mask : PIL image, ndarray, or list of them, optional
             Which pixels count (white or 1), one per picture, nested as `images` is.
         **options
-            Fields of :class:`InversionSettings`: num_steps, learning_rate, k, batch_size, prior, tolerance,
-            restarts, seed.
+            Fields of :class:`InversionSettings`.
 
         Returns
         -------
         Inversion
-            The point and its loss history; a list of them for a list of lists.
+            The point and its losses; a list of them for a list of lists.
 
         Raises
         ------
         InvalidInputError
-            If a picture or mask has another size than the base model generates, or a mask is empty.
+            If a picture or mask does not have the size that the base model generates, or a mask is empty.
 
         Examples
         --------
@@ -471,13 +473,13 @@ class W2WMixin:
         people = nested(images, several, 3)
         counts = {len(p) for p in people}
         if not people or 0 in counts or len(counts) > 1:
-            raise InvalidInputError("invert needs at least one picture, and as many of each person")
+            raise InvalidInputError("invert needs at least one picture per person, and as many for each")
         self.space.coordinates.require_k(settings.k)
         masks = None
         if mask is not None:
             given = nested(mask, several, 2)
             if [len(m) for m in given] != [len(p) for p in people]:
-                raise InvalidInputError("invert needs one mask for each picture, nested as the pictures are")
+                raise InvalidInputError("invert needs one mask per picture, nested as the pictures are")
             masks = torch.stack([latent_masks(self, m) for m in given])
         unet, scheduler = self.unet, self.scheduler
         with injection(unet).lock, torch.inference_mode(False), torch.enable_grad():
@@ -509,7 +511,7 @@ def _case(case: Any) -> tuple[str, int]:
 
 
 def _several(what: Any) -> bool:
-    """Return whether this is several identities: a list of anything but numbers, or a matrix of coefficients."""
+    """Return whether a value is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
     return getattr(what, "ndim", 1) == 2

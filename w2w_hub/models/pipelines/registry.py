@@ -1,4 +1,4 @@
-"""The pipeline class for a base model, chosen by the class that its ``model_index.json`` names."""
+"""Chooses the pipeline class for a base model by the stock class in its ``model_index.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .loading import PLACE, Base, base_at, open_base, open_space, torch_dtype
 
 @validated(stock=text())
 def pipeline_for(stock: str) -> Any:
-    """Return the class that draws identities in place of a stock pipeline class.
+    """Return this package's class for a stock pipeline class.
 
     Parameters
     ----------
@@ -25,18 +25,18 @@ def pipeline_for(stock: str) -> Any:
     Raises
     ------
     InvalidInputError
-        If there is none; `W2WMixin` makes one.
+        If there is none; make one with `W2WMixin`.
     """
     row = pipeline_row(stock)
     if row is None:
-        raise InvalidInputError(f"no pipeline here stands in for {stock}; {_known()}")
+        raise InvalidInputError(f"this package has no pipeline for {stock}; {_known()}")
     return _class_of(row)
 
 
 class AutoW2WPipeline:
     """Opens a weight space with the text-to-image pipeline of its base model.
 
-    As diffusers' ``AutoPipelineForText2Image`` does, this class makes instances of other classes: those of
+    Like diffusers' ``AutoPipelineForText2Image``, it returns instances of other classes, those of
     :data:`w2w_hub.common.pipelines.PIPELINES`.
 
     Examples
@@ -51,7 +51,7 @@ class AutoW2WPipeline:
         Raises
         ------
         BaseModelMismatchError
-            If no pipeline here is for this kind of base model.
+            If this package has no pipeline for this kind of base model.
         """
         return open_space(_text_to_image, path, dtype, **options)
 

@@ -1,4 +1,4 @@
-"""Weight spaces written with their base models, embedded or by reference."""
+"""Writes weight spaces with their base models, embedded or by reference."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def save_folder(
     options: Mapping[str, Any],
     sheets: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a space with its base model, a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
+    """Write a space with its base model as a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
     unet = uncompiled(stock.unet)
     if getattr(unet, "peft_config", None):
         raise InvalidInputError("a style LoRA is loaded; call pipe.unload_lora_weights() before saving")
     stated, found = space.compatibility.base_digest, base_digest(unet, space.layout)
     if stated is not None and stated != found:
         raise BaseModelMismatchError(
-            "the base model in memory is not the one of the weight space (fused, cast to another dtype, or an identity "
-            "is being drawn); open it again in float32 to save it"
+            "the base model in memory is not the one of the weight space (fused, cast to another dtype, or with an "
+            "injected identity); open it again in float32 to save it"
         )
     if base_model is None and revision is not None:
-        raise InvalidInputError("revision belongs to a base_model; name the repository")
+        raise InvalidInputError("revision needs base_model; name the repository")
     if base_model is not None and (not is_repository(base_model) or not revision):
         raise InvalidInputError(
-            f"a base model by reference is a repository, owner/name, and a commit; got {base_model!r} and {revision!r}"
+            f"a base model by reference needs a repository (owner/name) and a commit, not {base_model!r}, {revision!r}"
         )
 
     if options.get("safe_serialization") not in (None, True):
@@ -55,7 +55,7 @@ def save_folder(
 
     row = pipeline_row(type(stock).__name__)
     if custom_pipeline and row is None:
-        raise InvalidInputError(f"custom_pipeline names a class of this package; {type(stock).__name__} has none")
+        raise InvalidInputError(f"custom_pipeline needs a class of this package; {type(stock).__name__} has none")
 
     def extend(folder: Path) -> None:
         if base_model is None:
@@ -72,9 +72,9 @@ def save_folder(
 
 
 def _custom_code(name: str) -> str:
-    """Return a `pipeline.py` that imports a class, always under one name.
+    """Return a `pipeline.py` that imports a class, always under the same name.
 
-    diffusers runs the files of all folders in one module, and refuses a module with two classes.
+    diffusers runs the files of all folders in one module and refuses a module with two classes.
     """
     shared = PIPELINES[0].name
     return CUSTOM_CODE.format(imported=name if name == shared else f"{name} as {shared}")

@@ -1,4 +1,4 @@
-"""Progress of a denoising loop through its schedule, reported before each step, also of a compiled model."""
+"""Reports the progress of a denoising loop through its schedule before each step, also for a compiled model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ HOOK = "scale_model_input"
 
 
 class Progress:
-    """The fraction of a scheduler's steps that are done, from the timesteps in the order of the model's calls.
+    """Fraction of a scheduler's steps that are done, found from the timesteps of the model's calls.
 
-    A step of a second-order scheduler (Heun, KDPM2) has two timesteps and counts when both are done, so that one step
-    does not mix two identities. A loop that starts late, as in image-to-image, starts at its fraction of the whole
+    A step of a second-order scheduler (Heun, KDPM2) has two timesteps and counts as done after both, so that no step
+    mixes two identities. A loop that starts late, as in image-to-image, starts at its fraction of the whole
     schedule.
     """
 
@@ -26,14 +26,14 @@ class Progress:
         self.times: list[float] | None = None
         self.index = -1
 
-    def share(self, timestep: Any) -> float:
+    def fraction(self, timestep: Any) -> float:
         """Return the fraction done, 0 to 1, before the model is called at `timestep`."""
-        if self.times is None:  # they are set at the beginning of the call, after this was made
+        if self.times is None:  # set by the call, after this object is made
             self.times = [float(t) for t in self.scheduler.timesteps]
         now = float(timestep.flatten()[0] if hasattr(timestep, "flatten") else timestep)
         try:
             self.index = self.times.index(now, self.index + 1)
-        except ValueError:  # a second call in one step, or a timestep of the pipeline's own
+        except ValueError:  # a second call in one step, or a timestep that is not the scheduler's
             if now not in self.times:
                 self.index = max(self.index, sum(t > now for t in self.times))
         steps = math.ceil(len(self.times) / self.order)
@@ -44,8 +44,8 @@ class Progress:
 def follow_schedule(scheduler: Any, on_step: Callable[[float], None]) -> Iterator[None]:
     """Call `on_step` with the fraction of the schedule that is done, before each call of the model in the block.
 
-    Pipelines scale the model's input with the scheduler before each call, so that this wraps the scheduler's method;
-    forward hooks of the model would be compiled with it.
+    This wraps the scheduler's `scale_model_input`, which pipelines call before each call of the model. Forward hooks
+    would be compiled with the model.
     """
     if not hasattr(scheduler, HOOK):
         raise InvalidInputError(
@@ -56,7 +56,7 @@ def follow_schedule(scheduler: Any, on_step: Callable[[float], None]) -> Iterato
     def listening(sample: Any, *args: Any, **kwargs: Any) -> Any:
         timestep = kwargs.get("timestep", args[0] if args else None)
         if timestep is not None:
-            on_step(progress.share(timestep))
+            on_step(progress.fraction(timestep))
         return scale(sample, *args, **kwargs)
 
     setattr(scheduler, HOOK, listening)

@@ -1,4 +1,4 @@
-"""Trains one LoRA per identity, many identities in one batch, with common random numbers."""
+"""Trains one LoRA per identity, for many identities in one batch, with common random numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...lora.layout import ParameterLayout
 from ..denoising import draw_noise, identity_losses, pick, training_schedule
 from ..injection import inject_hooks
 
-LARGEST_SEED = 2**64 - 1  # of torch's generators
+LARGEST_SEED = 2**64 - 1  # that torch's generators accept
 
 
 @validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0, LARGEST_SEED))
@@ -77,11 +77,11 @@ def train_identities(
     text : Tensor
         ``(tokens, width)`` encoded prompt, the same for all identities.
     start : Tensor
-        ``(layout.size,)``: the shared initialisation.
+        ``(layout.size,)``: the shared initialization.
     batch_size : int
         Samples per identity and step.
     average_last : float
-        Fraction of the steps, 0 to 1, at the end, over whose weights the mean is taken; at least the last step.
+        Fraction of the steps, 0 to 1, at the end, whose weights are averaged; at least the last step.
 
     Returns
     -------
@@ -110,11 +110,11 @@ def train_identities(
     scheduler = training_schedule(scheduler)
     noise_steps = scheduler.config.num_train_timesteps
     generator = torch.Generator().manual_seed(seed)
-    shown = torch.cat(
+    order = torch.cat(
         [torch.randperm(pictures, generator=generator) for _ in range(steps * batch_size // pictures + 1)]
     )
     for step in range(steps):
-        picked = shown[step * batch_size : (step + 1) * batch_size]
+        picked = order[step * batch_size : (step + 1) * batch_size]
         noise, t = draw_noise(generator, latents, batch_size, noise_steps)
         rows = weights.detach().requires_grad_(True)
         with (
