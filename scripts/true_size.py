@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from w2w_hub.store.byte_source import ByteSource
+
 ROWS = 64_974
 NAMES = ("RssAnon:", "RssShmem:")
 
@@ -82,7 +84,7 @@ def disk_speed(folder: Path, size: int = 2_000_000_000) -> tuple[float, float]:
     return size / wrote / 1e6, size / read / 1e6
 
 
-class Counted:
+class Counted(ByteSource):
     """Ranged reads of a folder, as of a remote store, that count what they transfer."""
 
     def __init__(self, folder: Path):

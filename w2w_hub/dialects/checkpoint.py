@@ -1,4 +1,4 @@
-"""An opened checkpoint, as dialects see it: keys, shapes and header at once, tensors when they are asked for."""
+"""An opened checkpoint: keys, shapes and header are read at once, tensors on demand."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Checkpoint:
     Attributes
     ----------
     path : Path
-        The folder or file that was named.
+        The folder or file that the caller named.
     shapes, dtypes : dict
         By tensor name; dtypes as safetensors names them.
     metadata : dict of str to str
-        The metadata in the header of the file.
+        The metadata in the file's header.
     config : dict or None
         ``adapter_config.json`` beside the weights.
     load : callable
@@ -39,7 +39,7 @@ class Checkpoint:
     is_list : bool
         True for a bare list of tensors, whose keys are their positions.
     config_note : str
-        Why an ``adapter_config.json`` beside the weights was not taken for theirs; else empty.
+        Why an ``adapter_config.json`` beside the weights was ignored; else empty.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def where(self) -> str:
-        """The path, as it stands in messages."""
+        """The path as text, for messages."""
         return str(self.path)
 
     @property
@@ -80,7 +80,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the caller states about a checkpoint, see :func:`read_adapter`."""
+    """Facts about a checkpoint that the caller states, see :func:`read_adapter`."""
 
     trust: str | None = None
     alpha: float | None = None
