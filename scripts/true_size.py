@@ -29,7 +29,7 @@ NAMES = ("RssAnon:", "RssShmem:")
 
 
 class Peak:
-    """Peak anonymous memory of this process and its children, in MB."""
+    """Tracks the peak anonymous memory of this process and its children, in MB."""
 
     def __enter__(self) -> Peak:
         self.mb, self._stop = 0.0, threading.Event()
@@ -64,7 +64,7 @@ class Peak:
 
 
 def disk_speed(folder: Path, size: int = 2_000_000_000) -> tuple[float, float]:
-    """MB/s of one sequential write with a flush, and of reading it back past the page cache."""
+    """Return MB/s of one sequential write with a flush, and of reading it back past the page cache."""
     path = folder / "disk-speed"
     block = np.random.default_rng(0).bytes(8_000_000)
     began = time.perf_counter()
@@ -85,7 +85,7 @@ def disk_speed(folder: Path, size: int = 2_000_000_000) -> tuple[float, float]:
 
 
 class Counted(ByteSource):
-    """Ranged reads of a folder, as of a remote store, that count what they transfer."""
+    """Ranged reads of a folder, like a remote store's, that count requests and bytes."""
 
     def __init__(self, folder: Path):
         self.folder, self.bytes, self.requests = folder, 0, 0
