@@ -15,7 +15,7 @@ import numpy as np
 from ..common.checks import is_whole
 from ..errors import InvalidInputError
 from ..lora.adapter import COMPONENTS
-from ..store.tensorfile import parse_safetensors
+from ..store.tensorfile import Header, parse_safetensors
 
 CONFIG = "adapter_config.json"
 
@@ -68,14 +68,16 @@ class Checkpoint:
     def from_bytes(cls, data: bytes, where: str = "memory", config: dict[str, Any] | None = None) -> Checkpoint:
         """Open a safetensors file in memory."""
         tensors, header = parse_safetensors(data, where)
-        return cls(
-            Path(where),
-            {name: entry.shape for name, entry in header.entries.items()},
-            {name: entry.dtype for name, entry in header.entries.items()},
-            lambda: tensors,
-            header.metadata,
-            config,
-        )
+        return cls.from_header(Path(where), header, lambda: tensors, config)
+
+    @classmethod
+    def from_header(
+        cls, path: Path, header: Header, load: Callable[[], dict[str, np.ndarray]], config: dict[str, Any] | None
+    ) -> Checkpoint:
+        """Make the checkpoint of a safetensors header."""
+        entries = header.entries.items()
+        shapes, dtypes = {name: entry.shape for name, entry in entries}, {name: entry.dtype for name, entry in entries}
+        return cls(path, shapes, dtypes, load, header.metadata, config)
 
 
 @dataclass(frozen=True)

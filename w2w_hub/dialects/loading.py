@@ -70,15 +70,9 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
             return tensors_from(again, header, file)
 
     config, note = _config_beside(file)
-    return Checkpoint(
-        path,
-        {name: entry.shape for name, entry in header.entries.items()},
-        {name: entry.dtype for name, entry in header.entries.items()},
-        load,
-        header.metadata,
-        config,
-        config_note=note,
-    )
+    checkpoint = Checkpoint.from_header(path, header, load, config)
+    checkpoint.config_note = note
+    return checkpoint
 
 
 def _exists(path: Path) -> bool:

@@ -287,10 +287,8 @@ def _lokr(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
         right: tuple[np.ndarray, ...] = (_matrix(t["lokr_w2"]),)
         kernel = t["lokr_w2"].shape[2:]
     elif "lokr_t2" in t:
-        core = t["lokr_t2"]
-        kernel = core.shape[2:]
-        limited(t["lokr_w2_a"].shape[1] * t["lokr_w2_b"].shape[1] * math.prod(kernel), name, where)
-        right = (_matrix(apply_core(core, t["lokr_w2_a"], t["lokr_w2_b"], f"{where}: {name}")),)
+        kernel = t["lokr_t2"].shape[2:]
+        right = (_matrix(_apply_core(t["lokr_t2"], t["lokr_w2_a"], t["lokr_w2_b"], name, where)),)
     else:
         right = (_matrix(t["lokr_w2_a"]), _matrix(t["lokr_w2_b"]))
     ranks = {t[role].shape[0] for role in ("lokr_w1_b", "lokr_w2_b") if role in t}
@@ -308,10 +306,8 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
     for i in "12":
         a, b = t[f"hada_w{i}_a"], t[f"hada_w{i}_b"]
         if f"hada_t{i}" in t:
-            core = t[f"hada_t{i}"]
-            kernel = core.shape[2:]
-            limited(a.shape[1] * b.shape[1] * math.prod(kernel), name, where)
-            sides.append((_matrix(apply_core(core, a, b, f"{where}: {name}")),))
+            kernel = t[f"hada_t{i}"].shape[2:]
+            sides.append((_matrix(_apply_core(t[f"hada_t{i}"], a, b, name, where)),))
         else:
             sides.append((_matrix(a), _matrix(b)))
     if ("hada_t1" in t) != ("hada_t2" in t):
@@ -319,10 +315,11 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
     return _checked(Dense("hadamard", sides[0], sides[1], scale), kernel, name, target, where)
 
 
-def apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, label: str) -> np.ndarray:
+def _apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, name: str, where: str) -> np.ndarray:
     a, b = _matrix(a), _matrix(b)
+    limited(a.shape[1] * b.shape[1] * math.prod(core.shape[2:]), name, where)
     half = core.size * a.shape[1]
-    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], "its core tensor", label)
+    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], f"{name}: its core tensor", where)
     return np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..common.arguments import checked
+from ..common.arguments import ADAPTER, checked
+from ..common.constraints import names
 from ..common.deprecated import renamed_keywords
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
@@ -20,7 +20,7 @@ from .registry import writers
 DEFAULT_DIALECTS = ("peft", "diffusers")
 
 
-@checked()
+@checked(adapter=ADAPTER, dialects=names())
 def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = DEFAULT_DIALECTS) -> None:
     """Write an adapter as a new folder that stock libraries open correctly.
 
@@ -28,13 +28,6 @@ def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...
     ``pytorch_lora_weights.safetensors`` for `pipe.load_lora_weights`: each library silently misreads the other's file.
     ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
     """
-    if not isinstance(adapter, Adapter):
-        raise InvalidInputError(
-            f"adapter must be an Adapter, not a {type(adapter).__name__}; read one with read_adapter"
-        )
-    if isinstance(dialects, str) or not isinstance(dialects, Iterable):
-        raise InvalidInputError(f"dialects must be a tuple of names such as ('kohya',), not {dialects!r}")
-    dialects = tuple(dialects)
     if not dialects:
         raise InvalidInputError(f"dialects is empty; choose from {', '.join(writers())}")
     chosen = [writer_of(name) for name in dialects]

@@ -271,7 +271,7 @@ class ParameterLayout:
     ratios = deprecated_alias("ParameterLayout.ratios", scale_ratios)
 
     # ------------------------------------------------------------ vectors
-    @checked()
+    @checked(adapter=ADAPTER)
     def flatten(self, adapter: Adapter, *, where: str = "this adapter") -> np.ndarray:
         """Return the adapter as a float32 vector ``(size,)``.
 
@@ -282,8 +282,6 @@ class ParameterLayout:
         LayoutMismatchError
             If the modules or shapes are not this layout's.
         """
-        if not isinstance(adapter, Adapter):
-            raise InvalidInputError(f"{where} must be an Adapter, not {reprlib.repr(adapter)}")
         found = self.incompatibility(adapter)
         if found:
             raise LayoutMismatchError(f"{where} does not fit the layout: {found}")
