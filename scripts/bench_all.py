@@ -1,4 +1,4 @@
-"""Guard of speed: every bench at a small size, in minutes, alone or against another checkout of the repository.
+"""Guard against slowdowns: run every bench at a small size, alone or against another checkout of the repository.
 
     python scripts/bench_all.py                               # ratios to the peers that the benches measure
     python scripts/bench_all.py --against ../before           # new / old, in turns; exit status 1 if anything is worse
@@ -52,20 +52,20 @@ Figures = dict[tuple[str, str], float]  # (figure, unit): value
 
 
 class Missing(Exception):
-    """A checkout lacks a script, or the script an option."""
+    """Raised if a checkout lacks a script, or the script an option."""
 
 
 class Failed(Exception):
-    """A bench did not run to its end."""
+    """Raised if a bench fails."""
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    """This process's, with one thread and the checkout's package."""
+    """Return this process's environment with one thread and the checkout's package."""
     return {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": str(checkout), "TQDM_DISABLE": "1"}
 
 
 def best_seconds(words: list[str], folder: Path, env: dict[str, str], rounds: int) -> list[float]:
-    """Least seconds of an empty interpreter and of a command, run in turns; a machine's load only adds to them."""
+    """Return the minimum seconds of an empty interpreter and of a command, run in turns."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for command, found in zip((["-c", "pass"], words), times, strict=True):
@@ -78,7 +78,7 @@ def best_seconds(words: list[str], folder: Path, env: dict[str, str], rounds: in
 
 
 def start(checkout: Path, folder: Path, rounds: int = 5) -> Figures:
-    """What it costs to import the public modules and to ask the command line for help."""
+    """Measure importing the public modules and `w2w --help`."""
     scripts = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     module, function = scripts["w2w"].split(":")
     commands = {f"import {name}": f"import {name}" for name in ("w2w_hub", "w2w_hub.dataset", "w2w_hub.space")}
@@ -91,7 +91,7 @@ def start(checkout: Path, folder: Path, rounds: int = 5) -> Figures:
 
 
 def run_bench(name: str, checkout: Path) -> Figures:
-    """One bench of one checkout, in a folder that is removed afterwards."""
+    """Run one bench of one checkout in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="w2w-bench-all-") as scratch:
         folder = Path(scratch)
         if name == "start":
@@ -115,7 +115,7 @@ def run_bench(name: str, checkout: Path) -> Figures:
 
 
 def ratio(new: float, old: float) -> float:
-    """New / old; 1 where both are zero, as a count may be."""
+    """Return new / old, or 1 if both are zero (as counts may be)."""
     return new / old if old else (1.0 if not new else float("inf"))
 
 
@@ -131,7 +131,7 @@ class Comparison:
         return [ratio(a, b) for a, b in zip(self.new, self.old, strict=True)]
 
     def noise(self, unit: str) -> float:
-        """The middle half of the ratios, or the floor of the unit if that is more."""
+        """Return the interquartile range of the ratios, or the unit's floor if that is larger."""
         low, high = np.quantile(np.log(np.clip(self.ratios, 1e-9, 1e9)), (0.25, 0.75))
         return max(float(np.expm1(high - low)), COUNT_FLOOR if unit in EXACT_UNITS else TIME_FLOOR)
 
@@ -140,7 +140,7 @@ class Comparison:
 
 
 def compare(name: str, old: Path, turns: int) -> dict[tuple[str, str], Comparison]:
-    """A bench of both checkouts in turns; the first of a pair is now one and now the other."""
+    """Run a bench of both checkouts in turns, alternating which one is first."""
     found: dict[tuple[str, str], Comparison] = {}
     for turn in range(turns):
         sides = {side: run_bench(name, side) for side in ((old, HERE) if turn % 2 == 0 else (HERE, old))}
@@ -156,7 +156,7 @@ def compare(name: str, old: Path, turns: int) -> dict[tuple[str, str], Compariso
 
 
 def against(name: str, old: Path, turns: int, more: int) -> tuple[list[dict[str, Any]], bool]:
-    """Table rows of a bench against another checkout, and whether anything is worse."""
+    """Return table rows of a bench against another checkout, and True if anything is worse."""
     found = compare(name, old, min(turns, MOST_TURNS.get(name, turns)))
     suspects = [figure for figure, comparison in found.items() if comparison.worse(figure[1])]
     if suspects and MOST_TURNS.get(name) != 1:

@@ -1,4 +1,4 @@
-"""The dataset's speed beside its peers, interleaved in one run; prints the table for BENCHMARKS.md.
+"""Compare the dataset's speed with its peers', interleaved in one run; prints the table for BENCHMARKS.md.
 
     pip install h5py
     python scripts/bench_dataset.py --rows 1500 --repeats 5
@@ -44,7 +44,7 @@ BLOCKS = [
 
 
 def sd15_layout() -> w2w_hub.ParameterLayout:
-    """Rank 1 on to_q and to_v of Stable Diffusion 1.5: the paper's 99,648 numbers."""
+    """Return the layout of rank 1 on to_q and to_v of Stable Diffusion 1.5: the paper's 99,648 numbers."""
     sizes = {
         Target("unet", f"{block}.transformer_blocks.0.{attention}.{name}"): (
             1, 768 if (attention, name) == ("attn2", "to_v") else width, width,
@@ -65,7 +65,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def interleaved(peers: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Seconds that each peer says it took in each repeat; the first, unmeasured round warms all caches."""
+    """Return each peer's seconds per repeat; a first, unmeasured round warms all caches."""
     found: dict[str, list[float]] = {name: [] for name in peers}
     for repeat in range(repeats + 1):
         names = list(peers)
@@ -77,7 +77,7 @@ def interleaved(peers: dict[str, Callable[[], float]], repeats: int) -> dict[str
 
 
 def ratios(found: dict[str, list[float]], against: str) -> dict[str, float]:
-    """How many times as fast as `against`, median over the repeats."""
+    """Return the speed relative to `against`, as the median over the repeats."""
     return {
         name: statistics.median(a / b for a, b in zip(found[against], seconds, strict=True))
         for name, seconds in found.items()
@@ -85,7 +85,7 @@ def ratios(found: dict[str, list[float]], against: str) -> dict[str, float]:
 
 
 class Batches:
-    """A torch map-style dataset over anything that gives a row."""
+    """A torch map-style dataset over a function that returns a row."""
 
     def __init__(self, row: Callable[[int], np.ndarray], length: int):
         self.row, self.length = row, length
@@ -101,7 +101,7 @@ class Batches:
 
 @dataclass
 class Reader:
-    """How one peer reads; None where it has no such way. Every row ends up in memory of its own."""
+    """Read functions of one peer, None for tasks it lacks. Every row ends up in its own memory."""
 
     row: Callable[[int], np.ndarray] | None = None
     batch: Callable[[np.ndarray], np.ndarray] | None = None
@@ -175,7 +175,7 @@ PEERS: dict[str, Callable[[Path], Reader]] = {
 
 
 def read(reader: Reader, what: str, numbers: Any) -> Any:
-    """All that one task asks of a reader."""
+    """Run one task of a reader."""
     from torch.utils.data import DataLoader
 
     if what == "items":
@@ -185,7 +185,7 @@ def read(reader: Reader, what: str, numbers: Any) -> Any:
 
 
 def serve(name: str, folder: Path, pipe: Any) -> None:
-    """One peer's process: does what it is sent, and answers how long that took."""
+    """Serve one peer: run the tasks received and reply with their seconds."""
     reader = PEERS[name](folder)
     pipe.send([what for what in ("row", "batch", "items", "whole") if getattr(reader, what) is not None])
     while (task := pipe.recv()) is not None:
@@ -221,7 +221,7 @@ class Peer:
 
 
 def make_files(folder: Path, rows: np.ndarray, layout: Any, names: list[str]) -> None:
-    """The same rows in every peer's own format."""
+    """Write the same rows in every peer's format."""
     np.save(folder / "rows.npy", rows)
     if "torch.load(mmap)" in names:
         import torch
@@ -264,7 +264,7 @@ def bench_reads(
 
 
 def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dict[str, list[float]]:
-    """Packing PEFT folders, beside reading each with safetensors and one sequential write."""
+    """Measure packing PEFT folders, compared with reading each by safetensors and one sequential write."""
     from safetensors.numpy import load_file
 
     from w2w_hub.store import atomic
@@ -291,7 +291,7 @@ def bench_pack(folder: Path, rows: np.ndarray, layout: Any, repeats: int) -> dic
 
 
 def bench_compression(folder: Path, rows: np.ndarray, layout: Any) -> list[tuple[str, str, float, float]]:
-    """Size and reading time of bitshuffle against none, on float32, on float32 that was bfloat16, and on float16."""
+    """Compare size and read time of bitshuffle with none, for float32, float32 from bfloat16, and float16."""
     bf16 = (rows.view(np.uint32) & 0xFFFF0000).view(np.float32)
     found = []
     for born, values in (("float32", rows), ("bfloat16", bf16), ("float16", rows.astype(np.float16))):
@@ -323,7 +323,7 @@ print(peak.mb)
 
 
 def bench_memory(folder: Path) -> dict[str, float]:
-    """Peak anonymous memory in MB of each operation, in a process of its own."""
+    """Return the peak anonymous memory in MB of each operation, each in its own process."""
     target = folder / "memory"
     pack = f"w2w_hub.pack_adapters(loras[:-50], {str(target)!r}, shard_size='100MB')"
     statements = {
@@ -341,7 +341,7 @@ def bench_memory(folder: Path) -> dict[str, float]:
 
 
 def bench_view(folder: Path, rows: np.ndarray, layout: Any) -> list[tuple[str, str]]:
-    """What the Parquet view and each way of loading cost on disk."""
+    """Measure the disk space of the Parquet view and of each way of loading."""
     import datasets
 
     def size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What `w2w demo` and `import w2w_hub` cost: `python scripts/bench_demo.py [OUT]`, OUT being kept if given.
+"""Measure `w2w demo` and `import w2w_hub`: `python scripts/bench_demo.py [OUT]`; a given OUT is kept.
 
 Prints one JSON object. Times on shared processors vary; the limits they are held against are in BENCHMARKS.md.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def import_seconds(module: str, runs: int = 7) -> float:
-    """Median seconds of a fresh interpreter importing a module, less those of an empty one."""
+    """Return the median seconds of importing a module in a fresh interpreter, minus those of an empty one."""
     times = []
     for _ in range(runs):
         for statement in ("pass", f"import {module}"):
@@ -28,7 +28,7 @@ def import_seconds(module: str, runs: int = 7) -> float:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "demo"
         began = time.perf_counter()

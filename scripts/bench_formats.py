@@ -1,4 +1,4 @@
-"""How fast checkpoints are read and scanned, and what it costs in memory: `python scripts/bench_formats.py`.
+"""Measure time and memory of reading and scanning checkpoints: `python scripts/bench_formats.py`.
 
 Measured on a PEFT adapter of Stable Diffusion 1.5's size (rank 4 on all attention projections, 3.2 MB) that the
 script makes itself, against `safetensors.torch.load_file` on the same file, in turns in one process.
@@ -27,7 +27,7 @@ WIDTHS |= {"up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320, "mid_blo
 
 
 def sd15(rank: int = 4, width: float = 1.0, names: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")) -> Adapter:
-    """Random factors for the attention of Stable Diffusion 1.5, or of a model so much narrower."""
+    """Return random factors for the attention of Stable Diffusion 1.5, or of a narrower model."""
     rng, factors = np.random.default_rng(0), {}
     for block, channels in WIDTHS.items():
         for i in range({"d": 2, "u": 3, "m": 1}[block[0]]):
@@ -47,7 +47,7 @@ def vector(folder: Path) -> np.ndarray:
 
 
 def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call, called one after the other in every round."""
+    """Return the median milliseconds of each call; every round runs all calls in turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -60,7 +60,7 @@ def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
 
 
 def peak(call: Callable[[], object]) -> int:
-    """Most bytes allocated at once by a call, its result included; NumPy reports its arrays to tracemalloc."""
+    """Return the peak bytes allocated by a call, including its result, by tracemalloc."""
     call()
     tracemalloc.start()
     result = call()
@@ -85,7 +85,7 @@ print(time.perf_counter() - began, time.process_time(), peak, file=sys.stderr)
 
 
 def scan(count: int) -> list[tuple[str, float, str]]:
-    """Inspect a tenth of a tree of small adapters and then all of it, each in a process; figures of the whole."""
+    """Inspect a tenth of a tree of small adapters, then all of it, each in a process; return figures of the latter."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         write_adapter(sd15(1, 0.05, ("to_q", "to_v")), tree / "0" / "first", ("peft",))

@@ -1,4 +1,4 @@
-"""What loading and publishing cost, in requests and bytes, on a Hub on 127.0.0.1.
+"""Count requests and bytes of loading and publishing, on a Hub on 127.0.0.1.
 
     python scripts/bench_hub.py
 
@@ -36,7 +36,7 @@ SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revisi
 
 
 def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
-    """Version 1.0.0 and 1.1.0 of a dataset; the second is the first, grown by `add_rows`."""
+    """Make versions 1.0.0 and 1.1.0 of a dataset; `add_rows` makes the second from the first."""
     sizes = {Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)}
     layout = ParameterLayout(sizes, 1.0)
     rng = np.random.default_rng(int(view))  # content that the Hub has in another repository is not sent either
@@ -59,7 +59,7 @@ def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
 
 
 def wide_space(folder: Path) -> None:
-    """A weight space of 1,200 components, which is two basis files."""
+    """Make a weight space of 1,200 components: two basis files."""
     layout = ParameterLayout({Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, 150, 150)}, 1.0)
     rows = np.random.default_rng(1).normal(size=(1300, layout.size)).astype(np.float32)
     compatibility = Compatibility(None, None, "seed-0")
@@ -146,7 +146,7 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
 
 
 def releases(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, second: Path, count: int) -> None:
-    """The same two versions without the Parquet view."""
+    """Publish the same two versions without the Parquet view."""
     org, script = Client(hub, scratch / "org", nursery, hub.token("org")), PUSH.format(repo="org/bare")
     for what, folder in ((f"{count:,} rows", first), (f"{ADDED} rows more", second)):
         with hub.counted() as requests:

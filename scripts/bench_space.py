@@ -1,4 +1,4 @@
-"""Speed, memory and accuracy of the space builder against what people would use instead.
+"""Compare speed, memory and accuracy of the space builder with the alternatives.
 
     python scripts/bench_space.py cpu                       # 6,000 x 20,000, k = 200: every peer in its own process
     python scripts/bench_space.py decode                    # one point of 99,648 numbers
@@ -41,7 +41,7 @@ REACHED = 0.9999  # of the variance that the exact components carry
 
 # ---------------------------------------------------------------- data with a known kind of spectrum
 def decaying(rows: int, numbers: int, seed: int = 0) -> np.ndarray:
-    """float32 rows: components that decay as i^-0.6 over noise, columns of many scales, far from zero."""
+    """Return float32 rows: components that decay as i^-0.6 plus noise, with columns of many scales and offsets."""
     rng = np.random.default_rng(seed)
     rank = min(rows, numbers, 1000)
     left = rng.standard_normal((rows, rank), np.float32) * (1 + np.arange(rank, dtype=np.float32)) ** -0.6
@@ -56,7 +56,7 @@ def decaying(rows: int, numbers: int, seed: int = 0) -> np.ndarray:
 
 
 class ArrayRows(Rows):
-    """The rows of anything that can be sliced, in place of a dataset's."""
+    """The rows of an array, in place of a dataset's."""
 
     def __init__(self, values: Any, tile_values: int):
         self.values, self.tile_values, self.block_rows = values, tile_values, None
@@ -68,7 +68,7 @@ class ArrayRows(Rows):
 
 
 class FileRows(ArrayRows):
-    """The rows of a `.npy` file, read anew in every pass."""
+    """The rows of a `.npy` file, read again in every pass."""
 
     def __init__(self, path: Path, tile_values: int):
         super().__init__(np.load(path, mmap_mode="r"), tile_values)
@@ -86,7 +86,7 @@ class FileRows(ArrayRows):
 
 # ---------------------------------------------------------------- peers
 def standardised(folder: Path) -> np.ndarray:
-    """What each peer needs, as people write it: the whole matrix in memory, less its mean, over its deviation."""
+    """Return the standardized matrix in memory, as peers need it."""
     values = np.load(folder / "rows.npy")
     return (values - values.mean(0)) / values.std(0, ddof=1)
 
@@ -128,7 +128,7 @@ def dask_compressed(folder: Path, k: int) -> np.ndarray:
 
 
 def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = TOLERANCE) -> np.ndarray:
-    """From the dataset on disk to components, streaming; nothing but the components is made."""
+    """Stream the dataset from disk and compute only the components."""
     from w2w_hub import WeightDataset
     from w2w_hub.space.fit.engines import get_engine
 
@@ -143,7 +143,7 @@ def ours(folder: Path, k: int, engine: str = "numpy", tolerance: float = TOLERAN
 
 
 def whole_build(folder: Path, k: int) -> np.ndarray:
-    """The public call: also every row's coefficients, norms and the diagnostics."""
+    """Run the public call, which also computes coefficients, norms and diagnostics."""
     from w2w_hub import WeightDataset, build_space
 
     return build_space(WeightDataset.open(folder / "dataset"), k).basis
@@ -175,7 +175,7 @@ IMPORTS = {  # before the clock starts
 
 
 def peak_memory() -> int:
-    """Of this process, in bytes; the system's `ru_maxrss` would count what the parent held when it started it."""
+    """Return this process's peak memory in bytes; `ru_maxrss` would include the parent's at the fork."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
@@ -196,7 +196,7 @@ with_figures = click.option(
 @click.argument("k", type=int)
 @click.argument("basis", type=click.Path(path_type=Path))
 def peer(name: str, folder: Path, k: int, basis: Path) -> None:
-    """One peer in this process: seconds and peak memory, as JSON."""
+    """Run one peer in this process; print seconds and peak memory as JSON."""
     import importlib
 
     for start, modules in IMPORTS.items():
@@ -223,7 +223,7 @@ def cpu(
     rows: int, numbers: int, k: int, rounds: int, threads: int | None, only: tuple[str, ...], work: Path,
     figures: Path | None,
 ) -> None:  # fmt: skip
-    """Every peer in rounds, each in its own process."""
+    """Run every peer in rounds, each in its own process."""
     from threadpoolctl import threadpool_info
 
     names = [n for n in PEERS if not only or n == EXACT or n.startswith(only)]
@@ -257,7 +257,7 @@ def cpu(
 def report_cpu(
     told: dict[str, list[dict[str, float]]], captured: dict[str, float], figures: Path | None = None
 ) -> None:
-    """The table; ratios are to the fastest peer that reaches the wished variance, round by round."""
+    """Print the table, with ratios per round to the fastest peer that captures enough variance."""
     reach = [n for n in captured if not n.startswith("w2w_hub") and captured[n] >= REACHED]
     fastest = min(reach, key=lambda n: median(t["seconds"] for t in told[n]))
     ratios = {
@@ -284,7 +284,7 @@ def report_cpu(
 
 
 def prepare(work: Path, rows: int, numbers: int) -> None:
-    """The same matrix as a `.npy` file for the peers and as a dataset for us."""
+    """Write the same matrix as a `.npy` file for the peers and as a dataset for us."""
     from w2w_hub import ParameterLayout, write_dataset
     from w2w_hub.dataset.manifest import Compatibility
     from w2w_hub.lora.adapter import Target
@@ -300,7 +300,7 @@ def prepare(work: Path, rows: int, numbers: int) -> None:
 
 
 def carried(work: Path, basis: np.ndarray) -> float:
-    """Variance of the standardised rows inside of the span of a basis."""
+    """Return the variance of the standardized rows within the span of a basis."""
     q = np.linalg.qr(basis.T.astype(np.float64))[0].astype(np.float32)
     values = standardised(work)
     return float(sum(((values[i : i + 500] @ q).astype(np.float64) ** 2).sum() for i in range(0, len(values), 500)))
@@ -311,7 +311,7 @@ def carried(work: Path, basis: np.ndarray) -> float:
 @click.option("--k", default=1000, show_default=True)
 @with_figures
 def decode(numbers: int, k: int, figures: Path | None) -> None:
-    """One point decoded, against the plain product of a vector and a matrix."""
+    """Compare decoding one point with a plain vector-matrix product."""
     from w2w_hub import ParameterLayout, WeightSpace
     from w2w_hub.lora.adapter import Target
     from w2w_hub.space import Coordinates
@@ -344,13 +344,13 @@ def decode(numbers: int, k: int, figures: Path | None) -> None:
 @click.option("--work", type=click.Path(path_type=Path), default=Path("bench-space"), show_default=True)
 @with_figures
 def engines(rows: int, numbers: int, k: int, work: Path, figures: Path | None) -> None:
-    """How far engines and solvers agree with the Krylov solver in NumPy."""
+    """Compare engines and solvers with the Krylov solver in NumPy."""
     from w2w_hub import WeightDataset, build_space
     from w2w_hub.space import TorchEngine
     from w2w_hub.space.fit.rebuild import compare_spaces
 
     def build(**options: Any) -> tuple[Any, float]:
-        """A space, and the seconds of the better of two builds: in the first, libraries are loaded."""
+        """Build a space twice; return it and the lesser seconds, since the first build loads libraries."""
         times = []
         for _ in range(2):
             began = time.perf_counter()
@@ -386,7 +386,7 @@ def engines(rows: int, numbers: int, k: int, work: Path, figures: Path | None) -
 
 # ---------------------------------------------------------------- GPUs
 def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
-    """Standardised rows with components that decay as i^-0.6 over noise, made on the device a block at a time."""
+    """Standardized rows with components that decay as i^-0.6 plus noise, made on the device block by block."""
     import torch
 
     torch.manual_seed(seed)
@@ -407,7 +407,7 @@ def on_device(rows: int, numbers: int, device: Any, seed: int = 0) -> Any:
 
 
 def quality(source: ArrayRows, basis: Any) -> tuple[float, float]:
-    """Share of all variance in the span of a basis ``(k, d)``, and the largest relative residual of its vectors.
+    """Return the share of variance in the span of a basis ``(k, d)``, and the largest relative residual.
 
     What a peer returns need not be orthonormal to more than three digits, which would count some variance twice.
     """
@@ -448,7 +448,7 @@ class Device:
         return f"{len(self.names)} {name}, torch {torch.__version__}"
 
     def warm_up(self) -> None:
-        """Load what any of the peers needs: libraries are loaded when they are first used."""
+        """Load the libraries of all peers, which happens at first use."""
         import torch
 
         values = on_device(600, 800, self.first)
@@ -456,7 +456,7 @@ class Device:
         self.components(ArrayRows(values, self.tile_values), 40, 0)
 
     def timed(self, function: Callable[[], Any]) -> tuple[float, float, Any]:
-        """Seconds, peak memory of the first device in bytes, and the result."""
+        """Return seconds, peak memory of the first device in bytes, and the result."""
         import torch
 
         if self.cuda:
@@ -473,7 +473,7 @@ class Device:
     def components(
         self, source: ArrayRows, k: int, memory: int | None, tolerance: float = TOLERANCE
     ) -> tuple[Any, int]:
-        """What the solver finds, and how often it went through the rows."""
+        """Return the solver's components and its number of passes."""
         from w2w_hub.space import TorchEngine
 
         solver = Krylov(tolerance=tolerance).sized(source.n, source.d, k)
@@ -507,7 +507,7 @@ def gpu(
     devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], niters: tuple[int, ...],
     tolerances: tuple[float, ...],
 ) -> None:  # fmt: skip
-    """The matrix in the memory of the first device, beside torch.svd_lowrank."""
+    """Solve a matrix in the memory of the first device, compared with torch.svd_lowrank."""
     import torch
 
     device = Device(devices)
@@ -547,7 +547,7 @@ def gpu(
 @click.option("--memory", default=12.0, show_default=True, help="GB of rows that the GPU keeps between passes.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for the matrix as a file.")
 def disk(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, ...], memory: float, work: Path) -> None:
-    """The same matrix as a file, of which the device keeps a part, beside reading the file as often."""
+    """Solve a matrix in a file, part of which the device keeps, compared with reading the file as often."""
     import torch
 
     device = Device(devices)
@@ -586,7 +586,7 @@ def disk(devices: tuple[str, ...], rows: int, numbers: int, counts: tuple[int, .
 def scaling(
     row_counts: tuple[int, ...], widths: tuple[int, ...], counts: tuple[int, ...], device: str | None, plot: Path | None
 ) -> None:
-    """Cost of the Krylov solver against n, d and k, each with the others at their middle value."""
+    """Measure the Krylov solver against n, d and k, varying one at a time."""
     from w2w_hub.common.pages import render
     from w2w_hub.space.fit.engines import get_engine
     from w2w_hub.space.report.svg import line_chart

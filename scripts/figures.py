@@ -1,4 +1,4 @@
-"""The figures of a bench as a file that `bench_all.py` reads: what was measured, how much, in which unit.
+"""Write a bench's figures (name, value, unit) to a file that `bench_all.py` reads.
 
 Less is better in every figure. A unit that starts with "of" is a ratio to a peer of the same run.
 """

@@ -57,7 +57,7 @@ NAMES = (
 
 @cache
 def templates() -> dict[str, dict[str, bytes]]:
-    """A right dataset, space, lock and two points, as files."""
+    """Write a valid dataset, space, lock and two points."""
     atomic.DURABLE = False
     rng = np.random.default_rng(0)
     layout = w2w_hub.ParameterLayout({Target("unet", f"mid_block.to_{n}"): (1, 3, 4) for n in "qv"}, 2.0)
@@ -167,7 +167,7 @@ def spoil_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def spoil(files: dict[str, bytes], rng: random.Random) -> None:
-    """Change one file, or which files there are."""
+    """Change, add or remove one file."""
     name = rng.choice(["manifest.json"] * 3 * ("manifest.json" in files) + sorted(files))
     what = rng.random()
     if what < 0.1:
@@ -187,7 +187,7 @@ def spoil(files: dict[str, bytes], rng: random.Random) -> None:
 
 
 def restate(files: dict[str, bytes], rng: random.Random) -> None:
-    """State the hashes of the files as they are, and the checksum of the manifest, as a forger would."""
+    """Update the hashes of changed files and the manifest's checksum, as a forger would."""
     try:
         data = json.loads(files["manifest.json"])
         if rng.random() < 0.7:
@@ -223,7 +223,7 @@ READS: dict[str, tuple[Callable[[Path], object], ...]] = {
 
 
 def one_case(seed: int, place: Path) -> str:
-    """Make one case below a folder and read it in every way there is; returns what came of it.
+    """Make one case below a folder and read it in every way; return the outcome.
 
     Raises
     ------

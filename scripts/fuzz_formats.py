@@ -124,7 +124,7 @@ CONFIG_KEYS = (
 
 
 def made(rng: random.Random) -> tuple[bytes, dict[str, Any] | None]:
-    """A mutated safetensors file, and a configuration beside it or none."""
+    """Return a mutated safetensors file and a configuration or None."""
     shapes: dict[str, tuple[int, ...]] = dict(rng.choice(DIALECTS))
     if rng.random() < 0.2:
         shapes |= rng.choice(DIALECTS)
@@ -175,7 +175,7 @@ def made(rng: random.Random) -> tuple[bytes, dict[str, Any] | None]:
 
 @cache
 def archives() -> tuple[tuple[str, bytes], ...]:
-    """A good NumPy archive and good torch archives, with their endings."""
+    """Return valid NumPy and torch archives with their suffixes."""
     import torch
 
     made = io.BytesIO()
@@ -191,7 +191,7 @@ def archives() -> tuple[tuple[str, bytes], ...]:
 
 
 def one_archive(rng: random.Random) -> str:
-    """Read one mutated archive from a file, as `one_case` does a safetensors file."""
+    """Read one mutated archive from a file, like `one_case` for safetensors."""
     suffix, raw = rng.choice(archives())
     if rng.random() < 0.7:  # its members are changed, and the archive itself is whole
         made = io.BytesIO()
@@ -217,7 +217,7 @@ def one_archive(rng: random.Random) -> str:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes are changed, removed or put in."""
+    """Change, remove or insert a few bytes."""
     found = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         place, what = rng.randrange(len(found) + 1), rng.randrange(4)
@@ -233,7 +233,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def fault_or_name(error: W2WError) -> str:
-    """The kind of an error of ours, if it is one line of bearable length."""
+    """Return the type of an error of ours; raise unless its message is one line of limited length."""
     text = str(error)
     if not text or not text.isprintable() or len(text) > 2100:
         raise AssertionError(f"an error of more than one line: {text!r}") from error
@@ -241,12 +241,12 @@ def fault_or_name(error: W2WError) -> str:
 
 
 def mutated(seed: int) -> bytes:
-    """The bytes alone."""
+    """Return only the bytes of a mutated file."""
     return made(random.Random(seed))[0]
 
 
 def one_case(seed: int) -> str:
-    """Read one mutated checkpoint every way there is; returns what came of it.
+    """Read one mutated checkpoint in every way; return the outcome.
 
     Raises
     ------

@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from w2w_hub.store.byte_source import ByteSource
+
 ROWS = 64_974
 NAMES = ("RssAnon:", "RssShmem:")
 
 
 class Peak:
-    """Peak anonymous memory of this process and its children, in MB."""
+    """Tracks the peak anonymous memory of this process and its children, in MB."""
 
     def __enter__(self) -> Peak:
         self.mb, self._stop = 0.0, threading.Event()
@@ -62,7 +64,7 @@ class Peak:
 
 
 def disk_speed(folder: Path, size: int = 2_000_000_000) -> tuple[float, float]:
-    """MB/s of one sequential write with a flush, and of reading it back past the page cache."""
+    """Return MB/s of one sequential write with a flush, and of reading it back past the page cache."""
     path = folder / "disk-speed"
     block = np.random.default_rng(0).bytes(8_000_000)
     began = time.perf_counter()
@@ -82,8 +84,8 @@ def disk_speed(folder: Path, size: int = 2_000_000_000) -> tuple[float, float]:
     return size / wrote / 1e6, size / read / 1e6
 
 
-class Counted:
-    """Ranged reads of a folder, as of a remote store, that count what they transfer."""
+class Counted(ByteSource):
+    """Ranged reads of a folder, like a remote store's, that count requests and bytes."""
 
     def __init__(self, folder: Path):
         self.folder, self.bytes, self.requests = folder, 0, 0

@@ -331,10 +331,8 @@ def rows() -> dict[str, Row]:
             "layout", "incompatibility", {"adapter": ""}, adapter=lambda w: w.adapter
         ),
         "ParameterLayout.scale_ratios": on("layout", "scale_ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
-        "ParameterLayout.misfit": on("layout", "misfit", {"adapter": ""}, adapter=lambda w: w.adapter),  # old names
-        "ParameterLayout.ratios": on("layout", "ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
         "ParameterLayout.flatten": on(
-            "layout", "flatten", {"adapter": "", "where": "anything", "canonical": "None|text"},
+            "layout", "flatten", {"adapter": "", "where": "anything"},
             adapter=lambda w: w.adapter,
         ),
         "ParameterLayout.unflatten": on(

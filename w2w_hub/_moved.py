@@ -1,4 +1,4 @@
-"""Module paths of 0.1 that moved: they import what is there now, with a DeprecationWarning, until 0.3."""
+"""Keep the module paths of 0.1 importable until 0.3, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# below this package: old path -> new path; what is below an old path follows it
+# old path -> new path in this package; submodules of an old path follow it
 MOVED = {
     "adapter": "lora.adapter",
     "base": "dialects.base_model",
@@ -29,7 +29,7 @@ MOVED = {
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a moved module and gives the new one in its place."""
+    """Finds a moved module and returns the new one in its place."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -61,6 +61,6 @@ def _new_name(fullname: str) -> str | None:
 
 
 def find_moved_modules() -> None:
-    """Make old module paths importable, after all that really is there."""
+    """Make old module paths importable, with lower priority than existing modules."""
     if not any(type(finder) is _Finder for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

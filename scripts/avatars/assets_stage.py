@@ -42,7 +42,7 @@ def labels_of(people: list[world.Identity], config: Config, which: list[int]):
 
 
 def population_dataset(config: Config, work: Path, which: list[int], path: Path, **options) -> WeightDataset:
-    """The rows of some people as a dataset."""
+    """Return the rows of some people as a dataset."""
     stored = torch.load(work / "population.pt", weights_only=True)
     layout = ParameterLayout.from_json(stored["layout"])
     initialisation = f"avatars-{config.lora_start}-seed-{START_SEED}"
@@ -56,7 +56,7 @@ def population_dataset(config: Config, work: Path, which: list[int], path: Path,
 
 
 def copy_base(source: Path, target: Path) -> None:
-    """The base model without the paths of the machine that made it."""
+    """Copy the base model without local paths."""
     shutil.copytree(source, target)
     for file in target.rglob("*"):
         if file.is_file():

@@ -78,7 +78,7 @@ def vae(config: Config, work: Path, minutes: float) -> None:
 
 
 def base(config: Config, work: Path, minutes: float) -> None:
-    """The text encoder and the UNet, trained together on latents and captions."""
+    """Train the text encoder and the UNet together on latents and captions."""
     from diffusers import AutoencoderKL
 
     stage = Stage(work, "base", minutes)
@@ -132,14 +132,14 @@ def base(config: Config, work: Path, minutes: float) -> None:
 
 
 def encode(autoencoder, images: torch.Tensor) -> torch.Tensor:
-    """Scaled latents of uint8 ``(n, 64, 64, 3)`` pictures, on the device."""
+    """Return scaled latents of uint8 ``(n, 64, 64, 3)`` pictures, on the device."""
     with torch.no_grad(), autocast():
         parts = [autoencoder.encode(pixels(part)).latent_dist.mean.float() for part in images.split(256)]
     return torch.cat(parts) * autoencoder.config.scaling_factor
 
 
 def write_tokenizer(folder: Path):
-    """A real byte-pair CLIPTokenizer whose merges spell the world's words, one token each."""
+    """Write a byte-pair CLIPTokenizer whose merges make each of the world's words one token."""
     from transformers import CLIPTokenizer
 
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
@@ -191,7 +191,7 @@ def new_unet(config: Config):
 
 
 def new_scheduler():
-    """Velocity prediction with zero terminal SNR: pure noise at the first step, no drifting background."""
+    """Return a scheduler with velocity prediction and zero terminal SNR, which avoids a drifting background."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -202,7 +202,7 @@ def new_scheduler():
 
 
 def save_pipeline(unet, text_encoder, autoencoder, tokenizer, scheduler, folder: Path) -> None:
-    """A complete StableDiffusionPipeline in float16, and a sheet of its samples."""
+    """Save a complete StableDiffusionPipeline in float16 and a sheet of samples."""
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline(
@@ -229,7 +229,7 @@ def save_pipeline(unet, text_encoder, autoencoder, tokenizer, scheduler, folder:
 
 
 def save_grid(images: list[torch.Tensor], columns: int, path: Path) -> None:
-    """Float images ``(3, h, w)`` in [-1, 1] as one PNG."""
+    """Save float images ``(3, h, w)`` in [-1, 1] as one PNG."""
     from PIL import Image
 
     tiles = [((im.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy() for im in images]

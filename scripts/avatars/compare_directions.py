@@ -1,4 +1,4 @@
-"""Which direction to edit along, by what the edit does.
+"""Compare kinds of edit directions by the pictures that they give.
 
     python scripts/avatars/compare_directions.py                     # the shipped population, on a CPU
     python scripts/avatars/compare_directions.py --work work --config gpu --people 64   # the whole one, where it is
@@ -32,7 +32,7 @@ Fit = Callable[[WeightSpace, WeightDataset, list[str]], dict[str, Direction]]
 
 
 def held_by_binaries(space: WeightSpace, dataset: WeightDataset, names: list[str]) -> dict[str, Direction]:
-    """What overlaps is held, but of the binary attributes only, not of the levels of the others."""
+    """Hold only the overlapping binary attributes, not the levels of the others."""
     labels = dataset.labels.loc[list(space.population.ids), names].astype("Float64").to_numpy(float, na_value=np.nan)
     together = overlap(labels[space.population.fitted])
     preserve = {name: [names[j] for j in np.flatnonzero(row)] for name, row in zip(names, together, strict=True)}
@@ -67,14 +67,14 @@ class Population:
         return [n for n in self.judge.attributes if n in self.space.directions]
 
     def able_to_gain(self, attribute: str, people: int) -> list[str]:
-        """Held-out people without the attribute, at most `people`."""
+        """Return at most `people` held-out people without the attribute."""
         known = self.space.population
         held_out = self.dataset.labels[~np.isin(self.dataset.ids, np.asarray(known.ids)[known.fitted])]
         return able_to_gain(self.judge, held_out, attribute)[:people]
 
 
 def shipped() -> Population:
-    """The population in the repository: 960 people fitted, 64 held out."""
+    """Return the population in the repository: 960 people fitted, 64 held out."""
     from w2w_hub import W2WPipeline
 
     assets = Assets()
@@ -92,7 +92,7 @@ def shipped() -> Population:
 
 
 def trained(config: str, work: Path) -> Population:
-    """The whole population, where the recipe has left it."""
+    """Return the whole population that the recipe trained."""
     import config as configs
     from evaluate_stage import Evaluation
 
@@ -152,7 +152,7 @@ def measure(
     before: Mapping[str, np.ndarray],
     strength: float,
 ) -> dict[str, tuple[float, float, float]]:
-    """For each attribute the share of pictures that show it before and after, and of other factors that stay."""
+    """Return, per attribute, the share of pictures that show it before and after, and of other factors kept."""
     jobs = [(name, person) for name in found for person in able[name]]
     c = population.space.coordinates
     steps = {name: strength * d.sd * (d.editing @ c.basis) * c.std for name, d in found.items()}

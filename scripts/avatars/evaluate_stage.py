@@ -68,11 +68,11 @@ class Evaluation:
         return {"real": round(self.real, 4), "strangers": round(self.strangers, 4), "held_out_people": len(self.unseen)}
 
     def loras(self) -> dict[str, float]:
-        """The held-out LoRAs' own pictures."""
+        """Score the pictures of the held-out LoRAs."""
         return self.scored(self.rows, self.unseen)
 
     def reconstruction(self) -> dict[str, Any]:
-        """Their projections into the space, and the floor: everybody drawn as the mean identity."""
+        """Score their projections into the space, and as the floor the mean identity for everybody."""
         projected = self.space.decode(self.space.project(self.rows))
         mean = np.repeat(self.space.decode(self.space.mean_point())[None], len(self.unseen), 0)
         return {
@@ -82,7 +82,7 @@ class Evaluation:
         }
 
     def reading(self) -> dict[str, Any]:
-        """Held-out AUC of every attribute from coefficients, beside the label prior."""
+        """Return the held-out AUC of every attribute from coefficients, and the label prior."""
         return {
             name: {"auc": round(d.auc, 4) if d.auc is not None else None, "positives": round(d.positives / d.rows, 3)}
             for name, d in self.space.directions.items()
@@ -90,7 +90,7 @@ class Evaluation:
         }
 
     def inversion(self) -> dict[str, Any]:
-        """One picture of each person, inverted; another context than the ones it is judged in."""
+        """Score inversions of one picture per person, in contexts other than that of the picture."""
         some = self.unseen[:INVERTED_PEOPLE]
         latents = people_latents(self.base, self.work, some)[:, :1]
         points = []
@@ -108,7 +108,7 @@ class Evaluation:
         }
 
     def samples(self) -> dict[str, Any]:
-        """New identities: alike across cases, unlike each other, and no copies."""
+        """Score sampled identities: consistent across cases, distinct from each other, not copies."""
         points = self.space.sample(64, seed=0)
         pictures = self.base.draw(torch.from_numpy(self.space.decode(np.stack([p.coefficients for p in points]))))
         embedded = self.scorer.judge.embed(pictures.flatten(0, 1)).view(64, len(CASES), -1)

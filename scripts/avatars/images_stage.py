@@ -19,7 +19,7 @@ CAPTIONS = 4
 
 
 def held_out(config: Config) -> set[int]:
-    """Positions of the people that nothing is fitted on: not judge, base model, space or direction."""
+    """Return positions of the held-out people: no judge, base model, space or direction is fitted on them."""
     start = config.fitted
     shipped = range(start, start + config.heldout_shipped)
     more_start = start + config.heldout_shipped + config.adapters

@@ -1,4 +1,4 @@
-"""Stage `population`: one LoRA a person, and its score."""
+"""Stage `population`: one LoRA per person, and its score."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Base:
 
     @torch.no_grad()
     def draw(self, rows: torch.Tensor, cases=CASES) -> torch.Tensor:
-        """Pictures ``(n, cases, 3, 64, 64)`` in [0, 1]; every row starts from the case's own noise."""
+        """Generate pictures ``(n, cases, 3, 64, 64)`` in [0, 1]; the initial noise depends only on the case."""
         out = []
         for part in rows.split(64 if DEVICE == "cpu" else 512):
             pictures = []
@@ -67,7 +67,7 @@ def people_latents(base: Base, work: Path, which) -> torch.Tensor:
 
 
 class Scorer:
-    """Scores of people's pictures by the judge."""
+    """Scores pictures of people with the judge."""
 
     def __init__(self, work: Path):
         self.judge = Judge.load(work / "judge.safetensors").to(DEVICE)
@@ -78,7 +78,7 @@ class Scorer:
         return self.judge.embed((pixels(torch.from_numpy(self.images[person])) + 1) / 2)
 
     def score(self, pictures: torch.Tensor, people: list[int]) -> dict[str, float]:
-        """Mean identity score and shares of factors read back right (visible hair colours only)."""
+        """Return the mean identity score and the accuracy per factor (visible hair colors only)."""
         n, cases = pictures.shape[:2]
         embedded = self.judge.embed(pictures.flatten(0, 1)).view(n, cases, -1)
         ids = [identity_score(embedded[i], self.real(p)).mean().item() for i, p in enumerate(people)]
@@ -93,7 +93,7 @@ class Scorer:
 
 
 def mean_start(base: Base, work: Path, steps: int, rate: float, people: int = 64, batch: int = 4) -> torch.Tensor:
-    """A shared initialisation that knows what any person needs: the mean row of a few people trained first.
+    """Return a shared initialization: the mean row of a few people trained first.
 
     One round of Reptile (Nichol et al. 2018) from the Kaiming start. The people are fitted ones.
     """
@@ -106,7 +106,7 @@ def mean_start(base: Base, work: Path, steps: int, rate: float, people: int = 64
 
 
 def shared_start(base: Base, config: Config, work: Path) -> torch.Tensor:
-    """The one initialisation that every person is trained from, made once."""
+    """Return the initialization that every person is trained from, made once."""
     if config.lora_start == "kaiming":
         return kaiming_start(base.layout, START_SEED)
     path = work / "start.pt"

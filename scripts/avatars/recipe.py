@@ -1,4 +1,4 @@
-"""How the demo's assets are made: `python scripts/avatars/recipe.py --config gpu --work work all`.
+"""Make the demo's assets: `python scripts/avatars/recipe.py --config gpu --work work all`.
 
 Each stage saves what it made under `--work`, stops after `--minutes`, and goes on when run again.
 """

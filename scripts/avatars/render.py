@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def draw(person: world.Identity, context: world.Context) -> np.ndarray:
-    """One picture, uint8 ``(64, 64, 3)``."""
+    """Draw one picture, uint8 ``(64, 64, 3)``."""
     top = person["top"]
     avatar = pa.Avatar(
         style=pa.AvatarStyle.TRANSPARENT,
@@ -54,14 +54,14 @@ def _draw_many(jobs: list[tuple[world.Identity, world.Context]]) -> np.ndarray:
 
 
 def draw_all(jobs: list[tuple[world.Identity, world.Context]]) -> np.ndarray:
-    """All pictures, uint8 ``(n, 64, 64, 3)``, on every core."""
+    """Draw all pictures, uint8 ``(n, 64, 64, 3)``, on every core."""
     blocks = [jobs[i : i + 200] for i in range(0, len(jobs), 200)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return np.concatenate(list(pool.map(_draw_many, blocks)))
 
 
 def base_images(count: int, excluded: set[tuple[str, ...]], seed: int, captions: int) -> dict[str, Any]:
-    """Pictures of random people who look like nobody in `excluded`, with labels and captions."""
+    """Draw random people who look like nobody in `excluded`; return pictures, labels and captions."""
     rng = random.Random(seed)
     jobs: list[tuple[world.Identity, world.Context]] = []
     while len(jobs) < count:
@@ -76,7 +76,7 @@ def base_images(count: int, excluded: set[tuple[str, ...]], seed: int, captions:
 
 
 def people_images(people: list[world.Identity], per_person: int, seed: int) -> np.ndarray:
-    """Pictures ``(people, per_person, 64, 64, 3)``; picture j has the same context for everybody."""
+    """Draw pictures ``(people, per_person, 64, 64, 3)``; picture j has the same context for everybody."""
     rng = random.Random(seed)
     contexts = [world.draw_context(rng) for _ in range(per_person)]
     images = draw_all([(person, context) for person in people for context in contexts])

@@ -1,4 +1,4 @@
-"""Training loops that stop on time and go on where they stopped, and the log of what they did."""
+"""Training loops that stop on time and resume, and their log."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ class Stage:
 
 
 class OutOfTime(Exception):
-    """A stage's minutes are over; its state is saved."""
+    """Raised when a stage's time is over; its state is saved."""
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
-    """uint8 ``(n, 64, 64, 3)`` to float ``(n, 3, 64, 64)`` in [-1, 1] on the device."""
+    """Convert uint8 ``(n, 64, 64, 3)`` to float ``(n, 3, 64, 64)`` in [-1, 1] on the device."""
     return images.to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1

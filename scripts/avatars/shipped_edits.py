@@ -31,14 +31,14 @@ HELD_OUT = 192  # so many that 64 and more of them lack the commonest attribute
 
 
 def population(assets: Assets, folder: Path) -> WeightDataset:
-    """The 1,024 shipped rows and the 32 plain adapters, as the demo packs them."""
+    """Return the 1,024 shipped rows and the 32 plain adapters, packed as in the demo."""
     start = WeightDataset.open(assets.rows).manifest.compatibility.initialisation
     pack_adapters(assets.adapters, folder, labels=read_labels(assets.labels), base=assets.base, initialization=start)
     return add_rows(folder, [assets.rows])
 
 
 def split_anew(people: WeightDataset, folder: Path) -> WeightDataset:
-    """The same rows with `HELD_OUT` of them in the split ``test``: those that already were, and the last others."""
+    """Return the same rows with `HELD_OUT` of them in the split ``test``: those already there, and the last others."""
     table = people.labels.drop(columns=["row", "row_sha256"])
     others = [name for name in people.ids if table.loc[name, "split"] != "test"]
     unseen = HELD_OUT - (len(people) - len(others))
@@ -53,7 +53,7 @@ def split_anew(people: WeightDataset, folder: Path) -> WeightDataset:
 @click.option("--most", default=64, show_default=True, help="People an attribute.")
 @click.option("--out", type=click.Path(path_type=Path), default=FOLDER / "evaluation.json", show_default="the assets'")
 def main(most: int, out: Path) -> None:
-    """Every attribute over held-out people without it: the middle strength under all cases, others under one."""
+    """Measure edits of held-out people without the attribute: the middle strength in all cases, others in one."""
     assets = Assets()
     judge = Judge.load(assets.judge)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Which LoRA settings to train the population with: `python scripts/avatars/sweep.py --work work`.
+"""Compare LoRA settings for training the population: `python scripts/avatars/sweep.py --work work`.
 
 Trains a few fitted people under each setting and prints their scores; nothing is kept.
 """

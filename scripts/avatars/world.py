@@ -1,4 +1,4 @@
-"""The avatars world: what a drawn person is made of, its exact labels and its captions.
+"""The avatars world: the factors of a drawn person, exact labels and captions.
 
 An *identity* (what a LoRA must learn) is a top, a hair colour, a skin, facial hair and glasses.
 A *context* (what it must not learn) is a mouth, clothes, their colour, a background and a small
@@ -95,13 +95,13 @@ def draw_context(rng: random.Random) -> Context:
 
 
 def appearance(person: Identity) -> tuple[str, ...]:
-    """What can be seen of a person: the hair colour of a bald, shaved one cannot."""
+    """Return the visible factors of a person: without hair color for a bald, shaved one."""
     visible = has_hair(person) or person["facial_hair"] != "NONE"
     return tuple(person[name] if name != "hair_color" or visible else "-" for name in FACTORS)
 
 
 def distinct_people(count: int, seed: int) -> list[Identity]:
-    """`count` people of which no two look the same."""
+    """Return `count` people of which no two look the same."""
     rng = random.Random(seed)
     seen: set[tuple[str, ...]] = set()
     people: list[Identity] = []
@@ -138,7 +138,7 @@ COLOR_WORDS = dict(zip(CONTEXT_OPTIONS["clothing_color"], ("black", "blue", "red
 
 
 def caption(person: Identity, context: Context, rng: random.Random) -> str:
-    """A caption that names the context, and each attribute more often than not."""
+    """Return a caption that names the context and, with a probability above one half, each attribute."""
     parts = ["a person"]
     if rng.random() < 0.8:
         words = []
@@ -162,7 +162,7 @@ def caption(person: Identity, context: Context, rng: random.Random) -> str:
 
 
 def vocabulary() -> Iterator[str]:
-    """Every word of every caption, and the free token ``sks``."""
+    """Return every word of every caption, and the free token ``sks``."""
     tables = (TOP_WORDS, HAIR_WORDS, SKIN_WORDS, FACIAL_WORDS, GLASSES_WORDS, MOUTH_WORDS, CLOTHING_WORDS, COLOR_WORDS)
     words = {"a", "person", "sks", "skin", "background", *CONTEXT_OPTIONS["background"]}
     for table in tables:

@@ -230,6 +230,14 @@ def test_a_peft_folder_with_a_pickle_alone_is_refused_and_the_pickle_read_only_b
         assert found.factors[target].scale == pair.scale
 
 
+def test_a_name_of_nested_lists_takes_no_time(tmp_path):
+    lists = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60))
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x04" + lists + b"\x93.")
+    with pytest.raises(CorruptFileError, match=r"a\.pt"):  # 2^60 brackets would not end
+        read_adapter(tmp_path / "a.pt", allow_torch=True)
+
+
 def torch_file(tmp_path: Path, content: object) -> Path:
     import torch
 

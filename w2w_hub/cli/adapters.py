@@ -20,8 +20,8 @@ from .output import say
     )
 )
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", "dialect", type=WriterChoice(), required=True, help="The dialect to write.")
-@out_option("The folder to make; a name ending in .safetensors makes one file, where the dialect allows it.")
+@click.option("--to", "dialect", type=WriterChoice(), required=True, help="Dialect to write.")
+@out_option("New folder, or with the suffix .safetensors a new file, if the dialect allows it.")
 @click.option("--rank", type=click.IntRange(1), help="Approximate every module by its best factors of this rank.")
 @adapter_options
 def convert(
@@ -34,7 +34,7 @@ def convert(
     alpha: float | None,
     component: str | None,
 ) -> None:
-    """Write SOURCE, a LoRA checkpoint of any known dialect, in another."""
+    """Convert SOURCE, a LoRA checkpoint of any known dialect, to another dialect."""
     from ..dialects import convert_adapter, writers
 
     adapter = convert_adapter(
@@ -47,11 +47,11 @@ def convert(
         say(f"an approximation of rank {rank}: relative error {adapter.metadata['error']:.3g}")
     if adapter.ignored_keys:
         names = ", ".join(one_line(name, 120) for name in adapter.ignored_keys[:3])
-        say(f"left out, since {dialect} has no place for them: {len(adapter.ignored_keys)} keys ({names})")
+        say(f"not written, since {dialect} cannot store them: {len(adapter.ignored_keys)} keys ({names})")
     components = sorted({target.component for target in adapter.factors})
     writer = writers()[dialect]
     if writer.one_component and len(components) > 1:
-        say(f"a folder for each model: {', '.join(f'{out}/{name}' for name in components)}")
+        say(f"one folder per model: {', '.join(f'{out}/{name}' for name in components)}")
         out = out / components[-1]
     if writer.load_hint:
         say(f"next: {writer.load_hint.format(path=str(out))}")

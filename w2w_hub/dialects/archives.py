@@ -1,4 +1,4 @@
-"""Zip archives (``.npz``, ``.pt``) of strangers: their directory is bounded, and no size in it is believed."""
+"""Read untrusted zip archives (``.npz``, ``.pt``): their directory is bounded, and its sizes are checked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..store.paths import short
 from ..store.tensorfile import require_bearable
 
-_ENTRY = b"PK\x01\x02"  # how each entry of an archive's directory begins
-_DEFLATE = 1032  # bytes that a byte of deflate can stand for
+_ENTRY = b"PK\x01\x02"  # magic bytes of an entry in the archive's directory
+_DEFLATE = 1032  # largest compression ratio of deflate
 _ARRAY = re.compile(
     rb"\{\s*'descr':\s*'(?P<descr>[<>|=]?[A-Za-z?][0-9]{0,9})',\s*'fortran_order':\s*(?:True|False),"
     rb"\s*'shape':\s*\((?P<shape>[0-9, ]*)\),?\s*\}\s*"
@@ -30,7 +30,7 @@ _ARRAY = re.compile(
 
 
 class _Bounded:
-    """An open file of which no more is read at once than an archive's directory may have."""
+    """An open file that refuses to read more at once than an archive's directory may have."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -48,9 +48,9 @@ class _Bounded:
 
 
 def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Return a zip archive and its members by name, none of which claims more than the file can hold.
+    """Return a zip archive and its members by name, none of which claims more bytes than the file can hold.
 
-    Members that are packed in another way than by deflate are for the caller to refuse.
+    The caller must refuse members that are compressed by anything but deflate.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.Zip
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         if member.filename in members:
-            raise zipfile.BadZipFile(f"{short(member.filename)} is there twice")
+            raise zipfile.BadZipFile(f"{short(member.filename)} appears twice")
         members[member.filename] = member
         left -= member.compress_size
         unpacked = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}.get(member.compress_type)
@@ -72,8 +72,8 @@ def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.Zip
 
 
 def read_member(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Return the bytes of a stored, uncompressed member, whose size was held against the file's."""
-    with archive.open(member) as opened:  # which checks and passes its local header
+    """Return the bytes of an uncompressed member, whose size `open_archive` has checked."""
+    with archive.open(member) as opened:  # this checks and skips its local header
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise zipfile.BadZipFile(f"{short(member.filename)} is compressed")
         parts = []
@@ -83,19 +83,19 @@ def read_member(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInf
 
 
 def list_arrays(file: BinaryIO, where: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of every array of a NumPy archive; only the headers of the arrays are unpacked.
+    """Return the shape and dtype of every array in a NumPy archive; only the arrays' headers are unpacked.
 
     Raises
     ------
     CorruptFileError, UnsupportedFormatError
-        Also for what NumPy would have to unpickle.
+        Also for arrays that NumPy would unpickle.
     """
     found = {}
     try:
         archive, members = open_archive(file)
         for name, member in members.items():
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UnsupportedFormatError(f"{where}: {short(name)} is compressed in a way that NumPy does not write")
+                raise UnsupportedFormatError(f"{where}: {short(name)} uses a compression that NumPy does not write")
             if len(name) > MAX_TENSOR_NAME:
                 raise CorruptFileError(f"{where}: an array's name has {len(name):,} characters; fetch it again")
             with archive.open(member) as opened:
@@ -121,7 +121,7 @@ def _array_header(opened: IO[bytes], size: int, where: str) -> tuple[tuple[int, 
     numbers = [part for part in parsed["shape"].replace(b" ", b"").split(b",") if part]
     shape = tuple(int(part) for part in numbers if len(part) <= 20)
     if len(shape) != len(numbers):
-        raise CorruptFileError(f"{where} has a shape that no array can have; fetch it again")
+        raise CorruptFileError(f"{where} has an impossible shape; fetch it again")
     try:
         dtype = np.dtype(parsed["descr"].decode())
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Turn sorted tensors into an adapter: the read loop that all dialects of factor pairs share."""
+"""Build an adapter from sorted tensors: the read loop that all dialects with factor pairs share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EMBEDDINGS = ("emb_params", "string_to_param", "clip_l", "clip_g")
 _BUNDLES = ("bundle_emb.", "string_to_param.")
 _DIFFERENCES = (".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight", ".set_bias", ".lora_B.bias")
 _TOKENS = ("token_embedding.weight", "embed_tokens.weight", "shared.weight")
-StatedScales = Callable[[Target, int], list[Stated]]  # of a target and its rank
+StatedScales = Callable[[Target, int], list[Stated]]  # from a target and its rank
 HALVES = {"A": "lora_A (the down half)", "B": "lora_B (the up half)"}
 
 
@@ -35,23 +35,23 @@ class Parts:
     ignored_keys: list[str] = field(default_factory=list)
     unknown_keys: list[str] = field(default_factory=list)
     unmapped_keys: list[str] = field(default_factory=list)
-    known: str = ""  # the model whose modules the keys should name, if only one is read
+    known: str = ""  # the model that the keys must name, for dialects of one model
 
     def add(self, target: Target, role: str, key: str, value: np.ndarray) -> None:
         if (target, role) in self.keys:
             raise UnsupportedFormatError(
-                f"{self.where}: {key} is there under another name too ({self.keys[target, role]}); save it again"
+                f"{self.where}: {key} and {self.keys[target, role]} are the same tensor; save it again"
             )
         self.modules.setdefault(target, {})[role] = value
         self.keys[target, role] = key
 
     def ignore(self, key: str, value: np.ndarray, checkpoint: Checkpoint) -> bool:
-        """Note a key that is not a factor's and may be left out; returns False for any other key.
+        """Record a key that is not a factor and may be ignored; return False for any other key.
 
         Raises
         ------
         UnsupportedFormatError
-            If it changes a whole weight: leaving it out would leave out a part of the adapter.
+            If the key changes a whole weight: ignoring it would lose part of the adapter.
         """
         if is_vector(key, checkpoint.metadata):
             self.ignored_keys.append(key)
@@ -61,20 +61,18 @@ class Parts:
         if value.ndim > 1 and not _is_saved(key, checkpoint):
             raise UnsupportedFormatError(
                 f"{self.where}: {short(key, 120)} {value.shape} changes or replaces a whole weight beside the low-rank "
-                "factors; only such changes of norms and biases may be left out"
+                "factors; only changes of norms and biases may be ignored"
             )
         self.ignored_keys.append(key)
         return True
 
     def require_known(self) -> None:
-        """Raise if a key names an unknown module, or has an unknown form."""
+        """Raise `UnsupportedFormatError` if a key names an unknown module or has an unknown form."""
         if self.unmapped_keys:
-            known = self.known or (
-                "a UNet of Stable Diffusion, a CLIP or T5 text encoder or a transformer in a spelling read here"
-            )
+            known = self.known or ("a Stable Diffusion UNet, a CLIP or T5 text encoder, or a supported transformer")
             hint = ""
             if any(key.startswith("diffusion_model.") for key in self.unmapped_keys) and not self.known:
-                hint = " (behind diffusion_model. only UNets and Flux.1 are read)"
+                hint = " (with the prefix diffusion_model. only UNets and Flux.1 are read)"
             raise UnsupportedFormatError(
                 f"{self.where}: {len(self.unmapped_keys)} keys name no module of {known}{hint}: "
                 f"{preview(self.unmapped_keys)}"
@@ -95,18 +93,18 @@ class Parts:
 
 
 def is_vector(key: str, metadata: Mapping[str, str]) -> bool:
-    """Return True for the key of a textual-inversion vector in any dialect."""
+    """Return True if a key is that of a textual-inversion vector, in any dialect."""
     return metadata.get(key) == "<embed>" or key in _EMBEDDINGS or key.startswith(_BUNDLES)
 
 
 def is_ordinary(key: str) -> bool:
-    """Return True for the key of a plain weight, as ``modules_to_save`` puts it beside the factors."""
+    """Return True if a key is that of a plain weight, such as ``modules_to_save`` adds beside the factors."""
     module, _, last = key.rpartition(".")
     return bool(module) and last in ("weight", "bias", "scale") and ".lora" not in key and "_lora" not in key
 
 
 def _is_saved(key: str, checkpoint: Checkpoint) -> bool:
-    """Return True for a weight that PEFT's configuration lists in ``modules_to_save``, and for token embeddings."""
+    """Return True for token embeddings and for weights in ``modules_to_save`` of PEFT's configuration."""
     if key.endswith(_TOKENS):
         return True
     saved = (checkpoint.config or {}).get("modules_to_save")
@@ -116,17 +114,19 @@ def _is_saved(key: str, checkpoint: Checkpoint) -> bool:
 
 
 def require_one_adapter(names: set[str | None], where: str) -> None:
-    """Raise if the keys of a file hold factors of more than one named adapter; no name counts as one."""
+    """Raise if the keys hold factors of more than one adapter name; unnamed factors count as one name."""
     if len(names) > 1:
-        raise UnsupportedFormatError(f"{where} holds several adapters ({', '.join(sorted(map(str, names)))}); save one")
+        raise UnsupportedFormatError(
+            f"{where} holds several adapters ({', '.join(sorted(map(str, names)))}); save each in its own file"
+        )
 
 
 def factors_of(
     roles: Mapping[str, np.ndarray], target: object, where: str
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Return A ``(r, in * kernel)`` and B ``(out, r)`` as float32, and the kernel, from the tensors of one module.
+    """Return A ``(r, in * kernel)`` and B ``(out, r)`` as float32, and the kernel, of one module's tensors.
 
-    A convolution's ``lora_mid`` (its kernel as a factor of its own) is multiplied into A, which is exact.
+    A convolution's ``lora_mid`` (its kernel as a separate factor) is multiplied into A, which is exact.
     """
     for role in ("A", "B"):
         if role not in roles:
@@ -137,7 +137,7 @@ def factors_of(
             raise UnsupportedFormatError(f"{where}: {target} {name} has dtype {tensor.dtype}, expected floating point")
     if a.ndim not in (2, 3, 4) or b.ndim not in (2, a.ndim) or math.prod(b.shape[2:]) != 1:
         raise UnsupportedFormatError(
-            f"{where}: {target} has A {a.shape} and B {b.shape}; expected matrices, or a convolution's with the "
+            f"{where}: {target} has A {a.shape} and B {b.shape}; expected matrices, or a convolution with its "
             "kernel in A"
         )
     if 0 in a.shape or 0 in b.shape:
@@ -155,7 +155,7 @@ def factors_of(
 
 
 def header_scales(checkpoint: Checkpoint, options: ReadOptions) -> StatedScales:
-    """Read the scales that diffusers' configuration in the header states; empty where there is none."""
+    """Return a function to the scales that diffusers' configuration in the header states for a target and rank."""
     header = header_settings(checkpoint.metadata, checkpoint.where)
 
     def stated(target: Target, rank: int) -> list[Stated]:
@@ -177,18 +177,18 @@ def build_adapter(
     zero_alpha_is_unset: bool = False,
     base_model: str | None = None,
 ) -> Adapter:
-    """Make an adapter of sorted tensors: factors per module, at the scale that all places agree on.
+    """Build an adapter from sorted tensors: factors per module, with the scale that all places agree on.
 
     Parameters
     ----------
     default : str
         Description of the dialect's default scale, 1, for modules whose scale nothing states.
     configured : callable, optional
-        From a target and its rank to the scales that configurations state.
+        Maps a target and its rank to the scales that configurations state.
     noted : sequence of Stated
-        Scales that the trainer noted once for the whole file: at least one module must agree with one of them.
+        Scales that the trainer recorded for the whole file: at least one module must have one of them.
     zero_alpha_is_unset : bool
-        Read an alpha tensor of 0 as one that is not there.
+        Treat an alpha tensor of 0 as absent.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def build_adapter(
                 by_tensor = [Stated("its alpha tensor", alpha / rank, rounding)]
         if options.trust is not None and by_config and by_tensor:
             by_config, by_tensor = (by_config, []) if options.trust == "config" else ([], by_tensor)
-        given = [] if options.alpha is None else [Stated("the alpha that was given", options.alpha / rank)]
+        given = [] if options.alpha is None else [Stated("the argument alpha", options.alpha / rank)]
         scale = agree_on_scale([*by_config, *by_tensor, *given], Stated(default, 1.0), where, target)
         agreed = agreed or any(scale.agrees(other) for other in noted)
         places.add(scale.place)
@@ -237,19 +237,19 @@ def build_dotted(parts: Parts, checkpoint: Checkpoint, options: ReadOptions, dia
 
 
 def matrix(tensor: np.ndarray) -> np.ndarray:
-    """Return a tensor as a float32 matrix, its first axis against the others; a view where possible."""
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as that
+    """Flatten a tensor to a float32 matrix ``(first axis, all others)``; a view where possible."""
+    with np.errstate(over="ignore"):  # values that do not fit become infinite, and are refused later
         return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
 
 
 def limited(numbers: int, target: object, where: str) -> None:
-    """Raise if an array of so many numbers, which is about to be made, is larger than any real module's."""
+    """Raise if an array about to be allocated is larger than any real module."""
     if numbers > MAX_NUMBERS:
         raise UnsupportedFormatError(f"{where}: {target} would have {numbers:,} numbers, the limit is {MAX_NUMBERS:,}")
 
 
 def limited_work(multiplications: int, target: object, where: str) -> None:
-    """Raise if multiplying factors out, which is about to be done, takes more steps than any real module."""
+    """Raise if a product about to be computed takes more multiplications than any real module."""
     if multiplications > MAX_MODULE_WORK:
         raise UnsupportedFormatError(
             f"{where}: {target} would take {multiplications:,} multiplications, the limit is {MAX_MODULE_WORK:,}"
@@ -265,7 +265,7 @@ def dtypes_of(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def preview(names: list[str], shown: int = 3) -> str:
-    """Return the first names of a list, shortened to one line."""
+    """Return the first names of a list, abbreviated to one line."""
     return ", ".join(short(n, 120) for n in names[:shown]) + (
         f" and {len(names) - shown} more" if len(names) > shown else ""
     )

@@ -1,4 +1,4 @@
-"""Base models: the digest of the weights that adapters change, and the files that diffusers opens."""
+"""Base models: the digest of their target weights, and the files that diffusers opens."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ from ..store.tensorfile import read_safetensors
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
-MANIFEST = "manifest.json"  # of the weight space, written last
-CONFIG = "w2w_pipeline.json"  # in a space folder: which base model it is drawn with
+MANIFEST = "manifest.json"  # of the weight space; written last
+CONFIG = "w2w_pipeline.json"  # in a space folder; names its base model
 EMBEDDED = "embedded"
-NO_COMPONENT = ("coefficients/", "previews/")  # folders of a weight space that are not part of its base model
+NO_COMPONENT = ("coefficients/", "previews/")  # folders of a weight space outside its base model
 WEIGHTS = ".safetensors"
-SHARDS = re.compile(r".*\.safetensors\.(.*\.)?index\.(.*\.)?json", re.DOTALL)  # lists of shards, of a variant too
-VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)[.-]")  # in the names of files that are opened only when asked for
-STEMS = {"diffusers": ("diffusion_pytorch_model",), "transformers": ("model",)}  # of the file that a library opens
+SHARDS = re.compile(r".*\.safetensors\.(.*\.)?index\.(.*\.)?json", re.DOTALL)  # shard indexes, also of variants
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)[.-]")  # in names of files that are opened only on request
+STEMS = {
+    "diffusers": ("diffusion_pytorch_model",),
+    "transformers": ("model",),
+}  # of the weights file that each library opens
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".th")
 COMPONENT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 CONVERT = (
-    "only safetensors are read; convert the base model once, from a source that you trust, with: "
+    "only safetensors are read; convert the base model once, if you trust its source, with: "
     "DiffusionPipeline.from_pretrained(BASE).save_pretrained(CONVERTED)"
 )
 
@@ -46,7 +49,7 @@ CONVERT = (
 def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.ndarray | None]) -> str:
     """Compute the sha256 over the target modules' weights ``(out, in)`` as little-endian float16, in layout order.
 
-    float16, so that a file and the model loaded from it in float32 agree.
+    float16 makes the digest of a file equal to that of the model loaded from it in float32.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str |
     Parameters
     ----------
     variant : str, optional
-        Which weights diffusers is asked to open, as ``fp16``.
+        The variant of the weights that diffusers opens, such as ``fp16``.
     """
     folder = Path(folder)
     if not (folder.is_dir() and has_file(folder, MODEL_INDEX)):
@@ -88,29 +91,27 @@ def digest_of_folder(folder: Path | str, layout: ParameterLayout, variant: str |
             found = read_safetensors(file)[0]
             twice = sorted(tensors[component].keys() & found.keys())
             if twice:
-                raise CorruptFileError(
-                    f"{file}: tensor {short(twice[0])} is in another shard too; fetch it again", path=file
-                )
+                raise CorruptFileError(f"{file}: tensor {short(twice[0])} is in two shards; fetch it again", path=file)
             tensors[component].update(found)
     return digest_of_weights(layout, lambda target: tensors[target.component].get(f"{target.module}.weight"))
 
 
 def weight_files(folder: Path, component: str, variant: str | None = None) -> list[Path]:
-    """Return the safetensors files that diffusers opens of a component: one, or the shards of one list.
+    """Return the safetensors files that diffusers opens for a component: one file, or the shards of one index.
 
-    Where none has the name that diffusers looks for, it is the only one that is there.
+    If none has the name that diffusers looks for, the only file in the folder is returned.
 
     Raises
     ------
     MissingPathError, UnsafePathError
     UnsupportedFormatError
-        If there are safetensors files that diffusers would leave unread, other than known variants.
+        If there are safetensors files that diffusers would not open, other than known variants.
     """
     library = components(folder).get(component, ("", ""))[0]
     names = {file.name for file in require_inside(folder, component) if file.parent == folder / component}
     there = sorted(name for name in names if name.endswith(WEIGHTS))
     if not there:
-        raise MissingPathError(f"{folder}/{component} holds no safetensors weights; {CONVERT}")
+        raise MissingPathError(f"{folder}/{component} has no safetensors weights; {CONVERT}", path=folder / component)
     asked = variant is not None and any(f".{variant}" in name and _second(name).startswith(variant) for name in names)
     chosen: list[str] = []
     for stem in STEMS.get(library, STEMS["diffusers"] + STEMS["transformers"]):
@@ -133,8 +134,8 @@ def weight_files(folder: Path, component: str, variant: str | None = None) -> li
         left = [name for name in there if name not in chosen and not (asked or VARIANT.search(name))]
     if left:
         raise UnsupportedFormatError(
-            f"{folder / component / left[-1]} is not what diffusers would open beside the other weights there; "
-            "remove it, or the others",
+            f"{folder / component / left[-1]} would not be opened by diffusers, which opens other weights beside it; "
+            "remove one of them",
             path=folder / component / left[-1],
         )
     return [find_file(folder, f"{component}/{name}") for name in chosen]
@@ -145,17 +146,17 @@ def _second(name: str) -> str:
 
 
 def _shards(folder: Path, name: str) -> list[str]:
-    """Return the files that a list of shards names."""
+    """Return the shard files that an index lists."""
     shards = read_json_in(folder, name).get("weight_map")
     if not isinstance(shards, dict) or not all(_is_shard(shard) for shard in shards.values()):
         raise UnsupportedFormatError(
-            f"{folder / name} lists what is not a safetensors file beside it", path=folder / name
+            f"{folder / name} lists a shard that is not a safetensors file beside it", path=folder / name
         )
     return sorted(set(shards.values()))
 
 
 def base_files(files: Iterable[str]) -> list[str]:
-    """Return the files of a weight space that are its embedded base model, or say where the base model is."""
+    """Return the files of a weight space that hold its embedded base model or name its base model."""
     return [f for f in files if f in (MODEL_INDEX, CONFIG) or ("/" in f and not f.startswith(NO_COMPONENT))]
 
 
@@ -165,70 +166,72 @@ def pipeline_class(folder: Path | str) -> str:
     Raises
     ------
     CorruptFileError
-        If it names none, or code of its own.
+        If it names no class.
     """
     name = read_json_in(folder, MODEL_INDEX).get("_class_name")
     if not isinstance(name, str):
-        raise CorruptFileError(f"{folder}/{MODEL_INDEX} names no pipeline class")
+        raise CorruptFileError(f"{folder}/{MODEL_INDEX} names no pipeline class", path=Path(folder) / MODEL_INDEX)
     return name
 
 
 def components(folder: Path | str) -> dict[str, tuple[str, str]]:
-    """Return the library and class of every component that a diffusers folder's index names.
+    """Return the library and class of every component in a diffusers folder's index.
 
-    Settings and components that are left out (null) are not among them.
+    Settings and absent components (null) are skipped.
 
     Raises
     ------
     CorruptFileError
-        If a component's name is not a plain name, or its entry is not a library and a class.
+        If a component's name is not a plain identifier, or its entry is not a library and a class.
     """
     found = {}
     for name, value in read_json_in(folder, MODEL_INDEX).items():
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
         if len(value) != 2 or not all(isinstance(part, str) for part in value) or not COMPONENT.fullmatch(name):
-            raise CorruptFileError(f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {value!r}")
+            raise CorruptFileError(
+                f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {value!r}", path=Path(folder)
+            )
         found[name] = (value[0], value[1])
     return found
 
 
 def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
-    """Raise unless these components' folders can be opened without unpickling and without leaving the base model.
+    """Raise unless these components can be opened without unpickling and without reading files outside the folder.
 
     Raises
     ------
     MissingPathError
         If a component has no folder.
     UnsafePathError
-        If a link leads out of it.
+        If a link leads out of the base model.
     UnsupportedFormatError
-        If its weights are pickles, or a file in it leads elsewhere: Python code, a list of shards or an adapter's
-        configuration that names other files.
+        If a component's weights are pickles, or it holds Python code, an adapter's configuration or an index that
+        names files elsewhere.
     """
     folder = Path(folder)
     for name in names:
         if not (folder / name).is_dir():
-            raise MissingPathError(f"{folder} lacks the folder of its component {name}", path=folder)
+            raise MissingPathError(f"{folder} has no folder for its component {name}", path=folder)
         files = require_inside(folder, name)
         pickles = [file for file in files if file.suffix.lower() in PICKLES]
         if pickles and not any(file.suffix == WEIGHTS for file in files):
-            raise UnsupportedFormatError(f"{pickles[0]}: weights in this format are pickles; {CONVERT}")
+            raise UnsupportedFormatError(f"{pickles[0]} is a pickle; {CONVERT}", path=pickles[0])
         for file in files:
             if file.suffix == ".py" or file.name == "adapter_config.json":
                 raise UnsupportedFormatError(
-                    f"{file}: a base model's component holds code or an adapter; remove it", path=file
+                    f"{file}: a component of a base model must not hold code or an adapter; remove it", path=file
                 )
             inner = file.relative_to(folder).as_posix()
             if file.name == "config.json":
                 config = read_json_in(folder, inner)
                 if "auto_map" in config:
                     raise UnsupportedFormatError(
-                        f"{file} names code of its own (auto_map), which is never run", path=file
+                        f"{file} names Python code (auto_map), which is never run; remove that", path=file
                     )
                 if config.get("transformers_weights") is not None:
                     raise UnsupportedFormatError(
-                        f"{file} names other weights (transformers_weights); remove that", path=file
+                        f"{file} names other weights (transformers_weights); remove that entry", path=file
                     )
             if SHARDS.fullmatch(file.name):
                 _shards(folder, inner)
@@ -239,19 +242,19 @@ def _is_shard(name: object) -> bool:
 
 
 def require_inside(folder: Path, name: str) -> list[Path]:
-    """Return the files of a part of a folder, a file or a folder itself.
+    """Return the files at a name in a folder: the file itself, or all files below a subfolder.
 
     Raises
     ------
     MissingPathError, UnsafePathError
-        If a path leads out of the folder (but to a blob of a Hub cache), or is neither a file nor a folder.
+        If a path leads out of the folder (except to a blob of the Hub cache), or is neither a file nor a folder.
     """
     if not (folder / name).is_dir():
         find_file(folder, name)
         return [folder / name]
     if (folder / name).is_symlink():
         raise UnsafePathError(
-            f"{folder / name} is a link, which is not followed; replace it by the folder itself", path=folder / name
+            f"{folder / name} is a link, which is not followed; replace it with the folder", path=folder / name
         )
     names = [f"{name}/{found.name}" for found in walk(folder / name)]
     for file in names:
@@ -265,11 +268,11 @@ def embed_base(base: Path | str, folder: Path) -> None:
     Raises
     ------
     UnsupportedFormatError
-        If the folder holds pickles, wherever.
+        If the folder holds pickles anywhere.
     UnsafePathError
         If a link leads out of it.
     AlreadyExistsError
-        If it has a file of a weight space's name.
+        If a file has the name of one in the weight space.
     """
     base = Path(base)
     require_inside(base, MODEL_INDEX)
@@ -280,11 +283,14 @@ def embed_base(base: Path | str, folder: Path) -> None:
         for file in require_inside(base, item.name):
             if file.suffix.lower() in PICKLES:
                 raise UnsupportedFormatError(
-                    f"{file} is a pickle, which a weight space must not hold; remove it, or {CONVERT}", path=file
+                    f"{file} is a pickle, which a weight space must not hold; remove it. {CONVERT}", path=file
                 )
         target = folder / item.name
         if target.exists() or item.name == MANIFEST:
-            raise AlreadyExistsError(f"{base} and the weight space both have a {item.name}; embed a plain base model")
+            raise AlreadyExistsError(
+                f"{base} and the weight space both have a {item.name}; rename or remove the one in the base model",
+                path=item,
+            )
         if item.is_dir():
             shutil.copytree(item, target)
         else:

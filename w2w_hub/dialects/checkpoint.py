@@ -1,4 +1,4 @@
-"""An opened checkpoint, as dialects see it: keys, shapes and header at once, tensors when they are asked for."""
+"""An opened checkpoint: keys, shapes and header are read at once, tensors on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..common.checks import is_whole
 from ..errors import InvalidInputError
 from ..lora.adapter import COMPONENTS
-from ..store.tensorfile import parse_safetensors
+from ..store.tensorfile import Header, parse_safetensors
 
 CONFIG = "adapter_config.json"
 
@@ -27,11 +27,11 @@ class Checkpoint:
     Attributes
     ----------
     path : Path
-        The folder or file that was named.
+        The folder or file that the caller named.
     shapes, dtypes : dict
         By tensor name; dtypes as safetensors names them.
     metadata : dict of str to str
-        The metadata in the header of the file.
+        The metadata in the file's header.
     config : dict or None
         ``adapter_config.json`` beside the weights.
     load : callable
@@ -39,7 +39,7 @@ class Checkpoint:
     is_list : bool
         True for a bare list of tensors, whose keys are their positions.
     config_note : str
-        Why an ``adapter_config.json`` beside the weights was not taken for theirs; else empty.
+        Why an ``adapter_config.json`` beside the weights was ignored; else empty.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def where(self) -> str:
-        """The path, as it stands in messages."""
+        """The path as text, for messages."""
         return str(self.path)
 
     @property
@@ -68,19 +68,21 @@ class Checkpoint:
     def from_bytes(cls, data: bytes, where: str = "memory", config: dict[str, Any] | None = None) -> Checkpoint:
         """Open a safetensors file in memory."""
         tensors, header = parse_safetensors(data, where)
-        return cls(
-            Path(where),
-            {name: entry.shape for name, entry in header.entries.items()},
-            {name: entry.dtype for name, entry in header.entries.items()},
-            lambda: tensors,
-            header.metadata,
-            config,
-        )
+        return cls.from_header(Path(where), header, lambda: tensors, config)
+
+    @classmethod
+    def from_header(
+        cls, path: Path, header: Header, load: Callable[[], dict[str, np.ndarray]], config: dict[str, Any] | None
+    ) -> Checkpoint:
+        """Make the checkpoint of a safetensors header."""
+        entries = header.entries.items()
+        shapes, dtypes = {name: entry.shape for name, entry in entries}, {name: entry.dtype for name, entry in entries}
+        return cls(path, shapes, dtypes, load, header.metadata, config)
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the caller states about a checkpoint, see :func:`read_adapter`."""
+    """Facts about a checkpoint that the caller states, see :func:`read_adapter`."""
 
     trust: str | None = None
     alpha: float | None = None

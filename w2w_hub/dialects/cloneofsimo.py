@@ -1,8 +1,8 @@
-"""cloneofsimo/lora: factors by number, ``unet:12:down``, or a bare list of tensors; no module is named.
+"""cloneofsimo/lora: factors by number, ``unet:12:down``, or a bare list of tensors; no key names a module.
 
-The number counts the injected modules in the order of ``model.modules()`` when it was trained. A UNet's is down, up,
-mid blocks; within a transformer block three orders exist, which only the shapes tell apart. Of a text encoder all
-shapes are equal; its order is the one in which CLIP's attention registers its projections.
+The numbers count the injected modules in the order of ``model.modules()`` at training. In a UNet these are the down,
+up, then mid blocks; within a transformer block three orders exist, which are recognized by the shapes. In a text
+encoder all shapes are equal, and the order is the one in which CLIP's attention registers its projections.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEY = re.compile(rf"^(?P<component>unet|text_encoder):(?P<index>{NUMBER}):(?P<h
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED = "ff.net.0.proj"
 _FIRST, _SECOND = (tuple(f"{attn}.{n}" for n in _ATTENTION) for attn in ("attn1", "attn2"))
-# of one transformer block: without the feed-forward layer, and with it in the middle (2022) or at the end (2024)
+# orders within a transformer block: without the feed-forward layer, with it in the middle (2022) or at the end (2024)
 _ORDERS = ((*_FIRST, *_SECOND), (*_FIRST, _FEED, *_SECOND), (*_FIRST, *_SECOND, _FEED))
 _CLIP = ("k_proj", "v_proj", "q_proj", "out_proj")
 _LEVELS = (320, 640, 1280)  # Stable Diffusion 1.x and 2.x; the deepest level has no attention
@@ -59,8 +59,8 @@ class Cloneofsimo(Dialect):
             path = _text_modules(sizes) if component == "text_encoder" else found
             if path is None:
                 raise UnsupportedFormatError(
-                    f"{checkpoint.where}: {len(sizes)} modules of a {component} in no order known here; the file does "
-                    "not name them, so they cannot be placed"
+                    f"{checkpoint.where}: {len(sizes)} modules of a {component} in an unknown order; the file does "
+                    "not name its modules, so it cannot be read"
                 )
             for module, (a, b, kernel), numbers in zip(path, made, sorted(numbered), strict=True):
                 self._check_rank(checkpoint, component, numbers, a.shape[0])
@@ -91,13 +91,11 @@ class Cloneofsimo(Dialect):
                 half = "A" if found["half"] == "down" else "B"
                 pairs.setdefault(found["component"], {}).setdefault(int(found["index"]), {})[half] = value
             elif checkpoint.metadata.get(key) == "<embed>" or (key.startswith("<") and key.endswith(">")):
-                ignored_keys.append(key)  # a textual-inversion vector that was trained along
+                ignored_keys.append(key)  # a textual-inversion vector
             else:
                 unknown.append(key)
         if unknown:
-            raise UnsupportedFormatError(
-                f"{checkpoint.where}: {len(unknown)} keys are not understood: {preview(unknown)}"
-            )
+            raise UnsupportedFormatError(f"{checkpoint.where}: {len(unknown)} unknown keys: {preview(unknown)}")
         for component, numbered in pairs.items():
             if sorted(numbered) != list(range(len(numbered))):
                 raise CorruptFileError(f"{checkpoint.where}: numbers of {component} are missing; fetch it again")
@@ -114,7 +112,7 @@ class Cloneofsimo(Dialect):
 
 
 def _check_ancestors(checkpoint: Checkpoint, component: str) -> None:
-    """Raise if the header names classes below which other modules were injected than those ordered here."""
+    """Raise if the header names parent classes other than those whose order of modules is known."""
     raw = checkpoint.metadata.get(component)
     if raw is None:
         return
@@ -127,12 +125,12 @@ def _check_ancestors(checkpoint: Checkpoint, component: str) -> None:
     other = sorted(set(classes) - _ANCESTORS[component])
     if other:
         raise UnsupportedFormatError(
-            f"{checkpoint.where}: its {component} was injected below {preview(other)}, whose order is not known here"
+            f"{checkpoint.where}: its {component} was injected below {preview(other)}, in an unknown order"
         )
 
 
 def _modules(sizes: list[tuple[int, int]]) -> list[str] | None:
-    """Return the UNet modules that have these sizes in one of the three orders, or None."""
+    """Return the UNet modules with these sizes in one of the three orders, or None."""
     text = next((inputs for _, inputs in sizes if inputs in (768, 1024)), None)
     if text is None:
         return None
@@ -144,7 +142,7 @@ def _modules(sizes: list[tuple[int, int]]) -> list[str] | None:
 
 
 def _unet(order: tuple[str, ...], text: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield paths and (outputs, inputs) of Stable Diffusion's UNet: down, up, mid."""
+    """Yield paths and (outputs, inputs) of Stable Diffusion's UNet modules: down, up, then mid blocks."""
     blocks = [(f"down_blocks.{i}.attentions.{j}", width) for (i, width), j in product(enumerate(_LEVELS), range(2))]
     blocks += [(f"up_blocks.{3 - i}.attentions.{j}", _LEVELS[i]) for i, j in product((2, 1, 0), range(3))]
     blocks.append(("mid_block.attentions.0", _LEVELS[-1]))
@@ -155,7 +153,7 @@ def _unet(order: tuple[str, ...], text: int) -> Iterator[tuple[str, tuple[int, i
 
 
 def _text_modules(sizes: list[tuple[int, int]]) -> list[str] | None:
-    """Return CLIP's attention projections, if these sizes are whole layers of square ones of one width."""
+    """Return CLIP's attention projections if the sizes are whole layers of square projections of one width."""
     if len(sizes) % 4 or len(set(sizes)) != 1 or sizes[0][0] != sizes[0][1]:
         return None
     return [f"text_model.encoder.layers.{i}.self_attn.{name}" for i, name in product(range(len(sizes) // 4), _CLIP)]

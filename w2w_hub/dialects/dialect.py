@@ -1,4 +1,4 @@
-"""Base classes of dialects: the facts that each states about itself, and the calls that read and write it."""
+"""Base classes of dialects: facts that each dialect states as class attributes, and its read and write methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .checkpoint import Checkpoint, ReadOptions
 
 
 class FolderUse(Flag):
-    """When a folder stands for the weights file of a dialect's usual name, whatever else is in it."""
+    """When a folder is read as its weights file with the dialect's usual name, whatever else is in it."""
 
     NEVER = 0
     WITH_CONFIG = 1  # beside an adapter_config.json
@@ -35,18 +35,18 @@ class Dialect(ABC):
     owns_config: ClassVar[bool] = False
     """True if an ``adapter_config.json`` beside several weights files belongs to the file named `weights_name`."""
     rank_keys: ClassVar[re.Pattern[str]] = re.compile(r"\.lora_A|\.lora\.down|lora_down|_layer\.down")
-    """Pattern of the keys, searched in them, whose first axis is the rank."""
+    """Pattern (for `search`) of the keys whose first axis is the rank."""
 
     @abstractmethod
     def matches(self, checkpoint: Checkpoint) -> bool:
-        """Return True if any key is one that only this dialect writes; all keys are looked at."""
+        """Return True if any key is one that only this dialect writes."""
 
     @abstractmethod
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         """Read the checkpoint exactly, or raise."""
 
     def rank_of(self, key: str, shape: tuple[int, ...]) -> int | None:
-        """Return the rank that the shape of a tensor tells, or None if it tells none."""
+        """Return the rank that a tensor's shape implies, or None."""
         return shape[0] if len(shape) >= 2 and self.rank_keys.search(key) else None
 
 
@@ -54,27 +54,27 @@ class WritableDialect(Dialect):
     """A dialect that can be written; `weights_name` is the file that `write` makes."""
 
     load_hint: ClassVar[str] = ""
-    """Code that opens what was written, with ``{path!r}`` for the folder or file."""
+    """Code that loads the written adapter, with ``{path!r}`` for the folder or file."""
     single_file: ClassVar[bool] = True
     """True if the weights file alone is the whole adapter."""
     one_component: ClassVar[bool] = False
-    """True if a folder holds the modules of one model only."""
+    """True if a folder holds modules of a single model."""
 
     @abstractmethod
     def write(self, adapter: Adapter, folder: Path) -> None:
-        """Write an adapter into an existing folder; refuse a module that would not be read back."""
+        """Write an adapter into an existing folder; raise for a module that would not be read back."""
 
 
 class DenseDialect(Dialect):
-    """A dialect whose changes are not products of two rank-r factors; `read` approximates them when asked."""
+    """A dialect whose changes are not products of two rank-r factors; `read` approximates them on request."""
 
     @abstractmethod
     def deltas(self, checkpoint: Checkpoint) -> LazyDeltas:
-        """Return the exact change of every weight, each computed when it is asked for."""
+        """Return the exact change of every weight, computed on access."""
 
 
 class LazyDeltas(Mapping[Target, np.ndarray]):
-    """The exact change of every weight, each computed when it is asked for.
+    """The exact change of every weight, float64 ``(out, in)`` or ``(out, in, kh, kw)``, computed on access.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
-"""diffusers' LoRA files: dotted module paths with the component in front, in every spelling of the factors.
+"""diffusers' LoRA files: dotted module paths that start with the component, in every spelling of the factors.
 
-``.lora_A/.lora_B`` since it stands on PEFT, ``.lora.down/.lora.up`` and, of text encoders, ``.lora_linear_layer``
-before. The writer folds the scale into B and makes alpha the rank, so the file means the same with and without
-metadata.
+``.lora_A/.lora_B`` since diffusers uses PEFT; before, ``.lora.down/.lora.up`` and, in text encoders,
+``.lora_linear_layer``. The writer folds the scale into B and sets alpha to the rank, so the file means the same with
+and without metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .peft import PREFIX, stored
 from .sgm import unet_path
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
-# Black Forest Labs' names of Flux; a file that has such a block has their other names too
+# Black Forest Labs' names for Flux; a file with such a block uses their other names too
 _FLUX = re.compile(r"(?:^|\.)(?:double_blocks|single_blocks)\.[0-9]+\.")
 DEFAULT = "diffusers' default: nothing states it"
 
@@ -39,14 +39,14 @@ class Diffusers(WritableDialect):
     load_hint = "pipe.load_lora_weights({path!r})"
 
     def matches(self, checkpoint: Checkpoint) -> bool:
-        # beside old keys a text encoder's may be newer
+        # text encoder keys beside old ones may be newer
         old = any("_lora." in key and OLD_KEY.match(key) for key in checkpoint.keys)
         flux = any("_blocks." in key and _FLUX.search(key) for key in checkpoint.keys)
         for key in checkpoint.keys:
             if key.startswith((PREFIX, "lora_")) or ".processor." in key or (found := factor_key(key)) is None:
                 continue
             if flux and (key.startswith(CLIP) or not _is_diffusers(found.module)):
-                continue  # Flux.1's, or another model's with such blocks, which its reader refuses
+                continue  # of Flux.1, or of another model with such blocks, which Flux.1's reader refuses
             if not (found.spelling == "lora_AB" and checkpoint.config is not None) and not (
                 old and found.spelling == "lora_linear_layer"
             ):
@@ -74,7 +74,9 @@ class Diffusers(WritableDialect):
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             if target_of(str(target)) != target:
-                raise InvalidInputError(f"{target} is not a module that diffusers has, so it would not be read back")
+                raise InvalidInputError(
+                    f"{target} is not a module that diffusers has, so it would not be read back; leave it out"
+                )
             folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
             a, b = stored(pair, folded)
             tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
@@ -86,7 +88,7 @@ class Diffusers(WritableDialect):
 
 
 def _is_diffusers(module: str) -> bool:
-    """Return True for a path of diffusers' own in a file that has Black Forest Labs' blocks too."""
+    """Return True for a path in diffusers' names, in a file that has Black Forest Labs' blocks too."""
     bare = module.removeprefix("transformer.")
     return (
         not is_flux(bare_name(module))
@@ -102,8 +104,8 @@ def _is_diffusers(module: str) -> bool:
 
 
 def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, options: ReadOptions) -> None:
-    """Add a tensor under the target that its dotted module path names, or note that it names none."""
-    if module.startswith("diffusion_model."):  # ComfyUI's prefix of the model's own, not diffusers', names
+    """Add a tensor to the target of its dotted module path, or record its key as unmapped."""
+    if module.startswith("diffusion_model."):  # ComfyUI's prefix for the original, not diffusers', names
         path = unet_path(module.removeprefix("diffusion_model.").replace(".", "_"))
         target = None if path is None else Target("unet", path)
     else:
@@ -115,10 +117,10 @@ def place(parts: Parts, module: str, role: str, key: str, value: np.ndarray, opt
 
 
 def _config(adapter: Adapter) -> dict[str, Any] | None:
-    """Return the configuration of every component, or None where ranks are mixed: diffusers then infers them all.
+    """Return the configuration of every component, or None for mixed ranks, which diffusers infers from the tensors.
 
-    It must name all components or be left out: diffusers takes PEFT's default rank for one that it does not name.
-    CLIP's modules are named without ``text_model.``, which matches their end in every version of transformers.
+    It must name all components or be absent: diffusers uses PEFT's default rank for a component that it does not name.
+    CLIP's modules are named without ``text_model.``, which matches their suffix in every version of transformers.
     """
     config: dict[str, Any] = {}
     for component in sorted({t.component for t in adapter.factors}):

@@ -1,7 +1,7 @@
 """diffusers' old attention processors: ``<attention>.processor.to_q_lora.down.weight``, with or without ``unet.``.
 
-The projection is named by the parameter, not by a module: ``to_out_lora`` is ``to_out.0`` of a UNet, and in a text
-encoder ``to_q_lora`` is ``q_proj`` and ``to_out_lora`` ``out_proj``. The file has no place for an alpha.
+The parameter, not a module, names the projection: ``to_out_lora`` is ``to_out.0`` in a UNet; in a text encoder
+``to_q_lora`` is ``q_proj`` and ``to_out_lora`` is ``out_proj``. Such files have no alpha.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .names import OLD_KEY, ROLE, factor_key
 
 
 class DiffusersOld(Dialect):
-    """``pytorch_lora_weights.safetensors`` of diffusers before 0.22, read only."""
+    """``pytorch_lora_weights.safetensors`` of diffusers before 0.22; read only."""
 
     name = "diffusers-attn-processor"
     rank_keys = re.compile(r"\.lora\.down|_layer\.down|_lora\.down")

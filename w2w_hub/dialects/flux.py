@@ -1,7 +1,7 @@
-"""Flux.1 as Black Forest Labs names it: fused q, k, v (and the first MLP layer), which diffusers keeps apart.
+"""Flux.1 in Black Forest Labs' names: q, k, v (and the first MLP layer) are fused, which diffusers splits.
 
-A fused module's A is shared by its parts and its B is split by rows, which is exact. Files in these names come from
-ai-toolkit (dotted), kohya's trainer (underscored, read in :mod:`.kohya`) and XLabs (attention processors).
+The parts of a fused module share its A, and its B is split by rows, which is exact. Such files come from ai-toolkit
+(dotted), kohya's trainer (underscored, read in :mod:`.kohya`) and XLabs (attention processors).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _XLABS = re.compile(
 
 
 def is_flux(name: str) -> bool:
-    """Return True if an underscored name is one of Flux.1's modules in Black Forest Labs' naming."""
+    """Return True if an underscored name is a module of Flux.1 in Black Forest Labs' names."""
     found = BLOCK.fullmatch(name)
     if found is None:
         return name in _OUTSIDE or name == _LAST
@@ -69,9 +69,9 @@ def is_flux(name: str) -> bool:
 
 
 def bare_name(module: str) -> str:
-    """Return the underscored name of a dotted module path in these names, without what stands in front of the model.
+    """Return the underscored name of a dotted module path, without the prefix of its model.
 
-    A path that Flux.1 does not have stays dotted, so that it is none of its names: HunyuanVideo's own code writes
+    A path that Flux.1 does not have stays dotted, so that it never equals one of Flux.1's names: HunyuanVideo has
     ``img_attn_qkv`` where Flux.1 has ``img_attn.qkv``.
     """
     path = _PREFIX.sub("", module)
@@ -83,12 +83,12 @@ def bare_name(module: str) -> str:
 
 
 def has_blocks(names: Iterable[str]) -> bool:
-    """Return True if any underscored name is a block's, so that the others mean Flux' modules too."""
+    """Return True if any underscored name is a block of Flux, so that the other names are Flux modules too."""
     return any(BLOCK.fullmatch(name) for name in names)
 
 
 def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Split a module of Flux (underscored, see :func:`is_flux`) into diffusers' modules, each with its tensors."""
+    """Yield the diffusers modules of a Flux module (underscored, see :func:`is_flux`), each with its tensors."""
     a, b = roles.get("A"), roles.get("B")
     require_widths(
         name,
@@ -114,7 +114,7 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
     if found["name"] == "linear1":
         names = (*names, "proj_mlp")
     if a is None or b is None or a.ndim < 2 or b.ndim < 2:
-        yield f"{blocks}.{names[0]}", dict(roles)  # no pair, which is refused where pairs are made
+        yield f"{blocks}.{names[0]}", dict(roles)  # not a pair, which `factors_of` refuses
         return
     for i, part in enumerate(names):
         end = (i + 1) * WIDTH if i < 3 else len(b)
@@ -122,7 +122,7 @@ def pieces(name: str, roles: Mapping[str, np.ndarray], where: str) -> Iterator[t
 
 
 class _Fused(Dialect):
-    """Base of both dialects: keys are sorted by fused module, which is then split."""
+    """Base of both dialects: sorts keys by fused module, then splits the modules."""
 
     @abstractmethod
     def _sorted_key(self, key: str) -> tuple[str, str] | None:
@@ -131,7 +131,7 @@ class _Fused(Dialect):
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         parts = Parts(
             checkpoint.where,
-            known="Flux.1 in Black Forest Labs' names, so it is not an adapter of Flux.1 (FLUX.2, Chroma, "
+            known="Flux.1 in Black Forest Labs' names, so this is not an adapter of Flux.1 (FLUX.2, Chroma, "
             "HunyuanVideo and others have such blocks too)",
         )
         fused: dict[str, dict[str, np.ndarray]] = {}
@@ -143,7 +143,9 @@ class _Fused(Dialect):
                 parts.add(Target("text_encoder", path), beside.role, key, value)
             elif (found := self._sorted_key(key)) and is_flux(found[0]):
                 if found in keys:
-                    raise UnsupportedFormatError(f"{checkpoint.where}: {key} and {keys[found]} name one module")
+                    raise UnsupportedFormatError(
+                        f"{checkpoint.where}: {key} and {keys[found]} are one tensor; save it again"
+                    )
                 keys[found] = key
                 fused.setdefault(found[0], {})[found[1]] = value
             elif not parts.ignore(key, value, checkpoint):
@@ -159,7 +161,7 @@ class _Fused(Dialect):
 
 
 class Bfl(_Fused):
-    """``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``, as ai-toolkit writes it, also unprefixed."""
+    """``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``, as ai-toolkit writes it; prefix optional."""
 
     name = "flux-bfl"
 

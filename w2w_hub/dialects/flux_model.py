@@ -1,4 +1,4 @@
-"""Flux.1's widths, and how its adapters are told from those of models whose modules have the same names."""
+"""Widths of Flux.1's modules, which distinguish its adapters from those of models with the same module names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..lora.module_paths import NUMBER
 from ..store.paths import short
 
 WIDTH = 3072
-TOY = 1024  # below this, a model in diffusers' names is a small one for tests, and only its proportions are checked
+TOY = 1024  # of models narrower than this (small ones for tests) only the proportions are checked
 BLOCK = re.compile(rf"(?P<kind>double|single)_blocks_(?P<number>{NUMBER})_(?P<name>.+)")
 # inputs and outputs of the modules in Black Forest Labs' names, in units of the width
 _IN_BLOCK = {
     "attn_qkv": (1, 3), "attn_proj": (1, 1), "mlp_0": (1, 4), "mlp_2": (4, 1), "mod_lin": (1, 6),
     "linear1": (1, 7), "linear2": (5, 1), "modulation_lin": (1, 3), "qkv": (1, 3),
 }  # fmt: skip
-# outside the blocks; the tools of Flux.1 put a control picture (128 inputs) or a picture and its mask (384) beside
-# the 64 channels of the latents
+# outside the blocks; Flux.1's tools append a control picture (128 inputs) or a picture and its mask (384) to the 64
+# channels of the latents
 _OUTSIDE: dict[str, tuple[tuple[int, ...], int]] = {
     "img_in": ((64, 128, 384), WIDTH), "txt_in": ((4096,), WIDTH), "time_in_in_layer": ((256,), WIDTH),
     "vector_in_in_layer": ((768,), WIDTH), "guidance_in_in_layer": ((256,), WIDTH),
     "final_layer_linear": ((WIDTH,), 64), "final_layer_adaLN_modulation_1": ((WIDTH,), 2 * WIDTH),
 } | {f"{name}_in_out_layer": ((WIDTH,), WIDTH) for name in ("time", "vector", "guidance")}  # fmt: skip
-# modules that HunyuanVideo has too, under these underscored names and of these widths
+# modules that HunyuanVideo has too, with the same underscored names and widths
 _SHARED = re.compile(
     rf"double_blocks_{NUMBER}_(?:img|txt)_attn_(?:qkv|proj)|single_blocks_{NUMBER}_linear[12]"
     r"|vector_in_(?:in|out)_layer|final_layer_.+"
@@ -36,7 +36,7 @@ _HEADER_FIELDS = (
 _OTHER_MODELS = ("chroma", "hunyuan", "framepack", "wan", "qwen", "sd3", "stablediffusion3", "lumina", "hidream", "ltx")
 _STABLE_3 = ("sd3", "stablediffusion3")
 
-# the same in diffusers' names, where blocks of these names and proportions are other models' too
+# the same in diffusers' names; other models have blocks with these names and proportions too
 _SINGLE = {"attn.to_q": (1, 1), "attn.to_k": (1, 1), "attn.to_v": (1, 1), "proj_mlp": (1, 4), "proj_out": (5, 1),
            "norm.linear": (1, 3)}  # fmt: skip
 _DOUBLE = {
@@ -63,9 +63,9 @@ def require_widths(name: str, inputs: int | None, outputs: int | None, where: st
     Parameters
     ----------
     name : str
-        One of Flux.1's modules in Black Forest Labs' names, with underscores.
+        A module of Flux.1 in Black Forest Labs' names, with underscores.
     inputs, outputs : int or None
-        None is a size that is not known.
+        None for an unknown size.
     """
     block = BLOCK.fullmatch(name)
     if block is None:
@@ -81,16 +81,16 @@ def require_widths(name: str, inputs: int | None, outputs: int | None, where: st
 
 
 def require_flux(names: Iterable[str], metadata: Mapping[str, str], where: str, *, underscored: bool) -> None:
-    """Raise `UnsupportedFormatError` if a file's header names another model, or nothing tells it from HunyuanVideo.
+    """Raise `UnsupportedFormatError` if the header names another model, or the file may be HunyuanVideo's.
 
     Parameters
     ----------
     names : iterable of str
-        Underscored names of its modules, all of which Flux.1 has.
+        Underscored names of the file's modules, all of which Flux.1 has.
     metadata : mapping
-        Its header.
+        The metadata in its header.
     underscored : bool
-        Whether the file has them so; HunyuanVideo's own names have dots elsewhere.
+        True if the keys are underscored; dotted ones differ between Flux.1 and HunyuanVideo.
     """
     is_flux = False
     for field in _HEADER_FIELDS:
@@ -98,7 +98,7 @@ def require_flux(names: Iterable[str], metadata: Mapping[str, str], where: str, 
         flux = re.search(r"flux([0-9]?)", text)
         if (flux and flux[1] not in ("", "1")) or any(other in text for other in _OTHER_MODELS):
             raise UnsupportedFormatError(
-                f"{where}: its header's {field} is {short(metadata[field])}; of the models with such names only "
+                f"{where}: its header's {field} is {short(metadata[field])}; of the models with such modules only "
                 "Flux.1 is read"
             )
         is_flux = is_flux or flux is not None
@@ -110,7 +110,7 @@ def require_flux(names: Iterable[str], metadata: Mapping[str, str], where: str, 
 
 
 def says(metadata: Mapping[str, str]) -> str | None:
-    """Return which of the models with a T5 text encoder a header names: ``"flux"``, ``"sd3"`` or None."""
+    """Return the model with a T5 text encoder that a header names: ``"flux"``, ``"sd3"`` or None."""
     texts = [_bare(metadata.get(field, "")) for field in _HEADER_FIELDS]
     if any(mark in text for text in texts for mark in _STABLE_3):
         return "sd3"
@@ -124,8 +124,8 @@ def _bare(text: str) -> str:
 def require_proportions(sizes: Mapping[Target, tuple[int, int]], where: str) -> None:
     """Raise `UnsupportedFormatError` if modules in diffusers' names of Flux.1 do not have its widths.
 
-    Only an adapter with single blocks as Flux.1 has them is looked at: double blocks of these names are many models'.
-    A width below `TOY` is taken for a small model's, whose modules need only fit each other.
+    Only adapters with Flux.1's single blocks are checked, since many models have double blocks with these names. A
+    model narrower than `TOY` is checked for consistent widths only.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def require_proportions(sizes: Mapping[Target, tuple[int, int]], where: str) -> 
         if block["name"] in known:
             units[path] = known[block["name"]]
         elif block["single"]:
-            return  # AuraFlow's, FLUX.2's
+            return  # AuraFlow or FLUX.2
     singles = [path for path in units if path.startswith("single_")]
     if not singles:
         return

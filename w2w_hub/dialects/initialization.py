@@ -1,4 +1,4 @@
-"""Detect a shared initialization: LoRA training moves A by little, so its cosine to the starting A stays near 1."""
+"""Detect a shared initialization: LoRA training changes A little, so its cosine to the initial A stays near 1."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _KEPT = 64  # layouts for which the first adapter's A is kept
 
 
 class InitializationTracker:
-    """Compares the A of each adapter of a scan with that of the first adapter that has the same layout.
+    """Compares the A of each scanned adapter with that of the first adapter with the same layout.
 
-    Adapters of one initialization have a cosine near 1, those of different ones near 0. The A of one adapter per
-    layout is kept, for at most 64 layouts.
+    Adapters from one initialization have a cosine near 1, from different ones near 0. One A per layout is kept, for at
+    most 64 layouts.
     """
 
     def __init__(self) -> None:

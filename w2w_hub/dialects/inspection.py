@@ -1,4 +1,4 @@
-"""Describe a checkpoint as data: dialect, shapes, scale, norms, and what would keep it from being used."""
+"""Describe a checkpoint as data: dialect, shapes, scale, norms, and the reason if it cannot be used."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048:
 
 
 class Reference(Protocol):
-    """A layout, or something that has one, that adapters are compared with."""
+    """A layout, or an object that has one, to compare adapters with."""
 
     def compare(self, adapter: Adapter) -> dict[str, Any]:
-        """Return ``fits`` and what else the comparison found."""
+        """Return ``fits`` and further facts of the comparison."""
         ...
 
 
@@ -44,7 +44,7 @@ def inspect_adapter(
     Parameters
     ----------
     against : w2w_hub.dataset.reference.ReferenceLayout, optional
-        Adds ``fits`` and, if it does not, ``incompatibility``.
+        Adds ``fits`` and, if False, ``incompatibility``.
     tracker : InitializationTracker, optional
         Adds the cosine similarity of its A to that of the first adapter with the same layout.
 
@@ -53,13 +53,13 @@ def inspect_adapter(
     dict
         Always with ``dialect``, ``components``, ``rank`` and ``scale`` (lists of the distinct ones), ``modules``
         (their number), ``params`` (numbers in the factors), ``layout_digest`` and ``vector_sha256`` (of the float32
-        vector in layout order with the scale multiplied into B). Of a checkpoint that is recognised and cannot be
-        read, ``refused`` says why, and what only reading could tell is None.
+        vector in layout order with the scale multiplied into B). If a recognized checkpoint cannot be read,
+        ``refused`` holds the reason, and facts that require reading are None.
 
     Raises
     ------
     W2WError
-        If it is in no known dialect.
+        If no dialect recognizes it.
     """
     checkpoint = open_checkpoint(path, allow_torch=allow_torch)
     form = dialect_of(checkpoint)
@@ -82,7 +82,7 @@ def inspect_adapter(
 
 
 def facts_of(adapter: Adapter) -> dict[str, Any]:
-    """Return the facts of an adapter that only reading tells."""
+    """Return the facts of an adapter that has been read."""
     layout = ParameterLayout.from_adapter(adapter)
     pairs = adapter.factors.values()
     names = [t.module.removesuffix(".0").rsplit(".", 1)[-1] for t in adapter.factors]
@@ -104,7 +104,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
         "zero_tensors": len(zero),
         "zero_names": zero[:3],
         "ignored_keys": list(adapter.ignored_keys),
-        "passengers": list(adapter.ignored_keys),  # its old name, until 0.3
+        "passengers": list(adapter.ignored_keys),  # old name, until 0.3
         "error": adapter.metadata.get("error"),
         "initialisation_digest": initialisation_digest(adapter),
         "layout_digest": layout.digest,
@@ -114,7 +114,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
 
 
 def vector_digest(adapter: Adapter) -> str:
-    """sha256 of the little-endian float32 vector in layout order, every B multiplied by its module's scale."""
+    """Return the sha256 of the little-endian float32 vector in layout order, each B multiplied by its scale."""
     digest = hashlib.sha256()
     for target in sorted(adapter.factors, key=lambda t: t.sort_key):
         pair = adapter.factors[target]
@@ -126,7 +126,7 @@ def vector_digest(adapter: Adapter) -> str:
 
 
 def initialisation_digest(adapter: Adapter) -> str:
-    """sha256 of all A factors: equal for adapters that start from one A and do not train it."""
+    """Return the sha256 of all A factors: equal for adapters with one initialization and an untrained A."""
     digest = hashlib.sha256()
     for target in sorted(adapter.factors, key=lambda t: t.sort_key):
         digest.update(np.ascontiguousarray(adapter.factors[target].A, "<f4").data)
@@ -134,7 +134,7 @@ def initialisation_digest(adapter: Adapter) -> str:
 
 
 def guess_base(adapter: Adapter) -> tuple[str | None, list[str]]:
-    """Guess the base model from the shapes of an adapter; return it with the evidence. Nothing relies on it."""
+    """Guess the base model from an adapter's shapes; return it with the evidence. For display only."""
     votes: dict[str, str] = {}
     for target, pair in adapter.factors.items():
         model, why = _vote(target, pair.inputs)
@@ -151,7 +151,7 @@ def _vote(target: Target, inputs: int) -> tuple[str | None, str]:
     path = target.module
     if target.component == "unet":
         if path.endswith(("attn2.to_k", "attn2.to_v")) and inputs in _TEXT_WIDTHS:
-            return _TEXT_WIDTHS[inputs], f"takes text of {inputs} numbers"
+            return _TEXT_WIDTHS[inputs], f"takes text embeddings of width {inputs}"
     elif target.component == "transformer":
         if path.startswith("single_transformer_blocks.") and path.endswith("to_q") and inputs == 3072:
             return "Flux.1", "is in a single block of width 3072"
@@ -181,7 +181,7 @@ def _delta_norm(adapter: Adapter) -> float:
 
 
 def _header_facts(checkpoint: Checkpoint, form: Dialect) -> dict[str, Any]:
-    """Return what keys and shapes tell without reading; the rest is None."""
+    """Return the facts that keys and shapes give without reading tensors; the rest is None."""
     ranks = {rank for key, shape in checkpoint.shapes.items() if (rank := form.rank_of(key, shape)) is not None}
     return {
         "components": None,
@@ -203,6 +203,6 @@ def _dense_facts(deltas: LazyDeltas) -> dict[str, Any]:
         "scale": sorted(deltas.scales),
         "modules": len(deltas),
         "targets": sorted({t.module.removesuffix(".0").rsplit(".", 1)[-1] for t in deltas}),
-        "note": "its changes are not rank-r products: w2w_hub.dialects.read_deltas gives them exactly, "
-        "w2w convert --rank R approximates",
+        "note": "its changes are not rank-r products: w2w_hub.dialects.read_deltas returns them exactly, "
+        "w2w convert --rank R approximates them",
     }

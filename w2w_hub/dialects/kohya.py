@@ -1,7 +1,7 @@
 """kohya's sd-scripts: ``lora_unet_<module with underscores>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``.
 
-SD 1.x and 2.x files name a UNet's modules as diffusers does, SDXL files as Stability's own code (``input_blocks``);
-Flux files as Black Forest Labs. OneTrainer writes the same tails behind ``lora_transformer_`` and diffusers' names.
+SD 1.x and 2.x files use diffusers' names for a UNet's modules, SDXL files Stability's (``input_blocks``), and Flux
+files Black Forest Labs'. OneTrainer writes ``lora_transformer_``, diffusers' names and the same suffixes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEIGHTS = "kohya_lora.safetensors"
 _PREFIX = re.compile(r"^lora_(?P<part>unet|te[123]?|transformer)_(?P<name>[^.]+)\.(?P<tail>.+)$")
 COMPONENTS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "te3": "text_encoder_3"}
 _TAILS = {"lora_down.weight": "A", "lora_up.weight": "B", "lora_mid.weight": "mid", "alpha": "alpha"}
-T5 = "encoder.block."  # how the paths of its modules begin
+T5 = "encoder.block."  # prefix of its module paths
 DEFAULT = "kohya's default, alpha = rank: nothing states it"
 
 
@@ -41,9 +41,9 @@ def split_key(key: str) -> tuple[str, str, str] | None:
 
 @lru_cache(maxsize=8192)
 def target_of_name(part: str, name: str, *, flux: bool = False) -> Target | None:
-    """Return the target of an underscored name behind ``lora_<part>_``; Flux' fused modules are not here.
+    """Return the target of an underscored name after ``lora_<part>_``, or None; also None for Flux' fused modules.
 
-    `flux` says that the file is for Flux.1, whose second text encoder is T5: sd-scripts numbers it 3, as SD3's.
+    `flux` is True for a file of Flux.1, whose second text encoder is T5: sd-scripts numbers it 3, like SD3's.
     """
     if part in COMPONENTS:
         component = "text_encoder_2" if flux and part == "te3" else COMPONENTS[part]
@@ -59,7 +59,7 @@ def target_of_name(part: str, name: str, *, flux: bool = False) -> Target | None
 
 
 class _Underscored(Dialect):
-    """Base of both dialects, which are read alike."""
+    """Base of both dialects: reading is the same."""
 
     rank_keys = re.compile("lora_down")
 
@@ -68,13 +68,13 @@ class _Underscored(Dialect):
         parts.require_understood()
         return build_adapter(
             parts, checkpoint, options, self.name, DEFAULT,
-            noted=header_scales(checkpoint), zero_alpha_is_unset=True,  # sd-scripts reads 0 as "none was given"
+            noted=header_scales(checkpoint), zero_alpha_is_unset=True,  # sd-scripts reads 0 as unset
             base_model=checkpoint.metadata.get("ss_sd_model_name"),
         )  # fmt: skip
 
 
 class Kohya(_Underscored, WritableDialect):
-    """One file of kohya's LoRA network, LoCon (convolutions) included."""
+    """One file of kohya's LoRA network, including LoCon (convolutions)."""
 
     name = "kohya"
     weights_name = WEIGHTS
@@ -84,7 +84,7 @@ class Kohya(_Underscored, WritableDialect):
         foreign = any(k.startswith("lora_transformer_") for k in checkpoint.keys)
         found = [m for k in checkpoint.keys if (m := split_key(k)) and m[2] in _TAILS and m[2] != "alpha"]
         if any(".lokr_" in k or ".hada_" in k or ".oft_" in k for k in checkpoint.keys):
-            return False  # LyCORIS writes such modules beside its own
+            return False  # LyCORIS, which may have plain LoRA modules too
         return any(part == "unet" or (part in COMPONENTS and not foreign) for part, _, _ in found)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
@@ -97,15 +97,15 @@ class Kohya(_Underscored, WritableDialect):
         present = {target.component for target in adapter.factors}
         if "text_encoder_3" in present and "text_encoder_2" not in present:
             raise InvalidInputError(
-                "kohya's lora_te3 is the T5 of Flux.1 or of SD3, which only lora_te2 beside it tells; write this "
-                "adapter as diffusers"
+                "kohya's lora_te3 is the T5 of Flux.1 or SD3, which cannot be distinguished without lora_te2; write "
+                "this adapter as diffusers"
             )
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             name = _written_name(target, sdxl)
             a, b = stored(pair)
             tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = a, b
             alpha = alpha_for(pair)
-            if np.float32(alpha) == 0:  # which readers take for "none was given"
+            if np.float32(alpha) == 0:  # readers take 0 for unset
                 tensors[f"{name}.lora_up.weight"], alpha = np.zeros_like(b), pair.rank
             ranks.add(pair.rank)
             alphas.add(float(alpha))
@@ -128,12 +128,12 @@ class OneTrainer(_Underscored):
 
 
 def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
-    """Return True if a file in kohya's names is for Flux.1, where T5 is the second text encoder, not SD3's third.
+    """Return True if a file in kohya's names is for Flux.1: its T5 is the second text encoder, SD3's the third.
 
     Raises
     ------
     UnsupportedFormatError
-        If there is a T5 that nothing assigns.
+        If the file has a T5 and nothing states which model it belongs to.
     """
     found = [m for key in checkpoint.keys if (m := split_key(key))]
     names = {part: [name for p, name, _ in found if p == part] for part in ("unet", "transformer", "te2", "te3")}
@@ -144,14 +144,14 @@ def is_for_flux(checkpoint: Checkpoint, component: str | None = None) -> bool:
     stated = says(checkpoint.metadata) or {"text_encoder_2": "flux", "text_encoder_3": "sd3"}.get(component or "")
     if stated is None:
         raise UnsupportedFormatError(
-            f"{checkpoint.where}: lora_te3 is the second text encoder of Flux.1 and the third of SD3, and nothing "
-            "in it says which; state component= (text_encoder_2 or text_encoder_3)"
+            f"{checkpoint.where}: lora_te3 is the second text encoder of Flux.1 or the third of SD3, and the header "
+            "does not name the model; pass component= (text_encoder_2 or text_encoder_3)"
         )
     return stated == "flux"
 
 
 def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
-    """Sort the tensors of a file with kohya's names by target, Flux' fused modules split."""
+    """Sort the tensors of a file with kohya's names by target, splitting Flux' fused modules."""
     parts, fused = Parts(checkpoint.where), dict[str, dict[str, np.ndarray]]()
     numberings: dict[bool, str] = {}
     for_flux = is_for_flux(checkpoint, component)
@@ -176,8 +176,8 @@ def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
             parts.unmapped_keys.append(key)
     if len(numberings) > 1:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} names its UNet in two numberings ({numberings[True]} and {numberings[False]}); it was "
-            "put together from two files, bring them one by one"
+            f"{checkpoint.where} mixes two naming schemes for its UNet ({numberings[True]} and {numberings[False]}); "
+            "split it into one file per scheme"
         )
     parts.require_known()
     if fused:
@@ -190,7 +190,7 @@ def sort(checkpoint: Checkpoint, component: str | None = None) -> Parts:
 
 
 def header_scales(checkpoint: Checkpoint) -> list[Stated]:
-    """Return the scale that the trainer noted in the header, and with rsLoRA also the one of its alpha tensors."""
+    """Return the scale that the trainer recorded in the header, and for rsLoRA also the scale of its alpha tensors."""
     try:
         alpha = float(checkpoint.metadata.get("ss_network_alpha", ""))
         rank = float(checkpoint.metadata.get("ss_network_dim", ""))
@@ -204,7 +204,7 @@ def header_scales(checkpoint: Checkpoint) -> list[Stated]:
 
 
 def is_sdxl(adapter: Adapter) -> bool:
-    """Return True if the shapes of an adapter are SDXL's, whose text has 2,048 numbers per token."""
+    """Return True if an adapter's shapes are SDXL's, whose text embeddings have width 2,048."""
     return any(
         t.component == "unet" and pair.inputs == 2048 and t.module.endswith(("attn2.to_k", "attn2.to_v"))
         for t, pair in adapter.factors.items()
@@ -212,7 +212,7 @@ def is_sdxl(adapter: Adapter) -> bool:
 
 
 def _written_name(target: Target, sdxl: bool) -> str:
-    """Return the name of a target in a written file; raise if it would not be read back."""
+    """Return the name of a target in kohya's spelling; raise if it would not be read back."""
     path = target.module.replace(".", "_")
     parts = {"unet": "unet", "text_encoder": "te1" if sdxl else "te", "text_encoder_2": "te2", "text_encoder_3": "te3"}
     part = parts.get(target.component)
@@ -220,7 +220,7 @@ def _written_name(target: Target, sdxl: bool) -> str:
         path = sgm_name(target.module)
     if part is None or target_of_name(part, path) != target:
         raise InvalidInputError(
-            f"kohya's names have no place for {target}, so it would not be read back; write it as diffusers"
+            f"kohya's names cannot express {target}, so it would not be read back; write it as diffusers"
         )
     return f"lora_{part}_{path}"
 

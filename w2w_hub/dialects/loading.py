@@ -1,4 +1,4 @@
-"""Open a checkpoint: the file, or the file that a folder stands for; only headers are read."""
+"""Open a checkpoint file, or the weights file of a folder; only headers are read."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ CHECKPOINTS = (".safetensors", ".npz", *PICKLES)
 
 
 def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoint:
-    """Open a checkpoint file, or a folder that holds one; nothing but its header is read.
+    """Open a checkpoint file, or a folder that holds one; only its header is read.
 
     Raises
     ------
     MissingPathError, UnsupportedFormatError, CorruptFileError
-        A pickle is not opened unless it is named as a file and `allow_torch` is set.
+        Also for a pickle, unless it is named as a file and `allow_torch` is set.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise InvalidInputError(f"a checkpoint is named by its path, not by {type(path).__name__}")
+        raise InvalidInputError(f"a checkpoint must be a path, not a {type(path).__name__}")
     if not isinstance(allow_torch, (bool, np.bool_)):
         raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)
     if not _exists(path):
-        raise MissingPathError(f"{path} is not there", path=path)
+        raise MissingPathError(f"{path} does not exist", path=path)
     file = _weights_in(path) if path.is_dir() else path
 
     def opened() -> BinaryIO:
@@ -56,7 +56,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
             return _open_npz(file, found)
         if file.suffix != ".safetensors":
             raise NotACheckpointError(
-                f"{path} is not a LoRA checkpoint: files with the ending {file.suffix or '(none)'} are not read",
+                f"{path} is not a LoRA checkpoint: files with the suffix {file.suffix or '(none)'} are not read",
                 path=path,
             )
         header = header_from(found, file)
@@ -70,15 +70,9 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
             return tensors_from(again, header, file)
 
     config, note = _config_beside(file)
-    return Checkpoint(
-        path,
-        {name: entry.shape for name, entry in header.entries.items()},
-        {name: entry.dtype for name, entry in header.entries.items()},
-        load,
-        header.metadata,
-        config,
-        config_note=note,
-    )
+    checkpoint = Checkpoint.from_header(path, header, load, config)
+    checkpoint.config_note = note
+    return checkpoint
 
 
 def _exists(path: Path) -> bool:
@@ -89,7 +83,7 @@ def _exists(path: Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path | None:
-    """Return the weights that a folder stands for; None if there are none, or several without a usual name."""
+    """Return the weights file of a folder; None if it has none, or several without a usual name."""
     for name in weights_names(with_config=(folder / CONFIG).is_file()):
         if (folder / name).is_file():
             return folder / name
@@ -108,7 +102,7 @@ def _weights_in(folder: Path) -> Path:
         with open_beside(folder, pickles[0]) as file:
             require_no_pointer(file, folder / pickles[0])
     unopened = (
-        f"; {pickles[0]} is a pickle and is not opened, save it again as safetensors or name the file with "
+        f"; {pickles[0]} is a pickle and is not opened; save it again as safetensors, or name the file with "
         "--allow-torch (allow_torch=True)"
         if pickles
         else ""
@@ -123,7 +117,7 @@ def _weights_in(folder: Path) -> Path:
             found = folder / tensors[0]
         elif tensors:
             raise UnsupportedFormatError(
-                f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name the file you mean",
+                f"{folder} holds {len(tensors)} checkpoints ({', '.join(tensors[:3])}); name one file",
                 path=folder,
             )
         else:
@@ -132,7 +126,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 def escapes(file: Path, folder: Path) -> bool:
-    """Return True if a file lies outside a folder after links are followed; links into the Hub cache's blobs do not."""
+    """Return True if a file is a link out of a folder, other than one to a blob of the Hub cache."""
     if not file.is_symlink():
         return False
     real, inside = file.resolve(), folder.resolve()
@@ -143,9 +137,9 @@ def escapes(file: Path, folder: Path) -> bool:
 
 
 def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
-    """Return the configuration that belongs to a weights file, or why the one beside it does not.
+    """Return the configuration of a weights file, or the reason why the one beside it was ignored.
 
-    It belongs to the weights file of a dialect that writes one (PEFT), or to the only weights of a folder.
+    It belongs to the weights file of a dialect that writes one (PEFT), or to the only weights file of a folder.
     """
     config = file.parent / CONFIG
     if not os.path.lexists(config):
@@ -155,12 +149,12 @@ def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
     others = [p.name for p in file.parent.iterdir() if p.suffix in CHECKPOINTS and p.name != file.name]
     if not usual and others:
         owner = next((name for name in owners if name in others), min(others))
-        return None, f"the {CONFIG} beside it may be that of {short(owner)}"
+        return None, f"the {CONFIG} beside it may belong to {short(owner)}"
     return read_config(file.parent, CONFIG), ""
 
 
 def _open_npz(path: Path, file: BinaryIO) -> Checkpoint:
-    """Open a NumPy archive for its names and shapes; only MLX writes such adapters, which are refused."""
+    """Open a NumPy archive for its names and shapes; only MLX writes such adapters, which are not read."""
     arrays = list_arrays(file, str(path))
 
     def refuse() -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """LyCORIS' LoKr and LoHa: changes that are not products of two rank-r factors.
 
-LoKr is ``kron(w1, w2) * scale``, LoHa ``(w1_a @ w1_b) * (w2_a @ w2_b) * scale``, each factor whole or decomposed once
-more, of convolutions also with a core tensor (``t1``, ``t2``). As matrices of ``in * kh * kw`` columns both are the
-same whether a trainer factored a convolution's kernel or flattened it first, as the first LoKr did.
-The exact change comes from `read_deltas`; a LoRA of rank r only approximates it, and only when asked.
+LoKr is ``kron(w1, w2) * scale``, LoHa ``(w1_a @ w1_b) * (w2_a @ w2_b) * scale``. Each factor is stored whole or
+decomposed again, for convolutions also with a core tensor (``t1``, ``t2``). As matrices of ``in * kh * kw`` columns the
+change is the same whether a trainer factored a convolution's kernel or flattened it first, as the first LoKr did.
+`read_deltas` returns the exact change; a LoRA of rank r approximates it, on request only.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _ROTATION = (".oft_diag", ".oft_blocks")
 
 @dataclass(frozen=True)
 class Dense:
-    """One module's change as a matrix ``scale * combine(left, right)``, made when asked for.
+    """One module's change as a matrix ``scale * combine(left, right)``, computed on demand.
 
     Attributes
     ----------
     kind : "kron", "hadamard" or "product"
     left, right : ndarray
-        float64 matrices, or of a Hadamard product without core tensors pairs that are multiplied first.
+        float64 matrices, or pairs of matrices that are multiplied first.
     rows : ndarray or None
-        The rows of it that are this module's, where several are fused.
+        This module's rows of the matrix, if several modules are fused.
     """
 
     kind: str
@@ -59,12 +59,12 @@ class Dense:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of the whole matrix, before `rows` are taken."""
+        """Shape of the whole matrix, before `rows` are selected."""
         (m1, n1), (m2, n2) = ((f[0].shape[0], f[-1].shape[1]) for f in (self.left, self.right))
         return {"kron": (m1 * m2, n1 * n2), "hadamard": (m1, n1), "product": (m1, n2)}[self.kind]
 
     def _own(self) -> Dense:
-        """Cut the rows of a fused module out of its left factor, where that is possible."""
+        """Select the rows of a fused module in its left factor, where possible."""
         if self.kind != "kron" or self.rows is None:
             return self
         height = self.right[0].shape[0]
@@ -88,12 +88,12 @@ class Dense:
         return found
 
     def delta(self) -> np.ndarray:
-        """float64 ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
+        """Return the change, float64 ``(out, in)`` or ``(out, in, kh, kw)``."""
         found = self.matrix()
         return found.reshape(found.shape[0], found.shape[1] // math.prod(self.kernel), *self.kernel)
 
     def svd(self, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``u (out, k), values (k,), v (k, columns)``, all of them or enough to see what a cut at `rank` loses."""
+        """Return ``u (out, k), values (k,), v (k, columns)``: all values, and at least rank + 8 vectors."""
         if (own := self._own()) is not self:
             return own.svd(rank)
         if self.rows is None and self.kind == "kron":
@@ -104,7 +104,7 @@ class Dense:
             with np.errstate(over="ignore"):
                 products = np.multiply.outer(s1, s2)
             order = np.argsort(-products, axis=None, kind="stable")
-            kept = order[: rank + 8]  # and a few more, so that equal values are seen as such
+            kept = order[: rank + 8]  # a few more, to detect equal values at the cut
             i, j = np.unravel_index(kept, products.shape)
             u = np.einsum("mk,nk->mnk", u1[:, i], u2[:, j]).reshape(-1, len(kept))
             v = np.einsum("km,kn->kmn", v1[i], v2[j]).reshape(len(kept), -1)
@@ -115,7 +115,7 @@ class Dense:
 
 
 def _product(factors: tuple[np.ndarray, ...], label: str) -> np.ndarray:
-    """Multiply out one side of a module."""
+    """Multiply the factors of one side of a module."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = factors[0] if len(factors) == 1 else factors[0] @ factors[1]
     _require_finite(found, label)
@@ -124,11 +124,11 @@ def _product(factors: tuple[np.ndarray, ...], label: str) -> np.ndarray:
 
 def _require_finite(values: np.ndarray, label: str) -> None:
     if not np.isfinite(values).all():
-        raise InvalidInputError(f"{label}: the factors' product is larger than float64 holds; train it again")
+        raise InvalidInputError(f"{label}: the product of the factors overflows float64; train it again")
 
 
 class Lycoris(DenseDialect):
-    """LoKr and LoHa in kohya's names, or in Flux' dotted ones; modules of plain LoRA may stand beside them."""
+    """LoKr and LoHa in kohya's names or Flux' dotted ones, also mixed with plain LoRA modules."""
 
     name = "lycoris"
     rank_keys = re.compile(r"lora_down|(?:lokr|hada)_w[12]_b$")
@@ -147,7 +147,7 @@ class Lycoris(DenseDialect):
             self._refuse_rotations(checkpoint)
             raise UnsupportedFormatError(
                 f"{checkpoint.where} is a {' and '.join(kinds)}, whose change is not a product of two low-rank "
-                "factors; w2w_hub.dialects.read_deltas gives it exactly, svd_rank=8 (--rank 8) approximates it"
+                "factors; w2w_hub.dialects.read_deltas returns it exactly, svd_rank=8 (--rank 8) approximates it"
             )
         modules, parts = self._modules(checkpoint)
         factors, lost, total = {}, 0.0, 0.0
@@ -208,7 +208,7 @@ class Lycoris(DenseDialect):
             for part, rows in _split(fused, module, where) if fused else [(target, None)]:
                 assert part is not None
                 if part in modules:
-                    raise UnsupportedFormatError(f"{where}: {part} is there under two names; save it again")
+                    raise UnsupportedFormatError(f"{where}: {part} appears under two names; save it again")
                 modules[part], parts.modules[part] = replace(module, rows=rows), roles
         parts.require_understood()
         if fused_names:
@@ -223,7 +223,7 @@ def _target(name: str, flux: bool = False) -> Target | None:
     found = split_key(f"{name}.x")
     if found:
         return target_of_name(found[0], found[1], flux=flux)
-    if name.startswith("lycoris_"):  # its wrapper around any model
+    if name.startswith("lycoris_"):  # LyCORIS' wrapper for any model
         bare = name.removeprefix("lycoris_")
         path = unet_path(bare)
         if path is not None:
@@ -242,13 +242,13 @@ def _fused_name(name: str) -> str | None:
 def _split(fused: str, module: Dense, where: str) -> Iterator[tuple[Target, np.ndarray | None]]:
     outputs, inputs = module.shape
     require_widths(fused, inputs, outputs, where)
-    # the same split as of a LoRA, of which B is the numbers of the rows
+    # split like a LoRA whose B holds row numbers
     for path, share in pieces(fused, {"A": np.empty((1, inputs)), "B": np.arange(outputs)[:, None]}, where):
         yield Target("transformer", path), share["B"].ravel()
 
 
 def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, where: str) -> Dense:
-    """Make the `Dense` of one module from its tensors."""
+    """Build the `Dense` of one module from its tensors."""
     for role, tensor in roles.items():
         if tensor.dtype.kind != "f" and role != "alpha":
             raise UnsupportedFormatError(f"{where}: {name} {role} has dtype {tensor.dtype}, expected floating point")
@@ -259,9 +259,7 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
     alpha = alpha_of(roles["alpha"], f"{name}.alpha", where)[0] if "alpha" in roles else 0.0
     kinds = {role[:5] for role in roles if role != "alpha"}
     if len(kinds) != 1 and kinds - {"A", "B", "mid"}:
-        raise UnsupportedFormatError(
-            f"{where}: {name} is in two parameterisations at once ({', '.join(sorted(kinds))})"
-        )
+        raise UnsupportedFormatError(f"{where}: {name} mixes parameterizations ({', '.join(sorted(kinds))})")
     wide = {role: tensor.astype(np.float64) for role, tensor in roles.items()}
     try:
         if kinds == {"lokr_"}:
@@ -274,7 +272,7 @@ def _dense(roles: Mapping[str, np.ndarray], name: str, target: Target | None, wh
     except (ValueError, IndexError) as error:
         if isinstance(error, W2WError):
             raise
-        raise CorruptFileError(f"{where}: {name}: its tensors do not multiply ({error})") from error
+        raise CorruptFileError(f"{where}: {name}: its tensors do not multiply ({error}); fetch it again") from error
     if a.shape[0] != b.shape[1]:
         raise CorruptFileError(f"{where}: {name}: {b.shape} and {a.shape} do not multiply; fetch it again")
     scale = alpha / a.shape[0] if alpha else 1.0
@@ -289,16 +287,14 @@ def _lokr(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
         right: tuple[np.ndarray, ...] = (_matrix(t["lokr_w2"]),)
         kernel = t["lokr_w2"].shape[2:]
     elif "lokr_t2" in t:
-        core = t["lokr_t2"]
-        kernel = core.shape[2:]
-        limited(t["lokr_w2_a"].shape[1] * t["lokr_w2_b"].shape[1] * math.prod(kernel), name, where)
-        right = (_matrix(apply_core(core, t["lokr_w2_a"], t["lokr_w2_b"], f"{where}: {name}")),)
+        kernel = t["lokr_t2"].shape[2:]
+        right = (_matrix(_apply_core(t["lokr_t2"], t["lokr_w2_a"], t["lokr_w2_b"], name, where)),)
     else:
         right = (_matrix(t["lokr_w2_a"]), _matrix(t["lokr_w2_b"]))
     ranks = {t[role].shape[0] for role in ("lokr_w1_b", "lokr_w2_b") if role in t}
     if len(ranks) > 1:
         raise CorruptFileError(f"{where}: {name} has factors of rank {sorted(ranks)}, expected one rank")
-    scale = alpha / ranks.pop() if alpha and ranks else 1.0  # two whole factors have no alpha, whatever is stored
+    scale = alpha / ranks.pop() if alpha and ranks else 1.0  # whole factors ignore alpha
     return _checked(Dense("kron", left, right, scale), kernel, name, target, where)
 
 
@@ -310,21 +306,20 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
     for i in "12":
         a, b = t[f"hada_w{i}_a"], t[f"hada_w{i}_b"]
         if f"hada_t{i}" in t:
-            core = t[f"hada_t{i}"]
-            kernel = core.shape[2:]
-            limited(a.shape[1] * b.shape[1] * math.prod(kernel), name, where)
-            sides.append((_matrix(apply_core(core, a, b, f"{where}: {name}")),))
+            kernel = t[f"hada_t{i}"].shape[2:]
+            sides.append((_matrix(_apply_core(t[f"hada_t{i}"], a, b, name, where)),))
         else:
             sides.append((_matrix(a), _matrix(b)))
     if ("hada_t1" in t) != ("hada_t2" in t):
-        raise CorruptFileError(f"{where}: {name} has one of hada_t1 and hada_t2; fetch it again")
+        raise CorruptFileError(f"{where}: {name} has only one of hada_t1 and hada_t2; fetch it again")
     return _checked(Dense("hadamard", sides[0], sides[1], scale), kernel, name, target, where)
 
 
-def apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, label: str) -> np.ndarray:
+def _apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, name: str, where: str) -> np.ndarray:
     a, b = _matrix(a), _matrix(b)
+    limited(a.shape[1] * b.shape[1] * math.prod(core.shape[2:]), name, where)
     half = core.size * a.shape[1]
-    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], "its core tensor", label)
+    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], f"{name}: its core tensor", where)
     return np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
 
 
@@ -335,7 +330,7 @@ def _matrix(tensor: np.ndarray) -> np.ndarray:
 
 
 def _checked(dense: Dense, kernel: tuple[int, ...], name: str, target: Target | None, where: str) -> Dense:
-    """Add the kernel; for a convolution that was flattened before it was factored, the one that SD has."""
+    """Validate shapes and add the kernel; 3 x 3 for a convolution that was flattened before factoring."""
     for side in (dense.left, dense.right):
         if len(side) == 2 and side[0].shape[1] != side[1].shape[0]:
             raise CorruptFileError(

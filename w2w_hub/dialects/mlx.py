@@ -1,4 +1,4 @@
-"""MLX adapters of language models: recognised, and refused with the reason."""
+"""MLX adapters of language models: recognized, but not read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Mlx(Dialect):
 
     name = "mlx"
     weights_name = "adapters.safetensors"
-    folder_use = FolderUse.WITH_CONFIG  # of its own kind
+    folder_use = FolderUse.WITH_CONFIG  # one in MLX' own format
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         return any(key.endswith((".lora_a", ".lora_b")) for key in checkpoint.keys)
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions) -> Adapter:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} is an MLX adapter of a language model: its scale stands in the training "
-            "configuration, not in the file, and no diffusion model here has its modules"
+            f"{checkpoint.where} is an MLX adapter of a language model: its scale is in the training "
+            "configuration, not in the file, and no supported diffusion model has its modules"
         )
 
     def rank_of(self, key: str, shape: tuple[int, ...]) -> int | None:

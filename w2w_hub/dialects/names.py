@@ -1,7 +1,7 @@
-"""Module paths: which target a key names, written with dots or with underscores.
+"""Map dotted and underscored names in keys to targets.
 
-Underscored names (kohya's) cannot be undone in general, since module names hold underscores themselves. They are
-matched against the module paths that the supported models have; what matches none is an error, never a guess.
+Underscored names (kohya's) are ambiguous, since module names contain underscores themselves. They are matched against
+the module paths of the supported models; a name that matches none is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..lora.adapter import COMPONENTS, Target
 from ..lora.module_paths import BARE_CLIP, CLIP_LAYER, NUMBER, canonical_path
 
-# the dotted keys of factors: PEFT's, diffusers' two older ones, and kohya's tails
+# dotted keys of factors: PEFT's, diffusers' two older spellings, and kohya's suffixes
 _KEY = re.compile(
     r"^(?P<module>.+)\.(?:lora_(?P<ab>[AB])(?:\.(?P<adapter>[^.]+))?|lora(?P<linear>_linear_layer)?\.(?P<half>down|up)"
     r"|lora_(?P<dotted>down|up))\.weight$"
@@ -35,7 +35,7 @@ _BLOCKS = {
     "mid_block": _IN_BLOCK,
     "up_blocks.N": (*_IN_BLOCK, "upsamplers.0.conv"),
 }
-_DEEPEST = 7  # number of the last block that a UNet may have: each halves the picture
+_DEEPEST = 7  # largest index of a UNet block: each block halves the picture
 _EMBEDDINGS = tuple(f"{n}_embedding.linear_{i}" for n, i in product(("time", "add", "class"), (1, 2)))
 UNET = (
     "conv_in", "conv_out", *_EMBEDDINGS, "time_embedding.cond_proj",
@@ -60,7 +60,7 @@ TEXT_ENCODER = (
     "text_projection",
     *(f"encoder.block.N.layer.N.{n}" for n in _T5),
 )
-# a path that does not name its model; its first name does
+# first names of module paths that identify the component
 _FIRST_NAMES = {
     "unet": (
         "down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out", "time_embedding", "class_embedding",
@@ -87,7 +87,7 @@ class FactorKey(NamedTuple):
 
 @lru_cache(maxsize=8192)  # the checkpoints of a population share their keys
 def factor_key(key: str) -> FactorKey | None:
-    """Parse the dotted key of a LoRA factor in any spelling; None if it is not one."""
+    """Parse the dotted key of a LoRA factor in any spelling; return None for other keys."""
     found = _KEY.match(key) if ".lora" in key else None
     if found is None:
         return None
@@ -101,17 +101,17 @@ def _dotted_grammar(paths: tuple[str, ...]) -> re.Pattern[str]:
 
 _DOTTED = {"unet": _dotted_grammar(UNET), "text_encoder": _dotted_grammar(TEXT_ENCODER)}
 _UNET_BLOCK = re.compile(rf"(?:down|up)_blocks\.({NUMBER})\.")
-# what attention is made of in every transformer of diffusers whose blocks have these names
+# attention projections of every diffusers transformer with such blocks
 _PROJECTIONS = {*_DIT_ATTENTION, "to_out", "to_gate", "to_qkv_mlp_proj"}
 _DIT_BLOCK = re.compile(rf"(?:single_)?transformer_blocks\.{NUMBER}\.attn[12]?\.(.+)")
 
 
 @lru_cache(maxsize=8192)
 def is_module(component: str, path: str) -> bool:
-    """Return True if a component can have a module of this path.
+    """Return True if a component can have a module at this path.
 
-    Of a UNet, the modules that Stable Diffusion 1.x, 2.x and XL have, in any number of blocks and layers; of a text
-    encoder, CLIP's and T5's. Transformers have too many names to list: only their attention's are checked.
+    UNets have the modules of Stable Diffusion 1.x, 2.x and XL, in any number of blocks and layers; text encoders have
+    CLIP's and T5's. Transformers have too many names to list: only attention projections are checked.
     """
     if component == "transformer":
         attention = _DIT_BLOCK.fullmatch(path)
@@ -139,7 +139,7 @@ _UNDERSCORED = {
 
 @lru_cache(maxsize=8192)
 def dotted(component: str, name: str) -> str | None:
-    """Return the module path of a component that an underscored name stands for, or None."""
+    """Return the module path of an underscored name in a component, or None."""
     paths, grammar = _UNDERSCORED[component.rstrip("_23")]
     found = grammar.fullmatch(name)
     if found is None:
@@ -152,7 +152,7 @@ def dotted(component: str, name: str) -> str | None:
 
 
 def component_of(path: str) -> str | None:
-    """Return the component whose module a path without a prefix names, or None if it could be any model's."""
+    """Return the component of a module path without prefix, or None if it is ambiguous."""
     component = _COMPONENT_OF.get(path.partition(".")[0])
     if component is None and BARE_CLIP.fullmatch(path):
         return "text_encoder"
@@ -163,15 +163,15 @@ def component_of(path: str) -> str | None:
 def target_of(path: str, component: str | None = None) -> Target | None:
     """Return the target of a dotted path that may start with its component, as pipelines write it.
 
-    `component` states it for a path that does not say; None is returned where nobody says, and for a path that no
-    module of the component has. What a path says itself is never overridden.
+    `component` is the default for a path that does not name its own. Returns None if neither names it, or if the
+    component has no such module.
     """
     first, _, rest = path.partition(".")
     if first in COMPONENTS and rest:
         return placed(first, rest)
     known = component_of(path)
     if known is None or (known == "text_encoder" and (component or "").startswith(known)):
-        known = component or known  # the keys do not say which of several text encoders
+        known = component or known  # keys do not distinguish several text encoders
     return None if known is None else placed(known, path)
 
 

@@ -1,6 +1,6 @@
-"""Open a checkpoint's files: regular ones only, and none that a link in its folder leads to.
+"""Open a checkpoint's files: only regular files, and no links out of its folder.
 
-Every reader of a checkpoint, the fast path of packing included, opens its files here.
+Every reader of checkpoints opens its files here, including the fast path of packing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from .options import parse_object
 
 
 def open_named(path: Path) -> BinaryIO:
-    """Open a file that the caller named, which may be a link.
+    """Open a file that the caller named; it may be a link.
 
     Raises
     ------
     MissingPathError, UnsafePathError
-        If it is not there or is not a regular file (a folder, a pipe, a device).
+        If it does not exist, or is not a regular file (a folder, a pipe, a device).
     """
     return open(open_regular(path), "rb")
 
 
 def open_beside(folder: Path, name: str) -> BinaryIO:
-    """Open a file that was found in a folder; it may be a link only as the Hub's cache makes them.
+    """Open a file found in a folder; the only links allowed are those of the Hub cache.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def open_beside(folder: Path, name: str) -> BinaryIO:
             path = find_file(folder, name)
         except UnsafePathError as error:
             raise UnsafeCheckpointError(
-                f"{path} is a link that leads out of its folder; name the file it leads to", path=path
+                f"{path} is a link out of its folder; name its target instead", path=path
             ) from error
     return open(open_regular(path, follow=False), "rb")
 
@@ -55,7 +55,7 @@ def read_whole(file: BinaryIO, limit: int) -> bytes | None:
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the JSON object in a configuration file of a checkpoint's folder.
+    """Return the JSON object in a configuration file of a checkpoint folder.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def require_no_pointer(file: BinaryIO, path: Path) -> None:
-    """Raise `CorruptFileError` if an open file, of whatever ending, is a Git LFS pointer; its position stays."""
+    """Raise `CorruptFileError` if an open file is a Git LFS pointer; keep its position."""
     start = file.tell()
     try:
         first = file.read(len(LFS))

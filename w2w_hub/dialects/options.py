@@ -1,6 +1,6 @@
-"""PEFT's configuration options: which ones leave a LoRA the sum ``scale * B @ A``, and JSON of bounded size.
+"""Check that PEFT's configuration options leave dW = ``scale * B @ A``, and parse JSON of bounded size.
 
-An option that is switched on and not listed here is refused: a later PEFT may give the tensors another meaning by it.
+An option that is on and not listed here is an error: in a later PEFT it may change the meaning of the tensors.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from ..common.limits import MAX_CONFIG_BYTES, MAX_CONFIG_VALUES
 from ..errors import CorruptFileError, UnsupportedFormatError
 from ..store.paths import short
 
-# options that change neither the tensors' meaning nor, beyond what is read elsewhere, their scale
+# options that do not change the meaning of the tensors
 HARMLESS = frozenset({
-    # what was adapted, by whom, for which model
+    # the adapted modules and model
     "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type",
     "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "target_modules",
-    # the scale, see LoraSettings
+    # the scale, read by LoraSettings
     "alpha_pattern", "lora_alpha", "r", "rank_pattern", "use_rslora",
-    # training: the start is judged by init_lora_weights alone
+    # training; the initialization is checked by init_lora_weights alone
     "corda_config", "ensure_weight_tying", "eva_config", "init_lora_weights", "loftq_config", "lora_dropout",
     "lora_ga_config", "runtime_config", "velora_config",
-    # values that mean nothing unless another option is on
+    # values without meaning unless another option is on
     "megatron_core", "qalora_group_size",
-    # biases are changes of one axis, listed as ignored_keys
+    # biases, listed in ignored_keys
     "bias", "lora_bias",
 })  # fmt: skip
-# options under which a module's change is not scale * B @ A on the stock base model, and why
+# options with which dW is not scale * B @ A on the stock base model, and the reason
 REFUSED = {
     "alora_invocation_tokens": "it acts only after certain tokens",
     "arrow_config": "it chooses among several adapters for every token",
@@ -43,23 +43,23 @@ REFUSED = {
     "use_dora": "its magnitudes rescale the base weights",
     "use_qalora": "its A is pooled over groups of inputs",
 }
-# initialisations that leave the base weights alone; PiSSA, OLoRA and others change them
+# initializations that keep the base weights; PiSSA, OLoRA and others change them
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 
 
 def require_plain(data: Mapping[str, Any], where: str) -> None:
-    """Raise `UnsupportedFormatError` if an option is on under which the adapter is not a sum, or that is unknown.
+    """Raise `UnsupportedFormatError` if an option is unknown or means that dW is not ``scale * B @ A``.
 
     Parameters
     ----------
     data : mapping
-        A PEFT configuration; its ``peft_type`` was looked at.
+        A PEFT configuration; its ``peft_type`` has been checked.
     where : str
         The file and field, for messages.
     """
     for option, reason in REFUSED.items():
         if data.get(option):
-            raise UnsupportedFormatError(f"{where} sets {option}: {reason}, so it is not a low-rank sum")
+            raise UnsupportedFormatError(f"{where} sets {option}: {reason}, so dW is not scale * B @ A")
     start = data.get("init_lora_weights")
     if not any(start is plain or (isinstance(start, str) and start == plain) for plain in _PLAIN_STARTS):
         raise UnsupportedFormatError(
@@ -69,28 +69,28 @@ def require_plain(data: Mapping[str, Any], where: str) -> None:
     unknown = [name for name, value in data.items() if name not in HARMLESS and name not in REFUSED and value]
     if unknown:
         raise UnsupportedFormatError(
-            f"{where} sets {short(unknown[0])}, an option that is not known here and may change what the tensors mean"
+            f"{where} sets {short(unknown[0])}, an unknown option that may change the meaning of the tensors"
         )
 
 
 def article(word: str) -> str:
-    """Return a word with its indefinite article, by how a method's abbreviation is spoken."""
+    """Return a method's abbreviation with the indefinite article that fits its pronunciation."""
     return f"{'an' if word[:1] in 'AEIO' or word.startswith(('HR', 'LN', 'X')) else 'a'} {word}"
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
-    """Return the JSON object of a configuration, whose size is held against the limits before it is parsed.
+    """Return the JSON object of a configuration; its size is checked before it is parsed.
 
     Raises
     ------
     CorruptFileError
-        Naming `what` it is.
+        The message starts with `what`.
     """
     size = len(text)
     if size > MAX_CONFIG_BYTES:
         raise CorruptFileError(f"{what} has {size:,} bytes, the limit is {MAX_CONFIG_BYTES:,}; fetch it again")
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    values = count_values(raw)
+    values = sum(map(raw.count, (b",", b":", b"[", b"{")))  # an upper bound
     if values > MAX_CONFIG_VALUES:
         raise CorruptFileError(f"{what} holds {values:,} values, the limit is {MAX_CONFIG_VALUES:,}; fetch it again")
     try:
@@ -100,8 +100,3 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CorruptFileError(f"{what} holds a JSON {type(found).__name__}, expected an object; fetch it again")
     return found
-
-
-def count_values(raw: bytes) -> int:
-    """Return a bound on the number of values that parsing a JSON text makes."""
-    return sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))

@@ -1,8 +1,8 @@
-"""Match module names against the keys of a foreign ``rank_pattern`` or ``alpha_pattern``, in bounded time.
+"""Match module names against the keys of an untrusted ``rank_pattern`` or ``alpha_pattern``, in bounded time.
 
-PEFT tries each key in turn as ``re.match(rf"(.*\\.)?({key})$", module)``. Nearly all keys are plain module names:
-those are looked up. The others go to RE2, whose time is linear in the name, and only if they mean the same to it as
-to Python's `re`; what RE2 cannot match is refused, never tried with a backtracking engine.
+PEFT tries each key in turn as ``re.match(rf"(.*\\.)?({key})$", module)``. Nearly all keys are plain module names, which
+are looked up. The others are matched by RE2, in time linear in the name, if they mean the same in RE2 and Python's
+`re`; other keys are an error and never reach a backtracking engine.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from ..errors import CorruptFileError, UnsupportedFormatError
 from ..store.paths import short
 
 _LITERAL = re.compile(r"\^?(?:[A-Za-z0-9_-]|\\?\.|\\-)*\$?")
-# after a backslash: escapes that Python's re and RE2 read alike, so not \Z, \B, \1, \x41, \p{L} or \Q
+# escapes with the same meaning in Python's re and RE2, so not \Z, \B, \1, \x41, \p{L} or \Q
 _ESCAPES = frozenset(r"dDwWsSbAnt" + r".^$*+?{}[]|()\-/")
-# what the two read differently, or RE2 not at all: a repeat without a lower bound, named classes, and groups other
-# than plain, named and case-blind ones (look-around, flags, comments, conditions, atomic groups)
+# syntax that differs between the two or that RE2 lacks: repeats without a lower bound, named classes, and groups other
+# than plain, named and case-insensitive ones (look-around, flags, comments, conditions, atomic groups)
 _OTHER_DIALECT = re.compile(r"\{,|\[[:.=]|\(\?(?!:|P<[A-Za-z_]|i:)")
-# how RE2 begins to say that it lacks something, in contrast to what is no regular expression at all
+# prefixes of RE2's messages for syntax that it lacks, as opposed to invalid regular expressions
 _LACKING = ("invalid perl operator", "invalid escape", "invalid repetition", "pattern too large", "bad repetition")
 
 
 class PatternTable:
-    """Values by module name or regular expression, the first of which that matches counts.
+    """Values by module name or regular expression; the first key that matches wins.
 
     Parameters
     ----------
     values : mapping of str to number
-        Keys as PEFT takes them.
+        Keys as in PEFT's configuration.
     where : str
         The file and field, for messages.
 
     Raises
     ------
     UnsupportedFormatError
-        If there are more or longer patterns than the limits allow, or one that RE2 cannot match.
+        If the patterns exceed the limits, or RE2 cannot match one.
     CorruptFileError
         If a key is not a regular expression.
     """
@@ -88,7 +88,7 @@ class PatternTable:
                 break
             if len(module) > MAX_PATTERN_CHARS or not (module.isascii() and module.isprintable()):
                 raise UnsupportedFormatError(
-                    f"{self._where} has regular expressions, which are not matched against {short(module)}"
+                    f"{self._where} has regular expressions, which cannot match {short(module)}; name the modules"
                 )
             self._spend(size * (len(module) + 1))
             if expression.match(module) is not None:
@@ -105,7 +105,7 @@ class PatternTable:
             if char == "\\":
                 escaped = True
                 continue
-            if char == "." and not escaped:  # to a regular expression, any character
+            if char == "." and not escaped:  # matches any character
                 wild.append(len(text))
             text.append(char)
             escaped = False
@@ -113,14 +113,14 @@ class PatternTable:
         shapes.setdefault(("".join(text), anchored), number)
 
     def _named(self, module: str) -> int | None:
-        """Return the number of the first plain name that is the whole path or its end after a dot."""
+        """Return the index of the first plain name that equals the path or its end after a dot."""
         best: int | None = None
         starts = [0, *(i + 1 for i, char in enumerate(module) if char == ".")]
         for start in starts:
             for wild, names in self._names.get(len(module) - start, {}).items():
                 end = module[start:]
                 self._spend(1 + len(wild))
-                if "\n" in end:  # which no wildcard matches
+                if "\n" in end:  # no wildcard matches it
                     continue
                 if any(end[i] != "." for i in wild):
                     chars = list(end)
@@ -136,13 +136,13 @@ class PatternTable:
     # ----------------------------------------------------- regular expressions
     def _require_same_meaning(self, key: str) -> None:
         escapes = re.findall(r"\\(.)", key, re.DOTALL)
-        bare = "(" + re.sub(r"\\.", "_", key, flags=re.DOTALL)  # as it is put into PEFT's
+        bare = "(" + re.sub(r"\\.", "_", key, flags=re.DOTALL)  # as in PEFT's expression
         odd = next((f"\\{char}" for char in escapes if char not in _ESCAPES), None)
         found = _OTHER_DIALECT.search(bare)
         odd = odd or (bare[found.start() : found.start() + 4] if found else None)
         if odd is not None:
             raise UnsupportedFormatError(
-                f"{self._where}: the key {short(key)} uses {short(odd)}, which is not matched here; name the modules"
+                f"{self._where}: the key {short(key)} uses {short(odd)}, which is not supported; name the modules"
             )
 
     def _compile(self, key: str) -> tuple[Any, int]:
@@ -154,7 +154,7 @@ class PatternTable:
             reason = error.args[0].decode("ascii", "replace") if isinstance(error.args[0], bytes) else str(error)
             kind = UnsupportedFormatError if reason.startswith(_LACKING) else CorruptFileError
             raise kind(
-                f"{self._where}: the key {short(key)} is not a pattern that can be matched here "
+                f"{self._where}: the key {short(key)} is not a supported pattern "
                 f"({reason.partition(':')[0]}); name the modules"
             ) from None
         return found, found.programsize
@@ -164,7 +164,7 @@ class PatternTable:
         import re2
 
         options = re2.Options()
-        options.log_errors = False  # it would print the pattern as it is
+        options.log_errors = False  # RE2 would print the raw pattern
         options.never_capture = True
         options.max_mem = MAX_PATTERN_MEMORY
         return options
@@ -172,6 +172,4 @@ class PatternTable:
     def _spend(self, work: int) -> None:
         self._work += work
         if self._work > MAX_PATTERN_WORK:
-            raise UnsupportedFormatError(
-                f"{self._where}: its patterns take too long to match against this file's modules; name the modules"
-            )
+            raise UnsupportedFormatError(f"{self._where}: its patterns take too long to match; name the modules")

@@ -1,7 +1,7 @@
-"""PEFT adapters: ``adapter_config.json`` beside ``adapter_model.safetensors``; weights2weights' own files are these.
+"""PEFT adapters: ``adapter_config.json`` beside ``adapter_model.safetensors``, also written by weights2weights.
 
-Keys are ``base_model.model.<module>.lora_A.weight``, with the adapter's name before ``.weight`` in files that were
-written by other means than `save_pretrained`.
+Keys are ``base_model.model.<module>.lora_A.weight``, with the adapter's name before ``.weight`` in files not written by
+`save_pretrained`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .scales import LoraSettings, Stated, header_settings
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-# parts of the names of the parameters that PEFT's methods add
+# substrings of the parameter names that PEFT's methods add
 _METHODS = (
     ".lora_", ".hada_", ".lokr_", ".oft_", ".boft_", ".ia3_", ".vera_", ".hra_", ".bone_", ".miss_", ".shira_",
     ".randlora_", ".fourierft_", ".waveft_", ".c3a_", ".road_", ".gralora_", ".ln_tuning_", ".trainable_tokens_",
 )  # fmt: skip
-# CLIP of this width is the second text encoder of SDXL and SD3; nothing else has it
+# only the second text encoder of SDXL and SD3 has this width
 _SECOND_WIDTH = 1280
 
 
@@ -41,7 +41,7 @@ class Peft(WritableDialect):
     weights_name = WEIGHTS
     folder_use = FolderUse.ALWAYS
     owns_config = True
-    rank_keys = re.compile(r"\.lora_A|(?:lokr|hada)_w[12]_b$")  # of its other methods too, which are refused
+    rank_keys = re.compile(r"\.lora_A|(?:lokr|hada)_w[12]_b$")  # also of methods that are not read
     load_hint = "PeftModel.from_pretrained(model, {path!r})"
     single_file = False
     one_component = True
@@ -65,12 +65,12 @@ class Peft(WritableDialect):
         if not settings and options.alpha is None:
             if checkpoint.config_note:
                 raise MissingPathError(
-                    f"{where}: {checkpoint.config_note}, since the folder holds several weights files; put the two "
-                    "that belong together into a folder of their own, or state alpha (alpha=, --alpha)"
+                    f"{where}: {checkpoint.config_note}, since the folder holds several weights files; move the two "
+                    "that belong together to a separate folder, or pass alpha (alpha=, --alpha)"
                 )
             raise MissingPathError(
-                f"{where}: {CONFIG} is not there, and PEFT has no default for the scale that it states; put it beside "
-                "the weights, or state alpha (alpha=, --alpha)"
+                f"{where}: {CONFIG} is missing, and PEFT has no default for the scale that it states; put it beside "
+                "the weights, or pass alpha (alpha=, --alpha)"
             )
         parts = self._sort(checkpoint, options.component or _text_component(checkpoint))
         parts.require_understood()
@@ -106,25 +106,25 @@ class Peft(WritableDialect):
         return parts
 
     def write(self, adapter: Adapter, folder: Path) -> None:
-        """Write config and weights; rank and alpha stay as they are, a mixed set goes into the patterns.
+        """Write config and weights with the adapter's ranks and alphas; mixed ones go into the patterns.
 
-        A folder holds one component, since it does not name it: the module paths must. CLIP's layers are named as
-        its class in transformers 5 has them (`CLIPTextModel` without ``text_model.``, the second text encoder's
-        `CLIPTextModelWithProjection` with it): PEFT ignores other spellings with no more than a warning.
+        A folder holds one component, which only its module paths identify. CLIP's layers are named as in transformers 5
+        (`CLIPTextModel` without ``text_model.``, the second text encoder's `CLIPTextModelWithProjection` with it): PEFT
+        ignores other spellings with just a warning.
         """
         from safetensors.numpy import save_file
 
         components = sorted({t.component for t in adapter.factors})
         if len(components) > 1:
             raise InvalidInputError(
-                f"a PEFT folder adapts one model, this adapter {' and '.join(components)}; write them one by one"
+                f"a PEFT folder adapts one model, this adapter has {' and '.join(components)}; write them one by one"
             )
         for target, pair in adapter.factors.items():
             wide = target.component == "text_encoder_2" and _SECOND_WIDTH in (pair.inputs, pair.outputs)
             if peft_target(PREFIX + _spelled(target), target.component if wide else None) != target:
                 raise InvalidInputError(
-                    f"a PEFT folder does not name its model and the path of {target} would not be read back as "
-                    f"{target.component}'s; write it as diffusers"
+                    f"a PEFT folder does not name its model, so {target} would not be read back as a module of "
+                    f"{target.component}; write it as diffusers"
                 )
         ordered = sorted(adapter.factors.items(), key=lambda item: item[0].sort_key)
         rank, alpha = ordered[0][1].rank, alpha_for(ordered[0][1])
@@ -154,11 +154,11 @@ class Peft(WritableDialect):
 
 
 def _require_lora(checkpoint: Checkpoint) -> None:
-    """Raise if keys without a configuration are those of another of PEFT's methods."""
+    """Raise if keys without a configuration belong to another PEFT method."""
     for key in checkpoint.keys:
         if key.startswith(PREFIX) and any(mark in key for mark in _METHODS[1:]):
             raise UnsupportedFormatError(
-                f"{checkpoint.where} is a PEFT adapter of another kind than LORA ({short(key, 120)}); only LORA is read"
+                f"{checkpoint.where} is a PEFT adapter of another type than LORA ({short(key, 120)}); only LORA is read"
             )
 
 
@@ -169,7 +169,7 @@ def _key(key: str) -> FactorKey | None:
 
 @lru_cache(maxsize=8192)
 def peft_target(path: str, component: str | None = None) -> Target | None:
-    """Return the target of a module path; behind PEFT's prefix a first name like ``transformer.`` is a module's own."""
+    """Return the target of a module path; after PEFT's prefix, a first name like ``transformer.`` is a module."""
     if not path.startswith(PREFIX):
         return target_of(path, component)
     module = path.removeprefix(PREFIX)
@@ -180,7 +180,7 @@ def peft_target(path: str, component: str | None = None) -> Target | None:
 
 
 def _spelled(target: Target) -> str:
-    """Return the module path under the name that its class has in transformers 5."""
+    """Return the module path as its class in transformers 5 names it."""
     bare = target.module.removeprefix("text_model.")
     return (
         bare if target.component == "text_encoder" and canonical_path("text_encoder", bare) != bare else target.module
@@ -188,23 +188,23 @@ def _spelled(target: Target) -> str:
 
 
 def _text_component(checkpoint: Checkpoint) -> str | None:
-    """Return the text encoder that an adapter of CLIP belongs to, by its configuration's class and its width."""
+    """Return the text encoder of a CLIP adapter, from its configuration's class and its width."""
     mapping = (checkpoint.config or {}).get("auto_mapping")
     model = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     clip = [k for k in checkpoint.keys if ".self_attn." in k and "encoder.layers." in k and ".lora_A" in k]
     if not clip:
         return None
-    bare = not any("text_model." in key for key in clip)  # as transformers 5 names them, and other models theirs
+    bare = not any("text_model." in key for key in clip)  # names of transformers 5, but also of other models
     if bare and isinstance(model, str) and not model.startswith("CLIPText"):
         raise UnsupportedFormatError(
-            f"{checkpoint.where}: {CONFIG} names a {model[:80]}; only a CLIPTextModel's layers are read from such keys"
+            f"{checkpoint.where}: {CONFIG} names a {model[:80]}; such keys are read only for a CLIPTextModel"
         )
     wide = any(checkpoint.shapes[k][1:2] == (_SECOND_WIDTH,) for k in clip)
     return "text_encoder_2" if wide else None
 
 
 def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return A and B as files hold them: float32, with the axes of a kernel; `b` replaces the pair's B."""
+    """Return A and B as stored in files: float32, with the axes of a kernel; `b` replaces the pair's B."""
     a, b = pair.A.astype(np.float32, copy=False), (pair.B if b is None else b).astype(np.float32, copy=False)
     if pair.kernel:
         a = a.reshape(pair.rank, pair.inputs, *pair.kernel)
@@ -213,7 +213,7 @@ def stored(pair: LoraFactors, b: np.ndarray | None = None) -> tuple[np.ndarray, 
 
 
 def alpha_for(pair: LoraFactors) -> float | int:
-    """Return the alpha that gives the scale of a module; an integer if one gives it exactly."""
+    """Return the alpha for a module's scale, as an integer if that is exact."""
     alpha = pair.scale * pair.rank
     return round(alpha) if round(alpha) / pair.rank == pair.scale else alpha
 

@@ -23,7 +23,7 @@ from .registry import dialect_of
 
 @checked()
 def recognize(path: Path | str, *, allow_torch: bool = False) -> Dialect:
-    """Return the one dialect that a checkpoint is in; its tensors are not read.
+    """Return the dialect of a checkpoint without reading its tensors.
 
     Raises
     ------
@@ -57,19 +57,20 @@ def read_adapter(
     path : path
         A file, or a folder that holds one checkpoint.
     allow_torch : bool
-        Open the named ``.pt``, ``.bin`` or ``.ckpt`` file. It is read as data: nothing in it is unpickled or run.
+        Read a ``.pt``, ``.bin`` or ``.ckpt`` file, as data: nothing in it is unpickled or run.
     trust : "tensors" or "config", optional
-        Which one holds if the configuration and the tensors disagree about rank or alpha; without it that is an error.
+        The source to use if configuration and tensors disagree about rank or alpha. Default: such a conflict is an
+        error.
     alpha : float, optional
-        States the alpha of a checkpoint that does not state it; one that states another is an error.
+        The alpha of a checkpoint that does not state one; a different stated alpha is an error.
     component : str, optional
-        States the model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...); one whose keys name
-        another is an error.
+        The model of a checkpoint whose keys do not name it (``"text_encoder_2"``, ...); keys that name another are an
+        error.
     svd_rank : int, optional
-        Approximate every module by its best factors of this rank; ``metadata["error"]`` says how well. Required for
-        LoKr and LoHa, whose changes are not products of two such factors; :func:`read_deltas` gives those exactly.
+        Approximate every module by its best factors of this rank; ``metadata["error"]`` is the relative error. Required
+        for LoKr and LoHa, whose changes are not such products; :func:`read_deltas` returns those exactly.
     canonical : "svd", optional
-        Replace each module's factors by the one representative of their product, see `canonicalize`.
+        Replace each module's factors by the canonical representative of their product, see `canonicalize`.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def read_adapter(
     Raises
     ------
     MissingPathError, UnsupportedFormatError, CorruptFileError, ScaleConflictError, InvalidInputError
-        Nothing is guessed: a file that cannot be read exactly is refused with the reason.
+        Nothing is guessed: a file that cannot be read exactly is an error with the reason.
     """
     options = ReadOptions(trust, alpha, component, svd_rank)
     adapter = parse_checkpoint(open_checkpoint(path, allow_torch=allow_torch), options)
@@ -105,7 +106,7 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
     if other is not None:
         raise InvalidInputError(
             f"{checkpoint.where}: component is {options.component}, but its keys name {short(str(other), 200)}; "
-            "leave component out"
+            "omit component"
         )
     if options.svd_rank is not None and not isinstance(form, DenseDialect):
         adapter = canonicalize(adapter, rank=options.svd_rank)
@@ -114,13 +115,13 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
 
 @checked()
 def read_deltas(path: Path | str, *, allow_torch: bool = False) -> LazyDeltas:
-    """Read the exact change dW of every weight of any known checkpoint, including LoKr and LoHa.
+    """Read the exact change dW of every weight from a checkpoint of any known dialect, including LoKr and LoHa.
 
     Returns
     -------
     mapping of Target to ndarray
-        float64 ``(out, in)``, of a convolution ``(out, in, kh, kw)``. Each is computed when it is asked for: all of
-        Stable Diffusion 1.5 at once would take 7 GB.
+        float64 ``(out, in)``, for a convolution ``(out, in, kh, kw)``. Each is computed on access: all of Stable
+        Diffusion 1.5 at once would take 7 GB.
     """
     checkpoint = open_checkpoint(path, allow_torch=allow_torch)
     form = dialect_of(checkpoint)
@@ -142,5 +143,5 @@ def _refuse_dora(checkpoint: Checkpoint) -> None:
     if found:
         raise UnsupportedFormatError(
             f"{checkpoint.where} is a DoRA ({len(found)} magnitude vectors, {found[0][:120]}): they rescale the base "
-            "weights, so its change is not a sum that could be added; train it without DoRA"
+            "weights, so dW is not scale * B @ A; train it without DoRA"
         )

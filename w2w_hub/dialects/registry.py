@@ -1,4 +1,4 @@
-"""The list of dialects, with those that other packages add, and the one that a checkpoint is in."""
+"""The registry of dialects, including those of other packages, and detection of a checkpoint's dialect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .lycoris import LYCORIS
 from .mlx import MLX
 from .peft import PEFT
 
-GROUP = __name__.rpartition(".")[0]  # of entry points, each an instance of Dialect: "w2w_hub.dialects"
+GROUP = __name__.rpartition(".")[0]  # group of entry points: "w2w_hub.dialects"
 _OURS: tuple[Dialect, ...] = (
     PEFT, DIFFUSERS, DIFFUSERS_OLD, KOHYA, LYCORIS, CLONEOFSIMO, XLABS, BFL, ONETRAINER, MLX,
 )  # fmt: skip
@@ -29,10 +29,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 
 @cache
 def dialects() -> dict[str, Dialect]:
-    """Return every dialect by name: ours, then those of installed packages in order of their names.
+    """Return every dialect by name: built-in ones, then those of installed packages in order of package name.
 
-    A package adds one with an entry point of the group ``w2w_hub.dialects``. One that cannot be loaded, is not a
-    `Dialect` or takes a name that is in use is left out with a warning that names its package.
+    A package adds a dialect by an entry point in the group ``w2w_hub.dialects``. An entry point that cannot be loaded,
+    is not a `Dialect` or uses an existing name is skipped with a warning that names its package.
     """
     found = {form.name: form for form in _OURS}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
@@ -44,12 +44,12 @@ def dialects() -> dict[str, Dialect]:
                 )
             name = getattr(form, "name", None)
             if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise ValueError(f"{short(name)} is not a dialect's name: lower-case letters, digits, - and _")
+                raise ValueError(f"{short(name)} is not a valid name: lower-case letters, digits, - and _")
             if name in found:
-                raise ValueError(f"there is a dialect {name} already")
+                raise ValueError(f"a dialect {name} exists already")
         except Exception as error:
             warnings.warn(
-                f"the dialect {point.name} of the package {_package(point)} is left out: {type(error).__name__}: "
+                f"the dialect {point.name} of the package {_package(point)} is skipped: {type(error).__name__}: "
                 f"{error}; update or uninstall the package",
                 stacklevel=2,
             )
@@ -68,13 +68,13 @@ def writers() -> dict[str, WritableDialect]:
 
 
 def weights_names(*, with_config: bool) -> tuple[str, ...]:
-    """Return the weights files that a folder stands for, in order, with or without an ``adapter_config.json``."""
+    """Return the names of weights files to look for in a folder with or without ``adapter_config.json``, in order."""
     use = FolderUse.WITH_CONFIG if with_config else FolderUse.WITHOUT_CONFIG
     return tuple(form.weights_name for form in dialects().values() if form.weights_name and form.folder_use & use)
 
 
 def dialect_of(checkpoint: Checkpoint) -> Dialect:
-    """Return the one dialect that an opened checkpoint is in; its tensors are not read.
+    """Return the dialect of an opened checkpoint without reading its tensors.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def dialect_of(checkpoint: Checkpoint) -> Dialect:
     if found:
         raise UnsupportedFormatError(
             f"{checkpoint.where} matches {len(found)} dialects ({', '.join(f.name for f in found)}), and no trainer "
-            "writes two into one file; save the modules of each in a file of their own"
+            "mixes them; save the modules of each dialect in a separate file"
         )
     vectors = _embeddings(checkpoint)
     if vectors:
@@ -101,7 +101,7 @@ def dialect_of(checkpoint: Checkpoint) -> Dialect:
 
 
 def _embeddings(checkpoint: Checkpoint) -> list[str]:
-    """Return the vectors of a file that holds nothing but textual-inversion embeddings, else nothing."""
+    """Return the keys of a file that holds only textual-inversion embeddings; empty for any other file."""
     vector = all(1 <= len(shape) <= 2 and shape[-1] in (768, 1024, 1280) for shape in checkpoint.shapes.values())
     named = all(
         (k.startswith("<") and k.endswith(">")) or k in ("emb_params", "clip_l", "clip_g") for k in checkpoint.keys

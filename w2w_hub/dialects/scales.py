@@ -1,4 +1,4 @@
-"""Agree on the scale of a module: places that disagree are an error, and where none states it the default holds.
+"""Determine a module's scale from all places that state it; a conflict is an error.
 
 A checkpoint may state it in ``adapter_config.json``, in its header (``lora_adapter_metadata`` of diffusers and PEFT,
 ``ss_network_alpha`` of kohya's trainer) and in tensors named ``<module>.alpha``.
@@ -24,7 +24,7 @@ HEADER_KEY = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class Stated:
-    """A scale and the place that states it; `tolerance` is the relative rounding of how it is stored there."""
+    """A scale and the place that states it; `tolerance` is the relative rounding error of its storage."""
 
     place: str
     scale: float
@@ -35,12 +35,12 @@ class Stated:
 
 
 def agree_on_scale(stated: Sequence[Stated], default: Stated, where: str, module: object) -> Stated:
-    """Return the scale that all places agree on, as the first states it; the default if none does.
+    """Return the first of the stated scales, which must all agree; the default if there are none.
 
     Raises
     ------
     ScaleConflictError
-        If two places disagree; it names both.
+        If two places disagree; the message names both.
     """
     if not stated:
         return default
@@ -48,35 +48,35 @@ def agree_on_scale(stated: Sequence[Stated], default: Stated, where: str, module
     for other in stated[1:]:
         if not found.agrees(other):
             raise ScaleConflictError(
-                f"{where}: {module} has scale {found.scale:g} by {found.place} and {other.scale:g} by "
-                f"{other.place}; find out which is right and save it again, or say which to trust "
+                f"{where}: {module} has scale {found.scale:g} in {found.place} and {other.scale:g} in "
+                f"{other.place}; save it again with the right one, or choose which to trust "
                 "(trust='tensors' or 'config', --trust)"
             )
     return found
 
 
 def raise_unconfirmed(noted: Stated, scales: set[float], where: str) -> NoReturn:
-    """Raise `ScaleConflictError`: no module has the scale that was noted for the whole file."""
+    """Raise `ScaleConflictError`: no module has the scale that was recorded for the whole file."""
     raise ScaleConflictError(
-        f"{where}: {noted.place} says scale {noted.scale:g}, its tensors "
-        f"{', '.join(f'{scale:g}' for scale in sorted(scales)[:3])}; find out which is right, or say which to trust "
+        f"{where}: {noted.place} states scale {noted.scale:g}, its tensors "
+        f"{', '.join(f'{scale:g}' for scale in sorted(scales)[:3])}; choose which to trust "
         "(trust='tensors' or 'config', --trust)"
     )
 
 
 def alpha_of(tensor: np.ndarray, key: str, where: str) -> tuple[float, float]:
-    """Return the number in an alpha tensor, and the relative rounding of its dtype."""
+    """Return the value of an alpha tensor, and the relative rounding error of its dtype."""
     if tensor.size != 1:
         raise CorruptFileError(f"{where}: {key} has shape {tensor.shape}, expected one number")
     value = float(tensor.reshape(()))
     if not math.isfinite(value):
         raise CorruptFileError(f"{where}: {key} is {value}, expected a number; fetch it again")
     narrow = tensor.dtype == np.float16 or (tensor.dtype == np.float32 and tensor.view(np.uint32) & 0xFFFF == 0)
-    return value, 4e-3 if narrow else 1e-6  # bfloat16 has three digits
+    return value, 4e-3 if narrow else 1e-6  # bfloat16 has three decimal digits
 
 
 class LoraSettings:
-    """Rank and alpha as a PEFT configuration states them, or the one that diffusers puts into the header."""
+    """Rank and alpha in a PEFT configuration, from ``adapter_config.json`` or from the header."""
 
     def __init__(self, data: dict[str, Any], place: str, where: str):
         self.data, self.place, self.where = data, place, where
@@ -87,7 +87,7 @@ class LoraSettings:
         require_plain(data, f"{where}: {place}")
         for key in ("r", "lora_alpha"):
             if not _is_number(data.get(key)):
-                raise CorruptFileError(f"{where}: {place} does not state {key}; without it the scale is unknown")
+                raise CorruptFileError(f"{where}: {place} does not state {key}; which the scale depends on; add it")
         if data.get("use_rslora") not in (None, True, False):
             raise CorruptFileError(
                 f"{where}: {place} has use_rslora {short(data['use_rslora'])}, expected true or false"
@@ -106,12 +106,12 @@ class LoraSettings:
         return self.data["r"] if self._ranks is None else self._ranks.value(module, self.data["r"])
 
     def scale(self, module: str, rank: int, trust: str | None) -> Stated:
-        """Return the scale of a module whose tensors have this rank.
+        """Return the scale of a module with tensors of the given rank.
 
         Raises
         ------
         CorruptFileError
-            If the configuration states another rank and the caller did not say which to trust.
+            If the configuration states another rank and `trust` is None.
         """
         alpha = self.data["lora_alpha"]
         if self._alphas is not None:
@@ -120,8 +120,8 @@ class LoraSettings:
         if stated != rank:
             if trust is None:
                 raise CorruptFileError(
-                    f"{self.where}: {module} has rank {rank}, {self.place} states {stated}; fetch it again, or say "
-                    "which to trust (trust='tensors' or 'config', --trust)"
+                    f"{self.where}: {module} has rank {rank}, {self.place} states {stated}; fetch it again, or "
+                    "choose which to trust (trust='tensors' or 'config', --trust)"
                 )
             if trust == "config":
                 if not float(stated).is_integer():
@@ -135,7 +135,7 @@ class LoraSettings:
 
 
 def header_settings(metadata: dict[str, str], where: str) -> dict[str | None, LoraSettings]:
-    """Return the configurations in the header by component; None is the key of one that names no component."""
+    """Return the configurations in the header by component; the key is None for one without a component."""
     raw = metadata.get(HEADER_KEY)
     if raw is None:
         return {}

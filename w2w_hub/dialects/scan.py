@@ -1,4 +1,4 @@
-"""Find the checkpoints below a folder: streamed, in order of names, no link out of it followed, no pickle opened."""
+"""Find the checkpoints below a folder, lazily and in name order, without following links out or opening pickles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 @dataclass
 class Skipped:
-    """Counts what a scan skipped by reason, and keeps the first names of each."""
+    """Counts of the entries that a scan skipped, by reason, with the first names of each."""
 
     counts: dict[str, int] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Skipped:
 
 
 def is_tree(path: Path) -> bool:
-    """Return True for a folder to be scanned, rather than one checkpoint, dataset or weight space itself."""
+    """Return True for a folder to scan, False for one that is itself a checkpoint, dataset or weight space."""
     if not path.is_dir() or (path / MANIFEST).is_file() or (path / CONFIG).is_file():
         return False
     try:
         found = weights_file(path)
         if found is None:
             names = [p.name for p in path.iterdir()]
-            # a lone pickle or archive is one checkpoint, refused by name
+            # a single pickle or archive is a checkpoint, which reading refuses by name
             return not (len(names) == 1 and names[0].endswith(CHECKPOINTS))
         if found.name in weights_names(with_config=False):
             return False
@@ -52,10 +52,10 @@ def is_tree(path: Path) -> bool:
 
 
 def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
-    """Yield files and folders below `root` that may be checkpoints, datasets or weight spaces, in order of names.
+    """Yield files and folders below `root` that may be checkpoints, datasets or weight spaces, in name order.
 
-    A folder with ``adapter_config.json`` or a manifest is yielded itself. Folders that are links are not entered,
-    and files that are links out of `root` not opened; both are skipped, as are pickles.
+    A folder with ``adapter_config.json`` or a manifest is yielded as a whole. Linked folders, files that are links out
+    of `root`, and pickles are skipped.
     """
     own = {CONFIG, *weights_names(with_config=True)}
     repeated = {form.weights_name for form in dialects().values()} - own

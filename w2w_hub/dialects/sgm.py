@@ -1,6 +1,6 @@
-"""UNet modules in Stability's own numbering (``input_blocks_4_1_...``), which SDXL files and ComfyUI use.
+"""Translate UNet modules in Stability's numbering (``input_blocks_4_1_...``), used by SDXL files and ComfyUI.
 
-Their input and output blocks count through all levels, three to a level; diffusers counts within a level.
+Stability numbers input and output blocks through all levels, three per level; diffusers numbers them per level.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 from ..lora.module_paths import NUMBER
 from .names import dotted
 
-# Stability's names of a UNet's parts; two residual blocks a level in all their models
+# Stability's names for a UNet's parts; all their models have two residual blocks per level
 _LAYERS = 3
 _RESNET = {
     "in_layers_2": "conv1",
@@ -31,7 +31,7 @@ _SGM = re.compile(
 
 @lru_cache(maxsize=8192)
 def unet_path(name: str) -> str | None:
-    """diffusers' path of a UNet module in either numbering, written with underscores; None if it is neither's."""
+    """Return diffusers' path of a UNet module in either numbering, written with underscores; None if unknown."""
     return _sgm_path(name) if is_sgm(name) else dotted("unet", name)
 
 
@@ -62,14 +62,14 @@ def _sgm_path(name: str) -> str | None:
             last and (side, inner) in (("down", "0"), ("up", "1"), ("up", "2")) and (tail == "op") == (side == "down")
         )
         return dotted("unet", f"{side}_blocks_{level}_{side}samplers_0_conv") if fits else None
-    if (side == "down" and last) or inner == "2":  # a downsampler's own number holds nothing else
+    if (side == "down" and last) or inner == "2":  # a downsampler's block holds nothing else
         return None
     kind, translated = ("resnets", _RESNET.get(tail)) if inner == "0" else ("attentions", tail)
     return None if translated is None else dotted("unet", f"{side}_blocks_{level}_{kind}_{layer}_{translated}")
 
 
 def sgm_name(path: str) -> str:
-    """Stability's underscored name of a UNet module of SDXL, the inverse of :func:`unet_path` for it."""
+    """Return Stability's underscored name of an SDXL UNet module, the inverse of :func:`unet_path`."""
     outside = {ours: theirs for theirs, ours in _OUTSIDE.items()}
     if path in outside:
         return outside[path]

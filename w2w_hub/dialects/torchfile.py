@@ -1,15 +1,15 @@
-"""Torch's own files, only when the caller asked for them: read as data, by neither torch nor an unpickler.
+"""Read torch's own files as data, with neither torch nor an unpickler; only when the caller allows it.
 
-Such a file is a zip archive: ``data.pkl``, a pickle that says which tensors there are, and one uncompressed member
-for each storage. The pickle's instructions are followed here as far as they make dicts, lists, numbers, text and
-tensors; a name of anything else ends the reading, so nothing in it can run. A tensor is only noted (storage, offset,
-shape, strides) and held against the bytes that the archive has of it before any memory is taken.
+Such a file is a zip archive: ``data.pkl``, a pickle that lists the tensors, and one uncompressed member per storage.
+Only the pickle's instructions that build dicts, lists, numbers, text and tensors are followed; any other name is an
+error, so nothing in it can run. A tensor is recorded as storage, offset, shape and strides, and compared with the bytes
+that the archive has before memory is allocated.
 """
 
 from __future__ import annotations
 
 import math
-import struct
+import pickletools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _KNOWN = {_PARAMETER, _ORDERED, *_REBUILD, *(f"torch.{name}" for name in _STORAG
 
 @dataclass(frozen=True)
 class _Name:
-    """A name of Python's that the pickle uses; it is never looked up."""
+    """A Python name in the pickle; it is never looked up."""
 
     path: str
 
@@ -69,7 +69,7 @@ class _Tensor:
 
 
 def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any] | None) -> Checkpoint:
-    """Open a ``.pt``, ``.bin`` or ``.ckpt`` file: tensors by name, those under ``state_dict``, or a list of tensors.
+    """Open a ``.pt``, ``.bin`` or ``.ckpt`` file that holds named tensors, a ``state_dict`` of them, or a list.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
     Raises
     ------
     CorruptFileError, UnsupportedFormatError
-        If it is not an archive as torch writes it since 1.6, holds more than tensors, or claims more than it stores.
+        If it is not an archive in the format of torch 1.6, holds other objects, or claims more than it stores.
     """
     with opener() as file:
         try:
@@ -93,7 +93,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
             raise
         except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
             raise CorruptFileError(
-                f"{path} is not a torch archive ({error}); files of torch before 1.6 are not opened, save it again",
+                f"{path} is not a torch archive ({error}); files of torch before 1.6 are not read, save it again",
                 path=path,
             ) from error
     is_list = isinstance(found, (list, tuple))
@@ -104,11 +104,9 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
         raise UnsupportedFormatError(
             f"{path} holds no tensors by name and no list of tensors; save it as safetensors", path=path
         )
-    strange = next((k for k, v in items.items() if not isinstance(k, str) or not isinstance(v, _Tensor)), None)
-    if strange is not None:
-        raise UnsupportedFormatError(
-            f"{path}: {short(strange)} is not a named tensor; save it as safetensors", path=path
-        )
+    other = next((k for k, v in items.items() if not isinstance(k, str) or not isinstance(v, _Tensor)), None)
+    if other is not None:
+        raise UnsupportedFormatError(f"{path}: {short(other)} is not a named tensor; save it as safetensors", path=path)
     total = 0
     for key, tensor in items.items():
         if len(key) > MAX_TENSOR_NAME:
@@ -116,7 +114,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
         _require_stored(tensor, members.get(f"{root}data/{tensor.storage.key}"), f"{path}: {short(key)}")
         total += math.prod(tensor.shape) * tensor.width
     if total > sum(member.file_size for member in members.values()):
-        raise CorruptFileError(f"{path}: its tensors have {total:,} bytes, more than is stored of them", path=path)
+        raise CorruptFileError(f"{path}: its tensors have {total:,} bytes, more than are stored", path=path)
     return Checkpoint(
         path,
         {key: tensor.shape for key, tensor in items.items()},
@@ -130,7 +128,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
 def _contents(
     file: BinaryIO, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], path: Path
 ) -> tuple[str, Any]:
-    """Return the folder of the archive that all its members are in, and what its pickle describes."""
+    """Return the folder inside the archive that holds its members, and the value that its pickle describes."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
         raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -145,24 +143,24 @@ def _contents(
         raise UnsupportedFormatError(
             f"{path} has more than {MAX_TENSOR_BYTES:,} bytes of tensors, the limit", path=path
         )
-    found = _Reading(read_member(file, archive, member), path).result()
+    found = _Reading(path).result(read_member(file, archive, member))
     return pickles[0].removesuffix("data.pkl"), found
 
 
 def _require_stored(tensor: _Tensor, member: zipfile.ZipInfo | None, what: str) -> None:
-    """Raise unless the archive has all the bytes that a tensor is said to have."""
+    """Raise unless the archive has all the bytes that a tensor claims."""
     if member is None:
         raise CorruptFileError(f"{what}: its storage is not in the archive; fetch it again")
     if tensor.storage.numbers * tensor.width != member.file_size:
-        raise CorruptFileError(f"{what} claims {tensor.storage.numbers:,} numbers, more than is stored of it")
+        raise CorruptFileError(f"{what} claims {tensor.storage.numbers:,} numbers, more than are stored")
     numbers = math.prod(tensor.shape)
     if not numbers:
         require_bearable(tensor.shape, tensor.width, what)
     if numbers > tensor.storage.numbers:
-        raise CorruptFileError(f"{what} has shape {tensor.shape}, more than is stored of it")
+        raise CorruptFileError(f"{what} has shape {tensor.shape}, more than is stored")
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if numbers and last >= tensor.storage.numbers:
-        raise CorruptFileError(f"{what} reaches beyond what is stored of it; fetch it again")
+        raise CorruptFileError(f"{what} reaches beyond its storage; fetch it again")
 
 
 def _load(items: dict[str, _Tensor], opener: Callable[[], BinaryIO], root: str, path: Path) -> dict[str, np.ndarray]:
@@ -207,52 +205,34 @@ _MARK = object()
 class _Reading:
     """Follows a pickle's instructions as far as they describe plain values and tensors.
 
-    No instruction makes more than it has bytes itself: the stack, the memo and all values are bounded by the
-    pickle's length and by a number of steps.
+    `pickletools` splits the bytes into instructions; nothing is looked up or called. No instruction makes more than it
+    has bytes itself: the stack, the memo and all values are bounded by the pickle's length and by a number of steps.
     """
 
-    def __init__(self, data: bytes, path: Path):
-        self._data, self._path, self._at = data, path, 0
+    def __init__(self, path: Path):
+        self._path, self._at = path, 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def result(self) -> Any:
-        for _ in range(MAX_PICKLE_STEPS):
-            code = self._take(1)
-            if code == b".":
-                return self._pop()
-            step = _STEPS.get(code)
-            if step is None:
-                raise CorruptFileError(
-                    f"{self._path} holds something other than plain tensors or is damaged, and was not executed "
-                    f"(instruction 0x{code.hex()}); save it again as safetensors"
-                )
-            step(self)
-        raise UnsupportedFormatError(f"{self._path} has a pickle of more than {MAX_PICKLE_STEPS:,} steps, the limit")
+    def result(self, data: bytes) -> Any:
+        try:
+            for number, (code, argument, position) in enumerate(pickletools.genops(data)):
+                self._at = position or 0
+                if number >= MAX_PICKLE_STEPS:
+                    raise UnsupportedFormatError(
+                        f"{self._path} has a pickle of more than {MAX_PICKLE_STEPS:,} steps, the limit", path=self._path
+                    )
+                if code.name == "STOP":
+                    return self._pop()
+                if code.name not in _STEPS:
+                    raise self._foreign(f"instruction {code.name}")
+                _STEPS[code.name](self, argument)
+        except ValueError as error:
+            if isinstance(error, W2WError):
+                raise
+            raise self._damaged() from error
+        raise self._damaged()
 
-    # reading
-    def _take(self, count: int) -> bytes:
-        found = self._data[self._at : self._at + count]
-        if len(found) != count:
-            raise self._damaged()
-        self._at += count
-        return found
-
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
-
-    def _text(self, count: int) -> str:
-        return self._take(count).decode("utf-8", "surrogatepass")
-
-    def _line(self) -> str:
-        end = self._data.find(b"\n", self._at, self._at + 1024)
-        if end < 0:
-            raise self._damaged()
-        found = self._data[self._at : end].decode("utf-8")
-        self._at = end + 1
-        return found
-
-    # the stack
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
@@ -297,19 +277,16 @@ class _Reading:
             raise self._damaged()
         self._memo[number] = self._stack[-1]
 
-    # names and what is made with them
-    def _name(self, module: object, name: object) -> None:
-        path = f"{module}.{name}"
+    def _name(self, path: str) -> None:
         if path not in _KNOWN:
-            raise CorruptFileError(
-                f"{self._path} holds something other than plain tensors (it names {short(path)}), and was not "
-                "executed; save it again as safetensors"
-            )
+            raise self._foreign(f"it names {short(path)}")
         self._push(_Name(path))
 
     def _stack_name(self) -> None:
         name, module = self._pop(), self._pop()
-        self._name(module, name)
+        if not (isinstance(name, str) and isinstance(module, str)):  # writing out nested lists may take forever
+            raise self._damaged()
+        self._name(f"{module}.{name}")
 
     def _storage(self) -> None:
         found = self._pop()
@@ -340,10 +317,7 @@ class _Reading:
                 raise self._damaged()
             self._push(_Tensor(storage, offset, shape, strides))
         else:
-            raise CorruptFileError(
-                f"{self._path} holds something other than plain tensors (it calls {name.path}), and was not executed; "
-                "save it again as safetensors"
-            )
+            raise self._foreign(f"it calls {name.path}")
 
     def _build(self) -> None:
         state = self._pop()
@@ -352,9 +326,13 @@ class _Reading:
         self._top(dict)
 
     def _damaged(self) -> CorruptFileError:
+        return self._foreign(f"or is damaged at byte {self._at:,} of its pickle")
+
+    def _foreign(self, what: str) -> CorruptFileError:
         return CorruptFileError(
-            f"{self._path} holds something other than plain tensors or is damaged, and was not executed "
-            f"(byte {self._at:,} of its pickle); save it again as safetensors"
+            f"{self._path} holds something other than plain tensors ({what}), and was not executed; save it again as "
+            "safetensors",
+            path=self._path,
         )
 
 
@@ -362,41 +340,32 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-_STEPS: dict[bytes, Callable[[_Reading], object]] = {
-    b"\x80": lambda r: r._take(1),  # protocol
-    b"\x95": lambda r: r._take(8),  # frame
-    b"(": lambda r: r._push(_MARK),
-    b")": lambda r: r._push(()),
-    b"]": lambda r: r._push([]),
-    b"}": lambda r: r._push({}),
-    b"N": lambda r: r._push(None),
-    b"\x88": lambda r: r._push(True),
-    b"\x89": lambda r: r._push(False),
-    b"K": lambda r: r._push(r._number("<B")),
-    b"M": lambda r: r._push(r._number("<H")),
-    b"J": lambda r: r._push(r._number("<i")),
-    b"\x8a": lambda r: r._push(int.from_bytes(r._take(r._number("<B")), "little", signed=True)),
-    b"G": lambda r: r._push(r._number(">d")),
-    b"\x8c": lambda r: r._push(r._text(r._number("<B"))),
-    b"X": lambda r: r._push(r._text(r._number("<I"))),
-    b"U": lambda r: r._push(r._text(r._number("<B"))),
-    b"T": lambda r: r._push(r._text(r._number("<I"))),
-    b"t": lambda r: r._push(tuple(r._since_mark())),
-    b"\x85": lambda r: r._tuple(1),
-    b"\x86": lambda r: r._tuple(2),
-    b"\x87": lambda r: r._tuple(3),
-    b"s": lambda r: r._set_items([r._pop(), r._pop()][::-1]),
-    b"u": lambda r: r._set_items(r._since_mark()),
-    b"a": lambda r: (value := r._pop(), r._top(list).append(value)),
-    b"e": lambda r: (values := r._since_mark(), r._top(list).extend(values)),
-    b"q": lambda r: r._put(r._number("<B")),
-    b"r": lambda r: r._put(r._number("<I")),
-    b"\x94": lambda r: r._put(len(r._memo)),
-    b"h": lambda r: r._get(r._number("<B")),
-    b"j": lambda r: r._get(r._number("<I")),
-    b"c": lambda r: r._name(r._line(), r._line()),
-    b"\x93": _Reading._stack_name,
-    b"Q": _Reading._storage,
-    b"R": _Reading._call,
-    b"b": _Reading._build,
+_STEPS: dict[str, Callable[[_Reading, Any], object]] = {
+    "PROTO": lambda r, _: None,
+    "FRAME": lambda r, _: None,
+    "MARK": lambda r, _: r._push(_MARK),
+    "EMPTY_TUPLE": lambda r, _: r._push(()),
+    "EMPTY_LIST": lambda r, _: r._push([]),
+    "EMPTY_DICT": lambda r, _: r._push({}),
+    "NONE": lambda r, _: r._push(None),
+    "NEWTRUE": lambda r, _: r._push(True),
+    "NEWFALSE": lambda r, _: r._push(False),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), _Reading._push),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"), _Reading._push),
+    "TUPLE": lambda r, _: r._push(tuple(r._since_mark())),
+    "TUPLE1": lambda r, _: r._tuple(1),
+    "TUPLE2": lambda r, _: r._tuple(2),
+    "TUPLE3": lambda r, _: r._tuple(3),
+    "SETITEM": lambda r, _: r._set_items([r._pop(), r._pop()][::-1]),
+    "SETITEMS": lambda r, _: r._set_items(r._since_mark()),
+    "APPEND": lambda r, _: (value := r._pop(), r._top(list).append(value)),
+    "APPENDS": lambda r, _: (values := r._since_mark(), r._top(list).extend(values)),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Reading._put),
+    "MEMOIZE": lambda r, _: r._put(len(r._memo)),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Reading._get),
+    "GLOBAL": lambda r, path: r._name(path.replace(" ", ".")),
+    "STACK_GLOBAL": lambda r, _: r._stack_name(),
+    "BINPERSID": lambda r, _: r._storage(),
+    "REDUCE": lambda r, _: r._call(),
+    "BUILD": lambda r, _: r._build(),
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..common.arguments import checked
+from ..common.arguments import ADAPTER, checked
+from ..common.constraints import names
 from ..common.deprecated import renamed_keywords
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
@@ -20,21 +20,16 @@ from .registry import writers
 DEFAULT_DIALECTS = ("peft", "diffusers")
 
 
-@checked()
+@checked(adapter=ADAPTER, dialects=names())
 def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = DEFAULT_DIALECTS) -> None:
     """Write an adapter as a new folder that stock libraries open correctly.
 
-    The default writes ``adapter_config.json`` + ``adapter_model.safetensors`` for `PeftModel.from_pretrained` and
-    ``pytorch_lora_weights.safetensors`` for `pipe.load_lora_weights`: either alone is silently wrong in the other
-    library. ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
+    The default writes ``adapter_config.json`` and ``adapter_model.safetensors`` for `PeftModel.from_pretrained`, and
+    ``pytorch_lora_weights.safetensors`` for `pipe.load_lora_weights`: each library silently misreads the other's file.
+    ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
     """
-    if not isinstance(adapter, Adapter):
-        raise InvalidInputError(f"a {type(adapter).__name__} is not an adapter; read one with read_adapter")
-    if isinstance(dialects, str) or not isinstance(dialects, Iterable):
-        raise InvalidInputError(f"dialects are a tuple of names such as ('kohya',), not {dialects!r}")
-    dialects = tuple(dialects)
     if not dialects:
-        raise InvalidInputError(f"dialects names no dialect to write; there are {', '.join(writers())}")
+        raise InvalidInputError(f"dialects is empty; choose from {', '.join(writers())}")
     chosen = [writer_of(name) for name in dialects]
     with new_folder(folder) as partial:
         for writer in chosen:
@@ -42,29 +37,29 @@ def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...
 
 
 def writer_of(name: object) -> WritableDialect:
-    """Return the writable dialect of a name.
+    """Return a writable dialect by name.
 
     Raises
     ------
     InvalidInputError
-        If there is none; it lists the names that there are.
+        If it does not exist; the message lists those that do.
     """
     known = writers()
     if not isinstance(name, str) or name not in known:
-        raise InvalidInputError(f"no writer for dialect {name!r}; there are {', '.join(known)}")
+        raise InvalidInputError(f"dialect {name!r} cannot be written; choose from {', '.join(known)}")
     return known[name]
 
 
 @renamed_keywords(believe="trust")
 @checked()
 def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
-    """Read a checkpoint and write it in another dialect; returns the adapter that was written.
+    """Read a checkpoint, write it in another dialect, and return the adapter.
 
     Parameters
     ----------
     out : path
-        A new folder, or with the ending ``.safetensors`` a new file, which PEFT cannot be. A PEFT folder holds one
-        model: from an adapter of several, each gets a folder of its component's name in it.
+        A new folder, or with the suffix ``.safetensors`` a new file (not for PEFT). A PEFT folder holds one model: for
+        an adapter of several, `out` gets one subfolder per component.
     **options
         As for :func:`read_adapter`.
 

@@ -38,25 +38,25 @@ class Target:
     def __str__(self) -> str:
         return f"{self.component}.{self.module}"
 
-    def __hash__(self) -> int:  # a string keeps its hash, a tuple does not
+    def __hash__(self) -> int:  # strings cache their hash, tuples do not
         return hash(self.module)
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Key of the canonical order: components as in :data:`COMPONENTS`, then the path, numbers as numbers."""
+        """Sort key of the canonical order: components as in :data:`COMPONENTS`, then paths, see `natural_key`."""
         return _sort_key(self.component, self.module)
 
 
-@lru_cache(maxsize=8192)  # the checkpoints of a population share their module names
+@lru_cache(maxsize=8192)  # checkpoints of a population share module names
 def _sort_key(component: str, module: str) -> tuple[Any, ...]:
     known = component in COMPONENTS
     return COMPONENTS.index(component) if known else len(COMPONENTS), component, natural_key(module)
 
 
 def natural_key(path: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key of a dotted path in which ``10`` comes after ``9``; numbers come before words.
+    """Return the sort key of a dotted path: ``10`` comes after ``9``, and numbers come before words.
 
-    Different paths have different keys (``01`` beside ``1``), so the order does not depend on the input's.
+    Different paths have different keys (``01`` and ``1``), so the order does not depend on the input's order.
     """
     return tuple((0, int(part), part) if re.fullmatch(r"[0-9]+", part) else (1, 0, part) for part in path.split("."))
 
@@ -73,13 +73,13 @@ class _Dimensions(Protocol):
 
 
 class FactorShape:
-    """Shapes that follow from a module's rank, inputs, outputs and kernel."""
+    """Shapes derived from a module's rank, inputs, outputs and kernel."""
 
     __slots__ = ()
 
     @property
     def size(self: _Dimensions) -> Size:
-        """Rank, inputs, outputs and, for a convolution, its kernel: what a layout is made from."""
+        """Rank, inputs, outputs and, for a convolution, its kernel: the entry of a layout."""
         plain = (self.rank, self.inputs, self.outputs)
         return (*plain, self.kernel) if self.kernel else plain
 
@@ -90,7 +90,7 @@ class FactorShape:
 
     @property
     def weight_shape(self: _Dimensions) -> tuple[int, ...]:
-        """Shape of the adapted weight: ``(out, in)``, of a convolution ``(out, in, kh, kw)``."""
+        """Shape of the adapted weight: ``(out, in)``, for a convolution ``(out, in, kh, kw)``."""
         return (self.outputs, self.inputs, *self.kernel)
 
 
@@ -98,18 +98,18 @@ class FactorShape:
 class LoraFactors(FactorShape, ByValue):
     """The factors of one module.
 
-    Those of a convolution are matrices too: A `(r, in, kh, kw)` is kept with its last three axes flattened, B
-    `(out, r, 1, 1)` without its last two, and `kernel` says how to undo it. A 1 x 1 convolution is not the same as a
-    Linear module, whose kernel is empty.
+    A convolution's factors are matrices too: A `(r, in, kh, kw)` with its last three axes flattened, B `(out, r, 1, 1)`
+    without its last two; `kernel` restores the shapes. A 1 x 1 convolution differs from a Linear module, whose kernel
+    is empty.
 
     Attributes
     ----------
     A : ndarray
-        float32 (float64 if computed so) ``(r, in)``, of a convolution ``(r, in * kh * kw)``.
+        ``(r, in)``, for a convolution ``(r, in * kh * kw)``; float32, or float64 if computed.
     B : ndarray
-        Likewise ``(out, r)``.
+        ``(out, r)``, of the same dtype.
     scale : float
-        The factor of ``B @ A`` in the weight's change (alpha / r in most dialects).
+        Factor in dW = scale * B @ A (alpha / r in most dialects).
     kernel : tuple of int
         Empty for a Linear module, ``(kh, kw)`` for a convolution.
     """
@@ -133,7 +133,7 @@ class LoraFactors(FactorShape, ByValue):
         return self.B.shape[0]
 
     def delta(self) -> np.ndarray:
-        """Return the change of the weight, float64 of shape `weight_shape`."""
+        """Return the change dW of the weight, float64 of shape `weight_shape`."""
         change = self.scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
         return change.reshape(self.weight_shape)
 
@@ -143,11 +143,11 @@ def _is_floats(values: Any) -> bool:
 
 
 def as_float32(values: np.ndarray, what: str) -> np.ndarray:
-    """Round values to float32; raise `InvalidInputError` naming them if one does not fit."""
+    """Round values to float32; raise `InvalidInputError`, naming them by `what`, if one overflows."""
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
     if not math.isfinite(np.abs(narrow).max(initial=0)):
-        raise InvalidInputError(f"{what} reaches {np.abs(values).max():g}, more than float32 holds")
+        raise InvalidInputError(f"{what} reaches {np.abs(values).max():g}, which overflows float32")
     return narrow
 
 
@@ -160,14 +160,14 @@ class Adapter:
     factors : dict of Target to LoraFactors
         In the order read; use a layout for the canonical order.
     base_model : str or None
-        The base model that the checkpoint names: a hint, never trusted.
+        The base model named in the checkpoint: a hint, not verified.
     dialect : str
         The checkpoint format it was read from (``"peft"``, ...), or ``"memory"``.
     ignored_keys : tuple of str
-        Keys in the file that are not LoRA factors and were left out (biases, textual-inversion vectors, ...).
+        Keys in the file that are not LoRA factors and were ignored (biases, textual-inversion vectors, ...).
     metadata : mapping
-        ``scale_from``: the places that stated the scale; ``dtypes`` in the file; ``error`` of an approximation that
-        was asked for.
+        ``scale_from``: the places that stated the scale; ``dtypes``: tensors in the file per dtype; ``error``: the
+        relative error, if the factors approximate the file's.
     """
 
     factors: dict[Target, LoraFactors]
@@ -195,7 +195,7 @@ class Adapter:
             ):
                 raise InvalidInputError(f"{target}: A and B must be arrays of floats, and the scale a number")
             if not isinstance(pair.kernel, (list, tuple)) or not all(map(is_whole, pair.kernel)):
-                raise InvalidInputError(f"{target}: a kernel is whole numbers, not {reprlib.repr(pair.kernel)}")
+                raise InvalidInputError(f"{target}: a kernel is a tuple of integers, not {reprlib.repr(pair.kernel)}")
             if pair.A.ndim != 2 or pair.B.ndim != 2 or pair.A.shape[0] != pair.B.shape[1]:
                 raise InvalidInputError(
                     f"{target}: A {pair.A.shape} and B {pair.B.shape} do not multiply; "
@@ -217,13 +217,12 @@ class Adapter:
         for target, pair in self.factors.items():
             for name, factor in (("A", pair.A), ("B", pair.B)):
                 with np.errstate(all="ignore"):
-                    if math.isfinite(factor.sum()):  # one pass; a sum that overflows is looked at below
+                    if math.isfinite(factor.sum()):  # one pass; an overflowing sum is checked below
                         continue
                 bad = int(np.size(factor) - np.isfinite(factor).sum())
                 if bad:
                     raise InvalidInputError(
-                        f"{where}: {bad} values of {target} {name} are NaN or infinite; "
-                        "such a checkpoint would poison the base model, train it again"
+                        f"{where}: {bad} values of {target} {name} are NaN or infinite; train the checkpoint again"
                     )
 
 

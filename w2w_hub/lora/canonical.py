@@ -1,15 +1,14 @@
-"""One representative of dW = scale * B @ A under the ambiguity of its factors (B R, R^-1 A).
+"""Canonical factors of dW = scale * B @ A, which also equals scale * (B R) @ (R^-1 A) for any invertible R.
 
-The rule, in float64 and for each module:
+The rule, in float64 and per module:
 
-1. dW (a convolution's as a matrix of ``in * kh * kw`` columns) has the singular values s1 >= s2 >= ... and their right
-   vectors. Where values agree to 1e-7 of s1 only the span of their vectors is determined, so it gets a basis of its
-   own: of the coordinate axes the one with the longest projection on the span (of projections equal to 1e-6 the
-   first) gives its normalised projection, then the same on the rest of the span. For a single vector this says: of its
-   entries the largest in magnitude is positive.
-2. A's rows are these vectors and B's columns dW times them over the scale, each pair balanced to equal norms times
-   sqrt(scale): ``|A_i| = |B_i| = sqrt(s_i / scale)``.
-3. Values below rounding (max(shape) * 2.2e-16 * s1) are zero rows and columns, as is what pads to a larger rank.
+1. dW (for a convolution, a matrix of ``in * kh * kw`` columns) has singular values s1 >= s2 >= ... with right singular
+   vectors. If values agree to 1e-7 * s1, only the span of their vectors is determined, and its basis is chosen as
+   follows: the coordinate axis with the longest projection onto the span (the first, if lengths agree to 1e-6) gives
+   its normalized projection; repeat on the rest of the span. For a single vector this makes its largest entry positive.
+2. A's rows are these vectors, B's columns are dW times them over the scale, and each pair is balanced to equal norms:
+   ``|A_i| = |B_i| = sqrt(s_i / scale)``.
+3. Singular values at rounding level (below max(shape) * 2.2e-16 * s1) and padding to a larger rank give zeros.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ _SAME_VALUE, _SAME_LENGTH = 1e-7, 1e-6
 def canonicalize(
     adapter: Adapter, method: str = "svd", *, rank: int | Mapping[Target, int] | None = None, scale: float = 1.0
 ) -> Adapter:
-    """Replace the factors of every module by the representative of its dW.
+    """Replace every module's factors by the canonical factors of its dW.
 
     Parameters
     ----------
     method : "svd"
-        The rule of this module.
+        The rule described in this module.
     rank : int or dict of Target to int, optional
-        Truncate to this rank (the best approximation there is) or pad with zeros; without it each module's stays.
+        Truncate to this rank (the best approximation) or pad with zeros. Default: each module's own rank.
     scale : float
-        The scale of the result, positive; the scales of the modules are part of dW.
+        The scale of the result, positive; the modules' own scales are part of dW.
 
     Returns
     -------
     Adapter
-        float64 factors. ``metadata["error"]`` is what truncation lost, relative to the norm of all of dW.
+        float64 factors. ``metadata["error"]`` is the norm lost by truncation, relative to the norm of all of dW.
     """
     if method not in METHODS:
         raise InvalidInputError(f"canonical form {method!r} is unknown; choose {' or '.join(METHODS)}")
@@ -73,14 +72,14 @@ def canonicalize(
 def canonical_factors(
     pair: LoraFactors, *, rank: int | None = None, scale: float = 1.0
 ) -> tuple[LoraFactors, float, float]:
-    """Return the representative of one module, the norm lost by truncation, and the norm of dW."""
+    """Return one module's canonical factors, the norm lost by truncation, and the norm of dW."""
     a, b = pair.A.astype(np.float64), pair.B.astype(np.float64) * pair.scale
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InvalidInputError("factors with NaN or infinity have no canonical form")
     wanted = pair.rank if rank is None else rank
     if not is_whole(wanted) or wanted < 1:
         raise InvalidInputError(f"rank must be at least 1, not {wanted}")
-    # dW = Qb (Rb Ra^T) Qa^T, so that the decomposition is one of r x r
+    # dW = Qb (Rb Ra^T) Qa^T, so an r x r decomposition suffices
     left, upper = np.linalg.qr(b)
     right, lower = np.linalg.qr(a.T)
     u, values, v = np.linalg.svd(upper @ lower.T)
@@ -112,7 +111,7 @@ def representative(
 
 
 def _basis(rows: np.ndarray) -> np.ndarray:
-    """Return a basis of the span of orthonormal rows ``(k, n)`` that depends on the span alone."""
+    """Return a basis of the span of orthonormal rows ``(k, n)`` that depends only on the span."""
     rest, basis = rows, []
     while len(rest):
         lengths = np.linalg.norm(rest, axis=0)  # of each axis' projection
@@ -120,7 +119,7 @@ def _basis(rows: np.ndarray) -> np.ndarray:
         basis.append((rest[:, axis] / lengths[axis]) @ rest)
         if len(rest) == 1:
             break
-        # what is left of the span: the rows rotated so that one is the chosen vector, without it
+        # the rest of the span: rotate the rows so that one is the chosen vector, and drop it
         turned, _ = np.linalg.qr(np.column_stack([rest[:, axis], np.eye(len(rest))]))
         rest = turned[:, 1 : len(rest)].T @ rest
     return np.array(basis)
@@ -138,8 +137,8 @@ def canonicalize_rows(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray
-        float64, the shape of `rows`. Every module's B @ A is that of `rows` to float64 rounding; a rank that a
-        module does not use is zeros.
+        float64, with the shape of `rows`. Every module's B @ A equals that of `rows` to float64 rounding; unused ranks
+        are zeros.
 
     Raises
     ------
@@ -205,7 +204,7 @@ def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
     new_a = np.pad(new_a * sign[:, :, None], ((0, 0), (0, missing), (0, 0)))
     new_b = np.pad(new_b * sign[:, None, :], ((0, 0), (0, 0), (0, missing)))
     alike = (values[:, 1:] > 0) & (values[:, :-1] - values[:, 1:] <= _SAME_VALUE * values[:, :1])
-    for i in np.flatnonzero(alike.any(1)):  # where only a span is determined
+    for i in np.flatnonzero(alike.any(1)):  # only the span is determined
         found, _, _ = representative(u[i], values[i], v[i], rank, 1.0)
         new_a[i], new_b[i] = found.A, found.B
     return new_a, new_b
@@ -213,7 +212,7 @@ def _balanced_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _signs(a: np.ndarray) -> np.ndarray:
     size = np.abs(a)
-    # the first of entries that are equal up to rounding, as in `_basis`
+    # of entries that agree up to rounding, the first, as in `_basis`
     first = (size >= (1 - _SAME_LENGTH) * size.max(2, keepdims=True)).argmax(2)
     return np.where(np.take_along_axis(a, first[:, :, None], 2)[:, :, 0] < 0, -1.0, 1.0)
 

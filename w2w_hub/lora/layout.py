@@ -61,7 +61,7 @@ class Slot(FactorShape):
 
 
 class ParameterLayout:
-    """The ordered list of slots with one reference scale.
+    """An ordered list of slots with one reference scale.
 
     Slots are ordered by component, then by module path with numbers compared as numbers (so
     ``down_blocks`` < ``mid_block`` < ``up_blocks``, ``attn1`` < ``attn2``, ``to_q`` < ``to_v``, and
@@ -73,12 +73,12 @@ class ParameterLayout:
     sizes : dict of Target to (rank, inputs, outputs) or (rank, inputs, outputs, kernel)
         Shapes of the adapted modules, in any order.
     scale : float
-        The reference scale: dW = scale * B @ A for factors as stored.
+        The reference scale: dW = scale * B @ A for stored factors.
     """
 
     def __init__(self, sizes: Mapping[Target, Size], scale: float):
         if not isinstance(sizes, Mapping) or not all(isinstance(target, Target) for target in sizes):
-            raise InvalidInputError(f"sizes are a mapping from Target to sizes, not {type(sizes).__name__}")
+            raise InvalidInputError(f"sizes must be a mapping from Target to sizes, not a {type(sizes).__name__}")
         if not sizes:
             raise InvalidInputError("a layout needs at least one target module")
         if len(sizes) > MAX_MODULES:
@@ -99,14 +99,14 @@ class ParameterLayout:
     @classmethod
     @validated(adapter=instance(Adapter, "an Adapter"), scale=optional(positive()))
     def from_adapter(cls, adapter: Adapter, *, scale: float | None = None) -> ParameterLayout:
-        """Make the layout of an adapter's own shapes.
+        """Return the layout of an adapter's shapes.
 
         Parameters
         ----------
         scale : float, optional
-            The reference scale. Without it, the adapter's own; of several the one that most modules have (the
-            smallest of equally frequent ones), or 1 if that is not positive. Any reference is exact: the ratio of
-            a module's own scale to it is folded into B, see :meth:`scale_ratios`.
+            The reference scale. Default: the adapter's most frequent scale (the smallest, if several are equally
+            frequent), or 1 if that is not positive. Any reference is exact: the ratio of a module's scale to it is
+            folded into B, see :meth:`scale_ratios`.
         """
         if scale is None:
             counts = Counter(pair.scale for pair in adapter.factors.values())
@@ -130,25 +130,25 @@ class ParameterLayout:
         scale: float = 1.0,
         component: str = "unet",
     ) -> ParameterLayout:
-        """Make the layout of the Linear and Conv2d modules of a model that `targets` names.
+        """Return the layout of the Linear and Conv2d modules of a model that `targets` selects.
 
-        Works on the meta device too, so that a large model's layout costs no memory.
+        Also works on the meta device, where a large model needs no memory.
 
         Parameters
         ----------
         targets : iterable of str, or str
-            As PEFT's ``target_modules``: names that a module's path ends with (``"to_q"``, ``"to_out.0"``), or one
-            regular expression that the whole path matches.
+            Like PEFT's ``target_modules``: suffixes of module paths (``"to_q"``, ``"to_out.0"``), or one regular
+            expression that must match the whole path.
 
         Raises
         ------
         InvalidInputError
-            If nothing is named, or a named module is a grouped convolution, which has no such factors.
+            If no module is selected, or a selected one is a grouped convolution, which has no such factors.
         """
         sizes: dict[Target, Size] = {}
         suffixes = (targets,) if isinstance(targets, str) else tuple(targets)
         if not suffixes:
-            raise InvalidInputError("no target modules are named; name some, for instance to_q and to_v")
+            raise InvalidInputError("targets is empty; name modules such as to_q and to_v")
         try:
             pattern = re.compile(targets) if isinstance(targets, str) else None
         except re.error as error:
@@ -165,7 +165,9 @@ class ParameterLayout:
                 sizes[target] = (rank, int(module.in_features), int(module.out_features))
             elif hasattr(module, "in_channels") and hasattr(module, "kernel_size"):
                 if module.groups != 1:
-                    raise InvalidInputError(f"{name} is a convolution of {module.groups} groups; leave it out")
+                    raise InvalidInputError(
+                        f"{name} is a convolution with {module.groups} groups; remove it from targets"
+                    )
                 kernel = tuple(int(n) for n in module.kernel_size)
                 sizes[target] = (rank, int(module.in_channels), int(module.out_channels), kernel)
         if not sizes:
@@ -183,12 +185,12 @@ class ParameterLayout:
 
     @classmethod
     def from_json(cls, data: Any) -> ParameterLayout:
-        """Read what :meth:`to_json` made; nothing of the stated size is allocated.
+        """Build a layout from the result of :meth:`to_json`, without allocating memory of the stated size.
 
         Raises
         ------
         UnsupportedFormatError
-            If a slot or the scale is not of its type, or one of the limits of this module is passed.
+            If a slot or the scale has a wrong type or exceeds a limit.
         """
         try:
             slots, scale = data["slots"], data["scale"]
@@ -253,7 +255,7 @@ class ParameterLayout:
 
     @checked(adapter=ADAPTER)
     def incompatibility(self, adapter: Adapter) -> str:
-        """Return why an adapter cannot be flattened with this layout, in one line; empty if it can."""
+        """Return the reason why an adapter does not fit this layout, in one line; empty if it fits."""
         theirs = {target: pair.size for target, pair in adapter.factors.items()}
         if theirs == {slot.target: slot.size for slot in self.slots}:
             return ""
@@ -261,7 +263,7 @@ class ParameterLayout:
 
     @checked(adapter=ADAPTER)
     def scale_ratios(self, adapter: Adapter) -> dict[Target, float]:
-        """Return the factor that :meth:`flatten` folds into B, per module whose scale is not the reference."""
+        """Return the factor that :meth:`flatten` folds into B, for each module whose scale is not the reference."""
         found = {target: pair.scale / self.scale for target, pair in adapter.factors.items()}
         return {target: ratio for target, ratio in found.items() if ratio != 1}
 
@@ -269,19 +271,17 @@ class ParameterLayout:
     ratios = deprecated_alias("ParameterLayout.ratios", scale_ratios)
 
     # ------------------------------------------------------------ vectors
-    @checked()
+    @checked(adapter=ADAPTER)
     def flatten(self, adapter: Adapter, *, where: str = "this adapter") -> np.ndarray:
         """Return the adapter as a float32 vector ``(size,)``.
 
-        A module whose scale differs from the reference has the ratio folded into B.
+        If a module's scale differs from the reference, the ratio is folded into B.
 
         Raises
         ------
         LayoutMismatchError
             If the modules or shapes are not this layout's.
         """
-        if not isinstance(adapter, Adapter):
-            raise InvalidInputError(f"{where} must be an Adapter, not {reprlib.repr(adapter)}")
         found = self.incompatibility(adapter)
         if found:
             raise LayoutMismatchError(f"{where} does not fit the layout: {found}")
@@ -297,7 +297,7 @@ class ParameterLayout:
         return vector
 
     def unflatten(self, vector: np.ndarray, base_model: str | None = None) -> Adapter:
-        """Return the adapter of a vector ``(size,)``; its factors are float32 copies at the reference scale.
+        """Return the adapter of a vector ``(size,)``, with float32 copies of its factors and the reference scale.
 
         Parameters
         ----------
@@ -331,10 +331,9 @@ class ParameterLayout:
         return all(slot.rank == 1 and not slot.kernel for slot in self.slots)
 
     def unflatten_batch(self, vectors: Any) -> dict[Target, tuple[Any, Any]]:
-        """Return views of ``(n, size)``: per target A ``(n, r, in)`` and B ``(n, out, r)``, without copying.
+        """Return views of rows ``(n, size)``: A ``(n, r, in)`` and B ``(n, out, r)`` by target.
 
-        A convolution's A is ``(n, r, in * kh * kw)``.
-        Accepts a NumPy array or a torch tensor and keeps gradients of the latter.
+        A convolution's A is ``(n, r, in * kh * kw)``. Accepts a NumPy array or a torch tensor (and keeps its graph).
         """
         if not hasattr(vectors, "ndim"):
             vectors = as_array(vectors, "rows")
@@ -343,7 +342,7 @@ class ParameterLayout:
         n = vectors.shape[0]
         if isinstance(vectors, np.ndarray):
             parts = np.split(vectors, np.cumsum(self.factor_sizes)[:-1], 1)
-        else:  # one split has one concatenation as its gradient; a slice has a whole row of zeros
+        else:  # the gradient of one split is one concatenation, that of each slice a full row of zeros
             parts = vectors.split(self.factor_sizes, 1)
         return {
             s.target: (a.reshape(n, s.rank, s.columns), b.reshape(n, s.outputs, s.rank))
@@ -359,7 +358,7 @@ def _size(target: Target, size: Any, offset: int) -> tuple[int, int, int, int, t
         kernel = tuple(kernel)
     except (TypeError, ValueError):
         raise InvalidInputError(
-            f"{target}: {reprlib.repr(size)} is not a rank, inputs, outputs and, for a convolution, a kernel"
+            f"{target}: expected rank, inputs, outputs and, for a convolution, a kernel, not {reprlib.repr(size)}"
         ) from None
     words = f"{target}: rank {rank!r}, {inputs!r} inputs, {outputs!r} outputs"
     if kernel:

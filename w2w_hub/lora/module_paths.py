@@ -1,4 +1,4 @@
-"""Spell each module path in one way, whichever release of a library wrote it."""
+"""Normalize the spelling of module paths across library releases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BARE_CLIP = re.compile(rf"encoder\.layers\.{NUMBER}\.(?:{'|'.join(map(re.escape,
 
 
 def canonical_path(component: str, path: str) -> str:
-    """Return one spelling of a path: CLIP's layers below ``text_model``, which transformers 5 dropped."""
+    """Return the canonical spelling: CLIP's layers below ``text_model``, which transformers 5 dropped."""
     if component.startswith("text_encoder") and BARE_CLIP.fullmatch(path):
         return f"text_model.{path}"
     return path
