@@ -379,7 +379,7 @@ def _two_shards(folder: Path) -> None:
     ("damage", "error", "subject"),
     [
         (_decoy, UnsupportedFormatError, "zz.safetensors"),
-        (_two_shards, CorruptFileError, r"b\.safetensors"),
+        (_two_shards, CorruptFileError, "b.safetensors"),
         (edited("unet/config.json", transformers_weights="zz.safetensors"), UnsupportedFormatError, "config.json"),
     ],
 )
@@ -388,7 +388,7 @@ def test_weights_that_diffusers_would_not_open_do_not_vouch_for_a_base(
 ) -> None:
     folder = shutil.copytree(tiny_space, tmp_path / "space")
     damage(folder)
-    assert any(subject.replace("\\", "") in problem.message for problem in check_space(folder, deep=True).problems)
+    assert any(subject in problem.message for problem in check_space(folder, deep=True).problems)
     with pytest.raises(error, match=subject):
         W2WPipeline.from_pretrained(folder, dtype="bf16")
 
