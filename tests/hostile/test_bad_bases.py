@@ -379,7 +379,7 @@ def _two_shards(folder: Path) -> None:
     ("damage", "error", "subject"),
     [
         (_decoy, UnsupportedFormatError, "zz.safetensors"),
-        (_two_shards, CorruptFileError, "another shard"),
+        (_two_shards, CorruptFileError, "b.safetensors"),
         (edited("unet/config.json", transformers_weights="zz.safetensors"), UnsupportedFormatError, "config.json"),
     ],
 )

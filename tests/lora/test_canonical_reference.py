@@ -7,7 +7,7 @@ import pytest
 
 from w2w_hub import Adapter, ParameterLayout
 from w2w_hub.lora.adapter import LoraFactors, Target
-from w2w_hub.lora.canonical import canonicalise, canonicalise_rows
+from w2w_hub.lora.canonical import canonicalize, canonicalize_rows
 
 A, B = Target("unet", "a"), Target("unet", "b")
 
@@ -30,7 +30,7 @@ def test_what_truncation_loses_is_the_norm_of_what_is_left_out_over_all_modules(
         B: of_values([3.0, 0.5], orthogonal(2, 4, 3), orthogonal(2, 3, 4), 5),
     }
     for ranks, lost in ((1, [2.0, 1.0, 0.5]), (2, [1.0]), (3, []), ({A: 1, B: 2}, [2.0, 1.0]), ({A: 3, B: 1}, [0.5])):
-        found = canonicalise(Adapter(factors), rank=ranks, scale=0.25)
+        found = canonicalize(Adapter(factors), rank=ranks, scale=0.25)
         total = np.sqrt(16 + 4 + 1 + 9 + 0.25)
         np.testing.assert_allclose(found.metadata["error"], np.sqrt(np.sum(np.square(lost))) / total, atol=1e-12)
         for where, pair in found.factors.items():
@@ -57,8 +57,8 @@ def test_values_are_alike_as_measured_by_the_largest_and_their_vectors_are_chose
     v[1, :2], v[2, :2] = (0.6, 0.8), (-0.8, 0.6)
     pair = of_values([1.0, 1e-3 + 5e-8, 1e-3], orthogonal(3, 4, 8), v, mix)
     layout = ParameterLayout({A: (3, 5, 4)}, 1.0)
-    alone = canonicalise(Adapter({A: pair})).factors[A]
-    together = layout.unflatten(canonicalise_rows(layout, rows_of(layout, [Adapter({A: pair})])[0])).factors[A]
+    alone = canonicalize(Adapter({A: pair})).factors[A]
+    together = layout.unflatten(canonicalize_rows(layout, rows_of(layout, [Adapter({A: pair})])[0])).factors[A]
     for found in (alone, together):
         directions = found.A / np.linalg.norm(found.A, axis=1, keepdims=True)
         np.testing.assert_allclose(directions, np.eye(5)[[4, 0, 1]], atol=1e-4)
@@ -67,9 +67,9 @@ def test_values_are_alike_as_measured_by_the_largest_and_their_vectors_are_chose
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_rank_that_cuts_equal_values_apart_still_gives_one_representative(rank):
     u, v = orthogonal(3, 6, 10), orthogonal(3, 5, 11)
-    first = canonicalise(Adapter({A: of_values([2.0, 2.0, 2.0], u, v)}), rank=rank).factors[A]
+    first = canonicalize(Adapter({A: of_values([2.0, 2.0, 2.0], u, v)}), rank=rank).factors[A]
     for mix in (1, 2, 3):
-        again = canonicalise(Adapter({A: of_values([2.0, 2.0, 2.0], u, v, mix)}), rank=rank).factors[A]
+        again = canonicalize(Adapter({A: of_values([2.0, 2.0, 2.0], u, v, mix)}), rank=rank).factors[A]
         np.testing.assert_allclose(again.A, first.A, atol=1e-9)
         np.testing.assert_allclose(again.B, first.B, atol=1e-9)
 
@@ -77,8 +77,8 @@ def test_a_rank_that_cuts_equal_values_apart_still_gives_one_representative(rank
 def test_a_small_value_above_rounding_is_kept_and_one_below_is_zeros():
     layout = ParameterLayout({A: (3, 5, 4)}, 1.0)
     pair = of_values([1.0, 1e-11, 1e-18], orthogonal(3, 4, 8), orthogonal(3, 5, 9))
-    alone = canonicalise(Adapter({A: pair})).factors[A]
-    together = layout.unflatten(canonicalise_rows(layout, rows_of(layout, [Adapter({A: pair})])[0])).factors[A]
+    alone = canonicalize(Adapter({A: pair})).factors[A]
+    together = layout.unflatten(canonicalize_rows(layout, rows_of(layout, [Adapter({A: pair})])[0])).factors[A]
     for found in (alone, together):
         np.testing.assert_allclose(np.linalg.norm(found.A, axis=1) ** 2, [1.0, 1e-11, 0.0], rtol=1e-3, atol=0)
         np.testing.assert_allclose(np.linalg.norm(found.B, axis=0) ** 2, [1.0, 1e-11, 0.0], rtol=1e-3, atol=0)
@@ -89,8 +89,8 @@ def test_many_rows_are_each_what_they_are_alone_on_both_sides_of_a_block(rank):
     layout = ParameterLayout({A: (rank, 4000, 3)}, 1.0)
     block = (1 << 22) // (rank * 4003)
     rows = np.random.default_rng(0).normal(size=(block + 3, layout.size)).astype(np.float32)
-    found = canonicalise_rows(layout, rows)
+    found = canonicalize_rows(layout, rows)
     for i in (0, 1, block - 1, block, block + 1, block + 2):
-        np.testing.assert_allclose(found[i], canonicalise_rows(layout, rows[i]), rtol=1e-9, atol=1e-9)
-        adapter = canonicalise(layout.unflatten(rows[i])).factors[A]
+        np.testing.assert_allclose(found[i], canonicalize_rows(layout, rows[i]), rtol=1e-9, atol=1e-9)
+        adapter = canonicalize(layout.unflatten(rows[i])).factors[A]
         np.testing.assert_allclose(found[i], np.concatenate([adapter.A.ravel(), adapter.B.ravel()]), atol=1e-9)

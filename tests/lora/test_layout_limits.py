@@ -92,7 +92,7 @@ def test_every_modules_own_scale_is_folded_into_its_B_and_told_and_A_stays():
     scales = {"a": 0.5, "b": 2.0, "c": 8.0, "d": -1.0, "e": 0.0}
     adapter = Adapter({target(name): pair(2, 3, 4, scale) for name, scale in scales.items()})
     layout = ParameterLayout.from_adapter(adapter, scale=2.0)
-    assert layout.ratios(adapter) == {target(name): s / 2 for name, s in scales.items() if s != 2.0}
+    assert layout.scale_ratios(adapter) == {target(name): s / 2 for name, s in scales.items() if s != 2.0}
     back = layout.unflatten(layout.flatten(adapter))
     for where, given in adapter.factors.items():
         np.testing.assert_array_equal(back.factors[where].A, given.A)
@@ -127,8 +127,8 @@ def test_factors_lie_in_the_vector_as_slots_say_for_numpy_and_torch_alike():
         assert slot.offset == end
         end = slot.end
         a, b = parts[slot.target]
-        np.testing.assert_array_equal(a, rows[:, slot.offset : slot.middle].reshape(4, slot.rank, slot.columns))
-        np.testing.assert_array_equal(b, rows[:, slot.middle : slot.end].reshape(4, slot.outputs, slot.rank))
+        np.testing.assert_array_equal(a, rows[:, slot.offset : slot.b_offset].reshape(4, slot.rank, slot.columns))
+        np.testing.assert_array_equal(b, rows[:, slot.b_offset : slot.end].reshape(4, slot.outputs, slot.rank))
         for mine, theirs in zip((a, b), tensors[slot.target], strict=True):
             np.testing.assert_array_equal(mine, theirs.numpy())
     assert end == layout.size == len(layout)
@@ -152,8 +152,8 @@ def test_what_differs_is_named_and_what_an_adapter_lacks_is_not_taken_for_what_i
     assert all(word in told for word in words)
     assert told != theirs.differences(mine)
     adapter = theirs.unflatten(np.ones(theirs.size))
-    assert mine.misfit(adapter) == told
-    assert theirs.misfit(adapter) == ""
+    assert mine.incompatibility(adapter) == told
+    assert theirs.incompatibility(adapter) == ""
     with pytest.raises(LayoutMismatchError) as caught:
         mine.flatten(adapter, where="somebody")
     assert "somebody" in str(caught.value)

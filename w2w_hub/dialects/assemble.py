@@ -147,8 +147,8 @@ def factors_of(
         if mid.ndim < 3 or math.prod(kernel) != 1 or mid.shape[1] != a.shape[0] or mid.shape[0] != b.shape[1]:
             raise CorruptFileError(f"{where}: {target} has lora_mid {mid.shape} between {a.shape} and {b.shape}")
         kernel = mid.shape[2:]
-        limited(mid.shape[0] * a.shape[1] * math.prod(kernel), target, where)
-        limited_work(mid.size * a.shape[1], target, where)
+        require_size(mid.shape[0] * a.shape[1] * math.prod(kernel), target, where)
+        require_work(mid.size * a.shape[1], target, where)
         down = a.reshape(a.shape[0], -1).astype(np.float64)
         a = np.einsum("ij...,jc->ic...", mid.astype(np.float64), down)
     return matrix(a), matrix(b), tuple(kernel)
@@ -173,7 +173,7 @@ def build_adapter(
     default: str,
     *,
     configured: StatedScales | None = None,
-    noted: Sequence[Stated] = (),
+    recorded: Sequence[Stated] = (),
     zero_alpha_is_unset: bool = False,
     base_model: str | None = None,
 ) -> Adapter:
@@ -185,7 +185,7 @@ def build_adapter(
         Description of the dialect's default scale, 1, for modules whose scale nothing states.
     configured : callable, optional
         Maps a target and its rank to the scales that configurations state.
-    noted : sequence of Stated
+    recorded : sequence of Stated
         Scales that the trainer recorded for the whole file: at least one module must have one of them.
     zero_alpha_is_unset : bool
         Treat an alpha tensor of 0 as absent.
@@ -197,13 +197,13 @@ def build_adapter(
     """
     where = checkpoint.where
     factors, places = dict[Target, LoraFactors](), set[str]()
-    agreed = not noted
+    agreed = not recorded
     for target, roles in parts.modules.items():
         a, b, kernel = factors_of(roles, target, where)
         rank = a.shape[0]
         by_config = configured(target, rank) if configured is not None else []
-        if noted and options.trust == "config":
-            by_config = [noted[0]]
+        if recorded and options.trust == "config":
+            by_config = [recorded[0]]
         by_tensor: list[Stated] = []
         if "alpha" in roles:
             alpha, rounding = alpha_of(roles["alpha"], parts.keys[target, "alpha"], where)
@@ -213,11 +213,11 @@ def build_adapter(
             by_config, by_tensor = (by_config, []) if options.trust == "config" else ([], by_tensor)
         given = [] if options.alpha is None else [Stated("the argument alpha", options.alpha / rank)]
         scale = agree_on_scale([*by_config, *by_tensor, *given], Stated(default, 1.0), where, target)
-        agreed = agreed or any(scale.agrees(other) for other in noted)
+        agreed = agreed or any(scale.agrees(other) for other in recorded)
         places.add(scale.place)
         factors[target] = LoraFactors(a, b, scale.scale, kernel)
     if not agreed and options.trust is None:
-        raise_unconfirmed(noted[0], {pair.scale for pair in factors.values()}, where)
+        raise_unconfirmed(recorded[0], {pair.scale for pair in factors.values()}, where)
     return Adapter(
         factors,
         base_model=base_model,
@@ -242,13 +242,13 @@ def matrix(tensor: np.ndarray) -> np.ndarray:
         return tensor.reshape(tensor.shape[0], -1).astype(np.float32, copy=False)
 
 
-def limited(numbers: int, target: object, where: str) -> None:
+def require_size(numbers: int, target: object, where: str) -> None:
     """Raise if an array about to be allocated is larger than any real module."""
     if numbers > MAX_NUMBERS:
         raise UnsupportedFormatError(f"{where}: {target} would have {numbers:,} numbers, the limit is {MAX_NUMBERS:,}")
 
 
-def limited_work(multiplications: int, target: object, where: str) -> None:
+def require_work(multiplications: int, target: object, where: str) -> None:
     """Raise if a product about to be computed takes more multiplications than any real module."""
     if multiplications > MAX_MODULE_WORK:
         raise UnsupportedFormatError(

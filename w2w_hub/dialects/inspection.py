@@ -62,12 +62,12 @@ def inspect_adapter(
         If no dialect recognizes it.
     """
     checkpoint = open_checkpoint(path, allow_torch=allow_torch)
-    form = dialect_of(checkpoint)
-    facts: dict[str, Any] = {"kind": "adapter", "path": str(path), "dialect": form.name}
-    facts |= _header_facts(checkpoint, form)
+    dialect = dialect_of(checkpoint)
+    facts: dict[str, Any] = {"kind": "adapter", "path": str(path), "dialect": dialect.name}
+    facts |= _header_facts(checkpoint, dialect)
     try:
-        if isinstance(form, DenseDialect) and (options is None or options.svd_rank is None):
-            return facts | _dense_facts(form.deltas(checkpoint))
+        if isinstance(dialect, DenseDialect) and (options is None or options.svd_rank is None):
+            return facts | _dense_facts(dialect.deltas(checkpoint))
         adapter = parse_checkpoint(checkpoint, options)
     except NotACheckpointError:
         raise
@@ -106,7 +106,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
         "ignored_keys": list(adapter.ignored_keys),
         "passengers": list(adapter.ignored_keys),  # old name, until 0.3
         "error": adapter.metadata.get("error"),
-        "initialisation_digest": initialisation_digest(adapter),
+        "initialisation_digest": initialization_digest(adapter),
         "layout_digest": layout.digest,
         "vector_sha256": vector_digest(adapter),
         "refused": None,
@@ -125,7 +125,7 @@ def vector_digest(adapter: Adapter) -> str:
     return digest.hexdigest()
 
 
-def initialisation_digest(adapter: Adapter) -> str:
+def initialization_digest(adapter: Adapter) -> str:
     """Return the sha256 of all A factors: equal for adapters with one initialization and an untrained A."""
     digest = hashlib.sha256()
     for target in sorted(adapter.factors, key=lambda t: t.sort_key):
@@ -180,9 +180,9 @@ def _delta_norm(adapter: Adapter) -> float:
     return float(np.sqrt(total))
 
 
-def _header_facts(checkpoint: Checkpoint, form: Dialect) -> dict[str, Any]:
+def _header_facts(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, Any]:
     """Return the facts that keys and shapes give without reading tensors; the rest is None."""
-    ranks = {rank for key, shape in checkpoint.shapes.items() if (rank := form.rank_of(key, shape)) is not None}
+    ranks = {rank for key, shape in checkpoint.shapes.items() if (rank := dialect.rank_of(key, shape)) is not None}
     return {
         "components": None,
         "rank": sorted(ranks),

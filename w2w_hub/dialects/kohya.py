@@ -68,7 +68,7 @@ class _Underscored(Dialect):
         parts.require_understood()
         return build_adapter(
             parts, checkpoint, options, self.name, DEFAULT,
-            noted=header_scales(checkpoint), zero_alpha_is_unset=True,  # sd-scripts reads 0 as unset
+            recorded=header_scales(checkpoint), zero_alpha_is_unset=True,  # sd-scripts reads 0 as unset
             base_model=checkpoint.metadata.get("ss_sd_model_name"),
         )  # fmt: skip
 

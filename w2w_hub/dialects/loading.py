@@ -144,7 +144,7 @@ def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
     config = file.parent / CONFIG
     if not os.path.lexists(config):
         return None, ""
-    owners = [form.weights_name for form in dialects().values() if form.weights_name and form.owns_config]
+    owners = [dialect.weights_name for dialect in dialects().values() if dialect.weights_name and dialect.owns_config]
     usual = any(file.stem == Path(name).stem for name in owners)
     others = [p.name for p in file.parent.iterdir() if p.suffix in CHECKPOINTS and p.name != file.name]
     if not usual and others:

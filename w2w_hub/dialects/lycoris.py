@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError, W2WError
 from ..lora.adapter import Adapter, LoraFactors, Target, as_float32
 from ..lora.canonical import representative
-from .assemble import Parts, dtypes_of, factors_of, limited, limited_work
+from .assemble import Parts, dtypes_of, factors_of, require_size, require_work
 from .checkpoint import Checkpoint, ReadOptions
 from .dialect import DenseDialect, LazyDeltas
 from .flux import bare_name, is_flux, pieces
@@ -152,7 +152,7 @@ class Lycoris(DenseDialect):
         modules, parts = self._modules(checkpoint)
         factors, lost, total = {}, 0.0, 0.0
         for target, module in modules.items():
-            limited(math.prod(module.shape), target, checkpoint.where)
+            require_size(math.prod(module.shape), target, checkpoint.where)
             u, values, v = module.svd(options.svd_rank)
             pair, _, _ = representative(u, values[: u.shape[1]], v, options.svd_rank, 1.0, module.kernel)
             lost, total = lost + float((values[options.svd_rank :] ** 2).sum()), total + float((values**2).sum())
@@ -173,7 +173,7 @@ class Lycoris(DenseDialect):
     def deltas(self, checkpoint: Checkpoint) -> LazyDeltas:
         modules, _ = self._modules(checkpoint)
         for target, module in modules.items():
-            limited(math.prod(module.shape), target, checkpoint.where)
+            require_size(math.prod(module.shape), target, checkpoint.where)
         scales = frozenset(module.scale for module in modules.values())
         return LazyDeltas({target: module.delta for target, module in modules.items()}, scales)
 
@@ -317,9 +317,9 @@ def _loha(t: Mapping[str, np.ndarray], name: str, target: Target | None, alpha: 
 
 def _apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, name: str, where: str) -> np.ndarray:
     a, b = _matrix(a), _matrix(b)
-    limited(a.shape[1] * b.shape[1] * math.prod(core.shape[2:]), name, where)
+    require_size(a.shape[1] * b.shape[1] * math.prod(core.shape[2:]), name, where)
     half = core.size * a.shape[1]
-    limited_work(half + half // max(core.shape[0], 1) * b.shape[1], f"{name}: its core tensor", where)
+    require_work(half + half // max(core.shape[0], 1) * b.shape[1], f"{name}: its core tensor", where)
     return np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
 
 

@@ -13,7 +13,7 @@ from ..errors import InvalidInputError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.canonical import canonicalize
 from ..store.tensorfile import short
-from .assemble import limited
+from .assemble import require_size
 from .checkpoint import Checkpoint, ReadOptions
 from .dialect import DenseDialect, Dialect, LazyDeltas
 from .flux_model import require_proportions
@@ -90,10 +90,10 @@ def read_adapter(
 def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None) -> Adapter:
     """Read an opened checkpoint, see :func:`read_adapter`."""
     options = options or ReadOptions()
-    form = dialect_of(checkpoint)
+    dialect = dialect_of(checkpoint)
     _refuse_dora(checkpoint)
     try:
-        adapter = form.read(checkpoint, options)
+        adapter = dialect.read(checkpoint, options)
     except InvalidInputError as error:
         if type(error) is not InvalidInputError:
             raise
@@ -108,7 +108,7 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
             f"{checkpoint.where}: component is {options.component}, but its keys name {short(str(other), 200)}; "
             "omit component"
         )
-    if options.svd_rank is not None and not isinstance(form, DenseDialect):
+    if options.svd_rank is not None and not isinstance(dialect, DenseDialect):
         adapter = canonicalize(adapter, rank=options.svd_rank)
     return adapter
 
@@ -124,17 +124,17 @@ def read_deltas(path: Path | str, *, allow_torch: bool = False) -> LazyDeltas:
         Diffusion 1.5 at once would take 7 GB.
     """
     checkpoint = open_checkpoint(path, allow_torch=allow_torch)
-    form = dialect_of(checkpoint)
+    dialect = dialect_of(checkpoint)
     _refuse_dora(checkpoint)
-    if isinstance(form, DenseDialect):
-        return form.deltas(checkpoint)
+    if isinstance(dialect, DenseDialect):
+        return dialect.deltas(checkpoint)
     factors = parse_checkpoint(checkpoint).factors
     scales = frozenset(pair.scale for pair in factors.values())
     return LazyDeltas({target: partial(_delta, target, pair) for target, pair in factors.items()}, scales)
 
 
 def _delta(target: Target, pair: LoraFactors) -> np.ndarray:
-    limited(pair.columns * pair.outputs, target, "this adapter")
+    require_size(pair.columns * pair.outputs, target, "this adapter")
     return pair.delta()
 
 

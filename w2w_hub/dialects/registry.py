@@ -34,15 +34,15 @@ def dialects() -> dict[str, Dialect]:
     A package adds a dialect by an entry point in the group ``w2w_hub.dialects``. An entry point that cannot be loaded,
     is not a `Dialect` or uses an existing name is skipped with a warning that names its package.
     """
-    found = {form.name: form for form in _OURS}
+    found = {dialect.name: dialect for dialect in _OURS}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
         try:
-            form = point.load()
-            if not isinstance(form, Dialect):
+            dialect = point.load()
+            if not isinstance(dialect, Dialect):
                 raise TypeError(
-                    f"{point.value} is a {type(form).__name__}, not an instance of w2w_hub.dialects.Dialect"
+                    f"{point.value} is a {type(dialect).__name__}, not an instance of w2w_hub.dialects.Dialect"
                 )
-            name = getattr(form, "name", None)
+            name = getattr(dialect, "name", None)
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise ValueError(f"{short(name)} is not a valid name: lower-case letters, digits, - and _")
             if name in found:
@@ -54,7 +54,7 @@ def dialects() -> dict[str, Dialect]:
                 stacklevel=2,
             )
         else:
-            found[name] = form
+            found[name] = dialect
     return found
 
 
@@ -64,13 +64,15 @@ def _package(point: EntryPoint) -> str:
 
 def writers() -> dict[str, WritableDialect]:
     """Return the dialects that can be written, by name."""
-    return {name: form for name, form in dialects().items() if isinstance(form, WritableDialect)}
+    return {name: dialect for name, dialect in dialects().items() if isinstance(dialect, WritableDialect)}
 
 
 def weights_names(*, with_config: bool) -> tuple[str, ...]:
     """Return the names of weights files to look for in a folder with or without ``adapter_config.json``, in order."""
     use = FolderUse.WITH_CONFIG if with_config else FolderUse.WITHOUT_CONFIG
-    return tuple(form.weights_name for form in dialects().values() if form.weights_name and form.folder_use & use)
+    return tuple(
+        dialect.weights_name for dialect in dialects().values() if dialect.weights_name and dialect.folder_use & use
+    )
 
 
 def dialect_of(checkpoint: Checkpoint) -> Dialect:
@@ -81,7 +83,7 @@ def dialect_of(checkpoint: Checkpoint) -> Dialect:
     UnsupportedFormatError
         If none matches, or more than one does.
     """
-    found = [form for form in dialects().values() if form.matches(checkpoint)]
+    found = [dialect for dialect in dialects().values() if dialect.matches(checkpoint)]
     if len(found) == 1:
         return found[0]
     if found:

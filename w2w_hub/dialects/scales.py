@@ -55,10 +55,10 @@ def agree_on_scale(stated: Sequence[Stated], default: Stated, where: str, module
     return found
 
 
-def raise_unconfirmed(noted: Stated, scales: set[float], where: str) -> NoReturn:
+def raise_unconfirmed(recorded: Stated, scales: set[float], where: str) -> NoReturn:
     """Raise `ScaleConflictError`: no module has the scale that was recorded for the whole file."""
     raise ScaleConflictError(
-        f"{where}: {noted.place} states scale {noted.scale:g}, its tensors "
+        f"{where}: {recorded.place} states scale {recorded.scale:g}, its tensors "
         f"{', '.join(f'{scale:g}' for scale in sorted(scales)[:3])}; choose which to trust "
         "(trust='tensors' or 'config', --trust)"
     )

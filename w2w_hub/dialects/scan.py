@@ -58,7 +58,7 @@ def find_checkpoints(root: Path, skipped: Skipped) -> Iterator[Path]:
     of `root`, and pickles are skipped.
     """
     own = {CONFIG, *weights_names(with_config=True)}
-    repeated = {form.weights_name for form in dialects().values()} - own
+    repeated = {dialect.weights_name for dialect in dialects().values()} - own
     folders = [root]
     while folders:
         folder = folders.pop()

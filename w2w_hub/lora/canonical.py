@@ -63,8 +63,8 @@ def canonicalize(
     factors, lost, total = {}, 0.0, 0.0
     for target, pair in adapter.factors.items():
         wanted = rank.get(target) if isinstance(rank, Mapping) else rank
-        factors[target], gone, all_of_it = canonical_factors(pair, rank=wanted, scale=scale)
-        lost, total = lost + gone**2, total + all_of_it**2
+        factors[target], missing, norm = canonical_factors(pair, rank=wanted, scale=scale)
+        lost, total = lost + missing**2, total + norm**2
     error = float(np.sqrt(lost / total)) if total else 0.0
     return replace(adapter, factors=factors, metadata={**adapter.metadata, "canonical": method, "error": error})
 
