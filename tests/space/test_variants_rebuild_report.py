@@ -239,7 +239,7 @@ def test_coefficients_and_directions_of_another_basis_are_refused(space: WeightS
     space.save(tmp_path / "space")
     file = tmp_path / "space" / "coefficients" / "train.parquet"
     pq.write_table(pq.read_table(file).replace_schema_metadata({"basis_digest": "0" * 64}), file)
-    with pytest.raises(CorruptFileError, match="coefficients of the basis 000000000000"):
+    with pytest.raises(CorruptFileError, match="000000000000"):
         WeightSpace.from_pretrained(tmp_path / "space")
     space.save(tmp_path / "second")
     file = tmp_path / "second" / "directions.safetensors"
@@ -314,7 +314,7 @@ def test_the_commands_tell_what_a_space_knows(saved: Path, dataset: WeightDatase
     assert 0 < read["explained"] <= 1
     told = w2w("report", saved, "--out", tmp_path / "report")
     assert told.exit_code == 0
-    assert "with --dataset DATASET it shows" in told.stderr
+    assert "--dataset DATASET" in told.stderr
     whole = w2w("report", saved, "--dataset", dataset.path, "--out", tmp_path / "whole")
     assert whole.exit_code == 0
     assert "--dataset" not in whole.stderr

@@ -75,7 +75,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
     help="Fraction of the components' variance that an iterative solver may miss.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of a random start.")
-@click.option("--canonical", type=click.Choice(["svd"]), help="One representative per dW: for mixed initialisations.")
+@click.option("--canonical", type=click.Choice(["svd"]), help="One representative per dW: for mixed initializations.")
 @click.option("--standardize/--no-standardize", default=True, show_default=True, help="Divide by standard deviations.")
 @click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
 @click.option(
@@ -182,7 +182,7 @@ def rebuild(
     elif found.identical:
         say(f"{space}: the same, bit for bit ({published.digest[:16]})")
     else:
-        say(f"{space} has digest {published.digest[:16]}, rebuilt it is {again.digest[:16]}")
+        say(f"{space} has digest {published.digest[:16]}, the rebuilt one {again.digest[:16]}")
         say(
             f"largest relative difference of a singular value {found.singular_value_error:.1e}, of a mean or deviation "
             f"{found.mean_error:.1e}; largest angle of {found.separated} separated components {found.angle:.1e}"

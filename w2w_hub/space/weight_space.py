@@ -197,7 +197,7 @@ class WeightSpace(SpaceContents):
 
     # ------------------------------------------------------------ population
     def require_population(self, need: str) -> Population:
-        """Return the population; without one, raise an error that says that there is no `need`.
+        """Return the population; without one, raise an error that names the `need`.
 
         Raises
         ------

@@ -84,12 +84,12 @@ def build_space(
         If False, columns are only centered: a declared variant, recorded in the recipe.
     canonical : {"svd"}, optional
         Replace every adapter by one representative of its dW first (:mod:`w2w_hub.lora.canonical`), so that
-        rows of several or unknown initialisations can be compared. Recorded, and applied by
+        rows of several or unknown initializations can be compared. Recorded, and applied by
         :meth:`WeightSpace.project`.
     solver : {"auto", "gram", "covariance", "krylov"}, Solver or list of them
         Algorithm, by name or with settings: ``Krylov(tolerance=1e-4)``. The cheapest for the sizes is chosen from all
         (``"auto"``) or from a list. :class:`Gram` and :class:`Covariance` are exact in float64; :class:`Krylov`
-        iterates until its residuals say that it misses less than `tolerance` of the components' variance.
+        iterates until, by its residuals, less than `tolerance` of the components' variance is missed.
     engine : {"numpy", "torch", "dask"} or Engine
         Library and devices that compute, by name or with settings: ``TorchEngine(["cuda:0", "cuda:1"])``,
         ``DaskEngine("tcp://host:8786")``. The same engine with the same number of threads gives the same bits;
@@ -103,7 +103,7 @@ def build_space(
     Raises
     ------
     InitializationError
-        If the dataset does not state one shared initialisation of its rows, without `canonical`.
+        If the dataset does not state one shared initialization of its rows, without `canonical`.
     ConvergenceError
         If Krylov needs more than its `max_passes`; with `checkpoint` a call that allows more continues.
     AlreadyExistsError, BusyError, DiskError

@@ -50,8 +50,8 @@ class Job:
         """Return the job for arguments of :func:`build_space`, checked before anything starts."""
         if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
             raise InitializationError(
-                f"{dataset.path} does not state its rows' shared initialisation, and B @ A does not determine A and "
-                "B; if they share one, pack them with: w2w pack --initialisation NAME; if not, build with "
+                f"{dataset.path} does not state its rows' shared initialization, and B @ A does not determine A and "
+                "B; if they share one, pack them with: w2w pack --initialization NAME; if not, build with "
                 "--canonical svd"
             )
         chosen = _row_indices(dataset, split, rows)

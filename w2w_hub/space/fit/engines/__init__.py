@@ -24,7 +24,7 @@ def get_engine(engine: str | Engine = "numpy", **settings: Any) -> Engine:
     Parameters
     ----------
     **settings
-        Settings of the named engine; None stands for the default.
+        Settings of the named engine; None means its default.
 
     Raises
     ------
