@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -172,10 +173,15 @@ def test_a_comparison_that_is_not_finite_loses_against_one_that_is() -> None:
     assert np.isfinite(found.point.history["error"])
 
 
+@functools.cache
+def whole_descent() -> Inversion:
+    [found] = invert(6 * pictures(1), num_steps=320, batch_size=8, learning_rate=0.02)
+    return found
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 0.02, 0.08, 0.12, 0.3])
 def test_a_descent_stops_after_a_pair_of_windows_whose_means_fall_too_little(tolerance: float) -> None:
-    people = 6 * pictures(1)  # losses far from 1
-    [whole] = invert(people, num_steps=320, batch_size=8, learning_rate=0.02)
+    people, whole = 6 * pictures(1), whole_descent()  # losses far from 1
     [found] = invert(people, num_steps=320, batch_size=8, learning_rate=0.02, tolerance=tolerance)
     means = [np.mean(whole.losses[i : i + 50]) for i in range(0, 300, 50)]
     falls = [100 + 50 * i for i, (a, b) in enumerate(itertools.pairwise(means)) if a - b < tolerance * a]
