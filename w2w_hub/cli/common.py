@@ -65,7 +65,7 @@ class Sections(click.Group):
                 ctx.exit(2)
 
 
-class LaterChoice(click.ParamType):
+class LaterChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A choice among names that are imported on demand, so that `w2w --help` stays fast."""
 
     name = "name"
@@ -128,7 +128,7 @@ def adapter_options(function: F) -> F:
     return function
 
 
-class WriterChoice(click.ParamType):
+class WriterChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """The name of a dialect that can be written; dialects are imported on demand."""
 
     name = "dialect"
@@ -153,7 +153,7 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-class StrengthType(click.ParamType):
+class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """``ATTRIBUTE=STRENGTH``, for instance ``Beard=+2``."""
 
     name = "attribute=strength"
@@ -168,7 +168,7 @@ class StrengthType(click.ParamType):
         return name, strength
 
 
-class FiniteType(click.ParamType):
+class FiniteType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A finite number."""
 
     name = "float"

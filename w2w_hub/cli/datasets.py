@@ -26,7 +26,7 @@ LICENSE = ("--license", "--licence", "license")
 version_option = click.option("--version", "version", help="New version of the content.  [default: unchanged]")
 
 
-class NamedText(click.ParamType):
+class NamedText(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A parameter ``COLUMN=TEXT``."""
 
     name = "column=text"
@@ -40,7 +40,7 @@ class NamedText(click.ParamType):
         return column, text.strip()
 
 
-class Order(click.ParamType):
+class Order(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A parameter ``COLUMN=GRADE,GRADE,...``, lowest grade first."""
 
     name = "column=grade,grade,..."

@@ -154,7 +154,8 @@ def _values(key: Any) -> list[Any]:
     if np.ma.isMaskedArray(key):
         if key.dtype != bool:
             raise InvalidInputError(f"{WAYS}, not by masked numbers")
-        return key.filled(False).tolist()
+        result: list[Any] = key.filled(False).tolist()
+        return result
     for name in ("to_pylist", "tolist"):  # pyarrow; arrays, tensors and pandas
         if hasattr(key, name):
             key = getattr(key, name)()

@@ -12,9 +12,9 @@ from ..dialects import read_adapter
 from ..dialects.initialization import a_vector, cosine
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
+from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, read_json, read_json_in
 from ..store.paths import has_file
-from .manifest import FORMAT
 from .weight_dataset import WeightDataset
 
 

@@ -14,6 +14,7 @@ from ..store.byte_source import LocalFiles
 from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, short
 from .labels import table as label_table
+from .labels.names import RESERVED
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.sharded_matrix import ShardedMatrix
@@ -52,7 +53,7 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
         name = f"labels/{split}.parquet"
         if name not in manifest.files:
             raise MissingPathError(f"{where}: the manifest does not list {name}; fetch the dataset again")
-        columns = [*label_table.RESERVED, *manifest.columns]
+        columns = [*RESERVED, *manifest.columns]
         table = read_table(find(name), columns, count, "dataset")
         table = _checked(table, manifest, f"{where}/{name}")
         for stated in table.column("split").unique().to_pylist():
@@ -75,7 +76,7 @@ def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table
     """Cast label columns to the types of FORMAT.md; raise `CorruptFileError` if that is not possible."""
     import pyarrow as pa
 
-    wanted = {name: pa.string() for name in label_table.RESERVED} | {"row": pa.int64()}
+    wanted = {name: pa.string() for name in RESERVED} | {"row": pa.int64()}
     wanted |= {name: kind.arrow_type() for name, kind in manifest.kinds.items()}
     columns = []
     for name, kind in wanted.items():
@@ -101,10 +102,10 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     if types.is_null(found):
         return True
     if types.is_string(wanted):
-        return types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
+        return bool(types.is_string(found) or types.is_large_string(found) or types.is_string_view(found))
     if types.is_boolean(wanted):
-        return types.is_boolean(found)
-    return types.is_integer(found) or (types.is_floating(found) and types.is_floating(wanted))
+        return bool(types.is_boolean(found))
+    return bool(types.is_integer(found) or (types.is_floating(found) and types.is_floating(wanted)))
 
 
 def _nullable(kind: pa.DataType) -> Any:

@@ -106,7 +106,8 @@ class Judge(nn.Module):
         factors, attributes = json.loads(header["factors"]), json.loads(header["attributes"])
         judge = cls(factors, attributes, int(header["width"]), int(header["embedding"]))
         judge.load_state_dict(load_file(path))
-        return judge.float().eval().requires_grad_(False)
+        result: Judge = judge.float().eval().requires_grad_(False)
+        return result
 
 
 def identity_score(embeddings: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

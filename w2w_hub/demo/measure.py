@@ -62,7 +62,8 @@ def able_to_gain(judge: Judge, labels: pd.DataFrame, attribute: str) -> list[str
 
 def attribute_shown(judge: Judge, pictures: np.ndarray, attribute: str) -> np.ndarray:
     """Return a boolean mask ``(...)`` of the pictures ``(..., h, w, 3)`` that show the attribute."""
-    return judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
+    result: np.ndarray = judge.read_attributes(tensor(pictures))[attribute].numpy().reshape(pictures.shape[:-3])
+    return result
 
 
 def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
@@ -87,4 +88,5 @@ def kept_factors(judge: Judge, before: np.ndarray, after: np.ndarray, attribute:
 
 def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
     """Return the fraction of :func:`kept_factors` per picture."""
-    return kept_factors(judge, before, after, attribute).mean(0)
+    result: np.ndarray = kept_factors(judge, before, after, attribute).mean(0)
+    return result

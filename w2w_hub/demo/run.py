@@ -130,7 +130,8 @@ class Demo:
         return self.pipe.resolve(self.dataset.adapter(person))
 
     def render(self, identities: list[Any], cases: tuple[tuple[str, int], ...] = CASES) -> np.ndarray:
-        return self.pipe.render(identities, cases, **DRAWN)
+        result: np.ndarray = self.pipe.render(identities, cases, **DRAWN)
+        return result
 
     def render_people(self) -> None:
         people = list(self.real)[:SCORED_PEOPLE]

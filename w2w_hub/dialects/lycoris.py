@@ -320,7 +320,8 @@ def _apply_core(core: np.ndarray, a: np.ndarray, b: np.ndarray, name: str, where
     require_size(a.shape[1] * b.shape[1] * math.prod(core.shape[2:]), name, where)
     half = core.size * a.shape[1]
     require_work(half + half // max(core.shape[0], 1) * b.shape[1], f"{name}: its core tensor", where)
-    return np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
+    result: np.ndarray = np.einsum("ij...,ip,jr->pr...", core, a, b, optimize=["einsum_path", (0, 1), (0, 1)])
+    return result
 
 
 def _matrix(tensor: np.ndarray) -> np.ndarray:

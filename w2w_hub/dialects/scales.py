@@ -103,7 +103,8 @@ class LoraSettings:
         return PatternTable(values, f"{self.where}: {key} in {self.place}") if values else None
 
     def rank(self, module: str) -> float:
-        return self.data["r"] if self._ranks is None else self._ranks.value(module, self.data["r"])
+        result: float = self.data["r"] if self._ranks is None else self._ranks.value(module, self.data["r"])
+        return result
 
     def scale(self, module: str, rank: int, trust: str | None) -> Stated:
         """Return the scale of a module with tensors of the given rank.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import MissingPathError, one_line
+from ..common.text import one_line
+from ..errors import MissingPathError
 from .checkpoint import CONFIG
 from .loading import CHECKPOINTS, PICKLES, escapes, weights_file
 from .registry import dialects, weights_names

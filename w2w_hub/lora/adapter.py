@@ -121,16 +121,19 @@ class LoraFactors(FactorShape, ByValue):
 
     @property
     def rank(self) -> int:
-        return self.A.shape[0]
+        result: int = self.A.shape[0]
+        return result
 
     @property
     def inputs(self) -> int:
         """Input features or channels."""
-        return self.A.shape[1] // math.prod(self.kernel)
+        result: int = self.A.shape[1] // math.prod(self.kernel)
+        return result
 
     @property
     def outputs(self) -> int:
-        return self.B.shape[0]
+        result: int = self.B.shape[0]
+        return result
 
     def delta(self) -> np.ndarray:
         """Return the change dW of the weight, float64 of shape `weight_shape`."""

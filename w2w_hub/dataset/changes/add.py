@@ -12,9 +12,11 @@ from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
+from ...store.manifest import FILENAME
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
-from ..manifest import FILENAME, UNKNOWN
+from ..labels.written import as_written
+from ..manifest import UNKNOWN
 from ..problems import Problems
 from ..splits import SplitRule, placed_by_rule, states_splits
 from ..weight_dataset import WeightDataset
@@ -133,7 +135,7 @@ def plan_addition(
             _require_initialization(dataset, initialization)
         given = _labels_of(added, labels, problems, dataset)
         known = label_table.grown_kinds(given, known, problems)
-        given = label_table.as_written(given, known)
+        given = as_written(given, known)
         tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
     elif labels is not None:
         problems.add(InvalidInputError("labels are for added checkpoints, but all sources are datasets; omit labels"))

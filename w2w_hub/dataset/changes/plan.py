@@ -48,7 +48,8 @@ class RowPlan:
 
     def unmoved(self) -> np.ndarray:
         """Return a mask of the rows that keep their index in the current state."""
-        return (self.source == 0) & (self.number == np.arange(len(self.source)))
+        result: np.ndarray = (self.source == 0) & (self.number == np.arange(len(self.source)))
+        return result
 
 
 @dataclass

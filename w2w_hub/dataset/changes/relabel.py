@@ -13,6 +13,8 @@ from ...common.checks import text_list
 from ...errors import UnknownNameError
 from ..labels import table as label_table
 from ..labels.kinds import LabelKind
+from ..labels.names import RESERVED
+from ..labels.written import as_written
 from ..problems import Problems
 from ..splits import SplitRule, require_rule
 from ..weight_dataset import WeightDataset
@@ -76,7 +78,7 @@ def plan_labels(
     if labels is not None:
         table, replaced = _with_labels(table, labels, problems, known)
         known = replaced | {k: v for k, v in known.items() if k not in replaced}
-    droppable = [name for name in drop if name in table.columns and name not in label_table.RESERVED]
+    droppable = [name for name in drop if name in table.columns and name not in RESERVED]
     for name in drop:
         if name not in droppable:
             have = ", ".join(dataset.manifest.columns) or "none"
@@ -103,7 +105,7 @@ def _with_labels(
     new = label_table.labels_of(place, label_table.as_table(labels, problems, table.columns), problems)
     whole = [name for name in new.columns if len(new) == len(table) or name not in table.columns]
     replaced = label_table.replaced_kinds(new, whole, known)
-    new = label_table.as_written(new, {**known, **replaced})
+    new = as_written(new, {**known, **replaced})
     rows = new["id"].map(place).to_numpy(int)
     result = table.astype(object)
     for name in new.columns:

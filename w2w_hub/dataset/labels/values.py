@@ -60,7 +60,8 @@ def plain_values(column: pd.Series, name: str) -> list[Any]:
     Dates, times, UUIDs, paths, intervals and periods become text.
     """
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biu":
-        return column.tolist()
+        result: list[Any] = column.tolist()
+        return result
     if isinstance(column.dtype, np.dtype) and column.dtype in (np.float64, np.float32, np.float16):
         return [None if value != value else value for value in column.tolist()]
     try:

@@ -46,7 +46,8 @@ def _reads(field: str, value: Any) -> bool:
     if isinstance(value, bool):
         return word == str(value).lower()
     try:
-        return float(word) == value
+        result: bool = float(word) == value
+        return result
     except ValueError:
         return False
 

@@ -72,7 +72,8 @@ def _from_frame(frame: Any) -> np.ndarray:
         if column.isna().any():
             raise InvalidInputError(f"weights have missing values, the first in {column.name!r}; omit these rows")
     found = frame.to_numpy()
-    return found.astype(np.float64) if found.dtype.kind == "O" else found
+    result: np.ndarray = found.astype(np.float64) if found.dtype.kind == "O" else found
+    return result
 
 
 def _require_exact(array: np.ndarray) -> None:

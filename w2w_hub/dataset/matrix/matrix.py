@@ -36,7 +36,8 @@ class Matrix(Protocol):
 
     def row(self, number: int) -> np.ndarray:
         """Return one row ``(width,)``."""
-        return self.rows([number])[0]
+        result: np.ndarray = self.rows([number])[0]
+        return result
 
     def view(self, start: int, stop: int) -> np.ndarray | None:
         """Return rows `start` to before `stop`, read-only and without a copy; None if that is not possible."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...common.limits import MAX_JSON_BYTES, unpacked_limit
 from ...errors import CorruptFileError, UnsupportedFormatError, W2WError
-from ..manifest import DatasetManifest
+from ..manifest import DTYPES, DatasetManifest
 from .codecs import require_unpacked_size
-from .geometry import ARRAY, DTYPES, GROUP, must_understand
+from .geometry import ARRAY, GROUP, must_understand
 from .matrix import Matrix
 
 _BELOW = f"{GROUP}/"

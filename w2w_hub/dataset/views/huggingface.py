@@ -13,7 +13,7 @@ from ...common.constraints import text
 from ...errors import InvalidInputError, UnknownNameError, missing_extra
 from ...store.atomic import write_bytes
 from ...store.hashing import sha256_file
-from ..manifest import FILENAME
+from ...store.manifest import FILENAME
 from ..weight_dataset import WeightDataset
 
 CONFIGS = ("weights", "labels")

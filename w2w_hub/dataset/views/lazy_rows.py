@@ -121,7 +121,8 @@ class LazyDataset(datasets.Dataset):
         """Return a dataset as a `LazyDataset`."""
         copied = copy.copy(data)
         copied.__class__ = cls
-        return copied
+        result: LazyDataset = copied
+        return result
 
     def filter(self, function: Any = None, *args: Any, batch_size: int | None = BATCH_ROWS, **kwargs: Any) -> Any:
         """Filter rows as `Dataset.filter` does, but read a row's weights only if the function accesses them.
@@ -189,7 +190,8 @@ class LazyDataset(datasets.Dataset):
         import pyarrow.parquet as pq
 
         if not _wide(self.features):
-            return super().to_parquet(path_or_buf, batch_size, storage_options, **options)
+            result: int = super().to_parquet(path_or_buf, batch_size, storage_options, **options)
+            return result
         written = 0
         opened = (
             fsspec.open(str(path_or_buf), "wb", **(storage_options or {}))
@@ -203,7 +205,8 @@ class LazyDataset(datasets.Dataset):
         return written
 
     def _estimate_nbytes(self) -> int:
-        return super()._estimate_nbytes() + sum(len(self) * _row_bytes(f) for f in _wide(self.features).values())
+        result: int = super()._estimate_nbytes() + sum(len(self) * _row_bytes(f) for f in _wide(self.features).values())
+        return result
 
     def _push_parquet_shards_to_hub(self, *args: Any, embed_external_files: bool = True, **kwargs: Any) -> Any:
         # to_parquet writes the values, so they need not be embedded

@@ -30,7 +30,8 @@ def _collate(batch: list[Example], *, collate_fn_map: Any = None) -> dict[str, A
     base, size = first._base, first.nbytes
     together = base is not None and len(base) == len(batch) and base.is_contiguous()
     if not together or any(e["weights"].data_ptr() != base.data_ptr() + i * size for i, e in enumerate(batch)):
-        return collate([dict(example) for example in batch], collate_fn_map=collate_fn_map)
+        result: dict[str, Any] = collate([dict(example) for example in batch], collate_fn_map=collate_fn_map)
+        return result
     labels = [{k: v for k, v in example.items() if k != "weights"} for example in batch]
     return {"weights": base, **collate(labels, collate_fn_map=collate_fn_map)}
 

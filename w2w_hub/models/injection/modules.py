@@ -139,7 +139,8 @@ def _has_hook(module: nn.Module, name: str) -> bool:
 
 
 def _made_in_inference(weight: torch.Tensor) -> bool:
-    return weight.is_inference() or weight.data.is_inference()  # loaded so, or cast so
+    result: bool = weight.is_inference() or weight.data.is_inference()
+    return result
 
 
 def require_differentiable(model: nn.Module) -> None:

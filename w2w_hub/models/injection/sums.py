@@ -56,10 +56,11 @@ def second_copy(owner: Injection, target: Target, weight: torch.Tensor) -> torch
 
 
 def _fits(copy: torch.Tensor, weight: torch.Tensor) -> bool:
-    return (
+    result: bool = (
         copy.shape == weight.shape
         and copy.dtype == weight.dtype
         and copy.device == weight.device
         and copy.stride() == weight.stride()
         and copy.data_ptr() != weight.data_ptr()
     )
+    return result

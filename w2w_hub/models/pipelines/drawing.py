@@ -27,7 +27,8 @@ def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     except TypeError:
         return dict(kwargs)
     named = dict(list(bound.arguments.items())[1:])
-    return named | named.pop("kwargs", {})
+    result: dict[str, Any] = named | named.pop("kwargs", {})
+    return result
 
 
 def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _family(kind: str) -> str:
 def checked(stock_class: Any, check: Callable[[Path], None]) -> Any:
     """Return a subclass that calls `check` with the downloaded folder before opening it."""
 
-    def download(cls: Any, name: Any, **options: Any) -> Any:
+    def download(cls: Any, name: Any, /, **options: Any) -> Any:
         folder = super(made, cls).download(name, **options)  # type: ignore[misc]
         check(Path(folder))
         return folder

@@ -66,7 +66,8 @@ def strength_grid(
         for strength in strengths
     ]
     pictures = pipe.render(jobs, [case], **options)
-    return pictures[:, 0].reshape(len(identities), len(strengths), *pictures.shape[2:])
+    result: np.ndarray = pictures[:, 0].reshape(len(identities), len(strengths), *pictures.shape[2:])
+    return result
 
 
 def preview_sheets(pipe: Any, prompt: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from diffusers import DiffusionPipeline
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
-from ...dataset.manifest import FILENAME as MANIFEST
 from ...dialects import write_adapter
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
 from ...space.identity import Identity, adapter_of, edited, resolve
+from ...store.manifest import FILENAME as MANIFEST
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
 from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each

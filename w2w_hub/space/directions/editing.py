@@ -42,7 +42,8 @@ def partial_effects(
     for j in range(labels.shape[1]):
         some = [j, *(int(i) for i in np.flatnonzero(together[j]) if i != j)]
         effects[j] = np.linalg.solve(covariance[np.ix_(some, some)], cross[some])[0]
-    return effects
+    result: np.ndarray = effects
+    return result
 
 
 def overlap(labels: np.ndarray) -> np.ndarray:
@@ -54,7 +55,8 @@ def overlap(labels: np.ndarray) -> np.ndarray:
     halves = np.column_stack([CONTINUOUS.halves(column) for column in labels.T]) if labels.size else labels
     has, lacks = (halves == 1).astype(float), (halves == 0).astype(float)
     counts = (first.T @ second for first in (has, lacks) for second in (has, lacks))
-    return np.logical_and.reduce([count >= MIN_ROWS_A_CLASS for count in counts])
+    result: np.ndarray = np.logical_and.reduce([count >= MIN_ROWS_A_CLASS for count in counts])
+    return result
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def entanglement(directions: Mapping[str, Direction], population: Population) ->
 def cosines(vectors: np.ndarray) -> np.ndarray:
     """Return the cosines between the rows of a matrix."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
-    return unit @ unit.T
+    result: np.ndarray = unit @ unit.T
+    return result
 
 
 def mean_off_diagonal(matrix: np.ndarray) -> float | None:

@@ -132,11 +132,13 @@ class _Fit:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        return np.maximum(self.population.std, 1e-12)
+        result: np.ndarray = np.maximum(self.population.std, 1e-12)
+        return result
 
     @cached_property
     def standardized(self) -> np.ndarray:
-        return (self.coefficients - self.population.mean) / self.scale
+        result: np.ndarray = (self.coefficients - self.population.mean) / self.scale
+        return result
 
     def direction(
         self, target: AttributeTarget, effect: np.ndarray, controlled_for: tuple[str, ...]

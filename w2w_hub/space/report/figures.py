@@ -129,7 +129,8 @@ def neighbors(population: Population) -> dict[str, Any]:
 
 def unit(rows: np.ndarray) -> np.ndarray:
     values = rows.astype(np.float64)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-300)
+    result: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-300)
+    return result
 
 
 def _nearest(rows: np.ndarray, fitted: np.ndarray, skip_self: bool = False) -> list[float]:

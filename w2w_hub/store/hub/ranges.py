@@ -88,7 +88,11 @@ class RangedFiles(ByteSource):
 
     def _fetch(self, path: str, start: int, stop: int) -> bytes:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
 
         from ...common.version import __version__
 

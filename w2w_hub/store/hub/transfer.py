@@ -128,7 +128,7 @@ def limited_bar(limit: int, where: Where) -> type[Any]:
 
     It receives the size that the server states before the first block, and each block before it is written.
     """
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     class Limited(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any):
@@ -136,7 +136,7 @@ def limited_bar(limit: int, where: Where) -> type[Any]:
                 raise too_long(where, limit)
             # Xet's bars count network traffic, which may be more than the stated size that it writes
             self._received = 0 if options.get("name") == "huggingface_hub.http_get" else float("-inf")
-            super().__init__(*args, **options)
+            super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
             self._received += n or 0

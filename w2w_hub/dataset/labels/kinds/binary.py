@@ -67,4 +67,5 @@ class Binary(LabelKind):
         return as_truth(value, True)
 
     def numbers(self, column: pd.Series) -> np.ndarray:
-        return column.astype("Float64").to_numpy(float, na_value=np.nan)
+        result: np.ndarray = column.astype("Float64").to_numpy(float, na_value=np.nan)
+        return result

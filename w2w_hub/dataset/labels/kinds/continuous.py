@@ -58,7 +58,8 @@ class Continuous(LabelKind):
         return None if isinstance(value, bool) else as_number(value)
 
     def numbers(self, column: pd.Series) -> np.ndarray:
-        return column.to_numpy(float, na_value=np.nan)
+        result: np.ndarray = column.to_numpy(float, na_value=np.nan)
+        return result
 
     def halves(self, values: np.ndarray) -> np.ndarray:
         known = values[~np.isnan(values)]
