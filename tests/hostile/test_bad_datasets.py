@@ -229,7 +229,7 @@ def test_a_row_that_is_no_finite_float32_is_refused_by_id_and_nothing_is_written
 def test_values_that_do_not_fit_float16_are_refused_when_it_was_asked_for(tmp_path, value):
     rows = np.zeros((2, 7), np.float32)
     rows[0, 0] = value
-    with pytest.raises(InvalidInputError, match="float16.*float32"):
+    with pytest.raises(InvalidInputError, match=r"float16.*float32"):
         write_dataset(rows, tmp_path / "d", layout=SMALL, dtype="float16")
     assert list(tmp_path.iterdir()) == []
 
