@@ -47,12 +47,13 @@ def test_each_option_of_an_inversion_changes_what_is_found(
     assert [len(row["losses"]) for row in rows] == [3, 3]
     again, _ = found("again", *pictures, *steps, "--seed", 0, "--prompt", "sks person", "--learning-rate", 0.1)
     np.testing.assert_array_equal(plain, again)
+    alone, _ = found("alone", pictures[0], *steps)
     for name, words in {
         "seed": ("--seed", 1), "prompt": ("--prompt", "something else"), "rate": ("--learning-rate", 0.5),
-        "prior": ("--prior", 5.0), "k": ("--k", 2), "masks": ("--mask", half, "--mask", half),
+        "prior": ("--prior", 5.0), "k": ("--k", 2), "mask": ("--mask", half),
         "more": ("--steps", 5), "restarts": ("--restarts", 3, "--seed", 3),
     }.items():  # fmt: skip
-        assert not np.array_equal(found(name, *pictures, *steps, *words)[0], plain), name
+        assert not np.array_equal(found(name, pictures[0], *steps, *words)[0], alone), name
     left, right = (found(f"m{i}", *pictures, *steps, "--mask", a, "--mask", b)[0] for i, (a, b) in enumerate(
         [(half, other), (other, half)]
     ))  # fmt: skip
