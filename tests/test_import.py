@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import w2w_hub
 
 
@@ -29,3 +31,20 @@ def test_every_public_name_can_be_imported() -> None:
     assert w2w_hub.__all__ == sorted(w2w_hub.__all__)
     for name in w2w_hub.__all__:
         assert getattr(w2w_hub, name).__doc__
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("adapter", "lora.adapter"), ("formats", "dialects"), ("formats.peft", "dialects.peft"), ("layout", "lora.layout"),
+    ("pictures", "models.pictures"), ("pipeline", "models.pipelines"), ("pipeline.grids", "models.pipelines.grids"),
+    ("training", "models.training"), ("injection.rows", "models.injection.rows"),
+])  # fmt: skip
+def test_a_module_path_of_the_last_release_gives_the_module_that_is_there_now(old: str, new: str) -> None:
+    code = f"""
+import importlib, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    module = importlib.import_module("w2w_hub.{old}")
+assert any(issubclass(w.category, DeprecationWarning) and "w2w_hub.{new}" in str(w.message) for w in caught)
+assert module is importlib.import_module("w2w_hub.{new}")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

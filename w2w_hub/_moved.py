@@ -61,6 +61,9 @@ def _new_name(fullname: str) -> str | None:
 
 
 def find_moved_modules() -> None:
-    """Make old module paths importable, with lower priority than existing modules."""
+    """Make old module paths importable.
+
+    The finder comes first: the search in the folder of an old package would find the new files under old names.
+    """
     if not any(type(finder) is _Finder for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())

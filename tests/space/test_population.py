@@ -430,3 +430,18 @@ def test_a_spread_is_equal_by_its_numbers(space: WeightSpace) -> None:
     spread = space.spread
     assert spread == Spread(spread.mean.copy(), spread.std.copy(), spread.rows)
     assert spread != Spread(spread.mean, spread.std, spread.rows + 1)
+
+
+def test_the_flat_constructor_of_the_last_release_makes_the_same_space(space: WeightSpace) -> None:
+    found, population = space.coordinates, space.population
+    assert population is not None
+    flat = {name: getattr(found, name) for name in ("layout", "mean", "std", "basis", "singular_values", "residuals")}
+    flat |= {
+        name: getattr(population, name)
+        for name in ("ids", "splits", "coefficients", "fitted_split", "squared_norms", "left_out")
+    }
+    kept = ("recipe", "diagnostics", "compatibility", "directions", "name", "version", "licence")
+    with pytest.warns(DeprecationWarning, match="Coordinates"):
+        made = WeightSpace(**flat, **{name: getattr(space, name) for name in kept})
+    assert made == space
+    assert made.digest == space.digest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
-from ..common.deprecated import deprecated_alias
+from ..common.deprecated import deprecated_alias, renamed_keywords
 from ..store.hub.locate import locate
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
@@ -106,7 +106,7 @@ class WeightDataset(DatasetReader):
             warnings.warn(note, stacklevel=2)
 
     numbers = deprecated_alias("WeightDataset.numbers", DatasetReader.row_indices)
-    seen = deprecated_alias("WeightDataset.seen", DatasetReader.release)
+    seen = deprecated_alias("WeightDataset.seen", renamed_keywords(first="start", last="stop")(DatasetReader.release))
 
 
 def open_located(source: Source, lazy: bool | None = None) -> WeightDataset:

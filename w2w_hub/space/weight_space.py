@@ -22,6 +22,7 @@ from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
 from .edits import Edit, find_direction
 from .integrity import check_space
+from .old_fields import accepts_flat_fields
 from .points import Point
 from .population import COVARIANCES, Population, as_coefficients
 from .storage import open_contents, save_space
@@ -49,6 +50,8 @@ class WeightSpace(SpaceContents):
     path : Path or None
         The folder that it was opened from, or built into.
     """
+
+    __init__ = accepts_flat_fields(SpaceContents.__init__)
 
     def __hash__(self) -> int:
         return hash(self.digest)
