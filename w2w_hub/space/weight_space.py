@@ -51,8 +51,6 @@ class WeightSpace(SpaceContents):
         The folder that it was opened from, or built into.
     """
 
-    __init__ = accepts_flat_fields(SpaceContents.__init__)
-
     def __hash__(self) -> int:
         return hash(self.digest)
 
@@ -346,3 +344,5 @@ MOVED = {
     "coefficient_std": "spread.std",
     "coefficient_covariance": "population.covariance",
 }  # fmt: skip
+
+WeightSpace.__init__ = accepts_flat_fields(WeightSpace.__init__)  # type: ignore[method-assign]
