@@ -19,7 +19,7 @@ from .spaces import build, directions, nearest, read, rebuild, report
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="w2w")
 def main() -> None:
-    """Weight spaces of customised diffusion models: pack adapters, build a space, draw and edit identities."""
+    """Pack LoRAs into a dataset, build a weight space of them, and sample, edit and invert identities."""
 
 
 for section, commands in {

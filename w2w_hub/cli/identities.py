@@ -47,7 +47,7 @@ def picture_options(function: F) -> F:
 @out_option("The folder of points to make.")
 @json_option
 def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
-    """Draw new identities from a weight space."""
+    """Sample new identities from a weight space."""
     from ..space import WeightSpace
     from ..space.points import save_point
     from ..store.atomic import new_folder
@@ -210,7 +210,7 @@ def render(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
-    """Draw IDENTITIES (points, row ids, adapters, or "base") on one contact sheet, a row each."""
+    """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each."""
     _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
 
 
@@ -237,7 +237,7 @@ def grid(
     count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
     guidance: float, scale: int, out: Path,
 ) -> None:  # fmt: skip
-    """Draw IDENTITIES against strengths of one attribute's edit, or against prompts."""
+    """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
