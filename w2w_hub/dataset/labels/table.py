@@ -132,7 +132,7 @@ def as_table(labels: Any, problems: Problems, existing: Iterable[str] = ()) -> p
     table = labels if has_id else labels.reset_index(names="id")
     table = without_own_columns(clean_columns(table, problems, existing), problems)
     for name in table.columns:
-        if name != "id" and _is_time(table[name].dtype):
+        if name != "id" and _is_time(table[name].dtype) and stated_kind(table[name], name) is None:
             # as text at once, since pandas cannot convert every time to an object later
             values: list[Any] = [None] * len(table)
             with problems.collecting():
@@ -256,7 +256,8 @@ def as_stored(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dicts of plain Python values; a missing value is None."""
+    """Return rows as dicts of plain Python values as they are stored; a missing value is None."""
+    table = as_stored(table)
     names = [str(name) for name in table.columns if name != "row"]
     columns = []
     for name in names:
