@@ -17,6 +17,7 @@ from PIL import Image
 
 import w2w_hub
 from w2w_hub import Adapter, AutoW2WPipeline, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
+from w2w_hub.common.pipelines import PIPELINES
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import LoraFactors, Target
@@ -29,9 +30,8 @@ MODULES = (
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
-    "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace", "W2WPipeline",
-    "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", "W2WStableDiffusionImg2ImgPipeline",
-    "W2WStableDiffusionInpaintPipeline",
+    "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
+    "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
 PROTOCOLS = (

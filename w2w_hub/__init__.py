@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._moved import find_moved_modules
 from .common.datasets_feature import register_when_imported
+from .common.pipelines import PIPELINES
 from .common.version import __version__ as __version__
 
 # public name -> module; everything is imported when first used, so that `import w2w_hub` stays light
@@ -24,9 +25,6 @@ _WHERE = {
     "SplitRule": "dataset",
     "Target": "lora",
     "W2WError": "errors",
-    "W2WPipeline": "models.pipelines",
-    "W2WStableDiffusionImg2ImgPipeline": "models.pipelines",
-    "W2WStableDiffusionInpaintPipeline": "models.pipelines",
     "WeightDataset": "dataset",
     "WeightSpace": "space",
     "add_rows": "dataset",
@@ -48,6 +46,7 @@ _WHERE = {
     "write_dataset": "dataset",
     "write_report": "space.report",
 }
+_WHERE |= {row.name: "models.pipelines" for row in PIPELINES}
 __all__ = sorted(_WHERE)
 
 

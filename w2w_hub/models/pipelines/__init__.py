@@ -13,6 +13,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "diffusers", "diffusers") from None
 
+from ...common.pipelines import PIPELINES
 from ..inversion import InversionSettings
 from .grids import strength_grid
 from .handover import StockPipelineWarning
@@ -25,6 +26,7 @@ __all__ = [
     "W2WStableDiffusionImg2ImgPipeline", "W2WStableDiffusionInpaintPipeline", "best_device", "pipeline_for",
     "strength_grid",
 ]  # fmt: skip
+globals().update({row.name: pipeline_for(row.stock) for row in PIPELINES})  # the classes of every family
 
 
 def best_device() -> str:
