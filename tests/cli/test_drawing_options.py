@@ -33,6 +33,7 @@ def pictures(tmp_path: Path) -> list[Path]:
     return [tmp_path / f"face-{i}.png" for i in range(2)]
 
 
+@pytest.mark.slow
 def test_each_option_of_an_inversion_changes_what_is_found(
     tiny_space: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_each_option_of_an_inversion_changes_what_is_found(
     assert len(early[0]["losses"]) < 120
 
 
+@pytest.mark.slow
 def test_each_option_of_a_drawing_changes_the_sheet(tiny_space: Path, tmp_path: Path) -> None:
     def sheet(name: str, command: str, *words: object, kind: str = "png") -> bytes:
         done(command, tiny_space, *words, "--out", tmp_path / f"{name}.{kind}")

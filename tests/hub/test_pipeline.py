@@ -122,6 +122,7 @@ out(v2=refused(w2w_hub.W2WPipeline.from_pretrained, "org/space", revision="v2.0.
     assert found["v2"][2]["cached"] == [f"v1.0.0 ({commit[:12]})"]
 
 
+@pytest.mark.slow
 def test_a_base_model_by_reference_is_pinned_with_its_files_and_restored_with_the_hub_gone(
     hub: LoopbackHub, client: MakeClient, tiny_world: TinyWorld, referring: Path, tmp_path: Path
 ) -> None:

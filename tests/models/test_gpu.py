@@ -1,4 +1,4 @@
-"""What only a CUDA device can show. Without one every test here is skipped; on one: pytest -n 0 tests/models/test_gpu.py"""
+"""Tests that need a CUDA device, skipped without one: pytest -n 0 tests/models/test_gpu.py"""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ def test_without_an_identity_the_base_model_draws_exactly(pipe: W2WPipeline, tin
     np.testing.assert_array_equal(draw(pipe), draw(stock))
 
 
+@pytest.mark.slow
 def test_after_many_swaps_the_base_weights_and_pictures_are_bit_equal(pipe: W2WPipeline) -> None:
     before, picture = weights(pipe), draw(pipe)
     text, _ = pipe.encode_prompt("sks person", "cpu", 1, False)

@@ -78,6 +78,7 @@ def test_training_is_adam_under_a_cosine_and_the_mean_of_the_last_steps(case: di
     assert [loss for _, loss in reported] == pytest.approx(means, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_defaults_are_eight_hundred_steps_of_one_sample() -> None:
     people = pictures(1)
     reported: list[float] = []
