@@ -33,8 +33,7 @@ def test_every_public_name_can_be_imported() -> None:
 
 MOVED = {
     "adapter": "lora.adapter", "formats": "dialects", "formats.peft": "dialects.peft", "layout": "lora.layout",
-    "pictures": "models.pictures", "training": "models.training", "injection.rows": "models.injection.rows",
-    "hub.publish": "release.publish", "pipeline": "models.pipelines", "pipeline.grids": "models.pipelines.grids",
+    "pictures": "models.pictures", "hub.publish": "release.publish", "injection.rows": "models.injection.rows",
 }  # fmt: skip
 
 

@@ -247,6 +247,6 @@ class Changes(RuleBasedStateMachine):
 # a failing sequence is shown as it was found: to make it smaller takes minutes
 PHASES = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
 Changes.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=8, deadline=None, derandomize=True, database=None, phases=PHASES
+    max_examples=6, stateful_step_count=8, deadline=None, derandomize=True, database=None, phases=PHASES
 )
 TestAnySequenceOfChanges = pytest.mark.filterwarnings("ignore")(Changes.TestCase)
