@@ -12,11 +12,9 @@ from ..common.limits import MAX_TENSOR_BYTES as MAX_DATA
 from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
 from ..store.tensorfile import header_from, tensors_from
-from .archives import list_arrays
 from .checkpoint import CONFIG, Checkpoint
 from .opening import open_beside, open_named, read_config, require_no_pointer
 from .registry import dialects, weights_names
-from .torchfile import open_torch
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CHECKPOINTS = (".safetensors", ".npz", *PICKLES)
@@ -51,6 +49,8 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
                     "--allow-torch (allow_torch=True), which reads tensors only",
                     path=file,
                 )
+            from .torchfile import open_torch
+
             return open_torch(path, opened, _config_beside(file)[0])
         if file.suffix == ".npz":
             return _open_npz(file, found)
@@ -155,6 +155,8 @@ def _config_beside(file: Path) -> tuple[dict[str, Any] | None, str]:
 
 def _open_npz(path: Path, file: BinaryIO) -> Checkpoint:
     """Open a NumPy archive for its names and shapes; only MLX writes such adapters, which are not read."""
+    from .archives import list_arrays
+
     arrays = list_arrays(file, str(path))
 
     def refuse() -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from ..errors import NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
@@ -19,6 +19,9 @@ from .kohya import KOHYA, ONETRAINER
 from .lycoris import LYCORIS
 from .mlx import MLX
 from .peft import PEFT
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = __name__.rpartition(".")[0]  # group of entry points: "w2w_hub.dialects"
 _OURS: tuple[Dialect, ...] = (
@@ -34,6 +37,8 @@ def dialects() -> dict[str, Dialect]:
     A package adds a dialect by an entry point in the group ``w2w_hub.dialects``. An entry point that cannot be loaded,
     is not a `Dialect` or uses an existing name is skipped with a warning that names its package.
     """
+    from importlib.metadata import entry_points
+
     found = {dialect.name: dialect for dialect in _OURS}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
         try:
