@@ -169,6 +169,7 @@ def test_a_push_killed_before_its_tag_is_finished_by_the_same_command(
     assert not [r for r in requests if "preupload" in r.path or "/commit/" in r.path]
 
 
+@pytest.mark.slow
 def test_lost_answers_overload_and_cut_uploads_end_in_one_commit_and_one_tag(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
