@@ -95,7 +95,7 @@ def test_a_failing_demo_leaves_nothing(tiny_world: TinyWorld, tmp_path: Path, mo
     def fail(self: object) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(demo_run.Demo, "draw_people", fail)
+    monkeypatch.setattr(demo_run.Demo, "render_people", fail)
     result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "out"), "--assets", str(tiny_world.assets)])
     assert isinstance(result.exception, RuntimeError)
     assert not list(tmp_path.iterdir())
