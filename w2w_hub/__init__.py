@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._moved import find_moved_modules
 from .common.datasets_feature import register_when_imported
+from .common.lazy import lazy_names
 from .common.pipelines import PIPELINES
 from .common.version import __version__ as __version__
 
@@ -98,11 +98,4 @@ if TYPE_CHECKING:
     from .space.report import write_report as write_report
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

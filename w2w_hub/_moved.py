@@ -6,10 +6,11 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from .common.deprecated import warn_renamed
 
 # old path -> new path in this package; submodules of an old path follow it
 MOVED = {
@@ -35,19 +36,25 @@ MOVED = {
 }
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a moved module and returns the new one in its place."""
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds modules under their old paths."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return None if _new_name(fullname) is None else importlib.util.spec_from_loader(fullname, self)
+        new = _new_name(fullname)
+        return None if new is None else importlib.util.spec_from_loader(fullname, _Loader(new))
+
+
+class _Loader(importlib.abc.Loader):
+    """Returns the module at the new path, which keeps its own spec."""
+
+    def __init__(self, new: str):
+        self.new = new
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        name = _new_name(spec.name)
-        assert name is not None
-        warnings.warn(f"{spec.name} is now {name}; the old path goes with 0.3", DeprecationWarning, stacklevel=2)
-        module = importlib.import_module(name)
+        warn_renamed(spec.name, self.new)
+        module = importlib.import_module(self.new)
         self._spec = module.__spec__
         return module
 

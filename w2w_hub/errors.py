@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from .common.deprecated import renamed_names
 from .common.text import one_line
 
 LONGEST = 2000  # characters of a message, which may quote names from a file
@@ -208,10 +209,4 @@ def missing_extra(package: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'", name=package)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "InitialisationError":
-        from .common.deprecated import warn_renamed
-
-        warn_renamed(f"{__name__}.{name}", "InitializationError")
-        return InitializationError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_names(__name__, InitialisationError="InitializationError")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -50,3 +51,15 @@ def deprecated_alias(old: str, function: F) -> F:
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def renamed_names(module: str, **new_names: str) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` for old names: ``__getattr__ = renamed_names(__name__, Old="New")``."""
+
+    def look_up(name: str) -> Any:
+        if name not in new_names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn_renamed(f"{module}.{name}", new_names[name])
+        return getattr(sys.modules[module], new_names[name])
+
+    return look_up

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..common.deprecated import deprecated_alias, warn_renamed
+from ..common.deprecated import deprecated_alias, renamed_names
 from .dialect import Dialect
 from .reading import read_adapter, read_deltas, recognize
 from .registry import writers
@@ -15,8 +13,4 @@ __all__ = ["Dialect", "convert_adapter", "read_adapter", "read_deltas", "recogni
 detect = deprecated_alias("detect", recognize)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "CheckpointFormat":
-        warn_renamed("CheckpointFormat", "Dialect")
-        return Dialect
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_names(__name__, CheckpointFormat="Dialect")

@@ -10,23 +10,12 @@ from typing import TYPE_CHECKING
 from ..errors import NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
 from .checkpoint import Checkpoint
-from .cloneofsimo import CLONEOFSIMO
 from .dialect import Dialect, FolderUse, WritableDialect
-from .diffusers import DIFFUSERS
-from .diffusers_old import DIFFUSERS_OLD
-from .flux import BFL, XLABS
-from .kohya import KOHYA, ONETRAINER
-from .lycoris import LYCORIS
-from .mlx import MLX
-from .peft import PEFT
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = __name__.rpartition(".")[0]  # group of entry points: "w2w_hub.dialects"
-_OURS: tuple[Dialect, ...] = (
-    PEFT, DIFFUSERS, DIFFUSERS_OLD, KOHYA, LYCORIS, CLONEOFSIMO, XLABS, BFL, ONETRAINER, MLX,
-)  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 
 
@@ -39,7 +28,7 @@ def dialects() -> dict[str, Dialect]:
     """
     from importlib.metadata import entry_points
 
-    found = {dialect.name: dialect for dialect in _OURS}
+    found = {dialect.name: dialect for dialect in _built_in()}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
         try:
             dialect = point.load()
@@ -61,6 +50,19 @@ def dialects() -> dict[str, Dialect]:
         else:
             found[name] = dialect
     return found
+
+
+def _built_in() -> tuple[Dialect, ...]:
+    from .cloneofsimo import CLONEOFSIMO
+    from .diffusers import DIFFUSERS
+    from .diffusers_old import DIFFUSERS_OLD
+    from .flux import BFL, XLABS
+    from .kohya import KOHYA, ONETRAINER
+    from .lycoris import LYCORIS
+    from .mlx import MLX
+    from .peft import PEFT
+
+    return (PEFT, DIFFUSERS, DIFFUSERS_OLD, KOHYA, LYCORIS, CLONEOFSIMO, XLABS, BFL, ONETRAINER, MLX)
 
 
 def _package(point: EntryPoint) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..common.constraints import flag, number, optional, positive, whole
-from ..common.deprecated import warn_renamed
+from ..common.deprecated import renamed_names
 from ..common.progress import progress
 from ..errors import InvalidInputError
 from ..space import Point, WeightSpace
@@ -86,11 +86,7 @@ class InversionSettings:
             object.__setattr__(self, name, rule.checked(getattr(self, name), f"invert: {name}"))
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Settings":
-        warn_renamed("w2w_hub.models.inversion.Settings", "InversionSettings")
-        return InversionSettings
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_names(__name__, Settings="InversionSettings")
 
 
 @dataclass

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
-from ...common.deprecated import warn_renamed
+from ...common.deprecated import renamed_names
 from ...lora.layout import ParameterLayout
 from .gradients import differentiable, inject_differentiable
 from .modules import base_digest, require_differentiable, rewritable, target_modules, uncompiled
@@ -48,14 +47,7 @@ def inject(
         yield lambda rows: use_rows(torch.atleast_2d(rows))
 
 
-_RENAMED = {
-    "base_shown": "use_base", "identity_shown": "inject", "rows_attached": "inject_hooks",
-    "weights_differentiable": "inject_differentiable", "weights_rewritten": "inject_weights",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_renamed(name, _RENAMED[name])
-    return globals()[_RENAMED[name]]
+__getattr__ = renamed_names(
+    __name__, base_shown="use_base", identity_shown="inject", rows_attached="inject_hooks",
+    weights_differentiable="inject_differentiable", weights_rewritten="inject_weights",
+)  # fmt: skip

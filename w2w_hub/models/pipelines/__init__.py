@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import missing_extra
 
 try:
@@ -26,7 +28,13 @@ __all__ = [
     "W2WStableDiffusionImg2ImgPipeline", "W2WStableDiffusionInpaintPipeline", "best_device", "pipeline_for",
     "strength_grid",
 ]  # fmt: skip
-globals().update({row.name: pipeline_for(row.stock) for row in PIPELINES})  # the classes of every family
+
+
+def __getattr__(name: str) -> Any:  # the classes of every family in the table
+    for row in PIPELINES:
+        if row.name == name:
+            return pipeline_for(row.stock)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def best_device() -> str:

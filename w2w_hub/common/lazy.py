@@ -1,0 +1,30 @@
+"""Public names that a package imports from its modules when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+ROOT = __name__.partition(".")[0]
+
+
+def lazy_names(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a package: ``__getattr__, __dir__ = lazy_names(__name__, where)``.
+
+    Parameters
+    ----------
+    where : mapping
+        Public name to the module that defines it, relative to ``w2w_hub``.
+    """
+
+    def look_up(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{ROOT}.{where[name]}"), name)
+
+    def names() -> list[str]:
+        return [*vars(sys.modules[package]), *where]
+
+    return look_up, names
