@@ -16,8 +16,9 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from peft import LoraConfig
 from PIL import Image
 
-from w2w_hub import W2WPipeline, WeightSpace
+from w2w_hub import W2WPipeline, WeightDataset, WeightSpace, write_dataset
 from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from w2w_hub.space.fit.build_and_save import build_and_save
 
 from ..tiny_world import TinyWorld, make_base
 
@@ -187,3 +188,17 @@ def test_a_space_with_an_embedded_base_verifies_and_any_change_of_it_is_found(ti
         assert name in {problem.file for problem in check_space(folder).problems}
         (folder / name).write_bytes(whole)
     WeightSpace.from_pretrained(folder).verify()
+
+
+def test_a_built_space_states_the_base_that_was_embedded_though_its_dataset_states_none(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    rows = WeightDataset.open(tiny_world.rows)
+    plain = write_dataset(
+        rows.to_numpy()[:12], tmp_path / "plain", layout=rows.layout, initialization="seed-0", parquet_view=False
+    )
+    assert plain.manifest.compatibility.base_digest is None
+    built = build_and_save(plain, tmp_path / "space", 3, base=tiny_world.base, directions=False)
+    opened = WeightSpace.from_pretrained(tmp_path / "space")
+    assert built.compatibility.base_digest == opened.compatibility.base_digest is not None
+    assert built == opened

@@ -58,8 +58,9 @@ def build_and_save(
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
         return _saved_before(dataset, path, k, base, population, options)
+    compatibility = dataset.manifest.compatibility
     if base is not None:
-        require_base(base, dataset.layout, dataset.manifest.compatibility)
+        compatibility = replace(compatibility, base_digest=require_base(base, dataset.layout, compatibility))
     space = build_space(dataset, k, checkpoint=kept, **options)
     saved = space if population else space.without_population()
     try:
@@ -67,7 +68,7 @@ def build_and_save(
     except DiskError as error:
         raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
-    return replace(saved, path=path)
+    return replace(saved, path=path, compatibility=compatibility)
 
 
 def unfinished(path: Path | str) -> Path:
