@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -346,3 +347,19 @@ def test_a_real_text_encoder_adapter_is_the_text_encoders(real_lora):
     numbers = [int(s.target.module.split(".")[3]) for s in ParameterLayout.from_adapter(adapter).slots]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 11
+
+
+@pytest.mark.parametrize("name", ["x.bin", "y.safetensors"])
+def test_a_config_that_may_belong_to_another_weights_file_is_named_with_that_file(name: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {
+        f"{path}.lora_A.weight": np.ones((1, 4), np.float32),
+        f"{path}.lora_B.weight": np.ones((3, 1), np.float32),
+    }
+    torch.save({key: torch.from_numpy(value) for key, value in tensors.items()}, tmp_path / "x.bin")
+    save_file(tensors, tmp_path / "y.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}', "utf-8")
+    (other,) = {"x.bin", "y.safetensors"} - {name}
+    with pytest.raises(MissingPathError, match=re.escape(other)):
+        read_adapter(tmp_path / name, allow_torch=True)

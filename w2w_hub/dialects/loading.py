@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,7 +52,8 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
                 )
             from .torchfile import open_torch
 
-            return open_torch(path, opened, _config_beside(file)[0])
+            config, note = _config_beside(file)
+            return replace(open_torch(path, opened, config), config_note=note)
         if file.suffix == ".npz":
             return _open_npz(file, found)
         if file.suffix != ".safetensors":
