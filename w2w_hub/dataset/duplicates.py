@@ -9,7 +9,6 @@ import numpy as np
 from ..common.arguments import checked
 from ..common.deprecated import deprecated_alias, renamed_keywords
 from ..common.progress import progress
-from ..errors import InvalidInputError
 from .weight_dataset import WeightDataset
 
 SKETCH = 256  # random projections per row; a pair above the threshold is missed only beyond SAFETY deviations
@@ -66,8 +65,6 @@ def find_duplicates(
     found.exact = [[dataset.ids[n] for n in numbers] for numbers in groups.values() if len(numbers) > 1]
     if cosine is None:
         return found
-    if not 0 < cosine <= 1:
-        raise InvalidInputError(f"cosine must be more than 0 and at most 1, not {cosine}")
     first = np.array([numbers[0] for numbers in groups.values()])  # one row per group of equal rows
     d = dataset.layout.size
     mean = np.zeros(d, np.float32)

@@ -18,6 +18,7 @@ from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .labels import table as label_table
+from .labels.kinds import CATEGORICAL
 from .labels.names import RESERVED
 from .manifest import FIELDS, DatasetManifest, dataset_digest, row_digest
 from .matrix.geometry import ARRAY, SHARD_BYTES
@@ -28,7 +29,6 @@ from .splits import group_names
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT = ("string", "large_string", "string_view")
 VIEW_ROWS = 64  # the largest row group of the view
 BLOCK_BYTES = 64 * 2**20
 
@@ -88,7 +88,7 @@ def _is_bulk(name: str) -> bool:
 # ------------------------------------------------------------------- labels
 def _check_columns(report: Report, state: State, manifest: DatasetManifest) -> None:
     """Check that label columns have the types of FORMAT.md; a column of nulls may have any."""
-    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, TEXT) | {"row": ("int64",)}
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(RESERVED, CATEGORICAL.arrow_types) | {"row": ("int64",)}
     wanted |= {name: kind.arrow_types for name, kind in manifest.kinds.items()}
     for split in manifest.splits:
         name = f"labels/{split}.parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ class ReferenceLayout:
             ratios = Counter(self.layout.scale_ratios(adapter).values())
             facts["folded_into_B"] = {f"{ratio:g}": count for ratio, count in ratios.items()}
             if self._dataset is not None and len(self._dataset):
-                row = self.layout.unflatten(np.asarray(self._dataset[0]))
-                facts["initialisation_cosine"] = cosine(a_vector(adapter), a_vector(row))
+                facts["initialisation_cosine"] = cosine(a_vector(adapter), self._first_a)
         return facts
+
+    @cached_property
+    def _first_a(self) -> np.ndarray:
+        """The A factors of the dataset's first row, read once for all adapters."""
+        assert self._dataset is not None
+        return a_vector(self._dataset.adapter(0))

@@ -71,7 +71,7 @@ def open_archive(file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.Zip
     return archive, members
 
 
-def read_member(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     """Return the bytes of an uncompressed member, whose size `open_archive` has checked."""
     with archive.open(member) as opened:  # this checks and skips its local header
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:

@@ -21,13 +21,13 @@ from ..errors import (
 from ..lora.adapter import Target
 from ..lora.layout import ParameterLayout
 from ..store.atomic import write_json
+from ..store.manifest import FILENAME as MANIFEST
 from ..store.manifest import read_json_in
 from ..store.paths import find_file, has_file, short, walk
 from ..store.tensorfile import read_safetensors
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
-MANIFEST = "manifest.json"  # of the weight space; written last
 CONFIG = "w2w_pipeline.json"  # in a space folder; names its base model
 EMBEDDED = "embedded"
 NO_COMPONENT = ("coefficients/", "previews/")  # folders of a weight space outside its base model

@@ -24,10 +24,9 @@ from .dialect import DenseDialect, LazyDeltas
 from .flux import bare_name, is_flux, pieces
 from .flux_model import require_flux, require_proportions, require_widths
 from .kohya import is_for_flux, split_key, target_of_name
-from .names import CONVOLUTIONS, dotted, target_of
+from .names import CONVOLUTIONS, target_of
 from .peft import PREFIX
 from .scales import alpha_of
-from .sgm import unet_path
 
 _TAIL = re.compile(
     r"^(?P<module>.+)\.(?P<role>lokr_(?:w[12](?:_[ab])?|t2)|hada_(?:w[12]_[ab]|t[12])|lora_(?:down|up|mid)\.weight|alpha)$"
@@ -224,12 +223,7 @@ def _target(name: str, flux: bool = False) -> Target | None:
     if found:
         return target_of_name(found[0], found[1], flux=flux)
     if name.startswith("lycoris_"):  # LyCORIS' wrapper for any model
-        bare = name.removeprefix("lycoris_")
-        path = unet_path(bare)
-        if path is not None:
-            return Target("unet", path)
-        path = dotted("transformer", bare)
-        return None if path is None else Target("transformer", path)
+        return target_of_name("unet", name.removeprefix("lycoris_"))
     return None if name.startswith("diffusion_model.") else target_of(name)
 
 

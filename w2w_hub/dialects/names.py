@@ -169,6 +169,11 @@ def target_of(path: str, component: str | None = None) -> Target | None:
     first, _, rest = path.partition(".")
     if first in COMPONENTS and rest:
         return placed(first, rest)
+    return target_of_bare(path, component)
+
+
+def target_of_bare(path: str, component: str | None = None) -> Target | None:
+    """Return the target of a dotted path that does not start with its component, see :func:`target_of`."""
     known = component_of(path)
     if known is None or (known == "text_encoder" and (component or "").startswith(known)):
         known = component or known  # keys do not distinguish several text encoders

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.limits import MAX_CONFIG_BYTES, MAX_CONFIG_VALUES
 from ..errors import CorruptFileError, UnsupportedFormatError
+from ..store.manifest import count_values
 from ..store.paths import short
 
 # options that do not change the meaning of the tensors
@@ -90,7 +91,7 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
     if size > MAX_CONFIG_BYTES:
         raise CorruptFileError(f"{what} has {size:,} bytes, the limit is {MAX_CONFIG_BYTES:,}; fetch it again")
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    values = sum(map(raw.count, (b",", b":", b"[", b"{")))  # an upper bound
+    values = count_values(raw)
     if values > MAX_CONFIG_VALUES:
         raise CorruptFileError(f"{what} holds {values:,} values, the limit is {MAX_CONFIG_VALUES:,}; fetch it again")
     try:

@@ -20,7 +20,7 @@ from ..store.tensorfile import short
 from .assemble import Parts, build_adapter, require_one_adapter
 from .checkpoint import CONFIG, Checkpoint, ReadOptions
 from .dialect import FolderUse, WritableDialect
-from .names import FactorKey, component_of, factor_key, placed, target_of
+from .names import FactorKey, factor_key, target_of, target_of_bare
 from .scales import LoraSettings, Stated, header_settings
 
 WEIGHTS = "adapter_model.safetensors"
@@ -172,11 +172,7 @@ def peft_target(path: str, component: str | None = None) -> Target | None:
     """Return the target of a module path; after PEFT's prefix, a first name like ``transformer.`` is a module."""
     if not path.startswith(PREFIX):
         return target_of(path, component)
-    module = path.removeprefix(PREFIX)
-    known = component_of(module)
-    if known is None or (known == "text_encoder" and (component or "").startswith(known)):
-        known = component or known
-    return None if known is None else placed(known, module)
+    return target_of_bare(path.removeprefix(PREFIX), component)
 
 
 def _spelled(target: Target) -> str:

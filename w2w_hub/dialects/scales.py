@@ -87,7 +87,9 @@ class LoraSettings:
         require_plain(data, f"{where}: {place}")
         for key in ("r", "lora_alpha"):
             if not _is_number(data.get(key)):
-                raise CorruptFileError(f"{where}: {place} does not state {key}; which the scale depends on; add it")
+                raise CorruptFileError(
+                    f"{where}: {place} has no number for {key}, which the scale (lora_alpha / r) needs; add it"
+                )
         if data.get("use_rslora") not in (None, True, False):
             raise CorruptFileError(
                 f"{where}: {place} has use_rslora {short(data['use_rslora'])}, expected true or false"

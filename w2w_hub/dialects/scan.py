@@ -9,11 +9,10 @@ from pathlib import Path
 
 from ..common.text import one_line
 from ..errors import MissingPathError
+from ..store.manifest import FILENAME as MANIFEST
 from .checkpoint import CONFIG
 from .loading import CHECKPOINTS, PICKLES, escapes, weights_file
 from .registry import dialects, weights_names
-
-MANIFEST = "manifest.json"
 
 
 @dataclass

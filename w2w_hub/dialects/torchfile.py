@@ -88,7 +88,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
     with opener() as file:
         try:
             archive, members = open_archive(file)
-            root, found = _contents(file, archive, members, path)
+            root, found = _contents(archive, members, path)
         except W2WError:
             raise
         except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
@@ -125,9 +125,7 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
     )
 
 
-def _contents(
-    file: BinaryIO, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], path: Path
-) -> tuple[str, Any]:
+def _contents(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], path: Path) -> tuple[str, Any]:
     """Return the folder inside the archive that holds its members, and the value that its pickle describes."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
         raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
@@ -143,7 +141,7 @@ def _contents(
         raise UnsupportedFormatError(
             f"{path} has more than {MAX_TENSOR_BYTES:,} bytes of tensors, the limit", path=path
         )
-    found = _Reading(path).result(read_member(file, archive, member))
+    found = _Reading(path).result(read_member(archive, member))
     return pickles[0].removesuffix("data.pkl"), found
 
 
@@ -168,7 +166,7 @@ def _load(items: dict[str, _Tensor], opener: Callable[[], BinaryIO], root: str, 
         try:
             archive, members = open_archive(file)
             order = members.get(f"{root}byteorder")
-            swapped = order is not None and order.file_size == 3 and read_member(file, archive, order) == b"big"
+            swapped = order is not None and order.file_size == 3 and read_member(archive, order) == b"big"
             storages: dict[_Storage, np.ndarray] = {}
             for tensor in items.values():
                 storage = tensor.storage
@@ -176,7 +174,7 @@ def _load(items: dict[str, _Tensor], opener: Callable[[], BinaryIO], root: str, 
                     member = members[f"{root}data/{storage.key}"]
                     _require_stored(tensor, member, str(path))  # it may have changed since
                     kind = np.dtype(_STORAGES[storage.kind][1]).newbyteorder(">" if swapped else "<")
-                    storages[storage] = np.frombuffer(read_member(file, archive, member), kind)
+                    storages[storage] = np.frombuffer(read_member(archive, member), kind)
         except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             if isinstance(error, W2WError):
                 raise

@@ -12,7 +12,7 @@ import numpy as np
 from ...common.progress import progress
 from ...errors import InvalidInputError
 from ...store.commit import next_state
-from ...store.hashing import sha256_file
+from ...store.hashing import entry_of
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
 from ..manifest import DatasetManifest, dataset_digest
@@ -83,11 +83,11 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     manifest = _manifest(plan, table, matrix)
     files = manifest.files
     for name in (f"{GROUP}/zarr.json", f"{ARRAY}/zarr.json"):
-        files[name] = _entry(staging / name)
+        files[name] = entry_of(staging / name)
     for split in manifest.splits:
         name = f"labels/{split}.parquet"
         write_labels(table[(table["split"] == split).to_numpy(bool)], staging / name)
-        files[name] = _entry(staging / name)
+        files[name] = entry_of(staging / name)
     if plan.view is not None:
         parts = view_parts(table, manifest.splits, g, plan.view, staging, (staging, folder))
         error = _write_view(parts, plan, staging, folder, files, workers, dask)
@@ -138,10 +138,6 @@ def _write_view(
             wanted.append(part)
     done = run_tasks(write_view_part, wanted, workers=workers, dask=dask)
     for name, error in progress(done, "writing the Parquet view", total=len(wanted)):
-        files[name] = _entry(staging / name)
+        files[name] = entry_of(staging / name)
         largest = max(largest, error)
     return largest
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256_file(path), "size": path.stat().st_size}

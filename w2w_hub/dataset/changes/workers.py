@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ...common.dask import connect
-from ...errors import InvalidInputError, W2WError
+from ...errors import W2WError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,8 +31,6 @@ def run_tasks(
     dask : str or distributed.Client, optional
         Address of a scheduler (``tcp://...``) or a client, whose workers need access to the same files.
     """
-    if workers < 1:
-        raise InvalidInputError(f"workers must be at least 1, not {workers}")
     if dask is None and (workers == 1 or len(tasks) < 2):
         yield from map(function, tasks)
         return

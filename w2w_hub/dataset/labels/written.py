@@ -15,9 +15,10 @@ WRITTEN = "w2w_written"  # in the attrs of a table
 
 
 class Written(dict[str, str]):
-    """The unparsed fields of typed columns.
+    """The CSV fields, as written, of columns that were parsed as numbers or booleans.
 
-    As a mapping it is empty, since pandas copies a table's attrs in every operation and writes them to files as JSON.
+    It is kept in `DataFrame.attrs`, which pandas deep-copies in every operation and writes to Parquet as JSON. So it is
+    a dict that stays empty, with the fields in attributes, and its deep copy is the same object.
     """
 
     def __init__(self, ids: Sequence[Any] = (), fields: Mapping[str, Sequence[Any]] | None = None) -> None:

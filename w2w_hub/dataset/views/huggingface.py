@@ -75,6 +75,7 @@ def load_dataset(
     known = opened.manifest.splits
     spans = None if split is None else _spans(str(split), known)
     feature = WeightRow(opened.layout.size, opened.manifest.dtype)
+    state = sha256_file(opened.path / FILENAME)
     parts: dict[str, Any] = {}
     for part in known if spans is None else dict.fromkeys(name for name, _, _ in spans):
         table, features = _labels(opened, opened.where(split=part))
@@ -83,7 +84,6 @@ def load_dataset(
             features["weights"] = feature
         info = datasets.DatasetInfo(description=f"{opened.manifest.name} {opened.manifest.version}", features=features)
         # a file, since `map` caches its results beside its input
-        state = sha256_file(opened.path / FILENAME)
         key = hashlib.sha256(f"v2\n{opened.path.absolute()}\n{state}\n{name}\n{part}".encode()).hexdigest()[:32]
         file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "w2w_hub" / key / "references.arrow"
         if not file.is_file():
