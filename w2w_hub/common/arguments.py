@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .constraints import Rule, either, flag, instance, names, number, optional, path, text, validated, whole
+from .constraints import Rule, either, flag, has, instance, names, number, optional, path, text, validated, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**62  # size in bytes or rows
 
 
 def of_class(name: str, expected: str) -> Rule:
-    """An instance of a class of this package, named because its module is in a layer above this one."""
+    """An instance of this package's class `name`, which `common` must not import since its module is above."""
 
     def take(value: Any) -> Any:
         ours = __name__.partition(".")[0] + "."
@@ -33,12 +33,7 @@ def place() -> Rule:
 def scheduler() -> Rule:
     """A Dask scheduler's address or client."""
 
-    def take(value: Any) -> Any:
-        if not isinstance(value, str) and not callable(getattr(value, "submit", None)):
-            raise ValueError
-        return value
-
-    return Rule("the address of a Dask scheduler or a client", take)
+    return Rule("the address of a Dask scheduler or a client", either(text(), has("submit", "a client")).take)
 
 
 def listed() -> Rule:
@@ -49,7 +44,7 @@ def listed() -> Rule:
             raise ValueError
         return value
 
-    return Rule("one or a list of them", take)
+    return Rule("a single value or a list of values", take)
 
 
 def info() -> Rule:

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..common.text import python_string
 from ..dataset.card import dataset_card
+from ..dialects.base_model import CONFIG, EMBEDDED
 from ..space.card import space_card
 from ..store.cards import is_same_card, join_card, read_card, split_card
-from ..store.manifest import kind_of, read_json_in
+from ..store.hub.cache import REPO
+from ..store.manifest import CARD, kind_of, read_json_in
 from ..store.paths import has_file
 
 # https://huggingface.co/docs/hub/repositories-licenses; newer ones are published as `other` with their name
@@ -76,7 +78,7 @@ def published_card(
 
 def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
     """Return whether a folder's card is hand-written, so not the one rendered from its manifest."""
-    return (folder / "README.md").is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
+    return (folder / CARD).is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
 
 
 def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
@@ -125,11 +127,11 @@ def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     found = {}
     base = manifest.get("compatibility", {}).get("base_model")
-    if has_file(folder, "w2w_pipeline.json"):
-        stated = read_json_in(folder, "w2w_pipeline.json").get("base_model")
-        base = base if stated == "embedded" else stated
+    if has_file(folder, CONFIG):
+        stated = read_json_in(folder, CONFIG).get("base_model")
+        base = base if stated == EMBEDDED else stated
     dataset = manifest.get("recipe", {}).get("dataset_revision", {}).get("repo")
     for key, value in (("base_model", base), ("datasets", dataset)):
-        if isinstance(value, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", value, re.ASCII):
+        if isinstance(value, str) and REPO.fullmatch(value):
             found[key] = [value]
     return found

@@ -60,20 +60,22 @@ def describe(
     """
     path = Path(path)
     options = ReadOptions(trust, alpha, component)
-    folder, commit = path, {}
+    folder, commit, opened = path, {}, path
     if not _is_there(path):
         if not REPOSITORY.match(split_kind(path.as_posix())[1]):
             raise MissingPathError(f"{path} does not exist and is not a Hub repository (org/name)", path=path)
         found = locate_either(path)
-        folder, commit = found.folder, {"commit": found.revision.commit} if found.revision else {}
+        folder = found.folder
+        if found.revision is not None:  # its commit is cached now, so opening it makes no request
+            commit, opened = {"commit": found.revision.commit}, Path(str(found.revision))
     elif is_lock(path):
         return {"kind": "lock", "path": str(path), "pins": [f"{p.name} ({p.kind})" for p in read_lock(path).pins]}
     if is_point(path):
         return _point_facts(path)
     if folder.is_dir() and has_file(folder, FILENAME):
         if read_json_in(folder, FILENAME).get("format") == DATASET:
-            return _dataset_facts(path) | commit
-        return _space_facts(path) | commit
+            return _dataset_facts(opened) | {"path": str(path)} | commit
+        return _space_facts(opened) | {"path": str(path)} | commit
     if against is not None and not isinstance(against, ReferenceLayout):
         against = ReferenceLayout(against)
     return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)

@@ -94,7 +94,7 @@ def _releases(client: Any, repo: str, kind: str, refs: Any, options: HubOptions)
     for name, commit in listed:
         try:
             manifest = open_repository(repo, kind, commit, options).manifest()
-        except (HubError, InvalidInputError, ValueError):
+        except (HubError, ValueError):
             manifest = {}
         entry = history.get(commit)
         tagged = name != "main"

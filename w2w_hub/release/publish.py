@@ -206,7 +206,7 @@ class _Push:
 
     def _existing(self, head: Head) -> Published | None:
         """Return the result if this version is tagged already."""
-        commit = (head.tags or {}).get(self.version.tag)
+        commit = head.tags.get(self.version.tag)
         if commit is None:
             return None
         there = head.source if commit == head.commit else self.remote.source(commit)
@@ -225,7 +225,7 @@ class _Push:
         """Return the changes since main's version; raise `VersionError` if the new version is too close to it."""
         newest = max(head.versions, default=None)
         if head.source is None and newest is not None:  # main's manifest is damaged or missing
-            head = replace(head, source=self.remote.source((head.tags or {})[newest.tag]))
+            head = replace(head, source=self.remote.source(head.tags[newest.tag]))
         if head.source is None or head.manifest is None:
             if newest is not None and not newest < self.version:
                 require_level(newest, self.version, [])
@@ -240,7 +240,7 @@ class _Push:
             require_level(max(known), self.version, changes)
             released = max((version for version in head.versions if not version.pre), default=None)
             if max(known).pre and released is not None:  # a pre-release is compared with the last release, too
-                last = self.remote.source((head.tags or {})[released.tag])
+                last = self.remote.source(head.tags[released.tag])
                 if last is not None:
                     require_level(released, self.version, compare(last, self.source)[0])
         return changes
@@ -276,7 +276,7 @@ class _Push:
             warnings.warn(
                 f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
                 "keeps the edit",
-                stacklevel=5,
+                stacklevel=6,  # past the check of arguments
             )
             return
         after = rendered_bodies(self.folder, self.manifest, self.repo)

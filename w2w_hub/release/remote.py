@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..common.progress import progress
@@ -37,11 +38,11 @@ class Head:
     """
 
     commit: str | None = None
-    tags: Mapping[str, str] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     source: Source | None = None
     branches: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def manifest(self) -> dict[str, Any] | None:
         return None if self.source is None else self.source.manifest()
 
@@ -52,7 +53,7 @@ class Head:
 
     @property
     def versions(self) -> list[Version]:
-        return sorted(map(Version.parse, self.tags or ()))
+        return sorted(map(Version.parse, self.tags))
 
 
 class Remote:
@@ -85,7 +86,7 @@ class Remote:
         """Return the files of a commit; None if it has no manifest of this package."""
         try:
             return open_repository(self.repo, self.kind, commit, self.options)
-        except (InvalidInputError, HubNotFoundError, ValueError):
+        except (HubNotFoundError, ValueError):
             return None
 
     def tree(self, commit: str | None) -> dict[str, str]:

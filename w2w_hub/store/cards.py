@@ -45,7 +45,7 @@ def read_card(folder: Path) -> str:
         return read_file(folder, CARD, MAX_CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorruptFileError(
-            f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8", path=folder / "README.md"
+            f"{folder / 'README.md'} is not UTF-8 ({error.reason}); save it as UTF-8", path=folder / CARD
         ) from error
 
 

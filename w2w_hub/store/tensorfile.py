@@ -75,8 +75,9 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
     The tensors share one writable buffer. Nothing is memory-mapped: a file that another process truncates raises an
     error here and does not crash later.
     """
-    header = read_header(path)
-    return read_tensors(path, header), header.metadata
+    with _opened(path) as file:
+        header = header_from(file, Path(path))
+        return tensors_from(file, header, path), header.metadata
 
 
 def read_tensors(path: Path | str, header: Header) -> dict[str, np.ndarray]:

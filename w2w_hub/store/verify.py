@@ -15,7 +15,7 @@ from ..errors import LONGEST, CorruptFileError, MissingPathError, UnsupportedFor
 from .commit import NEXT, State, open_state
 from .hashing import sha256_file
 from .manifest import CARD, DATASET, FILENAME, FORMAT_NAMES, has_right_checksum
-from .paths import OURS, read_file, walk
+from .paths import read_file, walk
 
 SHOWN = 20
 
@@ -167,7 +167,7 @@ def check_files(report: Report, state: State, is_bulk: Callable[[str], bool]) ->
     report.unlisted = [
         found.name
         for found in walk(state.root)
-        if found.name not in listed and found.name not in (FILENAME, CARD) and not found.name.startswith((".", OURS))
+        if found.name not in listed and found.name not in (FILENAME, CARD) and not found.name.startswith(".")
     ]
     report.check(
         CARD, CARD not in listed, f"{state.manifest_path} lists {CARD}, which may be edited without breaking a pin"
