@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ from urllib.parse import quote
 from ..common.pipelines import text_to_image_row
 from ..common.text import Markdown, code, markdown, python_string, table_row
 from ..common.version import __version__
-from ..dialects.base_model import MODEL_INDEX, pipeline_class
+from ..dialects.base_model import CONFIG, MODEL_INDEX, pipeline_class
 from ..errors import W2WError
 from ..store.cards import TAGS, render_card
+from ..store.hub.cache import REPO
 
 
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], folder: Path) -> str:
     """Return README.md of a weight space; `folder` holds the files that the manifest lists."""
-    embedded = "model_index.json" in manifest["files"]
+    embedded = MODEL_INDEX in manifest["files"]
     recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
     held_out = diagnostics.get("held_out", {})
     there = held_out.get("explained_variance", {})
@@ -90,17 +90,13 @@ def _small(value: float | None) -> str:
 def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the card's metadata that names the base model and the dataset, if they are repositories on a Hub."""
     named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
-    return {
-        key: [name]
-        for key, name in named.items()
-        if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name, re.ASCII)
-    }
+    return {key: [name] for key, name in named.items() if isinstance(name, str) and REPO.fullmatch(name)}
 
 
 def pipeline_block(manifest: dict[str, Any], attributes: list[str], folder: Path) -> Markdown:
     """Return a card's example of generating pictures, and its previews; empty for a space without a base model."""
     files = manifest["files"]
-    if "w2w_pipeline.json" not in files:
+    if CONFIG not in files:
         return Markdown("")
     import importlib.metadata
 

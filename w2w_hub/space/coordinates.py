@@ -140,9 +140,10 @@ class Coordinates(ByValue):
         return vectors
 
     def represent(self, what: Adapter | np.ndarray) -> np.ndarray:
-        """Return the vectors ``(d,)`` or ``(n, d)`` that adapters are compared by.
+        """Return the weights that :meth:`project` standardizes, ``(d,)`` or ``(n, d)``.
 
-        These are the adapters themselves, or in a canonical space the canonical representatives of their dW (float64).
+        These are an adapter's A and B, flattened. In a canonical space A and B are first replaced by one fixed
+        factorization of dW = B @ A (float64), so that two adapters with the same effect give the same vector.
         """
         values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:

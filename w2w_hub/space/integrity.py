@@ -18,14 +18,14 @@ from ..dialects.base_model import (
     digest_of_folder,
     require_plain_components,
 )
-from ..errors import MissingPathError, W2WError
+from ..errors import W2WError
 from ..store.commit import State, read_state
 from ..store.manifest import FILENAME, FORMAT_NAMES, SPACE, parse_json
 from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .contents import SpaceContents
 from .population import Population
-from .storage import FIELDS, read_contents
+from .storage import FIELDS, read_contents, require_folder
 
 UNIT_TOLERANCE = 1e-3  # of a direction's length and of the basis's products, float32
 SETTINGS_BYTES = 2**20  # of w2w_pipeline.json and model_index.json
@@ -51,10 +51,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     """
     path = Path(path)
     report = Report(path, deep, kind=FORMAT_NAMES[SPACE])
-    if not path.is_dir():
-        raise MissingPathError(
-            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
-        )
+    require_folder(path)
     state = open_to_check(report, SPACE, FIELDS)
     if state is None:
         return report

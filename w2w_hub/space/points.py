@@ -17,7 +17,7 @@ from ..common.equality import ByValue
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
-from ..store.tensorfile import read_safetensors
+from ..store.tensorfile import read_header, read_safetensors
 
 FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
@@ -120,7 +120,7 @@ def is_point(path: Path | str) -> bool:
     path = Path(path)
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
-    return path.suffix == ".json" or read_safetensors(path)[1].get("format") == FORMAT
+    return path.suffix == ".json" or read_header(path).metadata.get("format") == FORMAT
 
 
 @checked()

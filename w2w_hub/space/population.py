@@ -75,6 +75,8 @@ class Population(ByValue):
         Rows of the fitted split that were not fitted.
     fitted : ndarray
         Boolean ``(n,)``: the rows that were fitted. Only these count for mean, std, covariance and neighbors.
+    fitted_ids : list of str
+        Their ids, in row order.
     mean, std : ndarray
         float64 ``(k,)`` of the fitted rows' coefficients.
     """
@@ -109,6 +111,10 @@ class Population(ByValue):
         if self.left_out:
             inside &= ~np.isin(np.asarray(self.ids), self.left_out)
         return np.asarray(inside)
+
+    @property
+    def fitted_ids(self) -> list[str]:
+        return [self.ids[i] for i in np.flatnonzero(self.fitted)]
 
     @cached_property
     def spread(self) -> Spread:

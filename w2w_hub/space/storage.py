@@ -44,7 +44,8 @@ from .population import Population, Spread
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT, FORMAT_VERSION, VERSION_WITHOUT_POPULATION = SPACE, 1, 2
+FORMAT, FORMAT_VERSION = SPACE, 1
+WITHOUT_POPULATION = {"format_version": 2, "population": False}
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
 _KINDS = {
@@ -97,7 +98,7 @@ def save_space(
             extend(folder)
         manifest: dict[str, Any] = {
             "format": FORMAT,
-            **({"format_version": FORMAT_VERSION} if population is not None else _WITHOUT_POPULATION),
+            **({"format_version": FORMAT_VERSION} if population is not None else WITHOUT_POPULATION),
             "name": space.name,
             "version": space.version,
             "licence": space.licence,
@@ -117,7 +118,12 @@ def save_space(
     return path
 
 
-_WITHOUT_POPULATION = {"format_version": VERSION_WITHOUT_POPULATION, "population": False}
+def require_folder(path: Path) -> None:
+    """Raise `MissingPathError` unless there is a folder."""
+    if not path.is_dir():
+        raise MissingPathError(
+            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
+        )
 
 
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
@@ -194,10 +200,7 @@ def open_contents(
         raise InvalidInputError(f"k is a number of components, not {k!r}")
     source = locate(path, "space", revision=revision, options=HubOptions(**options))
     path = source.need(_needed(source, k))
-    if not path.is_dir():
-        raise MissingPathError(
-            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
-        )
+    require_folder(path)
     space = read_state(path, lambda state: read_contents(state, k), FORMAT)
     space.source = source
     return space

@@ -160,7 +160,8 @@ class WeightSpace(SpaceContents):
         k : int, optional
             Use only the first k coefficients.
         """
-        return self.coordinates.decode(self.coefficients_of(coefficients, several=True), k)
+        given = self.coefficients_of(coefficients) if isinstance(coefficients, (Point, str)) else coefficients
+        return self.coordinates.decode(given, k)
 
     def adapter(self, point: np.ndarray | Point | str) -> Adapter:
         """Return a point as a LoRA."""
@@ -206,7 +207,8 @@ class WeightSpace(SpaceContents):
         """
         if self.population is None:
             raise MissingPopulationError(
-                f"weight space {self.name!r} was published without its population, so it has no {need}"
+                f"weight space {self.name!r} has no {need}: it comes without its population, the ids and coefficients "
+                "of the dataset's rows"
             )
         return self.population
 

@@ -13,7 +13,8 @@ from typing import Any
 import diffusers
 import torch
 
-from ...common.constraints import either, flag, instance, optional, path, text, validated, whole
+from ...common.arguments import RULES, place
+from ...common.constraints import optional, text, validated, whole
 from ...common.pipelines import family_of
 from ...dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, base_files, digest_of_folder, pipeline_class
 from ...errors import (
@@ -32,11 +33,8 @@ from ...store.paths import has_file, short
 from ..injection import base_digest, uncompiled
 from .foreign import checked, require_safe_base, safe_options
 
-PLACE = either(text(), instance(Path, "a path"))  # a folder, a repository or a pin in a lock file
-HUB = {
-    "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
-    "local_files_only": flag(),
-}  # fmt: skip
+PLACE = place()
+HUB = {name: RULES[name] for name in ("revision", "token", "cache_dir", "local_files_only")}
 # dtypes in which loaded weights still have the digest of their float16 or float32 files
 EXACT = (torch.float32, torch.float16)
 DTYPES = {

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from ...common.arguments import SPACE
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 PROMPT = "sks person"
 # arguments of the stock call that `render` sets itself
 RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")
-SPACE = instance(WeightSpace, "a WeightSpace")
 # the pipeline that `render` calls in this thread, and the identities of that call
 _render_call: ContextVar[tuple[Any, Identities] | None] = ContextVar("render_call", default=None)
 

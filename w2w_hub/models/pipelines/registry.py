@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from ...common.constraints import instance, text, validated
+from ...common.arguments import SPACE
+from ...common.constraints import text, validated
 from ...common.pipelines import PIPELINES, PipelineRow, family_of, pipeline_row
 from ...errors import BaseModelMismatchError, InvalidInputError
 from ...space import WeightSpace
@@ -56,7 +57,7 @@ class AutoW2WPipeline:
         return open_space(_text_to_image, path, dtype, **options)
 
     @classmethod
-    @validated(base=PLACE, space=instance(WeightSpace, "a WeightSpace"))
+    @validated(base=PLACE, space=SPACE)
     def from_base(cls, base: Path | str, space: WeightSpace, dtype: Any = None, **options: Any) -> Any:
         """Make a pipeline of a base model and a space in memory, as :meth:`W2WMixin.from_base` does."""
         dtype = torch_dtype(dtype, options)

@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ...common.arguments import SPACE
+from ...common.arguments import DATASET, SPACE
 from ...common.constraints import (
     either,
     flag,
-    instance,
     names,
     names_by_name,
     one_of,
@@ -36,7 +35,7 @@ from .targets import FittedSpace, preserved_by_name, targets_of
 @renamed_keywords(regularisation="regularization")
 @validated(
     space=SPACE,
-    dataset=instance(WeightDataset, "an open WeightDataset"),
+    dataset=DATASET,
     attributes=optional(names()),
     reading=one_of(*READINGS),
     editing=one_of(*EDITING_METHODS),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.arguments import DATASET, SPACE
 from ...common.constraints import Rule, either, flag, instance, names, one_of, optional, path, text, validated, whole
 from ...dataset import WeightDataset
 from ...errors import InvalidInputError
@@ -37,7 +38,7 @@ def _solvers(value: Any) -> Any:
 
 @flat_keywords
 @validated(
-    dataset=instance(WeightDataset, "an open WeightDataset"),
+    dataset=DATASET,
     k=optional(whole()),
     split=text(),
     rows=optional(names()),
@@ -156,7 +157,7 @@ def build_space(
     return space
 
 
-@validated(space=instance(WeightSpace, "a WeightSpace"), folder=path())
+@validated(space=SPACE, folder=path())
 def clear_passes(space: WeightSpace, folder: Path | str) -> None:
     """Remove the results of finished passes that ``build_space(checkpoint=folder)`` kept while building this space.
 

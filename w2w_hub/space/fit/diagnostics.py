@@ -21,7 +21,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
     explained = np.cumsum(found.singular_values**2) / found.moments.total
     d = space.layout.size - found.moments.constant
     population = space.require_population("row to measure")
-    fitted = population.fitted
+    fitted, errors = population.fitted, population.reconstruction_error()
     noise = np.cumsum(gaussian_spectrum(int(fitted.sum()), d))[: space.k]
     return {
         "orthogonality_error": orthogonality(space.coordinates.basis),
@@ -30,7 +30,7 @@ def measure(space: WeightSpace, found: Components) -> dict[str, Any]:
         "explained_variance": at_steps(explained),
         "held_out": held_out(population),
         "reconstruction_error": {
-            kind: _spread(population.reconstruction_error()[chosen])
+            kind: _spread(errors[chosen])
             for kind, chosen in (("fitted", fitted), ("held_out", ~fitted))
             if chosen.any()
         },

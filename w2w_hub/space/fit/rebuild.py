@@ -123,7 +123,7 @@ def rebuild(
     require_dataset(space, dataset)
     recipe = space.recipe
     population = space.population
-    if population is None:  # the recipe records only how many rows were fitted
+    if population is None:  # fitted ids are unknown, but the dataset is the same: equal counts mean the whole split
         split, rows = recipe["split"], None
         if dataset.manifest.splits.get(split) != recipe["rows"]:
             raise MissingPopulationError(
@@ -132,8 +132,7 @@ def rebuild(
             )
     else:
         split = population.fitted_split
-        fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
-        rows = fitted if population.left_out else None
+        rows = population.fitted_ids if population.left_out else None
     return build_space(
         dataset, recipe.get("k", space.k), split=split, rows=rows, name=space.name, version=space.version,
         directions=directions, standardize=recipe.get("standardised", True), canonical=recipe.get("canonical"),

@@ -112,7 +112,7 @@ def neighbors(population: Population) -> dict[str, Any]:
     fitted = unit(population.coefficients[population.fitted])
     held_out = unit(population.coefficients[~population.fitted])
     samples = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
-    names = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
+    names = population.fitted_ids
     others = [name for name, used in zip(population.ids, population.fitted, strict=True) if not used]
     examples = []
     for i in range(min(EXAMPLES, len(held_out))):
@@ -150,12 +150,12 @@ def scatters(space: WeightSpace, dataset: WeightDataset) -> list[dict[str, Any]]
     fitted = np.flatnonzero(population.fitted)
     if len(fitted) > SCATTERED:
         fitted = np.sort(np.random.default_rng(0).choice(fitted, SCATTERED, replace=False))
-    rows = population.coefficients.astype(np.float64)
+    rows = population.coefficients[fitted].astype(np.float64)
     shown = []
     for target in targets:
         values = target.values[fitted]
         known = ~np.isnan(values)
-        x, y = rows[fitted][known], values[known]
+        x, y = rows[known], values[known]
         if len(y) < 3 or np.ptp(y) == 0 or space.k < 2:
             continue
         split = target.kind.halves(y) == 1
@@ -184,7 +184,7 @@ def entanglement_by_population(
     """
     require_dataset(space, dataset)
     population = space.require_population("smaller population")
-    fitted = [name for name, used in zip(population.ids, population.fitted, strict=True) if used]
+    fitted = population.fitted_ids
     targets = [t for t in targets_of(space, dataset)[0] if not t.kind.graded]
     where = {name: i for i, name in enumerate(population.ids)}
     found = []
@@ -193,7 +193,7 @@ def entanglement_by_population(
         for draw in range(1 if size == len(fitted) else draws):
             rng = np.random.default_rng([draw, size])
             rows = sorted(rng.choice(fitted, size, replace=False).tolist())
-            picked = [where[row] for row in rows]
+            picked, place = [where[row] for row in rows], {row: i for i, row in enumerate(rows)}
             labels = np.array([t.values[picked] for t in targets]).reshape(len(targets), size).T
             usable = np.array([not np.isnan(c).any() and np.ptp(c) > 0 for c in labels.T], bool)
             if usable.sum() < 2:
@@ -206,8 +206,8 @@ def entanglement_by_population(
             except InvalidInputError:  # few rows may span fewer dimensions
                 continue
             coefficients = smaller.coefficients[smaller.fitted].astype(np.float64)
-            order = [smaller.ids[i] for i in np.flatnonzero(smaller.fitted)]
-            y = labels[[rows.index(name) for name in order]][:, usable]
+            order = smaller.fitted_ids
+            y = labels[[place[name] for name in order]][:, usable]
             weights = np.linalg.pinv(coefficients - coefficients.mean(0)) @ (y - y.mean(0))
             measured.append((mean_off_diagonal(cosines(weights.T)), int(usable.sum())))
         if measured:
