@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tests.dialects.test_detection import KOHYA, MODULE, PAIRS, A, B
 from tests.hostile.test_small_files import tensor
 from w2w_hub import read_adapter
-from w2w_hub.dialects import recognize
+from w2w_hub.dialects import read_deltas, recognize
 from w2w_hub.dialects.base_model import digest_of_weights
 from w2w_hub.dialects.loading import open_checkpoint
 from w2w_hub.dialects.scan import is_tree
@@ -169,3 +169,37 @@ def test_the_digest_of_a_base_tells_its_modules_apart_although_their_weights_are
         return digest_of_weights(layout, lambda _: np.ones((2, 2), np.float32))
 
     assert len({digest(*pair) for pair in itertools.permutations("abc", 2)}) == 3
+
+
+# ---------------------------------------------------------------- dense changes
+def dense(kind: str, alpha: float | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Tensors of one module of rank 2, and its change by NumPy."""
+    rng = np.random.default_rng(3)
+
+    def pair(outputs: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+        return rng.normal(size=(outputs, 2)).astype("f4"), rng.normal(size=(2, inputs)).astype("f4")
+
+    left, right = (pair(2, 3), pair(3, 4)) if kind == "lokr" else (pair(7, 5), pair(7, 5))
+    tensors = {f"{KOHYA}.{kind}_w{i + 1}_{'ab'[j]}": t for i, p in enumerate((left, right)) for j, t in enumerate(p)}
+    one, two = (np.matmul(*(f.astype("f8") for f in p)) for p in (left, right))
+    change = np.kron(one, two) if kind == "lokr" else one * two
+    if alpha is not None:
+        tensors[f"{KOHYA}.alpha"] = np.array(alpha, "f4")
+    return tensors, change * (alpha / 2 if alpha else 1.0)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 4.0, -4.0, 0.5])
+@pytest.mark.parametrize("kind", ["lokr", "hada"])
+def test_a_dense_change_and_its_best_factors_have_the_scale_and_sign_of_alpha(tmp_path, kind, alpha):
+    tensors, change = dense(kind, alpha)
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path)
+    target = Target("unet", MODULE)
+    np.testing.assert_allclose(read_deltas(path)[target], change, rtol=1e-10)
+    values = np.linalg.svd(change, compute_uv=False)
+    for rank in (1, 2, 6):
+        adapter = read_adapter(path, svd_rank=rank)
+        lost = np.linalg.norm(adapter.factors[target].delta() - change)
+        least = np.linalg.norm(values[rank:])
+        assert lost == pytest.approx(least, abs=1e-5 * values[0])  # no factors of this rank are nearer
+        assert adapter.metadata["error"] == pytest.approx(least / np.linalg.norm(values), abs=1e-7)

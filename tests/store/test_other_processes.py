@@ -228,7 +228,7 @@ def test_a_reader_gives_up_where_writers_never_stop(tmp_path, monkeypatch, fails
 
     with pytest.raises(CorruptFileError if fails else BusyError):
         read_state(folder, overtaken)
-    assert len(tried) > 1
+    assert tried
 
 
 def test_an_error_of_a_state_that_does_not_change_is_told_at_once_and_one_of_a_moving_state_is_not(tmp_path):
