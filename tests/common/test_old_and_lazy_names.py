@@ -1,4 +1,4 @@
-"""Old names of keywords, names that are imported when they are used, and the stand-in in other packages' tables."""
+"""Old names, subjects of errors, names that are imported when they are used, and tables of other packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,9 @@ from w2w_hub.common.pipelines import (
     pipeline_row,
     text_to_image_row,
 )
+from w2w_hub.common.subject import HubFile, about
+from w2w_hub.errors import CorruptFileError
+from w2w_hub.store.manifest import parse_json
 
 
 def test_an_old_keyword_is_the_new_one_and_both_together_are_an_error():
@@ -99,3 +103,16 @@ def test_a_family_has_one_text_to_image_pipeline_which_comes_first():
     assert family_of("Another") == ()
     assert pipeline_row("Another") is None
     assert text_to_image_row("Another") is text_to_image_row(None) is PIPELINES[0]
+
+
+def test_the_subject_of_an_error_is_all_that_is_known_of_the_place():
+    place = HubFile("org/people", "v1.0.0", "manifest.json")
+    assert about(place) == {"repo_id": "org/people", "revision": "v1.0.0", "name": "manifest.json"}
+    assert about(Path("a/b")) == {"path": Path("a/b")}
+    assert about("these bytes") == about(None) == {}
+    for where in (place, Path("a/b")):
+        for bad in (b"{", b"[]", b'{"a": 1, "a": 2}'):
+            with pytest.raises(CorruptFileError) as caught:
+                parse_json(bad, where)
+            assert caught.value.data() == about(where)
+            assert str(where) in str(caught.value)

@@ -94,6 +94,17 @@ def test_a_part_of_a_file_is_whole_however_little_the_system_reads_at_once(tmp_p
     files.close()
 
 
+def test_a_mapped_file_that_became_shorter_is_refused_before_its_pages_are_touched(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(range(100)))
+    files = LocalFiles(tmp_path)
+    assert files.mapped("f").tolist() == list(range(100))
+    os.truncate(tmp_path / "f", 99)
+    with pytest.raises(CorruptFileError):
+        files.mapped("f")
+    os.truncate(tmp_path / "f", 101)
+    assert files.mapped("f").size == 100
+
+
 # ---------------------------------------------------------------- verification
 def stored(folder: Path, form: str = DATASET, version: object = 1) -> Report:
     with next_state(folder) as staging:
