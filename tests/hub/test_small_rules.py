@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import http.server
 import json
 import os
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -47,6 +49,28 @@ def test_what_the_cache_remembers_already_is_not_written_again(tmp_path: Path) -
         assert os.stat(file) == before
         cache.remember(revision, TWO)
         assert file.read_text("utf-8") == TWO
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, folder = cached(tmp_path)
+    file, entry = folder / "f", {"sha256": sha256(b"12345"), "size": 5}
+    file.write_bytes(b"12345")
+    digest = hashlib.file_digest
+
+    def meanwhile(stream: Any, name: str) -> Any:
+        found = digest(stream, name)
+        file.write_bytes(b"54321")
+        os.utime(file, ns=(0, 0))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", meanwhile)
+        assert not cache.is_verified(file, entry)
+    assert not cache.was_verified(file, entry["sha256"])
+    file.write_bytes(b"12345")
+    assert cache.is_verified(file, entry)
 
 
 # ---------------------------------------------------------------- the client
