@@ -306,7 +306,8 @@ def test_what_is_pushed_holds_the_numbers_and_is_read_by_a_stranger(make_dataset
     )
     pretend.install(monkeypatch)
     data = w2w_hub.load_dataset(ds.path, split="train", **offline).select([0, 2, 3])
-    data.push_to_hub("someone/people", split="train", num_shards=2)
+    data.push_to_hub("someone/people", split="train", max_shard_size=3 * 122 * 4)  # of the numbers alone
+    assert len(list(hub.rglob("*.parquet"))) == 2
     assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in hub.rglob("*") if p.is_file())
     (found,) = loaded_by_a_stranger(tmp_path, {"pushed": (hub, {})}).values()
     assert found["train"]["types"]["weights"] == "List(Value('float32'), length=122)"
