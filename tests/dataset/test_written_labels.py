@@ -162,3 +162,15 @@ def test_a_table_is_the_same_with_a_byte_order_mark_and_the_line_ends_of_windows
     assert tables[0].to_numpy(object).tolist() == [["007", "rot", 1.5], ["b", "Ä", 2]]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        (["inf", "Infinity", "-INF"], ["inf", "Infinity", "-INF"]), (["inf", ""], ["inf", None]),
+        (["inf", "1.5", "-Infinity"], [np.inf, 1.5, -np.inf]), (["inf", "007"], ["inf", "007"]),
+    ],
+)  # fmt: skip
+def test_words_for_infinity_are_numbers_only_beside_numbers(tmp_path, fields, read):
+    (tmp_path / "l.csv").write_text("id,x\n" + "".join(f"p{i},{field}\n" for i, field in enumerate(fields)), "utf-8")
+    assert read_labels(tmp_path / "l.csv")["x"].tolist() == read
