@@ -77,6 +77,22 @@ def test_adding_writes_no_full_shard_and_no_full_view_file_again(tmp_path):
     after.verify()
 
 
+@pytest.mark.parametrize("row", [0, 5, 9])
+def test_the_error_of_a_view_is_that_of_all_its_files_written_again_or_not(tmp_path, row):
+    values = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
+    values[row] *= 1000
+    ids = [f"p{i:02d}" for i in range(10)]
+    ds = write_dataset(values, tmp_path / "d", layout=SMALL, ids=ids, shard_size=FOUR_ROWS)
+    largest = np.abs(values.astype(np.float16).astype(np.float32) - values).max()
+    for change in (
+        lambda: ds,
+        lambda: add_rows(ds.path, [people(tmp_path / "more", 5, "q").path]),
+        lambda: relabel_rows(ds.path, pd.DataFrame({"id": ["q04"], "Age": [1.0]})),
+        lambda: remove_rows(ds.path, ["q04"]),
+    ):
+        assert change().manifest.view == {"dtype": "float16", "max_error": pytest.approx(largest)}
+
+
 def test_growing_row_by_row_gives_the_digest_of_writing_at_once(tmp_path):
     whole = people(tmp_path / "whole", 9)
     table = whole.labels.reset_index().drop(columns=["row", "row_sha256"])
