@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -279,6 +280,12 @@ def test_a_split_can_be_made_anew_and_a_given_one_ends_the_rule(tmp_path):
     ds = people(tmp_path / "d", 12)
     after = relabel_rows(ds.path, split_rule=SplitRule("person", 0.5, seed=3))
     assert after.manifest.splits == {"train": 6, "test": 6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in (3, 4, 5):  # rows move to the other side by the rule itself, which stays
+            again = relabel_rows(ds.path, split_rule=SplitRule("person", 0.5, seed))
+            assert again.manifest.split_rule == SplitRule("person", 0.5, seed).to_json()
+    assert again.labels["split"].tolist() != after.labels["split"].tolist()
     given = relabel_rows(ds.path, pd.DataFrame({"id": ["p00"], "split": ["dev"]}))
     assert given.manifest.split_rule is None
     with pytest.raises(UnknownNameError, match="'family'"):
