@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import r2_score, roc_auc_score
 
-from w2w_hub import WeightDataset, WeightSpace, build_space
+from w2w_hub import WeightDataset, WeightSpace, build_space, write_dataset
 from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, why_not
@@ -277,6 +277,20 @@ def test_attributes_are_chosen_by_column_or_by_level_in_the_asked_order_once(
     assert fit_directions(space, dataset, attributes=[]) == {}
     with pytest.raises(UnknownNameError, match="Hair=green"):
         fit_directions(space, dataset, attributes=["Beard", "Hair=green"])
+
+
+def test_the_order_in_which_a_dataset_keeps_its_rows_changes_no_direction(
+    dataset: WeightDataset, space: WeightSpace, tmp_path: Path
+) -> None:
+    ids = list(dataset.ids)[::-1]
+    again = write_dataset(
+        dataset[::-1], tmp_path / "people", layout=LAYOUT, ids=ids, parquet_view=False,
+        labels=dataset.labels.reset_index(names="id"), compatibility=dataset.manifest.compatibility,
+    )  # fmt: skip
+    assert again.manifest.digest == dataset.manifest.digest
+    assert again.ids != dataset.ids
+    assert fit_directions(space, again) == space.directions
+    assert why_not(space, again) == why_not(space, dataset)
 
 
 def test_what_is_preserved_is_held_for_all_or_by_name_and_never_ones_own_levels(
