@@ -394,15 +394,20 @@ def test_the_seed_reaches_the_folds_and_every_class_is_in_every_fold(
     picked = [choose_components(z, y, False, seed) for seed in range(12)]
     assert picked == [choose_components(z, y, False, seed) for seed in range(12)]
     assert len(set(picked)) > 1
-    chosen = [
-        fit_directions(space, dataset, attributes=["Sun"], components="cv", seed=seed)["Sun"].components or K
-        for seed in range(4)
-    ]
-    truth = truth_of(dataset, space, "Sun")
-    known = space.fitted
-    assert chosen == [choose_components(standardised(space)[known], truth[known], False, seed) for seed in range(4)]
-    by_number = fit_directions(space, dataset, attributes=["Sun"], components=chosen[0])["Sun"]
-    assert by_number == fit_directions(space, dataset, attributes=["Sun"], components="cv")["Sun"]
+    weak = ["Sun", "Hair=red"]
+    rows = dataclasses.replace(space.population, coefficients=rng.normal(size=(ROWS, K)).astype(np.float32))
+    noise = dataclasses.replace(space, population=rows)  # nothing to read, so that chance decides
+    z, chosen, expected = standardised(noise), [], []
+    for seed in range(4):
+        found = fit_directions(noise, dataset, attributes=weak, components="cv", seed=seed)
+        chosen.append([found[name].components or K for name in weak])
+        truths = [truth_of(dataset, space, name) for name in weak]
+        known = [space.fitted & ~np.isnan(truth) for truth in truths]
+        expected.append([choose_components(z[k], t[k], False, seed) for t, k in zip(truths, known, strict=True)])
+    assert chosen == expected
+    assert len({tuple(row) for row in chosen}) > 1  # so that a seed that does not arrive is seen
+    by_number = fit_directions(noise, dataset, attributes=["Sun"], components=chosen[0][0])["Sun"]
+    assert by_number == fit_directions(noise, dataset, attributes=["Sun"], components="cv")["Sun"]
 
 
 # ---------------------------------------------------------------- what can be fitted
