@@ -399,10 +399,11 @@ def test_pictures_are_picked_sample_by_sample_and_identity_by_identity() -> None
     assert torch.equal(found, torch.stack(expected))
 
 
-def test_other_kinds_of_prediction_are_refused() -> None:
+@pytest.mark.parametrize("kind", ["sample", "flow_prediction", "velocity", ""])
+def test_other_kinds_of_prediction_are_refused(kind: str) -> None:
     one = torch.ones((1, 3, 2, 2))
-    with pytest.raises(InvalidInputError, match="sample"):
-        diffusion_target(scheduler("sample"), one, one, torch.tensor([1]))
+    with pytest.raises(InvalidInputError, match=repr(kind)):
+        diffusion_target(scheduler(kind), one, one, torch.tensor([1]))
 
 
 def test_half_precision_errors_are_summed_in_single() -> None:
