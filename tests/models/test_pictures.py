@@ -201,6 +201,20 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(
     assert not recwarn.list
 
 
+def test_a_picture_may_have_as_many_pixels_and_bytes_as_the_limits_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png")
+    sizes = {"MAX_PICTURE_PIXELS": 24, "MAX_PICTURE_BYTES": (tmp_path / "a.png").stat().st_size}
+    for name, size in sizes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(pictures, name, size)
+            assert open_picture(tmp_path / "a.png").size == (6, 4)
+            patch.setattr(pictures, name, size - 1)
+            with pytest.raises(CorruptFileError, match=r"a\.png"):
+                open_picture(tmp_path / "a.png")
+
+
 def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 1000)
     data = io.BytesIO()

@@ -20,7 +20,7 @@ from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, 
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, why_not
 from w2w_hub.space.directions.entanglement import mean_off_diagonal
-from w2w_hub.space.directions.reading import choose_components
+from w2w_hub.space.directions.reading import choose_components, fit_reading
 from w2w_hub.space.edits import preserving
 
 from .population import LAYOUT, dataset_of
@@ -263,6 +263,18 @@ def test_every_reader_gives_probabilities_that_are_calibrated_on_the_fitted_rows
         score = ridge.predict(z[train])[:, None] / ridge.predict(z[train]).std()
         expected = LogisticRegression(C=1.0).fit(score, y[train]).predict_proba(score)[:, 1]
         np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge", "lda"])
+def test_a_reader_of_coefficients_that_say_nothing_gives_the_classes_share(method: str) -> None:
+    truth = (np.arange(40) < 10).astype(float)
+    rows = np.zeros((40, 3)) if method != "lda" else np.tile([[1.0, 0, 0], [-1, 0, 0]], (20, 1))
+    weights, intercept = fit_reading(rows, truth, method, 10.0, False)
+    np.testing.assert_allclose(weights, 0, atol=1e-6)
+    assert intercept == pytest.approx(np.log(10 / 30), abs=0.02)
+    weights, intercept = fit_reading(rows, 3 * truth, method, 10.0, True)
+    np.testing.assert_allclose(weights, 0, atol=1e-6)
+    assert intercept == pytest.approx(0.75)
 
 
 def test_attributes_are_chosen_by_column_or_by_level_in_the_asked_order_once(
@@ -625,6 +637,24 @@ def test_entanglement_is_cosines_and_moves_of_read_outs_in_their_own_spread(spac
     assert data["mean_cosine"] == table.mean_cosine
     for name in ("editing", "reading", "spill"):
         np.testing.assert_allclose(data[name], getattr(table, name), atol=1e-6)
+
+
+def test_a_direction_that_reads_or_moves_nothing_has_no_side_effects_rather_than_nan(space: WeightSpace) -> None:
+    nothing = np.zeros(K, np.float32)
+    beard = space.directions["Beard"]
+    found = dataclasses.replace(
+        space,
+        directions={
+            "Beard": beard,
+            "Mute": dataclasses.replace(beard, reading=nothing),
+            "Still": dataclasses.replace(beard, editing=nothing),
+        },
+    ).entanglement()
+    for matrix in (found.editing, found.reading, found.spill):
+        assert np.isfinite(matrix).all()
+    np.testing.assert_array_equal(found.spill[:, 1], 0)
+    np.testing.assert_array_equal(found.spill[2], 0)
+    assert found.editing[0, 2] == found.reading[0, 1] == 0
 
 
 def test_a_mean_beside_the_diagonal_is_of_magnitudes_and_needs_two() -> None:
