@@ -119,9 +119,10 @@ def test_partial_effects_are_ridge_regressions_with_what_is_held(
         np.testing.assert_array_equal(found, partial_effects(c, labels, controlled_for=held if given_held else None))
 
 
-def test_effects_need_as_many_labels_as_coefficients() -> None:
+@pytest.mark.parametrize(("rows", "labels"), [(4, 5), (5, 4), (0, 1)])
+def test_effects_need_as_many_labels_as_coefficients(rows: int, labels: int) -> None:
     with pytest.raises(InvalidInputError):
-        partial_effects(np.zeros((4, 2)), np.zeros((5, 2)))
+        partial_effects(np.zeros((rows, 2)), np.zeros((labels, 2)))
 
 
 @pytest.mark.parametrize("short", [None, 0, 1, 2, 3])
@@ -443,6 +444,7 @@ def test_a_class_needs_five_labelled_fitted_rows_and_a_number_ten(tmp_path: Path
         "Ten": np.where((n < 10) | (n >= 34), age, np.nan), "Nine": np.where((n < 9) | (n >= 34), age, np.nan),
         "Same": np.where(n < 34, 1.5, age), "Nothing": np.where(n < 34, np.nan, age),
         "Void": pd.Series([None] * 40, dtype="string"),
+        "Few": pd.Series(["a"] * 3 + ["b"] * 3 + [None] * 34, dtype="string"),
     }  # fmt: skip
     dataset, space = counted(tmp_path, columns)
     assert set(space.directions) == {"Five", "LackFive", "Ten"}
@@ -456,6 +458,9 @@ def test_a_class_needs_five_labelled_fitted_rows_and_a_number_ten(tmp_path: Path
     for name in reasons:
         with pytest.raises(InvalidInputError, match=name):
             fit_directions(space, dataset, attributes=[name])
+    assert {"Few=a", "Few=b"} <= {*reasons}
+    with pytest.raises(InvalidInputError, match="Few"):  # the column is there, though none of its levels can be fitted
+        fit_directions(space, dataset, attributes=["Five", "Few"])
     assert space.directions["Five"].positives == 5
     assert space.directions["Five"].rows == 25
 
