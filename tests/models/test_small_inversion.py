@@ -385,11 +385,9 @@ def test_timesteps_are_stratified_over_the_schedule_and_noise_is_common_to_all(
 
 
 def test_no_timestep_is_beyond_the_schedule_though_the_last_stratum_rounds_up() -> None:
-    found = []
-    for seed in range(4):  # float32 has sixteen values from 999,999 to 1,000,000
-        _, t = draw_noise(torch.Generator().manual_seed(seed), torch.zeros((1, 1, 1, 1, 1)), 1_000_000, 10)
-        found.append((int(t.min()), int(t.max())))
-    assert found == [(0, 9)] * 4
+    # of the values from 999,999 to 1,000,000, float32 has sixteen: with this seed the last stratum's is 1,000,000
+    _, t = draw_noise(torch.Generator().manual_seed(11), torch.zeros((1, 1, 1, 1, 1)), 1_000_000, 10)
+    assert (int(t.min()), int(t.max())) == (0, 9)
 
 
 def test_pictures_are_picked_sample_by_sample_and_identity_by_identity() -> None:
