@@ -255,13 +255,13 @@ def test_the_largest_float16_is_held_by_the_view(tmp_path):
 def test_a_dataset_that_is_there_is_not_overwritten(make_dataset):
     before = make_dataset()
     with pytest.raises(AlreadyExistsError, match="people already exists; choose another output or remove it first"):
-        make_dataset(seed=1, replace=False)
+        make_dataset(seed=1, overwrite=False)
     assert WeightDataset.open(before.path).manifest == before.manifest
 
 
 def test_a_failed_replacement_leaves_the_dataset_that_was_there(make_dataset, layout):
     before = make_dataset()
     with pytest.raises(InvalidInputError):
-        write_dataset(np.full((1, layout.size), np.nan), before.path, layout=layout, replace=True)
+        write_dataset(np.full((1, layout.size), np.nan), before.path, layout=layout, overwrite=True)
     WeightDataset.open(before.path).verify()
     assert [p.name for p in before.path.parent.iterdir()] == ["people"]

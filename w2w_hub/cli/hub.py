@@ -91,7 +91,7 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
     from ..release import pin as pin_them
 
-    lock = pin_them(list(names), out, replace=replace)
+    lock = pin_them(list(names), out, overwrite=replace)
     for each in lock.pins:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")

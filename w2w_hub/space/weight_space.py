@@ -96,13 +96,15 @@ class WeightSpace(SpaceContents):
         return None if self.source is None else self.source.revision
 
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None) -> Path:
-        """Write a new folder and return its path; the space itself does not change.
+    def save(self, path: Path | str, *, base: Path | str | None = None, overwrite: bool = False) -> Path:
+        """Write a folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
 
         Raises
         ------
@@ -110,7 +112,7 @@ class WeightSpace(SpaceContents):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base)
+        return save_space(self, path, base, overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
