@@ -50,7 +50,7 @@ def synonyms(directions: Mapping[str, Direction]) -> dict[str, dict[str, float]]
 
 def synonyms_text(others: Mapping[str, float]) -> str:
     """Return the synonyms of a direction in words: ``= not accessory=NONE``, or ``~ hair_color=RED`` if nearly so."""
-    return " ".join(
-        f"{'=' if abs(cosine) > EXACT else '~'} {'not ' if cosine < 0 else ''}{other}"
-        for other, cosine in others.items()
-    )
+    words = []
+    for other, cosine in others.items():
+        words += ["=" if abs(cosine) > EXACT else "~", *(["not"] if cosine < 0 else []), other]
+    return " ".join(words)
