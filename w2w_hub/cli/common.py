@@ -212,18 +212,36 @@ class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 
 
 class FiniteType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A finite number."""
+    """A finite number, of a range if one is given."""
 
     name = "float"
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf):
+        self.low, self.high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = finite(value)
         if number is None:
             self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value} is not between {self.low:g} and {self.high:g}", param, ctx)
         return number
 
 
+class PromptType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("a prompt must not be empty", param, ctx)
+        return str(value)
+
+
 FINITE = FiniteType()
+GUIDANCE = FiniteType(0, 1000)
+PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 

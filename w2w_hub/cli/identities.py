@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 import click
 
 from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
+from .common import (
+    FINITE,
+    GUIDANCE,
+    PROMPT,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    json_option,
+    open_pipeline,
+    out_option,
+)
 from .output import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,10 +37,16 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
-        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        click.option(
+            "--guidance", default=2.0, show_default=True, type=GUIDANCE, help="How closely pictures follow the prompt."
+        ),
+        click.option(
+            "--steps", default=15, show_default=True, type=click.IntRange(1, 1000), help="Denoising steps per picture."
+        ),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
-        click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
+        click.option(
+            "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+        ),
     ):
         function = option(function)
     return function
@@ -38,8 +55,8 @@ def picture_options(function: F) -> F:
 # ---------------------------------------------------------------- points
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
-@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="Points to sample.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="The same seed gives the same points.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
@@ -100,8 +117,8 @@ def edit(
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
-    require_suffix(out)
     require_output(out, overwrite=force)
+    require_suffix(out)
     opened = WeightSpace.from_pretrained(space)
     before = resolve(opened, identity)
     found = edited(opened, before, dict(strengths), preserve=preserve)
@@ -134,9 +151,9 @@ def edit(
     type=click.Path(path_type=Path),
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
-@click.option("--prompt", default="sks person", show_default=True)
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
+@click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
+@click.option("--steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of the descent.")
+@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE, help="Size of a step.")
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
     "--tolerance",
@@ -147,7 +164,7 @@ def edit(
 )
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Optimizations; best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of noises and timesteps.")
 @kind_option
 @out_option("New folder for the points.")
 @json_option

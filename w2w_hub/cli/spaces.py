@@ -189,6 +189,8 @@ def rebuild(
     if not check and out is None:
         raise InvalidInputError("rebuild needs --check, --out SPACE, or both")
     if out is not None:
+        if out.resolve() == space.resolve():  # what is rebuilt has no base model
+            raise InvalidInputError(f"--out {out} is SPACE itself; name another folder", path=out)
         require_output(out, overwrite=force, own=space_files)
     published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
     chosen = engine_from(engine or published.recipe.get("engine", "numpy"), devices, scheduler)
@@ -301,7 +303,7 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
 @space_argument
 @click.argument("identity")
-@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True, help="Rows to list.")
 @json_option
 def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
     """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
