@@ -206,8 +206,8 @@ class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         name, sign, number = str(value).rpartition("=")  # a level has the name Hair=red
         strength = finite(number)
         if not name or not sign or strength is None:
-            reason = "has no finite number as its strength" if name and sign else "is not ATTRIBUTE=STRENGTH"
-            self.fail(f"{value!r} {reason}, for instance Beard=+2", param, ctx)
+            reason = " with a finite number" if name and sign else ""
+            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH{reason}, for instance Beard=+2", param, ctx)
         return name, strength
 
 
