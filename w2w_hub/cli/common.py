@@ -20,6 +20,7 @@ from .output import captured_messages, say, say_traceback, say_usage_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
+LONGEST_LINE = 300  # characters of a command that is repeated
 INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
@@ -49,8 +50,9 @@ class Sections(click.Group):
             say_usage_error(error)
             status = error.exit_code
         except click.Abort as abort:
-            kept = [*getattr(abort.__cause__, "__notes__", [])]
-            say("; ".join(["w2w: interrupted", *kept, f"to start it again: {' '.join(['w2w', *map(quote, words)])}"]))
+            line = " ".join(["w2w", *map(quote, words)])
+            then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
+            say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else 0)
 

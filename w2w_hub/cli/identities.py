@@ -234,7 +234,7 @@ def _distinct(names: list[str]) -> list[str]:
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
 @picture_options
-@out_option("The contact sheet to write (.png).")
+@out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
     guidance: float, scale: int, out: Path, force: bool,
@@ -260,7 +260,7 @@ def render(
 @preserve_option
 @click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
 @picture_options
-@out_option("The sheet to write (.png), or with --attribute an animation (.gif).")
+@out_option("The sheet to write (.png, .jpg or .webp), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,

@@ -258,7 +258,7 @@ def report(space: Path, out: Path, force: bool, dataset: Path | None, as_json: b
     "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
 )
 @click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
-@out_option("With --entanglement: a picture of all side effects (.png).", required=False)
+@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
 def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
     """List the directions of SPACE with their held-out scores; those that say the same are one row."""
