@@ -98,6 +98,18 @@ def test_a_file_is_replaced_with_force_and_a_folder_or_link_is_not(command: str,
     assert Path("else", "diary.txt").read_text() == "mine"
 
 
+def test_points_of_another_name_are_not_lost_when_a_folder_of_samples_is_replaced(here: Path) -> None:
+    w2w("sample", "space", "--out", "points")
+    w2w("edit", "space", "p1", "PC1=1", "--out", "points/mine.json")
+    assert "mine.json" in w2w("sample", "space", "--out", "points", "--force", status=2).stderr
+    Path("points/mine.json").unlink()
+    w2w("sample", "space", "-n", "2", "--kind", "safetensors", "--out", "points", "--force")
+    assert sorted(path.name for path in Path("points").iterdir()) == [
+        "sample-000.safetensors",
+        "sample-001.safetensors",
+    ]
+
+
 def test_a_space_is_not_replaced_by_its_own_rebuild_which_has_no_base_model(here: Path) -> None:
     w2w("rebuild", "space", "--dataset", "people", "--out", "space", "--force", status=2)
     WeightSpace.from_pretrained("space")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,6 +24,9 @@ from .common import (
     out_option,
 )
 from .output import print_json, say
+
+if TYPE_CHECKING:
+    from ..store.replacing import OwnFiles
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
@@ -68,14 +72,15 @@ def sample(
 ) -> None:
     """Sample new identities from a weight space."""
     from ..space import WeightSpace
-    from ..space.points import POINT_FILES, save_point
+    from ..space.points import save_point
     from ..store.atomic import new_folder, require_output
 
-    require_output(out, overwrite=force, own=POINT_FILES)
+    own = _points_named("sample-*")
+    require_output(out, overwrite=force, own=own)
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
     names = [f"sample-{i:03d}.{kind}" for i in range(count)]
-    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
+    with new_folder(out, overwrite=force, own=own) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
     rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
@@ -176,10 +181,12 @@ def invert(
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
-    from ..space.points import POINT_FILES, save_point
+    from ..space.points import save_point
     from ..store.atomic import new_folder, require_output
 
-    require_output(out, overwrite=force, own=POINT_FILES)
+    stems = _distinct([path.stem for path in (images[:1] if together else images)])
+    own = _points_named(*map(escape, stems))
+    require_output(out, overwrite=force, own=own)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
         raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
@@ -191,8 +198,8 @@ def invert(
         people, mask=kept, prompt=prompt, num_steps=steps, learning_rate=learning_rate, prior=prior,
         tolerance=tolerance, restarts=restarts, k=k, seed=seed,
     )  # fmt: skip
-    names = [f"{stem}.{kind}" for stem in _distinct([path.stem for path in images[: len(found)]])]
-    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
+    names = [f"{stem}.{kind}" for stem in stems]
+    with new_folder(out, overwrite=force, own=own) as folder:
         for name, inversion in zip(names, found, strict=True):
             save_point(inversion.point, folder / name)
     rows = [
@@ -205,6 +212,14 @@ def invert(
     for name, inversion in zip(names, found, strict=True):
         say(f"{out / name}  loss {inversion.losses[0]:.4f} -> {inversion.losses[-1]:.4f}")
     say(f"next: {_render_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
+
+
+def _points_named(*patterns: str) -> OwnFiles:
+    """Recognize saved points of these names, so that no other point in a folder is lost when it is replaced."""
+    from ..space.points import POINT_FILES
+    from ..store.replacing import files_named, files_of_all
+
+    return files_of_all(POINT_FILES, files_named(*(f"{pattern}.{kind}" for pattern in patterns for kind in KINDS)))
 
 
 def _render_command(space: Path, *identities: object, into: str) -> str:

@@ -47,6 +47,11 @@ def files_of_any(*owns: OwnFiles) -> OwnFiles:
     return lambda folder: [name for own in owns for name in own(folder)]
 
 
+def files_of_all(*owns: OwnFiles) -> OwnFiles:
+    """Recognize the files that all of several functions do."""
+    return lambda folder: set.intersection(*(set(own(folder)) for own in owns))
+
+
 def files_listed(kind: str) -> OwnFiles:
     """Recognize the manifest, the card and the listed files of a dataset or weight space (`kind` is its format)."""
 

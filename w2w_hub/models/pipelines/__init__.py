@@ -12,6 +12,7 @@ with optional_imports("diffusers"):
     import PIL.Image  # noqa: F401
     import torch
     import transformers  # noqa: F401
+    from diffusers import StableDiffusionPipeline  # noqa: F401, which imports what diffusers itself imports late
 
 from ...common.pipelines import PIPELINES
 from ..inversion import InversionSettings
