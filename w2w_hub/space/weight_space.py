@@ -30,7 +30,7 @@ from .storage import open_contents, save_space
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
 
-FARTHEST = 100.0  # see Spread.reach; an edit of 100 standard deviations reaches at most this
+FARTHEST = 100.0  # widths of the population; an edit of 100 standard deviations reaches at most this
 
 
 class WeightSpace(SpaceContents):
@@ -182,8 +182,15 @@ class WeightSpace(SpaceContents):
         return point
 
     def _require_near(self, rows: np.ndarray) -> None:
-        """Raise `InvalidInputError` for coefficients ``(n, <= k)`` of which only noise would be drawn."""
-        reach = self.spread.reach(rows)
+        """Raise `InvalidInputError` for coefficients ``(n, <= k)`` of which only noise would be drawn.
+
+        The population's width is the square root of its total variance, so that components of hardly any variance
+        count little.
+        """
+        width = float(np.linalg.norm(self.spread.std))
+        if not width > 0 or not len(rows):
+            return
+        reach = float(np.linalg.norm(rows - self.spread.mean[: rows.shape[1]], axis=1).max()) / width
         if not reach <= FARTHEST:
             raise InvalidInputError(
                 f"a point is {reach:.3g} times as far from the mean as the population is wide; beyond {FARTHEST:g} "
