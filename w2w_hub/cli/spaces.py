@@ -93,6 +93,7 @@ def build(
     A build that was interrupted continues when the same command is repeated.
     """
     from ..dataset import WeightDataset
+    from ..space.directions import missing_lines
     from ..space.fit.build_and_save import build_and_save, unfinished
     from ..space.fit.solvers import get_solvers
 
@@ -124,8 +125,8 @@ def build(
         there = list(held_out["explained_variance"].values())[-1]
         say(f"and {there:.1%} of the variance of {held_out['rows']:,} held-out rows (the mean alone: 0 %)")
     show_directions(space)
-    for name, reason in space.diagnostics.get("no_direction", {}).items():
-        say(f"  {name}: no direction, {reason}")
+    for line in missing_lines(space.diagnostics.get("no_direction", {})):
+        say(f"  {line}")
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")

@@ -88,4 +88,5 @@ def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> st
     data, body = split_card(text)
     if not data or is_same_card(text, dataset_card(old)):
         return dataset_card(new)
-    return join_card(data | {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}, body)
+    data |= {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}
+    return join_card(data | ({"license": new.licence} if new.licence != old.licence else {}), body)

@@ -223,7 +223,8 @@ def build_adapter(
         base_model=base_model,
         dialect=dialect,
         ignored_keys=tuple(parts.ignored_keys),
-        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
+        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)}
+        | ({"scale_default": default} if default in places else {}),
     )
 
 

@@ -6,6 +6,7 @@ from .direction import Direction, UnreliableDirectionWarning
 from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
 from .fit import fit_directions
+from .missing import missing_lines
 from .targets import MIN_ROWS_A_CLASS, why_not
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "UnreliableDirectionWarning",
     "entanglement",
     "fit_directions",
+    "missing_lines",
     "overlap",
     "partial_effects",
     "why_not",

@@ -45,7 +45,7 @@ class AttributeTarget:
         if not len(known):
             return "no fitted row has a label"
         if np.ptp(known) == 0:
-            return f"all {len(known)} labeled fitted rows have the same label"
+            return "all labeled fitted rows have the same label"
         return self.kind.too_few(known)
 
 
@@ -141,7 +141,10 @@ class LabelKind:
         UnknownNameError
             If no row has this level.
         """
-        wrong = InvalidInputError(f"attribute {name!r} is {self.name}; no row can have the value {short(value)}")
+        wrong = InvalidInputError(
+            f"attribute {name!r} is {self.name}; no row can have the value {short(value)}: {self.values_text(column)}",
+            name=name,
+        )
         try:
             value = plain_value(value, name)
         except InvalidInputError:
@@ -155,6 +158,10 @@ class LabelKind:
         if found is None:
             raise wrong
         return found
+
+    def values_text(self, column: pd.Series) -> str:
+        """Return the values of a column as a clause, for error messages."""
+        raise NotImplementedError
 
     def _parse(self, value: Any, name: str, column: pd.Series) -> Any:
         """Convert a plain value to this kind; None if it cannot be converted."""
@@ -229,14 +236,17 @@ class LabelKind:
         return [AttributeTarget(name, name, None, self, values)]
 
     def too_few(self, known: np.ndarray) -> str:
-        """Return why there are too few labels for a direction; empty if there are enough."""
+        """Return why there are too few labels for a direction; empty if there are enough.
+
+        The text does not depend on the number of rows, so that attributes with the same reason are listed together.
+        """
         if self.graded:
             few = 2 * MIN_ROWS_A_CLASS
-            return "" if len(known) >= few else f"{len(known)} fitted rows have a label, at least {few} are needed"
+            return "" if len(known) >= few else f"fewer than {few} fitted rows have a label"
         has = int((known == 1).sum())
         for count, verb in ((has, "have"), (len(known) - has, "lack")):
             if count < MIN_ROWS_A_CLASS:
-                return f"{count} of {len(known)} labeled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
+                return f"fewer than {MIN_ROWS_A_CLASS} labeled fitted rows {verb} it"
         return ""
 
     def halves(self, values: np.ndarray) -> np.ndarray:
