@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted
 from .common import LaterChoice, examples, json_option, out_option
 from .output import data, name_column, print_json, say
 
@@ -118,12 +118,13 @@ def build(
     held_out = space.diagnostics["held_out"]
     say(f"{space.recipe['algorithm']} ({space.recipe['engine']})")
     say(
-        f"{out}: {space.k} components explain {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
+        f"{out}: {counted(space.k, 'component explains', 'components explain')} {explained:.1%} of the variance of "
+        f"{counted(space.recipe['rows'], 'row')} "
         f"(of Gaussian noise: {noise:.1%})"
     )
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
-        say(f"and {there:.1%} of the variance of {held_out['rows']:,} held-out rows (the mean alone: 0 %)")
+        say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
     show_directions(space)
     for line in missing_lines(space.diagnostics.get("no_direction", {})):
         say(f"  {line}")

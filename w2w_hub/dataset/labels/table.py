@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...common.text import counted, few
+from ...common.text import an, counted, few
 from ...errors import InvalidInputError, UnknownNameError
 from ..problems import Problems
 from .kinds import CATEGORICAL, LabelKind, Ordinal, infer_kind, kind_of, stated_kind
@@ -157,7 +157,7 @@ def as_table(labels: Any, problems: Problems, existing: Iterable[str] = ()) -> p
     import pandas as pd
 
     if not isinstance(labels, pd.DataFrame):
-        raise InvalidInputError(f"labels must be a DataFrame with a column 'id', not a {type(labels).__name__}")
+        raise InvalidInputError(f"labels must be a DataFrame with a column 'id', not {an(type(labels).__name__)}")
     has_id = labels.columns.nlevels == 1 and "id" in [str(name).strip() for name in labels.columns]
     if labels.columns.nlevels > 1 or (not has_id and labels.index.nlevels > 1):
         raise InvalidInputError("labels with a MultiIndex are not supported; see DataFrame.reset_index")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
 
+from ...common.text import counted
 from ...errors import VersionError
 from ..paths import short
 
@@ -127,7 +128,7 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
 def compare_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Return the change of files that are stored differently although nothing else differs."""
     changed = [n for n in {**old["files"], **new["files"]} if _sha(old, n) != _sha(new, n)]
-    return [Change("patch", f"{len(changed)} files stored differently")] if changed else []
+    return [Change("patch", f"{counted(len(changed), 'file')} stored differently")] if changed else []
 
 
 def _sha(manifest: Mapping[str, Any], name: str) -> Any:
