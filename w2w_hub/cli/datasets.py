@@ -309,10 +309,13 @@ def relabel(
     """Change labels, orders of grades, units and sources of columns, the split, or facts about all rows."""
     from ..dataset import WeightDataset, relabel_rows
     from ..dataset.labels.table import as_ordinal
+    from ..dataset.splits import BY_ROWS
 
     info = column_info(units, column_sources)
     if split_by is None and holdout is not None and (rule := WeightDataset.open(dataset).manifest.split_rule):
-        split_by = str(rule["column"])  # another fraction of the same groups
+        split_by = str(rule["column"])
+        if split_by != BY_ROWS:
+            say(f"splitting by {split_by!r}, as before")
     asked = (labels, drop, info, orders, split_by, holdout, base, initialization, license)
     if all(value in (None, (), {}) for value in asked):
         raise click.UsageError(

@@ -94,7 +94,7 @@ def _scanned(
     """Yield the facts of each path, and True; for a scanned folder, those of each checkpoint, and False."""
     from ..common.progress import progress
     from ..dialects.initialization import InitializationTracker
-    from ..dialects.scan import Skipped, expanded
+    from ..dialects.scan import NO_CHECKPOINT, Skipped, expanded
     from ..errors import NotACheckpointError, W2WError
     from ..release.describe import describe
     from ..store.manifest import POINT, stated_format
@@ -109,7 +109,7 @@ def _scanned(
             facts = describe(path, allow_torch=allow_torch and named, tracker=tracker, **options)
         except NotACheckpointError as error:
             if not named:
-                skipped.add(path, "that are not checkpoints")
+                skipped.add(path, NO_CHECKPOINT)
                 continue
             facts = {"path": str(path), "kind": None, "refused": str(error)}
         except W2WError as error:
@@ -147,10 +147,8 @@ def _passing(facts: dict[str, Any]) -> str:
     if facts.get("zero_tensors"):
         notes.append(f"{facts['zero_tensors']} zero tensors")
     if facts.get("initialisation_cosine") is not None:
-        first = one_line(Path(str(facts["initialisation_of"])).name, 40)
-        notes.append(
-            f"cosine of its A with that of {first} {facts['initialisation_cosine']:.2f} (1: one initialization)"
-        )
+        first = one_line(str(facts["initialisation_of"])[-40:], 100)
+        notes.append(f"cosine {facts['initialisation_cosine']:.2f} of its A with that of {first}")
     return ", ".join(notes)
 
 

@@ -15,22 +15,31 @@ from .checkpoint import CONFIG
 from .loading import CHECKPOINTS, PICKLES, escapes, open_checkpoint, weights_file
 from .registry import dialect_of, dialects, weights_names
 
+Reason = tuple[str, str]  # in the singular and in the plural, to follow a number
+NO_CHECKPOINT = ("that is not a checkpoint", "that are not checkpoints")
+UNREADABLE = ("that cannot be read", "that cannot be read")
+LINK = ("link out of the tree", "links out of the tree")
+HIDDEN = ("hidden folder", "hidden folders")
+PICKLE = ("pickle, never opened in a scan", "pickles, never opened in a scan")
+REPEATED = ("that repeats a PEFT folder in another dialect", "that repeat a PEFT folder in another dialect")
+DATASET = ("dataset or weight space", "datasets or weight spaces")
+
 
 @dataclass
 class Skipped:
     """Counts of the entries that a scan skipped, by reason, with the first names of each."""
 
-    counts: dict[str, int] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[Reason, int] = field(default_factory=dict)
+    names: dict[Reason, list[str]] = field(default_factory=dict)
 
-    def add(self, path: Path | str, reason: str) -> None:
+    def add(self, path: Path | str, reason: Reason) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if len(names := self.names.setdefault(reason, [])) < 3:
             names.append(one_line(str(path), 1000))
 
     def __str__(self) -> str:
         return "; ".join(
-            f"{count:,} {reason} ({', '.join(self.names[reason])}{', ...' if count > 3 else ''})"
+            f"{counted(count, *reason)} ({', '.join(self.names[reason])}{', ...' if count > 3 else ''})"
             for reason, count in self.counts.items()
         )
 
@@ -100,13 +109,13 @@ def adapters_of(paths: Sequence[Path], skipped: Skipped) -> list[Path]:
 def _is_adapter(path: Path, skipped: Skipped) -> bool:
     """Return whether a path of a scan is an adapter, also one that cannot be read; count it as skipped if not."""
     if path.is_dir() and (path / MANIFEST).is_file():
-        skipped.add(path, "datasets or weight spaces")
+        skipped.add(path, DATASET)
         return False
     try:
         if not path.is_dir():
             dialect_of(open_checkpoint(path))
     except NotACheckpointError:
-        skipped.add(path, "that are not checkpoints")
+        skipped.add(path, NO_CHECKPOINT)
         return False
     except W2WError:
         pass  # reading it raises
@@ -135,7 +144,7 @@ def find_checkpoints(root: Path, skipped: Skipped, also: Callable[[Path], bool] 
         try:
             entries = sorted(os.scandir(folder), key=lambda e: e.name)
         except OSError:
-            skipped.add(folder, "that cannot be read")
+            skipped.add(folder, UNREADABLE)
             continue
         whole = any(entry.name == CONFIG for entry in entries)
         if whole:
@@ -144,20 +153,20 @@ def find_checkpoints(root: Path, skipped: Skipped, also: Callable[[Path], bool] 
         for entry in entries:
             path = Path(entry.path)
             if entry.is_symlink() and (entry.is_dir() or escapes(path, root)):
-                skipped.add(path, "links out of the tree")
+                skipped.add(path, LINK)
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name.startswith("."):
-                    skipped.add(path, "hidden folders")
+                    skipped.add(path, HIDDEN)
                 else:
                     inner.append(path)
             elif path.suffix in PICKLES:
-                skipped.add(path, "pickles, never opened in a scan")
+                skipped.add(path, PICKLE)
             elif whole and path.name in own:
                 continue
             elif whole and path.name in repeated:
-                skipped.add(path, "that repeat a PEFT folder in another dialect")
+                skipped.add(path, REPEATED)
             elif path.suffix in CHECKPOINTS or (also is not None and also(path)):
                 yield path
             else:
-                skipped.add(path, "that are not checkpoints")
+                skipped.add(path, NO_CHECKPOINT)
         folders += reversed(inner)

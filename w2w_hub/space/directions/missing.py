@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ...common.text import few
-from ...dataset.labels.kinds import AttributeTarget
+import numpy as np
 
-MOST_LEVELS = 5  # of one attribute that are listed by name for one reason
+from ...common.text import few
+from ...dataset.labels.kinds import MIN_ROWS_A_CLASS, AttributeTarget
+
+MOST_LEVELS = 5  # with too few rows that are listed by name, each with its own reason
+FEW = f"fewer than {MIN_ROWS_A_CLASS} labeled fitted rows have it"
 _TOGETHER = re.compile(r"(?P<attribute>.*) \([\d,]+ values\)", re.DOTALL)
 
 
-def condensed(reasons: Mapping[str, str], targets: Mapping[str, AttributeTarget]) -> dict[str, str]:
-    """Return reasons in which many levels of one attribute are named together, as ``person (1,056 values)``.
+def condensed(reasons: Mapping[str, str], targets: Mapping[str, AttributeTarget], fitted: np.ndarray) -> dict[str, str]:
+    """Return reasons in which levels with too few rows share one reason, where there are many of them.
+
+    The levels of one attribute are then named together, as ``person (1,056 values)``.
 
     Parameters
     ----------
@@ -21,15 +26,24 @@ def condensed(reasons: Mapping[str, str], targets: Mapping[str, AttributeTarget]
         Names of targets, each with the reason why it has no direction.
     targets : mapping
         The targets of these names.
+    fitted : ndarray
+        The mask of the fitted rows.
     """
-    levels: dict[tuple[str, str], list[str]] = {}
+    rare = []
     for name, reason in reasons.items():
         target = targets[name]
-        levels.setdefault((name if target.level is None else target.attribute, reason), []).append(name)
-    found: dict[str, str] = {}
-    for (attribute, reason), names in levels.items():
+        positives = int((target.values[fitted] == 1).sum())
+        if target.level is not None and positives < MIN_ROWS_A_CLASS and target.why_not(fitted) == reason:
+            rare.append(name)
+    if len(rare) <= MOST_LEVELS:
+        return dict(reasons)
+    levels: dict[str, list[str]] = {}
+    for name in rare:
+        levels.setdefault(targets[name].attribute, []).append(name)
+    found = {name: reason for name, reason in reasons.items() if name not in set(rare)}
+    for attribute, names in levels.items():
         together = [f"{attribute} ({len(names):,} values)"] if len(names) > MOST_LEVELS else names
-        found |= dict.fromkeys(together, reason)
+        found |= dict.fromkeys(together, FEW)
     return found
 
 

@@ -71,7 +71,7 @@ def targets_of(
 def why_not(space: FittedSpace, dataset: WeightDataset) -> dict[str, str]:
     """Return the attributes without a direction, each with the reason; many levels of one are named together."""
     _, reasons, targets = _possible(space, dataset)
-    return condensed(reasons, targets)
+    return condensed(reasons, targets, space.require_population("row to fit directions to").fitted)
 
 
 def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:

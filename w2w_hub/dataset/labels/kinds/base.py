@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ....common.text import counted
 from ....errors import InvalidInputError
 from ....store.paths import short
 from ..scores import Score
@@ -45,7 +46,7 @@ class AttributeTarget:
         if not len(known):
             return "no fitted row has a label"
         if np.ptp(known) == 0:
-            return "all labeled fitted rows have the same label"
+            return f"all {len(known)} labeled fitted rows have the same label"
         return self.kind.too_few(known)
 
 
@@ -236,17 +237,15 @@ class LabelKind:
         return [AttributeTarget(name, name, None, self, values)]
 
     def too_few(self, known: np.ndarray) -> str:
-        """Return why there are too few labels for a direction; empty if there are enough.
-
-        The text does not depend on the number of rows, so that attributes with the same reason are listed together.
-        """
+        """Return why there are too few labels for a direction; empty if there are enough."""
         if self.graded:
             few = 2 * MIN_ROWS_A_CLASS
-            return "" if len(known) >= few else f"fewer than {few} fitted rows have a label"
+            have = counted(len(known), "fitted row has", "fitted rows have")
+            return "" if len(known) >= few else f"{have} a label, at least {few} are needed"
         has = int((known == 1).sum())
         for count, verb in ((has, "have"), (len(known) - has, "lack")):
             if count < MIN_ROWS_A_CLASS:
-                return f"fewer than {MIN_ROWS_A_CLASS} labeled fitted rows {verb} it"
+                return f"{count} of {len(known)} labeled fitted rows {verb} it, at least {MIN_ROWS_A_CLASS} are needed"
         return ""
 
     def halves(self, values: np.ndarray) -> np.ndarray:
