@@ -132,6 +132,9 @@ def test_every_fact_that_manifests_share_is_compared_by_itself() -> None:
         assert [c.level for c in compare_common(OLD, OLD | {fact: value})] == [levels[fact]]
         assert [c.level for c in compare_common(OLD | {fact: value}, OLD)] == [levels[fact]]
     assert sorted(c.level for c in compare_common(OLD, OLD | other)) == sorted(levels.values())
+    open_licence = OLD | {"licence": "unknown"}
+    assert [c.level for c in compare_common(open_licence, OLD)] == ["minor"]
+    assert [c.level for c in compare_common(OLD, open_licence)] == ["major"]
     assert len(compare_common(OLD, OLD | other | {"format": "w2w-space"})) == 1
     assert compare_common(OLD, OLD | {"layout": {"digest": "l", "size": 6}}) == []
 

@@ -58,9 +58,9 @@ def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wor
     notes = staging / NOTES
     stamps = {task.number: _fingerprint(task) for task in tasks}
     results = {task.number: found for task in tasks if (found := _resumed(notes, task, stamps)) is not None}
-    if results:
-        shards = counted(len(tasks), "shard")
-        warnings.warn(f"continuing where an interrupted call stopped: {len(results):,} of {shards} kept", stacklevel=4)
+    if list_files(staging):
+        kept = f"{len(results):,} of {counted(len(tasks), 'shard')} kept"
+        warnings.warn(f"continuing where an interrupted call stopped: {kept}", stacklevel=4)
     tasks = [task for task in tasks if task.number not in results]
     _clear(staging, {g.shard_path(number) for number in results})
     alone = dask is None and len(tasks) == 1
