@@ -113,6 +113,10 @@ def test_a_folder_without_adapters_and_what_is_not_there_are_named(loras: Path, 
     with pytest.raises(NotACheckpointError) as caught:
         pack_adapters([loras, tmp_path / "empty"], tmp_path / "out")
     assert caught.value.path == tmp_path / "empty"
+    packed = pack_adapters(loras / "ann-0", tmp_path / "packed").path
+    with pytest.raises(NotACheckpointError) as whole:
+        pack_adapters([loras, packed], tmp_path / "out")
+    assert whole.value.path == packed
     for paths in ([tmp_path / "nothing-*"], [loras, tmp_path / "nothing-*", tmp_path / "gone"]):
         with pytest.raises(MissingPathError) as missing:
             pack_adapters(paths, tmp_path / "out")

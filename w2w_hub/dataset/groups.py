@@ -55,7 +55,7 @@ def warn_of_shared_persons(table: pd.DataFrame, rule: SplitRule | None, path: Pa
     column, reason = sign
     word = ShellText("COLUMN") if column is None else column
     label = "" if column else "label the rows with the person, and "
-    risk = "rows of one person are in several splits" if rule is not None else "no rows are held out"
+    risk = "rows of one person may be in several splits" if rule is not None else "no rows are held out"
     then = command("w2w relabel", Path(path), options=("--split-by", word, "--holdout", 0.1))
     warnings.warn(
         f"{reason}, and {risk}; to hold out whole persons, {label}run: {then}", SharedPersonWarning, stacklevel=6

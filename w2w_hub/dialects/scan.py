@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.progress import progress
-from ..common.text import counted, one_line
+from ..common.text import ShellText, command, counted, one_line
 from ..errors import MissingPathError, NotACheckpointError, W2WError
 from ..store.manifest import FILENAME as MANIFEST
 from .checkpoint import CONFIG
@@ -93,6 +93,13 @@ def adapters_of(paths: Sequence[Path], skipped: Skipped) -> list[Path]:
         )
         raise MissingPathError(f"{missing[0]} {what}{others}", path=missing[0])
     found: list[Path] = []
+    for path in paths:
+        if (path / MANIFEST).is_file():
+            raise NotACheckpointError(
+                f"{path} is a dataset or weight space, not an adapter; the rows of a dataset are added to another by: "
+                f"{command('w2w add', ShellText('DATASET'), path)}",
+                path=path,
+            )
     for root in paths:
         inside = [
             path

@@ -11,7 +11,7 @@ from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
-from ...common.text import ShellText, command, counted
+from ...common.text import ShellText, command, counted, quote
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ...store.manifest import FILENAME
 from ..labels import table as label_table
@@ -194,7 +194,7 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
     if initialization is None:
         raise InitializationError(
             f"all rows of {dataset.path} were trained from initialization {mine!r}; if the new checkpoints were too, "
-            f"add --initialization {mine}"
+            f"add --initialization {quote(mine)}"
         )
     raise InitializationError(
         f"the new checkpoints have initialization {initialization!r}, but {dataset.path} has {mine!r}; rows of one "
