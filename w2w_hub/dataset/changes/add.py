@@ -151,11 +151,11 @@ def plan_addition(
     there = set(dataset.ids)
     taken = [name for name in ids[len(dataset) :] if name in there]
     if taken:
-        others = f" and {counted(len(taken) - 1, 'other row')}" if taken[1:] else ""
+        others = f", and {counted(len(taken) - 1, 'other')} of the sources" if taken[1:] else ""
         removal = command("w2w remove", dataset.path, ShellText("ID") if taken[1:] else taken[0])
         problems.add(
             InvalidInputError(
-                f"row {taken[0]!r}{others} of the sources is in {dataset.path} already; omit it, give it another id "
+                f"{dataset.path} has a row {taken[0]!r} already{others}; ids must be unique: omit it, give it another id "
                 f"(ids=), or remove the old row first: {removal}",
                 name=taken[0],
             )
