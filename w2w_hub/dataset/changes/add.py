@@ -155,8 +155,8 @@ def plan_addition(
         removal = command("w2w remove", dataset.path, ShellText("ID") if taken[1:] else taken[0])
         problems.add(
             InvalidInputError(
-                f"{dataset.path} has a row {taken[0]!r} already{others}; ids must be unique: omit it, give it another id "
-                f"(ids=), or remove the old row first: {removal}",
+                f"{dataset.path} has a row {taken[0]!r} already{others}; ids must be unique: omit it, give it another "
+                f"id (ids=), or remove the old row first: {removal}",
                 name=taken[0],
             )
         )
