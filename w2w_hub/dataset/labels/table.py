@@ -127,7 +127,7 @@ def labels_of(
         warnings.warn(
             f"labels: {counted(len(unknown), 'label')} of other ids {'was' if len(unknown) == 1 else 'were'} ignored, "
             f"the first is {unknown[0]!r}",
-            stacklevel=4,
+            stacklevel=7,
         )
     elif unknown:
         problems.add(
