@@ -202,7 +202,7 @@ OPTIONS = {
     "parquet_view": "flag|text",
 }
 COMMON = {"labels": "None|frame", **OPTIONS}  # fmt: skip
-ADVANCED = {"workers": "whole", "dask": "None|text"}
+ADVANCED = {"workers": "None|whole", "dask": "None|text"}
 # processes and schedulers are started by other tests
 # rows whose every call reads or writes folders are tried with these only
 FEW = (
@@ -379,19 +379,20 @@ def rows() -> dict[str, Row]:
         "write_dataset": slow(
             d.write_dataset,
             {"weights": "array|frame", "path": path, "layout": "", "ids": "None|names|array",
-             "overwrite": flag, **COMMON},
+             "extra_labels": "", "overwrite": flag, **COMMON},
             weights=lambda w: w.rows, path=lambda w: w.new(), layout=lambda w: w.layout,
         ),
         "pack_adapters": without(FAR, call(
             d.pack_adapters,
             {"adapters": names_ + "|path", "path": path,
-             "ids": "None|names|array|mapping|text", "overwrite": flag, **COMMON, **ADVANCED},
+             "ids": "None|names|array|mapping|text", "extra_labels": "", "overwrite": flag, **COMMON, **ADVANCED},
             adapters=lambda w: [w.lora], path=lambda w: w.new(),
         )),
         "add_rows": without(FAR, call(
             d.add_rows,
             {"path": path, "sources": names_ + "|path", "labels": "None|frame", "initialization": "None|text",
-             "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text", **ADVANCED},
+             "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text",
+             "extra_labels": "", **ADVANCED},
             path=lambda w: w.copy(), sources=lambda w: w.lora, initialization=lambda w: "s",
         )),
         "remove_rows": slow(
@@ -401,7 +402,8 @@ def rows() -> dict[str, Row]:
         "relabel_rows": slow(
             d.relabel_rows,
             {"path": path, "labels": "None|frame", "drop_columns": names_, "column_info": "None|mapping",
-             "split_rule": "None", "version": "None|text"},
+             "split_rule": "None", "initialization": "None|text", "base": "None|path", "license": "None|text",
+             "extra_labels": "", "overwrite": flag, "version": "None|text"},
             path=lambda w: w.copy(), labels=lambda w: w.table[["id", "Age"]],
         ),
         "read_labels": call(d.read_labels, {"path": path}, path=lambda w: w.folder / "labels.csv"),

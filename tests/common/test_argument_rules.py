@@ -191,7 +191,7 @@ def test_shared_rules_take_none_just_where_it_means_something() -> None:
     optionals = {
         "base", "revision", "token", "cache_dir", "lazy", "compatibility", "name", "version", "column_info", "dtype",
         "dask", "trust", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
-        "columns", "drop_columns", "key", "indices", "points", "dialects",
+        "columns", "drop_columns", "key", "indices", "points", "dialects", "workers",
     }  # fmt: skip
     assert {name for name, rule in RULES.items() if takes(rule, None)} == optionals
     assert {name for name, rule in RULES.items() if takes(rule, True)} >= {"token", "lazy", "centered", "parquet_view"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted
 from .common import examples, json_option, out_option
 from .output import data, data_text, print_json, say
 
@@ -46,9 +46,10 @@ def push(
         say(f"{repo}: the files are there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
     else:
         verb = "would send" if dry_run else "sent"
-        size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else f"{done.bytes_sent:,} bytes"
+        size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else counted(done.bytes_sent, "byte")
         new = " (a new repository)" if done.created else ""
-        say(f"{repo}{new}: {verb} {len(done.sent)} files, {size}; {len(done.reused)} are there already")
+        files, reused = counted(len(done.sent), "file"), counted(len(done.reused), "other is", "others are")
+        say(f"{repo}{new}: {verb} {files}, {size}; {reused} there already")
         for change in done.changes:
             say(f"  {change}")
         if done.changes:
@@ -156,4 +157,6 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; restore with: {see}", path=lock)
+        raise CorruptFileError(
+            f"{lock}: {bad} of {counted(len(checks), 'check')} failed; restore with: {see}", path=lock
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..common.text import command, files_of
+from ..common.text import command, counted, files_of
 from .common import (
     FINITE,
     GUIDANCE,
@@ -189,7 +189,9 @@ def invert(
     require_output(out, overwrite=force, own=own)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
-        raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
+        raise InvalidInputError(
+            f"{counted(len(images), 'picture needs', 'pictures need')} as many masks, not {len(masks)}"
+        )
     opened = [open_mask(path) for path in masks]
     people = [pictures] if together else [[picture] for picture in pictures]
     kept = None if not masks else [opened] if together else [[mask] for mask in opened]
@@ -307,7 +309,7 @@ def grid(
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
     save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
-    say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
+    say(f"{out}: {counted(len(rows), 'identity')} x {counted(len(columns), 'strength')}")
 
 
 def _strengths(text: str | None, low: float, high: float, count: int) -> list[float]:
@@ -341,7 +343,7 @@ def _render_cases(
     pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
     rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
     save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
-    say(f"{out}: {len(identities)} identities x {len(cases)} cases")
+    say(f"{out}: {counted(len(identities), 'identity')} x {counted(len(cases), 'picture')}")
 
 
 # ---------------------------------------------------------------- export

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted
 from .common import LaterChoice, examples, json_option, out_option
 from .output import data, name_column, print_json, say
 
@@ -105,6 +105,7 @@ def build(
     A build that was interrupted continues when the same command is repeated.
     """
     from ..dataset import WeightDataset
+    from ..space.directions import missing_lines
     from ..space.fit.build_and_save import build_and_save, unfinished
     from ..space.fit.solvers import get_solvers
 
@@ -129,16 +130,15 @@ def build(
     held_out = space.diagnostics["held_out"]
     say(f"{space.recipe['algorithm']} ({space.recipe['engine']})")
     say(
-        f"{out}: {space.k} components explain {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
+        f"{out}: {counted(space.k, 'component explains', 'components explain')} {explained:.1%} of the variance of "
+        f"{counted(space.recipe['rows'], 'row')} "
         f"(of Gaussian noise: {noise:.1%})"
     )
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
-        say(f"and {there:.1%} of the variance of {held_out['rows']:,} held-out rows (the mean alone: 0 %)")
-    for line in directions_table(space):
+        say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
+    for line in (*directions_table(space), *missing_lines(space.diagnostics.get("no_direction", {}))):
         say(f"  {line}")
-    for name, reason in space.diagnostics.get("no_direction", {}).items():
-        say(f"  {name}: no direction, {reason}")
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")

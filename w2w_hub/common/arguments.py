@@ -7,7 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .constraints import Rule, either, flag, has, instance, names, number, optional, path, text, validated, whole
+from .constraints import (
+    Rule,
+    either,
+    flag,
+    has,
+    instance,
+    names,
+    number,
+    one_of,
+    optional,
+    path,
+    text,
+    validated,
+    whole,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**62  # size in bytes or rows
@@ -74,10 +88,10 @@ RULES: dict[str, Rule] = {
         of_class("Compatibility", "a Compatibility")
     ),
     "name": optional(text()), "version": optional(text()), "license": text(), "initialization": text(),
-    "column_info": optional(info()), "dialect": text(),
+    "column_info": optional(info()), "dialect": text(), "extra_labels": one_of("refuse", "ignore"),
     # how they are stored and read
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
-    "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
+    "parquet_view": either(flag(), text()), "workers": optional(whole(1)), "dask": optional(scheduler()),
     "allow_torch": flag(), "trust": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
     "start": whole(0, LARGEST), "stop": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),

@@ -10,6 +10,7 @@ from ..common.text import Markdown, code, markdown, python_string, table_row
 from ..errors import MissingPathError
 from ..store.cards import TAGS, is_same_card, join_card, read_card, render_card, size_category, split_card
 from .manifest import DatasetManifest
+from .splits import BY_ROWS
 
 
 def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
@@ -71,12 +72,21 @@ from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" 
         "base_digest": code(manifest.compatibility.base_digest or "not stated"),
         "initialisation": manifest.compatibility.initialisation,
         "rounding": "none" if manifest.float16_max_error is None else f"at most {manifest.float16_max_error:.3g}",
-        "split_rule": Markdown(f"all rows of one {code(rule['column'])} on one side") if rule else "as given",
+        "split_rule": _split_text(rule),
         "splits": Markdown(", ".join(f"{markdown(split)} {rows:,}" for split, rows in manifest.splits.items())),
         "columns": Markdown("\n".join(rows) or "| - | - | - | - |"),
         "load": Markdown(load.rstrip()),
     }
     return render_card("dataset_card.md", metadata, values)
+
+
+def _split_text(rule: Mapping[str, Any] | None) -> Markdown:
+    """Return how the rows were split."""
+    if not rule:
+        return Markdown("as given")
+    if rule["column"] == BY_ROWS:
+        return Markdown(f"by rows, {rule['holdout']:g} of them held out")
+    return Markdown(f"all rows of one {code(rule['column'])} on one side")
 
 
 def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
@@ -88,4 +98,5 @@ def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> st
     data, body = split_card(text)
     if not data or is_same_card(text, dataset_card(old)):
         return dataset_card(new)
-    return join_card(data | {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}, body)
+    data |= {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}
+    return join_card(data | ({"license": new.licence} if new.licence != old.licence else {}), body)

@@ -13,6 +13,7 @@ from ..common.arguments import checked
 from ..common.checks import is_whole
 from ..common.constraints import instance
 from ..common.deprecated import renamed_keywords
+from ..common.text import nearest
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
@@ -103,7 +104,9 @@ class DatasetReader:
     def attribute(self, name: str) -> pd.Series:
         """Return the column of an attribute."""
         if not isinstance(name, str) or name not in self.manifest.columns:
-            raise UnknownNameError(f"no attribute {name!r}; available: {', '.join(self.manifest.columns) or 'none'}")
+            close = nearest(name, self.attributes) if isinstance(name, str) else []
+            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise UnknownNameError(f"no attribute {name!r}; {hint}available: {', '.join(self.attributes) or 'none'}")
         return self.labels[name]
 
     def position(self, row_id: str) -> int:
@@ -136,9 +139,17 @@ class DatasetReader:
         chosen = self._index.matching(self.manifest.kinds, attributes)
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
-                raise UnknownNameError(f"no split {split!r}; available: {', '.join(self.manifest.splits)}")
+                raise self._unknown_split(split)
             chosen &= (self.labels["split"] == split).to_numpy(bool)
         return np.flatnonzero(chosen)
+
+    def _unknown_split(self, split: Any) -> UnknownNameError:
+        """Return the error for a split that does not exist; an attribute is passed by name."""
+        there = f"no split {split!r}; there are {', '.join(self.manifest.splits)}"
+        if isinstance(split, str) and split in self.manifest.columns:
+            kind, call = self.manifest.kinds[split], f"where({split}=...)" if split.isidentifier() else "where(**{...})"
+            there += f". {split!r} is an attribute: use {call}; {kind.values_text(self.labels[split])}"
+        return UnknownNameError(there, name=split if isinstance(split, str) else None)
 
     def __getitem__(self, key: int | str | slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return rows as stored: one id or index gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..common.text import counted
 from ..errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -68,7 +69,7 @@ def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.nda
         with np.errstate(over="ignore"):
             digest.update(np.ascontiguousarray(values, "<f2").tobytes())
     if wrong:
-        more = f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else ""
+        more = f" (and {counted(len(wrong) - 1, 'more module')})" if len(wrong) > 1 else ""
         raise BaseModelMismatchError(f"this base model does not fit the layout: {wrong[0]}{more}")
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.deprecated import renamed_keywords
+from ..common.text import counted
 from ..errors import InvalidInputError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.canonical import canonicalize
@@ -142,6 +143,6 @@ def _refuse_dora(checkpoint: Checkpoint) -> None:
     found = [k for k in checkpoint.keys if k.endswith(".dora_scale") or "lora_magnitude_vector" in k]
     if found:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} is a DoRA ({len(found)} magnitude vectors, {found[0][:120]}): they rescale the base "
-            "weights, so dW is not scale * B @ A; train it without DoRA"
+            f"{checkpoint.where} is a DoRA ({counted(len(found), 'magnitude vector')}, {found[0][:120]}): they rescale "
+            "the base weights, so dW is not scale * B @ A; train it without DoRA"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
+from ..common.text import counted, few
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
@@ -126,16 +127,14 @@ def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str,
     moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
     relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
     for ids, level, text in (
-        (rows.removed, "major", "rows were removed"),
-        (rows.changed, "major", "rows have other weights"),
-        (moved, "major", "rows are in another split"),
-        (rows.added, "minor", "rows were added"),
-        (relabelled, "minor", "rows were relabeled"),
+        (rows.removed, "major", ("row was removed", "rows were removed")),
+        (rows.changed, "major", ("row has other weights", "rows have other weights")),
+        (moved, "major", ("row is in another split", "rows are in another split")),
+        (rows.added, "minor", ("row was added", "rows were added")),
+        (relabelled, "minor", ("row was relabeled", "rows were relabeled")),
     ):
         if ids:
-            changes.append(
-                Change(level, f"{len(ids):,} {text} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})")
-            )
+            changes.append(Change(level, f"{counted(len(ids), *text)} ({few(ids, 3)})"))
     return changes
 
 
@@ -148,9 +147,11 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     gone = sorted(set(was["directions"]) - set(now["directions"]))
     new = sorted(set(now["directions"]) - set(was["directions"]))
     if gone:
-        changes.append(Change("major", f"directions were removed: {', '.join(gone)}"))
+        changes.append(
+            Change("major", f"{counted(len(gone), 'direction was', 'directions were')} removed: {few(gone)}")
+        )
     if new:
-        changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
+        changes.append(Change("minor", f"{counted(len(new), 'direction was', 'directions were')} added: {few(new)}"))
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
     if not (gone or new) and any(name.startswith("directions.") for name in differing):
         changes.append(Change("minor", "directions were estimated again"))

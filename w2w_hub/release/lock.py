@@ -16,6 +16,7 @@ from ..common.constraints import names as list_of_names
 from ..common.deprecated import renamed_keywords
 from ..common.limits import MAX_FILES, MAX_JSON_BYTES
 from ..common.progress import progress
+from ..common.text import counted
 from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
 from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
 from ..lora.layout import ParameterLayout
@@ -285,7 +286,7 @@ def _verify_pin(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
             repo_id=each.repo,
             revision=each.commit,
         )
-    return f"{len(source.files)} files, digest {each.digest[:12]}", report.notes
+    return f"{counted(len(source.files), 'file')}, digest {each.digest[:12]}", report.notes
 
 
 def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
@@ -308,7 +309,7 @@ def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
                 f"{source.folder} has base digest {found[:12]}, the lock pins {each.base.digest[:12]}",
                 path=source.folder,
             )
-    return f"{len(source.files)} files of the base model", []
+    return f"{counted(len(source.files), 'file')} of the base model", []
 
 
 __all__ = ["Check", "pin", "verify_lock"]

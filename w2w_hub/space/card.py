@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.pipelines import text_to_image_row
-from ..common.text import Markdown, code, markdown, python_string, table_row
+from ..common.text import Markdown, code, few, markdown, python_string, table_row
 from ..common.version import __version__
 from ..dialects.base_model import CONFIG, MODEL_INDEX, pipeline_class
 from ..errors import W2WError
 from ..store.cards import TAGS, render_card
 from ..store.hub.cache import REPO
+from .directions.missing import by_reason
 from .directions.synonyms import synonyms, synonyms_text
 
 
@@ -36,8 +37,8 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], fold
         )
     remarks += [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [
-        f"- No direction for {code(name)}: {markdown(why)}."
-        for name, why in diagnostics.get("no_direction", {}).items()
+        f"- No direction for {few([code(name) for name in names])}: {markdown(why)}."
+        for names, why in by_reason(diagnostics.get("no_direction", {}))
     ]
     metadata = {
         "library_name": "diffusers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..common.constraints import names, number, text
+from ..common.text import nearest
 from ..errors import InvalidInputError, UnknownNameError
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
+from .directions.missing import reason_of
 from .directions.synonyms import synonyms
 from .population import Spread
 
@@ -121,13 +122,13 @@ def find_direction(
     index = int(name[2:]) if name.startswith("PC") and name[2:].isascii() and name[2:].isdigit() else 0
     if 1 <= index <= k:
         return component_direction(index, k, float(spread.std[index - 1]), spread.rows)
-    if name in reasons:
-        raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
+    reason = reason_of(name, reasons)
+    if reason is not None:
+        raise UnknownNameError(f"no direction for {name}: {reason}")
     known = ", ".join([*synonyms(directions), f"PC1 to PC{k}"])
     if not directions:
         known += " only: build the space from a labeled dataset"
-    lowered = {other.lower(): other for other in directions}
-    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+    close = nearest(name, list(directions))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}available: {known}")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..common.constraints import as_array, number
 from ..common.equality import ByValue
+from ..common.text import an
 from ..dialects import read_adapter
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..lora.adapter import Adapter
@@ -109,7 +110,8 @@ def _coefficients(what: Any) -> np.ndarray:
         return as_array(what, "coefficients")
     except InvalidInputError:
         raise InvalidInputError(
-            f"a {type(what).__name__} is not an identity; give coefficients, a Point, a row's id, an adapter or a path"
+            f"{an(type(what).__name__)} is not an identity; give coefficients, a Point, a row's id, an adapter or a "
+            "path"
         ) from None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..common.arguments import checked
 from ..common.constraints import as_array, number, one_of, validated, whole
 from ..common.equality import ByValue
+from ..common.text import counted
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
@@ -89,7 +90,7 @@ class Population(ByValue):
     left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Population({len(self):,} rows, {int(self.fitted.sum()):,} fitted, k {self.k:,})"
+        return f"Population({counted(len(self), 'row')}, {int(self.fitted.sum()):,} fitted, k {self.k:,})"
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.checks import is_whole
-from ..common.text import one_line
+from ..common.text import ShellText, command, one_line
 from ..dataset.manifest import Compatibility, is_split_name
 from ..dialects.base_model import digest_of_folder, embed_base
 from ..errors import (
@@ -125,9 +125,8 @@ def save_space(
 def require_folder(path: Path) -> None:
     """Raise `MissingPathError` unless there is a folder."""
     if not path.is_dir():
-        raise MissingPathError(
-            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
-        )
+        make = command("w2w build", ShellText("DATASET"), options=("--k", ShellText("K"), "--out", path))
+        raise MissingPathError(f"{path} is not a weight space; make one with: {make}", path=path)
 
 
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:

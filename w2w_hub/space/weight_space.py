@@ -14,6 +14,7 @@ import numpy as np
 from ..common.arguments import checked, place
 from ..common.constraints import as_array, flag, number, one_of, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
+from ..common.text import counted
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPopulationError
 from ..lora.adapter import Adapter
 from ..store.hub.verify import verify_source
@@ -57,10 +58,10 @@ class WeightSpace(SpaceContents):
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        rows = "no population" if self.population is None else f"{len(self.population):,} rows"
+        rows = "no population" if self.population is None else counted(len(self.population), "row")
         return (
             f"WeightSpace({self.name} {self.version}: k {self.k:,} of {self.layout.size:,} parameters, "
-            f"{rows}, {len(self.directions)} directions, {self.digest[:12]})"
+            f"{rows}, {counted(len(self.directions), 'direction')}, {self.digest[:12]})"
         )
 
     # ------------------------------------------------------------ opening, saving, verifying
@@ -336,7 +337,8 @@ class WeightSpace(SpaceContents):
         total = amounts.sum()
         if amounts.shape != (len(values),) or not len(values) or not np.isfinite(total) or total == 0:
             raise InvalidInputError(
-                f"{len(values)} points need as many finite weights that do not sum to 0, got {reprlib.repr(weights)}"
+                f"{counted(len(values), 'point needs', 'points need')} as many finite weights that do not "
+                f"sum to 0, got {reprlib.repr(weights)}"
             )
         longest = max(map(len, values))
         padded = np.stack([np.pad(c, (0, longest - len(c))) for c in values])

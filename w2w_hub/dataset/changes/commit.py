@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.progress import progress
+from ...common.text import counted
 from ...errors import AlreadyExistsError, InvalidInputError, W2WError
 from ...store.atomic import require_output
 from ...store.commit import next_state, open_state
@@ -100,6 +102,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
     plan.problems.raise_if_any()
+    if matrix.unstated_scale:
+        _warn_of_unstated_scales(matrix.unstated_scale, plan.manifest.layout.scale)
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = matrix.digests
@@ -143,6 +147,18 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
         column_info={k: v for k, v in draft.column_info.items() if v},
         split_rule=kept_rule(draft.split_rule, table, before),
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
+    )
+
+
+def _warn_of_unstated_scales(unstated: dict[str, str], scale: float) -> None:
+    """Warn of rows that were converted to the dataset's scale from a default, since their checkpoints state none."""
+    first, default = min(unstated.items())
+    rows = counted(len(unstated), "row was read with a scale that its checkpoint does not state",
+                   "rows were read with a scale that their checkpoints do not state")  # fmt: skip
+    warnings.warn(
+        f"{rows}, the first is {first!r} ({default}); the other rows have scale {scale:g}: if these were trained with "
+        "it too, pack them again from files that state it",
+        stacklevel=4,
     )
 
 

@@ -20,6 +20,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+PARALLEL_FROM = 2000  # rows; for fewer, starting processes takes longer than it saves
+
+
+def worker_count(workers: int | None, rows: int) -> int:
+    """Return the number of processes for a number of rows; None is as many as there are processors, if it pays."""
+    if workers is not None:
+        return workers
+    return max(1, os.cpu_count() or 1) if rows >= PARALLEL_FROM else 1
+
+
 def run_tasks(
     function: Callable[[T], R], tasks: Sequence[T], *, workers: int = 1, dask: str | Client | None = None
 ) -> Iterator[R]:

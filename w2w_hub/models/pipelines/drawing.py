@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...common.text import counted
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
 from ...space.identity import Identity
@@ -54,7 +55,7 @@ def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, 
     lead = next((name for name in ("prompt", "prompt_embeds") if result.get(name) is not None), None)
     found = "none" if lead is None else str(len(result[lead]))
     if found != str(n):
-        raise InvalidInputError(f"{n} identities need one prompt or {n}; got {found}")
+        raise InvalidInputError(f"{counted(n, 'identity needs', 'identities need')} one prompt or {n}; got {found}")
     return result
 
 

@@ -6,6 +6,7 @@ from .direction import Direction, UnreliableDirectionWarning
 from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
 from .fit import fit_directions
+from .missing import missing_lines
 from .synonyms import synonyms, synonyms_text
 from .targets import MIN_ROWS_A_CLASS, why_not
 
@@ -16,6 +17,7 @@ __all__ = [
     "UnreliableDirectionWarning",
     "entanglement",
     "fit_directions",
+    "missing_lines",
     "overlap",
     "partial_effects",
     "synonyms",

@@ -12,6 +12,7 @@ import numpy as np
 from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
 from ...common.deprecated import renamed_keywords, warn_renamed
 from ...common.equality import ByValue
+from ...common.text import counted
 from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
 from ...errors import CorruptFileError, InvalidInputError
 
@@ -116,8 +117,8 @@ class Direction(ByValue):
         score = self.read_out.score
         if self.p_value >= 0.05 or score.is_useless(self.score):
             return (
-                f"{score.name} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted "
-                f"labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+                f"{score.name} {self.score:.2f} on {counted(self.held_out_rows, 'held-out row')} is no better than "
+                f"permuted labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
             )
         return ""
 

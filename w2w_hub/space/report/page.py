@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.pages import render
+from ...common.text import few
 from ...dataset.labels.scores import SCORES
 from ..directions.direction import read_out_of
+from ..directions.missing import by_reason
 from . import svg
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def _directions(data: dict[str, Any]) -> dict[str, Any]:
         "charts": charts,
         "methods": ", ".join(sorted({d["interval_method"] for d in found.values() if d["interval_method"]})),
         "rows": [_direction(name, d) for name, d in found.items()],
-        "missing": data["diagnostics"].get("no_direction", {}),
+        "missing": {few(names): reason for names, reason in by_reason(data["diagnostics"].get("no_direction", {}))},
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...common.text import an
 from ...errors import HubAccessError, HubConflictError, HubError, HubNotFoundError, InvalidInputError, W2WError
 from .cache import REPO
 
@@ -57,7 +58,9 @@ def require_sendable(token: Token) -> None:
     from huggingface_hub import get_token
 
     if not isinstance(token, (str, bool, type(None))):
-        raise InvalidInputError(f"a token is a string, True, False or None, not a {type(token).__name__}", name="token")
+        raise InvalidInputError(
+            f"a token is a string, True, False or None, not {an(type(token).__name__)}", name="token"
+        )
     found = token if isinstance(token, str) else None if token is False else get_token()
     if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
         raise HubAccessError(f"the token contains a space, a line break or another invalid character; {LOG_IN}")
