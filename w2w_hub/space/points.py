@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..common.arguments import checked
-from ..common.constraints import as_array, text
+from ..common.constraints import as_array, flag, text
+from ..common.display import Displayed, brief, listed, percent
 from ..common.equality import ByValue
 from ..errors import CorruptFileError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
@@ -23,9 +24,12 @@ FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
 
 
-@dataclass(frozen=True, eq=False)
-class Point(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Point(ByValue, Displayed):
     """Coefficients in one basis; two points are equal if their coefficients and bases are.
+
+    The point of a dataset's row is the projection of its weights, of which it keeps the fraction `explained_ratio` in
+    its history. Edits and samples are points, too.
 
     Attributes
     ----------
@@ -61,6 +65,79 @@ class Point(ByValue):
             raise InvalidInputError(f"a point's history must be a mapping, not {reprlib.repr(self.history)}")
         object.__setattr__(self, "history", _plain(self.history, "history"))
 
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "": describe_history(self.history),
+            "coefficients": len(self.coefficients),
+            "weight space": self.basis_digest[:12],
+        }
+
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the point as a JSON or safetensors file, by the path's suffix, and return the path.
+
+        Raises
+        ------
+        InvalidInputError
+            For another suffix.
+        AlreadyExistsError
+            If the file is there and `overwrite` is False.
+
+        Examples
+        --------
+        >>> space.edit("person-0001", {"Beard": 4.5}).save("bearded.json")   # doctest: +SKIP
+        >>> pipe.identity = Point.load("bearded.json")                       # doctest: +SKIP
+        """
+        return save_point(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Point:
+        """Read a saved point.
+
+        Raises
+        ------
+        MissingPathError, CorruptFileError, UnsupportedFormatError, InvalidInputError
+        """
+        return load_point(path)
+
+
+def describe_history(history: Mapping[str, Any]) -> str:
+    """Return in words how a point was made; its record may be of any file."""
+    row, made, seed = (history.get(name) for name in ("row", "made", "seed"))
+    if isinstance(row, str):
+        found = f"{brief(row)}: its point in the weight space{_kept(history)}"
+    elif made == "projection":
+        found = f"an adapter's point in the weight space{_kept(history)}"
+    elif made == "sample" and isinstance(seed, int):
+        found = f"a sample, seed {brief(seed)}"
+    elif made in ("inversion", "interpolation", "mean"):
+        found = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}.get(made, f"an {made}")
+    else:
+        found = "a point of the weight space"
+    return found + describe_edits(history)
+
+
+def _kept(history: Mapping[str, Any]) -> str:
+    ratio = kept_ratio(history)
+    return "" if ratio is None else f", {percent(ratio)} of its weights' variance kept"
+
+
+def kept_ratio(history: Mapping[str, Any]) -> float | None:
+    """Return the fraction of the variance of a row or an adapter that its point keeps; None if not recorded."""
+    ratio = history.get("explained_ratio")
+    return float(ratio) if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) else None
+
+
+def describe_edits(history: Mapping[str, Any]) -> str:
+    """Return the edits in the record of a point, to follow what it was made of; empty without any."""
+    edits = history.get("edits")
+    if not isinstance(edits, Mapping) or not edits:
+        return ""
+    return f"; edited by {listed(f'{brief(name)} {_signed(by)}' for name, by in edits.items())}"
+
+
+def _signed(strength: object) -> str:
+    return f"{strength:+.3g}" if isinstance(strength, (int, float)) else brief(strength)
+
 
 def _plain(value: Any, where: str) -> Any:
     """Return a value as plain JSON, NumPy's scalars and arrays as Python's."""
@@ -81,15 +158,16 @@ def _plain(value: Any, where: str) -> Any:
     raise InvalidInputError(f"a point's {where} must be plain JSON, not {reprlib.repr(value)}")
 
 
-@checked()
-def save_point(point: Point, path: Path | str) -> None:
-    """Write a point as a new JSON or safetensors file, by the path's suffix.
+@checked(overwrite=flag())
+def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write a point as a JSON or safetensors file, by the path's suffix, and return the path.
 
     Raises
     ------
     InvalidInputError
         For another suffix.
     AlreadyExistsError
+        If the file is there and `overwrite` is False.
     """
     path = Path(path)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
@@ -102,16 +180,18 @@ def save_point(point: Point, path: Path | str) -> None:
         ) from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
-        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients})
+        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients}, replace=overwrite)
     elif path.suffix == ".safetensors":
         from safetensors.numpy import save
 
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
-        write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
+        values = np.ascontiguousarray(point.coefficients, np.float32)
+        write_bytes(path, save({"coefficients": values}, metadata), replace=overwrite)
     else:
         raise InvalidInputError(
             f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
         )
+    return path
 
 
 @checked()

@@ -12,14 +12,15 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.constraints import as_array, number, one_of, validated, whole
+from ..common.display import Displayed
 from ..common.equality import ByValue
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
 
 
-@dataclass(frozen=True, eq=False)
-class Spread(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Spread(ByValue, Displayed):
     """Mean and standard deviation of the coefficients of the fitted rows.
 
     Attributes
@@ -55,8 +56,8 @@ class Spread(ByValue):
         return np.asarray(np.sqrt(np.mean(z**2, axis=1)))
 
 
-@dataclass(frozen=True, eq=False)
-class Population(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Population(ByValue, Displayed):
     """The rows of a dataset in the coordinates of a weight space.
 
     Attributes
@@ -153,6 +154,17 @@ class Population(ByValue):
                 f"no row {row_id!r} in this weight space; its ids look like {', '.join(self.ids[:3])}"
             )
         return np.asarray(self.coefficients[self._positions[row_id]])
+
+    @checked()
+    def explained_ratio(self, row_id: str) -> float | None:
+        """Return the fraction of a row's squared norm, standardized, that its coefficients keep.
+
+        None in a space of an early version, which has no norms of its rows.
+        """
+        kept, position = self.row(row_id).astype(np.float64), self._positions[row_id]
+        if self.squared_norms is None:
+            return None
+        return float(np.clip(kept @ kept / max(self.squared_norms[position], 1e-300), 0, 1))
 
     @validated(count=whole(1))
     def nearest(self, coefficients: np.ndarray, count: int = 1) -> list[tuple[str, float]]:
