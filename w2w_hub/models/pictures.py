@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.constraints import as_array, names, validated, whole
+from ..common.constraints import as_array, flag, names, validated, whole
 from ..common.constraints import path as path_rule
 from ..common.constraints import text as text_rule
 from ..common.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
@@ -132,7 +132,7 @@ def as_mask(picture: Picture, name: str = "a mask") -> Picture:
         picture = _with_alpha(picture, name)
         if np.asarray(picture)[..., 3].min(initial=255) < 255:
             raise InvalidInputError(
-                f"{name} has transparent pixels; save it without transparency, white where pixels count"
+                f"{name} has transparent pixels; save it without transparency: white counts, black does not"
             )
     return picture.convert("L")
 
@@ -251,9 +251,16 @@ def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], 
     return shown + shown[-2:0:-1]
 
 
-@validated(path=path_rule(), milliseconds=whole(1))
-def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:
-    """Write a new picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+@validated(path=path_rule(), milliseconds=whole(1), overwrite=flag())
+def save_picture(
+    picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250, overwrite: bool = False
+) -> None:
+    """Write a picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
@@ -277,7 +284,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
         first.save(data, kind, **options)
     except (KeyError, OSError, ValueError, OverflowError, struct.error) as error:
         raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})", path=path) from error
-    write_bytes(path, data.getvalue())
+    write_bytes(path, data.getvalue(), replace=overwrite)
 
 
 @validated(path=path_rule())

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..common.display import percent
 from ..dialects import write_adapter
+from ..dialects.writing import adapter_files
 from ..errors import InvalidInputError
 from ..store.atomic import new_folder
-from ..store.paths import is_name
+from ..store.paths import is_name, list_files
 from .identity import Identity, adapter_of
 from .points import SUFFIXES
 from .weight_space import WeightSpace
@@ -86,10 +87,16 @@ def export_identities(
         name if is_name(name) and "/" not in name and not name.startswith((".", "-")) else f"identity-{i:03d}"
         for i, name in enumerate(wanted)
     )
-    with new_folder(path, overwrite=overwrite) as partial:
+    with new_folder(path, overwrite=overwrite, own=exported_files) as partial:
         for identity, folder in zip(identities, folders, strict=True):
             write_adapter(adapter_of(space, identity), partial / folder, **options)
     return [path / folder for folder in folders]
+
+
+def exported_files(folder: Path) -> list[str]:
+    """Return the files in a folder that :func:`export_identities` writes."""
+    below = {name.partition("/")[0] for name in list_files(folder) if "/" in name}
+    return [f"{name}/{file}" for name in sorted(below) for file in adapter_files(folder / name)]
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..common.arguments import checked
-from ..common.constraints import as_array, flag, text
+from ..common.constraints import as_array, text
 from ..common.display import Displayed, brief, listed, percent
 from ..common.equality import ByValue
-from ..errors import CorruptFileError, InvalidInputError
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
+from ..store.replacing import files_accepted
 from ..store.tensorfile import read_header, read_safetensors
 
 FORMAT, FORMAT_VERSION = POINT, 1
@@ -158,9 +159,14 @@ def _plain(value: Any, where: str) -> Any:
     raise InvalidInputError(f"a point's {where} must be plain JSON, not {reprlib.repr(value)}")
 
 
-@checked(overwrite=flag())
+@checked()
 def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Path:
     """Write a point as a JSON or safetensors file, by the path's suffix, and return the path.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
@@ -180,13 +186,14 @@ def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Pa
         ) from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
-        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients}, replace=overwrite)
+        value = {**head, "history": json.loads(history), "coefficients": coefficients}
+        write_json(path, value, replace=overwrite)
     elif path.suffix == ".safetensors":
         from safetensors.numpy import save
 
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
-        values = np.ascontiguousarray(point.coefficients, np.float32)
-        write_bytes(path, save({"coefficients": values}, metadata), replace=overwrite)
+        data = save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata)
+        write_bytes(path, data, replace=overwrite)
     else:
         raise InvalidInputError(
             f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
@@ -238,3 +245,15 @@ def load_point(path: Path | str) -> Point:
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
         raise InvalidInputError(f"{path}: coefficients must be a vector of finite numbers", path=path)
+
+
+def _loads(path: Path) -> bool:
+    try:
+        load_point(path)
+    except W2WError:
+        return False
+    return True
+
+
+POINT_FILES = files_accepted(lambda path: path.suffix in SUFFIXES and _loads(path))
+"""The saved points in a folder, see :mod:`w2w_hub.store.replacing`."""

@@ -104,13 +104,15 @@ class WeightSpace(SpaceContents, Displayed):
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None) -> Path:
-        """Write a new folder and return its path; the space itself does not change.
+    def save(self, path: Path | str, *, base: Path | str | None = None, overwrite: bool = False) -> Path:
+        """Write a folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
 
         Raises
         ------
@@ -118,7 +120,7 @@ class WeightSpace(SpaceContents, Displayed):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base)
+        return save_space(self, path, base, overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
@@ -161,7 +163,7 @@ class WeightSpace(SpaceContents, Displayed):
         return self.coordinates.project(what, k)
 
     def decode(self, coefficients: PointLike, k: int | None = None) -> np.ndarray:
-        """Return vectors, float32 ``(d,)`` or ``(n, d)``, of a point or of coefficients ``(k,)`` or ``(n, k)``.
+        """Decode a point, or coefficients ``(k,)`` or ``(n, k)``, to adapter vectors, float32 ``(d,)`` or ``(n, d)``.
 
         Parameters
         ----------
@@ -210,7 +212,7 @@ class WeightSpace(SpaceContents, Displayed):
         Parameters
         ----------
         truncation : float
-            Factor of the standard deviations: smaller is more average.
+            Factor of the standard deviations: below 1, samples are closer to the mean.
         covariance : {"independent", "full"}
             Each component independently, as in the paper, or all with their covariance, which needs a population.
         """
@@ -223,7 +225,7 @@ class WeightSpace(SpaceContents, Displayed):
         return [self.point(c, index=i, **made) for i, c in enumerate(drawn)]
 
     def nearest(self, point: PointLike, count: int = 1) -> list[tuple[str, float]]:
-        """Return the fitted rows with the largest cosine to a point's coefficients, and that cosine."""
+        """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
         return self.require_population("nearest row").nearest(self.coefficients_of(point), count)
 
     def distance(self, point: PointLike) -> float:
@@ -263,11 +265,11 @@ class WeightSpace(SpaceContents, Displayed):
         return self.point_with(moved, edit.recorded(history))
 
     def read(self, point: PointLike, name: str) -> float:
-        """Return the probability of an attribute, or the value of a continuous one, by its reading direction."""
+        """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""
         return self.direction(name).read(self.coefficients_of(point))
 
     def read_all(self, what: PointLike) -> dict[str, float]:
-        """Return every attribute of a point, of an adapter, or of a vector ``(d,)`` or coefficients ``(k,)``."""
+        """Return what each direction reads from a point, an adapter, weights ``(d,)`` or coefficients ``(k,)``."""
         c = self.coefficients_of(what)
         return {name: direction.read(c) for name, direction in self.directions.items()}
 

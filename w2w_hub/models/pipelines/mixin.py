@@ -25,6 +25,8 @@ from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
 from ...space.identity import Identity, edited, resolve
 from ...space.keeping import export_identities, export_identity, save_identity
+from ...space.storage import space_files
+from ...store.atomic import require_output
 from ...store.manifest import FILENAME as MANIFEST
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
@@ -207,7 +209,7 @@ class W2WMixin:
 
     @validated(
         path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
-        previews=optional(instance(Mapping, "a mapping")),
+        previews=optional(instance(Mapping, "a mapping")), overwrite=flag(),
     )  # fmt: skip
     def save_pretrained(  # type: ignore[override]
         self,
@@ -217,6 +219,7 @@ class W2WMixin:
         revision: str | None = None,
         custom_pipeline: bool = False,
         previews: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
         **options: Any,
     ) -> None:
         """Write the space with this base model embedded; the folder opens as a stock pipeline too.
@@ -231,12 +234,15 @@ class W2WMixin:
             import of this package.
         previews : mapping, optional
             Generate pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
         **options
             Keywords of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
+        require_output(path, overwrite=overwrite, own=space_files)
         sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
-        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets)
+        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets, overwrite)
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
@@ -315,7 +321,7 @@ class W2WMixin:
         if not _several(what):
             return self.resolve(what)
         if not len(what):
-            raise InvalidInputError("an empty list of identities; set None for the base model")
+            raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
         return tuple(None if item is None else self.resolve(item) for item in what)
 
     def resolve(self, what: Any, dataset: WeightDataset | None = None) -> Identity:
@@ -454,7 +460,7 @@ class W2WMixin:
             return chosen
         people = tuple(identity for identity in chosen if identity is not None)
         if len(people) < len(chosen):
-            raise InvalidInputError(f"{need} needs identities; one of these is the base model (None)")
+            raise InvalidInputError(f"{need} takes no base model; remove None from the identities")
         return people
 
     # ------------------------------------------------------------ pictures
@@ -532,7 +538,7 @@ class W2WMixin:
     def invert(
         self, images: Any, *, mask: Any = None, prompt: str = PROMPT, **options: Any
     ) -> Inversion | list[Inversion]:
-        """Find the point whose pictures explain one picture, or several of one person.
+        """Find the point with which the model best denoises one picture, or several of one person.
 
         Parameters
         ----------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...dataset import WeightDataset
 from ...errors import AlreadyExistsError, DiskError, W2WError
-from ..storage import require_base
+from ...store.atomic import require_output
+from ..storage import require_base, space_files
 from ..weight_space import WeightSpace
 from .build import build_space, clear_passes
 from .job import FOUND, Job
@@ -22,7 +24,7 @@ BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does n
 @flat_keywords
 def build_and_save(
     dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None,
-    population: bool = True, **options: Any,
+    population: bool = True, overwrite: bool = False, **options: Any,
 ) -> WeightSpace:  # fmt: skip
     """Build a weight space and write its folder.
 
@@ -33,11 +35,13 @@ def build_and_save(
     Parameters
     ----------
     path : path
-        The folder to make; its name is the default of the space's `name`.
+        The folder to write; its name is the default of the space's `name`.
     base : path, optional
         A diffusers folder, embedded so that the space opens offline.
     population : bool
         Whether to save ids and coefficients of the rows; without them see :meth:`WeightSpace.without_population`.
+    overwrite : bool
+        Replace an existing weight space, if its folder holds nothing else; it stays until the new one is complete.
     **options
         Those of :func:`w2w_hub.build_space`, without `checkpoint`.
 
@@ -57,14 +61,16 @@ def build_and_save(
     path, kept = Path(path), unfinished(path)
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
-        return _saved_before(dataset, path, k, base, population, options)
+        with suppress(AlreadyExistsError):
+            return _saved_before(dataset, path, k, base, population, options)
+    require_output(path, overwrite=overwrite, own=space_files)
     compatibility = dataset.manifest.compatibility
     if base is not None:
         compatibility = replace(compatibility, base_digest=require_base(base, dataset.layout, compatibility))
     space = build_space(dataset, k, checkpoint=kept, **options)
     saved = space if population else space.without_population()
     try:
-        saved.save(path, base=base)
+        saved.save(path, base=base, overwrite=overwrite)
     except DiskError as error:
         raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
