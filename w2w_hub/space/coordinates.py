@@ -159,7 +159,8 @@ class Coordinates(ByValue, Displayed):
         These are an adapter's A and B, flattened. In a canonical space A and B are first replaced by one fixed
         factorization of dW = B @ A (float64), so that two adapters with the same effect give the same vector.
         """
-        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
+        name = "an adapter (read_adapter(path) reads one), or its weights,"
+        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, name)
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} weights per row, got shape {values.shape}")
         return canonicalize_rows(self.layout, values) if self.canonical else values

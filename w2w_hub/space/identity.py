@@ -15,7 +15,8 @@ from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
 from .edits import warn_unreliable
 from .lookup import find_own_row, find_point, is_row
-from .points import Point, describe_edits, describe_history, kept_ratio
+from .notes import describe_edits, describe_history, kept_ratio
+from .points import Point
 from .weight_space import WeightSpace
 
 if TYPE_CHECKING:

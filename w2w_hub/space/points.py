@@ -13,13 +13,14 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.constraints import as_array, text
-from ..common.display import Displayed, brief, listed, percent
+from ..common.display import Displayed
 from ..common.equality import ByValue
 from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
 from ..store.replacing import files_accepted
 from ..store.tensorfile import read_header, read_safetensors
+from .notes import describe_history
 
 FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
@@ -99,45 +100,6 @@ class Point(ByValue, Displayed):
         MissingPathError, CorruptFileError, UnsupportedFormatError, InvalidInputError
         """
         return load_point(path)
-
-
-def describe_history(history: Mapping[str, Any]) -> str:
-    """Return in words how a point was made; its record may be of any file."""
-    row, made, seed = (history.get(name) for name in ("row", "made", "seed"))
-    if isinstance(row, str):
-        found = f"{brief(row)}: its point in the weight space{_kept(history)}"
-    elif made == "projection":
-        found = f"an adapter's point in the weight space{_kept(history)}"
-    elif made == "sample" and isinstance(seed, int):
-        found = f"a sample, seed {brief(seed)}"
-    elif made in ("inversion", "interpolation", "mean"):
-        found = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}.get(made, f"an {made}")
-    else:
-        found = "a point of the weight space"
-    return found + describe_edits(history)
-
-
-def _kept(history: Mapping[str, Any]) -> str:
-    ratio = kept_ratio(history)
-    return "" if ratio is None else f", {percent(ratio)} of its weights' variance kept"
-
-
-def kept_ratio(history: Mapping[str, Any]) -> float | None:
-    """Return the fraction of the variance of a row or an adapter that its point keeps; None if not recorded."""
-    ratio = history.get("explained_ratio")
-    return float(ratio) if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) else None
-
-
-def describe_edits(history: Mapping[str, Any]) -> str:
-    """Return the edits in the record of a point, to follow what it was made of; empty without any."""
-    edits = history.get("edits")
-    if not isinstance(edits, Mapping) or not edits:
-        return ""
-    return f"; edited by {listed(f'{brief(name)} {_signed(by)}' for name, by in edits.items())}"
-
-
-def _signed(strength: object) -> str:
-    return f"{strength:+.3g}" if isinstance(strength, (int, float)) else brief(strength)
 
 
 def _plain(value: Any, where: str) -> Any:

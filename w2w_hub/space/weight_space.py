@@ -283,9 +283,9 @@ class WeightSpace(SpaceContents, Displayed):
         InvalidInputError
             If there are not as many weights as points, or they are not finite numbers or sum to 0.
         """
-        amounts = as_array(weights, "weights").astype(np.float64)
         if isinstance(points, (str, Point)) or not isinstance(points, Iterable):
-            raise InvalidInputError(f"interpolate takes several points, not {reprlib.repr(points)}")
+            raise InvalidInputError(f"interpolate takes a list of points, not {reprlib.repr(points)}")
+        amounts = as_array(weights, "weights").astype(np.float64)
         values = [self.coefficients_of(p) for p in points]
         total = amounts.sum()
         if amounts.shape != (len(values),) or not len(values) or not np.isfinite(total) or total == 0:

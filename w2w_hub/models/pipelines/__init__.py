@@ -20,7 +20,7 @@ from ...common.pipelines import PIPELINES
 from .quiet import no_torchvision_note
 
 with no_torchvision_note():
-    from ..inversion import Inversion, InversionSettings
+    from ..inversion import InversionSettings
     from .grids import strength_grid
     from .handover import StockPipelineWarning
     from .mixin import PROMPT, W2WMixin
@@ -28,7 +28,7 @@ with no_torchvision_note():
     from .stable_diffusion import W2WPipeline, W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline
 
 __all__ = [
-    "PROMPT", "AutoW2WPipeline", "Inversion", "InversionSettings", "StockPipelineWarning", "W2WMixin", "W2WPipeline",
+    "PROMPT", "AutoW2WPipeline", "InversionSettings", "StockPipelineWarning", "W2WMixin", "W2WPipeline",
     "W2WStableDiffusionImg2ImgPipeline", "W2WStableDiffusionInpaintPipeline", "best_device", "pipeline_for",
     "strength_grid",
 ]  # fmt: skip

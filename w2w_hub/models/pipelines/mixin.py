@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ...common.arguments import SPACE
+from ...common.arguments import DATASET, SPACE
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
@@ -324,6 +324,7 @@ class W2WMixin:
             raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
         return tuple(None if item is None else self.resolve(item) for item in what)
 
+    @validated(dataset=optional(DATASET))
     def resolve(self, what: Any, dataset: WeightDataset | None = None) -> Identity:
         """Return the :class:`Identity` of anything that :attr:`identity` accepts as one.
 
