@@ -18,7 +18,9 @@ from .points import SUFFIXES
 from .weight_space import WeightSpace
 
 
-def save_identity(space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False) -> Path:
+def save_identity(
+    space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False, stacklevel: int = 2
+) -> Path:
     """Write an identity to where its path sets it again, and return the path.
 
     With the suffix ``.json`` or ``.safetensors`` its point is saved; without a suffix, all of its weights are, as a
@@ -52,7 +54,7 @@ def save_identity(space: WeightSpace, identity: Identity, path: Path | str, *, o
     if identity.start:
         lost.append(f"that its edits start at {identity.start:.3g} of the schedule: they apply from the first step")
     if lost:
-        warnings.warn(f"{path} holds a point, without {'; and without '.join(lost)}", stacklevel=3)
+        warnings.warn(f"{path} holds a point, without {'; and without '.join(lost)}", stacklevel=stacklevel)
     return identity.point.save(path, overwrite=overwrite)
 
 

@@ -412,7 +412,7 @@ class W2WMixin:
                 f"save_identity writes one identity, and pipe.identity holds {len(one)}; save pipe.identity[0].point "
                 "and the others, or export them"
             )
-        return save_identity(self.space, one, path, overwrite=overwrite)
+        return save_identity(self.space, one, path, overwrite=overwrite, stacklevel=4)
 
     @validated(path=path(), overwrite=flag())
     def export(
