@@ -75,7 +75,7 @@ class Edit:
         for name, strength in self.strengths.items():
             earlier = edits.get(name)
             known = isinstance(earlier, (int, float)) and abs(earlier) < MOST_STATED
-            edits[name] = float(strength) + (earlier if known else 0.0)
+            edits[name] = float(strength) + (float(earlier) if known else 0.0)  # type: ignore[arg-type]
         found = {**history, "edits": edits}
         if self.preserve:
             others = preserved if isinstance(preserved, list) else []
