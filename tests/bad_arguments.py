@@ -596,6 +596,7 @@ def rows() -> dict[str, Row]:
             point=lambda w: w.point, path=lambda w: w.new(".json"),
         ),
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        "require_suffix": call(points.require_suffix, {"path": path}, path=lambda w: "point.json"),
         "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
         # ------------------------------------------------------------ pictures
         "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),

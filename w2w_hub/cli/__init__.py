@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
 from .common import Sections
@@ -14,6 +15,8 @@ from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .spaces import build, directions, nearest, read, rebuild, report
+
+wait_quietly()  # the commands import torch and scikit-learn, which is when it takes effect
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})

@@ -189,7 +189,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, labels: Path | None, orders: Any, units: Any, column_sources: Any,
+    adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, orders: Any, units: Any,
+    column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str,
     compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
     dask: str | None, as_json: bool,
@@ -198,7 +199,7 @@ def pack(
     from ..dataset import pack_adapters
 
     dataset = pack_adapters(
-        adapters, out, labels=ordered(labels, orders),
+        adapters, out, overwrite=force, labels=ordered(labels, orders),
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
         initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,

@@ -48,16 +48,19 @@ def picture_options(function: F) -> F:
 @kind_option
 @out_option("New folder for the points.")
 @json_option
-def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
+def sample(
+    space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, force: bool, as_json: bool
+) -> None:
     """Sample new identities from a weight space."""
     from ..space import WeightSpace
-    from ..space.points import save_point
-    from ..store.atomic import new_folder
+    from ..space.points import POINT_FILES, save_point
+    from ..store.atomic import new_folder, require_output
 
+    require_output(out, overwrite=force, own=POINT_FILES)
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
     names = [f"sample-{i:03d}.{kind}" for i in range(count)]
-    with new_folder(out) as folder:
+    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
     rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
@@ -89,22 +92,21 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
 @json_option
 def edit(
     space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...],
-    people: Path | None, out: Path, as_json: bool,
+    people: Path | None, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
     from ..space import WeightSpace
     from ..space.identity import edited
-    from ..space.keeping import save_identity
-    from ..store.atomic import require_new
+    from ..space.keeping import require_identity_output, save_identity
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
-    require_new(out)
+    require_identity_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
     before = find_identity(opened, identity, people)
     found = edited(opened, before, dict(strengths), preserve=preserve)
-    save_identity(opened, found, out)
+    save_identity(opened, found, out, overwrite=force)
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
@@ -154,16 +156,16 @@ def edit(
 def invert(
     space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
     learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
-    out: Path, as_json: bool,
+    out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
     from ..space.keeping import distinct
-    from ..space.points import save_point
-    from ..store.atomic import new_folder, require_new
+    from ..space.points import POINT_FILES, save_point
+    from ..store.atomic import new_folder, require_output
 
-    require_new(out)
+    require_output(out, overwrite=force, own=POINT_FILES)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
         raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
@@ -176,7 +178,7 @@ def invert(
         tolerance=tolerance, restarts=restarts, k=k, seed=seed,
     )  # fmt: skip
     names = [f"{stem}.{kind}" for stem in distinct([path.stem for path in images[: len(found)]])]
-    with new_folder(out) as folder:
+    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
         for name, inversion in zip(names, found, strict=True):
             save_point(inversion.point, folder / name)
     rows = [
@@ -211,13 +213,13 @@ def _render_command(space: Path, *identities: object, into: str, people: Path | 
 @out_option("The contact sheet to write (.png).")
 def render(
     space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
-    steps: int, guidance: float, scale: int, out: Path,
+    steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each.
 
     A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
     """
-    _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out)
+    _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
 
 
 @click.command(
@@ -242,22 +244,22 @@ def render(
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, people: Path | None, prompts: tuple[str, ...],
-    seeds: tuple[int, ...], steps: int, guidance: float, scale: int, out: Path,
+    seeds: tuple[int, ...], steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
     moving = picture_kind(out) == "GIF"
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out)
+        _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
-    require_new(out)
+    require_output(out, overwrite=force)
     from ..models.pipelines import strength_grid  # imports torch
 
     pipe = open_pipeline(space)
@@ -270,7 +272,7 @@ def grid(
     rows = [Path(name).stem for name in identities]
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
-    save_picture(made(pictures, rows, columns, scale=scale), out)
+    save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
     say_which(identities, chosen)
     say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
 
@@ -292,14 +294,14 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 def _render_cases(
     space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
-    steps: int, guidance: float, scale: int, out: Path,
+    steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
     picture_kind(out)
-    require_new(out)
+    require_output(out, overwrite=force)
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     named = [name for name in identities if name != "base"]
@@ -308,7 +310,7 @@ def _render_cases(
     chosen = [None if name == "base" else next(left) for name in identities]
     pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
     rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
-    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out)
+    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
     say_which(named, found)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")
 
@@ -329,25 +331,28 @@ def _render_cases(
 )  # fmt: skip
 @people_option
 @out_option("The folder to make; for several identities, with one folder each in it.")
-def export(space: Path, identities: tuple[str, ...], dialects: tuple[str, ...], people: Path | None, out: Path) -> None:
+def export(
+    space: Path, identities: tuple[str, ...], dialects: tuple[str, ...], people: Path | None, out: Path, force: bool
+) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open, or several as one folder each.
 
     A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
     """
     from ..dialects import writers
-    from ..dialects.writing import DEFAULT_DIALECTS
+    from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
-    from ..space.keeping import export_identities, export_identity
-    from ..store.atomic import require_new
+    from ..space.keeping import export_identities, export_identity, exported_files
+    from ..store.atomic import require_output
 
-    require_new(out)
+    require_output(out, overwrite=force, own=adapter_files if len(identities) == 1 else exported_files)
     opened = WeightSpace.from_pretrained(space)
     found = find_identities(opened, identities, people)
     chosen = dialects or DEFAULT_DIALECTS
     if len(found) == 1:
-        made = [export_identity(opened, found[0], out, dialects=chosen)]
+        made = [export_identity(opened, found[0], out, dialects=chosen, overwrite=force)]
     else:
-        made = export_identities(opened, found, out, [Path(name).stem for name in identities], dialects=chosen)
+        names = [Path(name).stem for name in identities]
+        made = export_identities(opened, found, out, names, dialects=chosen, overwrite=force)
     say_which(identities, found)
     # a folder with several dialects is not what every one of them loads
     loadable = [

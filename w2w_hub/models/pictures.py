@@ -16,15 +16,14 @@ import numpy as np
 from ..common.constraints import as_array, flag, names, validated, whole
 from ..common.constraints import path as path_rule
 from ..common.constraints import text as text_rule
+from ..common.extras import optional_imports
 from ..common.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
-from ..errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes
 from ..store.paths import read_regular
 
-try:
+with optional_imports("diffusers"):
     from PIL import Image, ImageDraw, ImageFont
-except ImportError:
-    raise missing_extra("pillow", "diffusers") from None
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

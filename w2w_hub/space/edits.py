@@ -14,6 +14,7 @@ import numpy as np
 from ..common.constraints import names, number, text
 from ..errors import InvalidInputError, UnknownNameError
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
+from .directions.synonyms import synonyms
 from .population import Spread
 
 MOST_STATED = 1e30  # the largest strength of an earlier edit that is added to
@@ -120,7 +121,7 @@ def find_direction(
         return component_direction(index, k, float(spread.std[index - 1]), spread.rows)
     if name in reasons:
         raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
-    known = ", ".join([*directions, f"PC1 to PC{k}"])
+    known = ", ".join([*synonyms(directions), f"PC1 to PC{k}"])
     if not directions:
         known += " only: build the space from a labeled dataset"
     lowered = {other.lower(): other for other in directions}

@@ -11,7 +11,7 @@ from ..common.display import percent
 from ..dialects import write_adapter
 from ..dialects.writing import adapter_files
 from ..errors import InvalidInputError
-from ..store.atomic import new_folder
+from ..store.atomic import new_folder, require_output
 from ..store.paths import is_name, list_files
 from .identity import Identity, adapter_of
 from .points import SUFFIXES
@@ -38,15 +38,9 @@ def save_identity(
     UserWarning
         If a point keeps less than the identity: weights outside of the space, or the start of delayed edits.
     """
-    path = Path(path)
+    path = require_identity_output(path, overwrite=overwrite)
     if not path.suffix:
         return export_identity(space, identity, path, overwrite=overwrite)
-    if path.suffix not in SUFFIXES:
-        raise InvalidInputError(
-            f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes, or none for a LoRA "
-            "folder",
-            path=path,
-        )
     lost, kept = [], identity.explained_ratio
     if identity.exact and (kept is None or kept < 0.9995):
         share = "" if kept is None else f" ({percent(kept)} of the variance is inside)"
@@ -56,6 +50,18 @@ def save_identity(
     if lost:
         warnings.warn(f"{path} holds a point, without {'; and without '.join(lost)}", stacklevel=stacklevel)
     return identity.point.save(path, overwrite=overwrite)
+
+
+def require_identity_output(path: Path | str, *, overwrite: bool = False) -> Path:
+    """Return the path if :func:`save_identity` can write there."""
+    path = Path(path)
+    if path.suffix and path.suffix not in SUFFIXES:
+        raise InvalidInputError(
+            f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes, or none for a LoRA "
+            "folder",
+            path=path,
+        )
+    return require_output(path, overwrite=overwrite, own=None if path.suffix else adapter_files)
 
 
 def export_identity(

@@ -137,7 +137,7 @@ def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Pa
     AlreadyExistsError
         If the file is there and `overwrite` is False.
     """
-    path = Path(path)
+    path = require_suffix(path)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
     _require_coefficients(np.asarray(point.coefficients), path)
     try:
@@ -150,13 +150,26 @@ def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Pa
         coefficients = [float(c) for c in point.coefficients]
         value = {**head, "history": json.loads(history), "coefficients": coefficients}
         write_json(path, value, replace=overwrite)
-    elif path.suffix == ".safetensors":
+    else:
         from safetensors.numpy import save
 
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
         data = save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata)
         write_bytes(path, data, replace=overwrite)
-    else:
+    return path
+
+
+@checked()
+def require_suffix(path: Path | str) -> Path:
+    """Return the path of a point to be saved.
+
+    Raises
+    ------
+    InvalidInputError
+        If its suffix is not that of a saved point.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
         raise InvalidInputError(
             f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
         )

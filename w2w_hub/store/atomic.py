@@ -166,6 +166,22 @@ def _put_back(path: Path) -> None:
                 return
 
 
+def remove_output(path: Path, own: OwnFiles) -> None:
+    """Remove a folder that holds only files that its writer makes, in one step; nothing happens if it is not there.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If it holds anything else.
+    """
+    if not os.path.lexists(require_new(path, overwrite=True, own=own)):
+        return
+    with as_disk_error(path):
+        gone = _partial(path)
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None:
     """Write one file atomically; parent folders are created.
 

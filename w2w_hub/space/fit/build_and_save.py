@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,26 @@ def build_and_save(
     compatibility = dataset.manifest.compatibility
     if base is not None:
         compatibility = replace(compatibility, base_digest=require_base(base, dataset.layout, compatibility))
-    space = build_space(dataset, k, checkpoint=kept, **options)
-    saved = space if population else space.without_population()
-    try:
-        saved.save(path, base=base, overwrite=overwrite)
-    except DiskError as error:
-        raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
+    with _interrupt_noted(kept):
+        space = build_space(dataset, k, checkpoint=kept, **options)
+        saved = space if population else space.without_population()
+        try:
+            saved.save(path, base=base, overwrite=overwrite)
+        except DiskError as error:
+            raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
     return replace(saved, path=path, compatibility=compatibility)
+
+
+@contextmanager
+def _interrupt_noted(kept: Path) -> Iterator[None]:
+    """Note on a `KeyboardInterrupt` what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if is_unfinished_build(kept):
+            interrupt.add_note(f"finished passes are kept in {kept}, the same command continues")
+        raise
 
 
 def unfinished(path: Path | str) -> Path:
