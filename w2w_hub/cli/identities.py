@@ -13,7 +13,7 @@ from ..common.display import listed
 from ..common.text import command, files_of
 from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
 from .output import print_json, say
-from .rows import find_identities, find_identity, people_option, say_which
+from .rows import captions, find_identities, find_identity, people_option, say_which
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
@@ -269,7 +269,7 @@ def grid(
         pipe, chosen, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
         guidance_scale=guidance,
     )  # fmt: skip
-    rows = [Path(name).stem for name in identities]
+    rows = captions(identities, chosen)
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
     save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
@@ -309,7 +309,7 @@ def _render_cases(
     left = iter(found)
     chosen = [None if name == "base" else next(left) for name in identities]
     pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
-    rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
+    rows, columns = captions(identities, chosen), [f"{p} #{s}" for p, s in cases]
     save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
     say_which(named, found)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")

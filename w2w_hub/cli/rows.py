@@ -46,6 +46,16 @@ def find_identity(space: WeightSpace, name: str, people: Path | None) -> Identit
     return find_identities(space, [name], people)[0]
 
 
+def captions(names: Sequence[str], identities: Sequence[Identity | None]) -> list[str]:
+    """Return the captions of identities on a sheet; of a row, with whether it is its point or its own LoRA."""
+    found = []
+    for name, identity in zip(names, identities, strict=True):
+        is_row = identity is not None and identity.point.history.get("row") == name
+        which = "" if not is_row else " (own LoRA)" if identity is not None and identity.exact else " (its point)"
+        found.append(f"{name if is_row else Path(name).stem}{which}")
+    return found
+
+
 def say_which(names: Sequence[str], identities: Sequence[Identity]) -> None:
     """Say for rows whether their points or their own LoRAs are meant, in one line each."""
     rows = [i for name, i in zip(names, identities, strict=True) if i.point.history.get("row") == name]

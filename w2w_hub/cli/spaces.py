@@ -330,6 +330,7 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
     Beside each is the probability of it, or the value of a continuous attribute.
     """
     from ..space import WeightSpace
+    from ..space.directions import synonyms
 
     opened = WeightSpace.from_pretrained(space)
     found = find_identity(opened, identity, people)
@@ -345,7 +346,8 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
              "kept": found.explained_ratio}
         )  # fmt: skip
         return
-    for name, shown in zip(attributes, name_column(attributes), strict=True):
+    distinct = list(synonyms(opened.directions))
+    for name, shown in zip(distinct, name_column(distinct), strict=True):
         value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
