@@ -54,7 +54,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "objects": lambda: np.array([object()]), "tensor": lambda: torch.zeros(3),
     "frame": lambda: pd.DataFrame({"a": [1]}), "empty list": list, "ints": lambda: [1, 2], "words": lambda: ["nobody"],
     "mixed": lambda: ["a", 1], "ragged": lambda: [[1], [2, 3]], "dict": lambda: {"a": 1},
-    "generator": lambda: iter([1, 2]), "class": lambda: int, "texts": lambda: np.array(["a"]),
+    "generator": lambda: iter([1, 2]),
     # objects of this package where another one, its path or its name is expected
     "adapter": lambda: Adapter({Target("unet", "a"): LORA}), "layout": lambda: ParameterLayout.from_adapter(
         ODD["adapter"]()
@@ -73,7 +73,7 @@ KINDS: dict[str, set[str]] = {
     "flag": {"True"},
     "text": TEXT,
     "path": TEXT | {"path"},
-    "names": {"empty list", "words", "frame", "generator", "texts"},
+    "names": {"empty list", "words", "frame", "generator"},
     "mapping": {"dict"},
     "array": ARRAYS,
     "frame": {"frame"},

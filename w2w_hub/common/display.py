@@ -32,7 +32,7 @@ class Displayed:
         from .pages import element
 
         rows = [
-            element("tr", element("th", label, style="text-align:left"), element("td", brief(value)))
+            element("tr", element("th", label or "is", style="text-align:left"), element("td", brief(value)))
             for label, value in self._facts().items()
         ]
         return str(element("table", element("caption", type(self).__name__), *rows))

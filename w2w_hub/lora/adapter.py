@@ -214,7 +214,7 @@ class Adapter(Displayed):
         pairs = list(self.factors.values())
         facts: dict[str, object] = {
             "modules": len(pairs),
-            "of": listed(sorted({target.component for target in self.factors})),
+            "components": listed(sorted({target.component for target in self.factors})),
             "rank": listed(sorted({pair.rank for pair in pairs})),
             "scale": listed(f"{scale:g}" for scale in sorted({pair.scale for pair in pairs})),
             "parameters": sum(int(pair.A.size + pair.B.size) for pair in pairs),
