@@ -495,7 +495,8 @@ def rows() -> dict[str, Row]:
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Point": call(
-            s.Point, {"coefficients": "array", "basis_digest": text, "history": "mapping"},
+            s.Point,
+            {"coefficients": "array", "basis_digest": text, "history": "mapping", "explained_ratio": "None|number"},
             coefficients=lambda w: np.zeros(3), basis_digest=lambda w: w.space.digest,
         ),
         "Direction.read": Row(
@@ -535,8 +536,9 @@ def rows() -> dict[str, Row]:
             "space", "point", {"coefficients": "array", "history": "anything"}, coefficients=lambda w: np.zeros(3)
         ),
         "WeightSpace.point_with": on(
-            "space", "point_with", {"coefficients": "array", "history": "mapping"}, coefficients=lambda w: np.zeros(3),
-            history=lambda w: {"row": "p0"},
+            "space", "point_with",
+            {"coefficients": "array", "history": "mapping", "explained_ratio": "None|number"},
+            coefficients=lambda w: np.zeros(3), history=lambda w: {"row": "p0"},
         ),
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),

@@ -230,7 +230,7 @@ def test_components_are_sliders_up_to_the_last(space: WeightSpace) -> None:
 def test_an_edit_adds_each_strength_times_its_deviation_and_keeps_a_record(space: WeightSpace) -> None:
     beard, glasses = space.direction("Beard"), space.direction("Glasses")
     row = space.row("p00007")
-    assert row.history["row"] == "p00007"
+    assert row.history == {"row": "p00007"}
     step = 1.5 * beard.sd * beard.editing - 0.5 * glasses.sd * glasses.editing
     for start in (row, "p00007"):
         found = space.edit(start, {"Beard": 1.5, "Glasses": -0.5})

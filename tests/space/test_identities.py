@@ -175,6 +175,7 @@ def test_a_point_saves_loads_and_is_replaced_on_request(space: WeightSpace, suff
     again = Point.load(path)
     assert again == point
     assert again.history == point.history
+    assert again.explained_ratio == pytest.approx(point.explained_ratio, abs=1e-6)
     with pytest.raises(AlreadyExistsError, match="p"):
         point.save(path)
     other = space.sample(seed=1)[0]
@@ -241,9 +242,9 @@ def test_repeated_names_are_numbered_also_where_case_does_not_count() -> None:
 @pytest.mark.parametrize(
     "history",
     [
-        {"row": HOSTILE, "explained_ratio": 0.5}, {"row": 3}, {"made": ["x"]}, {"made": "sample", "seed": 10**400},
+        {"row": HOSTILE}, {"row": 3}, {"made": ["x"]}, {"made": "sample", "seed": 10**400},
         {"edits": 3}, {"edits": [1]}, {"edits": {HOSTILE: HOSTILE, "Beard": 10**400, "b": None, "c": True}},
-        {"explained_ratio": 10**400, "row": "a"}, {"explained_ratio": "x", "made": "projection"}, {"preserved": 3},
+        {"preserved": 3},
         {"preserved": [3, None, "Beard"]}, {"self": 1, "coefficients": 2, "history": 3, "space": []},
     ],
 )  # fmt: skip
@@ -259,3 +260,12 @@ def test_a_history_of_a_stranger_is_shown_as_text_and_edited(
         require_shown_safely(shown._repr_html_())
     assert again.point.history["edits"]["PC1"] == 1.0
     assert "Beard" in again.point.history["preserved"]
+
+
+@pytest.mark.parametrize("stated", [10**400, "x", None, [], 1.5, -0.1, True, "nan"])
+def test_a_share_that_is_none_is_not_known(space: WeightSpace, stated: Any, tmp_path: Path) -> None:
+    head = {"format": "w2w-point", "format_version": 1, "basis_digest": space.digest, "coefficients": [1.0]}
+    (tmp_path / "p.json").write_text(json.dumps({**head, "history": {"row": ROW}, "explained_ratio": stated}), "utf-8")
+    found = Point.load(tmp_path / "p.json")
+    assert found.explained_ratio is None or stated is True
+    assert ROW in repr(found)

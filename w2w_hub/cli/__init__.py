@@ -19,7 +19,7 @@ from .spaces import build, directions, nearest, read, rebuild, report
 wait_quietly()  # the commands import torch and scikit-learn, which is when it takes effect
 
 
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("w2w", cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="w2w")
 def main() -> None:
     """Pack LoRAs into a dataset, build a weight space of them, and sample, edit and invert identities."""

@@ -20,6 +20,7 @@ from .output import captured_messages, say, say_traceback, say_usage_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
+LONGEST_LINE = 300  # characters of a command that is repeated
 INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
@@ -49,8 +50,9 @@ class Sections(click.Group):
             say_usage_error(error)
             status = error.exit_code
         except click.Abort as abort:
-            kept = [*getattr(abort.__cause__, "__notes__", [])]
-            say("; ".join(["w2w: interrupted", *kept, f"to start it again: {' '.join(['w2w', *map(quote, words)])}"]))
+            line = " ".join(["w2w", *map(quote, words)])
+            then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
+            say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -206,24 +208,42 @@ class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         name, sign, number = str(value).rpartition("=")  # a level has the name Hair=red
         strength = finite(number)
         if not name or not sign or strength is None:
-            reason = "has no finite number as its strength" if name and sign else "is not ATTRIBUTE=STRENGTH"
-            self.fail(f"{value!r} {reason}, for instance Beard=+2", param, ctx)
+            reason = " with a finite number" if name and sign else ""
+            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH{reason}, for instance Beard=+2", param, ctx)
         return name, strength
 
 
 class FiniteType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A finite number."""
+    """A finite number, of a range if one is given."""
 
     name = "float"
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf):
+        self.low, self.high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = finite(value)
         if number is None:
             self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value} is not between {self.low:g} and {self.high:g}", param, ctx)
         return number
 
 
+class PromptType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("a prompt must not be empty", param, ctx)
+        return str(value)
+
+
 FINITE = FiniteType()
+GUIDANCE = FiniteType(0, 1000)
+PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 

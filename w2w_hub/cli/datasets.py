@@ -88,7 +88,7 @@ def column_options(function: Any) -> Any:
 def split_options(function: Any) -> Any:
     """Add the options ``--split-by``, ``--holdout`` and ``--split-seed``."""
     for option in (
-        click.option("--split-seed", default=0, show_default=True),
+        click.option("--split-seed", default=0, show_default=True, help="Seed of the choice of held-out groups."),
         click.option(
             "--holdout",
             type=float,
@@ -175,7 +175,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     default="unknown",
     help="If all adapters were trained from the same initial LoRA weights: any name for these.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="How the weights are stored.")  # fmt: skip
 @click.option(
     "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
     help="Lossless; bitshuffle is useful for values that were bfloat16 before.",

@@ -11,7 +11,18 @@ import click
 
 from ..common.display import listed
 from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
+from .common import (
+    FINITE,
+    GUIDANCE,
+    PROMPT,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    json_option,
+    open_pipeline,
+    out_option,
+)
 from .output import print_json, say
 from .rows import captions, find_identities, find_identity, people_option, say_which
 
@@ -28,10 +39,16 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
-        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        click.option(
+            "--guidance", default=2.0, show_default=True, type=GUIDANCE, help="How closely pictures follow the prompt."
+        ),
+        click.option(
+            "--steps", default=15, show_default=True, type=click.IntRange(1, 1000), help="Denoising steps per picture."
+        ),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
-        click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
+        click.option(
+            "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+        ),
     ):
         function = option(function)
     return function
@@ -40,8 +57,8 @@ def picture_options(function: F) -> F:
 # ---------------------------------------------------------------- points
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
-@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="Points to sample.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="The same seed gives the same points.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
@@ -136,9 +153,9 @@ def edit(
     type=click.Path(path_type=Path),
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
-@click.option("--prompt", default="sks person", show_default=True)
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
+@click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
+@click.option("--steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of the descent.")
+@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE, help="Size of a step.")
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
     "--tolerance",
@@ -149,7 +166,7 @@ def edit(
 )
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Optimizations; best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of noises and timesteps.")
 @kind_option
 @out_option("New folder for the points.")
 @json_option
@@ -210,7 +227,7 @@ def _render_command(space: Path, *identities: object, into: str, people: Path | 
 @click.argument("identities", nargs=-1, required=True)
 @people_option
 @picture_options
-@out_option("The contact sheet to write (.png).")
+@out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
     space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
     steps: int, guidance: float, scale: int, out: Path, force: bool,
@@ -240,7 +257,7 @@ def render(
 @click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
 @people_option
 @picture_options
-@out_option("The sheet to write (.png), or with --attribute an animation (.gif).")
+@out_option("The sheet to write (.png, .jpg or .webp), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, people: Path | None, prompts: tuple[str, ...],

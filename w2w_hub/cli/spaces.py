@@ -190,6 +190,8 @@ def rebuild(
     if not check and out is None:
         raise InvalidInputError("rebuild needs --check, --out SPACE, or both")
     if out is not None:
+        if out.resolve() == space.resolve():  # what is rebuilt has no base model
+            raise InvalidInputError(f"--out {out} is SPACE itself; name another folder", path=out)
         require_output(out, overwrite=force, own=space_files)
     published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
     chosen = engine_from(engine or published.recipe.get("engine", "numpy"), devices, scheduler)
@@ -257,7 +259,7 @@ def report(space: Path, out: Path, force: bool, dataset: Path | None, as_json: b
     "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
 )
 @click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
-@out_option("With --entanglement: a picture of all side effects (.png).", required=False)
+@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
 def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
     """List the directions of SPACE with their held-out scores; those that say the same are one row."""
@@ -302,7 +304,7 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
 @space_argument
 @click.argument("identity")
-@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True, help="Rows to list.")
 @people_option
 @json_option
 def nearest(space: Path, identity: str, count: int, people: Path | None, as_json: bool) -> None:

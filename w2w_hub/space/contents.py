@@ -18,7 +18,7 @@ from ..store.hub.source import Source
 from .coordinates import Coordinates
 from .directions.direction import Direction
 from .points import Point
-from .population import Population, Spread
+from .population import Population, Spread, require_near
 
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
@@ -99,12 +99,15 @@ class SpaceContents(ByValue):
         """Return coefficients ``(<= k,)`` as a point of this space, with a record of how they were made."""
         return self.point_with(coefficients, history)
 
-    def point_with(self, coefficients: np.ndarray, history: Mapping[str, Any]) -> Point:
+    def point_with(
+        self, coefficients: np.ndarray, history: Mapping[str, Any], explained_ratio: float | None = None
+    ) -> Point:
         """Return coefficients as :meth:`point` does, with a record whose names may be any."""
         if self.revision is not None:
             history = {"space": str(self.revision), **history}
-        point = Point(coefficients, self.digest, history)
+        point = Point(coefficients, self.digest, history, explained_ratio)
         self.coordinates.require_k(len(point.coefficients))
+        require_near(self.spread, point.coefficients)
         return point
 
     def require_population(self, need: str) -> Population:
@@ -125,14 +128,12 @@ class SpaceContents(ByValue):
     def row(self, row_id: str) -> Point:
         """Return the point of a row: the projection of its weights on the components of the space.
 
-        Its history has the `explained_ratio`, the fraction of the row's variance about the mean that the point keeps.
-        The row's own weights are ``people[row_id]`` of its dataset.
+        Its `explained_ratio` is the fraction of the row's variance about the mean that the point keeps. The row's own
+        weights are ``people[row_id]`` of its dataset.
 
         Raises
         ------
         UnknownNameError, MissingPopulationError
         """
         population = self.require_population(f"row {row_id!r}")
-        coefficients, kept = population.row(row_id), population.explained_ratio(row_id)
-        history = {} if kept is None else {"explained_ratio": round(kept, 6)}
-        return self.point(coefficients, row=row_id, **history)
+        return self.point_with(population.row(row_id), {"row": row_id}, population.explained_ratio(row_id))

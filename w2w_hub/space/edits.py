@@ -17,6 +17,7 @@ from .directions.direction import Direction, UnreliableDirectionWarning, compone
 from .directions.synonyms import synonyms
 from .population import Spread
 
+STRONGEST = 100.0  # standard deviations; the demo's people are noise from about 30
 MOST_STATED = 1e30  # the largest strength of an earlier edit that is added to
 
 
@@ -62,6 +63,12 @@ class Edit:
         for name, strength in self.strengths.items():
             direction = find(name)
             amount = number().checked(strength, f"the strength of {name}")
+            if abs(amount) > STRONGEST:
+                raise InvalidInputError(
+                    f"strength {amount:g} of {name} is more than {STRONGEST:g} standard deviations of the population, "
+                    "where only noise is drawn; attributes usually show at 1 to 6",
+                    name=name,
+                )
             steps.append(amount * direction.sd * direction.editing)
         c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # missing coefficients are 0
         change = np.zeros_like(c)

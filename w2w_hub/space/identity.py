@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
 from .edits import warn_unreliable
 from .lookup import find_own_row, find_point, is_row
-from .notes import describe_edits, describe_history, kept_ratio
+from .notes import describe_edits, describe_history
 from .points import Point
 from .weight_space import WeightSpace
 
@@ -52,18 +52,17 @@ class Identity(ByValue, Displayed):
     @property
     def note(self) -> str:
         """What is injected, in words: a row's point in the space or its own weights, and how much these share."""
-        history = self.point.history
+        history, known = self.point.history, self.point.explained_ratio
         if not self.exact:
-            return describe_history(history)
+            return describe_history(history, known)
         whose = f"{brief(history['row'])}: its own LoRA" if "row" in history else "an adapter's own weights"
-        known = self.explained_ratio
         inside = "" if known is None else f", {percent(known)} of the variance in the weight space"
         return whose + inside + describe_edits(history)
 
     @property
     def explained_ratio(self) -> float | None:
         """Fraction of the variance of a row's or an adapter's weights that its point keeps; None if not recorded."""
-        return kept_ratio(self.point.history)
+        return self.point.explained_ratio
 
     def _facts(self) -> Mapping[str, object]:
         delayed = {"edits start at": f"{self.start:.3g} of the schedule"} if self.start else {}
@@ -160,4 +159,4 @@ def pad_to_k(space: WeightSpace, point: Point) -> Point:
     c = space.coefficients_of(point)
     if len(c) == space.k:
         return point
-    return space.point_with(np.pad(c, (0, space.k - len(c))), point.history)
+    return space.point_with(np.pad(c, (0, space.k - len(c))), point.history, point.explained_ratio)

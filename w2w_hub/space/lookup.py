@@ -15,7 +15,7 @@ from ..errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchEr
 from ..lora.adapter import Adapter
 from .contents import SpaceContents
 from .points import SUFFIXES, Point, is_point, load_point
-from .population import Population, as_coefficients
+from .population import Population, as_coefficients, require_near
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -75,7 +75,9 @@ def find(space: SpaceContents, what: Any, *, several: bool = False) -> tuple[Poi
             f"{len(values):,} numbers are neither coefficients, of which this weight space has {space.k:,}, nor the "
             f"{space.layout.size:,} weights of an adapter"
         )
-    return as_coefficients(values, space.k, several=several), None
+    found = as_coefficients(values, space.k, several=several)
+    require_near(space.spread, found)
+    return found, None
 
 
 def find_point(space: SpaceContents, what: Any) -> tuple[Point, np.ndarray | None]:
@@ -118,15 +120,14 @@ def _require_own(space: SpaceContents, point: Point) -> None:
             f"this point belongs to the weight space {point.basis_digest[:12]}, not to {space.digest[:12]}; export it "
             "to an adapter and project that"
         )
-    as_coefficients(point.coefficients, space.k)
+    require_near(space.spread, as_coefficients(point.coefficients, space.k))
 
 
 def _projected(space: SpaceContents, what: Adapter | np.ndarray, **made: Any) -> tuple[Point, np.ndarray]:
     """Return the projection of an adapter or of its weights, which records the fraction of them that it keeps."""
     weights = space.coordinates.represent(what).astype(np.float32, copy=False)
     coefficients, kept = space.coordinates.project_with_ratio(weights)
-    made = made or {"made": "projection"}
-    return space.point(coefficients, **made, explained_ratio=round(kept, 6)), weights
+    return space.point_with(coefficients, made or {"made": "projection"}, kept), weights
 
 
 def _numbers(what: Any) -> np.ndarray:

@@ -8,13 +8,14 @@ from typing import Any
 from ..common.display import brief, listed, percent
 
 
-def describe_history(history: Mapping[str, Any]) -> str:
+def describe_history(history: Mapping[str, Any], explained_ratio: float | None = None) -> str:
     """Return in words how a point was made; its record may be of any file."""
+    kept = "" if explained_ratio is None else f", {percent(explained_ratio)} of its weights' variance kept"
     row, made, seed = (history.get(name) for name in ("row", "made", "seed"))
     if isinstance(row, str):
-        found = f"{brief(row)}: its point in the weight space{_kept(history)}"
+        found = f"{brief(row)}: its point in the weight space{kept}"
     elif made == "projection":
-        found = f"an adapter's point in the weight space{_kept(history)}"
+        found = f"an adapter's point in the weight space{kept}"
     elif made == "sample" and isinstance(seed, int):
         found = f"a sample, seed {brief(seed)}"
     elif made in ("inversion", "interpolation", "mean"):
@@ -22,18 +23,6 @@ def describe_history(history: Mapping[str, Any]) -> str:
     else:
         found = "a point of the weight space"
     return found + describe_edits(history)
-
-
-def _kept(history: Mapping[str, Any]) -> str:
-    ratio = kept_ratio(history)
-    return "" if ratio is None else f", {percent(ratio)} of its weights' variance kept"
-
-
-def kept_ratio(history: Mapping[str, Any]) -> float | None:
-    """Return the fraction of the variance of a row or an adapter that its point keeps; None if not recorded."""
-    ratio = history.get("explained_ratio")
-    known = isinstance(ratio, (int, float)) and not isinstance(ratio, bool) and 0 <= ratio <= 1
-    return float(ratio) if known else None  # type: ignore[arg-type]
 
 
 def describe_edits(history: Mapping[str, Any]) -> str:

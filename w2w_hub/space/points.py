@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.arguments import checked
-from ..common.constraints import as_array, text
+from ..common.constraints import as_array, number, optional, text
 from ..common.display import Displayed
 from ..common.equality import ByValue
 from ..errors import CorruptFileError, InvalidInputError, W2WError
@@ -30,8 +31,8 @@ SUFFIXES = (".json", ".safetensors")
 class Point(ByValue, Displayed):
     """Coefficients in one basis; two points are equal if their coefficients and bases are.
 
-    The point of a dataset's row is the projection of its weights, of which it keeps the fraction `explained_ratio` in
-    its history. Edits and samples are points, too.
+    The point of a dataset's row is the projection of its weights on the principal components. Edits and samples are
+    points, too.
 
     Attributes
     ----------
@@ -42,6 +43,8 @@ class Point(ByValue, Displayed):
     history : dict
         Record of how it was made (row, seed, edits, inversion loss), as plain JSON values; a number that is not finite
         is kept as None.
+    explained_ratio : float or None
+        Of a row's or an adapter's point, the fraction (0 to 1) of the variance of its weights that the point keeps.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Point(ByValue, Displayed):
     coefficients: np.ndarray
     basis_digest: str
     history: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    explained_ratio: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         coefficients = as_array(self.coefficients, "coefficients")
@@ -66,10 +70,12 @@ class Point(ByValue, Displayed):
         if not isinstance(self.history, Mapping):
             raise InvalidInputError(f"a point's history must be a mapping, not {reprlib.repr(self.history)}")
         object.__setattr__(self, "history", _plain(self.history, "history"))
+        ratio = optional(number(0, 1)).checked(self.explained_ratio, "the explained_ratio of a point")
+        object.__setattr__(self, "explained_ratio", ratio)
 
     def _facts(self) -> Mapping[str, object]:
         return {
-            "": describe_history(self.history),
+            "": describe_history(self.history, self.explained_ratio),
             "coefficients": len(self.coefficients),
             "weight space": self.basis_digest[:12],
         }
@@ -138,7 +144,9 @@ def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Pa
         If the file is there and `overwrite` is False.
     """
     path = require_suffix(path)
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
+    head: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
+    if point.explained_ratio is not None:
+        head["explained_ratio"] = round(point.explained_ratio, 6)
     _require_coefficients(np.asarray(point.coefficients), path)
     try:
         history = json.dumps(dict(point.history), allow_nan=False)
@@ -214,7 +222,15 @@ def load_point(path: Path | str) -> Point:
     if not isinstance(history, dict) or not isinstance(digest, str):
         raise CorruptFileError(f"{path} has no valid 'history' or no valid 'basis_digest'", path=path)
     _require_coefficients(coefficients, path)
-    return Point(coefficients, digest, history)
+    return Point(coefficients, digest, history, _stated_ratio(data.get("explained_ratio")))
+
+
+def _stated_ratio(value: Any) -> float | None:
+    """Return the fraction that a file states, a number or in safetensors its text; None if it is none."""
+    with suppress(TypeError, ValueError, OverflowError):
+        ratio = float(value)
+        return ratio if 0 <= ratio <= 1 else None
+    return None
 
 
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:

@@ -17,6 +17,7 @@ from ..common.equality import ByValue
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
+FARTHEST = 100.0  # see Spread.reach; an edit of 100 standard deviations reaches at most this
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +50,16 @@ class Spread(ByValue, Displayed):
     def distance(self, coefficients: np.ndarray) -> float:
         """Return the root mean square of standardized coefficients ``(<= k,)``: 1 is typical of the population."""
         return float(self._distances(as_coefficients(coefficients, len(self.mean))[None])[0])
+
+    def reach(self, rows: np.ndarray) -> float:
+        """Return the largest distance of rows ``(n, <= k)`` from the mean, in units of the population's width.
+
+        The width is the square root of the total variance, so that components of hardly any variance count little.
+        """
+        width = float(np.linalg.norm(self.std))
+        if not width > 0 or not len(rows):
+            return 0.0
+        return float(np.linalg.norm(rows - self.mean[: rows.shape[-1]], axis=1).max()) / width
 
     def _distances(self, rows: np.ndarray) -> np.ndarray:
         count = rows.shape[-1]
@@ -229,6 +240,16 @@ class Population(ByValue, Displayed):
         values, vectors = np.linalg.eigh(self.covariance[: len(c), : len(c)])
         usable = values > values[-1] * len(values) * np.finfo(float).eps
         return float(np.sqrt((((apart @ vectors)[usable]) ** 2 / values[usable]).sum()))
+
+
+def require_near(spread: Spread, rows: np.ndarray) -> None:
+    """Raise `InvalidInputError` for coefficients ``(<= k,)`` or ``(n, <= k)`` of which only noise would be drawn."""
+    reach = spread.reach(np.atleast_2d(rows).astype(np.float64))
+    if not reach <= FARTHEST:
+        raise InvalidInputError(
+            f"a point is {reach:.3g} times as far from the mean as the population is wide; beyond {FARTHEST:g} only "
+            "noise is drawn; use smaller strengths, weights or coefficients"
+        )
 
 
 def as_coefficients(what: np.ndarray, k: int, *, several: bool = False) -> np.ndarray:

@@ -260,9 +260,10 @@ class WeightSpace(SpaceContents, Displayed):
         """
         edit = Edit.checked(strengths, preserve)
         before, _ = self._find(point)
+        kept = before.explained_ratio if isinstance(before, Point) else None
         history = before.history if isinstance(before, Point) else {}
         moved = edit.apply(self.coefficients_of(before), self.direction, self.spread.std)
-        return self.point_with(moved, edit.recorded(history))
+        return self.point_with(moved, edit.recorded(history), kept)
 
     def read(self, point: PointLike, name: str) -> float:
         """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""

@@ -30,7 +30,7 @@ from .replacing import OwnFiles, exchange, files_named, require_replaceable
 
 PARTIAL, REPLACED = ".w2w-partial", ".w2w-replaced"
 FILE_SUFFIXES = (
-    ".bin", ".ckpt", ".csv", ".gif", ".html", ".jpeg", ".jpg", ".json", ".jsonl", ".lock", ".parquet", ".png", ".pt",
+    ".bin", ".ckpt", ".csv", ".gif", ".html", ".jpeg", ".jpg", ".jsonl", ".lock", ".parquet", ".png", ".pt",
     ".pth", ".safetensors", ".webp",
 )  # fmt: skip
 DURABLE = True  # flush to the disk before a rename, against power cuts

@@ -249,7 +249,7 @@ def _what_is_kept(folder: Path, staging: Path, resumable: bool) -> str:
     if not staging.is_dir():  # past the moment of commit
         return f"the change is committed, see: {command('w2w repair', folder)}"
     if resumable and (staging / NOTES).is_dir():
-        return "finished parts are kept, the same command continues"
+        return "finished parts are kept and the same command continues from them"
     return "nothing was changed"
 
 

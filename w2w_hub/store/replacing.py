@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -79,16 +79,16 @@ def require_replaceable(path: Path, own: OwnFiles | None) -> None:
     elif path.name in ("", ".."):
         reason = "has no name of its own"
     else:
-        foreign = _foreign_file(path, own)
+        known = set(own(path))
+        foreign = _foreign_file(path, known)
         if foreign is None:
             return
-        reason = f"holds {short(foreign)}, which is not part of such an output"
+        reason = f"holds {short(foreign)}, which is not part of an earlier output of this kind"
     raise AlreadyExistsError(f"{path} {reason}; remove it, or choose another output", path=path)
 
 
-def _foreign_file(folder: Path, own: OwnFiles) -> str | None:
+def _foreign_file(folder: Path, known: Collection[str]) -> str | None:
     """Return the first file of a folder that its writer did not make; links are never its own."""
-    known = set(own(folder))
     foreign = (found.name for found in walk(folder) if not found.is_file or found.name not in known)
     return next(foreign, None)
 

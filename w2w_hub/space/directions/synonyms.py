@@ -10,7 +10,7 @@ from .direction import Direction
 from .entanglement import cosines
 
 EDITING, READING = 0.95, 0.8  # smallest |cosines|; those of other pairs of the demo's attributes are below 0.82, 0.7
-EXACT = 0.9999  # by floating point
+EXACT = 1 - 1e-6  # up to floating point
 
 
 def synonyms(directions: Mapping[str, Direction]) -> dict[str, dict[str, float]]:

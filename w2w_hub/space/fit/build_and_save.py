@@ -86,7 +86,7 @@ def _interrupt_noted(kept: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         if is_unfinished_build(kept):
-            interrupt.add_note(f"finished passes are kept in {kept}, the same command continues")
+            interrupt.add_note(f"finished passes are kept in {kept} and the same command continues from them")
         raise
 
 
