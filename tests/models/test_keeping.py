@@ -111,7 +111,7 @@ def test_loading_leaves_bars_and_logging_as_the_user_had_them(
 @pytest.mark.slow
 def test_the_import_of_a_pipeline_is_silent_and_leaves_no_filter() -> None:
     code = (
-        "import logging; from w2w_hub import W2WPipeline, AutoW2WPipeline, W2WStableDiffusionXLPipeline\n"
+        "import logging; from w2w_hub import W2WPipeline, AutoW2WPipeline, W2WStableDiffusionImg2ImgPipeline\n"
         "assert not logging.getLogger('transformers.utils.import_utils').filters"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
