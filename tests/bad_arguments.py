@@ -55,6 +55,10 @@ ODD: dict[str, Callable[[], Any]] = {
     "frame": lambda: pd.DataFrame({"a": [1]}), "empty list": list, "ints": lambda: [1, 2], "words": lambda: ["nobody"],
     "mixed": lambda: ["a", 1], "ragged": lambda: [[1], [2, 3]], "dict": lambda: {"a": 1},
     "generator": lambda: iter([1, 2]),
+    # objects of this package where another one, its path or its name is expected
+    "adapter": lambda: Adapter({Target("unet", "a"): LORA}), "layout": lambda: ParameterLayout.from_adapter(
+        ODD["adapter"]()
+    ), "point": lambda: w2w_hub.Point(np.ones(3), "another space"), "rule": lambda: SplitRule("Age"),
 }  # fmt: skip
 
 WHOLE = {"int", "zero", "negative", "huge", "NumPy int"}
@@ -78,6 +82,10 @@ KINDS: dict[str, set[str]] = {
     "empty list": {"empty list"},
     "": set(),  # an object of one class
     "None": {"None"},
+    "adapter": {"adapter"},
+    "layout": {"layout"},
+    "point": {"point"},
+    "rule": {"rule"},
 }
 
 
@@ -186,10 +194,10 @@ LORA = LoraFactors(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 1.0
 HUB = {
     "revision": "None|text", "token": "None|text|flag", "cache_dir": "None|path", "local_files_only": "flag",
 }  # fmt: skip
-COEFFICIENTS = "array|text"  # fewer than k are allowed; a row's id
+COEFFICIENTS = "array|text|path"  # fewer than k are allowed; a row's id; a saved point or an adapter
 OPTIONS = {
     "column_info": "None|mapping",
-    "split_rule": "None",
+    "split_rule": "None|rule",
     "version": "text",
     "name": "None|text",
     "license": "text",
@@ -318,7 +326,7 @@ def rows() -> dict[str, Row]:
             sizes=lambda w: {Target("unet", "a"): (1, 2, 3)}, scale=lambda w: 1.0,
         ),
         "ParameterLayout.from_adapter": call(
-            ParameterLayout.from_adapter, {"adapter": "", "scale": "None|number"}, adapter=lambda w: w.adapter
+            ParameterLayout.from_adapter, {"adapter": "adapter", "scale": "None|number"}, adapter=lambda w: w.adapter
         ),
         "ParameterLayout.from_model": call(
             ParameterLayout.from_model,
@@ -327,11 +335,13 @@ def rows() -> dict[str, Row]:
         ),
         "ParameterLayout.to_json": on("layout", "to_json", {}),
         "ParameterLayout.from_json": call(ParameterLayout.from_json, {"data": ""}, data=lambda w: w.layout.to_json()),
-        "ParameterLayout.differences": on("layout", "differences", {"other": ""}, other=lambda w: w.layout),
+        "ParameterLayout.differences": on("layout", "differences", {"other": "layout"}, other=lambda w: w.layout),
         "ParameterLayout.incompatibility": on(
-            "layout", "incompatibility", {"adapter": ""}, adapter=lambda w: w.adapter
+            "layout", "incompatibility", {"adapter": "adapter"}, adapter=lambda w: w.adapter
         ),
-        "ParameterLayout.scale_ratios": on("layout", "scale_ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.scale_ratios": on(
+            "layout", "scale_ratios", {"adapter": "adapter"}, adapter=lambda w: w.adapter
+        ),
         "ParameterLayout.flatten": on(
             "layout", "flatten", {"adapter": "", "where": "anything"},
             adapter=lambda w: w.adapter,
@@ -487,7 +497,8 @@ def rows() -> dict[str, Row]:
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Point": call(
-            s.Point, {"coefficients": "array", "basis_digest": text, "history": "mapping"},
+            s.Point,
+            {"coefficients": "array", "basis_digest": text, "history": "mapping", "explained_ratio": "None|number"},
             coefficients=lambda w: np.zeros(3), basis_digest=lambda w: w.space.digest,
         ),
         "Direction.read": Row(
@@ -526,6 +537,11 @@ def rows() -> dict[str, Row]:
         "WeightSpace.point": on(
             "space", "point", {"coefficients": "array", "history": "anything"}, coefficients=lambda w: np.zeros(3)
         ),
+        "WeightSpace.point_with": on(
+            "space", "point_with",
+            {"coefficients": "array", "history": "mapping", "explained_ratio": "None|number"},
+            coefficients=lambda w: np.zeros(3), history=lambda w: {"row": "p0"},
+        ),
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),
         "WeightSpace.sample": on(
@@ -549,6 +565,9 @@ def rows() -> dict[str, Row]:
         "Coordinates.project": on(
             "coordinates", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
+        "Coordinates.project_with_ratio": on(
+            "coordinates", "project_with_ratio", {"what": "array"}, what=lambda w: w.adapter
+        ),
         "Coordinates.decode": on(
             "coordinates", "decode", {"coefficients": "array|frame", "k": "None|whole"},
             coefficients=lambda w: np.zeros(3),
@@ -558,6 +577,7 @@ def rows() -> dict[str, Row]:
             "coordinates", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
         ),
         "Population.row": on("population", "row", {"row_id": text}, row_id=lambda w: "p0"),
+        "Population.explained_ratio": on("population", "explained_ratio", {"row_id": text}, row_id=lambda w: "p0"),
         "Population.nearest": on(
             "population", "nearest", {"coefficients": "array", "count": whole}, coefficients=lambda w: np.ones(3)
         ),
@@ -573,8 +593,10 @@ def rows() -> dict[str, Row]:
         ),
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
+        "Point.save": on("point", "save", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")),
+        "Point.load": call(s.Point.load, {"path": path}, path=lambda w: w.folder / "point.json"),
         "save_point": call(
-            points.save_point, {"point": "", "path": path, "overwrite": flag},
+            points.save_point, {"point": "point", "path": path, "overwrite": flag},
             point=lambda w: w.point, path=lambda w: w.new(".json"),
         ),
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
@@ -628,7 +650,9 @@ def rows() -> dict[str, Row]:
             {"repo_id": text, "version": "None|text", "private": flag, "token": "None|text|flag", "dry_run": flag},
             repo_id=lambda w: "org/space",
         ),
-        "W2WMixin.resolve": on("pipe", "resolve", {"what": "array|text|path"}, what=lambda w: "person-0000"),
+        "W2WMixin.resolve": on(
+            "pipe", "resolve", {"what": "array|text|path", "dataset": "None"}, what=lambda w: "person-0000"
+        ),
         "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
         "W2WMixin.edit": on(
             "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
@@ -639,7 +663,11 @@ def rows() -> dict[str, Row]:
             identities=lambda w: ["person-0000", "person-0001"], weights=lambda w: [1, 1],
         ),
         "W2WMixin.export": on(
-            "pipe", "export", {"path": path, "identity": "None|array|text|path"}, path=lambda w: w.new()
+            "pipe", "export", {"path": path, "identity": "None|array|text|path", "overwrite": flag},
+            path=lambda w: w.new(),
+        ),
+        "W2WMixin.save_identity": on(
+            "pipe", "save_identity", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")
         ),
         "W2WMixin.render": on(
             "pipe", "render",
@@ -675,7 +703,7 @@ def rows() -> dict[str, Row]:
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),
         # ------------------------------------------------------------ training
-        "kaiming_start": call(training.kaiming_start, {"layout": "", "seed": whole}, layout=lambda w: w.layout,
+        "kaiming_start": call(training.kaiming_start, {"layout": "layout", "seed": whole}, layout=lambda w: w.layout,
                               seed=lambda w: 0),
         "train_identities": without(SLOW, call(
             training.train_identities,

@@ -17,7 +17,7 @@ from w2w_hub.errors import InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import synonyms, synonyms_text
 from w2w_hub.space.edits import STRONGEST
 from w2w_hub.space.identity import resolve
-from w2w_hub.space.weight_space import FARTHEST
+from w2w_hub.space.population import FARTHEST
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from .common import (
     out_option,
 )
 from .output import print_json, say
+from .rows import captions, find_identities, find_identity, people_option, say_which
 
 if TYPE_CHECKING:
     from ..store.replacing import OwnFiles
@@ -107,36 +108,36 @@ def sample(
 @click.argument("identity")
 @click.argument("strengths", nargs=-1, required=True, type=StrengthType())
 @preserve_option
-@out_option("The point to write (.json or .safetensors).")
+@people_option
+@out_option("The point to write (.json or .safetensors); without a suffix, the folder of a LoRA, with all weights.")
 @json_option
 def edit(
-    space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...], out: Path,
-    force: bool, as_json: bool,
+    space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...],
+    people: Path | None, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
     from ..space import WeightSpace
-    from ..space.identity import edited, resolve
-    from ..space.points import require_suffix, save_point
-    from ..store.atomic import require_output
+    from ..space.identity import edited
+    from ..space.keeping import require_identity_output, save_identity
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
-    require_output(out, overwrite=force)
-    require_suffix(out)
+    require_identity_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
-    before = resolve(opened, identity)
+    before = find_identity(opened, identity, people)
     found = edited(opened, before, dict(strengths), preserve=preserve)
-    save_point(found.point, out, overwrite=force)
+    save_identity(opened, found, out, overwrite=force)
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
         print_json({"point": str(out), "distance": distance, "farthest_row": farthest, "before_after": reads})
         return
+    say_which([identity], [before])
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if farthest is not None and distance > farthest:
         say(f"this leaves the population: no fitted row is farther than {farthest:.2f}; use a smaller strength")
-    say(f"next: {_render_command(space, identity, out, into='before-after.png')}")
+    say(f"next: {_render_command(space, identity, out, into='before-after.png', people=people)}")
 
 
 @click.command(
@@ -181,10 +182,11 @@ def invert(
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
+    from ..space.keeping import distinct
     from ..space.points import save_point
     from ..store.atomic import new_folder, require_output
 
-    stems = _distinct([path.stem for path in (images[:1] if together else images)])
+    stems = distinct([path.stem for path in (images[:1] if together else images)])
     own = _points_named(*map(escape, stems))
     require_output(out, overwrite=force, own=own)
     pictures = [open_picture(path) for path in images]
@@ -224,21 +226,10 @@ def _points_named(*patterns: str) -> OwnFiles:
     return files_of_all(POINT_FILES, files_named(*(f"{pattern}.{kind}" for pattern in patterns for kind in KINDS)))
 
 
-def _render_command(space: Path, *identities: object, into: str) -> str:
+def _render_command(space: Path, *identities: object, into: str, people: Path | None = None) -> str:
     """Return the command that renders identities."""
-    return command("w2w render", space, *identities, options=("--out", into))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Return names in which repeated ones are numbered."""
-    found: list[str] = []
-    for name in names:
-        number = 2
-        chosen = name
-        while chosen in found:
-            chosen, number = f"{name}-{number}", number + 1
-        found.append(chosen)
-    return found
+    more = () if people is None else ("--dataset", people)
+    return command("w2w render", space, *identities, options=(*more, "--out", into))
 
 
 # ---------------------------------------------------------------- pictures
@@ -250,14 +241,18 @@ def _distinct(names: list[str]) -> list[str]:
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
+@people_option
 @picture_options
 @out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path, force: bool,
+    space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
+    steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
-    """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each."""
-    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out, force)
+    """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each.
+
+    A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
+    """
+    _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
 
 
 @click.command(
@@ -276,12 +271,13 @@ def render(
 @click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Number of strengths.")
 @preserve_option
 @click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
+@people_option
 @picture_options
 @out_option("The sheet to write (.png, .jpg or .webp), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
-    count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path, force: bool,
+    count: int, preserve: tuple[str, ...], start: float, people: Path | None, prompts: tuple[str, ...],
+    seeds: tuple[int, ...], steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
@@ -291,7 +287,7 @@ def grid(
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out, force)
+        _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
@@ -301,14 +297,16 @@ def grid(
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
+    chosen = find_identities(pipe.space, identities, people)
     pictures = strength_grid(
-        pipe, identities, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
+        pipe, chosen, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
         guidance_scale=guidance,
     )  # fmt: skip
-    rows = [Path(name).stem for name in identities]
+    rows = captions(identities, chosen)
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
     save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
+    say_which(identities, chosen)
     say(f"{out}: {counted(len(rows), 'identity')} x {counted(len(columns), 'strength')}")
 
 
@@ -328,8 +326,8 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 
 def _render_cases(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path, force: bool,
+    space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
+    steps: int, guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
@@ -339,10 +337,14 @@ def _render_cases(
     require_output(out, overwrite=force)
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
-    chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
+    named = [name for name in identities if name != "base"]
+    found = find_identities(pipe.space, named, people)
+    left = iter(found)
+    chosen = [None if name == "base" else next(left) for name in identities]
     pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
-    rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
+    rows, columns = captions(identities, chosen), [f"{p} #{s}" for p, s in cases]
     save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
+    say_which(named, found)
     say(f"{out}: {counted(len(identities), 'identity')} x {counted(len(cases), 'picture')}")
 
 
@@ -351,30 +353,45 @@ def _render_cases(
     epilog=examples(
         "w2w export space bearded.json --out bearded-lora",
         "w2w export space person-0001 --dialect peft --dialect diffusers --dialect kohya --out lora",
+        "w2w export space person-0001 person-0002 --dataset people --out loras",
     )
 )
 @space_argument
-@click.argument("identity")
+@click.argument("identities", nargs=-1, required=True, metavar="IDENTITY...")
 @click.option(
     "--dialect", "dialects", multiple=True, type=WriterChoice(),
     help="May be given several times.  [default: peft and diffusers]",
 )  # fmt: skip
-@out_option("The folder to make.")
-def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path, force: bool) -> None:
-    """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
-    from ..dialects import write_adapter, writers
+@people_option
+@out_option("The folder to make; for several identities, with one folder each in it.")
+def export(
+    space: Path, identities: tuple[str, ...], dialects: tuple[str, ...], people: Path | None, out: Path, force: bool
+) -> None:
+    """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open, or several as one folder each.
+
+    A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
+    """
+    from ..dialects import writers
     from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
-    from ..space.identity import adapter_of
+    from ..space.keeping import export_identities, export_identity, exported_files
     from ..store.atomic import require_output
 
-    require_output(out, overwrite=force, own=adapter_files)
-    adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
+    require_output(out, overwrite=force, own=adapter_files if len(identities) == 1 else exported_files)
+    opened = WeightSpace.from_pretrained(space)
+    found = find_identities(opened, identities, people)
     chosen = dialects or DEFAULT_DIALECTS
-    write_adapter(adapter, out, chosen, overwrite=force)
+    if len(found) == 1:
+        made = [export_identity(opened, found[0], out, dialects=chosen, overwrite=force)]
+    else:
+        names = [Path(name).stem for name in identities]
+        made = export_identities(opened, found, out, names, dialects=chosen, overwrite=force)
+    say_which(identities, found)
     # a folder with several dialects is not what every one of them loads
     loadable = [
         form for name in chosen if (form := writers()[name]).load_hint and (form.folder_use or len(chosen) == 1)
     ]
-    shown = [form.load_hint.format(path=str(out)) for form in loadable]
-    say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")
+    shown = [form.load_hint.format(path=str(made[0])) for form in loadable]
+    if len(made) > 1:
+        say(f"{out}: {counted(len(made), 'folder')}, {few([folder.name for folder in made])}")
+    say(f"{made[0]}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(made[0].iterdir()))}")

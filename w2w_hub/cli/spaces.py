@@ -10,6 +10,7 @@ import click
 from ..common.text import command, counted
 from .common import LaterChoice, examples, json_option, out_option
 from .output import data, name_column, print_json, say
+from .rows import find_identity, people_option
 
 if TYPE_CHECKING:
     from ..space import Engine, WeightSpace
@@ -304,14 +305,14 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @space_argument
 @click.argument("identity")
 @click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True, help="Rows to list.")
+@people_option
 @json_option
-def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
+def nearest(space: Path, identity: str, count: int, people: Path | None, as_json: bool) -> None:
     """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
     from ..space import WeightSpace
-    from ..space.identity import resolve
 
     opened = WeightSpace.from_pretrained(space)
-    found = opened.nearest(resolve(opened, identity).point, count)
+    found = opened.nearest(find_identity(opened, identity, people).point, count)
     if as_json:
         print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
         return
@@ -323,14 +324,18 @@ def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
 @click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
 @space_argument
 @click.argument("identity")
+@people_option
 @json_option
-def read(space: Path, identity: str, as_json: bool) -> None:
-    """Show the attributes that SPACE reads from IDENTITY (a saved point, a row's id, or an adapter)."""
+def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None:
+    """Show the attributes that SPACE reads from IDENTITY (a saved point, a row's id, or an adapter).
+
+    Beside each is the probability of it, or the value of a continuous attribute.
+    """
     from ..space import WeightSpace
-    from ..space.identity import resolve
+    from ..space.directions import synonyms
 
     opened = WeightSpace.from_pretrained(space)
-    found = resolve(opened, identity)
+    found = find_identity(opened, identity, people)
     inside = opened.coordinates.explained(found.vector)
     attributes = opened.read_all(found.point)
     distance, farthest = opened.distance(found.point), opened.largest_distance
@@ -339,13 +344,15 @@ def read(space: Path, identity: str, as_json: bool) -> None:
             {"attributes": {n: round(v, 6) for n, v in attributes.items()}, "explained": inside.explained_ratio,
              "distance": distance,
              "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
-             "largest_distance": farthest}
+             "largest_distance": farthest, "note": found.note, "own_weights": found.exact,
+             "kept": found.explained_ratio}
         )  # fmt: skip
         return
-    for name, shown in zip(attributes, name_column(attributes), strict=True):
+    distinct = list(synonyms(opened.directions))
+    for name, shown in zip(distinct, name_column(distinct), strict=True):
         value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
-    say(f"{inside.explained_ratio:.1%} of it lies in the space")
+    say(found.note)
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

@@ -72,11 +72,11 @@ def info() -> Rule:
     return Rule("a mapping of columns to mappings", take)
 
 
-ADAPTER = of_class("Adapter", "an Adapter")
-DATASET = of_class("WeightDataset", "an open WeightDataset")
-LAYOUT = of_class("ParameterLayout", "a ParameterLayout")
-SPACE = of_class("WeightSpace", "a WeightSpace")
-POINT = of_class("Point", "a Point")
+ADAPTER = of_class("Adapter", "an Adapter, as read_adapter(path) returns it")
+DATASET = of_class("WeightDataset", "an open dataset, as WeightDataset.open(path) returns it")
+LAYOUT = of_class("ParameterLayout", "a ParameterLayout, as dataset.layout and ParameterLayout.from_adapter are")
+SPACE = of_class("WeightSpace", "a weight space, as WeightSpace.from_pretrained(path) returns it")
+POINT = of_class("Point", "a Point, as space.row(id), space.sample() and Point.load(path) return it")
 RULES: dict[str, Rule] = {
     # where things are
     "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),

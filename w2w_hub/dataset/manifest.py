@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..common.constraints import optional, text
+from ..common.display import Displayed
 from ..common.text import counted
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ..lora.layout import ParameterLayout
@@ -73,8 +74,8 @@ class Compatibility:
         return cls(**known)  # type: ignore[arg-type]
 
 
-@dataclass
-class DatasetManifest:
+@dataclass(repr=False)
+class DatasetManifest(Displayed):
     """``manifest.json`` of a dataset, validated when it is constructed."""
 
     name: str

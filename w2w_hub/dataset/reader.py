@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from ..common.arguments import checked
 from ..common.checks import is_whole
 from ..common.constraints import instance
 from ..common.deprecated import renamed_keywords
-from ..common.text import nearest
+from ..common.display import LONGEST, Displayed, listed
+from ..common.text import nearest, one_line
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class DatasetReader:
+class DatasetReader(Displayed):
     """One state of a dataset: its manifest, labels and matrix of rows.
 
     Attributes
@@ -56,7 +57,18 @@ class DatasetReader:
         m = self.manifest
         splits = ", ".join(f"{k} {v}" for k, v in m.splits.items())
         shape = f"{m.rows:,} x {m.layout.size:,} {m.dtype}"
-        return f"{type(self).__name__}({m.name} {m.version}: {shape}, {splits}, {m.digest[:12]})"
+        return one_line(f"{type(self).__name__}({m.name} {m.version}: {shape}, {splits}, {m.digest[:12]})", LONGEST)
+
+    def _facts(self) -> Mapping[str, object]:
+        m = self.manifest
+        return {
+            "name": m.name, "version": m.version, "digest": m.digest[:12],
+            "rows": f"{m.rows:,} ({listed(f'{name} {count:,}' for name, count in m.splits.items())})",
+            "parameters": f"{m.layout.size:,}, {m.dtype}", "modules": len(m.layout.slots),
+            "attributes": listed(f"{name} ({kind})" for name, kind in m.columns.items()),
+            "base model": m.compatibility.base_model or "not named", "license": m.licence,
+            "opened from": str(self.revision or self.path),
+        }  # fmt: skip
 
     def __len__(self) -> int:
         return self.manifest.rows

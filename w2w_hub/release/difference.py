@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
+from ..common.display import Displayed
 from ..common.text import counted, few
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..store.hub.client import Token
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from ..dataset.compare import Difference as RowDifference
 
 
-@dataclass(frozen=True)
-class VersionDifference:
+@dataclass(frozen=True, repr=False)
+class VersionDifference(Displayed):
     """The changes between two versions of a dataset or weight space.
 
     Attributes

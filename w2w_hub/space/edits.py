@@ -19,6 +19,7 @@ from .directions.synonyms import synonyms
 from .population import Spread
 
 STRONGEST = 100.0  # standard deviations; the demo's people are noise from about 30
+MOST_STATED = 1e30  # the largest strength of an earlier edit that is added to
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,16 @@ class Edit:
 
     def recorded(self, history: Mapping[str, Any]) -> dict[str, Any]:
         """Return the history of a point after the edit: strengths of one direction add up."""
-        edits = dict(history.get("edits", {}))
+        before, preserved = history.get("edits"), history.get("preserved")  # a file's, so of any type
+        edits = dict(before) if isinstance(before, Mapping) else {}
         for name, strength in self.strengths.items():
-            edits[name] = edits.get(name, 0.0) + float(strength)
+            earlier = edits.get(name)
+            known = isinstance(earlier, (int, float)) and abs(earlier) < MOST_STATED
+            edits[name] = float(strength) + (float(earlier) if known else 0.0)  # type: ignore[arg-type]
         found = {**history, "edits": edits}
         if self.preserve:
-            found["preserved"] = sorted({*history.get("preserved", ()), *self.preserve})
+            others = preserved if isinstance(preserved, list) else []
+            found["preserved"] = sorted({*(name for name in others if isinstance(name, str)), *self.preserve})
         return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
 from ...common.deprecated import renamed_keywords, warn_renamed
+from ...common.display import Displayed, brief, listed
 from ...common.equality import ByValue
 from ...common.text import counted
 from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
@@ -26,8 +27,8 @@ class UnreliableDirectionWarning(UserWarning):
     """Warns that a direction in use scores no better on held-out rows than with permuted labels."""
 
 
-@dataclass(frozen=True, eq=False)
-class Direction(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(ByValue, Displayed):
     """One attribute in coefficient space.
 
     Attributes
@@ -91,6 +92,14 @@ class Direction(ByValue):
     controlled_for: tuple[str, ...] = ()
     components: int | None = None
     label_kind: dict[str, Any] | None = None
+
+    def _facts(self) -> Mapping[str, object]:
+        score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"
+        named = self.attribute if self.level is None else f"{self.attribute}={self.level}"
+        facts = {"": named or self.kind, self.read_out.score.name: score, "fitted rows": self.rows, "sd": self.sd}
+        if self.controlled_for:
+            facts["controlled for"] = listed(map(brief, self.controlled_for))
+        return facts | ({"unreliable": self.unreliable} if self.unreliable else {})
 
     @property
     def held(self) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ...common.display import Displayed
 from ...common.equality import ByValue
 from ..population import Population
 from .direction import Direction
 
 
-@dataclass(frozen=True, eq=False)
-class Entanglement(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Entanglement(ByValue, Displayed):
     """Cosines and side effects between attributes; every matrix is ``(a, a)`` float64.
 
     Attributes

@@ -257,5 +257,5 @@ class LabelKind:
         return float(0.5 * (1 + np.tanh(0.5 * linear)))
 
     def show(self, value: float) -> str:
-        """Format a read-out for the command line."""
-        return f"{value:.2f}"
+        """Format a read-out for the command line: a probability, unless a kind reads values."""
+        return f"{100 * value:.0f} %"
