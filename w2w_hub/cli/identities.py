@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..common.text import command, counted, files_of
+from ..common.text import command, counted, few, files_of
 from .common import (
     FINITE,
     GUIDANCE,
