@@ -103,6 +103,32 @@ def out_option(help: str) -> Callable[[F], F]:
     return click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help=help)
 
 
+def generation_options(default: str) -> Callable[[F], F]:
+    """Add the options that are keywords of the stock pipelines' call; `default` says what is used without them."""
+
+    def decorate(function: F) -> F:
+        for option in (
+            click.option(
+                "--guidance-scale", "--guidance", "guidance_scale", type=FINITE,
+                help=f"How closely pictures follow the prompt.  [default: {default}]",
+            ),
+            click.option(
+                "--num-inference-steps", "--steps", "num_inference_steps", type=click.IntRange(1, 1000),
+                help=f"Denoising steps.  [default: {default}]",
+            ),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def given_settings(num_inference_steps: int | None, guidance_scale: float | None) -> dict[str, Any]:
+    """Return the generation settings that were given as options."""
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def json_option(function: F) -> F:
     """Add the flag ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)

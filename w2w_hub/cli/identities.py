@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 import click
 
 from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
+from .common import (
+    FINITE,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    generation_options,
+    given_settings,
+    json_option,
+    open_pipeline,
+    out_option,
+)
 from .output import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,8 +37,7 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
-        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        generation_options("as stored with the weight space, else the pipeline's own"),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
     ):
@@ -127,7 +137,9 @@ def edit(
     "--mask", "masks", multiple=True, type=click.Path(path_type=Path), help="White pixels count; one per picture."
 )
 @click.option("--prompt", default="sks person", show_default=True)
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of descent."
+)
 @click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Larger stays closer to the population.")
 @click.option(
@@ -205,13 +217,15 @@ def _distinct(names: list[str]) -> list[str]:
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
 @picture_options
+@click.option("--preview", is_flag=True, help="Also show the sheet on the card of SPACE.")
 @out_option("The contact sheet to write (.png).")
 def render(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...],
+    num_inference_steps: int | None, guidance_scale: float | None, scale: int, preview: bool, out: Path,
 ) -> None:  # fmt: skip
     """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each."""
-    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+    settings = given_settings(num_inference_steps, guidance_scale)
+    _render_cases(space, identities, prompts, seeds, settings, scale, out, preview)
 
 
 @click.command(
@@ -234,18 +248,18 @@ def render(
 @out_option("The sheet to write (.png), or with --attribute a sweep that moves (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
-    count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...],
+    num_inference_steps: int | None, guidance_scale: float | None, scale: int, out: Path,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
-    moving = picture_kind(out) == "GIF"
+    moving, settings = picture_kind(out) == "GIF", given_settings(num_inference_steps, guidance_scale)
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("a sweep, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+        _render_cases(space, identities, prompts, seeds, settings, scale, out)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
@@ -255,10 +269,7 @@ def grid(
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
-    pictures = strength_grid(
-        pipe, identities, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
-        guidance_scale=guidance,
-    )  # fmt: skip
+    pictures = strength_grid(pipe, identities, attribute, values, case, preserve=preserve, start=start, **settings)
     rows = [Path(name).stem for name in identities]
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
@@ -282,22 +293,25 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 
 def _render_cases(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...],
+    settings: dict[str, Any], scale: int, out: Path, preview: bool = False,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_new
 
-    picture_kind(out)
+    if picture_kind(out) != "PNG" and preview:
+        raise click.UsageError("a preview is a .png; give --out such a name")
     require_new(out)
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
-    pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
+    pictures = pipe.render(chosen, cases, **settings)
     rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
     save_picture(contact_sheet(pictures, rows, columns, scale=scale), out)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")
+    if preview:
+        say(f"{space}: {pipe.space.add_preview(out)} is on its card")
 
 
 # ---------------------------------------------------------------- export

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command
-from .common import LaterChoice, examples, json_option, out_option
+from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
 from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline."
 )
+@generation_options("the pipeline's own; stored with --base")
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @with_engine
@@ -84,9 +85,10 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 )  # fmt: skip
 @json_option
 def build(
-    dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, engine: str | None,
-    devices: tuple[str, ...], scheduler: str | None, solver: str, tolerance: float, seed: int,
-    canonical: str | None, standardize: bool, directions: bool, without_population: bool, as_json: bool,
+    dataset: Path, k: int | None, out: Path, base: Path | None, num_inference_steps: int | None,
+    guidance_scale: float | None, split: str, version: str, engine: str | None, devices: tuple[str, ...],
+    scheduler: str | None, solver: str, tolerance: float, seed: int, canonical: str | None, standardize: bool,
+    directions: bool, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
@@ -102,6 +104,7 @@ def build(
     space = build_and_save(
         opened, out, k, base=base, population=not without_population, split=split, version=version,
         directions=directions, standardize=standardize, canonical=canonical,
+        generation=given_settings(num_inference_steps, guidance_scale),
         solver=get_solvers(solver, tolerance=tolerance, seed=seed),
         engine=engine_from(engine or "numpy", devices, scheduler),
     )  # fmt: skip

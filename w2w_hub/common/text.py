@@ -52,6 +52,14 @@ def one_line(text: str, limit: int) -> str:
     return shown if len(text) <= limit and len(shown) <= limit else f"{shown[:limit]}..."
 
 
+def file_size(size: int) -> str:
+    """Return a number of bytes in words: ``48.7 MB``, ``1,234 bytes``."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit / 10:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size:,} bytes"
+
+
 # ---------------------------------------------------------------- shell
 class ShellText(str):
     """Text that is already quoted for a shell."""

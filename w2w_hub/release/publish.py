@@ -14,17 +14,20 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
+from ..dialects.base_model import CONFIG
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, VersionError
-from ..store.cards import split_card
-from ..store.hub.cache import REPO
+from ..store.cards import is_rendered
+from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
+from ..store.hub.locate import PREFIX_OF, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
-from .card import is_written, published_card, rendered_bodies, with_facts
+from .card import is_written, published_card, rendered_body, with_facts
 from .difference import compare
+from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content
 
@@ -77,7 +80,7 @@ class Published:
 
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
-    gated=optional(one_of("auto", "manual")),
+    gated=optional(one_of("auto", "manual")), dataset=optional(place()),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -87,6 +90,7 @@ def push(
     private: bool = False,
     gated: str | None = None,
     message: str | None = None,
+    dataset: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
 ) -> Published:
@@ -102,7 +106,8 @@ def push(
         A folder, whose manifest, listed files and README.md are sent; or an open dataset, which is fetched completely
         first if it was opened lazily.
     repo : str
-        ``org/name``; created if it does not exist.
+        ``org/name``, optionally prefixed with ``datasets/`` or ``models/``; created if it does not exist. A new one
+        needs the prefix if the other kind has the name already.
     version : str, optional
         Semantic version; by default the manifest's. The changes decide the least increment, see ``cards/FORMAT.md``.
     private : bool
@@ -111,6 +116,9 @@ def push(
         Require readers of a new repository to request access.
     message : str, optional
         Title of the commit.
+    dataset : path or str, optional
+        Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
+        it), for the link on the card. By default the repository that it was opened from for the build, if any.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -140,9 +148,10 @@ def push(
     --------
     >>> push("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
-    if not REPO.fullmatch(repo):
+    kind, name = split_kind(repo)
+    if not REPO.fullmatch(name):
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), repo, version, token)
+    job = _Push(_source_of(path), name, kind, version, dataset, token)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
@@ -164,17 +173,28 @@ def _source_of(what: Any) -> Source:
 class _Push:
     """One call of `push`: compares a verified folder with the repository and publishes it."""
 
-    def __init__(self, source: Source, repo: str, version: str | None, token: Token):
-        self.source, self.folder, self.repo = source, source.folder, repo
+    def __init__(
+        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None, token: Token
+    ):
+        self.source, self.folder, self.repo, self.stated_kind = source, source.folder, repo, kind
         self.files: Outgoing = collect(source, version)
-        self.local, self.manifest, self.version = self.files.local, self.files.manifest, self.files.version
-        self.remote = Remote(repo, kind_of(self.manifest), token)
-        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, repo).encode())
+        self.manifest, self.version = self.files.manifest, self.files.version
+        self.kind = kind_of(self.manifest)
+        if kind not in (None, self.kind):
+            raise InvalidInputError(
+                f"{self.folder} is a {KIND_NAMES[self.kind]}, and {PREFIX_OF[str(kind)]}{repo} names a "
+                f"{KIND_NAMES[str(kind)]}; push it to {PREFIX_OF[self.kind]}{repo}",
+                name="repo",
+            )
+        self.remote = Remote(repo, self.kind, token)
+        self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
+        self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
         if head is None:
             created = True
+            self._require_own_name()
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -203,6 +223,17 @@ class _Push:
         self._require_arrived(commit)
         self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
+
+    def _require_own_name(self) -> None:
+        """Raise before a repository is made whose name one of the other kind has, unless the kind was stated."""
+        other = "space" if self.kind == "dataset" else "dataset"
+        if self.stated_kind is None and Remote(self.repo, other, self.remote.options.token).head() is not None:
+            raise InvalidInputError(
+                f"{self.repo} is a {KIND_NAMES[other]} already; choose another name for this {KIND_NAMES[self.kind]}, "
+                f"or push it to {PREFIX_OF[self.kind]}{self.repo} and write that prefix wherever you name one of them",
+                repo_id=self.repo,
+                name="repo",
+            )
 
     def _existing(self, head: Head) -> Published | None:
         """Return the result if this version is tagged already."""
@@ -266,22 +297,23 @@ class _Push:
         """Send the card that was edited on the Hub, unless the folder has a hand-written one."""
         assert published.revision is not None
         was = published.manifest()
-        published.need(name for name in published.files if name.startswith("directions."))
         download(published.revision, CARD, published)
         theirs = read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
-        before = rendered_bodies(published.folder, was, self.repo)
-        if split_card(theirs)[1] in before:
+        if is_rendered(theirs):
             return
-        if is_written(self.folder, self.local):
+        if is_written(self.folder):
             warnings.warn(
                 f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
                 "keeps the edit",
                 stacklevel=6,  # past the check of arguments
             )
             return
-        after = rendered_bodies(self.folder, self.manifest, self.repo)
-        text = with_facts(theirs, before[1], after[1])
-        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode())
+        published.need(
+            name for name in published.files if name.startswith(("directions.", "labels/")) or name == CONFIG
+        )
+        before = rendered_body(published.folder, was, self.facts)
+        text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))
+        self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:
         """Raise before the tag is set if a commit does not hold the verified files."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, validated, whole
+from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
 from ..errors import InvalidInputError, LayoutMismatchError, MissingPopulationError
 from ..lora.adapter import Adapter
@@ -25,6 +25,7 @@ from .integrity import check_space
 from .old_fields import accepts_flat_fields
 from .points import Point
 from .population import COVARIANCES, Population, as_coefficients
+from .previews import add_preview
 from .storage import open_contents, save_space
 
 if TYPE_CHECKING:
@@ -90,19 +91,26 @@ class WeightSpace(SpaceContents):
         )
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
+    open = from_pretrained  # the same call by the name that datasets have
+
     @property
     def revision(self) -> ResolvedRevision | None:
         """The repository and commit that it was opened from; None for a folder or a space in memory."""
         return None if self.source is None else self.source.revision
 
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None) -> Path:
+    def save(
+        self, path: Path | str, *, base: Path | str | None = None, generation: Mapping[str, Any] | None = None
+    ) -> Path:
         """Write a new folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        generation : mapping, optional
+            Keywords that pipelines of this space use where a call gives none, stored with `base`:
+            ``{"num_inference_steps": 15, "guidance_scale": 2.0}``. By default :attr:`generation`.
 
         Raises
         ------
@@ -110,7 +118,28 @@ class WeightSpace(SpaceContents):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base)
+        return save_space(self, path, base, generation=generation)
+
+    @validated(picture=path(), overwrite=flag())
+    def add_preview(self, picture: Path | str, *, overwrite: bool = False) -> str:
+        """Add a picture to the folder of this space and to its card; return its path in the folder.
+
+        Parameters
+        ----------
+        picture : path
+            A ``.png`` file; its name is the picture's title.
+        overwrite : bool
+            Replace a preview of that name.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is not a PNG file, or the space is not in a local folder.
+        AlreadyExistsError, MissingPathError, DiskError
+        """
+        if self.path is None or self.revision is not None:
+            raise InvalidInputError(f"weight space {self.name!r} is not in a local folder; save it first")
+        return add_preview(self.path, Path(picture), overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.

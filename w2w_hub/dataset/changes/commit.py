@@ -15,6 +15,7 @@ from ...store.commit import next_state
 from ...store.hashing import entry_of
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
+from ..licenses import row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
@@ -94,7 +95,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
-    card = dataset_card(manifest) if base is None else updated_card(folder, base.manifest, manifest)
+    licenses = row_licenses(table)
+    card = dataset_card(manifest, licenses) if base is None else updated_card(folder, manifest, licenses)
     (staging / "README.md").write_text(card, "utf-8")
 
 

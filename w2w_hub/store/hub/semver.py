@@ -117,7 +117,8 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
             level = "minor" if was in (None, "unknown") else "major"
             found.append(Change(level, f"{key.replace('_', ' ')} {_short(was)} -> {_short(now)}"))
     if old.get("licence") != new.get("licence"):
-        found.append(Change("major", f"licence {old.get('licence')} -> {new.get('licence')}"))
+        level = "minor" if old.get("licence") in (None, "unknown") else "major"
+        found.append(Change(level, f"licence {old.get('licence')} -> {new.get('licence')}"))
     if old.get("name") != new.get("name"):
         found.append(Change("patch", f"name {old.get('name')} -> {new.get('name')}"))
     return found
