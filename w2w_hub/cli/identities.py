@@ -331,13 +331,15 @@ def _render_cases(
 def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
     from ..dialects import write_adapter, writers
+    from ..dialects.base_model import mixed_note
     from ..dialects.writing import DEFAULT_DIALECTS
     from ..space import WeightSpace
     from ..space.identity import adapter_of
     from ..store.atomic import require_new
 
     require_new(out)
-    adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
+    opened = WeightSpace.from_pretrained(space)
+    adapter = adapter_of(opened, identity)
     chosen = dialects or DEFAULT_DIALECTS
     write_adapter(adapter, out, chosen)
     # a folder with several dialects is not what every one of them loads
@@ -346,3 +348,5 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     ]
     shown = [form.load_hint.format(path=str(out)) for form in loadable]
     say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")
+    if note := mixed_note(opened.path):
+        say(f"w2w: note: {note}")

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..errors import (
     MissingPathError,
     UnsafePathError,
     UnsupportedFormatError,
+    W2WError,
 )
 from ..lora.adapter import Target
 from ..lora.layout import ParameterLayout
@@ -215,9 +217,20 @@ def stated_dtypes(folder: Path | str) -> dict[str, str]:
     return found
 
 
-def is_mixed(folder: Path | str) -> bool:
-    """Return whether stock diffusers needs ``dtype=`` to generate with a base model: 0.1.0 embedded such ones."""
-    return any(dtype not in ("", STOCK_DTYPE) for dtype in stated_dtypes(folder).values())
+def mixed_note(folder: Path | str | None) -> str | None:
+    """Return a note if stock diffusers needs ``dtype=`` to generate with the base model in a folder, or else None.
+
+    w2w_hub 0.1.0 embedded base models as they were.
+    """
+    with suppress(W2WError):
+        if folder is not None and has_file(Path(folder), MODEL_INDEX):
+            wrong = [name for name, dtype in stated_dtypes(folder).items() if dtype not in ("", STOCK_DTYPE)]
+            if wrong:
+                return (
+                    f"{folder}: stock diffusers opens {wrong[0]} of its base model in another dtype than the rest; "
+                    "open it there with from_pretrained(..., dtype=torch.float32), or build the weight space again"
+                )
+    return None
 
 
 def state_one_dtype(folder: Path | str) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
 from ..dialects.base_model import CONFIG, MODEL_INDEX
+from ..dialects.generation import KEY as GENERATION
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
 from ..store.hub.semver import Change, compare_common, compare_files, highest_level
 from ..store.hub.source import Source
-from ..store.manifest import kind_of
+from ..store.manifest import kind_of, read_json_in
 
 OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; its other folders hold an embedded base model
 
@@ -101,7 +102,7 @@ def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | Non
             rows = diff_rows(*(_dataset(source) for source in (old, new)))
             found = _compare_rows(rows, was, now)
         else:
-            found = _compare_spaces(was, now)
+            found = _compare_spaces(old, new)
         changes += found or compare_files(was, now)
     return changes, rows
 
@@ -139,7 +140,8 @@ def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str,
     return changes
 
 
-def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+def _compare_spaces(old: Source, new: Source) -> list[Change]:
+    was, now = old.manifest(), new.manifest()
     changes = []
     if was["digest"] != now["digest"]:
         why = "another dataset" if _fitted(was) != _fitted(now) else "another computation"
@@ -161,11 +163,20 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
+    if CONFIG in base and all(CONFIG in manifest["files"] for manifest in (was, now)) and _base(old) == _base(new):
+        base.remove(CONFIG)
+        changes.append(Change("minor", "other generation settings"))
     if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
         changes.append(Change("major", "the base model or its repository changed"))
     elif base:  # each release of diffusers writes its version there
         changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
     return changes
+
+
+def _base(source: Source) -> dict[str, Any]:
+    """Return what a weight space states of its base model, without the settings to generate with."""
+    config = read_json_in(source.need([CONFIG]), CONFIG)
+    return {name: value for name, value in config.items() if name != GENERATION}
 
 
 def _fitted(manifest: Mapping[str, Any]) -> Any:

@@ -51,7 +51,7 @@ def is_rendered(text: str) -> bool:
 
 
 def _digest(metadata: Mapping[str, Any], body: str) -> str:
-    text = json.dumps(metadata, sort_keys=True, default=str) + "\n" + body
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), default=str) + "\n" + body
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

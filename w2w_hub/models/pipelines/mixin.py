@@ -22,6 +22,7 @@ from ...common.constraints import either, flag, instance, names, optional, path,
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
 from ...dialects import write_adapter
+from ...dialects.base_model import mixed_note
 from ...dialects.generation import checked_settings
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
@@ -126,7 +127,8 @@ class W2WMixin:
         ----------
         dtype : torch dtype or str
             The base model's dtype; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
-            components to dtypes, and the keyword `torch_dtype` work too.
+            components to dtypes, and the keyword `torch_dtype` work too. Stock diffusers generates with the same folder
+            without ``dtype=``, unless w2w_hub 0.1.0 embedded a base model of several dtypes.
         k : int, optional
             Number of components to read; fewer need fewer files.
         revision : str, optional
@@ -384,11 +386,19 @@ class W2WMixin:
 
         `options` are keywords of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers. A delayed
         edit is written as if it applied from the first step.
+
+        Warns
+        -----
+        UserWarning
+            If stock diffusers needs ``dtype=`` for the base model, see :meth:`from_pretrained`.
         """
         chosen = self._identity if identity is None else self.resolve(identity)
         if not isinstance(chosen, Identity):
             raise InvalidInputError("export needs one identity; set pipe.identity first")
         write_adapter(adapter_of(self.space, chosen), path, **options)
+        note = mixed_note(self.space.path)
+        if note is not None:
+            warnings.warn(note, stacklevel=3)  # past the check of arguments
 
     # ------------------------------------------------------------ pictures
     def _generate(self, stock_call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
