@@ -33,9 +33,15 @@ def stored(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+@pytest.fixture(scope="module")
+def opened(stored: Path) -> W2WPipeline:
+    return W2WPipeline.from_pretrained(stored)
+
+
 @pytest.fixture
-def pipe(stored: Path) -> W2WPipeline:
-    pipe = W2WPipeline.from_pretrained(stored)
+def pipe(opened: W2WPipeline) -> W2WPipeline:
+    """A pipeline of its own for each test, with shared components."""
+    pipe = W2WPipeline.from_pipe(opened)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -19,7 +19,7 @@ from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, Ve
 from ..store.cards import is_rendered
 from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
-from ..store.hub.locate import PREFIX_OF, split_kind
+from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
@@ -149,7 +149,7 @@ def push(
     >>> push("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
     kind, name = split_kind(repo)
-    if not REPO.fullmatch(name):
+    if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
     job = _Push(_source_of(path), name, kind, version, dataset, token)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)

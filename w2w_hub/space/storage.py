@@ -83,7 +83,7 @@ def save_space(
         space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
         settings = space.generation if generation is None else checked_settings(generation)
         extend = partial(embed_base, base, generation=settings)
-    elif generation is not None:
+    elif checked_settings(generation):
         raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
