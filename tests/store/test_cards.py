@@ -311,7 +311,7 @@ def test_a_card_shows_the_settings_that_pipelines_use_and_how_stock_diffusers_dr
     card = space_card(space(files=files), [], tmp_path)
     assert card.count("num_inference_steps=15, guidance_scale=2.0") == 2
     assert "StableDiffusionPipeline.from_pretrained" in card
-    assert cells(card, "files")[1] == "2, 7 bytes"
+    assert cells(card, "files")[1] == "2 files, 7 bytes"
     for fence in card.split("```python")[1:]:
         compile(fence.split("```")[0], "card", "exec")
 

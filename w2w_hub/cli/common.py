@@ -103,18 +103,18 @@ def out_option(help: str) -> Callable[[F], F]:
     return click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help=help)
 
 
-def generation_options(default: str) -> Callable[[F], F]:
-    """Add the options that are keywords of the stock pipelines' call; `default` says what is used without them."""
+def generation_options(note: str) -> Callable[[F], F]:
+    """Add the options that are keywords of the stock pipelines' call; `note` follows their help."""
 
     def decorate(function: F) -> F:
         for option in (
             click.option(
                 "--guidance-scale", "--guidance", "guidance_scale", type=FINITE,
-                help=f"How closely pictures follow the prompt.  [default: {default}]",
+                help=f"How closely pictures follow the prompt{note}",
             ),
             click.option(
                 "--num-inference-steps", "--steps", "num_inference_steps", type=click.IntRange(1, 1000),
-                help=f"Denoising steps.  [default: {default}]",
+                help=f"Denoising steps{note}",
             ),
         ):  # fmt: skip
             function = option(function)

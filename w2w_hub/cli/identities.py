@@ -37,7 +37,7 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
-        generation_options("as stored with the weight space, else the pipeline's own"),
+        generation_options(".  [default: what SPACE states, or else its pipeline's]"),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
     ):
@@ -332,6 +332,7 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
     from ..dialects import write_adapter, writers
     from ..dialects.base_model import mixed_note
+    from ..dialects.generation import shown_settings
     from ..dialects.writing import DEFAULT_DIALECTS
     from ..space import WeightSpace
     from ..space.identity import adapter_of
@@ -348,5 +349,7 @@ def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> 
     ]
     shown = [form.load_hint.format(path=str(out)) for form in loadable]
     say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")
+    if opened.generation:
+        say(f"generate with {shown_settings(opened.generation)}, as {space} states")
     if note := mixed_note(opened.path):
         say(f"w2w: note: {note}")

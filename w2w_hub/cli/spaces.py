@@ -62,7 +62,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline."
 )
-@generation_options("the pipeline's own; stored with --base")
+@generation_options(", where pipelines of this weight space are given no other; needs --base.")
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
 @with_engine

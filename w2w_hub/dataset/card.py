@@ -77,7 +77,7 @@ from datasets import load_dataset  # the same rows without w2w_hub{f": {viewed}"
         "modules": len(manifest.layout.slots),
         "scale": f"{manifest.layout.scale:g}",
         "license": license_text(manifest.licence, rows),
-        "files": f"{len(sizes):,}, {file_size(sum(sizes.values()))}; of these the weights {file_size(weights)}",
+        "files": f"{len(sizes):,} files, {file_size(sum(sizes.values()))}; of these the weights {file_size(weights)}",
         "digest": code(manifest.digest),
         "layout_digest": code(manifest.layout.digest),
         "base_model": manifest.compatibility.base_model or "not stated",

@@ -84,7 +84,7 @@ def space_card(
         "pipeline": pipeline_block(manifest, [name for name, _ in directions], folder),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
         "license": license_text(manifest["licence"], {}),
-        "files": f"{len(sizes):,}, {file_size(sum(sizes))}",
+        "files": f"{len(sizes):,} files, {file_size(sum(sizes))}",
         "dataset": _dataset_link(recipe, facts),
         "dataset_digest": code(recipe["dataset_digest"]),
         "digest": code(manifest["digest"]),
