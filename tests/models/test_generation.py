@@ -15,6 +15,7 @@ from PIL import Image
 from w2w_hub import W2WPipeline, WeightDataset, WeightSpace
 from w2w_hub.errors import AlreadyExistsError, CorruptFileError, InvalidInputError
 from w2w_hub.models.pipelines import W2WStableDiffusionImg2ImgPipeline, strength_grid
+from w2w_hub.release import diff
 from w2w_hub.space.fit.build_and_save import build_and_save
 from w2w_hub.store.hashing import entry_of
 
@@ -157,6 +158,23 @@ def test_the_command_line_stores_settings_and_draws_with_them(
     assert WeightSpace.open(out).verify() is None
     without = w2w("build", tiny_world.rows, "--k", 3, *settings, "--out", tmp_path / "none")
     assert (without.exit_code, "base" in without.output) == (2, True)
+
+
+def test_other_settings_are_a_minor_change_and_another_base_model_a_major_one(
+    stored: Path, tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    space = WeightSpace.open(stored)
+    space.save(tmp_path / "other", base=tiny_world.base, generation={"guidance_scale": 3})
+    found = diff(stored, tmp_path / "other")
+    assert (found.level, [change.level for change in found.changes]) == ("minor", ["minor"])
+    space.save(tmp_path / "bare")
+    assert diff(stored, tmp_path / "bare").level == "major"
+    folder = shutil.copytree(stored, tmp_path / "referred")
+    stated = {"base_model": "org/base", "revision": "0" * 40, "generation": SETTINGS}
+    (folder / "w2w_pipeline.json").write_text(json.dumps(stated))
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    reseal(folder, files=files | {"w2w_pipeline.json": entry_of(folder / "w2w_pipeline.json")})
+    assert diff(stored, folder).level == "major"
 
 
 def test_a_preview_is_listed_and_shown_and_never_replaced_unasked(stored: Path, tmp_path: Path) -> None:

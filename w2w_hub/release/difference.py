@@ -148,13 +148,13 @@ def _compare_spaces(old: Source, new: Source) -> list[Change]:
         text = f"another basis: k {was['k']} -> {now['k']}, from {why}; saved points do not fit it"
         changes.append(Change("major", text))
     gone = sorted(set(was["directions"]) - set(now["directions"]))
-    new = sorted(set(now["directions"]) - set(was["directions"]))
+    more = sorted(set(now["directions"]) - set(was["directions"]))
     if gone:
         changes.append(Change("major", f"directions were removed: {', '.join(gone)}"))
-    if new:
-        changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
+    if more:
+        changes.append(Change("minor", f"directions were added: {', '.join(more)}"))
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
-    if not (gone or new) and any(name.startswith("directions.") for name in differing):
+    if not (gone or more) and any(name.startswith("directions.") for name in differing):
         changes.append(Change("minor", "directions were estimated again"))
     had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
     if had != has:
