@@ -31,7 +31,8 @@ def test_a_card_links_the_dataset_that_the_user_or_a_lock_names_if_it_is_the_rig
         data=refused(push, people, "org/other", dataset="org/people"),
         named=push(space, "org/space", dataset="datasets/org/people@v1.0.0").outcome)
     pin(["org/people@v1.0.0", "org/people@v1.1.0"], "w2w.lock")
-    out(locked=push(space, "org/locked", dataset="w2w.lock").outcome)
+    out(locked=push(space, "org/locked", dataset="w2w.lock").outcome,
+        next=push(space, "org/locked", version="1.0.1").outcome)
     pin(["org/people@v1.1.0"], "other.lock")
     out(other=refused(push, space, "org/more", dataset="other.lock"))
     """
@@ -44,7 +45,8 @@ def test_a_card_links_the_dataset_that_the_user_or_a_lock_names_if_it_is_the_rig
         assert data["datasets"] == ["org/people"]
         assert "/datasets/org/people/tree/v1.0.0)" in body
         assert "base_model" not in data  # the Hub has none of that name
-        assert f"# {name.partition('/')[2]} 1.0.0" in body
+        assert f"# {name.partition('/')[2]} 1.0." in body
+    assert hub.repos[("model", "org/locked")].tags.keys() == {"v1.0.0", "v1.0.1"}
     assert ("model", "org/more") not in hub.repos
 
 

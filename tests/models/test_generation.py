@@ -154,6 +154,8 @@ def test_the_command_line_stores_settings_and_draws_with_them(
     assert sheet("stored") == sheet("given", "--steps", 3, "--guidance", 2) == sheet("long", *settings)
     assert sheet("two", "--num-inference-steps", 2) != sheet("stored-again")
     sheet("card", "--preview")
+    again = w2w("render", out, "base", "--preview", "--out", tmp_path / "more" / "card.png")
+    assert (again.exit_code, (tmp_path / "more").exists()) == (2, False)  # told before anything is drawn
     assert "previews/card.png" in (out / "README.md").read_text("utf-8")
     assert WeightSpace.open(out).verify() is None
     without = w2w("build", tiny_world.rows, "--k", 3, *settings, "--out", tmp_path / "none")

@@ -298,12 +298,15 @@ def _render_cases(
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
+    from ..space.previews import preview_name
     from ..store.atomic import require_new
 
     if picture_kind(out) != "PNG" and preview:
         raise click.UsageError("a preview is a .png; give --out such a name")
     require_new(out)
     pipe = open_pipeline(space)
+    if preview:
+        preview_name(pipe.space, out)  # raise before anything is drawn
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
     pictures = pipe.render(chosen, cases, **settings)

@@ -15,7 +15,8 @@ from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
 from ..dialects.base_model import CONFIG
-from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, VersionError
+from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
+from ..space.card import dataset_repository, linked_dataset
 from ..store.cards import is_rendered
 from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
@@ -118,7 +119,8 @@ def push(
         Title of the commit.
     dataset : path or str, optional
         Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
-        it), for the link on the card. By default the repository that it was opened from for the build, if any.
+        it), for the link on the card. By default the repository that it was opened from for the build, or that the last
+        version's card links.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -211,6 +213,7 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
             return plan
@@ -293,12 +296,28 @@ class _Push:
             level=highest_level(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
 
+    def _keep_link(self, head: Head) -> None:
+        """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""
+        recipe, there = self.manifest.get("recipe", {}), head.source
+        if self.kind == "dataset" or dataset_repository(recipe, self.facts) or there is None or head.manifest is None:
+            return
+        if head.manifest.get("recipe", {}).get("dataset_digest") != recipe["dataset_digest"]:
+            return
+        with suppress(HubNotFoundError):
+            link = linked_dataset(self._published_card(there))
+            if link is not None:
+                self.facts = replace(self.facts, dataset=link)
+                self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
+
+    @staticmethod
+    def _published_card(published: Source) -> str:
+        assert published.revision is not None
+        download(published.revision, CARD, published)
+        return read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
+
     def _keep_card(self, published: Source) -> None:
         """Send the card that was edited on the Hub, unless the folder has a hand-written one."""
-        assert published.revision is not None
-        was = published.manifest()
-        download(published.revision, CARD, published)
-        theirs = read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
+        was, theirs = published.manifest(), self._published_card(published)
         if is_rendered(theirs):
             return
         if is_written(self.folder):

@@ -160,6 +160,12 @@ def _dataset_link(recipe: Mapping[str, Any], facts: HubFacts | None) -> str:
     return Markdown(f"[{repo} {revision}]({HUB}/datasets/{repo}/tree/{revision})")
 
 
+def linked_dataset(card: str) -> tuple[str, str] | None:
+    """Return the repository and revision of the dataset that a published card links; None if it links none."""
+    found = re.search(rf"^\| dataset \| \[({REPO.pattern}) ({REVISION.pattern})\]\({HUB}/datasets/", card, re.M | re.A)
+    return None if found is None else (found[1], found[2])
+
+
 def pipeline_block(manifest: dict[str, Any], attributes: list[str], folder: Path) -> Markdown:
     """Return a card's example of generating pictures, and its previews; empty for a space without a base model."""
     files = manifest["files"]

@@ -13,14 +13,30 @@ from ..store.hashing import entry_of
 from ..store.manifest import CARD, CHECKSUM, FILENAME, SPACE, parse_json, seal
 from ..store.paths import has_file, is_name, read_regular
 from .card import space_card
+from .contents import SpaceContents
 from .storage import load_directions
 
 FOLDER = "previews"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def add_preview(folder: Path, picture: Path, *, overwrite: bool = False) -> str:
-    """Add a picture to a weight-space folder and, unless somebody wrote the card by hand, to its card.
+def preview_name(space: SpaceContents, picture: Path, *, overwrite: bool = False) -> str:
+    """Return the path that a picture gets in the folder of a space, or raise as :func:`add_preview` does."""
+    if space.path is None or (space.source is not None and space.source.revision is not None):
+        raise InvalidInputError(f"weight space {space.name!r} is not in a local folder; save it first")
+    name = f"{FOLDER}/{picture.name}"
+    if picture.suffix != ".png" or not is_name(name):
+        raise InvalidInputError(f"{picture}: a preview is a file whose name ends in .png; rename it", path=picture)
+    if name in open_state(space.path, SPACE).data["files"] and not overwrite:
+        raise AlreadyExistsError(
+            f"{space.path} has a preview {picture.name} already; choose another name or replace it (overwrite=True)",
+            path=space.path / name,
+        )
+    return name
+
+
+def add_preview(space: SpaceContents, picture: Path, *, overwrite: bool = False) -> str:
+    """Add a picture to the folder of a space and, unless somebody wrote the card by hand, to its card.
 
     Parameters
     ----------
@@ -37,24 +53,17 @@ def add_preview(folder: Path, picture: Path, *, overwrite: bool = False) -> str:
     Raises
     ------
     InvalidInputError
-        If it is not a PNG file.
+        If it is not a PNG file, or the space is not in a local folder.
     AlreadyExistsError, MissingPathError, DiskError
     """
-    name = f"{FOLDER}/{picture.name}"
-    if picture.suffix != ".png" or not is_name(name):
-        raise InvalidInputError(f"{picture}: a preview is a file whose name ends in .png; rename it", path=picture)
+    name, folder = preview_name(space, picture, overwrite=overwrite), space.path
+    assert folder is not None
     data = read_regular(picture, MAX_PICTURE_BYTES)
     if not data.startswith(PNG):
         raise InvalidInputError(f"{picture} is not a PNG picture; save it as one", path=picture)
-    open_state(folder, SPACE)  # raise before anything is written
     with next_state(folder, replace=True) as staging:
-        state = open_state(folder, SPACE)
+        state = open_state(folder, SPACE)  # it may have changed before the lock was taken
         manifest = parse_json(state.raw, state.manifest_path)
-        if name in manifest["files"] and not overwrite:
-            raise AlreadyExistsError(
-                f"{folder} has a preview {picture.name} already; choose another name or replace it (overwrite=True)",
-                path=folder / name,
-            )
         write_bytes(staging / name, data)
         manifest.pop(CHECKSUM, None)
         manifest["files"] = dict(sorted({**manifest["files"], name: entry_of(staging / name)}.items()))

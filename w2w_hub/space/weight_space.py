@@ -137,9 +137,7 @@ class WeightSpace(SpaceContents):
             If it is not a PNG file, or the space is not in a local folder.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        if self.path is None or self.revision is not None:
-            raise InvalidInputError(f"weight space {self.name!r} is not in a local folder; save it first")
-        return add_preview(self.path, Path(picture), overwrite=overwrite)
+        return add_preview(self, Path(picture), overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
