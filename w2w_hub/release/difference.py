@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.arguments import checked, place
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..dialects.generation import KEY as GENERATION
+from ..errors import CorruptFileError, HubNotFoundError, MissingPathError
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
@@ -59,7 +60,7 @@ class VersionDifference:
 def diff(
     old: str | Path, new: str | Path, *, token: Token = None, cache_dir: Path | str | None = None
 ) -> VersionDifference:
-    """Compare two versions of a dataset or weight space (`w2w diff`); only manifests and label tables are fetched.
+    """Compare two versions of a dataset or weight space (`w2w diff`); only manifests, labels and settings are fetched.
 
     Parameters
     ----------
@@ -163,7 +164,7 @@ def _compare_spaces(old: Source, new: Source) -> list[Change]:
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
-    if CONFIG in base and all(CONFIG in manifest["files"] for manifest in (was, now)) and _base(old) == _base(new):
+    if CONFIG in base and _has_same_base(old, new):
         base.remove(CONFIG)
         changes.append(Change("minor", "other generation settings"))
     if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
@@ -173,10 +174,16 @@ def _compare_spaces(old: Source, new: Source) -> list[Change]:
     return changes
 
 
-def _base(source: Source) -> dict[str, Any]:
-    """Return what a weight space states of its base model, without the settings to generate with."""
-    config = read_json_in(source.need([CONFIG]), CONFIG)
-    return {name: value for name, value in config.items() if name != GENERATION}
+def _has_same_base(old: Source, new: Source) -> bool:
+    """Return whether two weight spaces name the same base model, whatever the settings to generate with."""
+    stated = []
+    for source in (old, new):
+        try:
+            config = read_json_in(source.need([CONFIG]), CONFIG)
+        except (MissingPathError, CorruptFileError, HubNotFoundError):  # one has none
+            return False
+        stated.append({name: value for name, value in config.items() if name != GENERATION})
+    return stated[0] == stated[1]
 
 
 def _fitted(manifest: Mapping[str, Any]) -> Any:
