@@ -25,7 +25,8 @@ def test_a_card_links_the_dataset_that_the_user_or_a_lock_names_if_it_is_the_rig
     seed(hub, folders.people, "org/people")
     seed(hub, folders.more, "org/people")
     script = """
-    out(plain=push(space, "org/plain", dry_run=True).outcome,
+    plain = push(space, "org/plain", dry_run=True)
+    out(plain=plain.outcome, unlinked=plain.dataset,
         main=refused(push, space, "org/space", dataset="org/people"),
         folder=refused(push, space, "org/space", dataset=people),
         data=refused(push, people, "org/other", dataset="org/people"),
@@ -40,6 +41,7 @@ def test_a_card_links_the_dataset_that_the_user_or_a_lock_names_if_it_is_the_rig
     assert (done["plain"], done["named"], done["locked"]) == ("planned", "published", "published")
     assert {done[name][0] for name in ("main", "folder", "data", "other")} == {"InvalidInputError"}
     assert "org/people" in done["main"][1]
+    assert done["unlinked"] is None  # the newest version beside it is another one
     for name in ("org/space", "org/locked"):
         data, body = card(hub, "model", name)
         assert data["datasets"] == ["org/people"]
@@ -58,7 +60,8 @@ def test_a_name_that_the_other_kind_has_needs_the_prefix_which_every_call_takes(
     out(first=push(people, "datasets/org/people").repo,
         taken=refused(push, space, "org/people"), dry=refused(push, space, "org/people", dry_run=True),
         wrong=refused(push, space, "datasets/org/space"), none=refused(push, space, "datasets/space"),
-        stated=push(space, "models/org/people").repo, again=push(people, "org/people").outcome,
+        stated=push(space, "models/org/people").repo, linked=push(space, "org/beside", dry_run=True).dataset,
+        elsewhere=push(space, "ann/space", dry_run=True).dataset, again=push(people, "org/people").outcome,
         log=[r.tag for r in log("models/org/people")])
     """
     done = client("ann", "ann").run(PUSH + textwrap.dedent(script), folders.space, folders.people, folders.more)
@@ -68,6 +71,8 @@ def test_a_name_that_the_other_kind_has_needs_the_prefix_which_every_call_takes(
         assert "models/org/people" in done[name][1]
     assert "models/org/space" in done["wrong"][1]
     assert done["log"] == ["v1.0.0"]
+    assert done["linked"] == "org/people@v1.0.0"  # public, of the same owner, and with the digest of the recipe
+    assert done["elsewhere"] is None
     assert {key for key in hub.repos if key[1] == "org/people"} == {("dataset", "org/people"), ("model", "org/people")}
 
 

@@ -59,6 +59,10 @@ def push(
             say(f"  {change}")
         if done.changes:
             say(f"a {done.level} change")
+        if done.kind == "space" and done.dataset is None:
+            say("the card links no dataset; to link it, push the next version with --dataset ORG/NAME@VERSION")
+        elif done.dataset is not None:
+            say(f"the card links its dataset {done.dataset}")
     if dry_run:
         say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
     else:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import HubAccessError, HubNotFoundError, InvalidInputError
-from ..space.card import HubFacts
+from ..errors import HubAccessError, HubError, HubNotFoundError, InvalidInputError
+from ..space.card import HubFacts, dataset_repository
 from ..store.hub.cache import REPO
 from ..store.hub.client import call
 from ..store.hub.locate import locate, split_lock
 from ..store.hub.pins import is_lock, read_lock
 from ..store.manifest import kind_of
 from .card import title_of
-
-if TYPE_CHECKING:
-    from .remote import Remote
+from .remote import Remote
 
 
 def hub_facts(
@@ -39,7 +38,7 @@ def hub_facts(
         if dataset is not None:
             raise InvalidInputError("dataset= is the dataset that a weight space was built from", name="dataset")
         return HubFacts(repo, title)
-    found = None if dataset is None else _dataset_at(dataset, manifest, remote)
+    found = _dataset_at(dataset, manifest, remote) if dataset is not None else _dataset_beside(repo, manifest, remote)
     return HubFacts(repo, title, found, _base_model(manifest, remote))
 
 
@@ -71,6 +70,22 @@ def _dataset_at(place: Path | str, manifest: Mapping[str, Any], remote: Remote) 
         )
     revision = source.revision
     return revision.renamed or revision.repo, revision.commit if revision.asked == "main" else revision.asked
+
+
+def _dataset_beside(repo: str, manifest: Mapping[str, Any], remote: Remote) -> tuple[str, str] | None:
+    """Return the public dataset of the same owner and the recipe's name, if it is the one the space was built from."""
+    recipe = manifest["recipe"]
+    name = f"{repo.partition('/')[0]}/{recipe.get('dataset')}"
+    if dataset_repository(recipe) is not None or not REPO.fullmatch(name):
+        return None
+    with suppress(HubError, ValueError):
+        info: Any = call(name, remote.client.repo_info, name, repo_type="dataset")
+        head = None if info.private else Remote(name, "dataset", remote.options.token).head()
+        # a card does not name what its readers cannot see
+        if head is not None and head.manifest and head.manifest["digest"] == recipe["dataset_digest"]:
+            tags = [tag for tag, commit in head.tags.items() if commit == head.commit]
+            return name, next(iter(tags), str(head.commit))
+    return None
 
 
 def _base_model(manifest: Mapping[str, Any], remote: Remote) -> str | None:

@@ -56,6 +56,8 @@ class Published:
     changes : tuple of str
     created : bool
         Whether the repository is new.
+    dataset : str or None
+        What the card of a weight space links as its dataset, ``org/name@revision``.
     """
 
     repo: str
@@ -70,6 +72,7 @@ class Published:
     level: str = "none"
     changes: tuple[str, ...] = ()
     created: bool = False
+    dataset: str | None = None
 
     @property
     def tag(self) -> str:
@@ -119,8 +122,8 @@ def push(
         Title of the commit.
     dataset : path or str, optional
         Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
-        it), for the link on the card. By default the repository that it was opened from for the build, or that the last
-        version's card links.
+        it), for the link on the card. By default the repository that it was opened from for the build, that the last
+        version's card links, or a public one of this owner that has the recipe's name for it and its digest.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -347,8 +350,11 @@ class _Push:
             )
 
     def _result(self, commit: str | None, outcome: str) -> Published:
-        reused = tuple(sorted(self.files.names))
-        return Published(self.repo, self.remote.kind, str(self.version), commit, outcome, reused=reused)
+        reused, recipe = tuple(sorted(self.files.names)), self.manifest.get("recipe", {})
+        link = None if self.kind == "dataset" else dataset_repository(recipe, self.facts)
+        return Published(
+            self.repo, self.kind, str(self.version), commit, outcome, reused=reused, dataset=link and "@".join(link)
+        )
 
 
 __all__ = ["Published", "push"]
