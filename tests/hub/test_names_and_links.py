@@ -79,13 +79,14 @@ def test_a_name_that_the_other_kind_has_needs_the_prefix_which_every_call_takes(
 def test_no_token_a_refused_token_and_missing_rights_are_told_apart(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
-    script = PUSH + 'out(new=refused(push, people, "org/new"), read=refused(push, more, "org/hidden", version="1.1.0"))'
-    who = {"nobody": (), "expired": ("ann", "expired"), "bob": ("bob", "write")}
-    jobs = {
-        name: (machine := client(name, *user), machine.start(script, folders.space, folders.people, folders.more))
-        for name, user in who.items()
-    }
-    told = {name: machine.finish(job)["new"] for name, (machine, job) in jobs.items()}
+    script = """
+    tokens = {"nobody": False, "expired": os.environ["EXPIRED"], "bob": os.environ["BOB"]}
+    out(**{name: refused(push, people, "org/new", token=token) for name, token in tokens.items()})
+    """
+    tokens = {"EXPIRED": hub.token("ann", "expired"), "BOB": hub.token("bob")}
+    folder = (folders.space, folders.people, folders.more)
+    done = client("nobody").run(PUSH + textwrap.dedent(script), *folder, **tokens)
+    told = {name: done[name] for name in ("nobody", "expired", "bob")}
     assert {kind for kind, _, _ in told.values()} == {"HubAccessError"}
     assert len({text for _, text, _ in told.values()}) == 3
     assert "HF_TOKEN" in told["nobody"][1]

@@ -138,6 +138,7 @@ def test_settings_that_are_not_known_are_ignored(stored: Path, tmp_path: Path) -
         WeightSpace.open(state({"guidance_scale": "x"}))
 
 
+@pytest.mark.slow
 def test_the_command_line_stores_settings_and_draws_with_them(
     stored: Path, tiny_world: TinyWorld, tmp_path: Path
 ) -> None:
