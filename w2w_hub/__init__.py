@@ -1,4 +1,4 @@
-"""w2w_hub: weight spaces of customised diffusion models, as a library and a commons."""
+"""w2w_hub: datasets of LoRA weights, weight spaces fitted to them, and diffusers pipelines that use these."""
 
 from __future__ import annotations
 

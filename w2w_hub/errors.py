@@ -130,7 +130,7 @@ class BaseModelMismatchError(W2WError, ValueError):
 
 
 class InitializationError(W2WError, ValueError):
-    """Adapters do not share one initialization, without which there is no raw weight space."""
+    """Adapters do not share one initialization, which a weight space of raw factors requires."""
 
 
 class DatasetChangedError(W2WError, ValueError):

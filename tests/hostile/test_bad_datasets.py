@@ -81,10 +81,11 @@ def test_a_field_that_is_not_there_is_refused(make_dataset, field):
     refused(folder, CorruptFileError, r"manifest\.json")
 
 
-def test_a_layout_that_was_edited_is_refused(make_dataset):
+@pytest.mark.parametrize("change", [{"scale": 4.0}, {"size": 121}, {"size": None}, {"digest": "0" * 64}], ids=str)
+def test_a_layout_that_was_edited_is_refused(make_dataset, change):
     folder = make_dataset().path
     layout = json.loads((folder / "manifest.json").read_text())["layout"]
-    edit(folder, layout=layout | {"scale": 4.0})
+    edit(folder, layout=layout | change)
     refused(folder, CorruptFileError, "layout")
 
 
@@ -115,7 +116,7 @@ def test_a_missing_view_does_not_keep_the_rows_from_being_read_but_verify_finds_
     shutil.rmtree(ds.path / "parquet")
     opened = WeightDataset.open(ds.path)
     np.testing.assert_array_equal(opened.to_numpy(), ds.to_numpy())
-    with pytest.raises(CorruptFileError, match=r"parquet/test\.parquet is missing|parquet/train\.parquet is missing"):
+    with pytest.raises(CorruptFileError, match=r"parquet/(test|train)\.parquet"):
         opened.verify()
 
 
@@ -125,7 +126,7 @@ def test_a_flipped_byte_in_any_listed_file_is_found_by_verify(make_dataset):
     for name in ds.manifest.files:
         whole = (ds.path / name).read_bytes()
         flip(ds.path / name, len(whole) // 2)
-        with pytest.raises(CorruptFileError, match=f"{name} is not what the manifest lists; fetch the dataset again"):
+        with pytest.raises(CorruptFileError, match=re.escape(f"{ds.path / name} ")):
             ds.verify()
         (ds.path / name).write_bytes(whole)
     ds.verify()
@@ -203,7 +204,7 @@ def test_a_matrix_of_another_shape_or_dtype_than_stated_is_refused(make_dataset,
     "name", ["", "../x", "a/b", "a\\b", ".hidden", "-x", "a b", "a\n", "a\0", "naïve", "a:b", "nan\t"], ids=repr
 )
 def test_an_id_that_could_be_a_path_or_break_a_line_is_refused(tmp_path, name):
-    with pytest.raises(InvalidInputError, match=r"row id .*: use letters, digits, dots, dashes and underscores"):
+    with pytest.raises(InvalidInputError, match=re.escape(repr(name))):
         write_dataset(np.zeros((1, 7)), tmp_path / "d", layout=SMALL, ids=[name])
     assert list(tmp_path.iterdir()) == []
 
@@ -254,8 +255,9 @@ def test_the_largest_float16_is_held_by_the_view(tmp_path):
 
 def test_a_dataset_that_is_there_is_not_overwritten(make_dataset):
     before = make_dataset()
-    with pytest.raises(AlreadyExistsError, match="people already exists; choose another output or remove it first"):
+    with pytest.raises(AlreadyExistsError) as error:
         make_dataset(seed=1, replace=False)
+    assert error.value.path == before.path
     assert WeightDataset.open(before.path).manifest == before.manifest
 
 

@@ -107,7 +107,7 @@ def test_some_rows_of_a_split_can_be_fitted_and_the_others_count_as_held_out(
     again = WeightSpace.from_pretrained(tmp_path / "part")
     np.testing.assert_array_equal(again.fitted, part.fitted)
     assert rebuild(again, dataset).digest == part.digest
-    with pytest.raises(InvalidInputError, match="is not in split 'train'"):
+    with pytest.raises(InvalidInputError, match=dataset.ids[-1]):
         build_space(dataset, 5, rows=[*some, dataset.ids[-1]])
 
 
@@ -179,7 +179,7 @@ def test_everything_is_read_from_an_adapter_a_vector_and_a_point(space: WeightSp
 def test_a_rebuild_gives_the_digest_and_says_so(saved: Path, dataset: WeightDataset) -> None:
     told = w2w("rebuild", saved, "--check", "--dataset", dataset.path)
     assert told.exit_code == 0, told.output
-    assert "the same, bit for bit" in told.stderr
+    assert WeightSpace.from_pretrained(saved).digest[:16] in told.stderr
     data = json.loads(w2w("rebuild", saved, "--check", "--dataset", dataset.path, "--json").stdout)
     assert data["identical"] is True
     assert data["digest"] == data["rebuilt_digest"]
@@ -215,7 +215,8 @@ def test_a_space_that_its_recipe_does_not_lead_to_fails_the_check(
     forged.save(tmp_path / "forged")
     told = w2w("rebuild", tmp_path / "forged", "--check", "--dataset", dataset.path)
     assert told.exit_code == 1
-    assert "NOT the same space" in told.stderr
+    assert forged.digest[:16] in told.stderr
+    assert space.digest[:16] in told.stderr
 
 
 def test_a_dataset_that_is_not_the_recipes_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_dataset_that_is_not_the_recipes_is_refused(saved: Path, tmp_path: Pat
     told = w2w("rebuild", saved, "--check", "--dataset", other.path)
     assert told.exit_code == 2
     assert told.stderr.startswith("w2w: error: ")
-    assert "was built from" in told.stderr
+    assert other.manifest.digest[:12] in told.stderr
     assert w2w("rebuild", saved, "--dataset", other.path).exit_code == 2  # nothing to do
     with pytest.raises(DatasetChangedError):
         figures(WeightSpace.from_pretrained(saved), other)

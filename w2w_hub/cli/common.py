@@ -137,17 +137,23 @@ def json_option(function: F) -> F:
 def adapter_options(function: F) -> F:
     """Add the options that describe a checkpoint, see :func:`w2w_hub.read_adapter`."""
     for option in (
-        click.option("--component", type=click.Choice(COMPONENTS), help="The model it adapts, if its keys do not say."),
-        click.option("--alpha", type=float, help="Its alpha, if it does not state it."),
+        click.option(
+            "--component",
+            type=click.Choice(COMPONENTS),
+            help="Component that the checkpoint adapts, if its keys do not name one.",
+        ),
+        click.option("--alpha", type=float, help="Alpha of a checkpoint that does not state one."),
         click.option(
             "--trust",
             "--believe",  # its old name, until 0.3
             "trust",
             type=click.Choice(["tensors", "config"]),
-            help="The side that counts where they disagree on rank or alpha.",
+            help="Source to use if tensors and configuration disagree on rank or alpha.",
         ),
         click.option(
-            "--allow-torch", is_flag=True, help="Open a named .pt, .bin or .ckpt; only tensors, no code in it runs."
+            "--allow-torch",
+            is_flag=True,
+            help="Also open .pt, .bin and .ckpt files given as arguments; only tensors are read, no code is run.",
         ),
     ):
         function = option(function)

@@ -23,7 +23,7 @@ dask_option = click.option("--dask", metavar="ADDRESS", help="Use a Dask cluster
 
 INITIALIZATION = ("--initialization", "--initialisation", "initialization")
 LICENSE = ("--license", "--licence", "license")
-version_option = click.option("--version", "version", help="New version of the content.  [default: unchanged]")
+version_option = click.option("--version", "version", help="New version of the dataset.  [default: unchanged]")
 
 
 class NamedText(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -94,7 +94,11 @@ def split_options(function: Any) -> Any:
             type=float,
             help="With --split-by: fraction of the rows in the split 'test'.  [default: 0.1]",
         ),
-        click.option("--split-by", metavar="COLUMN", help="Split the rows by groups, the values of this column."),
+        click.option(
+            "--split-by",
+            metavar="COLUMN",
+            help="Split by group: rows with the same value in this column stay together.",
+        ),
     ):
         function = option(function)
     return function
@@ -167,7 +171,9 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @split_options
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of the base model, to record its digest.")
 @click.option(
-    *INITIALIZATION, default="unknown", help="Name of the one initialization that all adapters were trained from."
+    *INITIALIZATION,
+    default="unknown",
+    help="If all adapters were trained from the same initial LoRA weights: any name for these.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
@@ -176,8 +182,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 )  # fmt: skip
 @click.option("--shard-size", default="500MB", show_default=True, help="Largest size of a file of the matrix.")
 @click.option("--view", type=click.Choice(["float16", "float32", "none"]), default="float16", show_default=True,
-              help="The Parquet view for stock `datasets`: a second copy of the weights.")  # fmt: skip
-@click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
+              help="Dtype of the Parquet copy of the weights for stock `datasets`; none omits it.")  # fmt: skip
+@click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the dataset.")
 @click.option(*LICENSE, default="unknown", help="License identifier of the weights, as on the Hub.")
 @workers_option
 @dask_option
@@ -210,7 +216,7 @@ def pack(
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; datasets have their own.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; added datasets have theirs.")
 @click.option(*INITIALIZATION, help="Initialization of added adapters, if the dataset states one.")
 @ordinal_option
 @column_options
@@ -275,7 +281,7 @@ def relabel(
     dataset: Path, labels: Path | None, drop: tuple[str, ...], orders: Any, units: Any, column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change labels, orders of grades, units and sources of columns, or the split."""
+    """Change labels, the split, or the unit, source or order of grades of a column."""
     from ..dataset import WeightDataset, relabel_rows
     from ..dataset.labels.table import as_ordinal
 

@@ -17,7 +17,7 @@ from .output import say
 @out_option("The folder to make: dataset, weight space, contact sheets, report.html and metrics.json.")
 @click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Folder of another population.")
 def demo(out: Path, assets: Path | None) -> None:
-    """Run the whole workflow on the shipped population of drawn people; less than three minutes on a CPU."""
+    """Run the whole workflow on LoRAs of cartoon avatars; takes less than three minutes on a CPU."""
     from ..store.atomic import require_new
 
     require_new(out)  # before the slow imports of torch and diffusers

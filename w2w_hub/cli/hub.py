@@ -21,7 +21,7 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo")
-@click.option("--version", "version", help="Version of the content; by default the manifest's.")
+@click.option("--version", "version", help="Version to publish; by default the one in the manifest.")
 @click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one.")
 @click.option(
     "--gated", type=click.Choice(["auto", "manual"]), help="Require readers of a new repository to request access."
@@ -112,9 +112,9 @@ def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
 
 @click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
 @lock_argument
-@click.option("--from", "source", help="A folder or URL with copies; by default the Hub.")
+@click.option("--from", "source", help="Folder or URL of an archive or mirror to copy from; by default the Hub.")
 def restore(lock: Path, source: str | None) -> None:
-    """Restore everything that LOCK pins to this machine, verified, for offline use."""
+    """Fetch everything that LOCK pins into the local cache and verify it, for offline use."""
     from ..release import restore as restore_all
 
     for folder in restore_all(lock, source):
@@ -167,4 +167,4 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; see: {see}", path=lock)
+        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; restore with: {see}", path=lock)

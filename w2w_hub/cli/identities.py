@@ -27,16 +27,16 @@ from .output import print_json, say
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
 space_argument = click.argument("space", type=click.Path(path_type=Path))
-kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="Of file.")
+kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="File format.")
 preserve_option = click.option(
-    "--preserve", multiple=True, metavar="ATTRIBUTE", help="Leave its score as it is. May be given several times."
+    "--preserve", multiple=True, metavar="ATTRIBUTE", help="Attribute whose score must not change. May be repeated."
 )
 
 
 def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
-        click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlarge pictures."),
+        click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
         generation_options(".  [default: what SPACE states, or else its pipeline's]"),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
@@ -51,10 +51,10 @@ def picture_options(function: F) -> F:
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option(
-    "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: smaller is more average."
+    "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
 @kind_option
-@out_option("The folder of points to make.")
+@out_option("New folder for the points.")
 @json_option
 def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
     """Sample new identities from a weight space."""
@@ -119,7 +119,7 @@ def edit(
         return
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if farthest is not None and distance > farthest:
-        say(f"this leaves the population, whose farthest fitted row has {farthest:.2f}; use a smaller strength")
+        say(f"this leaves the population: no fitted row is farther than {farthest:.2f}; use a smaller strength")
     say(f"next: {_render_command(space, identity, out, into='before-after.png')}")
 
 
@@ -132,31 +132,39 @@ def edit(
 )
 @space_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--together", is_flag=True, help="All pictures show one person, not one each.")
+@click.option("--together", is_flag=True, help="All pictures show one person: find a single point.")
 @click.option(
-    "--mask", "masks", multiple=True, type=click.Path(path_type=Path), help="White pixels count; one per picture."
+    "--mask",
+    "masks",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
 @click.option("--prompt", default="sks person", show_default=True)
 @click.option(
-    "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of descent."
+    "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Descent steps."
 )
 @click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
-@click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Larger stays closer to the population.")
+@click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
-    "--tolerance", default=0.0, show_default=True, type=FINITE, help="Stop when 50 steps gain less than this fraction."
+    "--tolerance",
+    default=0.0,
+    show_default=True,
+    type=FINITE,
+    help="Stop early when the mean loss fell by less than this fraction in 50 steps; 0 never stops early.",
 )
-@click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Descents; the best is kept.")
+@click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Optimizations; best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @kind_option
-@out_option("The folder of points to make.")
+@out_option("New folder for the points.")
 @json_option
 def invert(
     space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
     learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
     out: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Find the identity in pictures."""
+    """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
     from ..space.points import save_point
@@ -237,15 +245,15 @@ def render(
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
-@click.option("--attribute", help="Columns are strengths of its edit; without it, prompts and seeds.")
+@click.option("--attribute", help="Edit this attribute: one column per strength. Without it: per prompt and seed.")
 @click.option("--strengths", help="Comma-separated, in standard deviations.  [default: from --from to --to]")
 @click.option("--from", "low", default=-3.0, show_default=True, type=FINITE, help="The first strength.")
 @click.option("--to", "high", default=6.0, show_default=True, type=FINITE, help="The last strength.")
-@click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Strengths between the two.")
+@click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Number of strengths.")
 @preserve_option
-@click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of the schedule without the edit.")
+@click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
 @picture_options
-@out_option("The sheet to write (.png), or with --attribute a sweep that moves (.gif).")
+@out_option("The sheet to write (.png), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...],
@@ -258,7 +266,7 @@ def grid(
     moving, settings = picture_kind(out) == "GIF", given_settings(num_inference_steps, guidance_scale)
     if attribute is None:
         if moving or strengths or preserve or start:
-            raise click.UsageError("a sweep, --strengths, --preserve and --start need an --attribute")
+            raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
         _render_cases(space, identities, prompts, seeds, settings, scale, out)
         return
     if len(prompts) > 1 or len(seeds) > 1:

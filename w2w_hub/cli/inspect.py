@@ -46,8 +46,8 @@ def inspect(
     """Describe PATHS: adapters, datasets, weight spaces or saved points.
 
     A folder of several checkpoints is scanned, and its other files are skipped. With --json, a single path that is not
-    such a folder prints one JSON object; otherwise, one object per line is printed. Exit status 2: a given path cannot
-    be read; 1: an adapter does not fit --against.
+    such a folder prints one JSON object; otherwise, one object per line is printed. The exit status is 2 if a given
+    path cannot be read, and 1 if an adapter does not fit --against.
     """
     from ..dataset.reference import ReferenceLayout
     from ..dialects.checkpoint import ReadOptions

@@ -24,14 +24,14 @@ SHOWN = 10
 )
 @click.argument("what", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Hash every shard, every row and the basis; by default only small files.")
-@click.option("--rebuild", is_flag=True, help="For a lock: build its weight spaces again and compare.")
+@click.option("--rebuild", is_flag=True, help="For a lock file: also build its weight spaces again and compare.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
     """Check that a dataset, a weight space, or everything that a lock pins is as published.
 
     WHAT is a folder, org/name@version or a lock file. With exit status 2, the messages name what differs.
-    Everything that a lock pins is always hashed.
+    For a lock file, every file is always hashed.
     """
     from ..errors import InvalidInputError
     from ..release import verify as check
@@ -64,9 +64,9 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
 @click.command(epilog=examples("w2w repair people"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def repair(folder: Path) -> None:
-    """Finish a committed change of a dataset whose writer was killed.
+    """Complete a dataset change that was committed before its process was killed.
 
-    w2w_hub reads the new state in any case; other readers, such as stock `datasets`, see it only after this.
+    w2w_hub already reads the new state; other readers, such as stock `datasets`, see it only after this command.
     """
     from ..store.commit import repair as finish
 
@@ -85,7 +85,7 @@ def repair(folder: Path) -> None:
 @click.argument("second", type=click.Path(path_type=Path))
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> None:
-    """Show what changed from FIRST to SECOND, each a dataset or weight space: a folder or org/name@version."""
+    """Show the changes between two datasets or weight spaces, each a folder or org/name@version."""
     from ..release import diff as compare
 
     versions = compare(first, second)
@@ -127,7 +127,7 @@ def _text(value: object) -> str:
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--cosine", default=0.99, show_default=True, help="Smallest cosine similarity of listed rows.")
-@click.option("--exact-only", is_flag=True, help="Only equal rows, by their digests; reads no weights.")
+@click.option("--exact-only", is_flag=True, help="Find only exact duplicates, by digest, without reading weights.")
 @click.option(
     "--not-centered",
     "--not-centred",

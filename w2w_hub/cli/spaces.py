@@ -30,7 +30,11 @@ def _engine_names() -> list[str]:
 
 
 engine_options = (
-    click.option("--engine", type=LaterChoice(_engine_names), help="Library that computes.  [default: numpy]"),
+    click.option(
+        "--engine",
+        type=LaterChoice(_engine_names),
+        help="Library that does the computation.  [default: numpy; for rebuild, the engine in the recipe]",
+    ),
     click.option("--device", "devices", multiple=True, help="For torch: cpu, cuda, or cuda:0 and cuda:1 for two GPUs."),
     click.option("--scheduler", help="For dask: address of a running scheduler; by default a local cluster starts."),
 )
@@ -60,14 +64,18 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option("--k", type=click.IntRange(1), help="Principal components; by default as many as the rows allow.")
 @out_option("The weight-space folder to make.")
 @click.option(
-    "--base", type=click.Path(path_type=Path), help="Folder of the base model; embedded, so the space opens offline."
+    "--base", type=click.Path(path_type=Path), help="Base-model folder, copied into the space so that it opens offline."
 )
 @generation_options(", where pipelines of this weight space are given no other; needs --base.")
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
-@click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the content.")
+@click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the weight space.")
 @with_engine
 @click.option(
-    "--solver", type=LaterChoice(_solver_names), default="auto", show_default=True, help="auto chooses the cheapest."
+    "--solver",
+    type=LaterChoice(_solver_names),
+    default="auto",
+    show_default=True,
+    help="PCA algorithm; auto chooses the one with the lowest estimated cost.",
 )
 @click.option(
     "--tolerance",
@@ -75,10 +83,14 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
     show_default=True,
     help="Fraction of the components' variance that an iterative solver may miss.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of a random start.")
-@click.option("--canonical", type=click.Choice(["svd"]), help="One representative per dW: for mixed initializations.")
-@click.option("--standardize/--no-standardize", default=True, show_default=True, help="Divide by standard deviations.")
-@click.option("--directions/--no-directions", default=True, show_default=True, help="Fit attributes.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed of the krylov solver.")
+@click.option(
+    "--canonical",
+    type=click.Choice(["svd"]),
+    help="First replace each module's A and B by the SVD factors of its dW; needed for mixed initializations.",
+)
+@click.option("--standardize/--no-standardize", default=True, show_default=True, help="Scale features to unit std.")
+@click.option("--directions/--no-directions", default=True, show_default=True, help="Fit a direction per attribute.")
 @click.option(
     "--without-population", is_flag=True,
     help="Leave out ids and coefficients of the rows, to publish a basis without people's data.",
@@ -160,7 +172,7 @@ def rebuild(
     space: Path, dataset: Path, check: bool, out: Path | None, engine: str | None, devices: tuple[str, ...],
     scheduler: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Rebuild SPACE from its recipe and report whether it is the same."""
+    """Rebuild SPACE from its recipe and report whether the result is identical."""
     from ..dataset import WeightDataset
     from ..errors import InvalidInputError
     from ..space import WeightSpace
@@ -190,8 +202,8 @@ def rebuild(
             f"largest relative difference of a singular value {found.singular_value_error:.1e}, of a mean or deviation "
             f"{found.mean_error:.1e}; largest angle of {found.separated} separated components {found.angle:.1e}"
         )
-        verdict = "the same space, as another engine or number of threads makes it" if found.within_bound else (
-            "NOT the same space: its recipe does not lead to what is published"
+        verdict = "equivalent, within the variation between engines and threads" if found.within_bound else (
+            "NOT the same space: rebuilding from its recipe gives a different result"
         )  # fmt: skip
         say(verdict)
     if check and not found.within_bound:
@@ -204,11 +216,11 @@ def rebuild(
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
-    help="The dataset of SPACE: adds scatter plots by attribute, and entanglement by population size.",
+    help="Dataset that SPACE was built from; adds scatter plots and the overlap of directions by number of rows.",
 )
 @json_option
 def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
-    """Write a report on the quality of SPACE: spectrum, held-out rows, directions and nulls, as a page and as JSON."""
+    """Write a quality report of SPACE (HTML, JSON): spectrum, held-out rows, directions, null models."""
     from ..dataset import WeightDataset
     from ..space import WeightSpace
     from ..space.report import write_report
@@ -234,7 +246,7 @@ def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
 )
 @json_option
 def directions(space: Path, table: bool, as_json: bool) -> None:
-    """List the attributes of SPACE with their evidence."""
+    """List the directions of SPACE with their held-out scores."""
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
@@ -244,7 +256,7 @@ def directions(space: Path, table: bool, as_json: bool) -> None:
         print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
         return
     if not opened.directions:
-        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
+        say(f"no attribute has a direction; PC1 to PC{opened.k} can be edited instead")
     show_directions(opened)
     if found is not None and found.names:
         say(

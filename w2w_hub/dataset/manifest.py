@@ -47,8 +47,8 @@ class Compatibility:
     base_digest : str or None
         sha256 of the target modules' base weights, see :func:`w2w_hub.models.injection.base_digest`.
     initialisation : str
-        Name of the one initialization that all rows were trained from, or ``"unknown"``. A raw weight
-        space needs it known, since B @ A does not determine B and A.
+        Name of the one initialization that all rows were trained from, or ``"unknown"``. A weight
+        space of raw factors (not canonical ones) requires it, since B @ A does not determine B and A.
     """
 
     base_model: str | None = None
@@ -64,11 +64,11 @@ class Compatibility:
     def from_json(cls, data: Any, where: Path | str) -> Compatibility:
         """Parse the record of a manifest, ignoring unknown fields."""
         if not isinstance(data, Mapping):
-            raise CorruptFileError(f"{where} lacks or misstates a field ('compatibility'); fetch it again")
+            raise CorruptFileError(f"{where}: field 'compatibility' is missing or invalid; fetch it again")
         known = {name: data.get(name, ...) for name in cls.__dataclass_fields__}
         for name, value in known.items():
             if not isinstance(value, str if name == "initialisation" else (str, type(None))):
-                raise CorruptFileError(f"{where} lacks or misstates a field ('compatibility.{name}'); fetch it again")
+                raise CorruptFileError(f"{where}: field 'compatibility.{name}' is missing or invalid; fetch it again")
         return cls(**known)  # type: ignore[arg-type]
 
 
@@ -172,7 +172,7 @@ class DatasetManifest:
             known |= {"layout": layout, "compatibility": Compatibility.from_json(data["compatibility"], where)}
             return cls(**known)
         except (KeyError, TypeError, InvalidInputError, UnsupportedFormatError) as error:
-            raise CorruptFileError(f"{where} lacks or misstates a field ({error}); fetch it again") from error
+            raise CorruptFileError(f"{where} has a missing or invalid field ({error}); fetch it again") from error
 
 
 FIELDS = {"format", "format_version", *DatasetManifest.__dataclass_fields__}

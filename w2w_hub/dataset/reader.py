@@ -109,7 +109,7 @@ class DatasetReader:
     def attribute(self, name: str) -> pd.Series:
         """Return the column of an attribute."""
         if not isinstance(name, str) or name not in self.manifest.columns:
-            raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(self.manifest.columns) or 'none'}")
+            raise UnknownNameError(f"no attribute {name!r}; available: {', '.join(self.manifest.columns) or 'none'}")
         return self.labels[name]
 
     def position(self, row_id: str) -> int:
@@ -142,7 +142,7 @@ class DatasetReader:
         chosen = self._index.matching(self.manifest.kinds, attributes)
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
-                raise UnknownNameError(f"no split {split!r}; there are {', '.join(self.manifest.splits)}")
+                raise UnknownNameError(f"no split {split!r}; available: {', '.join(self.manifest.splits)}")
             chosen &= (self.labels["split"] == split).to_numpy(bool)
         return np.flatnonzero(chosen)
 

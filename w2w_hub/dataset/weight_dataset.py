@@ -96,7 +96,7 @@ class WeightDataset(DatasetReader):
 
     @checked()
     def verify(self, *, deep: bool = True) -> None:
-        """Raise one `CorruptFileError` with every file, shard and row that is not as published.
+        """Raise one `CorruptFileError` that lists every file, shard and row that differs from the manifest.
 
         See :func:`w2w_hub.dataset.check`; `deep` hashes every file and row.
         """

@@ -140,7 +140,7 @@ def weight_files(folder: Path, component: str, variant: str | None = None) -> li
         left = [name for name in there if name not in chosen and not (asked or VARIANT.search(name))]
     if left:
         raise UnsupportedFormatError(
-            f"{folder / component / left[-1]} would not be opened by diffusers, which opens other weights beside it; "
+            f"{folder / component / left[-1]} would be ignored: diffusers opens other weights in the same folder; "
             "remove one of them",
             path=folder / component / left[-1],
         )
@@ -196,7 +196,7 @@ def components(folder: Path | str) -> dict[str, tuple[str, str]]:
             continue
         if len(value) != 2 or not all(isinstance(part, str) for part in value) or not COMPONENT.fullmatch(name):
             raise CorruptFileError(
-                f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {value!r}", path=Path(folder)
+                f"{folder}/{MODEL_INDEX} has an invalid component {name!r}: {value!r}", path=Path(folder)
             )
         found[name] = (value[0], value[1])
     return found

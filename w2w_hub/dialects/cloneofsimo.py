@@ -98,7 +98,9 @@ class Cloneofsimo(Dialect):
             raise UnsupportedFormatError(f"{checkpoint.where}: {len(unknown)} unknown keys: {preview(unknown)}")
         for component, numbered in pairs.items():
             if sorted(numbered) != list(range(len(numbered))):
-                raise CorruptFileError(f"{checkpoint.where}: numbers of {component} are missing; fetch it again")
+                raise CorruptFileError(
+                    f"{checkpoint.where}: the modules of {component} are not numbered without gaps; fetch it again"
+                )
             _check_ancestors(checkpoint, component)
         return pairs, ignored_keys
 

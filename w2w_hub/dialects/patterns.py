@@ -88,7 +88,7 @@ class PatternTable:
                 break
             if len(module) > MAX_PATTERN_CHARS or not (module.isascii() and module.isprintable()):
                 raise UnsupportedFormatError(
-                    f"{self._where} has regular expressions, which cannot match {short(module)}; name the modules"
+                    f"{self._where} has regular expressions, which cannot match {short(module)}; list module names"
                 )
             self._spend(size * (len(module) + 1))
             if expression.match(module) is not None:
@@ -155,7 +155,7 @@ class PatternTable:
             kind = UnsupportedFormatError if reason.startswith(_LACKING) else CorruptFileError
             raise kind(
                 f"{self._where}: the key {short(key)} is not a supported pattern "
-                f"({reason.partition(':')[0]}); name the modules"
+                f"({reason.partition(':')[0]}); list module names"
             ) from None
         return found, found.programsize
 

@@ -68,7 +68,7 @@ def read_adapter(
         error.
     svd_rank : int, optional
         Approximate every module by its best factors of this rank; ``metadata["error"]`` is the relative error. Required
-        for LoKr and LoHa, whose changes are not such products; :func:`read_deltas` returns those exactly.
+        for LoKr and LoHa, whose dW is not a product B @ A; :func:`read_deltas` returns dW exactly.
     canonical : "svd", optional
         Replace each module's factors by the canonical representative of their product, see `canonicalize`.
 

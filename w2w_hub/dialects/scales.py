@@ -58,7 +58,7 @@ def agree_on_scale(stated: Sequence[Stated], default: Stated, where: str, module
 def raise_unconfirmed(recorded: Stated, scales: set[float], where: str) -> NoReturn:
     """Raise `ScaleConflictError`: no module has the scale that was recorded for the whole file."""
     raise ScaleConflictError(
-        f"{where}: {recorded.place} states scale {recorded.scale:g}, its tensors "
+        f"{where}: {recorded.place} states scale {recorded.scale:g}, but its tensors imply "
         f"{', '.join(f'{scale:g}' for scale in sorted(scales)[:3])}; choose which to trust "
         "(trust='tensors' or 'config', --trust)"
     )

@@ -57,9 +57,9 @@ class InversionSettings:
     prior : float
         Weight of the squared standardized coefficients in the loss: larger stays closer to the population.
     tolerance : float
-        Stop when the mean loss of 50 steps improves on that of the 50 before by less than this fraction; 0 never.
+        Stop when the mean loss of 50 steps is less than this fraction below that of the 50 before; 0 never stops.
     restarts : int
-        Descents from different starts; the best one per person, compared on the same noises, is returned.
+        Number of optimizations from different starts; the best per person, on the same noise, is returned.
     seed : int
         Seed of noises, timesteps and starts: the same seed gives the same point.
     capture : bool, optional
@@ -239,7 +239,9 @@ class Inverter:
     def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Warn, and return the last step at which all losses and gradients were finite."""
         if not history:
-            raise InvalidInputError("the loss is not finite at the first step; are the pictures and the weights?")
+            raise InvalidInputError(
+                "the loss is not finite at the first step; check the pictures and the weights for NaN and infinity"
+            )
         warnings.warn(
             f"the loss is not finite at step {len(history)} of {self.settings.num_steps}; the inversion stops with the "
             "last good point: use a smaller learning_rate, or float32 weights",

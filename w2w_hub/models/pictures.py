@@ -132,7 +132,7 @@ def as_mask(picture: Picture, name: str = "a mask") -> Picture:
         picture = _with_alpha(picture, name)
         if np.asarray(picture)[..., 3].min(initial=255) < 255:
             raise InvalidInputError(
-                f"{name} has transparent pixels; save it without transparency, white where pixels count"
+                f"{name} has transparent pixels; save it without transparency: white counts, black does not"
             )
     return picture.convert("L")
 

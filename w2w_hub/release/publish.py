@@ -113,7 +113,8 @@ def push(
         ``org/name``, optionally prefixed with ``datasets/`` or ``models/``; created if it does not exist. A new one
         needs the prefix if the other kind has the name already.
     version : str, optional
-        Semantic version; by default the manifest's. The changes decide the least increment, see ``cards/FORMAT.md``.
+        Semantic version; by default the manifest's. The changes determine the smallest
+        allowed increment, see ``cards/FORMAT.md``.
     private : bool
         Make a new repository private; an existing public one is refused.
     gated : {"auto", "manual"}, optional
@@ -138,7 +139,7 @@ def push(
     AlreadyExistsError
         If the version exists with other content.
     VersionError
-        If the version is not after the last one, or too close to it for the changes.
+        If the version is not greater than the last one, or the increment is too small for the changes.
     HubConflictError
         If somebody else published at the same time.
     CorruptFileError
@@ -252,7 +253,7 @@ class _Push:
         found = "an unknown manifest" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
         mine = str(self.manifest["digest"])[:12]
         raise AlreadyExistsError(
-            f"{self.repo} has {self.version.tag} already with other content ({found}, this folder has {mine}); a "
+            f"{self.repo} already has {self.version.tag} with different content ({found}, this folder has {mine}); a "
             f"version is never replaced: push it as {head.versions[-1].next('patch')} or later",
             repo_id=self.repo,
             revision=self.version.tag,

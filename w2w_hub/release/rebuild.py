@@ -52,7 +52,7 @@ def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> tuple[str, list[st
     )
     if not found.within_bound:
         raise CorruptFileError(
-            f"{pin.name}: built again, {measured}; an angle of {ANGLE_BOUND:g} is allowed",
+            f"{pin.name}: the rebuilt space differs: {measured}; the largest allowed angle is {ANGLE_BOUND:g}",
             repo_id=pin.repo,
             revision=pin.commit,
         )

@@ -28,8 +28,8 @@ def verify(
 ) -> Report:
     """Compare a dataset or weight space with its manifest, its own digests and the rules of FORMAT.md (`w2w verify`).
 
-    Files of a repository that are not in the cache are fetched. If a manifest does not match its own checksum but its
-    commit or lock, that is a note and not a problem: w2w_hub 0.1.0 published such manifests.
+    Files of a repository that are not in the cache are fetched. A manifest that matches its commit or lock
+    but not its own checksum gives a note instead of a problem: w2w_hub 0.1.0 published such manifests.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ class Coordinates(ByValue):
         return np.asarray(found[0] if rows.ndim == 1 else found)
 
     def decode(self, coefficients: np.ndarray, k: int | None = None) -> np.ndarray:
-        """Return vectors, float32 ``(d,)`` or ``(n, d)``, of coefficients ``(<= k,)`` or ``(n, <= k)``.
+        """Return flattened adapters, float32 ``(d,)`` or ``(n, d)``, from coefficients ``(<= k,)`` or ``(n, <= k)``.
 
         Coefficients that are left out are 0.
 

@@ -120,7 +120,7 @@ def find_direction(
     lowered = {other.lower(): other for other in directions}
     close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}there are {known}")
+    raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}available: {known}")
 
 
 def warn_unreliable(directions: Mapping[str, Direction], stacklevel: int = 3) -> None:

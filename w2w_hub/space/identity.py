@@ -155,7 +155,7 @@ def edited(
     start = number(0, below=1).checked(start, "start, a fraction of the schedule,")
     if start and identity.start not in (0.0, start):
         raise InvalidInputError(
-            f"this identity has edits that start at {identity.start:g} of the schedule; use that start, not {start:g}"
+            f"this identity has edits with start={identity.start:g}, which all its edits share; got start={start:g}"
         )
     before = pad_to_k(space, identity.point)
     point = space.edit(before, strengths, preserve=preserve)

@@ -41,7 +41,7 @@ class Spread(ByValue):
         Parameters
         ----------
         truncation : float
-            Factor of the standard deviations: smaller is more average.
+            Factor of the standard deviations: below 1, samples are closer to the mean.
         """
         return np.asarray(self.mean + truncation * (self.std * _standard_normal(count, len(self.mean), seed)))
 
@@ -156,7 +156,7 @@ class Population(ByValue):
 
     @validated(count=whole(1))
     def nearest(self, coefficients: np.ndarray, count: int = 1) -> list[tuple[str, float]]:
-        """Return the fitted rows with the largest cosine to coefficients ``(<= k,)``, and that cosine."""
+        """Return (row id, cosine) of the fitted rows with the largest cosine to coefficients ``(<= k,)``."""
         c = as_coefficients(coefficients, self.k)
         rows = self.coefficients[self.fitted][:, : len(c)].astype(np.float64)
         cosines = rows @ c / (np.linalg.norm(rows, axis=1) * np.linalg.norm(c) + 1e-30)
@@ -192,10 +192,10 @@ class Population(ByValue):
         Parameters
         ----------
         truncation : float
-            Factor of the standard deviations: smaller is more average.
+            Factor of the standard deviations: below 1, samples are closer to the mean.
         covariance : {"independent", "full"}
-            Each component independently, as in the paper, or all with their covariance. Principal coefficients of the
-            fitted rows are uncorrelated, so the two differ by sampling noise only where all of them were fitted.
+            Draw each component independently, as in the paper, or all jointly with their covariance. PCA coefficients
+            of the fitted rows are uncorrelated, so both describe the same distribution up to numerical error.
         """
         if covariance != "full":
             return self.spread.sample(count, seed, truncation)

@@ -180,7 +180,7 @@ class WeightSpace(SpaceContents):
         return self.coordinates.project(what, k)
 
     def decode(self, coefficients: np.ndarray | Point | str, k: int | None = None) -> np.ndarray:
-        """Return vectors, float32 ``(d,)`` or ``(n, d)``, of a point or of coefficients ``(k,)`` or ``(n, k)``.
+        """Decode a point, or coefficients ``(k,)`` or ``(n, k)``, to adapter vectors, float32 ``(d,)`` or ``(n, d)``.
 
         Parameters
         ----------
@@ -257,7 +257,7 @@ class WeightSpace(SpaceContents):
         Parameters
         ----------
         truncation : float
-            Factor of the standard deviations: smaller is more average.
+            Factor of the standard deviations: below 1, samples are closer to the mean.
         covariance : {"independent", "full"}
             Each component independently, as in the paper, or all with their covariance, which needs a population.
         """
@@ -270,7 +270,7 @@ class WeightSpace(SpaceContents):
         return [self.point(c, index=i, **made) for i, c in enumerate(drawn)]
 
     def nearest(self, point: np.ndarray | Point | str, count: int = 1) -> list[tuple[str, float]]:
-        """Return the fitted rows with the largest cosine to a point's coefficients, and that cosine."""
+        """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
         return self.require_population("nearest row").nearest(self.coefficients_of(point), count)
 
     def distance(self, point: np.ndarray | Point | str) -> float:
@@ -311,11 +311,11 @@ class WeightSpace(SpaceContents):
         return self.point(moved, **edit.recorded(history))
 
     def read(self, point: np.ndarray | Point | str, name: str) -> float:
-        """Return the probability of an attribute, or the value of a continuous one, by its reading direction."""
+        """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""
         return self.direction(name).read(self.coefficients_of(point))
 
     def read_all(self, what: Adapter | np.ndarray | Point) -> dict[str, float]:
-        """Return every attribute of a point, of an adapter, or of a vector ``(d,)`` or coefficients ``(k,)``."""
+        """Return what each direction reads from an adapter, a vector ``(d,)``, a point or coefficients ``(k,)``."""
         if not isinstance(what, (Adapter, Point, str)):
             what = as_array(what, "coefficients or weights")
         if isinstance(what, Adapter) or (isinstance(what, np.ndarray) and what.shape == (self.layout.size,)):

@@ -104,7 +104,7 @@ def read_state(folder: Path, read: Callable[[State], T], *formats: str) -> T:
                 return found
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"{folder} is written by another process all the time; wait until it has finished", path=folder
+                    f"{folder} keeps being changed by another process; wait until it has finished", path=folder
                 )
         time.sleep(PAUSE_SECONDS)
 
@@ -364,7 +364,7 @@ def _open_lock(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
         raise UnsafePathError(
-            f"{path} is a pipe or a second name of another file, not a lock file; remove it", path=path
+            f"{path} is a pipe or has another hard link, so it is not a lock file; remove it", path=path
         )
     return descriptor
 
@@ -387,6 +387,10 @@ def _acquire(descriptor: int, path: Path, folder: Path) -> None:
             return
         if holder[1] != socket.gethostname():
             raise BusyError(f"{busy}, or remove {path} if it was killed", path=folder) from None
-        with suppress(ProcessLookupError, ValueError):
+        try:
             os.kill(int(holder[0]), 0)
-            raise busy from None
+        except (ProcessLookupError, ValueError, OverflowError):
+            return
+        except PermissionError:  # another user's process
+            pass
+        raise busy from None

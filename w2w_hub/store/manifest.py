@@ -97,7 +97,7 @@ def require_files(files: Any, where: Where) -> dict[str, dict[str, Any]]:
 
 def misstated(where: Where, field: str, advice: str = "fetch it again") -> CorruptFileError:
     """Return the error for a required field that is missing or wrong."""
-    return CorruptFileError(f"{where} lacks or misstates {field}; {advice}", **about(where))
+    return CorruptFileError(f"{where}: {field} is missing or invalid; {advice}", **about(where))
 
 
 # -------------------------------------------------------------------- JSON

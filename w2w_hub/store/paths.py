@@ -80,7 +80,7 @@ def find_file(root: Path, name: str) -> Path:
     _require_folders(root, name.split("/")[:-1])
     mode = _mode(path)
     if mode is None:
-        raise MissingPathError(f"{path} is not there", path=path)
+        raise MissingPathError(f"{path} does not exist", path=path)
     if stat.S_ISLNK(mode):
         path = _blob(Path(root), path)
     elif not stat.S_ISREG(mode):
@@ -118,7 +118,7 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
     try:
         descriptor = os.open(path, _OPEN | (0 if follow else _NO_LINK))
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingPathError(f"{path} is not there", path=path) from None
+        raise MissingPathError(f"{path} does not exist", path=path) from None
     except OSError as error:
         if not follow and os.path.islink(path):
             raise UnsafePathError(f"{path} is a link; replace it with the file", path=path) from error
@@ -241,7 +241,7 @@ def _require_folders(root: Path, parts: list[str]) -> None:
         folder = Path(root, *parts[:depth])
         mode = _mode(folder)
         if mode is None:
-            raise MissingPathError(f"{folder} is not there", path=folder)
+            raise MissingPathError(f"{folder} does not exist", path=folder)
         if stat.S_ISLNK(mode):
             raise UnsafePathError(f"{folder} is a link, which is not followed; replace it with the folder", path=folder)
         if not stat.S_ISDIR(mode):

@@ -45,7 +45,7 @@ def add_rows(
     workers: int = 1,
     dask: str | Client | None = None,
 ) -> WeightDataset:
-    """Append checkpoints, or the rows of other datasets, to a dataset in one new state.
+    """Append checkpoints, or the rows of other datasets, to a dataset in one atomic change.
 
     Full shards are not rewritten. The dataset keeps its dtype: float16 rows widen exactly to float32; rounding to
     float16 is measured and recorded, and is an error if the dataset has no rounded rows yet. If the dataset has a

@@ -59,7 +59,7 @@ class DatasetOptions:
     dtype : {"float32", "float16"}, optional
         Stored dtype; by default float16 for a float16 matrix, else float32.
     compression : {"none", "bitshuffle"}
-        Lossless; bitshuffle halves the size of float32 values that were bfloat16 before, and hardly that of others.
+        Lossless; bitshuffle halves the size of float32 values made from bfloat16, but gains little for others.
     shard_size : int or str
         At most ``"500MB"``.
     parquet_view : bool or {"float16", "float32"}

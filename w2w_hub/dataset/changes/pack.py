@@ -66,7 +66,7 @@ def pack_adapters(
     Raises
     ------
     LayoutMismatchError, InvalidInputError, UnknownNameError, CorruptFileError, ...
-        All problems of labels and checkpoints in one error; nothing is written then.
+        One error lists all problems of labels and checkpoints; nothing is written.
     """
     options = merged(options, keywords)
     paths = path_list(adapters, "an adapter")

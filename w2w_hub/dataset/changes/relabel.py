@@ -36,7 +36,7 @@ def relabel_rows(
     split_rule: SplitRule | None = None,
     version: str | None = None,
 ) -> WeightDataset:
-    """Change labels in one new state of the dataset; the matrix is not rewritten, the Parquet view is.
+    """Change labels in one atomic change; this rewrites the Parquet view, but not the matrix.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from .sources import DatasetRows
 
 @checked()
 def remove_rows(path: Path | str, ids: str | Sequence[str], *, version: str | None = None) -> WeightDataset:
-    """Remove rows from a dataset in one new state, whose files contain none of their values.
+    """Remove rows from a dataset, and their values from all of its files, in one atomic change.
 
     The last rows move to the indices of the removed rows, so that only the shards with removed rows and the last
     shards are rewritten. Row indices change; ids and digests do not.

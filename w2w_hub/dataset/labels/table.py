@@ -226,7 +226,7 @@ def as_ordinal(table: pd.DataFrame, orders: Mapping[str, Sequence[str]]) -> pd.D
     for name, order in orders.items():
         if name not in table.columns or name in RESERVED:
             have = ", ".join(str(n) for n in table.columns if n not in RESERVED) or "none"
-            raise UnknownNameError(f"no label column {name!r}; there are {have}")
+            raise UnknownNameError(f"no label column {name!r}; available: {have}")
         kind = Ordinal.of_column(name, order)
         written = as_written(table, {name: kind})[name] if "id" in table.columns else table[name]
         made[name] = kind.as_column(kind.convert(plain_values(written, name), name), table.index)

@@ -112,7 +112,7 @@ def _spans(split: str, known: dict[str, int]) -> list[tuple[str, int, int]]:
     try:
         wanted = ReadInstruction.from_spec("+".join(known) if split == "all" else split).to_absolute(known)
     except (ValueError, AssertionError) as error:
-        raise UnknownNameError(f"no split {split!r}; there are {', '.join(known)}") from error
+        raise UnknownNameError(f"no split {split!r}; available: {', '.join(known)}") from error
     return [(p.splitname, p.from_, p.to) if p.from_ < p.to else (p.splitname, 0, 0) for p in wanted]
 
 

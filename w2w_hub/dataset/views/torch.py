@@ -51,7 +51,7 @@ class _Rows:
             kind = kinds.get(name)
             if kind is None and name not in RESERVED:
                 known = ", ".join(dataset.manifest.columns) or "none"
-                raise UnknownNameError(f"no attribute {name!r}; there are {known}")
+                raise UnknownNameError(f"no attribute {name!r}; available: {known}")
             if name != "id":
                 values = (kind or CATEGORICAL).batch(dataset.labels[name].iloc[self.rows])
                 self.labels[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
@@ -83,7 +83,7 @@ class RowDataset(Dataset):
 
     def __getitem__(self, position: int) -> Example:
         if not -len(self) <= position < len(self):
-            raise IndexError(f"row {position} of {len(self)}")
+            raise IndexError(f"row {position} does not exist; there are {len(self)}, numbered from 0")
         return self._rows.examples([position % len(self)])[0]
 
     def __getitems__(self, positions: list[int]) -> list[Example]:

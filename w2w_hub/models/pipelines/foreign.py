@@ -66,7 +66,7 @@ def require_safe_base(stock_class: Any, folder: Path, passed: Collection[str] = 
     hints = stock_class._get_signature_types()
     for name in expected:
         if name in index and name not in found and index[name] not in (None, [None, None]):
-            raise CorruptFileError(f"{folder}/{MODEL_INDEX} misstates the component {name!r}: {index[name]!r}")
+            raise CorruptFileError(f"{folder}/{MODEL_INDEX} has an invalid component {name!r}: {index[name]!r}")
     for name, (library, kind) in found.items():
         if name in passed:
             continue

@@ -322,7 +322,7 @@ def require_base(model: torch.nn.Module, space: WeightSpace) -> None:
     foreign = sorted({s.target.component for s in space.layout.slots} - {"unet"})
     if foreign:
         raise BaseModelMismatchError(
-            f"this weight space adapts {', '.join(foreign)} ; only weight spaces of the UNet can be used"
+            f"this weight space adapts {', '.join(foreign)}; only weight spaces of the UNet can be used"
         )
     found = base_digest(model, space.layout)
     dtype = next(uncompiled(model).parameters()).dtype

@@ -324,7 +324,7 @@ class W2WMixin:
             self._identity = None
         elif _several(what):
             if not len(what):
-                raise InvalidInputError("an empty list of identities; set None for the base model")
+                raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
             self._identity = tuple(None if item is None else self.resolve(item) for item in what)
         else:
             self._identity = self.resolve(what)
@@ -366,7 +366,7 @@ class W2WMixin:
         before = self._identity if isinstance(self._identity, tuple) else (self._identity,)
         people = [identity for identity in before if identity is not None]
         if len(people) < len(before):
-            raise InvalidInputError("edit needs identities; one of these is the base model (None)")
+            raise InvalidInputError("edit cannot change the base model; remove None from pipe.identity")
         after = tuple(edited(self.space, person, strengths, start=start, preserve=preserve) for person in people)
         warn_if_far(self.space, (identity.point for identity in after), stacklevel=4)  # past the check of arguments
         self._identity = after if several else after[0]
@@ -476,7 +476,7 @@ class W2WMixin:
     def invert(
         self, images: Any, *, mask: Any = None, prompt: str = PROMPT, **options: Any
     ) -> Inversion | list[Inversion]:
-        """Find the point whose pictures explain one picture, or several of one person.
+        """Find the point with which the model best denoises one picture, or several of one person.
 
         Parameters
         ----------

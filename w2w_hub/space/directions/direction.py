@@ -22,7 +22,7 @@ MOST_ROWS = 2**53  # the largest integer that every JSON reader represents exact
 
 
 class UnreliableDirectionWarning(UserWarning):
-    """Warns that a direction in use reads held-out rows no better than permuted labels do."""
+    """Warns that a direction in use scores no better on held-out rows than with permuted labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +32,13 @@ class Direction(ByValue):
     Attributes
     ----------
     editing : ndarray
-        float32 ``(k,)``, unit length: how the population moves with the attribute while the other
-        attributes stay; + means more of it.
+        float32 ``(k,)``, unit length: how the coefficients change on average with the attribute while the other
+        attributes stay the same; a positive step adds more of it.
     sd : float
         Standard deviation of the fitted rows along `editing`: one unit of strength.
     reading : ndarray
-        float32 ``(k,)``: the reader's weights; ``c @ reading + intercept`` are the attribute's log-odds, or its value
-        if it is continuous.
+        float32 ``(k,)``: weights of a linear model; ``c @ reading + intercept`` is the attribute's log-odds, or its
+        value if it is continuous.
     auc : float or None
         Area under the ROC curve of the reading direction on held-out rows; None without both classes there, and for
         a continuous attribute.
@@ -48,7 +48,7 @@ class Direction(ByValue):
         Rows that `auc` or `r2` is measured on.
     kind : {"binary", "categorical", "float", "component"}
         How the attribute is read out. Each level of a categorical one has a direction of its own, named
-        ``attribute=level``; that of an ordinal one is read as a number, the expected grade's place from 0.
+        ``attribute=level``; an ordinal one is predicted as a number, the rank of the grade from 0.
     attribute, level : str or None
         The column of the dataset, and the level of it.
     r2 : float or None
@@ -122,7 +122,7 @@ class Direction(ByValue):
         return ""
 
     def read(self, coefficients: np.ndarray) -> float:
-        """Return a point's probability of the attribute, the value of a continuous one, or the expected grade's place.
+        """Return the prediction for a point: a probability, a continuous value, or an ordinal rank from 0.
 
         Parameters
         ----------

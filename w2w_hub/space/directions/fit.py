@@ -70,10 +70,11 @@ def fit_directions(
     attributes : sequence of str, optional
         Columns, or levels as ``Hair=red``; by default every one that can be fitted.
     reading : {"logistic", "ridge", "lda"}
-        Reader of binary attributes and levels; continuous and ordinal ones are read by ridge regression.
+        Linear model for binary attributes and levels; continuous and ordinal ones use ridge regression.
     editing : {"overlap", "means", "all", "covariance", "reading"}
-        Class means apart with those attributes held that overlap with it (default), with nothing held, with all of
-        them held; the population's covariance times the reader's weights; or those weights.
+        ``"overlap"`` (default), ``"means"`` and ``"all"``: the difference of class means, controlled for the attributes
+        that overlap with this one, for none, or for all. ``"covariance"``: the population's covariance times the
+        reading direction. ``"reading"``: the reading direction itself.
     whiten : bool
         Divide the editing direction by the coefficients' variances.
     preserve : sequence of str, or mapping of name to sequence, optional

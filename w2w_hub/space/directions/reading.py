@@ -17,7 +17,7 @@ def fit_reading(
 ) -> tuple[np.ndarray, float]:
     """Return weights ``(k,)`` and intercept of a reader of ``(n, k)``: log-odds, or the value if `continuous`."""
     if method not in READINGS:
-        raise InvalidInputError(f"no reading method {method!r}; there are {', '.join(READINGS)}")
+        raise InvalidInputError(f"unknown reading method {method!r}; choose from {', '.join(READINGS)}")
     if continuous or method == "ridge":
         from sklearn.linear_model import RidgeCV
 

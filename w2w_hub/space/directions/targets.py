@@ -55,7 +55,7 @@ def targets_of(
     for name in attributes:
         own = {t.name: t for t in found.values() if name in (t.name, t.attribute)}
         if not own and name not in reasons and name not in dataset.manifest.columns:
-            raise UnknownNameError(f"no attribute {name!r}; there are {', '.join(found) or 'none'}")
+            raise UnknownNameError(f"no attribute {name!r}; available: {', '.join(found) or 'none'}")
         if not own:
             raise InvalidInputError(f"no direction for {name}: {reasons.get(name, 'none of its levels can be fitted')}")
         chosen |= own
@@ -118,7 +118,7 @@ def preserved_by_name(
         for other in preserve.get(name, ()) if isinstance(preserve, Mapping) else preserve:
             own = [j for j, t in enumerate(targets) if other in (t.name, t.attribute)]
             if not own:
-                raise UnknownNameError(f"no attribute {other!r} to preserve; there are {', '.join(names)}")
+                raise UnknownNameError(f"no attribute {other!r} to preserve; available: {', '.join(names)}")
             found[i, [j for j in own if targets[j].attribute != targets[i].attribute]] = True
     return found
 

@@ -82,7 +82,7 @@ def build_space(
     directions : bool
         Fit a direction for each attribute.
     standardize : bool
-        If False, columns are only centered: a declared variant, recorded in the recipe.
+        If False, columns are centered but not scaled; the recipe records this.
     canonical : {"svd"}, optional
         Replace every adapter by one representative of its dW first (:mod:`w2w_hub.lora.canonical`), so that
         rows of several or unknown initializations can be compared. Recorded, and applied by

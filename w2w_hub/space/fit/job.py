@@ -101,7 +101,7 @@ def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) -> np.ndarray:
     """Return the indices of a split's rows, or of those with these ids, which must be in it."""
     if split not in dataset.manifest.splits:
-        raise UnknownNameError(f"no split {split!r}; there are {', '.join(dataset.manifest.splits)}")
+        raise UnknownNameError(f"no split {split!r}; available: {', '.join(dataset.manifest.splits)}")
     inside = dataset.where(split=split)
     if ids is None:
         return inside

@@ -70,7 +70,7 @@ def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
     """
     if first.layout != second.layout or first.k != second.k:
         raise InvalidInputError(
-            f"two spaces of the same layout and number of components can be compared, not {first.k} components of "
+            f"only spaces of the same layout and number of components can be compared, not {first.k} components of "
             f"{first.layout.size} features and {second.k} of {second.layout.size}"
         )
     one, other = first.coordinates, second.coordinates

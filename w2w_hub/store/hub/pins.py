@@ -140,7 +140,7 @@ def read_lock(path: Path | str) -> Lock:
         return Lock(tuple(_read_pin(item) for item in pins), packages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(
-            f"{path} lacks or misstates a field ({error}); create it again with w2w pin", path=path
+            f"{path} has a missing or invalid field ({error}); create it again with w2w pin", path=path
         ) from error
 
 

@@ -76,7 +76,7 @@ def open_repository(
         if own is not False and manifest_sha256 in (None, sha256):
             break
     else:
-        raise CorruptFileError(f"{where} is damaged or not the pinned one, also when fetched again", **about(where))
+        raise CorruptFileError(f"{where} is damaged or not the pinned one, even when fetched again", **about(where))
     if manifest_sha256 is not None:
         cache.is_verified(file, {"sha256": sha256, "size": file.stat().st_size})
     source.vouched = bool(own) or manifest_sha256 is not None or cache.was_verified(file, sha256)
@@ -98,8 +98,8 @@ def require_tagged_version(revision: str, version: str, where: object) -> None:
         if Version.parse(version) == Version.parse(revision):
             return
     raise CorruptFileError(
-        f"{where}: the tag {revision} is on a manifest of version {short(version)}, so somebody set or moved it by "
-        "hand; report it to the publisher, and open the commit that you mean",
+        f"{where}: the tag {revision} points to a manifest of version {short(version)}, so it was set or moved by "
+        "hand; report it to the publisher, and open the right commit instead",
         revision=revision,
         repo_id=str(where).partition("@")[0],
     )

@@ -147,8 +147,8 @@ def require_level(old: Version, new: Version, changes: list[Change]) -> None:
     why = next((change.text for change in changes if change.level == level), "nothing changed")
     if not old < new:
         raise VersionError(
-            f"version {new} is not after {old}, the newest version; push it as {old.next(level)}", name=str(new)
+            f"version {new} is not greater than {old}, the newest version; push it as {old.next(level)}", name=str(new)
         )
     raise VersionError(
-        f"version {new} is too close to {old}: {why} is a {level} change; push it as {old.next(level)}", name=str(new)
+        f"version {new} is too small a step from {old}: {why} is a {level} change; use {old.next(level)}", name=str(new)
     )

@@ -164,7 +164,7 @@ class Source:
         if not self._is_verified(name):
             self.cache.remove(revision.commit, name)
             raise CorruptFileError(
-                f"{revision}: {name} does not match the manifest, also when fetched again; restore it from "
+                f"{revision}: {name} does not match the manifest, even when fetched again; restore it from "
                 "another copy with: w2w restore LOCK --from FOLDER",
                 **about(revision.file(name)),
             )

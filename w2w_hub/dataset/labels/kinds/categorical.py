@@ -71,7 +71,7 @@ class Categorical(LabelKind):
         if isinstance(value, str):
             more = f" and {len(levels) - SHOWN_LEVELS} more" if len(levels) > SHOWN_LEVELS else ""
             known = ", ".join(repr(level) for level in levels[:SHOWN_LEVELS]) or "none"
-            raise UnknownNameError(f"attribute {name!r} has no level {value!r}; there are {known}{more}")
+            raise UnknownNameError(f"attribute {name!r} has no level {value!r}; its levels are {known}{more}")
         return None
 
     def targets(self, name: str, column: pd.Series) -> list[AttributeTarget]:

@@ -35,7 +35,7 @@ def get_engine(engine: str | Engine = "numpy", **settings: Any) -> Engine:
     """
     settings = {name: value for name, value in settings.items() if value is not None}
     if isinstance(engine, str) and engine not in ENGINES:
-        raise InvalidInputError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+        raise InvalidInputError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
     allowed = () if isinstance(engine, Engine) else engine_class(engine).setting_names()
     for name in settings:
         if name not in allowed:

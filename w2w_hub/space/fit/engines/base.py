@@ -89,7 +89,7 @@ class Engine(Settings, ABC):
     # ------------------------------------------------------------ distribution
     @abstractmethod
     def parts(self, function: Function, rows: Rows, *arguments: Any) -> Iterable[list[Array]]:
-        """Yield the results of `function` for consecutive ranges that together hold all tiles, in their order."""
+        """Apply `function` to consecutive ranges of tiles that cover all rows, and yield the results in order."""
 
     def summed(self, function: Function, rows: Rows, *arguments: Any) -> list[Array]:
         """Return the sums of `function` over all tiles."""
@@ -99,7 +99,7 @@ class Engine(Settings, ABC):
         return total
 
     def strips(self, rows: Rows, moments: Moments, panels: list[Panel]) -> Iterable[tuple[Panel, np.ndarray]]:
-        """Yield the panels of the Gram matrix with their rows from the diagonal on."""
+        """Yield each panel (a range of tiles) with its rows of the Gram matrix, from the diagonal on."""
         for panel in panels:
             yield panel, self.kept_strip(panel, bind(partial.gram_strip, self.ops, rows, panel, moments))
 

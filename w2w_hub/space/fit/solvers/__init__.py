@@ -54,5 +54,5 @@ def solver_of(recipe: Mapping[str, Any]) -> Solver:
 
 def _class_of(name: str) -> type[Solver]:
     if name not in SOLVERS:
-        raise InvalidInputError(f"no solver {name!r}; there are {', '.join(SOLVERS)}")
+        raise InvalidInputError(f"unknown solver {name!r}; choose from {', '.join(SOLVERS)}")
     return SOLVERS[name]

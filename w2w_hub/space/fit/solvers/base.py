@@ -65,7 +65,7 @@ class Solver(Settings, ABC):
     stopping: ClassVar[tuple[str, ...]] = ()
 
     def sized(self, n: int, d: int, k: int) -> Self:
-        """Return this solver with the settings filled in that follow from the sizes."""
+        """Return this solver with its size-dependent settings filled in."""
         return self
 
     @abstractmethod
@@ -74,10 +74,10 @@ class Solver(Settings, ABC):
 
     @abstractmethod
     def cost(self, n: int, d: int, k: int) -> float:
-        """Return about how many float32 operations the components take, a function of the sizes alone."""
+        """Return the approximate number of float32 operations; it depends on the sizes only."""
 
     def sketch(self, n: int) -> np.ndarray | None:
-        """Return a float32 matrix ``(b, n)`` to multiply the rows with during the pass for the moments, or None."""
+        """Return a float32 matrix ``(b, n)`` that the pass for mean and std multiplies with the rows, or None."""
         return None
 
     @abstractmethod

@@ -34,7 +34,7 @@ SMALLEST = 1e-6  # of the largest eigenvalue: smaller ones are rounding of the f
 
 @dataclass(frozen=True)
 class Krylov(Solver):
-    """Iterative components, until by their residuals less than `tolerance` of the variance is missed.
+    """Iterates until the residuals show that less than `tolerance` of the components' variance is missed.
 
     For many rows and features and comparatively few components.
 
