@@ -517,8 +517,12 @@ def rows() -> dict[str, Row]:
             WeightSpace.from_pretrained, {"path": path, "k": "None|whole", **HUB}, path=lambda w: w.saved_space
         ),
         "WeightSpace.save": Row(
-            lambda w: (w.again().save, {"path": w.new()}), {"path": path, "base": "None|path", "overwrite": flag},
-            slow=True,
+            lambda w: (w.again().save, {"path": w.new()}),
+            {"path": path, "base": "None|path", "generation": "None|mapping", "overwrite": flag}, slow=True,
+        ),
+        "WeightSpace.add_preview": Row(
+            lambda w: (WeightSpace.open(w.again().save(w.new())).add_preview, {"picture": w.folder / "picture.png"}),
+            {"picture": path, "overwrite": flag}, slow=True,
         ),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(

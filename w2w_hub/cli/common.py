@@ -141,6 +141,32 @@ def out_option(help: str, *old_names: str, required: bool = True) -> Callable[[F
     return decorate
 
 
+def generation_options(note: str) -> Callable[[F], F]:
+    """Add the options that are keywords of the stock pipelines' call; `note` follows their help."""
+
+    def decorate(function: F) -> F:
+        for option in (
+            click.option(
+                "--guidance-scale", "--guidance", "guidance_scale", type=GUIDANCE,
+                help=f"How closely pictures follow the prompt{note}",
+            ),
+            click.option(
+                "--num-inference-steps", "--steps", "num_inference_steps", type=click.IntRange(1, 1000),
+                help=f"Denoising steps{note}",
+            ),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def given_settings(num_inference_steps: int | None, guidance_scale: float | None) -> dict[str, Any]:
+    """Return the generation settings that were given as options."""
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def json_option(function: F) -> F:
     """Add the flag ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
@@ -242,7 +268,7 @@ class PromptType(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 
 FINITE = FiniteType()
-GUIDANCE = FiniteType(0, 1000)
+GUIDANCE = FiniteType(0, 100)  # as dialects.generation.SETTINGS
 PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 

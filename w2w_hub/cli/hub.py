@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import command, counted
+from ..common.text import command, counted, file_size
 from .common import examples, json_option, out_option
 from .output import data, data_text, print_json, say
 
@@ -27,16 +27,22 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
     "--gated", type=click.Choice(["auto", "manual"]), help="Require readers of a new repository to request access."
 )
 @click.option("--message", "-m", help="Title of the commit.")
+@click.option(
+    "--dataset", type=click.Path(path_type=Path), metavar="REPO@VERSION",
+    help="Where the Hub has the dataset of a weight space, or a lock file that pins it; linked on the card.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
-    folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None, dry_run: bool,
-    as_json: bool,
+    folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None,
+    dataset: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
     from ..release import push as publish
 
-    done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
+    done = publish(
+        folder, repo, version=version, private=private, gated=gated, message=message, dataset=dataset, dry_run=dry_run
+    )
     if as_json:
         print_json(done.to_json())
         return
@@ -46,14 +52,17 @@ def push(
         say(f"{repo}: the files are there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
     else:
         verb = "would send" if dry_run else "sent"
-        size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else counted(done.bytes_sent, "byte")
         new = " (a new repository)" if done.created else ""
         files, reused = counted(len(done.sent), "file"), counted(len(done.reused), "other is", "others are")
-        say(f"{repo}{new}: {verb} {files}, {size}; {reused} there already")
+        say(f"{repo}{new}: {verb} {files}, {file_size(done.bytes_sent)}; {reused} there already")
         for change in done.changes:
             say(f"  {change}")
         if done.changes:
             say(f"a {done.level} change")
+        if done.kind == "space" and done.dataset is None:
+            say("the card links no dataset; to link it, push the next version with --dataset ORG/NAME@VERSION")
+        elif done.dataset is not None:
+            say(f"the card links its dataset {done.dataset}")
     if dry_run:
         say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
     else:

@@ -13,12 +13,13 @@ import click
 from ..common.text import command, counted, few, files_of
 from .common import (
     FINITE,
-    GUIDANCE,
     PROMPT,
     SEED,
     StrengthType,
     WriterChoice,
     examples,
+    generation_options,
+    given_settings,
     json_option,
     open_pipeline,
     out_option,
@@ -42,12 +43,7 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
-        click.option(
-            "--guidance", default=2.0, show_default=True, type=GUIDANCE, help="How closely pictures follow the prompt."
-        ),
-        click.option(
-            "--steps", default=15, show_default=True, type=click.IntRange(1, 1000), help="Denoising steps per picture."
-        ),
+        generation_options(".  [default: what SPACE states, or else its pipeline's]"),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option(
             "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
@@ -158,7 +154,9 @@ def edit(
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
 @click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of the descent.")
+@click.option(
+    "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Descent steps."
+)
 @click.option("--learning-rate", default=0.1, show_default=True, type=FINITE, help="Size of a step.")
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
@@ -243,16 +241,18 @@ def _render_command(space: Path, *identities: object, into: str, people: Path | 
 @click.argument("identities", nargs=-1, required=True)
 @people_option
 @picture_options
+@click.option("--preview", is_flag=True, help="Also show the sheet on the card of SPACE.")
 @out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
     space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
-    steps: int, guidance: float, scale: int, out: Path, force: bool,
+    num_inference_steps: int | None, guidance_scale: float | None, scale: int, preview: bool, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each.
 
     A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
     """
-    _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
+    settings = given_settings(num_inference_steps, guidance_scale)
+    _render_cases(space, identities, people, prompts, seeds, settings, scale, out, force, preview)
 
 
 @click.command(
@@ -277,17 +277,18 @@ def render(
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, people: Path | None, prompts: tuple[str, ...],
-    seeds: tuple[int, ...], steps: int, guidance: float, scale: int, out: Path, force: bool,
+    seeds: tuple[int, ...], num_inference_steps: int | None, guidance_scale: float | None, scale: int, out: Path,
+    force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
     from ..store.atomic import require_output
 
-    moving = picture_kind(out) == "GIF"
+    moving, settings = picture_kind(out) == "GIF", given_settings(num_inference_steps, guidance_scale)
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, people, prompts, seeds, steps, guidance, scale, out, force)
+        _render_cases(space, identities, people, prompts, seeds, settings, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
@@ -298,10 +299,7 @@ def grid(
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
     chosen = find_identities(pipe.space, identities, people)
-    pictures = strength_grid(
-        pipe, chosen, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
-        guidance_scale=guidance,
-    )  # fmt: skip
+    pictures = strength_grid(pipe, chosen, attribute, values, case, preserve=preserve, start=start, **settings)
     rows = captions(identities, chosen)
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
@@ -327,25 +325,31 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 def _render_cases(
     space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
-    steps: int, guidance: float, scale: int, out: Path, force: bool,
+    settings: dict[str, Any], scale: int, out: Path, force: bool, preview: bool = False,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
+    from ..space.previews import preview_name
     from ..store.atomic import require_output
 
-    picture_kind(out)
+    if picture_kind(out) != "PNG" and preview:
+        raise click.UsageError("a preview is a .png; give --out such a name")
     require_output(out, overwrite=force)
     pipe = open_pipeline(space)
+    if preview:
+        preview_name(pipe.space, out)  # raise before anything is drawn
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     named = [name for name in identities if name != "base"]
     found = find_identities(pipe.space, named, people)
     left = iter(found)
     chosen = [None if name == "base" else next(left) for name in identities]
-    pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
+    pictures = pipe.render(chosen, cases, **settings)
     rows, columns = captions(identities, chosen), [f"{p} #{s}" for p, s in cases]
     save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
     say_which(named, found)
     say(f"{out}: {counted(len(identities), 'identity')} x {counted(len(cases), 'picture')}")
+    if preview:
+        say(f"{space}: {pipe.space.add_preview(out, overwrite=force)} is on its card")
 
 
 # ---------------------------------------------------------------- export
@@ -372,6 +376,8 @@ def export(
     A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
     """
     from ..dialects import writers
+    from ..dialects.base_model import mixed_note
+    from ..dialects.generation import shown_settings
     from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
     from ..space.keeping import export_identities, export_identity, exported_files
@@ -395,3 +401,7 @@ def export(
     if len(made) > 1:
         say(f"{out}: {counted(len(made), 'folder')}, {few([folder.name for folder in made])}")
     say(f"{made[0]}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(made[0].iterdir()))}")
+    if opened.generation:
+        say(f"generate with {shown_settings(opened.generation)}, as {space} states")
+    if note := mixed_note(opened.path):
+        say(f"w2w: note: {note}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command, counted
-from .common import LaterChoice, examples, json_option, out_option
+from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
 from .output import data, name_column, print_json, say
 from .rows import find_identity, people_option
 
@@ -67,6 +67,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base-model folder, copied into the space so that it opens offline."
 )
+@generation_options(", where pipelines of this weight space are given no other; needs --base.")
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the weight space.")
 @with_engine
@@ -97,9 +98,10 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 )  # fmt: skip
 @json_option
 def build(
-    dataset: Path, k: int | None, out: Path, force: bool, base: Path | None, split: str, version: str,
-    engine: str | None, devices: tuple[str, ...], scheduler: str | None, solver: str, tolerance: float, seed: int,
-    canonical: str | None, standardize: bool, directions: bool, without_population: bool, as_json: bool,
+    dataset: Path, k: int | None, out: Path, force: bool, base: Path | None, num_inference_steps: int | None,
+    guidance_scale: float | None, split: str, version: str, engine: str | None, devices: tuple[str, ...],
+    scheduler: str | None, solver: str, tolerance: float, seed: int, canonical: str | None, standardize: bool,
+    directions: bool, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
@@ -116,6 +118,7 @@ def build(
     space = build_and_save(
         opened, out, k, base=base, overwrite=force, population=not without_population, split=split, version=version,
         directions=directions, standardize=standardize, canonical=canonical,
+        generation=given_settings(num_inference_steps, guidance_scale),
         solver=get_solvers(solver, tolerance=tolerance, seed=seed),
         engine=engine_from(engine or "numpy", devices, scheduler),
     )  # fmt: skip

@@ -100,6 +100,14 @@ def few(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def file_size(size: int) -> str:
+    """Return a number of bytes in words: ``48.7 MB``, ``1,234 bytes``."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit / 10:
+            return f"{size / unit:,.1f} {name}"
+    return counted(size, "byte")
+
+
 # ---------------------------------------------------------------- shell
 class ShellText(str):
     """Text that is already quoted for a shell."""

@@ -20,6 +20,7 @@ from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.hub.source import ResolvedRevision, Source
 from .index import RowIndex
+from .licenses import license_of, row_licenses
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
@@ -86,6 +87,11 @@ class DatasetReader(Displayed):
     @property
     def layout(self) -> ParameterLayout:
         return self.manifest.layout
+
+    @property
+    def license(self) -> str:
+        """The license that the manifest states, or else the rows: ``other`` if they state several."""
+        return license_of(self.manifest.licence, row_licenses(self.labels))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -108,7 +108,8 @@ class Demo:
     def make_space(self) -> None:
         train = self.dataset.manifest.splits["train"]
         k = min(COMPONENTS, train - 1)
-        self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, "--out", self.folder)
+        drawn = [word for name, value in DRAWN.items() for word in (f"--{name.replace('_', '-')}", value)]
+        self.command("build", self.out / "dataset", "--k", k, "--base", self.assets.base, *drawn, "--out", self.folder)
         self.pipe = AutoW2WPipeline.from_pretrained(self.folder)
         self.pipe.set_progress_bar_config(disable=True)
         self.space = self.pipe.space
@@ -149,6 +150,7 @@ class Demo:
             f"strangers {self.scorer.cross_id_score:.2f}, the population's mean "
             f"{self.metrics['mean_only_id_score']:.2f}).",
         )  # fmt: skip
+        self.space.add_preview(self.out / "held-out.png")
 
     def render_samples(self) -> None:
         points = self.out / "points" / "samples"
@@ -288,7 +290,7 @@ def stock_pictures(base: Path, exported: Path, unet_config: Any) -> tuple[np.nda
     noise = torch.randn((1, unet_config.in_channels, size, size), generator=torch.Generator().manual_seed(seed))
     drawn = []
     for library in ("diffusers", "peft"):
-        pipe = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
+        pipe = StableDiffusionPipeline.from_pretrained(base)
         pipe.set_progress_bar_config(disable=True)
         if library == "diffusers":
             pipe.load_lora_weights(str(exported))

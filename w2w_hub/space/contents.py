@@ -41,6 +41,9 @@ class SpaceContents(ByValue):
     compatibility : Compatibility
     directions : dict of str to Direction
     name, version, licence : str
+    generation : dict
+        Keywords of a pipeline's call that it uses if none are given (`num_inference_steps`, `guidance_scale`); stored
+        with a base model.
     stored_spread : Spread or None
         Spread of the population's coefficients, in a space that was published without it.
     path : Path or None
@@ -59,6 +62,7 @@ class SpaceContents(ByValue):
     version: str = "0.1.0"
     licence: str = "unknown"
     stored_spread: Spread | None = None
+    generation: dict[str, Any] = field(default_factory=dict, compare=False)
     path: Path | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from ..common.checks import is_whole
 from ..common.text import ShellText, command, one_line
 from ..dataset.manifest import Compatibility, is_split_name
-from ..dialects.base_model import digest_of_folder, embed_base
+from ..dialects.base_model import CONFIG, digest_of_folder, embed_base
+from ..dialects.generation import checked_settings, read_settings
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
@@ -60,7 +61,8 @@ FIELDS = {"format", "format_version", "files", *_KINDS}
 # ------------------------------------------------------------------ writing
 def save_space(
     space: SpaceContents, path: Path | str, base: Path | str | None = None, *,
-    overwrite: bool = False, extend: Callable[[Path], object] | None = None,
+    generation: Mapping[str, Any] | None = None, overwrite: bool = False,
+    extend: Callable[[Path], object] | None = None,
 ) -> Path:  # fmt: skip
     """Write a space folder and return its path.
 
@@ -68,6 +70,8 @@ def save_space(
     ----------
     base : path, optional
         A diffusers folder to embed.
+    generation : mapping, optional
+        Generation settings to store with `base`; by default the space's own.
     overwrite : bool
         Replace an existing weight space, if its folder holds nothing else.
     extend : callable, optional
@@ -82,7 +86,10 @@ def save_space(
     if base is not None:
         found = require_base(base, space.layout, space.compatibility)
         space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
-        extend = partial(embed_base, base)
+        settings = space.generation if generation is None else checked_settings(generation)
+        extend = partial(embed_base, base, generation=settings)
+    elif checked_settings(generation):
+        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     population, revision = space.population, None if space.source is None else space.source.revision
@@ -232,6 +239,7 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
+            generation=_read_generation(state),
             path=path,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -241,6 +249,13 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
     if space.digest != data["digest"]:
         raise _corrupt(path, "mean, std and basis do not have the digest in the manifest")
     return space
+
+
+def _read_generation(state: State) -> dict[str, Any]:
+    if CONFIG not in state.data["files"]:
+        return {}
+    path = state.find(CONFIG)
+    return read_settings(read_json(path), path)
 
 
 def _corrupt(path: Path | str, reason: str) -> CorruptFileError:
@@ -336,7 +351,7 @@ def _needed(source: Source, k: int | None) -> list[str]:
     return [
         name
         for name in source.files
-        if name == "space.safetensors"
+        if name in ("space.safetensors", CONFIG)
         or name.startswith(("coefficients/", "directions."))
         or ((match := basis.fullmatch(name)) and int(match[1]) < last)
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, validated, whole
+from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
 from ..common.display import LONGEST, Displayed, listed
 from ..common.text import counted, one_line
@@ -28,6 +28,7 @@ from .lookup import PointLike, find
 from .old_fields import accepts_flat_fields
 from .points import Point
 from .population import COVARIANCES
+from .previews import add_preview
 from .storage import open_contents, save_space
 
 
@@ -103,14 +104,22 @@ class WeightSpace(SpaceContents, Displayed):
         )
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
+    open = from_pretrained  # the same call by the name that datasets have
+
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None, overwrite: bool = False) -> Path:
+    def save(
+        self, path: Path | str, *, base: Path | str | None = None, generation: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Path:  # fmt: skip
         """Write a folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        generation : mapping, optional
+            Keywords that pipelines of this space use where a call gives none, stored with `base`:
+            ``{"num_inference_steps": 15, "guidance_scale": 2.0}``. By default :attr:`generation`.
         overwrite : bool
             Replace an existing weight space, if its folder holds nothing else.
 
@@ -120,7 +129,26 @@ class WeightSpace(SpaceContents, Displayed):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base, overwrite=overwrite)
+        return save_space(self, path, base, generation=generation, overwrite=overwrite)
+
+    @validated(picture=path(), overwrite=flag())
+    def add_preview(self, picture: Path | str, *, overwrite: bool = False) -> str:
+        """Add a picture to the folder of this space and to its card; return its path in the folder.
+
+        Parameters
+        ----------
+        picture : path
+            A ``.png`` file; its name is the picture's title.
+        overwrite : bool
+            Replace a preview of that name.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is not a PNG file, or the space is not in a local folder.
+        AlreadyExistsError, MissingPathError, DiskError
+        """
+        return add_preview(self, Path(picture), overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.

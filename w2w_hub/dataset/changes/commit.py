@@ -20,6 +20,7 @@ from ...store.manifest import DATASET
 from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
+from ..licenses import row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
@@ -121,7 +122,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
-    card = dataset_card(manifest) if base is None else updated_card(folder, base.manifest, manifest)
+    licenses = row_licenses(table)
+    card = dataset_card(manifest, licenses) if base is None else updated_card(folder, manifest, licenses)
     (staging / "README.md").write_text(card, "utf-8")
 
 

@@ -32,6 +32,14 @@ def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     return result
 
 
+def with_settings(
+    stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a stock call's keywords with those settings that it takes and is not given."""
+    given, taken = arguments_of(stock_call, args, kwargs), inspect.signature(stock_call).parameters
+    return {**kwargs, **{name: value for name, value in settings.items() if name in taken and name not in given}}
+
+
 def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, Any]:
     """Return a stock call's arguments with one prompt, or encoded prompt, per identity.
 

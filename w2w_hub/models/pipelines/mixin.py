@@ -21,6 +21,8 @@ from ...common.arguments import DATASET, SPACE
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
+from ...dialects.base_model import mixed_note
+from ...dialects.generation import checked_settings
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
 from ...space.identity import Identity, edited, resolve
@@ -30,7 +32,7 @@ from ...store.atomic import require_output
 from ...store.manifest import FILENAME as MANIFEST
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
-from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each
+from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each, with_settings
 from .grids import preview_sheets
 from .handover import notice_components, notice_from_pipe, notice_identity
 from .inputs import as_list, encode_pictures, encode_text, latent_masks, nested
@@ -71,6 +73,7 @@ class W2WMixin:
     _execution_device: Any
     _space: WeightSpace | None = None
     _identity: Identity | Identities | None = None
+    _generation: dict[str, Any] | None = None  # the space's, unless it is set
     _generating = False
     _lent: tuple[str | None, ...] = ()  # stock pipelines that may share the components, until an identity is set
     _warned = False  # about a stock pipeline, since the identity was set
@@ -127,7 +130,8 @@ class W2WMixin:
         ----------
         dtype : torch dtype or str
             The base model's dtype; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
-            components to dtypes, and the keyword `torch_dtype` work too.
+            components to dtypes, and the keyword `torch_dtype` work too. Stock diffusers generates with the same folder
+            without ``dtype=``, unless w2w_hub 0.1.0 embedded a base model of several dtypes.
         k : int, optional
             Number of components to read; fewer need fewer files.
         revision : str, optional
@@ -193,6 +197,7 @@ class W2WMixin:
             made.attach(space)
         elif carried is not None:
             made._space, made._identity = carried, pipeline._identity
+            made._generation = pipeline._generation
         return made
 
     @validated(space=SPACE, verify=flag())
@@ -205,7 +210,7 @@ class W2WMixin:
         if verify:
             with use_base(self.unet):
                 require_base(self.unet, space)
-        self._space, self._identity = space, None
+        self._space, self._identity, self._generation = space, None, None
 
     @validated(
         path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
@@ -223,6 +228,8 @@ class W2WMixin:
         **options: Any,
     ) -> None:
         """Write the space with this base model embedded; the folder opens as a stock pipeline too.
+
+        :attr:`generation` is stored with it.
 
         Parameters
         ----------
@@ -242,7 +249,9 @@ class W2WMixin:
         require_output(path, overwrite=overwrite, own=space_files)
         sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
-        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets, overwrite)
+        save_folder(
+            self.space, stock, path, base_model, revision, custom_pipeline, options, self.generation, sheets, overwrite
+        )
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
@@ -273,6 +282,22 @@ class W2WMixin:
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "space", **options)
             return push(Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run)
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Keywords of the call that this pipeline uses where a call gives none; by default what the space states.
+
+        Set it to a mapping of `num_inference_steps` and `guidance_scale`, or to ``{}`` for the stock class's own
+        defaults. :meth:`save_pretrained` stores it.
+        """
+        stated = self._generation
+        if stated is None:
+            stated = {} if self._space is None else self._space.generation
+        return dict(stated)
+
+    @generation.setter
+    def generation(self, settings: Mapping[str, Any]) -> None:
+        self._generation = checked_settings(settings)
 
     # ------------------------------------------------------------ identity
     @property
@@ -444,8 +469,16 @@ class W2WMixin:
         AlreadyExistsError
         InvalidInputError
             If no identity is set, or one of several is the base model.
+
+        Warns
+        -----
+        UserWarning
+            If stock diffusers needs ``dtype=`` for the base model, see :meth:`from_pretrained`.
         """
         chosen = self._required_identity("export", None if identity is None else self._resolved(identity))
+        note = mixed_note(self.space.path)
+        if note is not None:
+            warnings.warn(note, stacklevel=3)  # past the check of arguments
         if isinstance(chosen, tuple):
             return export_identities(self.space, chosen, path, overwrite=overwrite, **options)
         return export_identity(self.space, chosen, path, overwrite=overwrite, **options)
@@ -471,6 +504,7 @@ class W2WMixin:
             if self._generating:
                 return nested_copy(self)._generate(stock_call, args, kwargs)
             chosen = self._identity
+            kwargs = with_settings(stock_call, args, kwargs, self.generation)
             call, token = _render_call.get(), None
             if call is not None and call[0] is self:
                 chosen, token = call[1], _render_call.set(None)  # for this call, not for calls inside its callbacks
