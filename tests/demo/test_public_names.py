@@ -10,8 +10,15 @@ from w2w_hub import demo
 
 DOCUMENTED = (
     "w2w_hub.dataset",
+    "w2w_hub.common.limits",
     "w2w_hub.common.pages",
+    "w2w_hub.common.progress",
+    "w2w_hub.common.text",
+    "w2w_hub.common.version",
     "w2w_hub.errors",
+    "w2w_hub.store.atomic",
+    "w2w_hub.store.manifest",
+    "w2w_hub.store.paths",
     "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines",
 )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 
+from ..common.progress import logged_progress
 from ..errors import W2WError
 from .output import captured_messages, say, say_traceback, say_usage_error
 
@@ -50,7 +51,7 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
-        with captured_messages():
+        with captured_messages(), logged_progress(say):
             try:
                 return super().invoke(ctx)
             except W2WError as error:
