@@ -71,30 +71,34 @@ class Demo(Workflow):
     def __init__(self, journal: Journal, assets: Assets, say: Say, run: Run):
         super().__init__(journal.folder, assets, journal.records, say, run)
         self.journal = journal
+        self.done_now = False  # whether a stage was run by this process
 
     def run(self) -> dict[str, Any]:
         """Run the stages that are not finished; return the metrics."""
-        done_now = False
-        for number, (name, (stage, patterns)) in enumerate(self.stages.items(), 1):
-            title = f"# {number} of {len(self.stages)}: {name}"
-            if self.journal.finished(name) and not (done_now and stage == self.write_report):
-                self.say(f"{title} is there already")
-                continue
-            self.say(f"\n{title}")
-            self.journal.prepare(name, patterns)
-            self.record, began, done_now = Record(), time.monotonic(), True
-            try:
-                stage()
-            except BaseException:
-                self.say(self._how_to_go_on(number, name))
-                raise
-            self.record.seconds = round(time.monotonic() - began, 1)
-            self.journal.finish(name, self.record, patterns)
-            self.say(f"# {name}: done in {self.record.seconds:.0f} s")
+        number, name = 1, ""
+        try:
+            for number, name in enumerate(self.stages, 1):
+                self._run_stage(f"{number} of {len(self.stages)}: {name}", name)
+        except BaseException:
+            self.say(self._how_to_go_on(f"{number} of {len(self.stages)}, {name}"))
+            raise
         metrics = self.metrics()
         write_json(self.out / "metrics.json", metrics, replace=True)
         self.say(f"\ndone in {metrics['seconds']['total']:.0f} s; open {quote(self.out / 'report.html')}")
         return metrics
+
+    def _run_stage(self, title: str, name: str) -> None:
+        method, patterns = self.stages[name]
+        if self.journal.finished(name) and not (self.done_now and name == "report"):
+            self.say(f"# {title} is there already")
+            return
+        self.say(f"\n# {title}")
+        self.journal.prepare(name, patterns)
+        self.record, began, self.done_now = Record(), time.monotonic(), True
+        method()
+        self.record.seconds = round(time.monotonic() - began, 1)
+        self.journal.finish(name, self.record, patterns)
+        self.say(f"# {name}: done in {self.record.seconds:.0f} s")
 
     def metrics(self) -> dict[str, Any]:
         """Return the figures of all stages, and their seconds, also of those that an earlier run did."""
@@ -103,8 +107,8 @@ class Demo(Workflow):
         seconds["total"] = round(sum(seconds.values()), 1)
         return {key: v for record in records.values() for key, v in record.metrics.items()} | {"seconds": seconds}
 
-    def _how_to_go_on(self, number: int, name: str) -> str:
-        kept = "nothing is finished yet" if number == 1 else f"what was finished before is kept in {quote(self.out)}"
+    def _how_to_go_on(self, stage: str) -> str:
         assets = [] if self.assets.folder == FOLDER else ["--assets", self.assets.folder]
         again = command("w2w demo", options=["--out", self.out, "--resume", *assets])
-        return f"\nstopped in stage {number} of {len(self.stages)}, {name}; {kept}\nnext: {again}"
+        kept = f"finished stages kept in {quote(self.out)}: {len(self.journal.records)}"
+        return f"\nstopped in stage {stage}; {kept}\nnext: {again}"

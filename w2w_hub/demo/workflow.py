@@ -189,13 +189,13 @@ class Workflow:
             "New people, sampled from the weight space",
             "Each row is one point of the weight space. The columns differ in the prompt and in the noise seed. Mean "
             f"cosine to the nearest fitted person: {np.mean(nearest):.2f} (a copy would be 1).",
+            self.redraw("render", self.folder, files, out="samples.png"),
         )  # fmt: skip
         cases = [word for prompt, _ in CASES for word in ("--prompt", prompt)]
         picture, seed = self.out / "samples-one-seed.png", CASES[0][1]
-        drawing = [self.folder, files, *cases, "--seed", seed, "--scale", SCALE, "--out", picture]
-        self.command("render", *drawing)
+        self.command("render", self.folder, files, *cases, "--seed", seed, "--scale", SCALE, "--out", picture)
         title, text = "The same samples with one noise seed", f"All columns start from the noise of seed {seed}."
-        self.record.sections.append(Section(title, text, picture.name, self.lines.line("render", *drawing)))
+        self.record.sections.append(Section(title, text, picture.name))
 
     def render_edits(self) -> None:
         names = [n for n in EDIT_ATTRIBUTES if n in self.space.directions] or list(self.space.directions)[:5]
