@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from w2w_hub import read_adapter
+from w2w_hub.cli.identities import _distinct
 from w2w_hub.space.points import load_point
 
 from .test_commands import refused, w2w
@@ -124,3 +127,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tiny_space: Path, tmp_path:
     (tmp_path / "file").write_text("")
     result = w2w("sample", tiny_space, "--out", tmp_path / "file" / "points")
     refused(result, "file")
+
+
+@given(st.lists(st.sampled_from(["a", "a-2", "a-2-2", "a-3", "b"]), max_size=9))
+def test_pictures_of_one_name_become_points_of_different_names(names: list[str]) -> None:
+    found = _distinct(names)
+    assert len(set(found)) == len(found) == len(names)
+    assert all(new.startswith(old) for old, new in zip(names, found, strict=True))
+    if len(set(names)) == len(names):
+        assert found == names

@@ -243,9 +243,22 @@ def test_a_rebuild_is_compared_only_when_asked_and_written_where_asked(
     assert told("rebuild", space, "--dataset", crowd, "--check")["identical"] is True
     assert not list(tmp_path.glob("again*"))
     found = told("rebuild", space, "--dataset", crowd, "--out", tmp_path / "again")
-    assert WeightSpace.from_pretrained(tmp_path / "again").digest == found["rebuilt_digest"] == found["digest"]
+    published, again = (WeightSpace.from_pretrained(path) for path in (space, tmp_path / "again"))
+    assert again.digest == found["rebuilt_digest"] == found["digest"]
+    assert {n: d.evidence() for n, d in again.directions.items()} == {
+        n: d.evidence() for n, d in published.directions.items()
+    }
     w2w("rebuild", space, "--dataset", crowd, status=2)
     w2w("rebuild", space, "--dataset", crowd, "--check", "--out", tmp_path / "again", status=2)
+
+
+def test_a_space_is_rebuilt_by_the_engine_of_its_recipe_unless_another_is_named(crowd: Path, tmp_path: Path) -> None:
+    w2w("build", crowd, "--k", 2, "--no-directions", "--engine", "torch", "--out", tmp_path / "torch")
+    engines = {}
+    for name, words in {"same": (), "other": ("--engine", "numpy")}.items():
+        w2w("rebuild", tmp_path / "torch", "--dataset", crowd, "--out", tmp_path / name, *words)
+        engines[name] = WeightSpace.from_pretrained(tmp_path / name).recipe["engine"]
+    assert engines == {"same": "torch", "other": "numpy"}
 
 
 def test_what_is_near_and_what_is_read_is_what_the_space_says(space: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -253,3 +254,19 @@ def test_a_card_whose_metadata_is_only_spelled_differently_is_still_rendered_ane
     card.write_text(card.read_text("utf-8") + "\nMy own words.\n", "utf-8")
     assert CliRunner().invoke(main, ["relabel", str(card.parent), "--unit", "Hair=hue"]).exit_code == 0
     assert "My own words." in card.read_text("utf-8")
+
+
+def test_a_reader_that_goes_away_ends_a_command_without_a_message(
+    make_dataset: Callable[..., WeightDataset], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    away, pipe = os.pipe()
+    os.close(away)
+    closed = os.fdopen(pipe, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(make_dataset().path)])
+    monkeypatch.undo()
+    with suppress(BrokenPipeError):
+        closed.close()
+    assert ended.value.code == 1
+    assert capfd.readouterr().err == ""

@@ -113,6 +113,32 @@ def test_each_rule_takes_its_kind_as_a_plain_value_and_nothing_else(tmp_path: Pa
             assert not takes(rule, value), (rule.expected, value)
 
 
+class Text(str):
+    """A string that is more than one, as NumPy's are."""
+
+
+def kinds(value: Any) -> Any:
+    """The types of a value and of everything in it."""
+    if isinstance(value, dict):
+        return type(value), [(kinds(k), kinds(v)) for k, v in value.items()]
+    return type(value), [kinds(v) for v in value] if isinstance(value, (list, tuple)) else None
+
+
+def test_what_a_rule_takes_is_of_pythons_own_types_down_to_the_elements() -> None:
+    for rule, value, plain in (
+        (text(), np.str_("a"), "a"), (text(), Text("a"), "a"), (one_of("a", "b"), np.str_("a"), "a"),
+        (names(), [np.str_("a"), Text("b")], ["a", "b"]), (names(), np.array(["a", "b"]), ["a", "b"]),
+        (names_by_name(), {np.str_("k"): (Text("a"),)}, {"k": ["a"]}), (flag(), np.False_, False),
+        (whole(), np.uint8(3), 3), (number(), np.float32(0.5), 0.5), (number(), Fraction(1, 2), 0.5),
+        (number(), 2, 2.0),
+        (optional(either(whole(), names())), [np.str_("a")], ["a"]), (optional(text()), None, None),
+        (positive(), np.int64(2), 2.0),
+    ):  # fmt: skip
+        taken = rule.checked(value, "it")
+        assert taken == plain
+        assert kinds(taken) == kinds(plain)
+
+
 def test_a_call_gets_plain_values_by_position_and_name_and_defaults_and_others_as_they_are() -> None:
     @validated(count=whole(1), ratio=number(0, 1))
     def made(count: Any, ratio: Any = "unset", *rest: Any, **options: Any) -> tuple[Any, ...]:

@@ -93,6 +93,17 @@ def test_a_view_that_is_not_the_rows_is_told_with_the_row(ds, change, at):
     assert all(problem.file.startswith("parquet") for problem in report.problems)
 
 
+@pytest.mark.parametrize("rows", [1, 64, 65, 150])
+def test_a_view_with_a_row_group_of_more_than_64_rows_is_told(tmp_path, rows):
+    values = np.random.default_rng(0).normal(size=(N, 7)).astype(np.float32)
+    made = write_dataset(values, tmp_path / "d", layout=SMALL)
+    name = "parquet/train.parquet"
+    pq.write_table(pq.read_table(made.path / name), made.path / name, row_group_size=rows)
+    restate(made, name)
+    assert [problem.file for problem in check(made.path).problems] == [name] * (rows > 64)
+    assert check(made.path, deep=False).ok
+
+
 def test_a_group_on_two_sides_is_named_with_its_rows(tmp_path):
     ids = [f"p{i}" for i in range(8)]
     table = pd.DataFrame({"id": ids, "person": [f"x{i // 2}" for i in range(8)], "split": ["train", "test"] * 4})

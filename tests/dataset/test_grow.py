@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,22 @@ def test_adding_writes_no_full_shard_and_no_full_view_file_again(tmp_path):
     assert len(before) == 10  # a dataset that is open stays what it was
     np.testing.assert_array_equal(before["p09"], after["p09"])
     after.verify()
+
+
+@pytest.mark.parametrize("row", [0, 5, 9])
+def test_the_error_of_a_view_is_that_of_all_its_files_written_again_or_not(tmp_path, row):
+    values = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
+    values[row] *= 1000
+    ids = [f"p{i:02d}" for i in range(10)]
+    ds = write_dataset(values, tmp_path / "d", layout=SMALL, ids=ids, shard_size=FOUR_ROWS)
+    largest = np.abs(values.astype(np.float16).astype(np.float32) - values).max()
+    for change in (
+        lambda: ds,
+        lambda: add_rows(ds.path, [people(tmp_path / "more", 5, "q").path]),
+        lambda: relabel_rows(ds.path, pd.DataFrame({"id": ["q04"], "Age": [1.0]})),
+        lambda: remove_rows(ds.path, ["q04"]),
+    ):
+        assert change().manifest.view == {"dtype": "float16", "max_error": pytest.approx(largest)}
 
 
 def test_growing_row_by_row_gives_the_digest_of_writing_at_once(tmp_path):
@@ -263,6 +280,12 @@ def test_a_split_can_be_made_anew_and_a_given_one_ends_the_rule(tmp_path):
     ds = people(tmp_path / "d", 12)
     after = relabel_rows(ds.path, split_rule=SplitRule("person", 0.5, seed=3))
     assert after.manifest.splits == {"train": 6, "test": 6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in (3, 4, 5):  # rows move to the other side by the rule itself, which stays
+            again = relabel_rows(ds.path, split_rule=SplitRule("person", 0.5, seed))
+            assert again.manifest.split_rule == SplitRule("person", 0.5, seed).to_json()
+    assert again.labels["split"].tolist() != after.labels["split"].tolist()
     given = relabel_rows(ds.path, pd.DataFrame({"id": ["p00"], "split": ["dev"]}))
     assert given.manifest.split_rule is None
     with pytest.raises(UnknownNameError, match="'family'"):

@@ -193,6 +193,32 @@ def test_rows_stay_lazy_and_right_through_what_datasets_does(make_dataset, offli
             np.testing.assert_array_equal(row["weights"], ds[str(row["id"])])
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda d, w: d.filter(lambda row: row["weights"][3] > 0),
+        lambda d, w: d.filter(lambda weights: weights[3] > 0, input_columns="weights"),
+        lambda d, w: d.filter(lambda name, weights: w[name] == weights[3] > 0, input_columns=["id", "weights"]),
+        lambda d, w: d.filter(lambda name: w[name] > 0, input_columns="id"),
+        lambda d, w: d.filter(lambda row, i: row["weights"][3] > 0 and row["id"] == d[i]["id"], with_indices=True),
+        lambda d, w: d.filter(lambda rows: [x[3] > 0 for x in rows["weights"]], batched=True, batch_size=3),
+        lambda d, w: d.filter(lambda row, limit: row["weights"][3] > limit, fn_kwargs={"limit": 0}),
+        lambda d, w: d.with_format("numpy").filter(lambda row: row["weights"][3] > 0),
+        lambda d, w: d.select([i for i, name in enumerate(d["id"]) if w[name] > 0]),
+    ],
+)
+def test_rows_are_filtered_alike_in_whatever_form_the_condition_takes_them(make_dataset, offline, kept):
+    ds = make_dataset()
+    data = w2w_hub.load_dataset(ds.path, split="train", **offline)
+    value = {name: float(ds[name][3]) for name in ds.ids}
+    found = kept(data, value)
+    wanted = [str(name) for name in data["id"] if value[str(name)] > 0]
+    assert 0 < len(wanted) < len(data)
+    assert [str(name) for name in found["id"]] == wanted
+    for row in found.with_format(None):
+        np.testing.assert_array_equal(row["weights"], ds[row["id"]])
+
+
 def test_with_format_gives_tensors_arrays_and_frames(make_dataset, offline):
     torch = pytest.importorskip("torch")
     ds = make_dataset()
@@ -306,7 +332,8 @@ def test_what_is_pushed_holds_the_numbers_and_is_read_by_a_stranger(make_dataset
     )
     pretend.install(monkeypatch)
     data = w2w_hub.load_dataset(ds.path, split="train", **offline).select([0, 2, 3])
-    data.push_to_hub("someone/people", split="train", num_shards=2)
+    data.push_to_hub("someone/people", split="train", max_shard_size=3 * 122 * 4)  # of the numbers alone
+    assert len(list(hub.rglob("*.parquet"))) == 2
     assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in hub.rglob("*") if p.is_file())
     (found,) = loaded_by_a_stranger(tmp_path, {"pushed": (hub, {})}).values()
     assert found["train"]["types"]["weights"] == "List(Value('float32'), length=122)"

@@ -126,3 +126,13 @@ def test_a_manifest_that_names_files_outside_the_folder_is_refused(ds, name):
 def test_what_is_no_dataset_is_said_to_be_none(tmp_path):
     with pytest.raises(MissingPathError, match="nothing"):
         check(tmp_path / "nothing")
+
+
+def test_an_opened_dataset_verifies_its_values_unless_it_is_told_not_to(ds):
+    shard = ds.path / "weights.zarr/weights/c/1/0"
+    whole = shard.read_bytes()
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    ds.verify(deep=False)
+    for options in ({}, {"deep": True}):
+        with pytest.raises(CorruptFileError):
+            ds.verify(**options)

@@ -174,3 +174,17 @@ def test_references_that_version_0_1_0_saved_are_read(ds, load):
     feature = load().features["weights"]
     old = {"source": str(ds.path), "id": "p1", "check": ds.labels["row_sha256"]["p1"][:16], "values": None}
     np.testing.assert_array_equal(feature.decode_example(old), ds["p1"])
+
+
+def test_a_row_without_weights_leaves_as_a_missing_one_not_as_zeros(ds, load, tmp_path):
+    data = load().map(lambda row: {"weights": None if row["id"] == "p1" else row["weights"]})
+    data.to_parquet(tmp_path / "x.parquet")
+    exported = {
+        "list": data.to_list(), "arrow": data.with_format("arrow")[:].to_pylist(),
+        "parquet": pq.read_table(tmp_path / "x.parquet").to_pylist(),
+    }  # fmt: skip
+    for name, rows in exported.items():
+        assert [row["id"] for row in rows] == ["p0", "p1", "p3", "p5"], name
+        assert rows[1]["weights"] is None, name
+        for row in (rows[0], rows[2], rows[3]):
+            np.testing.assert_array_equal(np.float32(row["weights"]), ds[row["id"]])

@@ -133,6 +133,14 @@ def test_added_checkpoints_come_after_the_old_rows_which_stay_as_they_were(make_
     after.verify()
 
 
+@pytest.mark.parametrize("mine", [None, "x/y"])
+def test_added_checkpoints_do_not_decide_what_base_model_the_others_had(make_dataset, lora, mine):
+    ds = make_dataset(compatibility=Compatibility(base_model=mine))
+    for name, base_model in (("a", "x/z"), ("b", None)):
+        grown = add_rows(ds.path, [lora(name, seed=len(name), base_model=base_model)])
+        assert grown.manifest.compatibility == ds.manifest.compatibility
+
+
 def test_added_rows_give_the_digest_of_a_dataset_written_at_once(make_dataset, layout):
     from w2w_hub import write_dataset
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from safetensors.numpy import load_file, save_file
 
 import w2w_hub
@@ -125,10 +126,16 @@ def test_a_killed_pack_continues_and_finished_shards_are_not_written_again(loras
     assert not left.exists()
 
 
-def test_a_checkpoint_that_changed_since_the_kill_is_read_again(loras, tmp_path):
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_checkpoint_that_changed_since_the_kill_is_read_again(loras, tmp_path, same_size):
     paths = loras(10)
     killed_pack(tmp_path / "loras", tmp_path / "people")
-    spoil(paths[0], lambda t: next(iter(t.values())).fill(0.5))
+    if same_size:
+        with open(paths[0] / "adapter_model.safetensors", "r+b") as file:
+            file.seek(-4, os.SEEK_END)
+            file.write(np.float32(0.5).tobytes())
+    else:
+        spoil(paths[0], lambda t: next(iter(t.values())).fill(0.5))
     ds = pack_adapters(paths, tmp_path / "people", shard_size=1000)
     np.testing.assert_array_equal(ds[0], LAYOUT.flatten(read_adapter(paths[0])))
     ds.verify()
@@ -216,6 +223,21 @@ def test_what_is_not_quite_alike_is_read_properly(loras, tmp_path, kind):
     ds = pack_adapters(paths, tmp_path / "people")
     for path, row in zip(paths, expected, strict=True):
         np.testing.assert_array_equal(ds[path.name], row)
+
+
+def test_a_few_arrangements_are_remembered_at_a_time_and_the_latest_are_among_them(tmp_path):
+    paths = [tmp_path / "loras" / f"l{i:02d}" for i in range(12)]
+    for i, path in enumerate(paths):
+        write_adapter(LAYOUT.unflatten(np.random.default_rng(i).normal(size=LAYOUT.size)), path, ("peft",))
+        config = json.loads((path / "adapter_config.json").read_text())
+        (path / "adapter_config.json").write_text(json.dumps(config | {"revision": f"{i % 6}"}))
+    templates = Templates(LAYOUT)
+    for path in paths[:6]:
+        templates.learn(path, LAYOUT.flatten(read_adapter(path)))
+    known = [templates.row(path) is not None for path in paths[6:]]
+    assert known[-1]
+    assert not known[0]  # otherwise checkpoints that are all unlike would fill the memory
+    assert known == sorted(known)
 
 
 def test_a_template_is_not_learnt_from_a_file_with_something_left_over(loras):
@@ -323,6 +345,27 @@ def test_foreign_files_and_an_edited_card_survive_a_change(make_dataset):
     text = (after.path / "README.md").read_text()
     assert "Read this first." in text
     assert w2w_hub.dataset.check(after.path).unlisted == ["notes.txt"]
+
+
+def test_an_edited_card_states_the_size_and_the_files_of_the_new_state(tmp_path):
+    small = ParameterLayout({Target("unet", "mid_block.to_q"): (1, 3, 4)}, 2.0)
+    rows = np.random.default_rng(0).normal(size=(1100, small.size)).astype(np.float32)
+    ids = [f"p{i}" for i in range(1100)]
+    splits = pd.DataFrame({"id": ids, "split": ["train"] * 1050 + ["test"] * 50})
+    options = {"layout": small, "parquet_view": False}
+    ds = w2w_hub.write_dataset(rows[:600], tmp_path / "d", ids=ids[:600], **options)
+    more = w2w_hub.write_dataset(rows[600:], tmp_path / "e", ids=ids[600:], labels=splits[600:], **options)
+
+    def stated() -> tuple[list[str], list[str]]:
+        head = yaml.safe_load((ds.path / "README.md").read_text("utf-8").split("---\n")[1])
+        return head["size_categories"], [file["split"] for file in head["configs"][0]["data_files"]]
+
+    assert stated() == (["n<1K"], ["train"])
+    with (ds.path / "README.md").open("a", encoding="utf-8") as card:
+        card.write("\nRead this first.\n")
+    w2w_hub.add_rows(ds.path, [more.path])
+    assert stated() == (["1K<n<10K"], ["train", "test"])
+    assert "Read this first." in (ds.path / "README.md").read_text("utf-8")
 
 
 def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from w2w_hub import ParameterLayout, WeightDataset, add_rows, load_dataset, write_dataset
 from w2w_hub.dataset import relabel_rows
+from w2w_hub.dataset.manifest import DatasetManifest
 from w2w_hub.dataset.matrix.geometry import Geometry
 from w2w_hub.dataset.tables import view_parts
 from w2w_hub.errors import CorruptFileError, InvalidInputError
@@ -77,6 +78,17 @@ def test_a_view_is_written_again_only_where_its_labels_rows_or_dtype_are_other_o
     assert changed.manifest.view == ds.manifest.view
     assert pd.read_parquet(ds.path / "parquet/test.parquet")["Age"].max() == 99.0
     changed.verify()
+
+
+@pytest.mark.parametrize(("was", "stated"), [("float32", "float16"), ("float16", "float32")])
+def test_a_view_in_another_dtype_than_is_stated_is_written_again(people, was, stated):
+    ds = people(parquet_view=was)
+    manifest = DatasetManifest.read(ds.path)
+    manifest.view = {"dtype": stated, "max_error": 0.0}
+    manifest.write(ds.path)
+    changed = relabel_rows(ds.path, column_info={"Age": {"unit": "years"}})
+    changed.verify()
+    assert changed.manifest.view["dtype"] == stated
 
 
 # -------------------------------------------------------------- load_dataset

@@ -147,3 +147,30 @@ def test_zero_is_one_group_whatever_its_sign(write):
     assert grown.manifest.split_rule
     assert check(grown.path).ok
     assert grown.labels.groupby("x")["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.tsv", "l.jsonl", "l.ndjson", "l.json"])
+def test_a_table_is_the_same_with_a_byte_order_mark_and_the_line_ends_of_windows(tmp_path, name):
+    text = "id,Hair,Größe\n007,rot,1.5\nb,Ä,2\n".replace(",", "\t" if name == "l.tsv" else ",")
+    if "json" in name:
+        text = '{"id": "007", "Hair": "rot", "Größe": 1.5}\n\n{"id": "b", "Hair": "Ä", "Größe": 2}\n'
+    tables = []
+    for start, end in (("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")):
+        (tmp_path / name).write_bytes((start + text.replace("\n", end)).encode())
+        tables.append(read_labels(tmp_path / name))
+    assert list(tables[0].columns) == ["id", "Hair", "Größe"]
+    assert tables[0].to_numpy(object).tolist() == [["007", "rot", 1.5], ["b", "Ä", 2]]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        (["inf", "Infinity", "-INF"], ["inf", "Infinity", "-INF"]), (["inf", ""], ["inf", None]),
+        (["inf", "1.5", "-Infinity"], [np.inf, 1.5, -np.inf]), (["inf", "007"], ["inf", "007"]),
+    ],
+)  # fmt: skip
+def test_words_for_infinity_are_numbers_only_beside_numbers(tmp_path, fields, read):
+    (tmp_path / "l.csv").write_text("id,x\n" + "".join(f"p{i},{field}\n" for i, field in enumerate(fields)), "utf-8")
+    assert read_labels(tmp_path / "l.csv")["x"].tolist() == read

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter
 from w2w_hub.demo.assets import FOLDER, Assets
@@ -12,6 +14,9 @@ from w2w_hub.demo.judge import Judge
 from w2w_hub.demo.measure import IdentityScorer
 from w2w_hub.demo.report import wished_beside_reached
 from w2w_hub.dialects.base_model import digest_of_folder
+from w2w_hub.errors import MissingPathError
+
+from ..tiny_world import TinyWorld
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,29 @@ def test_the_judge_tells_people_apart_on_held_out_pictures(assets: Assets, rows:
     scorer = IdentityScorer(Judge.load(assets.judge), {person: assets.pictures(person) for person in held_out})
     assert scorer.real_id_score >= 0.95
     assert scorer.cross_id_score <= 0.62
+
+
+def test_a_persons_pictures_are_the_squares_of_its_strip_from_left_to_right(tiny_world: TinyWorld) -> None:
+    found = Assets(tiny_world.assets)
+    for path in sorted((tiny_world.assets / "heldout").iterdir()):
+        strip = np.asarray(Image.open(path))
+        pictures = found.pictures(path.stem)
+        assert pictures.dtype == np.float32
+        np.testing.assert_allclose(np.concatenate(pictures, axis=1) * 255, strip, atol=1e-4)
+        assert pictures.shape == (4, 64, 64, 3)
+
+
+@pytest.mark.parametrize("part", ["base", "rows", "judge.safetensors", "labels.csv", "adapters"])
+def test_assets_that_lack_a_part_are_refused_by_its_name_and_the_evaluation_may_be_missing(
+    part: str, tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    for path in tiny_world.assets.iterdir():
+        if path.name not in (part, "evaluation.json"):
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(MissingPathError, match=part):
+        Assets(tmp_path)
+    (tmp_path / part).mkdir()
+    assert Assets(tmp_path).evaluation == {}
 
 
 def test_shipped_files_are_small_and_none_unpickles() -> None:

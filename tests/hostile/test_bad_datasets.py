@@ -81,10 +81,11 @@ def test_a_field_that_is_not_there_is_refused(make_dataset, field):
     refused(folder, CorruptFileError, r"manifest\.json")
 
 
-def test_a_layout_that_was_edited_is_refused(make_dataset):
+@pytest.mark.parametrize("change", [{"scale": 4.0}, {"size": 121}, {"size": None}, {"digest": "0" * 64}], ids=str)
+def test_a_layout_that_was_edited_is_refused(make_dataset, change):
     folder = make_dataset().path
     layout = json.loads((folder / "manifest.json").read_text())["layout"]
-    edit(folder, layout=layout | {"scale": 4.0})
+    edit(folder, layout=layout | change)
     refused(folder, CorruptFileError, "layout")
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from tests.dialects.test_detection import MODULE, A, B
 from w2w_hub import read_adapter
 from w2w_hub.common import limits
+from w2w_hub.dialects import patterns
 from w2w_hub.dialects.patterns import PatternTable
 from w2w_hub.errors import CorruptFileError, UnsupportedFormatError, W2WError
 
@@ -148,3 +149,17 @@ def test_a_module_name_that_no_model_has_is_not_matched_against_expressions(tmp_
         with pytest.raises(UnsupportedFormatError):
             table.value(module, 0)
     assert np.isclose(PatternTable({"to_q": 3}, "config").value(MODULE, 0), 3)
+
+
+@pytest.mark.parametrize("key", ["to_q", r".*\.to_[qv]", r"to.q"])
+def test_the_work_of_all_modules_is_counted_together(monkeypatch, key):
+    """One module is quickly matched; very many of them are not, and end."""
+    monkeypatch.setattr(patterns, "MAX_PATTERN_WORK", 5_000)
+    table, matched = PatternTable({key: 3}, "here"), 0
+    while matched <= 5_000:
+        try:
+            assert table.value("a.to_q", 1) == 3
+        except UnsupportedFormatError:
+            break
+        matched += 1
+    assert 1 < matched <= 5_000

@@ -68,8 +68,9 @@ out(before=before, done=push(sys.argv[1]), again=push(sys.argv[1]), dry=push(sys
     assert split_card(card)[0]["license"] == "cc0-1.0"
 
     with hub.counted() as requests:
-        second = ann.w2w("push", folders.more, "org/people", "--version", "1.1.0")
+        second = ann.w2w("push", folders.more, "org/people", "--version", "1.1.0", "-m", "Ten more people")
     assert second.status == 0, second.stderr
+    assert hub.history(dataset(hub), "main")[0].title == "Ten more people"
     assert "10 rows" in second.stderr
     assert "minor" in second.stderr
     assert "w2w pin org/people@v1.1.0 -o w2w.lock" in second.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import http.server
 import json
 import os
@@ -27,7 +28,9 @@ from w2w_hub.release.copies import FolderCopy
 from w2w_hub.store import paths
 from w2w_hub.store.hub import transfer
 from w2w_hub.store.hub.cache import RepoCache
+from w2w_hub.store.hub.options import HubOptions
 from w2w_hub.store.hub.pins import read_lock
+from w2w_hub.store.hub.resolve import open_base
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0"
 LOCK = ARCHIVE / "w2w.lock"
@@ -204,6 +207,72 @@ def test_a_restore_that_fails_leaves_no_manifest_and_one_that_is_repeated_goes_o
     restore(LOCK, copy.parent, cache_dir=cache)
     assert not set(first[2:-1]) & set(taken)
     assert verified(cache)
+
+
+@pytest.mark.parametrize("known", [None, "f" * 40])
+def test_a_restored_version_is_found_offline_by_its_tag_unless_the_cache_knows_the_tag(
+    copy: Path, cache: Path, known: str | None
+) -> None:
+    pin = read_lock(LOCK).pins[0]
+    if known is not None:
+        RepoCache(pin.repo, pin.kind, cache).remember(pin.revision, known)
+    restore(LOCK, copy.parent, cache_dir=cache)
+    assert RepoCache(pin.repo, pin.kind, cache).refs() == {pin.revision: known or pin.commit}
+    restore(LOCK, cache_dir=cache)  # which is all there
+    assert RepoCache(pin.repo, pin.kind, cache).refs() == {pin.revision: known or pin.commit}
+
+
+@pytest.fixture
+def with_base(copy: Path, tmp_path: Path) -> Path:
+    """The lock with a base model, of which there is a copy, too."""
+    files = {"model_index.json": b"{}", "unet/config.json": b'{"a": 1}', "unet/x.safetensors": bytes(range(250))}
+    listed = {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()}
+    for name, data in files.items():
+        (copy.parent / "base" / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy.parent / "base" / name).write_bytes(data)
+    lock = json.loads(LOCK.read_text("utf-8"))
+    lock["pins"][0]["base"] = {"repo": "org/base", "commit": "c" * 40, "files": listed}
+    (tmp_path / "base.lock").write_text(json.dumps(lock), "utf-8")
+    return tmp_path / "base.lock"
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "unet/x.safetensors"])
+def test_silent_damage_of_a_base_model_is_found_once_and_never_used_again(
+    copy: Path, cache: Path, with_base: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2w_hub.store.hub.cache._identity", lambda _: "as before")  # the system tells of no change
+    _, folder = restore(with_base, copy.parent, cache_dir=cache)
+    base, options = read_lock(with_base).pins[0].base, HubOptions(None, cache, True)
+    assert base is not None
+    assert open_base(base, options).folder == folder
+    checks = verify_lock(with_base, cache_dir=cache, local_files_only=True)
+    assert [check.ok for check in checks] == [True, True]
+    data = bytearray((folder / name).read_bytes())
+    data[1] ^= 1
+    (folder / name).write_bytes(data)
+    people, found = verify_lock(with_base, cache_dir=cache, local_files_only=True)
+    assert (people.ok, found.ok, name in found.detail) == (True, False, True)
+    with pytest.raises(CorruptFileError) as caught:
+        open_base(base, options)
+    assert caught.value.path == folder / name
+    restore(with_base, copy.parent, cache_dir=cache)
+    assert all(check.ok for check in verify_lock(with_base, cache_dir=cache, local_files_only=True))
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/x.safetensors"])
+def test_a_base_model_is_restored_from_what_was_pinned_only(
+    copy: Path, cache: Path, with_base: Path, name: str
+) -> None:
+    file = copy.parent / "base" / name
+    file.write_bytes(file.read_bytes() + b"!")
+    with pytest.raises((CorruptFileError, HubNotFoundError)):
+        restore(with_base, copy.parent, cache_dir=cache)
+    lock = json.loads(with_base.read_text("utf-8"))
+    del lock["pins"][0]["base"]["files"]["model_index.json"]
+    with_base.write_text(json.dumps(lock), "utf-8")
+    with pytest.raises(CorruptFileError) as caught:
+        restore(with_base, copy.parent, cache_dir=cache)
+    assert caught.value.repo_id == "org/base"
 
 
 # ---------------------------------------------------------------- servers

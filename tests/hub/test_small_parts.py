@@ -595,8 +595,9 @@ def test_a_copy_on_a_web_server_is_looked_for_as_an_archive_a_plain_copy_and_a_m
         assert into.getvalue() == b"12345"
         with pytest.raises(CorruptFileError):
             copies.fetch(found, "a #1?.bin", 4)
-        with pytest.raises(HubNotFoundError):
+        with pytest.raises(HubNotFoundError) as caught:
             copies.fetch(found, "none", 4)
+        assert caught.value.name == "none"
         assert copies.find(Wanted(wanted.repo, wanted.kind, ONE, wanted.anchor, sha256(b"other"), 5)) is None
     finally:
         copies.close()

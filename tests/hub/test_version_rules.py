@@ -290,6 +290,12 @@ def test_each_change_of_a_weight_space_has_its_level(folders: Folders, tmp_path:
     assert only_levels(with_file("coefficients/more.parquet", 0), **with_file("coefficients/more.parquet")) == ["minor"]
     assert only_levels(digest="e" * 64, **with_file("coefficients/more.parquet")) == ["major"]
     assert only_levels(**with_file("previews/one.png")) == ["patch"]
+    whole, bare = {"format_version": 2, "population": True}, {"format_version": 2, "population": False}
+    assert only_levels(whole, **bare) == ["major"]
+    assert only_levels(bare, **whole) == ["minor"]
+    assert only_levels(bare, **bare) == only_levels(whole, **whole) == []
+    assert only_levels(whole, **bare, **with_file("coefficients/more.parquet")) == ["major"]
+    assert only_levels(**bare) == ["major", "major"]  # the format, too
     for name, expected in {
         "w2w_pipeline.json": "major", "model_index.json": "minor", "unet/config.json": "minor",
         "tokenizer/merges.txt": "minor", "unet/model.safetensors": "major", "text_encoder/model.bin": "major",

@@ -7,7 +7,7 @@ import pytest
 
 from w2w_hub import Adapter, ParameterLayout
 from w2w_hub.lora.adapter import LoraFactors, Target
-from w2w_hub.lora.canonical import canonicalize, canonicalize_rows
+from w2w_hub.lora.canonical import canonicalize, canonicalize_rows, representative
 
 A, B = Target("unet", "a"), Target("unet", "b")
 
@@ -94,3 +94,12 @@ def test_many_rows_are_each_what_they_are_alone_on_both_sides_of_a_block(rank):
         np.testing.assert_allclose(found[i], canonicalize_rows(layout, rows[i]), rtol=1e-9, atol=1e-9)
         adapter = canonicalize(layout.unflatten(rows[i])).factors[A]
         np.testing.assert_allclose(found[i], np.concatenate([adapter.A.ravel(), adapter.B.ravel()]), atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(3, 200), (200, 3), (200, 200)])
+@pytest.mark.parametrize(("times", "kept"), [(100, False), (400, True)])
+def test_rounding_is_measured_by_the_longer_side_of_a_change(shape, times, kept):
+    outputs, columns = shape
+    values = np.array([2.0, 2.0 * times * np.finfo(np.float64).eps])
+    pair, _, _ = representative(np.eye(outputs, 2), values, np.eye(2, columns), 2, 1.0)
+    assert (pair.A.any(1).tolist(), pair.B.any(0).tolist()) == ([True, kept], [True, kept])

@@ -433,3 +433,58 @@ def test_a_rank_that_is_no_integer_and_targets_that_name_nothing_are_refused(tin
 def test_one_vector_in_place_of_a_batch_is_refused_with_its_shape(layout):
     with pytest.raises(LayoutMismatchError, match="rows"):
         layout.unflatten_batch(np.zeros(layout.size))
+
+
+def test_an_unflattened_adapter_has_the_base_model_that_is_stated_and_the_reference_scale(layout):
+    vector = np.arange(layout.size, dtype=np.float32)
+    for base_model in (None, "org/base"):
+        adapter = layout.unflatten(vector, base_model)
+        assert adapter.base_model == base_model
+        assert {pair.scale for pair in adapter.factors.values()} == {layout.scale}
+    assert layout.unflatten(vector).base_model is None
+
+
+def nested(paths: dict[str, object]) -> object:
+    """A torch module with these modules at these paths."""
+    import torch
+
+    root = torch.nn.Module()
+    for path, module in paths.items():
+        place = root
+        *parents, last = path.split(".")
+        for name in parents:
+            if not hasattr(place, name):
+                place.add_module(name, torch.nn.Module())
+            place = getattr(place, name)
+        place.add_module(last, module)
+    return root
+
+
+def test_a_models_modules_are_found_at_every_depth_and_spelled_as_adapters_are_read():
+    torch = pytest.importorskip("torch")
+    paths = ("to_q", "a.to_q", "a.b.to_q", "a.not_to_q", "encoder.layers.0.self_attn.q_proj", "x.encoder.q_proj")
+    model = nested({path: torch.nn.Linear(3, 2) for path in paths})
+    found = ParameterLayout.from_model(model, ["to_q", "q_proj"], rank=2, scale=1.5, component="text_encoder_2")
+    assert {str(slot.target) for slot in found.slots} == {
+        "text_encoder_2.to_q", "text_encoder_2.a.to_q", "text_encoder_2.a.b.to_q", "text_encoder_2.x.encoder.q_proj",
+        "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj",
+    }  # fmt: skip
+    assert {slot.size for slot in found.slots} == {(2, 3, 2)}
+    assert found.scale == 1.5
+    bare = ParameterLayout.from_model(model, "encoder.*", component="unet")
+    assert [slot.target.module for slot in bare.slots] == ["encoder.layers.0.self_attn.q_proj"]
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**32 - 1), scales=st.tuples(*[st.floats(0.01, 100)] * 2))
+@settings(deadline=None, max_examples=40)
+def test_a_folded_scale_is_rounded_to_float32_once(sizes, seed, scales):
+    own, reference = scales
+    layout = ParameterLayout(sizes, reference)
+    pairs = {t: factors_of(shape, seed + i) for i, (t, shape) in enumerate(sizes.items())}
+    adapter = Adapter({t: LoraFactors(p.A, p.B, own, p.kernel) for t, p in pairs.items()})
+    vector = layout.flatten(adapter)
+    for slot in layout.slots:
+        pair = pairs[slot.target]
+        np.testing.assert_array_equal(vector[slot.offset : slot.b_offset], pair.A.ravel())
+        folded = (pair.B.astype(np.float64) * (own / reference)).astype(np.float32)
+        np.testing.assert_array_equal(vector[slot.b_offset : slot.end], folded.ravel())

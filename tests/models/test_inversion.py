@@ -215,6 +215,17 @@ def test_people_inverted_in_one_batch_get_the_points_they_get_alone(pipe: W2WPip
     assert not np.allclose(together[0].point.coefficients, together[1].point.coefficients, atol=1e-2)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
+def test_a_caller_that_takes_no_gradients_gets_the_same_point(
+    mode: Any, pipe: W2WPipeline, picture: np.ndarray
+) -> None:
+    expected = pipe.invert(picture, num_steps=2, seed=1)
+    with mode():
+        found = pipe.invert(picture, num_steps=2, seed=1)
+        assert not torch.is_grad_enabled()
+    np.testing.assert_array_equal(found.point.coefficients, expected.point.coefficients)
+
+
 def test_inversion_leaves_the_model_trainable_as_it_was(pipe: W2WPipeline) -> None:
     before = [p.requires_grad for p in pipe.unet.parameters()]
     pipe.invert(np.zeros((64, 64, 3), np.float32), num_steps=1)

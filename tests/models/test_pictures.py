@@ -58,6 +58,14 @@ def test_a_picture_is_turned_upright_by_its_exif_in_every_format(orientation: in
     np.testing.assert_array_equal(np.asarray(given), np.asarray(found))
 
 
+@pytest.mark.parametrize("orientation", sorted(STORED))
+def test_a_picture_of_sixteen_bits_is_turned_upright_too(orientation: int, tmp_path: Path) -> None:
+    wide = STORED[orientation](UPRIGHT)[..., 0].astype(np.uint16) * 257
+    Image.fromarray(np.ascontiguousarray(wide)).save(tmp_path / "a.png", exif=exif(orientation))
+    for found in (open_picture(tmp_path / "a.png").convert("L"), open_mask(tmp_path / "a.png")):
+        np.testing.assert_array_equal(np.asarray(found), UPRIGHT[..., 0])
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_means_nothing_leaves_the_picture_as_it_is(orientation: int, tmp_path: Path) -> None:
     Image.fromarray(UPRIGHT).save(tmp_path / "a.png", exif=exif(orientation))
@@ -139,6 +147,12 @@ def test_modes_that_state_no_range_are_refused(mode: str) -> None:
         as_rgb(Image.new(mode, (2, 2)))
 
 
+def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
+    every = np.arange(65536)
+    found = np.asarray(as_mask(Image.fromarray(every.astype(np.uint16).reshape(256, 256)))).ravel()
+    np.testing.assert_array_equal(found, (2 * every + 257) // 514)
+
+
 def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)).save(tmp_path / "wide.png")
     np.testing.assert_array_equal(np.asarray(open_picture(tmp_path / "wide.png"))[0, :, 0], [0, 128, 255])
@@ -185,6 +199,20 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(
         with pytest.raises(CorruptFileError, match=r"a\.png"):
             open_picture(tmp_path / "a.png")
     assert not recwarn.list
+
+
+def test_a_picture_may_have_as_many_pixels_and_bytes_as_the_limits_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png")
+    sizes = {"MAX_PICTURE_PIXELS": 24, "MAX_PICTURE_BYTES": (tmp_path / "a.png").stat().st_size}
+    for name, size in sizes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(pictures, name, size)
+            assert open_picture(tmp_path / "a.png").size == (6, 4)
+            patch.setattr(pictures, name, size - 1)
+            with pytest.raises(CorruptFileError, match=r"a\.png"):
+                open_picture(tmp_path / "a.png")
 
 
 def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

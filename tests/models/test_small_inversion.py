@@ -21,7 +21,7 @@ from tests.small_denoiser import (
 from w2w_hub import WeightSpace
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.denoising import diffusion_target, draw_noise, identity_losses, pick
-from w2w_hub.models.inversion import Inversion, InversionSettings, Inverter
+from w2w_hub.models.inversion import Inversion, InversionSettings, Inverter, _NotCapturedError
 
 
 def invert(
@@ -258,6 +258,32 @@ def test_only_parameters_that_took_gradients_before_take_them_after_also_after_a
         torch.testing.assert_close(unet.to_q.weight, Denoiser().to_q.weight)
 
 
+def test_the_models_parameters_take_no_gradients_during_a_descent() -> None:
+    class Watched(Denoiser):
+        def forward(self, *arguments: Any, **options: Any) -> Any:
+            taking.append(any(p.requires_grad for p in self.parameters()))
+            return super().forward(*arguments, **options)
+
+    taking: list[bool] = []
+    invert(pictures(2), num_steps=2, unet=Watched())
+    assert taking == [False, False]
+
+
+def test_a_step_that_cannot_be_captured_is_told_and_taken_without() -> None:
+    class Uncapturable(Inverter):
+        def best_of_restarts(self) -> list[Inversion]:
+            if self.capture:
+                raise _NotCapturedError("it reads a number back")
+            return super().best_of_restarts()
+
+    given = scheduler(), small_space(), pictures(1), prompt()
+    inverter = Uncapturable(Denoiser(), *given, InversionSettings(num_steps=2, capture=True))
+    with pytest.warns(UserWarning, match="it reads a number back"):
+        [found] = inverter.run()
+    [expected] = invert(pictures(1), num_steps=2)
+    np.testing.assert_array_equal(found.point.coefficients, expected.point.coefficients)
+
+
 def test_a_step_is_captured_by_default_on_gpus_only_and_where_it_is_asked_for() -> None:
     inverter = Inverter(Denoiser(), scheduler(), small_space(), pictures(1), prompt(), InversionSettings())
     assert inverter.capture is False
@@ -271,7 +297,9 @@ def test_beside_a_model_of_half_precision_the_basis_is_as_small_and_the_point_ne
     half = Inverter(
         Denoiser().bfloat16(), scheduler(), small_space(), people.bfloat16(), prompt().bfloat16(), few
     )  # fmt: skip
-    assert (whole.basis.dtype, half.basis.dtype) == (torch.float32, torch.bfloat16)
+    other = Inverter(Denoiser().half(), scheduler(), small_space(), people.half(), prompt().half(), few)
+    # float16 has too small a range for a basis times coefficients
+    assert (whole.basis.dtype, half.basis.dtype, other.basis.dtype) == (torch.float32, torch.bfloat16, torch.float32)
     [expected], [found] = whole.run(), half.run()
     assert found.point.coefficients.dtype == np.float32
     spread = small_space().spread.std
@@ -356,6 +384,12 @@ def test_timesteps_are_stratified_over_the_schedule_and_noise_is_common_to_all(
     assert float(whole.std()) == pytest.approx(1, abs=0.06)
 
 
+def test_no_timestep_is_beyond_the_schedule_though_the_last_stratum_rounds_up() -> None:
+    # of the values from 999,999 to 1,000,000, float32 has sixteen: with this seed the last stratum's is 1,000,000
+    _, t = draw_noise(torch.Generator().manual_seed(11), torch.zeros((1, 1, 1, 1, 1)), 1_000_000, 10)
+    assert (int(t.min()), int(t.max())) == (0, 9)
+
+
 def test_pictures_are_picked_sample_by_sample_and_identity_by_identity() -> None:
     latents = torch.arange(3 * 4 * 2.0).view(3, 4, 2)
     found = pick(latents, torch.tensor([3, 0, 3]))
@@ -363,10 +397,11 @@ def test_pictures_are_picked_sample_by_sample_and_identity_by_identity() -> None
     assert torch.equal(found, torch.stack(expected))
 
 
-def test_other_kinds_of_prediction_are_refused() -> None:
+@pytest.mark.parametrize("kind", ["sample", "flow_prediction", "velocity", ""])
+def test_other_kinds_of_prediction_are_refused(kind: str) -> None:
     one = torch.ones((1, 3, 2, 2))
-    with pytest.raises(InvalidInputError, match="sample"):
-        diffusion_target(scheduler("sample"), one, one, torch.tensor([1]))
+    with pytest.raises(InvalidInputError, match=repr(kind)):
+        diffusion_target(scheduler(kind), one, one, torch.tensor([1]))
 
 
 def test_half_precision_errors_are_summed_in_single() -> None:

@@ -177,6 +177,16 @@ def test_sdxl_follows_from_the_mixin_with_drawing_batches_and_inversion(
     assert np.isfinite(found.point.coefficients).all()
 
 
+def test_sdxl_is_told_the_height_before_the_width(xl: StableDiffusionXLPipeline, xl_space: WeightSpace) -> None:
+    pipe = W2WXL.from_pipe(xl, space=xl_space)
+    try:
+        pipe.unet.register_to_config(sample_size=(8, 12))
+        _, conditions = encode_text(pipe, "sks person")
+    finally:
+        pipe.unet.register_to_config(sample_size=8)
+    assert conditions["time_ids"].tolist() == [64, 96, 0, 0, 64, 96]
+
+
 def test_sdxl_is_refused_for_stable_diffusion_naming_what_fits(
     xl: StableDiffusionXLPipeline, tiny_space: Path, tmp_path: Path
 ) -> None:

@@ -126,8 +126,9 @@ def test_what_cannot_be_measured_says_why_and_how_rare_it_is(dataset: WeightData
 
 def test_a_dataset_that_has_changed_under_a_space_is_refused(space: WeightSpace, tmp_path: Path) -> None:
     other = labelled(tmp_path / "other", Beard=np.arange(ROWS) % 2 == 0)
-    with pytest.raises(DatasetChangedError, match=re.escape(str(other.path))):
+    with pytest.raises(DatasetChangedError, match=re.escape(str(other.path))) as caught:
         fit_directions(space, other)
+    assert caught.value.path == other.path
 
 
 def test_a_step_preserves_the_read_out_of_what_is_named(space: WeightSpace) -> None:
@@ -242,14 +243,14 @@ def test_names_that_could_mean_two_directions_make_neither_and_name_both(tmp_pat
         "binary": {"a=b": rng.random(ROWS) < 0.5},
         "categorical": {"a": np.array(["b", "c"])[rng.integers(0, 2, ROWS)]},
         "other": {name: np.array(levels)[rng.integers(0, 2, ROWS)] for name, levels in LEVELS.items()},
-        "component": {"PC3": rng.random(ROWS) < 0.5, "PC": rng.random(ROWS) < 0.5},
+        "component": {"PC3": rng.random(ROWS) < 0.5, "PC": rng.random(ROWS) < 0.5, "PC3b": rng.random(ROWS) < 0.5},
     }
     order = sorted(columns, key=lambda name: name != first)
     values = np.random.default_rng(0).normal(size=(ROWS, 60)).astype(np.float32)
     named = {name: values for part in order for name, values in columns[part].items()}
     dataset = dataset_of(tmp_path / "clash", values, columns=named)
     space = build_space(dataset, 5)
-    assert set(space.directions) == {"a=c", "x=y=w", "x=v", "PC"}
+    assert set(space.directions) == {"a=c", "x=y=w", "x=v", "PC", "PC3b"}
     for name, both in {"a=b": ("'a=b'", "'a'", "'b'"), "x=y=z": ("'x=y'", "'x'", "'y=z'")}.items():
         for call in (
             lambda name=name: space.edit(space.mean_point(), {name: 1.0}),

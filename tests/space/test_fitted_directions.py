@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import r2_score, roc_auc_score
 
-from w2w_hub import WeightDataset, WeightSpace, build_space
+from w2w_hub import WeightDataset, WeightSpace, build_space, write_dataset
 from w2w_hub.dataset.labels.scores import auc, auc_interval, auc_null, p_value, r2, r2_interval, r2_null
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.space.directions import Direction, fit_directions, overlap, partial_effects, why_not
 from w2w_hub.space.directions.entanglement import mean_off_diagonal
-from w2w_hub.space.directions.reading import choose_components
+from w2w_hub.space.directions.reading import choose_components, fit_reading
 from w2w_hub.space.edits import preserving
 
 from .population import LAYOUT, dataset_of
@@ -119,9 +119,10 @@ def test_partial_effects_are_ridge_regressions_with_what_is_held(
         np.testing.assert_array_equal(found, partial_effects(c, labels, controlled_for=held if given_held else None))
 
 
-def test_effects_need_as_many_labels_as_coefficients() -> None:
+@pytest.mark.parametrize(("rows", "labels"), [(4, 5), (5, 4), (0, 1)])
+def test_effects_need_as_many_labels_as_coefficients(rows: int, labels: int) -> None:
     with pytest.raises(InvalidInputError):
-        partial_effects(np.zeros((4, 2)), np.zeros((5, 2)))
+        partial_effects(np.zeros((rows, 2)), np.zeros((labels, 2)))
 
 
 @pytest.mark.parametrize("short", [None, 0, 1, 2, 3])
@@ -265,6 +266,18 @@ def test_every_reader_gives_probabilities_that_are_calibrated_on_the_fitted_rows
         np.testing.assert_allclose(probabilities, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["logistic", "ridge", "lda"])
+def test_a_reader_of_coefficients_that_say_nothing_gives_the_classes_share(method: str) -> None:
+    truth = (np.arange(40) < 10).astype(float)
+    rows = np.zeros((40, 3)) if method != "lda" else np.tile([[1.0, 0, 0], [-1, 0, 0]], (20, 1))
+    weights, intercept = fit_reading(rows, truth, method, 10.0, False)
+    np.testing.assert_allclose(weights, 0, atol=1e-6)
+    assert intercept == pytest.approx(np.log(10 / 30), abs=0.02)
+    weights, intercept = fit_reading(rows, 3 * truth, method, 10.0, True)
+    np.testing.assert_allclose(weights, 0, atol=1e-6)
+    assert intercept == pytest.approx(0.75)
+
+
 def test_attributes_are_chosen_by_column_or_by_level_in_the_asked_order_once(
     dataset: WeightDataset, space: WeightSpace
 ) -> None:
@@ -277,6 +290,20 @@ def test_attributes_are_chosen_by_column_or_by_level_in_the_asked_order_once(
     assert fit_directions(space, dataset, attributes=[]) == {}
     with pytest.raises(UnknownNameError, match="Hair=green"):
         fit_directions(space, dataset, attributes=["Beard", "Hair=green"])
+
+
+def test_the_order_in_which_a_dataset_keeps_its_rows_changes_no_direction(
+    dataset: WeightDataset, space: WeightSpace, tmp_path: Path
+) -> None:
+    ids = list(dataset.ids)[::-1]
+    again = write_dataset(
+        dataset[::-1], tmp_path / "people", layout=LAYOUT, ids=ids, parquet_view=False,
+        labels=dataset.labels.reset_index(names="id"), compatibility=dataset.manifest.compatibility,
+    )  # fmt: skip
+    assert again.manifest.digest == dataset.manifest.digest
+    assert again.ids != dataset.ids
+    assert fit_directions(space, again) == space.directions
+    assert why_not(space, again) == why_not(space, dataset)
 
 
 def test_what_is_preserved_is_held_for_all_or_by_name_and_never_ones_own_levels(
@@ -380,15 +407,20 @@ def test_the_seed_reaches_the_folds_and_every_class_is_in_every_fold(
     picked = [choose_components(z, y, False, seed) for seed in range(12)]
     assert picked == [choose_components(z, y, False, seed) for seed in range(12)]
     assert len(set(picked)) > 1
-    chosen = [
-        fit_directions(space, dataset, attributes=["Sun"], components="cv", seed=seed)["Sun"].components or K
-        for seed in range(4)
-    ]
-    truth = truth_of(dataset, space, "Sun")
-    known = space.fitted
-    assert chosen == [choose_components(standardised(space)[known], truth[known], False, seed) for seed in range(4)]
-    by_number = fit_directions(space, dataset, attributes=["Sun"], components=chosen[0])["Sun"]
-    assert by_number == fit_directions(space, dataset, attributes=["Sun"], components="cv")["Sun"]
+    weak = ["Sun", "Hair=red"]
+    rows = dataclasses.replace(space.population, coefficients=rng.normal(size=(ROWS, K)).astype(np.float32))
+    noise = dataclasses.replace(space, population=rows)  # nothing to read, so that chance decides
+    z, chosen, expected = standardised(noise), [], []
+    for seed in range(4):
+        found = fit_directions(noise, dataset, attributes=weak, components="cv", seed=seed)
+        chosen.append([found[name].components or K for name in weak])
+        truths = [truth_of(dataset, space, name) for name in weak]
+        known = [space.fitted & ~np.isnan(truth) for truth in truths]
+        expected.append([choose_components(z[k], t[k], False, seed) for t, k in zip(truths, known, strict=True)])
+    assert chosen == expected
+    assert len({tuple(row) for row in chosen}) > 1  # so that a seed that does not arrive is seen
+    by_number = fit_directions(noise, dataset, attributes=["Sun"], components=chosen[0][0])["Sun"]
+    assert by_number == fit_directions(noise, dataset, attributes=["Sun"], components="cv")["Sun"]
 
 
 # ---------------------------------------------------------------- what can be fitted
@@ -412,6 +444,7 @@ def test_a_class_needs_five_labelled_fitted_rows_and_a_number_ten(tmp_path: Path
         "Ten": np.where((n < 10) | (n >= 34), age, np.nan), "Nine": np.where((n < 9) | (n >= 34), age, np.nan),
         "Same": np.where(n < 34, 1.5, age), "Nothing": np.where(n < 34, np.nan, age),
         "Void": pd.Series([None] * 40, dtype="string"),
+        "Few": pd.Series(["a"] * 3 + ["b"] * 3 + [None] * 34, dtype="string"),
     }  # fmt: skip
     dataset, space = counted(tmp_path, columns)
     assert set(space.directions) == {"Five", "LackFive", "Ten"}
@@ -425,6 +458,9 @@ def test_a_class_needs_five_labelled_fitted_rows_and_a_number_ten(tmp_path: Path
     for name in reasons:
         with pytest.raises(InvalidInputError, match=name):
             fit_directions(space, dataset, attributes=[name])
+    assert {"Few=a", "Few=b"} <= {*reasons}
+    with pytest.raises(InvalidInputError, match="Few"):  # the column is there, though none of its levels can be fitted
+        fit_directions(space, dataset, attributes=["Five", "Few"])
     assert space.directions["Five"].positives == 5
     assert space.directions["Five"].rows == 25
 
@@ -606,6 +642,24 @@ def test_entanglement_is_cosines_and_moves_of_read_outs_in_their_own_spread(spac
     assert data["mean_cosine"] == table.mean_cosine
     for name in ("editing", "reading", "spill"):
         np.testing.assert_allclose(data[name], getattr(table, name), atol=1e-6)
+
+
+def test_a_direction_that_reads_or_moves_nothing_has_no_side_effects_rather_than_nan(space: WeightSpace) -> None:
+    nothing = np.zeros(K, np.float32)
+    beard = space.directions["Beard"]
+    found = dataclasses.replace(
+        space,
+        directions={
+            "Beard": beard,
+            "Mute": dataclasses.replace(beard, reading=nothing),
+            "Still": dataclasses.replace(beard, editing=nothing),
+        },
+    ).entanglement()
+    for matrix in (found.editing, found.reading, found.spill):
+        assert np.isfinite(matrix).all()
+    np.testing.assert_array_equal(found.spill[:, 1], 0)
+    np.testing.assert_array_equal(found.spill[2], 0)
+    assert found.editing[0, 2] == found.reading[0, 1] == 0
 
 
 def test_a_mean_beside_the_diagonal_is_of_magnitudes_and_needs_two() -> None:

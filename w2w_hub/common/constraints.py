@@ -129,7 +129,7 @@ def one_of(*values: str) -> Rule:
     def take(value: Any) -> str:
         if not isinstance(value, str) or value not in values:
             raise ValueError
-        return value
+        return str(value)
 
     return Rule(" or ".join(map(repr, values)), take)
 

@@ -56,7 +56,8 @@ def open_folder(path: Path) -> DatasetParts:
         raise MissingPathError(
             f"{path} is not packed completely; run the same w2w pack command again to continue"
             if unfinished
-            else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}"
+            else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}",
+            path=path,
         )
     return read_state(path, _open_state, FORMAT)
 

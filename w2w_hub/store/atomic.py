@@ -139,14 +139,15 @@ def try_lock(descriptor: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Flush a file or folder to the disk, where the file system can."""
+    """Flush a file to the disk, or a folder where the file system can."""
     if not DURABLE:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # some file systems cannot flush a folder
-        with suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):  # some file systems cannot flush a folder
+            raise
     finally:
         os.close(descriptor)
 

@@ -387,6 +387,10 @@ def _acquire(descriptor: int, path: Path, folder: Path) -> None:
             return
         if holder[1] != socket.gethostname():
             raise BusyError(f"{busy}, or remove {path} if it was killed", path=folder) from None
-        with suppress(ProcessLookupError, ValueError):
+        try:
             os.kill(int(holder[0]), 0)
-            raise busy from None
+        except (ProcessLookupError, ValueError, OverflowError):
+            return
+        except PermissionError:  # another user's process
+            pass
+        raise busy from None
