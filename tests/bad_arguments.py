@@ -280,7 +280,8 @@ def rows() -> dict[str, Row]:
             lock=lambda w: LOCK, source=lambda w: LOCK.parent, cache_dir=lambda w: w.new(),
         ),
         "release.archive": slow(
-            r.archive, {"lock": path, "out": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
+            r.archive,
+            {"lock": path, "out": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"], "overwrite": flag},
             lock=lambda w: LOCK, out=lambda w: w.new(), cache_dir=lambda w: w.cache,
         ),
         "release.cite": slow(
@@ -351,11 +352,11 @@ def rows() -> dict[str, Row]:
         "read_deltas": call(f.read_deltas, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
         "recognize": call(f.recognize, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
         "write_adapter": call(
-            f.write_adapter, {"adapter": "", "folder": path, "dialects": names_},
+            f.write_adapter, {"adapter": "", "folder": path, "dialects": names_, "overwrite": flag},
             adapter=lambda w: w.adapter, folder=lambda w: w.new(),
         ),
         "convert_adapter": call(
-            f.convert_adapter, {"source": path, "out": path, "dialect": text},
+            f.convert_adapter, {"source": path, "out": path, "dialect": text, "overwrite": flag},
             source=lambda w: w.lora, out=lambda w: w.new(), dialect=lambda w: "diffusers",
         ),
         "writers": call(f.writers, {}),
@@ -365,7 +366,7 @@ def rows() -> dict[str, Row]:
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "write_report": slow(
-            w2w_hub.write_report, {"space": "", "path": path, "dataset": "None"},
+            w2w_hub.write_report, {"space": "", "path": path, "dataset": "None", "overwrite": flag},
             space=lambda w: w.space, path=lambda w: w.new(),
         ),
         "describe": call(
@@ -378,13 +379,13 @@ def rows() -> dict[str, Row]:
         "write_dataset": slow(
             d.write_dataset,
             {"weights": "array|frame", "path": path, "layout": "", "ids": "None|names|array",
-             "replace": flag, **COMMON},
+             "overwrite": flag, **COMMON},
             weights=lambda w: w.rows, path=lambda w: w.new(), layout=lambda w: w.layout,
         ),
         "pack_adapters": without(FAR, call(
             d.pack_adapters,
             {"adapters": names_ + "|path", "path": path,
-             "ids": "None|names|array|mapping|text", **COMMON, **ADVANCED},
+             "ids": "None|names|array|mapping|text", "overwrite": flag, **COMMON, **ADVANCED},
             adapters=lambda w: [w.lora], path=lambda w: w.new(),
         )),
         "add_rows": without(FAR, call(
@@ -503,7 +504,8 @@ def rows() -> dict[str, Row]:
             WeightSpace.from_pretrained, {"path": path, "k": "None|whole", **HUB}, path=lambda w: w.saved_space
         ),
         "WeightSpace.save": Row(
-            lambda w: (w.again().save, {"path": w.new()}), {"path": path, "base": "None|path"}, slow=True
+            lambda w: (w.again().save, {"path": w.new()}), {"path": path, "base": "None|path", "overwrite": flag},
+            slow=True,
         ),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(
@@ -570,9 +572,11 @@ def rows() -> dict[str, Row]:
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
         "save_point": call(
-            points.save_point, {"point": "", "path": path}, point=lambda w: w.point, path=lambda w: w.new(".json")
+            points.save_point, {"point": "", "path": path, "overwrite": flag},
+            point=lambda w: w.point, path=lambda w: w.new(".json"),
         ),
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        "require_suffix": call(points.require_suffix, {"path": path}, path=lambda w: "point.json"),
         "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
         # ------------------------------------------------------------ pictures
         "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),
@@ -589,7 +593,7 @@ def rows() -> dict[str, Row]:
             pictures=lambda w: np.zeros((1, 1, 4, 4, 3)), rows=lambda w: ["a"], frames=lambda w: ["b"],
         ),
         "save_picture": call(
-            p.save_picture, {"picture": "", "path": path, "milliseconds": whole},
+            p.save_picture, {"picture": "", "path": path, "milliseconds": whole, "overwrite": flag},
             picture=lambda w: [w.picture, w.picture], path=lambda w: w.new(".gif"),
         ),
         "picture_kind": call(p.picture_kind, {"path": path}, path=lambda w: "a.png"),
@@ -613,7 +617,7 @@ def rows() -> dict[str, Row]:
         "W2WMixin.save_pretrained": on(
             "pipe", "save_pretrained",
             {"path": path, "base_model": "None|text", "revision": "None|text", "custom_pipeline": flag,
-             "previews": "None|mapping"},
+             "previews": "None|mapping", "overwrite": flag},
             {"previews": {"dict"}},  # options of the stock call
             path=lambda w: w.new(), base_model=lambda w: "org/base", revision=lambda w: "0" * 40,
         ),

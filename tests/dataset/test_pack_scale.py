@@ -372,5 +372,5 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "precious").write_text("x")
     with pytest.raises(w2w_hub.errors.AlreadyExistsError, match=re.escape(str(tmp_path))):
-        w2w_hub.write_dataset(np.ones((1, LAYOUT.size)), tmp_path / "d", layout=LAYOUT, replace=True)
+        w2w_hub.write_dataset(np.ones((1, LAYOUT.size)), tmp_path / "d", layout=LAYOUT, overwrite=True)
     assert (tmp_path / "d" / "precious").read_text() == "x"

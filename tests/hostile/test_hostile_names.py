@@ -104,7 +104,10 @@ COMMANDS: dict[str, Words] = {
     "build": lambda w, out: [[w.people, "--k", 3, "--out", out], [w.people, "--split", HOSTILE, "--out", out]],
     "rebuild": lambda w, out: [[w.space, "--check", "--dataset", w.people]],
     "report": lambda w, out: [[w.space, "--out", out]],
-    "directions": lambda w, out: [[w.space, "--entanglement"]],
+    "directions": lambda w, out: [
+        [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],
+        [w.space, "--entanglement", "--out", out],
+    ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
     "sample": lambda w, out: [[w.space, "--out", out]],

@@ -28,6 +28,7 @@ def convert(
     source: Path,
     dialect: str,
     out: Path,
+    force: bool,
     rank: int | None,
     allow_torch: bool,
     trust: str | None,
@@ -38,7 +39,7 @@ def convert(
     from ..dialects import convert_adapter, writers
 
     adapter = convert_adapter(
-        source, out, dialect,
+        source, out, dialect, overwrite=force,
         allow_torch=allow_torch, trust=trust, alpha=alpha, component=component, svd_rank=rank,
     )  # fmt: skip
     scales = ", ".join(f"{s:g}" for s in sorted({p.scale for p in adapter.factors.values()}))

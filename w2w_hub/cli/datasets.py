@@ -88,7 +88,7 @@ def column_options(function: Any) -> Any:
 def split_options(function: Any) -> Any:
     """Add the options ``--split-by``, ``--holdout`` and ``--split-seed``."""
     for option in (
-        click.option("--split-seed", default=0, show_default=True),
+        click.option("--split-seed", default=0, show_default=True, help="Seed of the choice of held-out groups."),
         click.option(
             "--holdout",
             type=float,
@@ -175,7 +175,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     default="unknown",
     help="If all adapters were trained from the same initial LoRA weights: any name for these.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="How the weights are stored.")  # fmt: skip
 @click.option(
     "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
     help="Lossless; bitshuffle is useful for values that were bfloat16 before.",
@@ -189,7 +190,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, labels: Path | None, orders: Any, units: Any, column_sources: Any,
+    adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, orders: Any, units: Any,
+    column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str,
     compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
     dask: str | None, as_json: bool,
@@ -198,7 +200,7 @@ def pack(
     from ..dataset import pack_adapters
 
     dataset = pack_adapters(
-        adapters, out, labels=ordered(labels, orders),
+        adapters, out, overwrite=force, labels=ordered(labels, orders),
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
         initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,

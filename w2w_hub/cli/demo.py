@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,35 +12,47 @@ from typing import Any
 import click
 
 from ..common.text import files_of, quote
-from .common import examples, out_option
+from .common import INTERRUPTED, examples, out_option
 from .output import say
 
+_FILES = (
+    "demo.json", "report.html", "metrics.json", "held-out.png", "samples.png", "samples-one-seed.png", "edits-*.png",
+    "inversion.png", "export.png", "pictures/*.png", "points/edited.json", "points/*/*.json",
+)  # fmt: skip
 
-@click.command(
-    epilog=examples("w2w demo --out w2w-demo", "w2w demo --out w2w-demo --resume"),
-)
+
+@click.command(epilog=examples("w2w demo --out w2w-demo", "w2w demo --out w2w-demo --resume"))
 @out_option("The folder to make: dataset, weight space, contact sheets, report.html and metrics.json.")
 @click.option("--resume", is_flag=True, help="Go on with a demo that was stopped: finished stages are kept.")
-@click.option("--force", is_flag=True, help="Do all stages again in the folder of an earlier demo.")
 @click.option("--assets", type=click.Path(path_type=Path), hidden=True, help="Folder of another population.")
-def demo(out: Path, resume: bool, force: bool, assets: Path | None) -> None:
+def demo(out: Path, force: bool, resume: bool, assets: Path | None) -> None:
     """Run the whole workflow on LoRAs of cartoon avatars; takes less than three minutes on a CPU.
 
     Finished stages are kept when the demo is stopped.
     """
-    from ..demo.stages import require_output
+    from ..common.extras import optional_imports
+    from ..demo.stages import require_place
+    from ..store.atomic import remove_output, require_output
 
     if resume and force:
         raise click.UsageError("--resume keeps the finished stages and --force does them again; give one of them")
-    require_output(out, resume=resume, force=force)  # before the slow imports of torch and diffusers
+    # before the slow imports of torch and diffusers
+    if force:
+        require_output(out, overwrite=True, own=_demo_files)
+    else:
+        require_place(out, resume=resume)
+    with optional_imports("demo"):
+        import datasets  # noqa: F401
+
+        from ..demo.run import run_demo
+    if force:
+        remove_output(out, _demo_files)
     context = click.get_current_context()
     try:
-        with stopped_by_terminate():
-            from ..demo.run import run_demo
-
-            run_demo(out, assets, lambda text: say(*text.split("\n")), run_command, resume=resume, force=force)
+        with ended_by_sigterm():
+            run_demo(out, assets, lambda text: say(*text.split("\n")), run_command, resume=resume)
     except (KeyboardInterrupt, click.Abort):
-        context.exit(128 + signal.SIGINT)
+        context.exit(INTERRUPTED)
 
 
 def run_command(words: Sequence[Any]) -> None:
@@ -53,17 +65,42 @@ def run_command(words: Sequence[Any]) -> None:
 
 
 @contextmanager
-def stopped_by_terminate() -> Iterator[None]:
-    """Let a terminating signal end the program as an error does: what is unfinished is removed on the way out."""
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program as an exception does, so that unfinished outputs are removed on the way out."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, frame: object) -> None:
+    def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _demo_files(folder: Path) -> Iterable[str]:
+    """Return the files in a folder that a demo makes, finished or not."""
+    from ..dialects.writing import adapter_files
+    from ..store.manifest import DATASET, SPACE
+    from ..store.replacing import files_below, files_listed, files_named, files_of_any
+
+    return files_of_any(
+        files_named(*_FILES),
+        files_below("dataset", files_listed(DATASET)),
+        files_below("space", files_listed(SPACE)),
+        files_below("exported", adapter_files),
+        _unfinished,
+    )(folder)
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """Return what a killed demo leaves in hidden files and folders of the library's names."""
+    from ..store.paths import list_files
+
+    def is_hidden(part: str) -> bool:
+        return part in (".cache", ".space.build") or (part.startswith(".") and ".w2w-" in part)
+
+    return [name for name in list_files(folder) if any(map(is_hidden, name.split("/")))]

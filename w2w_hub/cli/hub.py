@@ -85,13 +85,12 @@ def log(repo: str, as_json: bool) -> None:
     epilog=examples("w2w pin org/space@v1.2.0 org/people@v2.0.0 -o w2w.lock", "w2w pin org/space@v1.2.0 -o w2w.lock")
 )
 @click.argument("names", nargs=-1, required=True)
-@out_option("The lock file to write.")
-@click.option("--replace", is_flag=True, help="Overwrite an existing lock file.")
-def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
+@out_option("The lock file to write.", "--replace")
+def pin(names: tuple[str, ...], out: Path, force: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
     from ..release import pin as pin_them
 
-    lock = pin_them(list(names), out, replace=replace)
+    lock = pin_them(list(names), out, overwrite=force)
     for each in lock.pins:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")
@@ -115,11 +114,11 @@ def restore(lock: Path, source: str | None) -> None:
 @click.command(epilog=examples("w2w archive w2w.lock -o bundle"))
 @lock_argument
 @out_option("The folder to write: a BagIt bag.")
-def archive(lock: Path, out: Path) -> None:
+def archive(lock: Path, out: Path, force: bool) -> None:
     """Write everything that LOCK pins to a folder for long-term archives."""
     from ..release import archive as write
 
-    write(lock, out)
+    write(lock, out, overwrite=force)
     then = command("w2w restore", lock, options=("--from", out))
     say(f"{out}: check it with sha256sum -c manifest-sha256.txt; next: {then}")
 

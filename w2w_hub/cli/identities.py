@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 import click
 
 from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
+from .common import (
+    FINITE,
+    GUIDANCE,
+    PROMPT,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    json_option,
+    open_pipeline,
+    out_option,
+)
 from .output import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,10 +37,16 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
-        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        click.option(
+            "--guidance", default=2.0, show_default=True, type=GUIDANCE, help="How closely pictures follow the prompt."
+        ),
+        click.option(
+            "--steps", default=15, show_default=True, type=click.IntRange(1, 1000), help="Denoising steps per picture."
+        ),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
-        click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
+        click.option(
+            "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+        ),
     ):
         function = option(function)
     return function
@@ -38,24 +55,27 @@ def picture_options(function: F) -> F:
 # ---------------------------------------------------------------- points
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
-@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="Points to sample.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="The same seed gives the same points.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
 @kind_option
 @out_option("New folder for the points.")
 @json_option
-def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
+def sample(
+    space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, force: bool, as_json: bool
+) -> None:
     """Sample new identities from a weight space."""
     from ..space import WeightSpace
-    from ..space.points import save_point
-    from ..store.atomic import new_folder
+    from ..space.points import POINT_FILES, save_point
+    from ..store.atomic import new_folder, require_output
 
+    require_output(out, overwrite=force, own=POINT_FILES)
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
     names = [f"sample-{i:03d}.{kind}" for i in range(count)]
-    with new_folder(out) as folder:
+    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
     rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
@@ -86,22 +106,23 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
 @json_option
 def edit(
     space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...], out: Path,
-    as_json: bool,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
     from ..space import WeightSpace
     from ..space.identity import edited, resolve
-    from ..space.points import save_point
-    from ..store.atomic import require_new
+    from ..space.points import require_suffix, save_point
+    from ..store.atomic import require_output
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
-    require_new(out)
+    require_output(out, overwrite=force)
+    require_suffix(out)
     opened = WeightSpace.from_pretrained(space)
     before = resolve(opened, identity)
     found = edited(opened, before, dict(strengths), preserve=preserve)
-    save_point(found.point, out)
+    save_point(found.point, out, overwrite=force)
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
@@ -130,9 +151,9 @@ def edit(
     type=click.Path(path_type=Path),
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
-@click.option("--prompt", default="sks person", show_default=True)
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
+@click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
+@click.option("--steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of the descent.")
+@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE, help="Size of a step.")
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
     "--tolerance",
@@ -143,22 +164,22 @@ def edit(
 )
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Optimizations; best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of noises and timesteps.")
 @kind_option
 @out_option("New folder for the points.")
 @json_option
 def invert(
     space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
     learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
-    out: Path, as_json: bool,
+    out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
-    from ..space.points import save_point
-    from ..store.atomic import new_folder, require_new
+    from ..space.points import POINT_FILES, save_point
+    from ..store.atomic import new_folder, require_output
 
-    require_new(out)
+    require_output(out, overwrite=force, own=POINT_FILES)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
         raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
@@ -171,7 +192,7 @@ def invert(
         tolerance=tolerance, restarts=restarts, k=k, seed=seed,
     )  # fmt: skip
     names = [f"{stem}.{kind}" for stem in _distinct([path.stem for path in images[: len(found)]])]
-    with new_folder(out) as folder:
+    with new_folder(out, overwrite=force, own=POINT_FILES) as folder:
         for name, inversion in zip(names, found, strict=True):
             save_point(inversion.point, folder / name)
     rows = [
@@ -213,13 +234,13 @@ def _distinct(names: list[str]) -> list[str]:
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
 @picture_options
-@out_option("The contact sheet to write (.png).")
+@out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each."""
-    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out, force)
 
 
 @click.command(
@@ -239,26 +260,26 @@ def render(
 @preserve_option
 @click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
 @picture_options
-@out_option("The sheet to write (.png), or with --attribute an animation (.gif).")
+@out_option("The sheet to write (.png, .jpg or .webp), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
     count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
     moving = picture_kind(out) == "GIF"
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
-    require_new(out)
+    require_output(out, overwrite=force)
     from ..models.pipelines import strength_grid  # imports torch
 
     pipe = open_pipeline(space)
@@ -270,7 +291,7 @@ def grid(
     rows = [Path(name).stem for name in identities]
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
-    save_picture(made(pictures, rows, columns, scale=scale), out)
+    save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
     say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
 
 
@@ -291,20 +312,20 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 def _render_cases(
     space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    guidance: float, scale: int, out: Path, force: bool,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
     picture_kind(out)
-    require_new(out)
+    require_output(out, overwrite=force)
     pipe = open_pipeline(space)
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
     pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
     rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
-    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out)
+    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
     say(f"{out}: {len(identities)} identities x {len(cases)} cases")
 
 
@@ -322,18 +343,18 @@ def _render_cases(
     help="May be given several times.  [default: peft and diffusers]",
 )  # fmt: skip
 @out_option("The folder to make.")
-def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
+def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path, force: bool) -> None:
     """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
     from ..dialects import write_adapter, writers
-    from ..dialects.writing import DEFAULT_DIALECTS
+    from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
     from ..space.identity import adapter_of
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
-    require_new(out)
+    require_output(out, overwrite=force, own=adapter_files)
     adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
     chosen = dialects or DEFAULT_DIALECTS
-    write_adapter(adapter, out, chosen)
+    write_adapter(adapter, out, chosen, overwrite=force)
     # a folder with several dialects is not what every one of them loads
     loadable = [
         form for name in chosen if (form := writers()[name]).load_hint and (form.folder_use or len(chosen) == 1)

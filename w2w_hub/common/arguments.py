@@ -68,7 +68,7 @@ RULES: dict[str, Rule] = {
     "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),
     "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
     "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "vouched": flag(),
-    "replace": flag(),
+    "overwrite": flag(),
     # what they are
     "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
         of_class("Compatibility", "a Compatibility")

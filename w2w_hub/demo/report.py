@@ -14,6 +14,7 @@ from ..store.paths import read_file
 from .settings import DEFINITIONS, EDIT_WISH, SUMMARY_STRENGTH
 from .stages import Section
 
+MOST_DECIMALS = 6
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
@@ -34,7 +35,7 @@ def is_number(value: Any) -> bool:
 def cells(rows: Sequence[Sequence[Any]]) -> list[list[tuple[str, Any]]]:
     """Return a table's cells, each with its text; all numbers of a column have the same decimals.
 
-    There are two decimals, or three where two would show a number as 0.
+    There are two of them, or as many more as the smallest number needs that is not 0.
     """
     columns = [_texts(column) for column in zip(*rows, strict=True)]
     texts = list(zip(*columns, strict=True))
@@ -42,7 +43,8 @@ def cells(rows: Sequence[Sequence[Any]]) -> list[list[tuple[str, Any]]]:
 
 
 def _texts(column: Sequence[Any]) -> list[str]:
-    decimals = 3 if any(isinstance(v, float) and 0 < abs(v) < 0.005 for v in column) else 2
+    floats = [abs(v) for v in column if isinstance(v, float) and v]
+    decimals = next((d for d in range(2, MOST_DECIMALS) if all(v >= 0.5 * 10**-d for v in floats)), MOST_DECIMALS)
     return [f"{v:.{decimals}f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v) for v in column]
 
 

@@ -19,9 +19,7 @@ from .stages import Journal, Record
 from .workflow import Run, Say, Workflow
 
 
-def run_demo(
-    out: Path, assets: Path | None, say: Say, run: Run, *, resume: bool = False, force: bool = False
-) -> dict[str, Any]:
+def run_demo(out: Path, assets: Path | None, say: Say, run: Run, *, resume: bool = False) -> dict[str, Any]:
     """Run the demo in the folder `out`; a stage that is finished stays there whatever happens later.
 
     Parameters
@@ -30,8 +28,6 @@ def run_demo(
         Prints and executes one `w2w` command, given as its words. A list among the words is all files of a folder.
     resume : bool
         Keep the stages that an earlier run finished, and do the others.
-    force : bool
-        Do all stages again where an earlier demo is.
 
     Returns
     -------
@@ -41,14 +37,14 @@ def run_demo(
     Raises
     ------
     AlreadyExistsError
-        If `out` is there and neither `resume` nor `force` is given, or it was not made by a demo.
+        If `out` is there and `resume` is not given, or it was not made by a demo.
     InvalidInputError
         If the earlier demo was made by another version or with other settings or data, or still runs.
     """
     torch.manual_seed(0)
     logging.disable_progress_bar()
     population = Assets(assets or FOLDER)
-    journal = Journal.begin(out, made_with(population), resume=resume, force=force)
+    journal = Journal.begin(out, made_with(population), resume=resume)
     with journal.alone():
         return Demo(journal, population, say, run).run()
 

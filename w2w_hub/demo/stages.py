@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError
-from ..store.atomic import new_folder, write_json
+from ..store.atomic import new_folder, require_output, write_json
 from ..store.manifest import read_json_in
 from ..store.paths import require_name
+from ..store.replacing import files_named
 
 FILE, FORMAT, VERSION = "demo.json", "w2w-demo", 1
 
@@ -62,19 +63,22 @@ class Record:
     files: list[str] = field(default_factory=list)
 
 
-def require_output(folder: Path, *, resume: bool, force: bool) -> None:
+def require_place(folder: Path, *, resume: bool) -> None:
     """Check, before slow imports, that a demo may be made in a folder.
 
     Raises
     ------
     AlreadyExistsError
-        If it exists and is not the folder of a demo, or neither `resume` nor `force` is given.
+        If it exists and is not the folder of a demo, or `resume` is not given.
+    DiskError
+        If it cannot be written.
     """
     if not os.path.lexists(folder):
+        require_output(folder, own=files_named())
         return
     if not (folder / FILE).is_file():
         advice = f"it was not made by w2w demo (it has no {FILE}); choose another output"
-    elif resume or force:
+    elif resume:
         return
     else:
         advice = "go on with --resume, do all stages again with --force, or choose another output"
@@ -94,14 +98,13 @@ class Journal:
         self.folder, self.made_with, self.records = folder, dict(made_with), dict(records)
 
     @classmethod
-    def begin(cls, folder: Path, made_with: Mapping[str, Any], *, resume: bool, force: bool) -> Journal:
-        """Return the journal of a new demo, or of the one in the folder; see :func:`require_output`."""
-        require_output(folder, resume=resume, force=force)
-        if not os.path.lexists(folder):
-            with new_folder(folder) as partial:
-                cls(partial, made_with, {}).write()
-        elif not force:
+    def begin(cls, folder: Path, made_with: Mapping[str, Any], *, resume: bool) -> Journal:
+        """Return the journal of a new demo, or of the one in the folder; see :func:`require_place`."""
+        require_place(folder, resume=resume)
+        if os.path.lexists(folder):
             return cls.open(folder, made_with)
+        with new_folder(folder) as partial:
+            cls(partial, made_with, {}).write()
         return cls(folder, made_with, {})
 
     @classmethod

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..common.extras import optional_imports
 from ..common.text import one_line
-from ..errors import missing_extra
 
-try:
+with optional_imports("diffusers"):
     from PIL import ImageFont
-except ImportError:
-    raise missing_extra("pillow", "diffusers") from None
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..common.constraints import flag, number, optional, positive, whole
 from ..common.deprecated import renamed_names
+from ..common.extras import optional_imports
 from ..common.progress import progress
 from ..errors import InvalidInputError
 from ..space import Point, WeightSpace
+
+with optional_imports("diffusers"):
+    import torch
+
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
 from .injection.stack import drain

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.constraints import as_array, names, validated, whole
+from ..common.constraints import as_array, flag, names, validated, whole
 from ..common.constraints import path as path_rule
 from ..common.constraints import text as text_rule
+from ..common.extras import optional_imports
 from ..common.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
-from ..errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes
 from ..store.paths import read_regular
 from .captions import LINE, draw_line, lines_of, width_of
 
-try:
+with optional_imports("diffusers"):
     from PIL import Image, ImageDraw
-except ImportError:
-    raise missing_extra("pillow", "diffusers") from None
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -255,9 +254,16 @@ def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], 
     return shown + shown[-2:0:-1]
 
 
-@validated(path=path_rule(), milliseconds=whole(1))
-def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:
-    """Write a new picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+@validated(path=path_rule(), milliseconds=whole(1), overwrite=flag())
+def save_picture(
+    picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250, overwrite: bool = False
+) -> None:
+    """Write a picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
@@ -281,7 +287,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
         first.save(data, kind, **options)
     except (KeyError, OSError, ValueError, OverflowError, struct.error) as error:
         raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})", path=path) from error
-    write_bytes(path, data.getvalue())
+    write_bytes(path, data.getvalue(), replace=overwrite)
 
 
 @validated(path=path_rule())

@@ -15,6 +15,7 @@ from ..dialects.base_model import CONFIG, MODEL_INDEX, pipeline_class
 from ..errors import W2WError
 from ..store.cards import TAGS, render_card
 from ..store.hub.cache import REPO
+from .directions.synonyms import synonyms, synonyms_text
 
 
 def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], folder: Path) -> str:
@@ -67,10 +68,17 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], fold
                 for c, v in diagnostics.get("explained_variance", {}).items()
             )
         ),
-        "directions": Markdown("\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |"),
+        "directions": Markdown(_direction_rows(dict(directions)) or "| - | - | - | - | - |"),
         "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }
     return render_card("space_card.md", metadata, values)
+
+
+def _direction_rows(directions: Mapping[str, Any]) -> str:
+    """Return rows of a Markdown table; directions that say the same are one row."""
+    distinct = synonyms(directions)
+    shown = {name: f"{name} {synonyms_text(others)}".rstrip() for name, others in distinct.items()}
+    return "\n".join(_direction_row(shown[name], directions[name]) for name in distinct)
 
 
 def _direction_row(name: str, direction: Any) -> Markdown:

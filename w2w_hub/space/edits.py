@@ -14,7 +14,10 @@ import numpy as np
 from ..common.constraints import names, number, text
 from ..errors import InvalidInputError, UnknownNameError
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
+from .directions.synonyms import synonyms
 from .population import Spread
+
+STRONGEST = 100.0  # standard deviations; the demo's people are noise from about 30
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Edit:
         for name, strength in self.strengths.items():
             direction = find(name)
             amount = number().checked(strength, f"the strength of {name}")
+            if abs(amount) > STRONGEST:
+                raise InvalidInputError(
+                    f"strength {amount:g} of {name} is more than {STRONGEST:g} standard deviations of the population, "
+                    "where only noise is drawn; attributes usually show at 1 to 6",
+                    name=name,
+                )
             steps.append(amount * direction.sd * direction.editing)
         c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # missing coefficients are 0
         change = np.zeros_like(c)
@@ -114,7 +123,7 @@ def find_direction(
         return component_direction(index, k, float(spread.std[index - 1]), spread.rows)
     if name in reasons:
         raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
-    known = ", ".join([*directions, f"PC1 to PC{k}"])
+    known = ", ".join([*synonyms(directions), f"PC1 to PC{k}"])
     if not directions:
         known += " only: build the space from a labeled dataset"
     lowered = {other.lower(): other for other in directions}

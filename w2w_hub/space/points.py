@@ -14,9 +14,10 @@ import numpy as np
 from ..common.arguments import checked
 from ..common.constraints import as_array, text
 from ..common.equality import ByValue
-from ..errors import CorruptFileError, InvalidInputError
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
+from ..store.replacing import files_accepted
 from ..store.tensorfile import read_header, read_safetensors
 
 FORMAT, FORMAT_VERSION = POINT, 1
@@ -82,8 +83,13 @@ def _plain(value: Any, where: str) -> Any:
 
 
 @checked()
-def save_point(point: Point, path: Path | str) -> None:
-    """Write a point as a new JSON or safetensors file, by the path's suffix.
+def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> None:
+    """Write a point as a JSON or safetensors file, by the path's suffix.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
@@ -91,7 +97,7 @@ def save_point(point: Point, path: Path | str) -> None:
         For another suffix.
     AlreadyExistsError
     """
-    path = Path(path)
+    path = require_suffix(path)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
     _require_coefficients(np.asarray(point.coefficients), path)
     try:
@@ -102,16 +108,31 @@ def save_point(point: Point, path: Path | str) -> None:
         ) from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
-        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients})
-    elif path.suffix == ".safetensors":
+        value = {**head, "history": json.loads(history), "coefficients": coefficients}
+        write_json(path, value, replace=overwrite)
+    else:
         from safetensors.numpy import save
 
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
-        write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
-    else:
+        data = save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata)
+        write_bytes(path, data, replace=overwrite)
+
+
+@checked()
+def require_suffix(path: Path | str) -> Path:
+    """Return the path of a point to be saved.
+
+    Raises
+    ------
+    InvalidInputError
+        If its suffix is not that of a saved point.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
         raise InvalidInputError(
             f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
         )
+    return path
 
 
 @checked()
@@ -158,3 +179,15 @@ def load_point(path: Path | str) -> Point:
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
         raise InvalidInputError(f"{path}: coefficients must be a vector of finite numbers", path=path)
+
+
+def _loads(path: Path) -> bool:
+    try:
+        load_point(path)
+    except W2WError:
+        return False
+    return True
+
+
+POINT_FILES = files_accepted(lambda path: path.suffix in SUFFIXES and _loads(path))
+"""The saved points in a folder, see :mod:`w2w_hub.store.replacing`."""

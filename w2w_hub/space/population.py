@@ -49,6 +49,16 @@ class Spread(ByValue):
         """Return the root mean square of standardized coefficients ``(<= k,)``: 1 is typical of the population."""
         return float(self._distances(as_coefficients(coefficients, len(self.mean))[None])[0])
 
+    def reach(self, rows: np.ndarray) -> float:
+        """Return the largest distance of rows ``(n, <= k)`` from the mean, in units of the population's width.
+
+        The width is the square root of the total variance, so that components of hardly any variance count little.
+        """
+        width = float(np.linalg.norm(self.std))
+        if not width > 0 or not len(rows):
+            return 0.0
+        return float(np.linalg.norm(rows - self.mean[: rows.shape[-1]], axis=1).max()) / width
+
     def _distances(self, rows: np.ndarray) -> np.ndarray:
         count = rows.shape[-1]
         z = (rows - self.mean[:count]) / np.maximum(self.std[:count], 1e-30)

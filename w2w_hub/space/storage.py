@@ -24,7 +24,7 @@ from ..errors import (
     W2WError,
 )
 from ..lora.layout import ParameterLayout
-from ..store.atomic import new_folder, write_bytes, write_json
+from ..store.atomic import new_folder, require_output, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
 from ..store.hub.locate import locate
@@ -33,6 +33,7 @@ from ..store.hub.source import Source
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
+from ..store.replacing import files_listed
 from ..store.tensorfile import read_safetensors
 from .card import space_card
 from .contents import SpaceContents
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT, FORMAT_VERSION = SPACE, 1
+space_files = files_listed(SPACE)
 WITHOUT_POPULATION = {"format_version": 2, "population": False}
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
@@ -58,14 +60,16 @@ FIELDS = {"format", "format_version", "files", *_KINDS}
 # ------------------------------------------------------------------ writing
 def save_space(
     space: SpaceContents, path: Path | str, base: Path | str | None = None, *,
-    extend: Callable[[Path], object] | None = None,
+    overwrite: bool = False, extend: Callable[[Path], object] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a new space folder and return its path.
+    """Write a space folder and return its path.
 
     Parameters
     ----------
     base : path, optional
         A diffusers folder to embed.
+    overwrite : bool
+        Replace an existing weight space, if its folder holds nothing else.
     extend : callable, optional
         Called with the unfinished folder to add files before the manifest, instead of `base`.
 
@@ -74,7 +78,7 @@ def save_space(
     BaseModelMismatchError
         If the target modules of `base` are not those of the dataset's adapters.
     """
-    path = Path(path)
+    path = require_output(path, overwrite=overwrite, own=space_files)
     if base is not None:
         found = require_base(base, space.layout, space.compatibility)
         space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
@@ -82,7 +86,7 @@ def save_space(
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     population, revision = space.population, None if space.source is None else space.source.revision
-    with new_folder(path) as folder:
+    with new_folder(path, overwrite=overwrite, own=space_files) as folder:
         _save_coordinates(space, folder)
         if space.directions:
             arrays = {

@@ -30,6 +30,8 @@ from .storage import open_contents, save_space
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
 
+FARTHEST = 100.0  # see Spread.reach; an edit of 100 standard deviations reaches at most this
+
 
 class WeightSpace(SpaceContents):
     """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
@@ -96,13 +98,15 @@ class WeightSpace(SpaceContents):
         return None if self.source is None else self.source.revision
 
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None) -> Path:
-        """Write a new folder and return its path; the space itself does not change.
+    def save(self, path: Path | str, *, base: Path | str | None = None, overwrite: bool = False) -> Path:
+        """Write a folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
 
         Raises
         ------
@@ -110,7 +114,7 @@ class WeightSpace(SpaceContents):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base)
+        return save_space(self, path, base, overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
@@ -174,7 +178,17 @@ class WeightSpace(SpaceContents):
             history = {"space": str(self.revision), **history}
         point = Point(coefficients, self.digest, history)
         self.coordinates.require_k(len(point.coefficients))
+        self._require_near(np.atleast_2d(point.coefficients).astype(np.float64))
         return point
+
+    def _require_near(self, rows: np.ndarray) -> None:
+        """Raise `InvalidInputError` for coefficients ``(n, <= k)`` of which only noise would be drawn."""
+        reach = self.spread.reach(rows)
+        if not reach <= FARTHEST:
+            raise InvalidInputError(
+                f"a point is {reach:.3g} times as far from the mean as the population is wide; beyond {FARTHEST:g} "
+                "only noise is drawn; use smaller strengths, weights or coefficients"
+            )
 
     @validated(several=flag())
     def coefficients_of(self, what: np.ndarray | Point | str, *, several: bool = False) -> np.ndarray:
@@ -195,7 +209,9 @@ class WeightSpace(SpaceContents):
                     "export it to an adapter and project that"
                 )
             what = what.coefficients
-        return as_coefficients(what, self.k, several=several)
+        found = as_coefficients(what, self.k, several=several)
+        self._require_near(np.atleast_2d(found))
+        return found
 
     # ------------------------------------------------------------ population
     def require_population(self, need: str) -> Population:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.progress import progress
-from ...errors import InvalidInputError
-from ...store.commit import next_state
+from ...errors import AlreadyExistsError, InvalidInputError, W2WError
+from ...store.atomic import require_output
+from ...store.commit import next_state, open_state
 from ...store.hashing import entry_of
+from ...store.manifest import DATASET
+from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
 from ..manifest import DatasetManifest, dataset_digest
@@ -31,12 +34,32 @@ MANY_ROWS = 2000
 
 
 def create(
-    path: Path, plan: Plan, *, over: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
+    path: Path, plan: Plan, *, overwrite: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
 ) -> WeightDataset:
-    """Write and open a new dataset; see :func:`w2w_hub.store.commit.next_state`."""
-    with next_state(path, replace=over, resumable=resumable) as staging:
+    """Write and open a new dataset, or replace the rows of one; see :func:`w2w_hub.store.commit.next_state`."""
+    require_dataset_output(path, overwrite=overwrite)
+    with next_state(path, replace=overwrite, resumable=resumable) as staging:
         commit(plan, staging, path, workers=workers, dask=dask)
     return WeightDataset.open(path)
+
+
+def require_dataset_output(path: Path | str, *, overwrite: bool = False) -> Path:
+    """Return the path if a dataset can be written there; with `overwrite`, it may be one already.
+
+    Files in its folder that its manifest does not list are left alone.
+
+    Raises
+    ------
+    AlreadyExistsError, DiskError
+    """
+    path = Path(path)
+    if not overwrite or path.is_symlink() or not path.is_dir():
+        return require_output(path, overwrite=overwrite, own=files_named())
+    try:
+        open_state(path, DATASET)
+    except W2WError as error:
+        raise AlreadyExistsError(f"{path} is not a dataset; remove it, or choose another output", path=path) from error
+    return path
 
 
 def change(

@@ -11,10 +11,9 @@ from ...common.checks import path_list
 from ...dialects import read_adapter
 from ...errors import InvalidInputError, W2WError
 from ...lora.layout import ParameterLayout
-from ...store.atomic import require_new
 from ..problems import Problems
 from ..weight_dataset import WeightDataset
-from .commit import create
+from .commit import create, require_dataset_output
 from .options import DatasetOptions, OptionKeywords, merged, plan_new, takes_options
 from .sources import AdapterRows, row_ids
 from .write import split_labels
@@ -36,6 +35,7 @@ def pack_adapters(
     labels: pd.DataFrame | None = None,
     workers: int = 1,
     dask: str | Client | None = None,
+    overwrite: bool = False,
     options: DatasetOptions | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WeightDataset:
@@ -58,6 +58,8 @@ def pack_adapters(
         Processes that read and write shards.
     dask : str or distributed.Client, optional
         Client, or address of the scheduler, of a Dask cluster to use instead; its workers need access to the files.
+    overwrite : bool
+        Replace an existing dataset.
     options : DatasetOptions, optional
         Storage options and metadata.
     **keywords
@@ -72,14 +74,13 @@ def pack_adapters(
     paths = path_list(adapters, "an adapter")
     if not paths:
         raise InvalidInputError("there are no adapters to pack")
-    path = Path(path)
-    require_new(path)
+    path = require_dataset_output(path, overwrite=overwrite)
     names = row_ids(paths, ids)
     problems = Problems()
     table = split_labels(labels, names, options.split_rule, problems)
     layout = _first_layout(paths, problems)
     plan = plan_new(options, path, layout, names, AdapterRows(paths, layout, names), table, problems)
-    return create(path, plan, resumable=True, workers=workers, dask=dask)
+    return create(path, plan, overwrite=overwrite, resumable=True, workers=workers, dask=dask)
 
 
 def _first_layout(paths: Sequence[Path], problems: Problems) -> ParameterLayout:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.arguments import checked
+from ...common.deprecated import renamed_keywords
 from ...errors import InvalidInputError, LayoutMismatchError
 from ...lora.layout import ParameterLayout
 from ..labels import table as label_table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @takes_options
+@renamed_keywords(replace="overwrite")
 @checked()
 def write_dataset(
     weights: Any,
@@ -33,7 +35,7 @@ def write_dataset(
     layout: ParameterLayout,
     ids: Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
-    replace: bool = False,
+    overwrite: bool = False,
     options: DatasetOptions | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WeightDataset:
@@ -49,7 +51,7 @@ def write_dataset(
     labels : DataFrame, optional
         One row per id, with a column ``id`` or the ids as its index. ``split``, ``source``, ``licence`` and
         ``consent`` are reserved; every other column is an attribute.
-    replace : bool
+    overwrite : bool
         Replace an existing dataset.
     options : DatasetOptions, optional
         Storage options and metadata.
@@ -78,7 +80,7 @@ def write_dataset(
     problems = Problems()
     table = split_labels(labels, names, options.split_rule, problems)
     plan = plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
-    return create(path, plan, over=replace)
+    return create(path, plan, overwrite=overwrite)
 
 
 def split_labels(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import missing_extra
+from ...common.extras import optional_imports
 
-try:
+with optional_imports("diffusers"):
     import accelerate  # noqa: F401
     import diffusers  # noqa: F401
     import PIL.Image  # noqa: F401
     import torch
     import transformers  # noqa: F401
-except ImportError as error:
-    raise missing_extra(error.name or "diffusers", "diffusers") from None
 
 from ...common.pipelines import PIPELINES
 from ..inversion import InversionSettings

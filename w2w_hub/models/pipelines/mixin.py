@@ -25,6 +25,8 @@ from ...dialects import write_adapter
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
 from ...space.identity import Identity, adapter_of, edited, resolve
+from ...space.storage import space_files
+from ...store.atomic import require_output
 from ...store.manifest import FILENAME as MANIFEST
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
@@ -206,7 +208,7 @@ class W2WMixin:
 
     @validated(
         path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
-        previews=optional(instance(Mapping, "a mapping")),
+        previews=optional(instance(Mapping, "a mapping")), overwrite=flag(),
     )  # fmt: skip
     def save_pretrained(  # type: ignore[override]
         self,
@@ -216,6 +218,7 @@ class W2WMixin:
         revision: str | None = None,
         custom_pipeline: bool = False,
         previews: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
         **options: Any,
     ) -> None:
         """Write the space with this base model embedded; the folder opens as a stock pipeline too.
@@ -230,12 +233,15 @@ class W2WMixin:
             import of this package.
         previews : mapping, optional
             Generate pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
         **options
             Keywords of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
+        require_output(path, overwrite=overwrite, own=space_files)
         sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
-        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets)
+        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets, overwrite)
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]

@@ -32,6 +32,7 @@ def save_folder(
     custom_pipeline: bool,
     options: Mapping[str, Any],
     sheets: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a space with its base model as a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
     unet = uncompiled(stock.unet)
@@ -68,7 +69,7 @@ def save_folder(
         if custom_pipeline and row is not None:
             write_bytes(folder / CUSTOM, _custom_code(row.name).encode())
 
-    save_space(space, path, extend=extend)
+    save_space(space, path, extend=extend, overwrite=overwrite)
 
 
 def _custom_code(name: str) -> str:

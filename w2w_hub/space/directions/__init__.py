@@ -6,6 +6,7 @@ from .direction import Direction, UnreliableDirectionWarning
 from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
 from .fit import fit_directions
+from .synonyms import synonyms, synonyms_text
 from .targets import MIN_ROWS_A_CLASS, why_not
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "fit_directions",
     "overlap",
     "partial_effects",
+    "synonyms",
+    "synonyms_text",
     "why_not",
 ]

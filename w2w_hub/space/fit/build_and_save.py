@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...dataset import WeightDataset
 from ...errors import AlreadyExistsError, DiskError, W2WError
-from ..storage import require_base
+from ...store.atomic import require_output
+from ..storage import require_base, space_files
 from ..weight_space import WeightSpace
 from .build import build_space, clear_passes
 from .job import FOUND, Job
@@ -22,7 +25,7 @@ BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does n
 @flat_keywords
 def build_and_save(
     dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None,
-    population: bool = True, **options: Any,
+    population: bool = True, overwrite: bool = False, **options: Any,
 ) -> WeightSpace:  # fmt: skip
     """Build a weight space and write its folder.
 
@@ -33,11 +36,13 @@ def build_and_save(
     Parameters
     ----------
     path : path
-        The folder to make; its name is the default of the space's `name`.
+        The folder to write; its name is the default of the space's `name`.
     base : path, optional
         A diffusers folder, embedded so that the space opens offline.
     population : bool
         Whether to save ids and coefficients of the rows; without them see :meth:`WeightSpace.without_population`.
+    overwrite : bool
+        Replace an existing weight space, if its folder holds nothing else; it stays until the new one is complete.
     **options
         Those of :func:`w2w_hub.build_space`, without `checkpoint`.
 
@@ -57,18 +62,32 @@ def build_and_save(
     path, kept = Path(path), unfinished(path)
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
-        return _saved_before(dataset, path, k, base, population, options)
+        with suppress(AlreadyExistsError):
+            return _saved_before(dataset, path, k, base, population, options)
+    require_output(path, overwrite=overwrite, own=space_files)
     compatibility = dataset.manifest.compatibility
     if base is not None:
         compatibility = replace(compatibility, base_digest=require_base(base, dataset.layout, compatibility))
-    space = build_space(dataset, k, checkpoint=kept, **options)
-    saved = space if population else space.without_population()
-    try:
-        saved.save(path, base=base)
-    except DiskError as error:
-        raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
+    with _interrupt_noted(kept):
+        space = build_space(dataset, k, checkpoint=kept, **options)
+        saved = space if population else space.without_population()
+        try:
+            saved.save(path, base=base, overwrite=overwrite)
+        except DiskError as error:
+            raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
     return replace(saved, path=path, compatibility=compatibility)
+
+
+@contextmanager
+def _interrupt_noted(kept: Path) -> Iterator[None]:
+    """Note on a `KeyboardInterrupt` what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if is_unfinished_build(kept):
+            interrupt.add_note(f"finished passes are kept in {kept} and the same command continues from them")
+        raise
 
 
 def unfinished(path: Path | str) -> Path:
