@@ -184,6 +184,29 @@ def test_a_finished_demo_is_left_as_it_is_and_a_lost_file_is_made_again(
     assert (out / "report.html").read_bytes() == before[out / "report.html"]
 
 
+def test_force_begins_anew_where_there_is_nothing_but_a_demo(
+    tiny_world: TinyWorld, told: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> None:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(Demo, "make_dataset", fail)
+    out = Path(shutil.copytree(told[0], tmp_path / "out"))
+    words = ["demo", "--out", str(out), "--assets", str(tiny_world.assets), "--force"]
+    mine = out / "dataset" / "mine.txt"
+    mine.write_text("mine")
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "mine.txt" in refused.output
+    assert (out / "report.html").exists()
+    mine.unlink()
+    killed = out / ".space.0123abcd.w2w-partial"  # what a kill leaves
+    killed.mkdir()
+    (killed / "basis.safetensors").write_text("")
+    assert isinstance(CliRunner().invoke(main, words).exception, RuntimeError)
+    assert [path.name for path in out.iterdir()] == ["demo.json"]
+
+
 @pytest.mark.parametrize("option", ["--resume", "--force"])
 def test_a_folder_that_no_demo_made_is_never_touched(option: str, tmp_path: Path) -> None:
     (tmp_path / "mine" / "dataset").mkdir(parents=True)

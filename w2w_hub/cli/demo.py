@@ -37,10 +37,9 @@ def demo(out: Path, force: bool, resume: bool, assets: Path | None) -> None:
     if resume and force:
         raise click.UsageError("--resume keeps the finished stages and --force does them again; give one of them")
     # before the slow imports of torch and diffusers
+    require_place(out, resume=resume, force=force)
     if force:
         require_output(out, overwrite=True, own=_demo_files)
-    else:
-        require_place(out, resume=resume)
     with optional_imports("demo"):
         import datasets  # noqa: F401
 

@@ -63,13 +63,13 @@ class Record:
     files: list[str] = field(default_factory=list)
 
 
-def require_place(folder: Path, *, resume: bool) -> None:
+def require_place(folder: Path, *, resume: bool, force: bool = False) -> None:
     """Check, before slow imports, that a demo may be made in a folder.
 
     Raises
     ------
     AlreadyExistsError
-        If it exists and is not the folder of a demo, or `resume` is not given.
+        If it exists and is not the folder of a demo, or neither `resume` nor `force` is given.
     DiskError
         If it cannot be written.
     """
@@ -78,7 +78,7 @@ def require_place(folder: Path, *, resume: bool) -> None:
         return
     if not (folder / FILE).is_file():
         advice = f"it was not made by w2w demo (it has no {FILE}); choose another output"
-    elif resume:
+    elif resume or force:
         return
     else:
         advice = "go on with --resume, do all stages again with --force, or choose another output"
