@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DATES = ("2026-11-01", None)
 # what uses each dependency; the rest of the suite needs hours of training or another machine
 PARTS = ("tests/store", "tests/lora", "tests/dialects", "tests/dataset", "tests/space", "tests/hub", "tests/cli")
-WITHOUT_TORCH = ("diffusers", "train", "demo", "recipe")
 OF_TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)")  # what a CPU build does not need
 
 
@@ -71,23 +70,25 @@ def check_resolution(python: str) -> bool:
     return not false
 
 
-def environment(folder: Path, python: str, pins: dict[str, Version], chosen: tuple[str, ...]) -> str:
-    """Make a virtual environment with these versions and this package; return its Python."""
+def environment(folder: Path, python: str, pins: dict[str, Version]) -> None:
+    """Make a virtual environment with these versions and this package."""
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     inside = str(folder / "bin" / "python")
     wanted = [f"{name}=={version}" for name, version in pins.items() if not OF_TORCH.fullmatch(name)]
+    (folder / "versions.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    install = [inside, "-m", "pip", "install", "-q"]
+    resolved = [*install, "--no-deps"]  # uv has resolved everything
+    subprocess.run([*resolved, "-r", str(folder / "versions.txt")], check=True)
     if "torch" in pins:
         lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-        wanted.append(next(line for line in lines if line.startswith("torch==")))
-    (folder / "versions.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
-    subprocess.run([inside, "-m", "pip", "install", "-q", "-r", str(folder / "versions.txt")], check=True)
-    package = f"{ROOT}[{','.join(chosen)}]"
-    subprocess.run([inside, "-m", "pip", "install", "-q", "--no-deps", "-e", package], check=True)
-    return inside
+        subprocess.run([*install, next(line for line in lines if line.startswith("torch=="))], check=True)
+    subprocess.run([*resolved, "-e", str(ROOT)], check=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--resolve", action="store_true", help="only resolve, install nothing")
     parser.add_argument("--newest", action="store_true", help="the newest versions in place of the lowest")
     parser.add_argument("--without-torch", action="store_true", help="leave out the extras that need torch")
@@ -97,14 +98,13 @@ def main() -> int:
     if arguments.resolve:
         return not check_resolution(arguments.python)
     resolution = ["--resolution", "highest" if arguments.newest else "lowest-direct"]
-    chosen = tuple(e for e in extras() if e and not (arguments.without_torch and e in (*WITHOUT_TORCH, "test")))
-    tools = ROOT / ".ci" / "without-torch.txt"
-    pins = resolve(arguments.python, *resolution, *([str(tools)] if arguments.without_torch else []), chosen=chosen)
+    chosen = ("test-core",) if arguments.without_torch else ("test",)
+    pins = resolve(arguments.python, *resolution, chosen=chosen)
     with tempfile.TemporaryDirectory() as folder:
         place = arguments.venv or Path(folder) / "venv"
         inside = place / "bin" / "python"
         if not inside.exists():
-            environment(place, arguments.python, pins, chosen)
+            environment(place, arguments.python, pins)
         command = [str(inside), "-m", "pytest", *(pytest or ["-q", *PARTS])]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
 
