@@ -6,6 +6,7 @@ Only a package that is not there counts: one that is there and cannot be importe
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,13 @@ def skipped_without_extras() -> Iterator[None]:
         if name := absent_extra(error):
             pytest.skip(f"{name} is not installed", allow_module_level=True)
         raise
+
+
+def skip_without_extras(said: str) -> None:
+    """Skip if a process of a test says that it lacks an extra."""
+    for name in re.findall(r"(?:No module named '|MissingExtraError: )(\w+)", said):
+        if absent := absent_extra(ImportError(name=name)):
+            pytest.skip(f"{absent} is not installed")
 
 
 class ModuleWithExtras(pytest.Module):
