@@ -1,0 +1,80 @@
+"""Examples that change a person show it: the demo's judge reads the pictures before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w2w_hub.demo.assets import Assets
+from w2w_hub.demo.judge import Judge
+from w2w_hub.demo.measure import attribute_shown, others_kept
+
+from . import found
+from .found import Example
+from .room import EDIT
+from .running import in_this_process, words_of
+
+pytestmark = pytest.mark.slow
+CASE = [("sks person", 0)]  # what render and grid show by default
+COMMANDS = found.of_commands()
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load(Assets().judge)
+
+
+@pytest.fixture(scope="module")
+def pipe(kept_room: Path) -> Any:
+    from w2w_hub.models.pipelines import AutoW2WPipeline
+
+    return AutoW2WPipeline.from_pretrained(kept_room / "space")
+
+
+def parameters(example: Example, folder: Path) -> dict[str, Any]:
+    """What click understands of an example."""
+    from w2w_hub.cli import main
+
+    words, _ = words_of(example.text, folder)
+    return main.commands[words[1]].make_context(words[1], words[2:]).params
+
+
+def require_shown(judge: Judge, before: np.ndarray, after: np.ndarray, name: str, strength: float) -> None:
+    """The attribute appears or disappears, as the strength says, and the judge reads the others as before."""
+    assert bool(attribute_shown(judge, before, name)) is (strength < 0), "before"
+    assert bool(attribute_shown(judge, after, name)) is (strength > 0), "after"
+    assert others_kept(judge, before[None], after[None], name)[0] == 1.0, "others"
+
+
+def of(name: str, word: str = "") -> list[Example]:
+    return [e for e in COMMANDS if e.where == f"w2w {name} --help" and word in e.text]
+
+
+@pytest.mark.parametrize("example", of("edit"), ids=str)
+def test_edits_of_the_examples_show(example: Example, room: Path, pipe: Any, judge: Judge) -> None:
+    asked = parameters(example, room)
+    in_this_process(example.text, room)
+    before, after = pipe.render([asked["identity"], asked["out"]], CASE)[:, 0]
+    for name, strength in asked["strengths"]:
+        require_shown(judge, before, after, name, strength)
+
+
+@pytest.mark.parametrize("example", of("grid", "--attribute"), ids=str)
+def test_sweeps_of_the_examples_show_on_every_person(example: Example, room: Path, pipe: Any, judge: Judge) -> None:
+    from w2w_hub.models.pipelines import strength_grid
+
+    asked = parameters(example, room)
+    name, listed = asked["attribute"], asked["strengths"]
+    ends = [float(word) for word in listed.split(",")] if listed else [asked["low"], asked["high"]]
+    pictures = strength_grid(pipe, [*asked["identities"]], name, [ends[0], ends[-1]], CASE[0])
+    for first, last in pictures:
+        require_shown(judge, first, last, name, ends[-1])
+
+
+def test_the_rooms_edited_person_has_a_beard(room: Path, pipe: Any, judge: Judge) -> None:
+    before, after = pipe.render(["person-0010", "bearded.json"], CASE)[:, 0]
+    for name, strength in EDIT.items():
+        require_shown(judge, before, after, name, strength)
