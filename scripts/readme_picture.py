@@ -1,7 +1,7 @@
 """Draw the picture at the top of README.md: people of a finished demo, edited, and under other prompts.
 
-    w2w demo --out w2w-demo
-    python scripts/readme_picture.py w2w-demo docs/images/people.png
+w2w demo --out w2w-demo
+python scripts/readme_picture.py w2w-demo docs/images/people.png
 """
 
 from __future__ import annotations

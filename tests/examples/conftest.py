@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,20 @@ def room(kept_room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder = link(kept_room, tmp_path / "room")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def opened_pipe(kept_room: Path) -> Any:
+    from w2w_hub import W2WPipeline
+
+    return W2WPipeline.from_pretrained(kept_room / "space")
+
+
+@pytest.fixture
+def pipe(opened_pipe: Any) -> Any:
+    """The pipeline of the room's weight space, without an identity."""
+    opened_pipe.identity = None
+    return opened_pipe
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tests.tiny_world import TinyWorld
 from w2w_hub.demo.assets import FOLDER, Assets
-from w2w_hub.demo.settings import GUIDANCE, SAMPLING_STEPS
+from w2w_hub.demo.settings import COMPONENTS, GUIDANCE, SAMPLING_STEPS
 
 NAMES = {
     "people": "the shipped rows, which are all of the demo's but 32",
@@ -23,7 +23,7 @@ NAMES = {
     "space": "the weight space of people, with the shipped base model and the demo's generation settings",
     "my-base-model": "the shipped base model",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "a random model of Stable Diffusion's shape; the name of a Hub's",
-    "sd15-people": "LoRAs of that model",
+    "sd15-loras, sd15-people": "LoRAs of that model, and a dataset of more of them",
     "sd15-space": "their weight space, without a base model in it",
     "loras": "LoRAs of 128 of the people, in PEFT's dialect",
     "my-lora, lora-a, lora-b, new-lora": "folders of one LoRA each of people who are not in the dataset",
@@ -39,7 +39,7 @@ NAMES = {
     "bearded.json, edited.json": "person-0010 with a beard",
     "picture.png, a.png, b.png": "pictures of people who are held out",
     "face.png": "a mask of the middle of a picture",
-    "w2w-demo": "the folders that the demo makes: dataset, space, exported",
+    "w2w-demo": "what the demo makes: dataset, space, exported, pictures",
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
 }
 DROPPED = ("row", "row_sha256", "top", "skin_color", "accessory")  # rows' numbers, and factors with attributes of both
@@ -74,7 +74,7 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     more = pd.read_csv(assets.labels, index_col="id").drop(columns=list(DROPPED[2:]))
     pack_adapters(assets.adapters[:4], folder / "other-dataset", labels=more[:4].reset_index(), **given)
     space = build_and_save(
-        people, folder / "space", 200, base=folder / "my-base-model", version="1.0.0",
+        people, folder / "space", COMPONENTS, base=folder / "my-base-model", version="1.0.0",
         generation={"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE},
     )  # fmt: skip
 
@@ -133,17 +133,22 @@ def pictures(assets: Assets, folder: Path) -> None:
     first, second = assets.pictures("person-0960"), assets.pictures("person-0961")
     for name, picture in (("picture", first[0]), ("a", second[0]), ("b", second[1])):
         to_picture(picture).save(folder / f"{name}.png")
+    (folder / "w2w-demo" / "pictures").mkdir(parents=True)
+    link(folder / "picture.png", folder / "w2w-demo" / "pictures" / "person-0960.png")
     mask = np.zeros((64, 64), np.uint8)
     mask[8:56, 8:56] = 255
     Image.fromarray(mask).save(folder / "face.png")
 
 
 def of_stable_diffusion(folder: Path, tiny_world: TinyWorld) -> None:
-    from w2w_hub import WeightDataset, build_space
+    from w2w_hub import WeightDataset, build_space, write_adapter
 
     link(tiny_world.base, folder / "stable-diffusion-v1-5" / "stable-diffusion-v1-5")
     link(tiny_world.rows, folder / "sd15-people")
-    build_space(WeightDataset.open(folder / "sd15-people"), 8, name="sd15-space").save(folder / "sd15-space")
+    people = WeightDataset.open(folder / "sd15-people")
+    for name in people.ids[:10]:
+        write_adapter(people.adapter(name), folder / "sd15-loras" / name, ("peft",))
+    build_space(people, 8, name="sd15-space").save(folder / "sd15-space")
 
 
 def link(source: Path, copy: Path) -> Path:

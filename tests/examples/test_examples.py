@@ -114,7 +114,7 @@ def test_programs_of_the_documents_that_use_a_hub_run_alone(example: Example, ro
     python_on_the_hub(example.text, published, room)
 
 
-def surroundings(module: str) -> dict[str, Any]:
+def surroundings(where: str, pipe: Any) -> dict[str, Any]:
     """What a reader of a docstring has at hand: the package, its module, and things with the names of the room."""
     import diffusers
     import numpy as np
@@ -123,18 +123,20 @@ def surroundings(module: str) -> dict[str, Any]:
     from torch.utils.data import DataLoader
 
     import w2w_hub
-    from w2w_hub.models.pipelines import W2WPipeline
+    from w2w_hub.space import TorchEngine
 
     people = w2w_hub.WeightDataset.open("people")
-    pipe = W2WPipeline.from_pretrained("space")
+    if "Inpaint" in where:  # the shipped base model has another number of channels
+        space = w2w_hub.WeightSpace.open("sd15-space")
+        pipe = w2w_hub.W2WPipeline.from_base("stable-diffusion-v1-5/stable-diffusion-v1-5", space)
     return {
         **{name: getattr(w2w_hub, name) for name in w2w_hub.__all__},
         "np": np, "pd": pd, "diffusers": diffusers, "DataLoader": DataLoader,
-        "StableDiffusionPAGPipeline": diffusers.StableDiffusionPAGPipeline,
+        "TorchEngine": TorchEngine, "StableDiffusionPAGPipeline": diffusers.StableDiffusionPAGPipeline,
         "people": people, "ds": people, "dataset": people, "space": pipe.space, "pipe": pipe,
         "layout": people.layout, "matrix": people[:20], "ids": list(people.ids[:20]), "table": people.labels[:20],
         "picture": Image.open("picture.png").convert("RGB"), "mask": Image.open("face.png"),
-        **vars(importlib.import_module(module)),
+        **vars(importlib.import_module(found.module_of(where))),
     }  # fmt: skip
 
 
@@ -144,9 +146,8 @@ DOCSTRINGS = [e for e in DOCSTRINGS if e.where not in NOT_PUBLIC]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", of("python", hub=False, among=DOCSTRINGS))
-def test_docstrings_show_what_happens(example: Example, room: Path) -> None:
-    module = found.module_of(example.where)
-    names, checker = surroundings(module), doctest.OutputChecker()
+def test_docstrings_show_what_happens(example: Example, room: Path, pipe: Any) -> None:
+    names, checker = surroundings(example.where, pipe), doctest.OutputChecker()
     for one in doctest.DocTestParser().get_examples(example.shown):
         said = io.StringIO()
         with contextlib.redirect_stdout(said):

@@ -428,6 +428,7 @@ class W2WMixin:
 
         Examples
         --------
+        >>> pipe.identity = "person-0010"            # doctest: +SKIP
         >>> pipe.edit({"Full_Beard": 4.5})           # doctest: +SKIP
         >>> pipe.save_identity("bearded.json")       # doctest: +SKIP
         """
