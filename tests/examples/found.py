@@ -56,12 +56,12 @@ def quoted(word: str) -> str:
 
 
 def of_commands() -> list[Example]:
-    """One example per line of the epilogs of all commands."""
+    """One example per command in the epilogs of all commands; a long one has several lines."""
     from w2w_hub.cli import main
 
     found = []
     for name, command in sorted(main.commands.items()):
-        for line in (command.epilog or "").splitlines():
+        for line in re.sub(r" \\\n +", " ", command.epilog or "").splitlines():
             if line.startswith("  "):
                 found.append(Example(f"w2w {name} --help", "bash", line.strip()))
     return found
@@ -80,7 +80,7 @@ def of_docstrings() -> list[Example]:
     """One example per docstring with ``>>>``."""
     parser, found = doctest.DocTestParser(), []
     for path in sorted((ROOT / "w2w_hub").rglob("*.py")):
-        for name, docstring in docstrings(path):
+        for name, docstring in docstrings(path) if ">>>" in path.read_text("utf-8") else ():
             text = "".join(one.source for one in parser.get_examples(docstring))
             if text:
                 found.append(Example(name, "python", text, docstring))

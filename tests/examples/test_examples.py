@@ -52,8 +52,10 @@ def of(language: str, hub: bool, among: list[Example] = EXAMPLES) -> list[Any]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Descents have few steps, and `datasets` caches elsewhere."""
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Descents have few steps, and `datasets` caches elsewhere, where something is run."""
+    if request.node.get_closest_marker("slow") is None:
+        return
     import datasets
 
     from w2w_hub.models import inversion
