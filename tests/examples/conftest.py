@@ -13,14 +13,20 @@ from tests.hub.loopback import LoopbackHub
 from tests.hub.processes import Nursery
 from tests.tiny_world import TinyWorld
 
-from .room import link, make_room, state
+from .room import copied, link, make_room, state
 from .running import on_the_hub
 
 
 @pytest.fixture(scope="session")
-def kept_room(made_once: Callable[..., Path], tiny_world: TinyWorld) -> Iterator[Path]:
-    """The room, made once; no example may change its files in place."""
-    folder = made_once("room", lambda folder: make_room(folder, tiny_world))
+def kept_room(
+    made_once: Callable[..., Path], tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The room, made once and copied by each process; no example may change its files in place.
+
+    A link from another process would count as a change of a file that is just being hashed.
+    """
+    first = made_once("room", lambda folder: make_room(folder, tiny_world))
+    folder = copied(first, tmp_path_factory.mktemp("kept") / "room")
     before = state(folder)
     yield folder
     assert state(folder) == before

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tests.tiny_world import TinyWorld
-from w2w_hub.demo.assets import FOLDER, Assets
+from w2w_hub.demo.assets import Assets
 from w2w_hub.demo.settings import COMPONENTS, GUIDANCE, SAMPLING_STEPS
 
 NAMES = {
@@ -158,6 +158,12 @@ def link(source: Path, copy: Path) -> Path:
     return copy
 
 
+def copied(source: Path, copy: Path) -> Path:
+    """Copy a folder; files in it that are one stay one."""
+    subprocess.run(["cp", "-a", str(source), str(copy)], check=True)
+    return copy
+
+
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of each file, to prove that nothing was changed in place."""
     found = {}
@@ -168,4 +174,4 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-__all__ = ["EDIT", "FOLDER", "NAMES", "link", "make_room", "state"]
+__all__ = ["EDIT", "NAMES", "copied", "link", "make_room", "state"]
