@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, WeightSpace, write_adapter
 from w2w_hub.cli import main
 from w2w_hub.dataset.card import dataset_card
+from w2w_hub.errors import UnsafePathError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.cards import split_card
 
@@ -212,28 +213,33 @@ def test_the_report_has_no_element_or_attribute_but_its_own(world: World, out: P
     page = Page(text)
     assert page.tags <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "b", "span", "i", "code",
-        "figure", "figcaption", "details", "summary", "table", "tr", "th", "td",
+        "figure", "figcaption", "details", "summary", "table", "tr", "th", "td", "nav", "a",
         "svg", "text", "line", "rect", "path", "polyline", "circle", "g",
     }  # fmt: skip
     assert not [name for name in page.attributes if name.startswith("on")]
-    assert not page.links
+    assert all(link[0] == "#" and link[1:].isalpha() for link in page.links)
     assert not page.comments
     assert MARK in page.text
     require_shown_safely(page.text.replace("\n", " "))
 
 
-def test_the_report_of_the_demo_escapes_text_cells_and_attributes() -> None:
+def test_the_report_of_the_demo_escapes_text_cells_and_attributes(tmp_path: Path) -> None:
     from PIL import Image
 
-    from w2w_hub.demo.report import Section, report
+    from w2w_hub.demo.report import report
+    from w2w_hub.demo.stages import Section
 
-    section = Section(HOSTILE, HOSTILE, Image.new("RGB", (2, 2)), (HOSTILE,), [(HOSTILE,), (1234,), ("missed",)])
-    page = Page(report(HOSTILE, HOSTILE, [section], [HOSTILE]))
-    assert not page.tags & {"script", "a", "svg"}
-    assert page.attributes == {"lang", "charset", "name", "content", "alt", "src", "class"}
-    assert [link[:22] for link in page.links] == ["data:image/png;base64,"]
+    Image.new("RGB", (2, 2)).save(tmp_path / "picture.png")
+    rows = [(HOSTILE,), (1234,), ("missed",)]
+    section = Section(HOSTILE, HOSTILE, "picture.png", HOSTILE, (HOSTILE,), rows)
+    page = Page(report(HOSTILE, HOSTILE, [section], [HOSTILE], tmp_path))
+    assert not page.tags & {"script", "svg"}
+    assert page.attributes == {"lang", "charset", "name", "content", "alt", "src", "class", "width", "href", "id"}
+    assert [link[:22] for link in page.links] == ["#section-1", "#commands", "#figures", "data:image/png;base64,"]
     assert not page.comments
     require_shown_safely(page.text.replace("\n", " "))
+    with pytest.raises(UnsafePathError):
+        report("", "", [Section("", picture=f"../{tmp_path.name}/picture.png")], [], tmp_path)
 
 
 def test_a_chart_escapes_names_in_text_titles_and_attributes() -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 
 from ..common.extras import import_problem
+from ..common.progress import logged_progress
 from ..common.text import quote
 from ..errors import W2WError
 from .output import captured_messages, say, say_traceback, say_usage_error
@@ -60,7 +61,7 @@ class Sections(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
-        with captured_messages():
+        with captured_messages(), logged_progress(say):
             try:
                 return super().invoke(ctx)
             except W2WError as error:
