@@ -17,7 +17,7 @@ from tests.hub.conftest import Client
 
 from . import found
 from .found import Example
-from .room import link
+from .room import NAMES, link
 from .running import STEPS, in_this_process, on_the_hub, python_on_the_hub, run_python, substituted
 
 NOT_RUN = {
@@ -171,6 +171,14 @@ def test_programs_that_use_a_hub_run(example: Example, room: Path, published: Cl
     if "pipe." in example.text and "pipe =" not in example.text:
         start += "from w2w_hub import W2WPipeline\npipe = W2WPipeline.from_pretrained('space')\n"
     python_on_the_hub(start + example.text, empty_hub if "push" in example.text else published, room)
+
+
+@pytest.mark.slow
+def test_the_table_of_names_is_complete(kept_room: Path, published: Client) -> None:
+    named = {name for names in NAMES for name in names.split(", ")}
+    there = [kept_room / name for name in named] + [published.home / name for name in ("w2w.lock", "bundle")]
+    assert {path.name for path in there if not path.exists()} == {"w2w.lock", "bundle"}
+    assert {path.name for path in kept_room.iterdir()} <= {name.partition("/")[0] for name in named}
 
 
 def test_every_block_and_line_is_run_or_has_a_reason_not_to_be() -> None:
