@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from w2w_hub import read_adapter
-from w2w_hub.cli.identities import _distinct
+from w2w_hub.space.keeping import distinct as _distinct
 from w2w_hub.space.points import load_point
 
 from .test_commands import refused, w2w

@@ -26,14 +26,13 @@ from w2w_hub.release.card import (
     published_card,
     rendered_body,
     title_of,
-    with_facts,
     with_metadata,
 )
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
 from w2w_hub.release.verification import verify, verify_source
 from w2w_hub.space.card import HubFacts
-from w2w_hub.store.cards import join_card, split_card
+from w2w_hub.store.cards import join_card, split_card, with_facts
 from w2w_hub.store.hub.cache import RepoCache, is_own_blob
 from w2w_hub.store.hub.locate import locate, locate_either, split_kind, split_lock
 from w2w_hub.store.hub.options import HubOptions

@@ -90,7 +90,9 @@ def column_options(function: Any) -> Any:
 def split_options(function: Any) -> Any:
     """Add the options ``--split-by``, ``--holdout`` and ``--split-seed``."""
     for option in (
-        click.option("--split-seed", default=0, show_default=True, help="Seed of the choice of held-out rows."),
+        click.option(
+            "--split-seed", type=int, help="Seed of the choice of held-out rows.  [default: 0, or that of the split]"
+        ),
         click.option(
             "--holdout",
             type=float,
@@ -122,21 +124,24 @@ def build_command(dataset: WeightDataset, out: Path, base: Path | None) -> str:
     if splits[split] < 2:
         return command("w2w add", out, ShellText("ADAPTER..."))
     options: list[object] = ["--k", min(100, splits[split] - 1, layout.size)]
-    options += ["--out", out.with_name(f"{out.name}-space")]
+    beside = out if out.name not in ("", "..") else out.resolve()  # "." has no name
+    options += ["--out", beside.with_name(f"{beside.name}-space")]
     options += ["--split", split] if split != "train" else []
     options += ["--base", base] if base is not None else []
     options += ["--canonical", "svd"] if dataset.manifest.compatibility.initialisation == "unknown" else []
     return command("w2w build", out, options=options)
 
 
-def split_rule(column: str | None, holdout: float | None, seed: int) -> SplitRule | None:
+def split_rule(column: str | None, holdout: float | None, seed: int | None) -> SplitRule | None:
     """Return the rule of the options; ``--holdout`` without ``--split-by`` splits by rows, which is said."""
     from ..dataset import SplitRule
     from ..dataset.splits import BY_ROWS
 
     if column is None and holdout is None:
+        if seed is not None:
+            raise click.UsageError("--split-seed needs --split-by or --holdout")
         return None
-    rule = SplitRule(column or BY_ROWS, 0.1 if holdout is None else holdout, seed)
+    rule = SplitRule(column or BY_ROWS, 0.1 if holdout is None else holdout, seed or 0)
     if rule.by_rows:
         say(
             f"splitting by rows: {rule.holdout:g} of them go into {rule.split!r}; to keep rows of a person together: "
@@ -313,16 +318,19 @@ def relabel(
     initialization: str | None, license: str | None, force: bool, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Change labels, the split, facts about all rows, or the unit, source or order of grades of a column."""
-    from ..dataset import WeightDataset, relabel_rows
+    from ..dataset import SplitRule, WeightDataset, relabel_rows
     from ..dataset.labels.table import as_ordinal
-    from ..dataset.splits import BY_ROWS
 
     info = column_info(units, column_sources)
-    if split_by is None and holdout is not None and (rule := WeightDataset.open(dataset).manifest.split_rule):
-        split_by = str(rule["column"])
-        if split_by != BY_ROWS:
-            say(f"splitting by {split_by!r}, as before")
-    asked = (labels, drop, info, orders, split_by, holdout, base, initialization, license)
+    again = split_by is None and not (holdout is None and split_seed is None)
+    stated = WeightDataset.open(dataset).manifest.split_rule if again else None
+    if stated is None:
+        rule = split_rule(split_by, holdout, split_seed)
+    else:  # the rule's column, seed and names of splits stay
+        given = {"holdout": holdout, "seed": split_seed}
+        rule = SplitRule.from_json(stated | {name: value for name, value in given.items() if value is not None})
+        say(f"splitting by {rule.column!r} with seed {rule.seed}, {rule.holdout:g} into {rule.split!r}")
+    asked = (labels, drop, info, orders, rule, base, initialization, license)
     if all(value in (None, (), {}) for value in asked):
         raise click.UsageError(
             "nothing to change: use --labels, --drop, --ordinal, --unit, --column-source, --split-by, --holdout, "
@@ -335,7 +343,7 @@ def relabel(
         given = ordered(labels, orders)
     changed = relabel_rows(
         dataset, given, drop_columns=drop, column_info=info, extra_labels=extra_labels,
-        split_rule=split_rule(split_by, holdout, split_seed), base=base, initialization=initialization,
+        split_rule=rule, base=base, initialization=initialization,
         license=license, overwrite=force, version=version,
     )  # fmt: skip
     report(changed, as_json, command("w2w inspect", dataset))

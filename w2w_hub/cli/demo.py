@@ -31,8 +31,8 @@ def demo(out: Path, force: bool, resume: bool, assets: Path | None) -> None:
     Finished stages are kept when the demo is stopped.
     """
     from ..common.extras import optional_imports
-    from ..demo.stages import require_place
-    from ..store.atomic import remove_output, require_output
+    from ..demo.stages import remove_demo, require_place
+    from ..store.atomic import require_output
 
     if resume and force:
         raise click.UsageError("--resume keeps the finished stages and --force does them again; give one of them")
@@ -45,7 +45,7 @@ def demo(out: Path, force: bool, resume: bool, assets: Path | None) -> None:
 
         from ..demo.run import run_demo
     if force:
-        remove_output(out, _demo_files)
+        remove_demo(out, _demo_files)
     context = click.get_current_context()
     try:
         with ended_by_sigterm():

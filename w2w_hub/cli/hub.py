@@ -64,7 +64,10 @@ def push(
         elif done.dataset is not None:
             say(f"the card links its dataset {done.dataset}")
     if dry_run:
-        say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
+        again: list[object] = ["--version", done.version, *(["--private"] if private else [])]
+        for name, value in {"--gated": gated, "--message": message, "--dataset": dataset}.items():
+            again += [] if value is None else [name, value]
+        say(f"next: {command('w2w push', folder, repo, options=again)}")
     else:
         then = command("w2w pin", f"{repo}@{done.tag}", options=("-o", "w2w.lock"))
         say(f"{done.tag} is commit {done.commit}; next: {then}")

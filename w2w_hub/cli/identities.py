@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..common.text import command, counted, few, files_of
 from .common import (
@@ -287,8 +288,12 @@ def grid(
 
     moving, settings = picture_kind(out) == "GIF", given_settings(num_inference_steps, guidance_scale)
     if attribute is None:
-        if moving or strengths or preserve or start:
-            raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
+        source = click.get_current_context().get_parameter_source
+        own = ("strengths", "low", "high", "count", "preserve", "start")
+        if moving or any(source(name) is ParameterSource.COMMANDLINE for name in own):
+            raise click.UsageError(
+                "an animation, --strengths, --from, --to, --count, --preserve and --start need an --attribute"
+            )
         _render_cases(space, identities, people, prompts, seeds, settings, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
@@ -338,7 +343,7 @@ def _render_cases(
     require_output(out, overwrite=force)
     pipe = open_pipeline(space)
     if preview:
-        preview_name(pipe.space, out)  # raise before anything is drawn
+        preview_name(pipe.space, out, overwrite=force)  # raise before anything is drawn
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
     named = [name for name in identities if name != "base"]
     found = find_identities(pipe.space, named, people)
@@ -350,7 +355,11 @@ def _render_cases(
     say_which(named, found)
     say(f"{out}: {counted(len(identities), 'identity')} x {counted(len(cases), 'picture')}")
     if preview:
-        say(f"{space}: {pipe.space.add_preview(out, overwrite=force)} is on its card")
+        from ..store.cards import is_rendered, read_card
+
+        name = pipe.space.add_preview(out, overwrite=force)
+        edited = "" if is_rendered(read_card(space)) else "; its card was edited by hand, add the picture there"
+        say(f"{space}: {name} is {'added' if edited else 'on its card'}{edited}")
 
 
 # ---------------------------------------------------------------- export
@@ -381,17 +390,17 @@ def export(
     from ..dialects.generation import shown_settings
     from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
-    from ..space.keeping import export_identities, export_identity, exported_files
+    from ..space.keeping import export_identities, export_identity, exported_files, folder_names
     from ..store.atomic import require_output
 
-    require_output(out, overwrite=force, own=adapter_files if len(identities) == 1 else exported_files)
     opened = WeightSpace.from_pretrained(space)
     found = find_identities(opened, identities, people)
+    names = [n if i.point.history.get("row") == n else Path(n).stem for n, i in zip(identities, found, strict=True)]
+    require_output(out, overwrite=force, own=adapter_files if len(found) == 1 else exported_files(folder_names(names)))
     chosen = dialects or DEFAULT_DIALECTS
     if len(found) == 1:
         made = [export_identity(opened, found[0], out, dialects=chosen, overwrite=force)]
     else:
-        names = [Path(name).stem for name in identities]
         made = export_identities(opened, found, out, names, dialects=chosen, overwrite=force)
     say_which(identities, found)
     # a folder with several dialects is not what every one of them loads

@@ -6,6 +6,7 @@ function, the parameter and the values it takes; any other value is passed on as
 
 from __future__ import annotations
 
+import array
 import functools
 import inspect
 import math
@@ -216,7 +217,7 @@ def as_array(values: Any, what: str) -> np.ndarray:
         values = values.numpy() if str(values.dtype) != "torch.bfloat16" else values.float().numpy()
     try:
         # a sequence of another kind, such as a dataset, would be read whole
-        plain = hasattr(values, "__array__") or isinstance(values, (Real, list, tuple, range, memoryview))
+        plain = hasattr(values, "__array__") or isinstance(values, (Real, list, tuple, range, memoryview, array.array))
         found = np.asarray(values) if plain else np.asarray(None)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInputError(f"{what} must be an array of numbers, not {reprlib.repr(values)}") from None

@@ -40,6 +40,8 @@ class Displayed:
 
 def brief(value: object) -> str:
     """Return a value in one line: an array as its dtype and shape, many values as their number."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # NumPy's scalars, and arrays of one value
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {tuple(value.shape)}"
     if isinstance(value, int) and not isinstance(value, bool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def install_command(extra: str) -> str:
     """Return the pip command that adds an extra, from the same clone, URL or index."""
-    if (CHECKOUT / "pyproject.toml").is_file():
+    if (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "w2w_hub" / "common").is_dir() and not _installed():
         return f"pip install -e {quote(f'{CHECKOUT}[{extra}]')}"
     stated = _direct_url()
     url = str(stated.get("url", ""))
@@ -28,8 +27,15 @@ def install_command(extra: str) -> str:
     return f"pip install {quote(f'{NAME}[{extra}] @ {url}' if url else f'{NAME}[{extra}]')}"
 
 
+def _installed() -> bool:
+    """Return whether the package is in a folder of installed packages, where another package may have left a file."""
+    return CHECKOUT.name in ("site-packages", "dist-packages")
+
+
 def _direct_url() -> dict[str, Any]:
     """Return where pip says that the package came from (PEP 610); empty for an index."""
+    from importlib import metadata
+
     try:
         stated = json.loads(metadata.distribution(NAME).read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, OSError, ValueError):

@@ -8,7 +8,17 @@ from typing import Any
 
 from ..common.text import Markdown, code, file_size, markdown, python_string, table_row
 from ..errors import MissingPathError
-from ..store.cards import RENDERED, TAGS, is_rendered, join_card, read_card, render_card, size_category, split_card
+from ..store.cards import (
+    RENDERED,
+    TAGS,
+    is_rendered,
+    join_card,
+    read_card,
+    render_card,
+    size_category,
+    split_card,
+    with_facts,
+)
 from .licenses import OTHER, RowLicenses, license_of, license_text
 from .manifest import UNKNOWN, DatasetManifest
 from .matrix.geometry import GROUP
@@ -126,15 +136,26 @@ def _spaces_link(repo: str) -> str:
     return f"[those on the Hub that name this dataset]({HUB}/models?dataset=dataset:{repo})"
 
 
-def updated_card(folder: Path, manifest: DatasetManifest, rows: RowLicenses | None = None) -> str:
-    """Return the card of a new state: rendered again, unless it was edited by hand; then only its YAML is updated."""
+def updated_card(
+    folder: Path, manifest: DatasetManifest, rows: RowLicenses | None = None, *, before: str | None = None
+) -> str:
+    """Return the card of a new state: rendered again, or the text that somebody wrote with the facts that changed.
+
+    Parameters
+    ----------
+    before : str, optional
+        The card that :func:`dataset_card` renders for the present state, if the new one is made of it.
+    """
+    new = dataset_card(manifest, rows)
     try:
         text = read_card(folder)
     except MissingPathError:
-        return dataset_card(manifest, rows)
+        return new
     data, body = split_card(text)
     if not data or is_rendered(text):
-        return dataset_card(manifest, rows)
+        return new
+    (facts, after), (old, then) = split_card(new), split_card(before or new)
     data.pop(RENDERED, None)
-    new = {"configs": dataset_configs(manifest), "size_categories": [size_category(manifest.rows)]}
-    return join_card(data | new, body)
+    changed = {key: facts[key] for key in ("license", "license_name") if key in facts and facts[key] != old.get(key)}
+    always = {key: facts[key] for key in ("configs", "size_categories")}
+    return join_card(data | changed | always, with_facts(body, then, after))

@@ -6,13 +6,13 @@ Nothing is decided by them: they lead to a warning that names the option that sp
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.text import ShellText, command, counted
+from ..common.warn import warn_caller
 from .labels.names import RESERVED
 from .splits import SplitRule, group_names, states_splits
 
@@ -57,9 +57,7 @@ def warn_of_shared_persons(table: pd.DataFrame, rule: SplitRule | None, path: Pa
     label = "" if column else "label the rows with the person, and "
     risk = "rows of one person may be in several splits" if rule is not None else "no rows are held out"
     then = command("w2w relabel", Path(path), options=("--split-by", word, "--holdout", 0.1))
-    warnings.warn(
-        f"{reason}, and {risk}; to hold out whole persons, {label}run: {then}", SharedPersonWarning, stacklevel=6
-    )
+    warn_caller(f"{reason}, and {risk}; to hold out whole persons, {label}run: {then}", SharedPersonWarning)
 
 
 def _sign(table: pd.DataFrame) -> tuple[str | None, str] | None:

@@ -67,7 +67,7 @@ class DatasetReader(Displayed):
             "rows": f"{m.rows:,} ({listed(f'{name} {count:,}' for name, count in m.splits.items())})",
             "parameters": f"{m.layout.size:,}, {m.dtype}", "modules": len(m.layout.slots),
             "attributes": listed(f"{name} ({kind})" for name, kind in m.columns.items()),
-            "base model": m.compatibility.base_model or "not named", "license": m.licence,
+            "base model": m.compatibility.base_model or "not named", "license": self.license,
             "opened from": str(self.revision or self.path),
         }  # fmt: skip
 

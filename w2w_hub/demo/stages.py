@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError
-from ..store.atomic import new_folder, require_output, write_json
+from ..store.atomic import new_folder, remove_output, require_output, write_json
 from ..store.manifest import read_json_in
 from ..store.paths import require_name
-from ..store.replacing import files_named
+from ..store.replacing import OwnFiles, files_named
 
 FILE, FORMAT, VERSION = "demo.json", "w2w-demo", 1
 
@@ -168,7 +168,13 @@ class Journal:
         self.write()
 
     def _matching(self, patterns: Sequence[str]) -> list[Path]:
-        return sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+        found = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+        for path in found:
+            above = [f for f in path.parents if f.is_relative_to(self.folder) and f != self.folder]
+            linked = next((folder for folder in above if folder.is_symlink()), None)
+            if linked is not None:
+                raise AlreadyExistsError(f"{linked} is a link, which is not followed; remove it", path=linked)
+        return found
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -185,6 +191,19 @@ class Journal:
             yield
         finally:
             os.close(descriptor)
+
+
+def remove_demo(folder: Path, own: OwnFiles) -> None:
+    """Remove the folder of an earlier demo.
+
+    Raises
+    ------
+    InvalidInputError
+        If a demo is running there.
+    """
+    if os.path.lexists(folder):
+        with Journal(folder, {}, {}).alone():
+            remove_output(folder, own)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

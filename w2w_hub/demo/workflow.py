@@ -173,7 +173,6 @@ class Workflow:
             f"strangers {self.scorer.cross_id_score:.2f}, the population's mean {floor:.2f}).",
             self.redraw("render", self.folder, *some, "--dataset", self.dataset.path, out="people.png"),
         )  # fmt: skip
-        self.space.add_preview(self.out / "held-out.png", overwrite=True)  # on its card
 
     def redraw(self, name: str, *words: Any, out: str) -> str:
         """Return the command that draws the first case of such a sheet, for the report."""
@@ -303,6 +302,7 @@ class Workflow:
         )  # fmt: skip
 
     def write_report(self) -> None:
+        self.space.add_preview(self.out / "held-out.png", overwrite=True)  # on the card
         evaluation: Any = self.assets.evaluation
         self.record.metrics["evaluation"] = evaluation
         if evaluation:

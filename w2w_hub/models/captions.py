@@ -7,6 +7,7 @@ one (``e`` for an accented e), else its escape, such as ``\\u6f22``; never the b
 
 from __future__ import annotations
 
+import os
 import subprocess
 import unicodedata
 from dataclasses import dataclass, field
@@ -133,8 +134,10 @@ _without_font: set[str] = set()  # scripts
 def _open(name: str, index: int) -> Face | None:
     """Return the font in a file; None if it is not there or has no outlines, as fonts of colored symbols."""
     if (name, index) not in _opened:
+        # in the folder in which the program runs, it may be a stranger's
+        beside = bool(name) and not os.path.isabs(name) and os.path.lexists(name)
         try:
-            face = Face(ImageFont.truetype(name, SIZE, index)) if name else None
+            face = Face(ImageFont.truetype(name, SIZE, index)) if name and not beside else None
         except (OSError, ValueError):
             face = None
         _opened[name, index] = face

@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.extras import optional_imports
 from ..space.directions import Entanglement
-from .pictures import contact_sheet
+from .captions import LINE, draw_line, lines_of
+from .pictures import GAP, INK, PAPER, WIDEST_NAME, contact_sheet
+
+with optional_imports("diffusers"):
+    from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -38,10 +43,24 @@ def heat_map(found: Entanglement) -> Picture:
     colors[np.diag_indices(len(shown))] = INTENDED
     cells = np.broadcast_to(colors[:, :, None, None, :], (*spill.shape, CELL, CELL, 3))
     left_out = f"; the {MOST} strongest of {len(found.names)}" if len(found.names) > MOST else ""
-    return contact_sheet(
+    sheet = contact_sheet(
         cells,
         [f"{i}  {found.names[j]}" for i, j in enumerate(shown, 1)],
         [str(i) for i in range(1, len(shown) + 1)],
         scale=1,
-        title=f"+1 sd of the row's attribute moves the column's: red up, blue down, at most {largest:.2f} sd{left_out}",
     )
+    legend = f"+1 sd of the row's attribute moves the column's: red up, blue down, at most {largest:.2f} sd{left_out}"
+    return _titled(sheet, legend)
+
+
+def _titled(sheet: Picture, title: str) -> Picture:
+    """Return a sheet below a title that is wrapped to its width."""
+    width = max(sheet.width, WIDEST_NAME)
+    lines = lines_of(title, width - 2 * GAP)
+    above = LINE * (len(lines) + 1)
+    whole = Image.new("RGB", (width, above + sheet.height), PAPER)
+    draw = ImageDraw.Draw(whole)
+    for i, line in enumerate(lines):
+        draw_line(draw, (GAP, 2 + LINE * i), line, INK)
+    whole.paste(sheet, (0, above))
+    return whole

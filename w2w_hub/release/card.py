@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,16 +88,6 @@ def title_of(folder: Path, manifest: Mapping[str, Any], repo: str) -> str:
     """Return a published version's title: its own name, or the repository's if it is only named after its folder."""
     name = str(manifest["name"])
     return repo.partition("/")[2] if name == folder.absolute().name else name
-
-
-def with_facts(text: str, before: str, after: str) -> str:
-    """Return an edited card in which lines with facts of the previous version are updated."""
-    old, new = before.splitlines(), after.splitlines()
-    fresh: dict[str, str] = {}
-    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "replace" and j - i == m - k:
-            fresh.update(zip(old[i:j], new[k:m], strict=True))
-    return "".join(fresh.get(line.rstrip("\r\n"), line.rstrip("\r\n")) + "\n" for line in text.splitlines())
 
 
 def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:

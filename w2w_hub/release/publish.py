@@ -14,10 +14,10 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
-from ..dialects.base_model import CONFIG
+from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
 from ..space.card import dataset_repository, linked_dataset
-from ..store.cards import is_rendered
+from ..store.cards import is_rendered, with_facts
 from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
 from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
@@ -26,7 +26,7 @@ from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
-from .card import is_written, published_card, rendered_body, with_facts
+from .card import is_written, published_card, rendered_body
 from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
@@ -193,6 +193,7 @@ class _Push:
                 name="repo",
             )
         self.remote = Remote(repo, self.kind, token)
+        self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
 
@@ -303,7 +304,8 @@ class _Push:
     def _keep_link(self, head: Head) -> None:
         """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""
         recipe, there = self.manifest.get("recipe", {}), head.source
-        if self.kind == "dataset" or dataset_repository(recipe, self.facts) or there is None or head.manifest is None:
+        named = self.dataset_given or dataset_repository(recipe)
+        if self.kind == "dataset" or named or there is None or head.manifest is None:
             return
         if head.manifest.get("recipe", {}).get("dataset_digest") != recipe["dataset_digest"]:
             return
@@ -332,7 +334,9 @@ class _Push:
             )
             return
         published.need(
-            name for name in published.files if name.startswith(("directions.", "labels/")) or name == CONFIG
+            name
+            for name in published.files
+            if name.startswith(("directions.", "labels/")) or name in (CONFIG, MODEL_INDEX)
         )
         before = rendered_body(published.folder, was, self.facts)
         text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -86,8 +87,8 @@ class Coordinates(ByValue, Displayed):
     def __hash__(self) -> int:
         return hash(self.digest)
 
-    def __repr__(self) -> str:
-        return f"Coordinates(k {self.k:,} of {self.layout.size:,} parameters, {self.digest[:12]})"
+    def _facts(self) -> Mapping[str, object]:
+        return {"k": self.k, "parameters": self.layout.size, "digest": self.digest[:12]}
 
     @property
     def k(self) -> int:

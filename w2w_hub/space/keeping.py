@@ -12,7 +12,8 @@ from ..dialects import write_adapter
 from ..dialects.writing import adapter_files
 from ..errors import InvalidInputError
 from ..store.atomic import new_folder, require_output
-from ..store.paths import is_name, list_files
+from ..store.paths import is_name
+from ..store.replacing import OwnFiles, files_below, files_of_any
 from .identity import Identity, adapter_of
 from .points import SUFFIXES
 from .weight_space import WeightSpace
@@ -36,10 +37,17 @@ def save_identity(
     Warns
     -----
     UserWarning
-        If a point keeps less than the identity: weights outside of the space, or the start of delayed edits.
+        If a file keeps less than the identity: a point no weights outside of the space, and neither a point nor a
+        LoRA the start of delayed edits.
     """
     path = require_identity_output(path, overwrite=overwrite)
     if not path.suffix:
+        if identity.start:
+            warnings.warn(
+                f"{path} is a LoRA, without that its edits start at {identity.start:.3g} of the schedule: they apply "
+                "from the first step",
+                stacklevel=stacklevel,
+            )
         return export_identity(space, identity, path, overwrite=overwrite)
     lost, kept = [], identity.explained_ratio
     if identity.exact and (kept is None or kept < 0.9995):
@@ -91,20 +99,24 @@ def export_identities(
     """
     path = Path(path)
     wanted = [str(i.point.history.get("row", "")) for i in identities] if names is None else names
-    folders = distinct(
-        name if is_name(name) and "/" not in name and not name.startswith((".", "-")) else f"identity-{i:03d}"
-        for i, name in enumerate(wanted)
-    )
-    with new_folder(path, overwrite=overwrite, own=exported_files) as partial:
+    folders = folder_names(wanted)
+    with new_folder(path, overwrite=overwrite, own=exported_files(folders)) as partial:
         for identity, folder in zip(identities, folders, strict=True):
             write_adapter(adapter_of(space, identity), partial / folder, **options)
     return [path / folder for folder in folders]
 
 
-def exported_files(folder: Path) -> list[str]:
-    """Return the files in a folder that :func:`export_identities` writes."""
-    below = {name.partition("/")[0] for name in list_files(folder) if "/" in name}
-    return [f"{name}/{file}" for name in sorted(below) for file in adapter_files(folder / name)]
+def folder_names(wanted: Iterable[str]) -> list[str]:
+    """Return a name for each folder of :func:`export_identities`."""
+    return distinct(
+        name if is_name(name) and "/" not in name and not name.startswith((".", "-")) else f"identity-{i:03d}"
+        for i, name in enumerate(wanted)
+    )
+
+
+def exported_files(folders: Iterable[str]) -> OwnFiles:
+    """Recognize what :func:`export_identities` writes to these folders, so that no other adapter there is lost."""
+    return files_of_any(*(files_below(name, adapter_files) for name in folders))
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from ..common.constraints import as_array
+from ..common.text import counted, nearest
 from ..dialects import read_adapter
 from ..errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..lora.adapter import Adapter
+from ..store.manifest import POINT, stated_format
 from .contents import SpaceContents
 from .points import SUFFIXES, Point, is_point, load_point
 from .population import Population, as_coefficients, require_near
@@ -147,11 +148,19 @@ def _opened(space: SpaceContents, what: str | Path) -> Point | Adapter:
     if not _is_there(what):
         if path.suffix in SUFFIXES:
             raise MissingPathError(f"{path} does not exist", path=path)
+        if isinstance(what, Path) and space.population is not None and str(what) in space.population:
+            raise UnknownNameError(f"{path} does not exist; a row's id is given as text: {str(what)!r}")
         raise UnknownNameError(
             f"{str(what)!r} is neither {_rows(space.population, str(what))}, nor a saved point, nor an adapter"
         )
     if is_point(path):
         return load_point(path)
+    points = sorted(path.glob("*.json")) if path.is_dir() else []
+    if points and all(stated_format(file) == POINT for file in points):
+        raise InvalidInputError(
+            f"{path} is a folder of {counted(len(points), 'saved point')}; give its files, such as {points[0]}",
+            path=path,
+        )
     adapter = read_adapter(path)
     incompatibility = space.layout.incompatibility(adapter)
     if incompatibility:
@@ -170,6 +179,6 @@ def _rows(population: Population | None, name: str) -> str:
     """Describe the rows that a name could have meant, for an error."""
     if population is None:
         return "a row (this weight space was published without its population)"
-    close = difflib.get_close_matches(name, population.ids, 3, 0.6)
+    close = nearest(name, population.ids)
     hint = f"similar: {', '.join(close)}" if close else f"they look like {', '.join(population.ids[:3])}"
     return f"a row of this weight space ({hint})"

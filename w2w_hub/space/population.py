@@ -5,6 +5,7 @@ Everything here is in coefficient space and independent of the basis and of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,6 @@ from ..common.arguments import checked
 from ..common.constraints import as_array, number, one_of, validated, whole
 from ..common.display import Displayed
 from ..common.equality import ByValue
-from ..common.text import counted
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
@@ -91,8 +91,8 @@ class Population(ByValue, Displayed):
     squared_norms: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
 
-    def __repr__(self) -> str:
-        return f"Population({counted(len(self), 'row')}, {int(self.fitted.sum()):,} fitted, k {self.k:,})"
+    def _facts(self) -> Mapping[str, object]:
+        return {"rows": len(self), "fitted": int(self.fitted.sum()), "k": self.k}
 
     def __len__(self) -> int:
         return len(self.ids)

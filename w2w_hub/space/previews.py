@@ -29,7 +29,8 @@ def preview_name(space: SpaceContents, picture: Path, *, overwrite: bool = False
         raise InvalidInputError(f"{picture}: a preview is a file whose name ends in .png; rename it", path=picture)
     if name in open_state(space.path, SPACE).data["files"] and not overwrite:
         raise AlreadyExistsError(
-            f"{space.path} has a preview {picture.name} already; choose another name or replace it (overwrite=True)",
+            f"{space.path} has a preview {picture.name} already; choose another name, or replace it with "
+            "--force (in Python: overwrite=True)",
             path=space.path / name,
         )
     return name

@@ -26,14 +26,15 @@ from ..errors import (
 )
 from ..lora.layout import ParameterLayout
 from ..store.atomic import new_folder, require_output, write_bytes, write_json
+from ..store.cards import is_rendered, read_card
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
 from ..store.hub.locate import locate
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
-from ..store.manifest import FILENAME, SPACE, read_json, seal
+from ..store.manifest import CARD, FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
-from ..store.paths import short, walk
+from ..store.paths import has_file, short, walk
 from ..store.replacing import files_listed
 from ..store.tensorfile import read_safetensors
 from .card import space_card
@@ -73,7 +74,7 @@ def save_space(
     generation : mapping, optional
         Generation settings to store with `base`; by default the space's own.
     overwrite : bool
-        Replace an existing weight space, if its folder holds nothing else.
+        Replace an existing weight space, if its folder holds nothing else; its previews are not kept.
     extend : callable, optional
         Called with the unfinished folder to add files before the manifest, instead of `base`.
 
@@ -83,6 +84,13 @@ def save_space(
         If the target modules of `base` are not those of the dataset's adapters.
     """
     path = require_output(path, overwrite=overwrite, own=space_files)
+    own_base = space.path is not None and path.resolve() == space.path.resolve() and (path / CONFIG).is_file()
+    if own_base and extend is None:
+        raise InvalidInputError(
+            f"{path} is the folder that this weight space was opened from, and holds its base model, which would be "
+            "lost; choose another folder, or save a pipeline: pipe.save_pretrained",
+            path=path,
+        )
     if base is not None:
         found = require_base(base, space.layout, space.compatibility)
         space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
@@ -92,6 +100,7 @@ def save_space(
         raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
+    written = _written_card(path)
     population, revision = space.population, None if space.source is None else space.source.revision
     with new_folder(path, overwrite=overwrite, own=space_files) as folder:
         _save_coordinates(space, folder)
@@ -125,8 +134,17 @@ def save_space(
         }
         manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
         write_bytes(folder / FILENAME, seal(manifest))
-        (folder / "README.md").write_text(space_card(manifest, list(space.directions.items()), folder), "utf-8")
+        card = written or space_card(manifest, list(space.directions.items()), folder)
+        (folder / CARD).write_text(card, "utf-8")
     return path
+
+
+def _written_card(path: Path) -> str | None:
+    """Return the card of a weight space that is replaced, if somebody wrote it by hand."""
+    if not path.is_dir() or not has_file(path, CARD):
+        return None
+    card = read_card(path)
+    return None if is_rendered(card) else card
 
 
 def require_folder(path: Path) -> None:

@@ -121,7 +121,7 @@ class WeightSpace(SpaceContents, Displayed):
             Keywords that pipelines of this space use where a call gives none, stored with `base`:
             ``{"num_inference_steps": 15, "guidance_scale": 2.0}``. By default :attr:`generation`.
         overwrite : bool
-            Replace an existing weight space, if its folder holds nothing else.
+            Replace an existing weight space, if its folder holds nothing else; its previews are not kept.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class WeightSpace(SpaceContents, Displayed):
         try:
             return find(self, what, several=several)
         except UnknownNameError:
-            if isinstance(what, str):
+            if isinstance(what, str) and "/" not in what:
                 self.require_population(f"row {what!r}")
             raise
 

@@ -150,7 +150,9 @@ def _replace_folder(partial: Path, path: Path) -> None:
         except BaseException:
             os.rename(aside, path)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        gone = _partial(path)  # a half-removed folder under this name is not put back
+        os.rename(aside, gone)
+        shutil.rmtree(gone, ignore_errors=True)
     finally:
         os.close(holder)
 
@@ -220,6 +222,8 @@ def remove_leftovers(path: Path) -> None:
     """Remove what killed writers of `path` left beside it."""
     for left in _leftovers(path, PARTIAL, *([REPLACED] if os.path.lexists(path) else [])):
         with suppress(OSError), _held(left) as mode:
+            if left.name.endswith(REPLACED) and not os.path.lexists(path):  # its writer was killed meanwhile
+                continue
             if stat.S_ISDIR(mode):
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -90,6 +91,16 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 def join_card(metadata: Mapping[str, Any], body: str) -> str:
     """Return the text of a card."""
     return f"---\n{yaml_text(metadata)}---\n{body}"
+
+
+def with_facts(text: str, before: str, after: str) -> str:
+    """Return an edited card in which lines with facts of the previous version are updated."""
+    old, new = before.splitlines(), after.splitlines()
+    fresh: dict[str, str] = {}
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace" and j - i == m - k:
+            fresh.update(zip(old[i:j], new[k:m], strict=True))
+    return "".join(fresh.get(line.rstrip("\r\n"), line.rstrip("\r\n")) + "\n" for line in text.splitlines())
 
 
 def size_category(rows: int) -> str:

@@ -122,8 +122,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
-    licenses = row_licenses(table)
-    card = dataset_card(manifest, licenses) if base is None else updated_card(folder, manifest, licenses)
+    before = None if base is None else dataset_card(base.manifest, row_licenses(base.labels))
+    card = updated_card(folder, manifest, row_licenses(table), before=before)
     (staging / "README.md").write_text(card, "utf-8")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ...common.checks import is_whole, items, text_list
 from ...common.progress import progress
 from ...common.text import command, counted
+from ...common.warn import warn_caller
 from ...dialects import read_adapter
 from ...dialects.scan import Skipped, adapters_of
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
@@ -86,7 +87,7 @@ def found_adapters(paths: Sequence[Path]) -> list[Path]:
     skipped = Skipped()
     found = adapters_of(paths, skipped)
     if skipped.counts:
-        warnings.warn(f"skipped {skipped}", stacklevel=5)
+        warn_caller(f"skipped {skipped}")
     return found
 
 

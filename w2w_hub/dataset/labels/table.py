@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...common.text import an, counted, few
+from ...common.warn import warn_caller
 from ...errors import InvalidInputError, UnknownNameError
 from ..problems import Problems
 from .kinds import CATEGORICAL, LabelKind, Ordinal, infer_kind, kind_of, stated_kind
@@ -124,10 +125,9 @@ def labels_of(
     known = table["id"].isin(list(ids))
     unknown = table["id"][~known].tolist()
     if unknown and extra == IGNORE:
-        warnings.warn(
+        warn_caller(
             f"labels: {counted(len(unknown), 'label')} of other ids {'was' if len(unknown) == 1 else 'were'} ignored, "
-            f"the first is {unknown[0]!r}",
-            stacklevel=7,
+            f"the first is {unknown[0]!r}"
         )
     elif unknown:
         problems.add(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.extras import optional_imports
+from .quiet import no_torchvision_note
 
-with optional_imports("diffusers"):
+with optional_imports("diffusers"), no_torchvision_note():
     import accelerate  # noqa: F401
     import diffusers  # noqa: F401
     import PIL.Image  # noqa: F401
@@ -16,7 +17,6 @@ with optional_imports("diffusers"):
 
 from ...common.lazy import public_names
 from ...common.pipelines import PIPELINES
-from .quiet import no_torchvision_note
 
 with no_torchvision_note():
     from ..inversion import InversionSettings

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...common.constraints import either, has, names, number, text, validated
 from ...errors import InvalidInputError
+from ...space.directions.synonyms import synonyms
 from ...space.identity import edited
 from ..pictures import contact_sheet
 from .inputs import as_list
@@ -75,7 +76,7 @@ def preview_sheets(pipe: Any, prompt: str, options: Mapping[str, Any]) -> dict[s
     samples, case = pipe.space.sample(SAMPLES, seed=0), (prompt, 0)
     pictures = pipe.render(samples, [case], **options)
     sheets = {"people": contact_sheet(pictures[:, 0][None], [""], [f"sample {i}" for i in range(SAMPLES)])}
-    attributes = list(pipe.space.directions)[:SLIDERS]
+    attributes = list(synonyms(pipe.space.directions))[:SLIDERS]
     if attributes:
         rows = [strength_grid(pipe, samples[:1], name, STRENGTHS, case, **options)[0] for name in attributes]
         columns = [f"{s:+g} sd" if s else "as it is" for s in STRENGTHS]

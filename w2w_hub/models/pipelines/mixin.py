@@ -290,10 +290,12 @@ class W2WMixin:
         Set it to a mapping of `num_inference_steps` and `guidance_scale`, or to ``{}`` for the stock class's own
         defaults. :meth:`save_pretrained` stores it.
         """
-        stated = self._generation
-        if stated is None:
-            stated = {} if self._space is None else self._space.generation
-        return dict(stated)
+        if self._generation is not None:
+            return dict(self._generation)
+        try:
+            return dict(self.space.generation)
+        except UnknownNameError:  # no weight space
+            return {}
 
     @generation.setter
     def generation(self, settings: Mapping[str, Any]) -> None:
@@ -310,7 +312,9 @@ class W2WMixin:
                 raise UnknownNameError(
                     "this pipeline has no weight space yet; open one with W2WPipeline.from_pretrained or attach(space)"
                 )
+            stated = self._generation
             self.attach(WeightSpace.from_pretrained(opened_from))
+            self._generation = stated
         assert self._space is not None
         return self._space
 
