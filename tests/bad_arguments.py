@@ -26,7 +26,7 @@ from w2w_hub.lora.adapter import LoraFactors, Target
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
-    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training", "w2w_hub.release",
+    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
@@ -254,7 +254,7 @@ def rows() -> dict[str, Row]:
         importlib.import_module("w2w_hub.models.pipelines.grids"),
         importlib.import_module("w2w_hub.space.points"),
     )
-    training = importlib.import_module("w2w_hub.models.training")
+    training = importlib.import_module("w2w_hub.training")
     text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
     names_ = "names|text"
     r = importlib.import_module("w2w_hub.release")

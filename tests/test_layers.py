@@ -15,7 +15,7 @@ PRODUCT = Path(w2w_hub.__file__).parent
 # from the bottom to the top; units of one row are independent of each other
 LAYERS = (
     ("common",), ("lora", "store"), ("store.hub", "dialects"), ("dataset",), ("space",), ("release",),
-    ("models",), ("demo", "explore"), ("cli",),
+    ("models",), ("training",), ("demo", "explore"), ("cli",),
 )  # fmt: skip
 ROOT = ("w2w_hub", "w2w_hub._moved")  # the facade over all of them, and the old module paths
 LEVELS = {f"w2w_hub.{unit}": level for level, units in enumerate(LAYERS) for unit in units}

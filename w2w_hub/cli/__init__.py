@@ -14,6 +14,7 @@ from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .spaces import build, directions, nearest, read, rebuild, report
+from .training import train, train_many
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +25,7 @@ def main() -> None:
 
 for section, commands in {
     "Start here": (demo,),
-    "Adapters": (inspect, convert),
+    "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),

@@ -11,7 +11,7 @@ from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, LayoutMism
 from w2w_hub.lora.adapter import Target
 from w2w_hub.models.denoising import draw_noise, identity_losses, pick
 from w2w_hub.models.injection import inject_hooks, inject_weights
-from w2w_hub.models.training import kaiming_start, train_identities
+from w2w_hub.training import kaiming_start, train_identities
 
 from ..tiny_world import TinyWorld
 

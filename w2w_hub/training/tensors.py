@@ -1,4 +1,4 @@
-"""Trains one LoRA per identity, for many identities in one batch, with common random numbers."""
+"""Training from encoded pictures: tensors in, rows of a dataset out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from ...common.constraints import has, instance, number, optional, positive, validated, whole
-from ...errors import InvalidInputError
-from ...lora.layout import ParameterLayout
-from ..denoising import draw_noise, identity_losses, pick, training_schedule
-from ..injection import inject_hooks
-
-LARGEST_SEED = 2**64 - 1  # that torch's generators accept
+from ..common.constraints import has, instance, number, optional, positive, validated, whole
+from ..errors import InvalidInputError
+from ..lora.layout import ParameterLayout
+from .data import Prompts, TrainingData
+from .objective import objective_of
+from .recipe import LARGEST_SEED, TrainingRecipe
+from .trainer import Trainer
 
 
 @validated(layout=instance(ParameterLayout, "a ParameterLayout"), seed=whole(0, LARGEST_SEED))
@@ -58,7 +58,7 @@ def train_identities(
     autocast_dtype: torch.dtype | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> torch.Tensor:
-    """Train the adapters of `n` identities together.
+    """Train the adapters of `n` identities together, by Adam under a cosine, without class pictures.
 
     All identities use the same timesteps, noise and picture index at each step (common random numbers, as the paper's
     one seed for all runs does), so that rows differ by the identity alone. The timesteps of a step are stratified over
@@ -71,7 +71,7 @@ def train_identities(
     unet : Module
         The base model's frozen UNet.
     scheduler : diffusers scheduler
-        Defines the noise schedule and what the UNet predicts (``epsilon`` or ``v_prediction``).
+        Defines the noise schedule and what the UNet predicts (``epsilon``, ``v_prediction``, or flow matching).
     latents : Tensor
         ``(n, pictures, c, h, w)``, scaled as the UNet expects.
     text : Tensor
@@ -99,38 +99,15 @@ def train_identities(
         raise InvalidInputError(
             f"text must be (tokens, width) and start ({layout.size},), not {tuple(text.shape)} and {tuple(start.shape)}"
         )
-    for name, values in (("latents", latents), ("text", text), ("start", start)):
-        if not torch.isfinite(values).all():
-            raise InvalidInputError(f"{name} hold NaN or infinite values")
-    n, pictures = latents.shape[:2]
-    device = latents.device
-    weights = start.to(device, torch.float32)[None].repeat(n, 1)
-    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
-    mean, averaged_from = torch.zeros_like(weights), steps - max(1, round(steps * average_last))
-    scheduler = training_schedule(scheduler)
-    noise_steps = scheduler.config.num_train_timesteps
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.cat(
-        [torch.randperm(pictures, generator=generator) for _ in range(steps * batch_size // pictures + 1)]
-    )
-    for step in range(steps):
-        picked = order[step * batch_size : (step + 1) * batch_size]
-        noise, t = draw_noise(generator, latents, batch_size, noise_steps)
-        rows = weights.detach().requires_grad_(True)
-        with (
-            inject_hooks(unet, layout, rows),
-            torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None),
-        ):
-            losses = identity_losses(unet, scheduler, pick(latents, picked), noise, t, text, n)
-        # a sum over identities, so that no gradient depends on another identity
-        (gradient,) = torch.autograd.grad(losses.sum(), rows)
-        first.lerp_(gradient, 0.1)
-        second.lerp_(gradient.square(), 0.001)
-        rate = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        denominator = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-        weights.addcdiv_(first / (1 - 0.9 ** (step + 1)), denominator, value=-rate)
-        if step >= averaged_from:
-            mean += (weights - mean) / (step - averaged_from + 1)
+    captions = torch.zeros((latents.shape[1], 1), dtype=torch.long, device=latents.device)
+    data = TrainingData(tuple(latents), (captions,) * len(latents), Prompts(text.to(latents.device)[None]))
+    recipe = TrainingRecipe(
+        class_prompt=None, steps=steps, batch_size=batch_size, learning_rate=learning_rate, schedule="cosine",
+        weight_decay=0.0, max_grad_norm=None, average_last=average_last, seed=seed,
+    )  # fmt: skip
+    trainer = Trainer(unet, layout, objective_of(scheduler), data, start, recipe, autocast_dtype=autocast_dtype)
+    while not trainer.done:
+        losses = trainer.advance()
         if on_step is not None:
-            on_step(step + 1, float(losses.detach().mean()))
-    return mean
+            on_step(trainer.step, float(losses.mean()))
+    return trainer.rows()

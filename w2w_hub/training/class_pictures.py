@@ -1,0 +1,64 @@
+"""Pictures of other people for prior preservation, drawn by the base model once and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.progress import progress
+from ..lora.layout import ParameterLayout
+from ..models.injection import base_digest
+from ..models.pictures import open_picture
+from ..models.pipelines.inputs import picture_size
+from ..store.atomic import new_folder
+from .recipe import TrainingRecipe
+
+DRAWN_AT_ONCE = 4
+STEPS, GUIDANCE = 30, 7.5
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached class pictures: ``$W2W_CACHE``, or ``w2w_hub`` in the user's cache folder."""
+    chosen = os.environ.get("W2W_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "w2w_hub"
+
+
+def class_pictures(
+    pipe: Any, layout: ParameterLayout, recipe: TrainingRecipe, cache: Path | None = None,
+    steps: int = STEPS, guidance: float = GUIDANCE,
+) -> list[Any]:  # fmt: skip
+    """Return the class pictures of a base model and a prompt; they are drawn if the cache lacks them.
+
+    Returns
+    -------
+    list of PIL image
+        `recipe.class_pictures` of them, drawn with the seeds 0, 1, ...
+    """
+    key = {
+        "base": base_digest(pipe.unet, layout), "class": type(pipe).__name__, "prompt": recipe.class_prompt,
+        "count": recipe.class_pictures, "size": picture_size(pipe), "steps": steps, "guidance": guidance,
+        "scheduler": type(pipe.scheduler).__name__,
+    }  # fmt: skip
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    folder = (cache or cache_folder()) / "class-pictures" / name
+    names = [f"{number:05d}.png" for number in range(recipe.class_pictures)]
+    if not folder.is_dir():
+        with new_folder(folder) as partial:
+            (partial / "key.json").write_text(json.dumps(key, indent=1), "utf-8")
+            starts = range(0, len(names), DRAWN_AT_ONCE)
+            for start in progress(starts, f"drawing {len(names)} class pictures", total=len(starts)):
+                seeds = range(start, min(start + DRAWN_AT_ONCE, len(names)))
+                drawn = pipe(
+                    [recipe.class_prompt] * len(seeds), num_inference_steps=steps, guidance_scale=guidance,
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                ).images  # fmt: skip
+                for seed, picture in zip(seeds, drawn, strict=True):
+                    picture.save(partial / names[seed])
+    return [open_picture(folder / name) for name in names]
