@@ -55,6 +55,10 @@ ODD: dict[str, Callable[[], Any]] = {
     "frame": lambda: pd.DataFrame({"a": [1]}), "empty list": list, "ints": lambda: [1, 2], "words": lambda: ["nobody"],
     "mixed": lambda: ["a", 1], "ragged": lambda: [[1], [2, 3]], "dict": lambda: {"a": 1},
     "generator": lambda: iter([1, 2]),
+    # objects of this package where another one, its path or its name is expected
+    "adapter": lambda: Adapter({Target("unet", "a"): LORA}), "layout": lambda: ParameterLayout.from_adapter(
+        ODD["adapter"]()
+    ), "point": lambda: w2w_hub.Point(np.ones(3), "another space"), "rule": lambda: SplitRule("Age"),
 }  # fmt: skip
 
 WHOLE = {"int", "zero", "negative", "huge", "NumPy int"}
@@ -78,6 +82,10 @@ KINDS: dict[str, set[str]] = {
     "empty list": {"empty list"},
     "": set(),  # an object of one class
     "None": {"None"},
+    "adapter": {"adapter"},
+    "layout": {"layout"},
+    "point": {"point"},
+    "rule": {"rule"},
 }
 
 
@@ -186,10 +194,10 @@ LORA = LoraFactors(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 1.0
 HUB = {
     "revision": "None|text", "token": "None|text|flag", "cache_dir": "None|path", "local_files_only": "flag",
 }  # fmt: skip
-COEFFICIENTS = "array|text"  # fewer than k are allowed; a row's id
+COEFFICIENTS = "array|text|path"  # fewer than k are allowed; a row's id; a saved point or an adapter
 OPTIONS = {
     "column_info": "None|mapping",
-    "split_rule": "None",
+    "split_rule": "None|rule",
     "version": "text",
     "name": "None|text",
     "license": "text",
@@ -202,7 +210,7 @@ OPTIONS = {
     "parquet_view": "flag|text",
 }
 COMMON = {"labels": "None|frame", **OPTIONS}  # fmt: skip
-ADVANCED = {"workers": "whole", "dask": "None|text"}
+ADVANCED = {"workers": "None|whole", "dask": "None|text"}
 # processes and schedulers are started by other tests
 # rows whose every call reads or writes folders are tried with these only
 FEW = (
@@ -280,7 +288,8 @@ def rows() -> dict[str, Row]:
             lock=lambda w: LOCK, source=lambda w: LOCK.parent, cache_dir=lambda w: w.new(),
         ),
         "release.archive": slow(
-            r.archive, {"lock": path, "out": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
+            r.archive,
+            {"lock": path, "out": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"], "overwrite": flag},
             lock=lambda w: LOCK, out=lambda w: w.new(), cache_dir=lambda w: w.cache,
         ),
         "release.cite": slow(
@@ -317,7 +326,7 @@ def rows() -> dict[str, Row]:
             sizes=lambda w: {Target("unet", "a"): (1, 2, 3)}, scale=lambda w: 1.0,
         ),
         "ParameterLayout.from_adapter": call(
-            ParameterLayout.from_adapter, {"adapter": "", "scale": "None|number"}, adapter=lambda w: w.adapter
+            ParameterLayout.from_adapter, {"adapter": "adapter", "scale": "None|number"}, adapter=lambda w: w.adapter
         ),
         "ParameterLayout.from_model": call(
             ParameterLayout.from_model,
@@ -326,11 +335,13 @@ def rows() -> dict[str, Row]:
         ),
         "ParameterLayout.to_json": on("layout", "to_json", {}),
         "ParameterLayout.from_json": call(ParameterLayout.from_json, {"data": ""}, data=lambda w: w.layout.to_json()),
-        "ParameterLayout.differences": on("layout", "differences", {"other": ""}, other=lambda w: w.layout),
+        "ParameterLayout.differences": on("layout", "differences", {"other": "layout"}, other=lambda w: w.layout),
         "ParameterLayout.incompatibility": on(
-            "layout", "incompatibility", {"adapter": ""}, adapter=lambda w: w.adapter
+            "layout", "incompatibility", {"adapter": "adapter"}, adapter=lambda w: w.adapter
         ),
-        "ParameterLayout.scale_ratios": on("layout", "scale_ratios", {"adapter": ""}, adapter=lambda w: w.adapter),
+        "ParameterLayout.scale_ratios": on(
+            "layout", "scale_ratios", {"adapter": "adapter"}, adapter=lambda w: w.adapter
+        ),
         "ParameterLayout.flatten": on(
             "layout", "flatten", {"adapter": "", "where": "anything"},
             adapter=lambda w: w.adapter,
@@ -351,11 +362,11 @@ def rows() -> dict[str, Row]:
         "read_deltas": call(f.read_deltas, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
         "recognize": call(f.recognize, {"path": path, "allow_torch": flag}, path=lambda w: w.lora),
         "write_adapter": call(
-            f.write_adapter, {"adapter": "", "folder": path, "dialects": names_},
+            f.write_adapter, {"adapter": "", "folder": path, "dialects": names_, "overwrite": flag},
             adapter=lambda w: w.adapter, folder=lambda w: w.new(),
         ),
         "convert_adapter": call(
-            f.convert_adapter, {"source": path, "out": path, "dialect": text},
+            f.convert_adapter, {"source": path, "out": path, "dialect": text, "overwrite": flag},
             source=lambda w: w.lora, out=lambda w: w.new(), dialect=lambda w: "diffusers",
         ),
         "writers": call(f.writers, {}),
@@ -365,7 +376,7 @@ def rows() -> dict[str, Row]:
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "write_report": slow(
-            w2w_hub.write_report, {"space": "", "path": path, "dataset": "None"},
+            w2w_hub.write_report, {"space": "", "path": path, "dataset": "None", "overwrite": flag},
             space=lambda w: w.space, path=lambda w: w.new(),
         ),
         "describe": call(
@@ -378,19 +389,20 @@ def rows() -> dict[str, Row]:
         "write_dataset": slow(
             d.write_dataset,
             {"weights": "array|frame", "path": path, "layout": "", "ids": "None|names|array",
-             "replace": flag, **COMMON},
+             "extra_labels": "", "overwrite": flag, **COMMON},
             weights=lambda w: w.rows, path=lambda w: w.new(), layout=lambda w: w.layout,
         ),
         "pack_adapters": without(FAR, call(
             d.pack_adapters,
             {"adapters": names_ + "|path", "path": path,
-             "ids": "None|names|array|mapping|text", **COMMON, **ADVANCED},
+             "ids": "None|names|array|mapping|text", "extra_labels": "", "overwrite": flag, **COMMON, **ADVANCED},
             adapters=lambda w: [w.lora], path=lambda w: w.new(),
         )),
         "add_rows": without(FAR, call(
             d.add_rows,
             {"path": path, "sources": names_ + "|path", "labels": "None|frame", "initialization": "None|text",
-             "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text", **ADVANCED},
+             "column_info": "None|mapping", "version": "None|text", "ids": "None|names|array|mapping|text",
+             "extra_labels": "", **ADVANCED},
             path=lambda w: w.copy(), sources=lambda w: w.lora, initialization=lambda w: "s",
         )),
         "remove_rows": slow(
@@ -400,7 +412,8 @@ def rows() -> dict[str, Row]:
         "relabel_rows": slow(
             d.relabel_rows,
             {"path": path, "labels": "None|frame", "drop_columns": names_, "column_info": "None|mapping",
-             "split_rule": "None", "version": "None|text"},
+             "split_rule": "None", "initialization": "None|text", "base": "None|path", "license": "None|text",
+             "extra_labels": "", "overwrite": flag, "version": "None|text"},
             path=lambda w: w.copy(), labels=lambda w: w.table[["id", "Age"]],
         ),
         "read_labels": call(d.read_labels, {"path": path}, path=lambda w: w.folder / "labels.csv"),
@@ -484,7 +497,8 @@ def rows() -> dict[str, Row]:
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Point": call(
-            s.Point, {"coefficients": "array", "basis_digest": text, "history": "mapping"},
+            s.Point,
+            {"coefficients": "array", "basis_digest": text, "history": "mapping", "explained_ratio": "None|number"},
             coefficients=lambda w: np.zeros(3), basis_digest=lambda w: w.space.digest,
         ),
         "Direction.read": Row(
@@ -503,7 +517,12 @@ def rows() -> dict[str, Row]:
             WeightSpace.from_pretrained, {"path": path, "k": "None|whole", **HUB}, path=lambda w: w.saved_space
         ),
         "WeightSpace.save": Row(
-            lambda w: (w.again().save, {"path": w.new()}), {"path": path, "base": "None|path"}, slow=True
+            lambda w: (w.again().save, {"path": w.new()}),
+            {"path": path, "base": "None|path", "generation": "None|mapping", "overwrite": flag}, slow=True,
+        ),
+        "WeightSpace.add_preview": Row(
+            lambda w: (WeightSpace.open(w.again().save(w.new())).add_preview, {"picture": w.folder / "picture.png"}),
+            {"picture": path, "overwrite": flag}, slow=True,
         ),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(
@@ -521,6 +540,11 @@ def rows() -> dict[str, Row]:
         "WeightSpace.adapter": point("adapter"),
         "WeightSpace.point": on(
             "space", "point", {"coefficients": "array", "history": "anything"}, coefficients=lambda w: np.zeros(3)
+        ),
+        "WeightSpace.point_with": on(
+            "space", "point_with",
+            {"coefficients": "array", "history": "mapping", "explained_ratio": "None|number"},
+            coefficients=lambda w: np.zeros(3), history=lambda w: {"row": "p0"},
         ),
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),
@@ -545,6 +569,9 @@ def rows() -> dict[str, Row]:
         "Coordinates.project": on(
             "coordinates", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
+        "Coordinates.project_with_ratio": on(
+            "coordinates", "project_with_ratio", {"what": "array"}, what=lambda w: w.adapter
+        ),
         "Coordinates.decode": on(
             "coordinates", "decode", {"coefficients": "array|frame", "k": "None|whole"},
             coefficients=lambda w: np.zeros(3),
@@ -554,6 +581,7 @@ def rows() -> dict[str, Row]:
             "coordinates", "explained", {"what": "array", "difference": flag}, what=lambda w: w.adapter
         ),
         "Population.row": on("population", "row", {"row_id": text}, row_id=lambda w: "p0"),
+        "Population.explained_ratio": on("population", "explained_ratio", {"row_id": text}, row_id=lambda w: "p0"),
         "Population.nearest": on(
             "population", "nearest", {"coefficients": "array", "count": whole}, coefficients=lambda w: np.ones(3)
         ),
@@ -569,10 +597,14 @@ def rows() -> dict[str, Row]:
         ),
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
+        "Point.save": on("point", "save", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")),
+        "Point.load": call(s.Point.load, {"path": path}, path=lambda w: w.folder / "point.json"),
         "save_point": call(
-            points.save_point, {"point": "", "path": path}, point=lambda w: w.point, path=lambda w: w.new(".json")
+            points.save_point, {"point": "point", "path": path, "overwrite": flag},
+            point=lambda w: w.point, path=lambda w: w.new(".json"),
         ),
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        "require_suffix": call(points.require_suffix, {"path": path}, path=lambda w: "point.json"),
         "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
         # ------------------------------------------------------------ pictures
         "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),
@@ -589,7 +621,7 @@ def rows() -> dict[str, Row]:
             pictures=lambda w: np.zeros((1, 1, 4, 4, 3)), rows=lambda w: ["a"], frames=lambda w: ["b"],
         ),
         "save_picture": call(
-            p.save_picture, {"picture": "", "path": path, "milliseconds": whole},
+            p.save_picture, {"picture": "", "path": path, "milliseconds": whole, "overwrite": flag},
             picture=lambda w: [w.picture, w.picture], path=lambda w: w.new(".gif"),
         ),
         "picture_kind": call(p.picture_kind, {"path": path}, path=lambda w: "a.png"),
@@ -613,7 +645,7 @@ def rows() -> dict[str, Row]:
         "W2WMixin.save_pretrained": on(
             "pipe", "save_pretrained",
             {"path": path, "base_model": "None|text", "revision": "None|text", "custom_pipeline": flag,
-             "previews": "None|mapping"},
+             "previews": "None|mapping", "overwrite": flag},
             {"previews": {"dict"}},  # options of the stock call
             path=lambda w: w.new(), base_model=lambda w: "org/base", revision=lambda w: "0" * 40,
         ),
@@ -622,7 +654,9 @@ def rows() -> dict[str, Row]:
             {"repo_id": text, "version": "None|text", "private": flag, "token": "None|text|flag", "dry_run": flag},
             repo_id=lambda w: "org/space",
         ),
-        "W2WMixin.resolve": on("pipe", "resolve", {"what": "array|text|path"}, what=lambda w: "person-0000"),
+        "W2WMixin.resolve": on(
+            "pipe", "resolve", {"what": "array|text|path", "dataset": "None"}, what=lambda w: "person-0000"
+        ),
         "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
         "W2WMixin.edit": on(
             "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
@@ -633,7 +667,11 @@ def rows() -> dict[str, Row]:
             identities=lambda w: ["person-0000", "person-0001"], weights=lambda w: [1, 1],
         ),
         "W2WMixin.export": on(
-            "pipe", "export", {"path": path, "identity": "None|array|text|path"}, path=lambda w: w.new()
+            "pipe", "export", {"path": path, "identity": "None|array|text|path", "overwrite": flag},
+            path=lambda w: w.new(),
+        ),
+        "W2WMixin.save_identity": on(
+            "pipe", "save_identity", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")
         ),
         "W2WMixin.render": on(
             "pipe", "render",
@@ -669,7 +707,7 @@ def rows() -> dict[str, Row]:
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),
         # ------------------------------------------------------------ training
-        "kaiming_start": call(training.kaiming_start, {"layout": "", "seed": whole}, layout=lambda w: w.layout,
+        "kaiming_start": call(training.kaiming_start, {"layout": "layout", "seed": whole}, layout=lambda w: w.layout,
                               seed=lambda w: 0),
         "train_identities": without(SLOW, call(
             training.train_identities,

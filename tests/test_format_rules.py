@@ -326,6 +326,10 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
+    ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
+        {"base_model": "org/base", "revision": "0" * 40, "generation": {"num_inference_steps": 0}}))),
+    ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
+        {"base_model": "org/base", "revision": "0" * 40, "generation": [15]}))),
     ("MUST name the stock pipeline class", lambda f: (
         text("model_index.json", '{"_class_name": "W2WPipeline"}')(f),
         text("w2w_pipeline.json", '{"base_model": "embedded"}')(f))),
@@ -364,6 +368,8 @@ ELSEWHERE = {
     "A reader MUST refuse to name, compare or look up rows": "space/test_population.py::test_what_needs_rows_is_one_typed_line_without_them",
     "MUST project, decode,\nsample and edit as ever": "space/test_population.py::test_a_space_without_population_is_used_as_the_whole_one",
     "a reader MUST take 0 and s / √(`recipe.rows` - 1)": "space/test_population.py::test_a_spread_that_is_not_stored_follows_from_the_singular_values",
+    "and MUST ignore other entries": "models/test_generation.py::test_settings_that_are_not_known_are_ignored",
+    "and a writer MUST keep it": "store/test_cards.py::test_a_card_of_a_new_state_is_rendered_unless_somebody",
     "A reader MUST hold a base against": "models/test_loading.py::test_a_foreign_base_is_refused",
     "a reader MUST refuse them for another": "space/test_weight_space.py::test_a_point_of_another_basis_is_refused",
     "A writer MUST build a new folder or file beside its place": "store/test_atomic.py::test_what_a_killed_writer_left",

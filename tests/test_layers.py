@@ -17,7 +17,8 @@ LAYERS = (
     ("common",), ("lora", "store"), ("store.hub", "dialects"), ("dataset",), ("space",), ("release",),
     ("models",), ("training",), ("demo", "explore"), ("cli",),
 )  # fmt: skip
-ROOT = ("w2w_hub", "w2w_hub._moved")  # the facade over all of them, and the old module paths
+# the facade over all of them, the old module paths, and `python -m w2w_hub`
+ROOT = ("w2w_hub", "w2w_hub._moved", "w2w_hub.__main__")
 LEVELS = {f"w2w_hub.{unit}": level for level, units in enumerate(LAYERS) for unit in units}
 LONGEST_README = 40  # lines
 # the reference of checkpoint keys, to which the README at the root links

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .common.deprecated import renamed_names
+from .common.install import install_command
 from .common.text import one_line
 
 LONGEST = 2000  # characters of a message, which may quote names from a file
@@ -196,6 +197,10 @@ class MissingExtraError(W2WError, ImportError):  # type: ignore[misc]  # ImportE
     """An optional dependency (`name`) is not installed."""
 
 
+class BrokenExtraError(W2WError, ImportError):  # type: ignore[misc]
+    """An optional dependency (`name`) is installed, but importing it fails; its cause says why."""
+
+
 class BusyError(W2WError, BlockingIOError):
     """Another process is writing the same folder (`path`)."""
 
@@ -206,7 +211,7 @@ class DiskError(W2WError, OSError):
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """Return the error for a missing optional package, with the pip command that installs it."""
-    return MissingExtraError(f"{package} is not installed; run: pip install 'w2w-hub[{extra}]'", name=package)
+    return MissingExtraError(f"{package} is not installed; run: {install_command(extra)}", name=package)
 
 
 __getattr__ = renamed_names(__name__, InitialisationError="InitializationError")

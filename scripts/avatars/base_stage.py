@@ -14,6 +14,8 @@ import world
 from config import Config
 from resume import DEVICE, Stage, pixels
 
+from w2w_hub.dialects.base_model import state_one_dtype
+
 VAE_SEED, BASE_SEED = 10, 11
 MAX_TOKENS = 24
 
@@ -226,6 +228,7 @@ def save_pipeline(unet, text_encoder, autoencoder, tokenizer, scheduler, folder:
     ).images  # fmt: skip
     save_grid(list(pictures * 2 - 1), 8, folder.with_suffix(".png"))
     pipeline.to(torch.float16).save_pretrained(folder)
+    state_one_dtype(folder)
 
 
 def save_grid(images: list[torch.Tensor], columns: int, path: Path) -> None:

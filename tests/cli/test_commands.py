@@ -166,12 +166,12 @@ def test_an_unreadable_picture_is_refused(tiny_space: Path, tmp_path: Path) -> N
 
 def test_building_from_unknown_initialisations_names_the_command(tiny_world: TinyWorld, tmp_path: Path) -> None:
     assert w2w("pack", *tiny_world.adapters, "--out", tmp_path / "d").exit_code == 0
-    refused(w2w("build", tmp_path / "d", "--out", tmp_path / "space"), "w2w pack --initialization NAME")
+    refused(w2w("build", tmp_path / "d", "--out", tmp_path / "space"), "w2w relabel", "--initialization NAME")
 
 
 def test_adding_the_same_rows_twice_is_refused_and_the_dataset_stays(packed: Path, tiny_world: TinyWorld) -> None:
     before = WeightDataset.open(packed).manifest.digest
-    refused(w2w("add", packed, tiny_world.rows), "unique")
+    refused(w2w("add", packed, tiny_world.rows), "person-0000")
     dataset = WeightDataset.open(packed)
     dataset.verify()
     assert dataset.manifest.digest == before

@@ -191,7 +191,7 @@ def test_shared_rules_take_none_just_where_it_means_something() -> None:
     optionals = {
         "base", "revision", "token", "cache_dir", "lazy", "compatibility", "name", "version", "column_info", "dtype",
         "dask", "trust", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
-        "columns", "drop_columns", "key", "indices", "points", "dialects",
+        "columns", "drop_columns", "key", "indices", "points", "dialects", "workers",
     }  # fmt: skip
     assert {name for name, rule in RULES.items() if takes(rule, None)} == optionals
     assert {name for name, rule in RULES.items() if takes(rule, True)} >= {"token", "lazy", "centered", "parquet_view"}
@@ -271,7 +271,8 @@ KINDS = {
     "AdapterNotAppliedError": (RuntimeError,), "HubError": (OSError,),
     "HubNotFoundError": (errors.HubError, FileNotFoundError), "HubAccessError": (errors.HubError, PermissionError),
     "HubConflictError": (errors.HubError,), "VersionError": (errors.InvalidInputError,),
-    "MissingExtraError": (ImportError,), "BusyError": (BlockingIOError,), "DiskError": (OSError,),
+    "MissingExtraError": (ImportError,), "BrokenExtraError": (ImportError,),
+    "BusyError": (BlockingIOError,), "DiskError": (OSError,),
 }  # fmt: skip
 
 
@@ -297,5 +298,5 @@ def test_an_error_carries_what_is_missing_and_what_is_cached() -> None:
     assert (full.what, full.cached) == ("cache", ("v1.0.0", "v2.0.0"))
     assert str(errors.UnknownNameError("no row 'x'")) == "no row 'x'"
     assert str(errors.UnknownNameError()) == ""
-    assert "pip install 'w2w-hub[diffusers]'" in str(errors.missing_extra("peft", "diffusers"))
+    assert errors.install_command("diffusers") in str(errors.missing_extra("peft", "diffusers"))
     assert "peft" in str(errors.missing_extra("peft", "diffusers"))

@@ -16,10 +16,14 @@ from w2w_hub.common.text import (
     LONGEST_NAME,
     Markdown,
     ShellText,
+    an,
     code,
     command,
+    counted,
+    few,
     files_of,
     markdown,
+    nearest,
     one_line,
     python_string,
     quote,
@@ -122,3 +126,16 @@ def test_a_page_is_not_made_without_its_values() -> None:
     for page in ("report.html", Path(w2w_hub.__file__).parent / "demo" / "report.html"):
         with pytest.raises(UndefinedError):
             render(page)
+
+
+def test_numbers_articles_and_lists_are_english() -> None:
+    assert [counted(n, "row") for n in (0, 1, 2, 1056)] == ["0 rows", "1 row", "2 rows", "1,056 rows"]
+    words = ("identity", "day", "pass", "batch", "redundant equal row")
+    assert [counted(2, word) for word in words] == [
+        "2 identities", "2 days", "2 passes", "2 batches", "2 redundant equal rows",
+    ]  # fmt: skip
+    assert [counted(n, "row has", "rows have") for n in (1, 2)] == ["1 row has", "2 rows have"]
+    assert [an(word) for word in ("Inversion", "str", "Adapter", "")] == ["an Inversion", "a str", "an Adapter", "a "]
+    assert [few(list("abc"), n) for n in (1, 2, 3)] == ["a and 2 more", "a, b and 1 more", "a, b, c"]
+    assert nearest(" BROWN ", ["Brown", "black"]) == ["Brown"]
+    assert nearest("zzz", ["Brown"]) == []

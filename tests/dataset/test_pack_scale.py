@@ -116,7 +116,8 @@ def test_a_killed_pack_continues_and_finished_shards_are_not_written_again(loras
         WeightDataset.open(tmp_path / "people")
     before = {p: p.stat() for p in left.rglob("weights/c/*/0")}
     assert len(before) >= 2
-    ds = pack_adapters(paths, tmp_path / "people", shard_size=1000)
+    with pytest.warns(UserWarning, match="continuing"):
+        ds = pack_adapters(paths, tmp_path / "people", shard_size=1000)
     for path, stat in list(before.items())[:2]:
         now = (ds.path / path.relative_to(left)).stat()
         assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
@@ -372,5 +373,5 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "precious").write_text("x")
     with pytest.raises(w2w_hub.errors.AlreadyExistsError, match=re.escape(str(tmp_path))):
-        w2w_hub.write_dataset(np.ones((1, LAYOUT.size)), tmp_path / "d", layout=LAYOUT, replace=True)
+        w2w_hub.write_dataset(np.ones((1, LAYOUT.size)), tmp_path / "d", layout=LAYOUT, overwrite=True)
     assert (tmp_path / "d" / "precious").read_text() == "x"

@@ -132,3 +132,19 @@ def test_a_dataset_that_changed_is_not_opened_as_what_it_was(ds):
     remove_rows(ds.path, "p0")
     with pytest.raises(CorruptFileError):
         pickle.loads(sent)
+
+
+def test_an_attribute_that_is_passed_as_a_split_and_a_mistyped_value_name_what_there_is(ds):
+    for call, words in {
+        lambda: ds.where("Beard"): ("'Beard'", "where(Beard=", "True"),
+        lambda: ds.where("nothing"): ("'nothing'", "train, test"),
+        lambda: ds.where(Hair="Red "): ("'Red '", "mean 'red'", "'grey'"),
+        lambda: ds.where(hair="red"): ("'hair'", "mean 'Hair'"),
+    }.items():
+        with pytest.raises(UnknownNameError) as caught:
+            call()
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+    for wrong, words in {"Age": ("'old'", "20", "61"), "Beard": ("'old'", "True")}.items():
+        with pytest.raises(InvalidInputError) as refused:
+            ds.where(**{wrong: "old"})
+        assert all(word in str(refused.value) for word in words), str(refused.value)

@@ -140,7 +140,7 @@ def test_a_row_that_has_other_values_now_is_not_given_for_the_one_that_was_loade
     values = ds[:].copy()
     values[1] += 1
     table = ds.labels.reset_index().drop(columns=["row", "row_sha256"])
-    write_dataset(values, ds.path, layout=SMALL, ids=list(ds.ids), labels=table, replace=True)
+    write_dataset(values, ds.path, layout=SMALL, ids=list(ds.ids), labels=table, overwrite=True)
     np.testing.assert_array_equal(old[0]["weights"], values[0])
     with pytest.raises(CorruptFileError, match="p01"):
         old[1]

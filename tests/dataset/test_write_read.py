@@ -255,7 +255,7 @@ def test_opening_and_reading_hash_nothing(make_dataset):
 
 def test_replacing_puts_the_new_dataset_in_the_old_ones_place(make_dataset):
     old = make_dataset(seed=0).manifest.digest
-    new = make_dataset(seed=1, replace=True)
+    new = make_dataset(seed=1, overwrite=True)
     assert new.manifest.digest != old
     assert [p.name for p in new.path.parent.iterdir()] == ["people"]
     new.verify()

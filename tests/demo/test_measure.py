@@ -24,7 +24,15 @@ from w2w_hub.demo.measure import (
     others_kept,
     tensor,
 )
-from w2w_hub.demo.report import cell, data_url, edits_reached, evaluated_edits, measured_on, wished_beside_reached
+from w2w_hub.demo.report import (
+    cells,
+    data_url,
+    edits_reached,
+    evaluated_edits,
+    measured_on,
+    width_of,
+    wished_beside_reached,
+)
 from w2w_hub.models.pictures import to_picture
 
 from ..tiny_world import EVALUATION
@@ -229,17 +237,24 @@ def test_machines_are_named_once_and_with_their_parts_where_there_are_several() 
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0.00"), (0.5, "0.50"), (0.00123, "0.00123"), (-0.00123, "-0.00123"), (0.01, "0.01"), (12345, "12,345"),
-     (-1.239, "-1.24"), ("a", "a"), (0.009999, "0.01")],
+    ("column", "texts"),
+    [
+        ([0.0, 0.5, 12.0], ["0.00", "0.50", "12.00"]), ([0.0052, 0.5], ["0.01", "0.50"]),
+        ([0.00123, -1.239, 0.0], ["0.001", "-1.239", "0.000"]), ([-0.0002, 1.0], ["-0.0002", "1.0000"]),
+        ([12345, 7], ["12,345", "7"]), (["a", "missed"], ["a", "missed"]), ([18, 0.25], ["18", "0.25"]),
+        ([float("inf"), 1e-30], ["inf", "0.000000"]),
+    ],
 )  # fmt: skip
-def test_cells_are_rounded_and_small_numbers_keep_their_digits(value: Any, text: str) -> None:
-    assert cell(value) == text
+def test_the_numbers_of_a_column_have_one_format_that_shows_the_smallest(column: list[Any], texts: list[str]) -> None:
+    found = cells([("name", value) for value in column])
+    assert [row[1] for row in found] == list(zip(texts, column, strict=True))
 
 
 def test_a_picture_in_the_page_is_the_picture_itself() -> None:
-    drawn = to_picture(np.random.default_rng(0).random((5, 4, 3)))
-    head, _, data = data_url(drawn).partition(",")
+    drawn, file = to_picture(np.random.default_rng(0).random((5, 4, 3))), io.BytesIO()
+    drawn.save(file, "PNG")
+    assert width_of(file.getvalue()) == 4
+    head, _, data = data_url(file.getvalue()).partition(",")
     assert head == "data:image/png;base64"
     found = Image.open(io.BytesIO(base64.b64decode(data)))
     np.testing.assert_array_equal(np.asarray(found), np.asarray(drawn))

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from w2w_hub import WeightDataset
 from w2w_hub.cli import main
-from w2w_hub.demo import run as demo_run
+from w2w_hub.demo import workflow
+from w2w_hub.demo.run import Demo
 from w2w_hub.dialects import read_adapter
 
 from ..tiny_world import TinyWorld
@@ -27,11 +31,15 @@ def told(tiny_world: TinyWorld, made_once: Callable[..., Path]) -> list[Path]:
     return [made_once(name, lambda folder: tell(tiny_world, folder)) / "out" for name in names]
 
 
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(workflow, "INVERSION_STEPS", 4)
+    patch.setattr(workflow, "SCORED_PEOPLE", 6)
+    patch.setitem(workflow.DRAWN, "num_inference_steps", 2)
+
+
 def tell(tiny_world: TinyWorld, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_run, "INVERSION_STEPS", 4)
-        patch.setattr(demo_run, "SCORED_PEOPLE", 6)
-        patch.setitem(demo_run.DRAWN, "num_inference_steps", 2)
+        make_quick(patch)
         result = CliRunner().invoke(main, ["demo", "--out", str(folder / "out"), "--assets", str(tiny_world.assets)])
     assert result.exit_code == 0, result.output
 
@@ -73,8 +81,12 @@ def test_two_runs_give_the_same_figures_but_for_the_seconds(told: list[Path]) ->
 
 def test_the_report_needs_no_other_file(told: list[Path]) -> None:
     page = (told[0] / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 8
-    assert "http" not in page
+    assert page.count("data:image/png;base64,") >= 9
+    assert not [
+        word for word in re.findall(r'(?:src|href)="([^"]{1,20})', page) if word[0] != "#" and word[:5] != "data:"
+    ]
+    sheets = {file.name for file in told[0].glob("*.png")}
+    assert sheets == set(re.findall(r'<p class="file">([^<]+)', page))
     assert "w2w pack" in page
     assert "w2w export" in page
 
@@ -91,11 +103,119 @@ def test_sheets_are_pictures_with_something_on_them(told: list[Path]) -> None:
         assert len(Image.open(sheet).convert("RGB").getcolors(1 << 24) or []) > 50, sheet.name
 
 
-def test_a_failing_demo_leaves_nothing(tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_names_no_folder_of_this_machine_and_its_commands_are_one_shell_script(
+    told: list[Path], tiny_world: TinyWorld
+) -> None:
+    page = (told[0] / "report.html").read_text()
+    text = re.sub(r'"data:[^"]*"', "", page)
+    for folder in (told[0].parent, tiny_world.assets, Path.home(), Path(workflow.__file__).parents[2]):
+        assert str(folder) not in text
+    assert "$ASSETS" in text
+    assert "out/dataset" in text
+
+
+def test_the_report_has_a_link_to_each_section_and_fits_a_phone(told: list[Path]) -> None:
+    page = (told[0] / "report.html").read_text()
+    targets = re.findall(r'href="#([^"]+)"', page)
+    assert len(targets) >= 12
+    assert targets == re.findall(r' id="([^"]+)"', page)
+    assert '<meta name="viewport"' in page
+    assert "white-space:pre-wrap" in page
+
+
+def test_an_edit_stands_beside_the_unedited_person_under_the_same_prompt(told: list[Path]) -> None:
+    sheet = np.asarray(Image.open(next(told[0].glob("edits-*.png"))).convert("RGB"))
+    side, gap = 64 * workflow.SCALE, 4
+    columns = len(workflow.STRENGTHS) + 1 + 2 * (len(workflow.CASES) - 1)
+    left, top = sheet.shape[1] - columns * (side + gap), sheet.shape[0] - 3 * (side + gap)
+    rows = [
+        [sheet[top + i * (side + gap) :, left + j * (side + gap) :][:side, :side] for j in range(columns)]
+        for i in range(3)
+    ]
+    for before in (0, len(workflow.STRENGTHS) + 1, len(workflow.STRENGTHS) + 3):
+        assert all((row[before] == rows[0][before]).all() for row in rows)  # nobody is edited there
+        assert all((row[before + 1] != row[before]).any() for row in rows)
+
+
+def test_a_failing_demo_keeps_its_finished_stages_and_says_how_to_go_on(
+    tiny_world: TinyWorld, told: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: object) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(demo_run.Demo, "render_people", fail)
-    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "out"), "--assets", str(tiny_world.assets)])
+    make_quick(monkeypatch)
+    out = tmp_path / "out"
+    words = ["demo", "--out", str(out), "--assets", str(tiny_world.assets)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Demo, "render_people", fail)
+        result = CliRunner().invoke(main, words)
     assert isinstance(result.exception, RuntimeError)
-    assert not list(tmp_path.iterdir())
+    assert f"--out {out} --resume" in result.output
+    journal = json.loads((out / "demo.json").read_text())
+    assert list(journal["stages"]) == ["dataset", "weight space"]
+    shutil.copytree(told[0], tmp_path / "copy")
+    for refused in (words, [*words, "--resume", "--force"]):
+        again = CliRunner().invoke(main, refused)
+        assert again.exit_code == 2
+        assert "--resume" in again.output
+    monkeypatch.setattr(workflow, "SCORED_PEOPLE", 5)  # other settings would mix figures
+    other = CliRunner().invoke(main, [*words, "--resume"])
+    assert other.exit_code == 2
+    assert str(out) in other.output
+    assert json.loads((out / "demo.json").read_text()) == journal
+
+
+def test_a_finished_demo_is_left_as_it_is_and_a_lost_file_is_made_again(
+    tiny_world: TinyWorld, told: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_quick(monkeypatch)
+    out = Path(shutil.copytree(told[0], tmp_path / "out"))
+    words = ["demo", "--out", str(out), "--assets", str(tiny_world.assets), "--resume"]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "export.png").unlink()
+    (out / "mine.txt").write_text("mine")
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("is there already") == 6  # the export and the report are made
+    assert (out / "mine.txt").read_text() == "mine"
+    assert (out / "export.png").read_bytes() == before[out / "export.png"]
+    assert (out / "report.html").read_bytes() == before[out / "report.html"]
+
+
+def test_force_begins_anew_where_there_is_nothing_but_a_demo(
+    tiny_world: TinyWorld, told: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> None:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(Demo, "make_dataset", fail)
+    out = Path(shutil.copytree(told[0], tmp_path / "out"))
+    words = ["demo", "--out", str(out), "--assets", str(tiny_world.assets), "--force"]
+    mine = out / "dataset" / "mine.txt"
+    mine.write_text("mine")
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "mine.txt" in refused.output
+    assert (out / "report.html").exists()
+    mine.unlink()
+    killed = out / ".space.0123abcd.w2w-partial"  # what a kill leaves
+    killed.mkdir()
+    (killed / "basis.safetensors").write_text("")
+    assert isinstance(CliRunner().invoke(main, words).exception, RuntimeError)
+    assert [path.name for path in out.iterdir()] == ["demo.json"]
+
+
+@pytest.mark.parametrize("option", ["--resume", "--force"])
+def test_a_folder_that_no_demo_made_is_never_touched(option: str, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "report.html").write_text("mine")
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "mine"), option])
+    assert result.exit_code == 2
+    assert str(tmp_path / "mine") in result.output
+    assert (tmp_path / "mine" / "report.html").read_text() == "mine"
+    (tmp_path / "mine" / "demo.json").write_text("{}")
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "mine"), "--resume"])
+    assert result.exit_code == 2
+    assert (tmp_path / "mine" / "report.html").read_text() == "mine"

@@ -256,7 +256,7 @@ def test_the_largest_float16_is_held_by_the_view(tmp_path):
 def test_a_dataset_that_is_there_is_not_overwritten(make_dataset):
     before = make_dataset()
     with pytest.raises(AlreadyExistsError) as error:
-        make_dataset(seed=1, replace=False)
+        make_dataset(seed=1, overwrite=False)
     assert error.value.path == before.path
     assert WeightDataset.open(before.path).manifest == before.manifest
 
@@ -264,6 +264,6 @@ def test_a_dataset_that_is_there_is_not_overwritten(make_dataset):
 def test_a_failed_replacement_leaves_the_dataset_that_was_there(make_dataset, layout):
     before = make_dataset()
     with pytest.raises(InvalidInputError):
-        write_dataset(np.full((1, layout.size), np.nan), before.path, layout=layout, replace=True)
+        write_dataset(np.full((1, layout.size), np.nan), before.path, layout=layout, overwrite=True)
     WeightDataset.open(before.path).verify()
     assert [p.name for p in before.path.parent.iterdir()] == ["people"]

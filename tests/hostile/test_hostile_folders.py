@@ -154,7 +154,7 @@ CHANGES: dict[str, Callable[[Path, Path], object]] = {
     "remove": lambda folder, arena: remove_rows(folder, ["p0", "p1"]),
     "relabel": lambda folder, arena: relabel_rows(folder, pd.DataFrame({"id": ["p0"], "Hair": ["blue"]})),
     "replace": lambda folder, arena: write_dataset(
-        np.ones((2, 122), np.float32), folder, layout=WeightDataset.open(arena / "more").layout, replace=True
+        np.ones((2, 122), np.float32), folder, layout=WeightDataset.open(arena / "more").layout, overwrite=True
     ),
     "repair": lambda folder, arena: repair(folder),
 }

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, WeightSpace, write_adapter
 from w2w_hub.cli import main
 from w2w_hub.dataset.card import dataset_card
+from w2w_hub.errors import UnsafePathError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.cards import split_card
 
@@ -89,12 +90,16 @@ COMMANDS: dict[str, Words] = {
         [adapter(out.with_name("b")), "--out", out, "--labels", labels(out.with_name("l.jsonl"), w)],
         [adapter(out.with_name("c")), "--out", out, "--unit", f"{HOSTILE}=x", "--initialisation", HOSTILE],
         [out.with_name(FILE_NAME), "--out", out],
+        [adapter(out.with_name("d") / FILE_NAME[:50]).parent, "--out", out.with_name("scanned"), "--holdout", 0.5,
+         "--extra-labels", "ignore", "--labels", labels(out.with_name("m.jsonl"), w)],
     ],
-    "add": lambda w, out: [[copied(w, out), w.later], [w.people, adapter(out.with_name("b"))]],
+    "add": lambda w, out: [[copied(w, out), w.later], [w.people, adapter(out.with_name("b"))], [w.people, out.parent]],
     "remove": lambda w, out: [[copied(w, out), "p00001"], [w.people, "nobody" + HOSTILE], [w.people, "--ids", out]],
     "relabel": lambda w, out: [
         [copied(w, out), "--version", "2.0.0", "--unit", "Hair=shade"], [out.with_name("people"), "--drop", HOSTILE],
         [w.people, "--labels", labels(out.with_name("l.jsonl"), w)],
+        [out.with_name("people"), "--initialization", HOSTILE, "--license", HOSTILE, "--force"],
+        [out.with_name("people"), "--base", out.with_name(HOSTILE[:20].replace("/", ""))],
     ],
     "verify": lambda w, out: [[w.people, "--deep"], [w.later], [w.space], [out]],
     "repair": lambda w, out: [[w.people], [out]],
@@ -103,7 +108,10 @@ COMMANDS: dict[str, Words] = {
     "build": lambda w, out: [[w.people, "--k", 3, "--out", out], [w.people, "--split", HOSTILE, "--out", out]],
     "rebuild": lambda w, out: [[w.space, "--check", "--dataset", w.people]],
     "report": lambda w, out: [[w.space, "--out", out]],
-    "directions": lambda w, out: [[w.space, "--entanglement"]],
+    "directions": lambda w, out: [
+        [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],
+        [w.space, "--entanglement", "--out", out],
+    ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
     "sample": lambda w, out: [[w.space, "--out", out]],
@@ -171,7 +179,7 @@ def test_a_card_shows_names_as_text_and_its_metadata_holds_them_whole(kind: str,
     metadata, body = split_card(card)
     assert metadata["license"] == f"mit{HOSTILE}"
     assert set(metadata) <= {
-        "pretty_name", "license", "size_categories", "tags", "configs", "library_name", "pipeline_tag"
+        "pretty_name", "license", "size_categories", "tags", "configs", "library_name", "pipeline_tag", "w2w_hub_card"
     }  # fmt: skip
     tokens = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(body)
     kinds = {token.type for token in tokens}
@@ -186,7 +194,7 @@ def test_a_card_shows_names_as_text_and_its_metadata_holds_them_whole(kind: str,
     for fence in fences:
         assert f"people{HOSTILE}\0" in compile(fence, "card", "exec").co_consts
     cells = "".join({"tr_open": "\n", "td_open": ".", "th_open": "."}.get(token.type, "") for token in tokens).split()
-    assert set(map(len, cells)) <= {2, 4, 5}  # no bar of a name makes a cell
+    assert set(map(len, cells)) <= {2, 3, 4, 5}  # no bar of a name makes a cell
     assert MARK in body
 
 
@@ -205,28 +213,33 @@ def test_the_report_has_no_element_or_attribute_but_its_own(world: World, out: P
     page = Page(text)
     assert page.tags <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "b", "span", "i", "code",
-        "figure", "figcaption", "details", "summary", "table", "tr", "th", "td",
+        "figure", "figcaption", "details", "summary", "table", "tr", "th", "td", "nav", "a",
         "svg", "text", "line", "rect", "path", "polyline", "circle", "g",
     }  # fmt: skip
     assert not [name for name in page.attributes if name.startswith("on")]
-    assert not page.links
+    assert all(link[0] == "#" and link[1:].isalpha() for link in page.links)
     assert not page.comments
     assert MARK in page.text
     require_shown_safely(page.text.replace("\n", " "))
 
 
-def test_the_report_of_the_demo_escapes_text_cells_and_attributes() -> None:
+def test_the_report_of_the_demo_escapes_text_cells_and_attributes(tmp_path: Path) -> None:
     from PIL import Image
 
-    from w2w_hub.demo.report import Section, report
+    from w2w_hub.demo.report import report
+    from w2w_hub.demo.stages import Section
 
-    section = Section(HOSTILE, HOSTILE, Image.new("RGB", (2, 2)), (HOSTILE,), [(HOSTILE,), (1234,), ("missed",)])
-    page = Page(report(HOSTILE, HOSTILE, [section], [HOSTILE]))
-    assert not page.tags & {"script", "a", "svg"}
-    assert page.attributes == {"lang", "charset", "name", "content", "alt", "src", "class"}
-    assert [link[:22] for link in page.links] == ["data:image/png;base64,"]
+    Image.new("RGB", (2, 2)).save(tmp_path / "picture.png")
+    rows = [(HOSTILE,), (1234,), ("missed",)]
+    section = Section(HOSTILE, HOSTILE, "picture.png", HOSTILE, (HOSTILE,), rows)
+    page = Page(report(HOSTILE, HOSTILE, [section], [HOSTILE], tmp_path))
+    assert not page.tags & {"script", "svg"}
+    assert page.attributes == {"lang", "charset", "name", "content", "alt", "src", "class", "width", "href", "id"}
+    assert [link[:22] for link in page.links] == ["#section-1", "#commands", "#figures", "data:image/png;base64,"]
     assert not page.comments
     require_shown_safely(page.text.replace("\n", " "))
+    with pytest.raises(UnsafePathError):
+        report("", "", [Section("", picture=f"../{tmp_path.name}/picture.png")], [], tmp_path)
 
 
 def test_a_chart_escapes_names_in_text_titles_and_attributes() -> None:

@@ -42,7 +42,7 @@ def test_the_revision_that_was_asked_for_is_opened_online_offline_and_without_a_
 out(v1=open_at("v1.0.0"), main=open_at(None), sha=open_at(sys.argv[1]))
 out(no_tag=refused(open_at, "v3.0.0"), no_sha=refused(open_at, "0" * 40), at=open_at("v1.0.0")["commit"])
 out(both=refused(w2w_hub.WeightDataset.open, "org/people@v1.0.0", revision="main"))
-out(named=w2w_hub.WeightDataset.open("org/people@v1.0.0").manifest.version)
+out(named=w2w_hub.WeightDataset.open("org/people@v1.0.0").manifest.version, bare=refused(open_at, "1.0.0"))
 import datasets
 rows = w2w_hub.load_dataset("org/people", revision="v1.0.0")
 stock = datasets.load_dataset("org/people", revision="v1.0.0")
@@ -59,6 +59,8 @@ out(loaded={split: len(part) for split, part in rows.items()}, stock={s: len(p) 
     assert online["no_tag"][0] == "HubNotFoundError"
     assert (online["no_tag"][2]["what"], online["no_tag"][2]["revision"]) == ("revision", "v3.0.0")
     assert online["no_tag"][2]["cached"] == [f"main ({second[:12]})", f"v1.0.0 ({first[:12]})"]
+    assert online["bare"][2]["revision"] == "1.0.0"
+    assert " v1.0.0;" in online["bare"][1]  # the tag of that version
     assert online["no_sha"][0] == "HubNotFoundError"
     assert online["both"][0] == "InvalidInputError"
 

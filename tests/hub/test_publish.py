@@ -279,6 +279,7 @@ def test_a_card_that_somebody_wrote_is_kept_with_what_the_hub_needs_at_its_head(
 def test_a_weight_space_is_published_as_a_model_that_names_its_origins(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
+    hub.create("model", "org/base", hub.token("org"))
     done = client("ann", "ann").w2w("push", folders.space, "org/space", "--json")
     assert done.stderr == ""
     assert json.loads(done.stdout)["kind"] == "space"

@@ -20,10 +20,19 @@ from hypothesis import strategies as st
 
 from w2w_hub.common.limits import MAX_JSON_BYTES
 from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError, MissingPathError, UnsafePathError
-from w2w_hub.release.card import is_written, license_keys, published_card, rendered_bodies, with_facts, with_metadata
+from w2w_hub.release.card import (
+    is_written,
+    license_keys,
+    published_card,
+    rendered_body,
+    title_of,
+    with_facts,
+    with_metadata,
+)
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
 from w2w_hub.release.verification import verify, verify_source
+from w2w_hub.space.card import HubFacts
 from w2w_hub.store.cards import join_card, split_card
 from w2w_hub.store.hub.cache import RepoCache, is_own_blob
 from w2w_hub.store.hub.locate import locate, locate_either, split_kind, split_lock
@@ -86,44 +95,51 @@ def test_lines_that_still_state_old_facts_are_brought_up_to_date_and_no_others()
 def test_a_published_card_opens_the_published_version_and_names_its_origins(folders: Folders, tmp_path: Path) -> None:
     people = shutil.copytree(folders.people, tmp_path / "people")
     manifest = json.loads((people / "manifest.json").read_text("utf-8"))
-    card = published_card(people, manifest, manifest | {"version": "3.0.0"}, "org/folk")
+    card = published_card(people, manifest | {"version": "3.0.0"}, HubFacts("org/folk"))
     data, text = split_card(card)
     assert data["license"] == "cc0-1.0"
     assert '"org/folk", revision="v3.0.0"' in text
     assert 'open("people")' not in text
     assert "a folder: " not in text
-    assert not is_written(people, manifest)
-    plain, published = rendered_bodies(people, manifest, "org/folk")
-    assert "org/folk" not in plain
-    assert 'revision="v1.0.0"' in published
+    assert "models?dataset=dataset:org/folk" in text
+    assert not is_written(people)
+    assert 'revision="v1.0.0"' in rendered_body(people, manifest, HubFacts("org/folk"))
     (people / "README.md").write_text('---\nlanguage: de\n---\nMine: open("people")\n', "utf-8")
-    assert is_written(people, manifest)
-    own = published_card(people, manifest, manifest, "org/folk")
+    assert is_written(people)
+    own = published_card(people, manifest, HubFacts("org/folk"))
     assert split_card(own)[0]["language"] == "de"
     assert 'Mine: open("org/folk", revision="v1.0.0")' in own
-    assert "Theirs" in published_card(people, manifest, manifest, "org/folk", own="Theirs\n")
+    assert "Theirs" in published_card(people, manifest, HubFacts("org/folk"), own="Theirs\n")
     (people / "README.md").unlink()
-    assert not is_written(people, manifest)
+    assert not is_written(people)
+    assert title_of(people, manifest, "org/folk") == "folk"
+    assert title_of(people, manifest | {"name": "Drawn people"}, "org/folk") == "Drawn people"
+    assert "# Drawn people 1.0.0" in published_card(people, manifest, HubFacts("org/folk", "Drawn people"))
 
     space = shutil.copytree(folders.space, tmp_path / "space")
     manifest = json.loads((space / "manifest.json").read_text("utf-8"))
 
-    def origins(config: dict[str, Any] | None, **changes: Any) -> tuple[Any, Any]:
+    there: dict[str, Any] = {"w2w_pipeline.json": {"sha256": "0" * 64, "size": 1}}
+
+    def origins(config: dict[str, Any] | None, *, known: str | None = "org/base", **changes: Any) -> tuple[Any, Any]:
         (space / "w2w_pipeline.json").unlink(missing_ok=True)
+        stated = manifest | changes
         if config is not None:
             (space / "w2w_pipeline.json").write_text(json.dumps(config))
-        data = split_card(published_card(space, manifest, manifest | changes, "org/space"))[0]
+            stated["files"] = manifest["files"] | there
+        data = split_card(published_card(space, stated, HubFacts("org/space", base_model=known)))[0]
         return data.get("base_model"), data.get("datasets")
 
     recipe = manifest["recipe"] | {"dataset_revision": {"repo": "org/people", "commit": ONE, "revision": "v1"}}
     assert manifest["compatibility"]["base_model"] == "org/base"
     assert origins(None) == (["org/base"], None)
+    assert origins(None, known=None) == (None, None)
     assert origins(None, recipe=recipe) == (["org/base"], ["org/people"])
     assert origins({"base_model": "lab/other"}) == (["lab/other"], None)
     assert origins({"base_model": "embedded"}) == (["org/base"], None)
-    assert origins({"base_model": "./here"}) == (["org/base"], None)  # as the rendered card has it
-    drawn = manifest | {"files": manifest["files"] | {"w2w_pipeline.json": {"sha256": "0" * 64, "size": 1}}}
-    text = published_card(space, manifest, drawn, "org/space")
+    assert origins({"base_model": "embedded"}, known=None) == (None, None)
+    assert origins({"base_model": "./here"}) == (None, None)
+    text = published_card(space, manifest | {"files": manifest["files"] | there}, HubFacts("org/space"))
     assert 'from_pretrained("org/space", revision="v1.0.0")' in text
     assert 'from_pretrained(".")' not in text
 

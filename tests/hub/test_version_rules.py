@@ -132,6 +132,9 @@ def test_every_fact_that_manifests_share_is_compared_by_itself() -> None:
         assert [c.level for c in compare_common(OLD, OLD | {fact: value})] == [levels[fact]]
         assert [c.level for c in compare_common(OLD | {fact: value}, OLD)] == [levels[fact]]
     assert sorted(c.level for c in compare_common(OLD, OLD | other)) == sorted(levels.values())
+    open_licence = OLD | {"licence": "unknown"}
+    assert [c.level for c in compare_common(open_licence, OLD)] == ["minor"]
+    assert [c.level for c in compare_common(OLD, open_licence)] == ["major"]
     assert len(compare_common(OLD, OLD | other | {"format": "w2w-space"})) == 1
     assert compare_common(OLD, OLD | {"layout": {"digest": "l", "size": 6}}) == []
 
@@ -216,7 +219,7 @@ def test_rows_that_come_are_minor_and_rows_that_go_are_major(folders: Folders) -
     added = compare(people, more)[0][0].text
     assert added.startswith("10 rows")
     assert [f"person-{i}" in added for i in (60, 61, 62, 63)] == [True, True, True, False]
-    assert "..." in added
+    assert "7 more" in added
     assert "..." not in compare(more, Source(folders.fewer))[0][0].text
 
 

@@ -153,7 +153,7 @@ def test_an_export_is_of_the_named_identity_in_the_named_dialects_with_the_bases
     with pytest.raises(InvalidInputError):
         pipe.export(tmp_path / "none")
     pipe.export(tmp_path / "unset", "person-0002")
-    pipe.identity = ["person-0000", "person-0001"]
+    pipe.identity = ["person-0000", None]
     with pytest.raises(InvalidInputError):
         pipe.export(tmp_path / "several")
     pipe.identity = "person-0000"

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from w2w_hub.cli import main
 from w2w_hub.errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -153,3 +155,17 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
     for suffix in ("json", "safetensors"):
         with pytest.raises(MissingPathError):
             load_point(tmp_path / f"p.{suffix}")
+
+
+def test_a_scan_shows_points_and_counts_other_files_as_skipped(tmp_path: Path) -> None:
+    for name in ("a.json", "b.safetensors"):
+        save_point(Point(np.ones(3, np.float32), DIGEST), tmp_path / "points" / name)
+    (tmp_path / "points" / "report.json").write_text('{"format": "other"}')
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path), "--json"])
+    assert result.exit_code == 0
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(facts["kind"], Path(facts["path"]).name) for facts in found] == [
+        ("point", "a.json"), ("point", "b.safetensors"),
+    ]  # fmt: skip
+    assert "report.json" in result.stderr
+    assert "a.json" not in result.stderr

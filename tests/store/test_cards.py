@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -15,9 +17,9 @@ from w2w_hub import WeightDataset
 from w2w_hub.common.limits import MAX_CARD_METADATA
 from w2w_hub.dataset.card import dataset_card, dataset_configs, updated_card, view_files
 from w2w_hub.dataset.manifest import DatasetManifest
-from w2w_hub.space.card import related_repositories, space_card
+from w2w_hub.space.card import HubFacts, related_repositories, space_card
 from w2w_hub.space.directions.direction import read_out_of
-from w2w_hub.store.cards import is_same_card, join_card, size_category, split_card
+from w2w_hub.store.cards import RENDERED, is_rendered, join_card, mark_rendered, size_category, split_card
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,16 @@ def test_a_card_is_split_and_joined_and_compared_by_what_it_says() -> None:
     assert split_card(body) == ({}, body)
     assert split_card("---\n- a\n---\nx") == ({}, "x")
     assert split_card("---\na: [\n---\nx") == ({}, "x")
-    respelled = f"---\ntags: [a, b]\nlicense: 'mit'\n---\n{body}"
-    assert is_same_card(card, respelled)
-    assert not is_same_card(card, join_card(metadata | {"license": "other"}, body))
-    assert not is_same_card(card, join_card(metadata, body + "more"))
+    rendered = mark_rendered(metadata, body)
+    assert is_rendered(rendered)
+    assert not is_rendered(card)
+    marked = split_card(rendered)[0]
+    respelled = f"---\ntags: [a, b]\n{RENDERED}: '{marked[RENDERED]}'\nlicense: 'mit'\n---\n{body}"
+    assert is_rendered(respelled)
+    assert not is_rendered(join_card(marked | {"license": "other"}, body))
+    assert not is_rendered(join_card(marked | {"more": 1}, body))
+    assert not is_rendered(join_card(marked, body + "more"))
+    assert mark_rendered(marked, body) == rendered
     large = f"---\na: {'x' * MAX_CARD_METADATA}\n---\nx"
     assert split_card(large) == ({}, "x")
     fits = f"---\na: {'x' * (MAX_CARD_METADATA - 4)}\n---\nx"
@@ -93,16 +101,17 @@ def test_a_card_of_a_new_state_is_rendered_unless_somebody_wrote_in_it(
     folder = tmp_path / "card"
     folder.mkdir()
     fresh = dataset_card(new)
-    assert updated_card(folder, old, new) == fresh
+    assert updated_card(folder, new) == fresh
     card = folder / "README.md"
     data, body = split_card(dataset_card(old))
     untouched = [dataset_card(old), f"---\n{yaml.safe_dump(data, sort_keys=True, default_flow_style=True)}---\n{body}"]
     for text in (*untouched, "no metadata at all\n"):
         card.write_text(text, encoding="utf-8")
-        assert updated_card(folder, old, new) == fresh
+        assert updated_card(folder, new) == fresh
     for text in (dataset_card(old) + "\nNotes.\n", join_card(data | {"license": "mine"}, body)):
         card.write_text(text, encoding="utf-8")
-        found, kept = split_card(updated_card(folder, old, new))
+        found, kept = split_card(updated_card(folder, new))
+        assert RENDERED not in found
         assert kept == split_card(text)[1]
         assert found["configs"] == dataset_configs(new) != dataset_configs(old)
         assert found["size_categories"] == ["1K<n<10K"]
@@ -123,16 +132,51 @@ def test_a_datasets_card_states_its_manifest(manifest: DatasetManifest) -> None:
     lines = {cells[1].strip(): cells[2] for cells in (line.split("|") for line in body.splitlines()) if len(cells) == 4}
     assert "d" * 64 in lines["base digest"]
     assert "some/model" in lines["base model"]
-    assert "0.000123" in lines["rounding to float16"]
+    assert "0.00012" in lines["weights"]
+    assert "0.0046" in lines["Parquet view"]
     assert given.digest in lines["dataset digest"]
     assert given.layout.digest in lines["layout digest"]
     assert f"{given.splits['train']}" in body
-    assert "0.000123" not in dataset_card(manifest)
+    assert "0.00012" not in dataset_card(manifest)
     if len(dataset_configs(given)) > 1:
         assert "0.0046" in body
         exact = dataset_card(replace(given, view={"dtype": "float32", "max_error": 0.0}))
-        assert "exact" in exact
-        assert "exact" not in body
+        assert "exactly" in exact
+        assert "exactly" not in body
+
+
+def test_a_label_table_has_no_empty_column(make_dataset: Callable[..., WeightDataset]) -> None:
+    bare = dataset_card(make_dataset().manifest)
+    assert "| label | kind |\n" in bare
+    with_unit = dataset_card(make_dataset("units", column_info={"Age": {"unit": "years"}}).manifest)
+    assert "| label | kind | unit |\n" in with_unit
+    assert "| `Age` | float | years |" in with_unit
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(6)]})
+    assert "| label" not in dataset_card(make_dataset("none", labels=table).manifest)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "license", "shown"),
+    [
+        ("unknown", ["mit"] * 6, "mit", ["mit"]),
+        ("unknown", ["mit"] * 4 + ["cc-by-4.0", None], "other", ["mit 4", "cc-by-4.0 1", "not stated 1"]),
+        ("unknown", [None] * 6, "unknown", ["not stated"]),
+        ("mit", [None] * 6, "mit", ["mit"]),
+        ("mit", ["mit"] * 6, "mit", ["mit"]),
+        ("mit", ["cc0-1.0"] * 6, "mit", ["mit", "cc0-1.0"]),
+    ],
+)
+def test_a_dataset_has_the_license_that_it_states_or_else_its_rows(
+    stated: str, given: list[str | None], license: str, shown: list[str], make_dataset: Callable[..., WeightDataset]
+) -> None:
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(6)], "licence": given})
+    dataset = make_dataset(labels=table, license=stated)
+    assert dataset.license == license
+    data, body = split_card((dataset.path / "README.md").read_text("utf-8"))
+    assert data["license"] == license
+    assert ("license_name" in data) == (license == "other")
+    row = cells(body, "license")[1]
+    assert all(text in row for text in shown), row
 
 
 def direction(**given: Any) -> SimpleNamespace:
@@ -152,6 +196,7 @@ def direction(**given: Any) -> SimpleNamespace:
 def space(**given: Any) -> dict[str, Any]:
     return {
         "name": "space", "version": "1.0.0", "licence": "mit", "digest": "a" * 64, "k": 5, "layout": {"size": 1234},
+        "format": "w2w-space",
         "files": {}, "compatibility": {"base_model": "org/base"},
         "recipe": {
             "dataset": "org/people", "dataset_version": "3.0.0", "dataset_digest": "b" * 64, "rows": 40,
@@ -180,7 +225,8 @@ def test_a_spaces_card_has_every_figure_in_its_column(tmp_path: Path) -> None:
         tmp_path,
     )  # fmt: skip
     data, _ = split_card(card)
-    assert (data["license"], data["base_model"], data["datasets"]) == ("mit", ["org/base"], ["org/people"])
+    assert (data["license"], data.get("base_model"), data.get("datasets")) == ("mit", None, None)
+    assert cells(card, "dataset |")[1] == "org/people 3.0.0"
     assert cells(card, "1") == ["1", "0.111", "0.222", "0.033"]
     assert cells(card, "5") == ["5", "0.555", "0.444", "0.066"]
     assert cells(card, "Beard") == ["Beard", "0.750", "0.610 to 0.890", "17", "1.25"]
@@ -228,6 +274,62 @@ def test_a_spaces_card_shows_how_to_draw_only_with_a_base_model(tmp_path: Path) 
         ("a b/c", False), ("a/", False), ("ü/b", False), (None, False),
     ],
 )  # fmt: skip
-def test_only_names_of_repositories_are_related(name: str | None, fits: bool) -> None:
-    found = related_repositories({"compatibility": {"base_model": name}, "recipe": {"dataset": name}})
+def test_only_names_of_repositories_that_are_known_to_be_there_are_related(
+    name: str | None, fits: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "w2w_pipeline.json").write_text(json.dumps({"base_model": name, "revision": "0" * 40}))
+    opened = {"dataset_revision": {"repo": name, "revision": "v1.0.0", "commit": "0" * 40}}
+    stated = space(recipe=opened, files={"w2w_pipeline.json": {"size": 1}})
+    found = related_repositories(stated, tmp_path)
     assert found == ({"base_model": [name], "datasets": [name]} if fits else {})
+    embedded = space(compatibility={"base_model": name})
+    assert related_repositories(embedded, tmp_path) == {}
+    assert related_repositories(embedded, tmp_path, HubFacts("a/b", base_model=name)) == (
+        {"base_model": [name]} if fits else {}
+    )
+
+
+def test_a_published_card_links_the_dataset_and_a_local_one_names_it(tmp_path: Path) -> None:
+    stated = space()
+    stated["recipe"]["dataset_revision"] = {"repo": "org/people", "revision": "v3.0.0", "commit": "0" * 40}
+    assert cells(space_card(stated, [], tmp_path), "dataset |")[1] == "org/people v3.0.0"
+    links = HubFacts("lab/space", "faces", ("lab/crowd", "v1.2.0"))
+    card = space_card(stated, [], tmp_path, links)
+    assert cells(card, "dataset |")[1].endswith("/datasets/lab/crowd/tree/v1.2.0)")
+    assert split_card(card)[0]["datasets"] == ["lab/crowd"]
+    assert "# faces 1.0.0" in card
+    odd = HubFacts("lab/space", None, ("lab/crowd", "](x) v"))
+    assert "](x)" not in space_card(stated, [], tmp_path, odd)
+
+
+def test_a_card_shows_the_settings_that_pipelines_use_and_how_stock_diffusers_draws(tmp_path: Path) -> None:
+    (tmp_path / "w2w_pipeline.json").write_text(
+        json.dumps({"base_model": "embedded", "generation": {"num_inference_steps": 15, "guidance_scale": 2.0}})
+    )
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    files = {"w2w_pipeline.json": {"size": 3}, "model_index.json": {"size": 4}}
+    card = space_card(space(files=files), [], tmp_path)
+    assert card.count("num_inference_steps=15, guidance_scale=2.0") == 2
+    assert "StableDiffusionPipeline.from_pretrained" in card
+    assert cells(card, "files")[1] == "2 files, 7 bytes"
+    for fence in card.split("```python")[1:]:
+        compile(fence.split("```")[0], "card", "exec")
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_the_hubs_own_reader_of_cards_takes_ours(
+    kind: str, make_dataset: Callable[..., WeightDataset], tmp_path: Path
+) -> None:
+    from huggingface_hub import DatasetCard, ModelCard
+
+    if kind == "dataset":
+        text = dataset_card(make_dataset().manifest, {"mit": 3, None: 3}, title="faces", repo="org/faces")
+        data = DatasetCard(text).data
+        assert (data.pretty_name, data.license, data.license_name) == ("faces", "other", "mixed")
+    else:
+        links = HubFacts("org/space", None, ("org/people", "v1.0.0"), "org/base")
+        text = space_card(space(), [("Beard", direction())], tmp_path, links)
+        data = ModelCard(text).data
+        assert (data.license, data.datasets, data.base_model) == ("mit", ["org/people"], ["org/base"])
+        assert (data.library_name, data.pipeline_tag) == ("diffusers", "text-to-image")
+    assert data.to_dict() == split_card(text)[0]

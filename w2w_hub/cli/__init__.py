@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
 from .common import Sections
@@ -16,8 +17,10 @@ from .integrity import dedupe, diff, repair, verify
 from .spaces import build, directions, nearest, read, rebuild, report
 from .training import train, train_many
 
+wait_quietly()  # the commands import torch and scikit-learn, which is when it takes effect
 
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group("w2w", cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="w2w")
 def main() -> None:
     """Pack LoRAs into a dataset, build a weight space of them, and sample, edit and invert identities."""

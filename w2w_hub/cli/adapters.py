@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import one_line
+from ..common.text import counted, one_line
 from .common import WriterChoice, adapter_options, examples, out_option
 from .output import say
 
@@ -28,6 +28,7 @@ def convert(
     source: Path,
     dialect: str,
     out: Path,
+    force: bool,
     rank: int | None,
     allow_torch: bool,
     trust: str | None,
@@ -38,16 +39,16 @@ def convert(
     from ..dialects import convert_adapter, writers
 
     adapter = convert_adapter(
-        source, out, dialect,
+        source, out, dialect, overwrite=force,
         allow_torch=allow_torch, trust=trust, alpha=alpha, component=component, svd_rank=rank,
     )  # fmt: skip
     scales = ", ".join(f"{s:g}" for s in sorted({p.scale for p in adapter.factors.values()}))
-    say(f"{out}: {len(adapter.factors)} modules, from {adapter.dialect} to {dialect}, scale {scales}")
+    say(f"{out}: {counted(len(adapter.factors), 'module')}, from {adapter.dialect} to {dialect}, scale {scales}")
     if adapter.metadata.get("error") is not None:
         say(f"an approximation of rank {rank}: relative error {adapter.metadata['error']:.3g}")
     if adapter.ignored_keys:
         names = ", ".join(one_line(name, 120) for name in adapter.ignored_keys[:3])
-        say(f"not written, since {dialect} cannot store them: {len(adapter.ignored_keys)} keys ({names})")
+        say(f"not written, since {dialect} cannot store them: {counted(len(adapter.ignored_keys), 'key')} ({names})")
     components = sorted({target.component for target in adapter.factors})
     writer = writers()[dialect]
     if writer.one_component and len(components) > 1:

@@ -1,8 +1,9 @@
-"""Parts that commands share: one-line errors with exit status 2, sections in --help, and common options."""
+"""Parts that commands share: one-line errors with exit status 2 (130 for Ctrl-C), sections, and common options."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import sys
@@ -12,11 +13,16 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 
+from ..common.extras import import_problem
+from ..common.progress import logged_progress
+from ..common.text import quote
 from ..errors import W2WError
 from .output import captured_messages, say, say_traceback, say_usage_error
 
 F = TypeVar("F", bound=Callable[..., Any])
-
+LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
+LONGEST_LINE = 300  # characters of a command that is repeated
+INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -30,12 +36,13 @@ class Sections(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, names in self.order.items():
             with formatter.section(section):
-                formatter.write_dl([(n, self.commands[n].get_short_help_str(100)) for n in names])
+                formatter.write_dl([(n, self.commands[n].get_short_help_str(LONGEST_SUMMARY)) for n in names])
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         run: Any = super().main
         if not standalone_mode:
             return run(*args, standalone_mode=False, **options)
+        words = list(args[0] if args and args[0] is not None else options.get("args") or sys.argv[1:])
         if sys.excepthook is sys.__excepthook__:
             sys.excepthook = say_traceback
         try:
@@ -43,20 +50,28 @@ class Sections(click.Group):
         except click.ClickException as error:
             say_usage_error(error)
             status = error.exit_code
-        except click.Abort:
-            say("Aborted!")
-            status = 1
+        except click.Abort as abort:
+            line = " ".join(["w2w", *map(quote, words)])
+            then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
+            say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
+            status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet_libraries()
-        with captured_messages():
+        with captured_messages(), logged_progress(say):
             try:
                 return super().invoke(ctx)
             except W2WError as error:
                 if os.environ.get("W2W_DEBUG"):
                     raise
                 say(f"w2w: error: {error}")
+                ctx.exit(2)
+            except ImportError as error:  # W2WError too, if optional_imports guards it
+                explained = import_problem(error)
+                if os.environ.get("W2W_DEBUG") or explained is None:
+                    raise
+                say(f"w2w: error: {explained}")
                 ctx.exit(2)
             except OSError as error:  # a full disk or a read-only folder
                 if os.environ.get("W2W_DEBUG") or error.errno in (None, errno.EPIPE):
@@ -98,9 +113,59 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def out_option(help: str) -> Callable[[F], F]:
-    """Add the required option ``--out``."""
-    return click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help=help)
+def out_option(help: str, *old_names: str, required: bool = True) -> Callable[[F], F]:
+    """Add the option ``--out``, and the flag ``--force`` to replace an earlier output.
+
+    A command that is interrupted says that nothing was written, unless what it calls says more (PEP 678 notes).
+
+    Parameters
+    ----------
+    old_names : str
+        Other names of the flag.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, out: Path | None, **options: Any) -> Any:
+            there = out is not None and os.path.lexists(out)
+            try:
+                return function(*args, out=out, **options)
+            except KeyboardInterrupt as interrupt:
+                if out is not None and not getattr(interrupt, "__notes__", None):
+                    interrupt.add_note(f"{out} is as it was" if there else "nothing was written")
+                raise
+
+        force = click.option("--force", *old_names, "force", is_flag=True, help="Replace an earlier output.")
+        option = click.option("--out", "-o", type=click.Path(path_type=Path), required=required, help=help)
+        return option(force(call))  # type: ignore[return-value]
+
+    return decorate
+
+
+def generation_options(note: str) -> Callable[[F], F]:
+    """Add the options that are keywords of the stock pipelines' call; `note` follows their help."""
+
+    def decorate(function: F) -> F:
+        for option in (
+            click.option(
+                "--guidance-scale", "--guidance", "guidance_scale", type=GUIDANCE,
+                help=f"How closely pictures follow the prompt{note}",
+            ),
+            click.option(
+                "--num-inference-steps", "--steps", "num_inference_steps", type=click.IntRange(1, 1000),
+                help=f"Denoising steps{note}",
+            ),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def given_settings(num_inference_steps: int | None, guidance_scale: float | None) -> dict[str, Any]:
+    """Return the generation settings that were given as options."""
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def json_option(function: F) -> F:
@@ -170,23 +235,42 @@ class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         name, sign, number = str(value).rpartition("=")  # a level has the name Hair=red
         strength = finite(number)
         if not name or not sign or strength is None:
-            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH, for instance Beard=+2", param, ctx)
+            reason = " with a finite number" if name and sign else ""
+            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH{reason}, for instance Beard=+2", param, ctx)
         return name, strength
 
 
 class FiniteType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A finite number."""
+    """A finite number, of a range if one is given."""
 
     name = "float"
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf):
+        self.low, self.high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = finite(value)
         if number is None:
             self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value} is not between {self.low:g} and {self.high:g}", param, ctx)
         return number
 
 
+class PromptType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("a prompt must not be empty", param, ctx)
+        return str(value)
+
+
 FINITE = FiniteType()
+GUIDANCE = FiniteType(0, 100)  # as dialects.generation.SETTINGS
+PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 

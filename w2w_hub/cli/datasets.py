@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command
+from ..common.text import ShellText, command, counted
 from .common import examples, json_option, out_option
 from .output import print_json, say
 
 if TYPE_CHECKING:
     from ..dataset import SplitRule, WeightDataset
 
-PARALLEL_FROM = 2000  # adapters; for fewer, starting processes takes longer than it saves
 workers_option = click.option(
     "--workers", type=click.IntRange(1), help="Processes that read and write.  [default: as many as processors]"
 )
@@ -57,6 +55,10 @@ class Order(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return column, grades
 
 
+extra_labels_option = click.option(
+    "--extra-labels", type=click.Choice(["refuse", "ignore"]), default="refuse", show_default=True,
+    help="What to do with labels of other ids.",
+)  # fmt: skip
 ordinal_option = click.option(
     "--ordinal", "orders", type=Order(), multiple=True,
     help="The order of a column's grades, lowest first, for example Beard_length=none,short,long.",
@@ -88,11 +90,12 @@ def column_options(function: Any) -> Any:
 def split_options(function: Any) -> Any:
     """Add the options ``--split-by``, ``--holdout`` and ``--split-seed``."""
     for option in (
-        click.option("--split-seed", default=0, show_default=True),
+        click.option("--split-seed", default=0, show_default=True, help="Seed of the choice of held-out rows."),
         click.option(
             "--holdout",
             type=float,
-            help="With --split-by: fraction of the rows in the split 'test'.  [default: 0.1]",
+            help="Fraction of the rows in the split 'test': whole groups with --split-by, else single rows.  "
+            "[default: 0.1 with --split-by, else none]",
         ),
         click.option(
             "--split-by",
@@ -112,22 +115,34 @@ def column_info(units: tuple[tuple[str, str], ...], sources: tuple[tuple[str, st
     return info
 
 
-def _most(dataset: WeightDataset) -> int:
-    """Return the largest number of components for the rows of the training split."""
-    return max(1, dataset.manifest.splits.get("train", len(dataset)) - 1)
+def build_command(dataset: WeightDataset, out: Path, base: Path | None) -> str:
+    """Return the command that fits the rows: what builds a weight space, or adds rows if there are too few."""
+    splits, layout = dataset.manifest.splits, dataset.layout
+    split = "train" if "train" in splits else max(splits, key=lambda name: splits[name])
+    if splits[split] < 2:
+        return command("w2w add", out, ShellText("ADAPTER..."))
+    options: list[object] = ["--k", min(100, splits[split] - 1, layout.size)]
+    options += ["--out", out.with_name(f"{out.name}-space")]
+    options += ["--split", split] if split != "train" else []
+    options += ["--base", base] if base is not None else []
+    options += ["--canonical", "svd"] if dataset.manifest.compatibility.initialisation == "unknown" else []
+    return command("w2w build", out, options=options)
 
 
 def split_rule(column: str | None, holdout: float | None, seed: int) -> SplitRule | None:
+    """Return the rule of the options; ``--holdout`` without ``--split-by`` splits by rows, which is said."""
     from ..dataset import SplitRule
-    from ..errors import InvalidInputError
+    from ..dataset.splits import BY_ROWS
 
-    if column is None and holdout is not None:
-        raise InvalidInputError("--holdout needs --split-by COLUMN, the column of the groups")
-    return None if column is None else SplitRule(column, 0.1 if holdout is None else holdout, seed)
-
-
-def worker_count(workers: int | None, rows: int) -> int:
-    return workers or (max(1, os.cpu_count() or 1) if rows >= PARALLEL_FROM else 1)
+    if column is None and holdout is None:
+        return None
+    rule = SplitRule(column or BY_ROWS, 0.1 if holdout is None else holdout, seed)
+    if rule.by_rows:
+        say(
+            f"splitting by rows: {rule.holdout:g} of them go into {rule.split!r}; to keep rows of a person together: "
+            "--split-by COLUMN"
+        )
+    return rule
 
 
 def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
@@ -141,13 +156,15 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
         )  # fmt: skip
     else:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
-        say(f"{dataset.path}: {len(dataset):,} rows of {dataset.layout.size:,} numbers ({splits})")
+        rows, numbers = counted(len(dataset), "row"), counted(dataset.layout.size, "number")
+        say(f"{dataset.path}: {rows} of {numbers} ({splits})")
         if manifest.float16_max_error:
             say(f"the largest rounding error of float16 is {manifest.float16_max_error:.3g}")
         if manifest.rescaled:
+            rows = counted(len(manifest.rescaled), "row has", "rows have")
             say(
-                f"{len(manifest.rescaled):,} rows have modules with a scale other than {dataset.layout.scale:g}; "
-                "the ratio was multiplied into B, see rescaled in manifest.json"
+                f"{rows} modules with a scale other than {dataset.layout.scale:g}; the ratio was multiplied into B, "
+                "see rescaled in manifest.json"
             )
         say(f"digest {manifest.digest[:16]}; next: {next_step}")
 
@@ -166,6 +183,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     type=click.Path(path_type=Path),
     help="CSV, Parquet or JSON Lines file with an id column and one row per adapter.",
 )
+@extra_labels_option
 @ordinal_option
 @column_options
 @split_options
@@ -175,7 +193,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     default="unknown",
     help="If all adapters were trained from the same initial LoRA weights: any name for these.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="How the weights are stored.")  # fmt: skip
 @click.option(
     "--compression", type=click.Choice(["none", "bitshuffle"]), default="none", show_default=True,
     help="Lossless; bitshuffle is useful for values that were bfloat16 before.",
@@ -189,26 +208,26 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, labels: Path | None, orders: Any, units: Any, column_sources: Any,
+    adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, extra_labels: str, orders: Any, units: Any,
+    column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str,
     compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
     dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Pack LoRA checkpoints into a new dataset; to resume after an interruption, run the same command."""
+    """Pack LoRA checkpoints into a new dataset; to resume after an interruption, run the same command.
+
+    A folder of adapters is scanned as by `w2w inspect`; ids are the names of files and folders.
+    """
     from ..dataset import pack_adapters
 
     dataset = pack_adapters(
-        adapters, out, labels=ordered(labels, orders),
+        adapters, out, overwrite=force, labels=ordered(labels, orders), extra_labels=extra_labels,
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
         initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,
-        workers=worker_count(workers, len(adapters)), dask=dask,
+        workers=workers, dask=dask,
     )  # fmt: skip
-    report(
-        dataset,
-        as_json,
-        command("w2w build", out, options=("--k", min(100, _most(dataset)), "--out", "SPACE", "--base", "BASE")),
-    )
+    report(dataset, as_json, build_command(dataset, out, base))
 
 
 @click.command(
@@ -217,6 +236,7 @@ def pack(
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), help="Labels of added adapters; added datasets have theirs.")
+@extra_labels_option
 @click.option(*INITIALIZATION, help="Initialization of added adapters, if the dataset states one.")
 @ordinal_option
 @column_options
@@ -225,16 +245,16 @@ def pack(
 @dask_option
 @json_option
 def add(
-    dataset: Path, sources: tuple[Path, ...], labels: Path | None, initialization: str | None, orders: Any, units: Any,
-    column_sources: Any, version: str | None, workers: int | None, dask: str | None, as_json: bool,
+    dataset: Path, sources: tuple[Path, ...], labels: Path | None, extra_labels: str, initialization: str | None,
+    orders: Any, units: Any, column_sources: Any, version: str | None, workers: int | None, dask: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
-    """Add adapters, or the rows of other datasets, to a dataset."""
+    """Add adapters, folders of adapters, or the rows of other datasets, to a dataset."""
     from ..dataset import add_rows
 
     grown = add_rows(
-        dataset, sources, labels=ordered(labels, orders), initialization=initialization,
-        column_info=column_info(units, column_sources), version=version, workers=worker_count(workers, len(sources)),
-        dask=dask,
+        dataset, sources, labels=ordered(labels, orders), extra_labels=extra_labels, initialization=initialization,
+        column_info=column_info(units, column_sources), version=version, workers=workers, dask=dask,
     )  # fmt: skip
     report(grown, as_json, command("w2w inspect", dataset))
 
@@ -265,30 +285,48 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
         "w2w relabel people --split-by person --holdout 0.1",
         "w2w relabel people --drop Attractive --unit Age=years",
         "w2w relabel people --ordinal Beard_length=none,short,long",
+        "w2w relabel people --initialization seed-0 --license cc-by-4.0 --base ./my-base-model",
     )
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines file with rows and columns to change."
 )
+@extra_labels_option
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be repeated.")
 @ordinal_option
 @column_options
 @split_options
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Folder of the base model, if its digest is not recorded."
+)
+@click.option(
+    *INITIALIZATION, help="Name of the one initialization that all adapters were trained from, if not stated."
+)
+@click.option(*LICENSE, help="License identifier of the weights, as on the Hub.")
+@click.option("--force", is_flag=True, help="Replace a base model, initialization or license that is stated.")
 @version_option
 @json_option
 def relabel(
-    dataset: Path, labels: Path | None, drop: tuple[str, ...], orders: Any, units: Any, column_sources: Any,
-    split_by: str | None, holdout: float | None, split_seed: int, version: str | None, as_json: bool,
+    dataset: Path, labels: Path | None, extra_labels: str, drop: tuple[str, ...], orders: Any, units: Any,
+    column_sources: Any, split_by: str | None, holdout: float | None, split_seed: int, base: Path | None,
+    initialization: str | None, license: str | None, force: bool, version: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change labels, the split, or the unit, source or order of grades of a column."""
+    """Change labels, the split, facts about all rows, or the unit, source or order of grades of a column."""
     from ..dataset import WeightDataset, relabel_rows
     from ..dataset.labels.table import as_ordinal
+    from ..dataset.splits import BY_ROWS
 
     info = column_info(units, column_sources)
-    if labels is None and not drop and not info and not orders and split_by is None:
+    if split_by is None and holdout is not None and (rule := WeightDataset.open(dataset).manifest.split_rule):
+        split_by = str(rule["column"])
+        if split_by != BY_ROWS:
+            say(f"splitting by {split_by!r}, as before")
+    asked = (labels, drop, info, orders, split_by, holdout, base, initialization, license)
+    if all(value in (None, (), {}) for value in asked):
         raise click.UsageError(
-            "nothing to change: use --labels, --drop, --ordinal, --unit, --column-source or --split-by"
+            "nothing to change: use --labels, --drop, --ordinal, --unit, --column-source, --split-by, --holdout, "
+            "--initialization, --base or --license"
         )
     if orders and labels is None:  # reorder columns of the dataset
         have = WeightDataset.open(dataset)
@@ -296,7 +334,8 @@ def relabel(
     else:
         given = ordered(labels, orders)
     changed = relabel_rows(
-        dataset, given, drop_columns=drop, column_info=info,
-        split_rule=split_rule(split_by, holdout, split_seed), version=version,
+        dataset, given, drop_columns=drop, column_info=info, extra_labels=extra_labels,
+        split_rule=split_rule(split_by, holdout, split_seed), base=base, initialization=initialization,
+        license=license, overwrite=force, version=version,
     )  # fmt: skip
     report(changed, as_json, command("w2w inspect", dataset))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted, file_size
 from .common import examples, json_option, out_option
 from .output import data, data_text, print_json, say
 
@@ -27,16 +27,22 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
     "--gated", type=click.Choice(["auto", "manual"]), help="Require readers of a new repository to request access."
 )
 @click.option("--message", "-m", help="Title of the commit.")
+@click.option(
+    "--dataset", type=click.Path(path_type=Path), metavar="REPO@VERSION",
+    help="Where the Hub has the dataset of a weight space, or a lock file that pins it; linked on the card.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
-    folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None, dry_run: bool,
-    as_json: bool,
+    folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None,
+    dataset: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
     from ..release import push as publish
 
-    done = publish(folder, repo, version=version, private=private, gated=gated, message=message, dry_run=dry_run)
+    done = publish(
+        folder, repo, version=version, private=private, gated=gated, message=message, dataset=dataset, dry_run=dry_run
+    )
     if as_json:
         print_json(done.to_json())
         return
@@ -46,13 +52,17 @@ def push(
         say(f"{repo}: the files are there from an earlier push; {done.tag} {'would be' if dry_run else 'is'} set")
     else:
         verb = "would send" if dry_run else "sent"
-        size = f"{done.bytes_sent / 1e6:,.1f} MB" if done.bytes_sent >= 1e5 else f"{done.bytes_sent:,} bytes"
         new = " (a new repository)" if done.created else ""
-        say(f"{repo}{new}: {verb} {len(done.sent)} files, {size}; {len(done.reused)} are there already")
+        files, reused = counted(len(done.sent), "file"), counted(len(done.reused), "other is", "others are")
+        say(f"{repo}{new}: {verb} {files}, {file_size(done.bytes_sent)}; {reused} there already")
         for change in done.changes:
             say(f"  {change}")
         if done.changes:
             say(f"a {done.level} change")
+        if done.kind == "space" and done.dataset is None:
+            say("the card links no dataset; to link it, push the next version with --dataset ORG/NAME@VERSION")
+        elif done.dataset is not None:
+            say(f"the card links its dataset {done.dataset}")
     if dry_run:
         say(f"next: {command('w2w push', folder, repo, options=('--version', done.version))}")
     else:
@@ -85,13 +95,12 @@ def log(repo: str, as_json: bool) -> None:
     epilog=examples("w2w pin org/space@v1.2.0 org/people@v2.0.0 -o w2w.lock", "w2w pin org/space@v1.2.0 -o w2w.lock")
 )
 @click.argument("names", nargs=-1, required=True)
-@out_option("The lock file to write.")
-@click.option("--replace", is_flag=True, help="Overwrite an existing lock file.")
-def pin(names: tuple[str, ...], out: Path, replace: bool) -> None:
+@out_option("The lock file to write.", "--replace")
+def pin(names: tuple[str, ...], out: Path, force: bool) -> None:
     """Pin versions (org/name@version) in a lock file: commits, digests, base models, packages and recipes."""
     from ..release import pin as pin_them
 
-    lock = pin_them(list(names), out, replace=replace)
+    lock = pin_them(list(names), out, overwrite=force)
     for each in lock.pins:
         say(f"{each.name}  {each.kind}  commit {each.commit[:12]}  digest {each.digest[:12]}")
         wanted = each.recipe.get("dataset_digest")
@@ -115,11 +124,11 @@ def restore(lock: Path, source: str | None) -> None:
 @click.command(epilog=examples("w2w archive w2w.lock -o bundle"))
 @lock_argument
 @out_option("The folder to write: a BagIt bag.")
-def archive(lock: Path, out: Path) -> None:
+def archive(lock: Path, out: Path, force: bool) -> None:
     """Write everything that LOCK pins to a folder for long-term archives."""
     from ..release import archive as write
 
-    write(lock, out)
+    write(lock, out, overwrite=force)
     then = command("w2w restore", lock, options=("--from", out))
     say(f"{out}: check it with sha256sum -c manifest-sha256.txt; next: {then}")
 
@@ -157,4 +166,6 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))
-        raise CorruptFileError(f"{lock}: {bad} of {len(checks)} checks failed; restore with: {see}", path=lock)
+        raise CorruptFileError(
+            f"{lock}: {bad} of {counted(len(checks), 'check')} failed; restore with: {see}", path=lock
+        )

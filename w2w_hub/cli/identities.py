@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..common.text import command, files_of
-from .common import FINITE, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
+from ..common.text import command, counted, few, files_of
+from .common import (
+    FINITE,
+    PROMPT,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    generation_options,
+    given_settings,
+    json_option,
+    open_pipeline,
+    out_option,
+)
 from .output import print_json, say
+from .rows import captions, find_identities, find_identity, people_option, say_which
+
+if TYPE_CHECKING:
+    from ..store.replacing import OwnFiles
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("json", "safetensors")
@@ -26,10 +43,11 @@ def picture_options(function: F) -> F:
     """Add the options of commands that generate pictures."""
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
-        click.option("--guidance", default=2.0, show_default=True, type=FINITE),
-        click.option("--steps", default=15, show_default=True, type=click.IntRange(1, 1000)),
+        generation_options(".  [default: what SPACE states, or else its pipeline's]"),
         click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
-        click.option("--prompt", "prompts", multiple=True, help="May be given several times.  [default: sks person]"),
+        click.option(
+            "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+        ),
     ):
         function = option(function)
     return function
@@ -38,24 +56,28 @@ def picture_options(function: F) -> F:
 # ---------------------------------------------------------------- points
 @click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
 @space_argument
-@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="Points to sample.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="The same seed gives the same points.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
 @kind_option
 @out_option("New folder for the points.")
 @json_option
-def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, as_json: bool) -> None:
+def sample(
+    space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, force: bool, as_json: bool
+) -> None:
     """Sample new identities from a weight space."""
     from ..space import WeightSpace
     from ..space.points import save_point
-    from ..store.atomic import new_folder
+    from ..store.atomic import new_folder, require_output
 
+    own = _points_named("sample-*")
+    require_output(out, overwrite=force, own=own)
     opened = WeightSpace.from_pretrained(space)
     points = opened.sample(count, seed, truncation)
     names = [f"sample-{i:03d}.{kind}" for i in range(count)]
-    with new_folder(out) as folder:
+    with new_folder(out, overwrite=force, own=own) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
     rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
@@ -82,35 +104,36 @@ def sample(space: Path, count: int, seed: int, truncation: float, kind: str, out
 @click.argument("identity")
 @click.argument("strengths", nargs=-1, required=True, type=StrengthType())
 @preserve_option
-@out_option("The point to write (.json or .safetensors).")
+@people_option
+@out_option("The point to write (.json or .safetensors); without a suffix, the folder of a LoRA, with all weights.")
 @json_option
 def edit(
-    space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...], out: Path,
-    as_json: bool,
+    space: Path, identity: str, strengths: tuple[tuple[str, float], ...], preserve: tuple[str, ...],
+    people: Path | None, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Move IDENTITY along attributes; one unit is one standard deviation of the population."""
     from ..space import WeightSpace
-    from ..space.identity import edited, resolve
-    from ..space.points import save_point
-    from ..store.atomic import require_new
+    from ..space.identity import edited
+    from ..space.keeping import require_identity_output, save_identity
 
     twice = [name for name, times in Counter(name for name, _ in strengths).items() if times > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice; give the sum of its strengths")
-    require_new(out)
+    require_identity_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
-    before = resolve(opened, identity)
+    before = find_identity(opened, identity, people)
     found = edited(opened, before, dict(strengths), preserve=preserve)
-    save_point(found.point, out)
+    save_identity(opened, found, out, overwrite=force)
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
         print_json({"point": str(out), "distance": distance, "farthest_row": farthest, "before_after": reads})
         return
+    say_which([identity], [before])
     say(f"{out}: {distance:.2f} standard deviations from the mean (1 is typical)")
     if farthest is not None and distance > farthest:
         say(f"this leaves the population: no fitted row is farther than {farthest:.2f}; use a smaller strength")
-    say(f"next: {_render_command(space, identity, out, into='before-after.png')}")
+    say(f"next: {_render_command(space, identity, out, into='before-after.png', people=people)}")
 
 
 @click.command(
@@ -130,9 +153,11 @@ def edit(
     type=click.Path(path_type=Path),
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
-@click.option("--prompt", default="sks person", show_default=True)
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE)
+@click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
+@click.option(
+    "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Descent steps."
+)
+@click.option("--learning-rate", default=0.1, show_default=True, type=FINITE, help="Size of a step.")
 @click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population's mean.")
 @click.option(
     "--tolerance",
@@ -143,25 +168,30 @@ def edit(
 )
 @click.option("--restarts", default=1, show_default=True, type=click.IntRange(1), help="Optimizations; best is kept.")
 @click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of noises and timesteps.")
 @kind_option
 @out_option("New folder for the points.")
 @json_option
 def invert(
     space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
     learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
-    out: Path, as_json: bool,
+    out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
+    from ..space.keeping import distinct
     from ..space.points import save_point
-    from ..store.atomic import new_folder, require_new
+    from ..store.atomic import new_folder, require_output
 
-    require_new(out)
+    stems = distinct([path.stem for path in (images[:1] if together else images)])
+    own = _points_named(*map(escape, stems))
+    require_output(out, overwrite=force, own=own)
     pictures = [open_picture(path) for path in images]
     if masks and len(masks) != len(images):
-        raise InvalidInputError(f"{len(images)} pictures need as many masks, not {len(masks)}")
+        raise InvalidInputError(
+            f"{counted(len(images), 'picture needs', 'pictures need')} as many masks, not {len(masks)}"
+        )
     opened = [open_mask(path) for path in masks]
     people = [pictures] if together else [[picture] for picture in pictures]
     kept = None if not masks else [opened] if together else [[mask] for mask in opened]
@@ -170,8 +200,8 @@ def invert(
         people, mask=kept, prompt=prompt, num_steps=steps, learning_rate=learning_rate, prior=prior,
         tolerance=tolerance, restarts=restarts, k=k, seed=seed,
     )  # fmt: skip
-    names = [f"{stem}.{kind}" for stem in _distinct([path.stem for path in images[: len(found)]])]
-    with new_folder(out) as folder:
+    names = [f"{stem}.{kind}" for stem in stems]
+    with new_folder(out, overwrite=force, own=own) as folder:
         for name, inversion in zip(names, found, strict=True):
             save_point(inversion.point, folder / name)
     rows = [
@@ -186,21 +216,18 @@ def invert(
     say(f"next: {_render_command(space, files_of(out, f'*.{kind}'), into='inverted.png')}")
 
 
-def _render_command(space: Path, *identities: object, into: str) -> str:
+def _points_named(*patterns: str) -> OwnFiles:
+    """Recognize saved points of these names, so that no other point in a folder is lost when it is replaced."""
+    from ..space.points import POINT_FILES
+    from ..store.replacing import files_named, files_of_all
+
+    return files_of_all(POINT_FILES, files_named(*(f"{pattern}.{kind}" for pattern in patterns for kind in KINDS)))
+
+
+def _render_command(space: Path, *identities: object, into: str, people: Path | None = None) -> str:
     """Return the command that renders identities."""
-    return command("w2w render", space, *identities, options=("--out", into))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Return names in which repeated ones are numbered."""
-    found: list[str] = []
-    for name in names:
-        number = 2
-        chosen = name
-        while chosen in found:
-            chosen, number = f"{name}-{number}", number + 1
-        found.append(chosen)
-    return found
+    more = () if people is None else ("--dataset", people)
+    return command("w2w render", space, *identities, options=(*more, "--out", into))
 
 
 # ---------------------------------------------------------------- pictures
@@ -212,14 +239,20 @@ def _distinct(names: list[str]) -> list[str]:
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
+@people_option
 @picture_options
-@out_option("The contact sheet to write (.png).")
+@click.option("--preview", is_flag=True, help="Also show the sheet on the card of SPACE.")
+@out_option("The contact sheet to write (.png, .jpg or .webp).")
 def render(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
+    num_inference_steps: int | None, guidance_scale: float | None, scale: int, preview: bool, out: Path, force: bool,
 ) -> None:  # fmt: skip
-    """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each."""
-    _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+    """Render IDENTITIES (points, row ids, adapters, or "base") on a contact sheet, one row each.
+
+    A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
+    """
+    settings = given_settings(num_inference_steps, guidance_scale)
+    _render_cases(space, identities, people, prompts, seeds, settings, scale, out, force, preview)
 
 
 @click.command(
@@ -238,40 +271,41 @@ def render(
 @click.option("--count", default=4, show_default=True, type=click.IntRange(2), help="Number of strengths.")
 @preserve_option
 @click.option("--start", default=0.0, show_default=True, type=FINITE, help="Fraction of steps before the edit starts.")
+@people_option
 @picture_options
-@out_option("The sheet to write (.png), or with --attribute an animation (.gif).")
+@out_option("The sheet to write (.png, .jpg or .webp), or with --attribute an animation (.gif).")
 def grid(
     space: Path, identities: tuple[str, ...], attribute: str | None, strengths: str | None, low: float, high: float,
-    count: int, preserve: tuple[str, ...], start: float, prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    count: int, preserve: tuple[str, ...], start: float, people: Path | None, prompts: tuple[str, ...],
+    seeds: tuple[int, ...], num_inference_steps: int | None, guidance_scale: float | None, scale: int, out: Path,
+    force: bool,
 ) -> None:  # fmt: skip
     """Render IDENTITIES in a grid: over the strengths of an edit, or over prompts."""
     from ..models.pictures import animation, contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..store.atomic import require_output
 
-    moving = picture_kind(out) == "GIF"
+    moving, settings = picture_kind(out) == "GIF", given_settings(num_inference_steps, guidance_scale)
     if attribute is None:
         if moving or strengths or preserve or start:
             raise click.UsageError("an animation, --strengths, --preserve and --start need an --attribute")
-        _render_cases(space, identities, prompts, seeds, steps, guidance, scale, out)
+        _render_cases(space, identities, people, prompts, seeds, settings, scale, out, force)
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("with --attribute there is one prompt and one seed: the columns are strengths")
     values = _strengths(strengths, low, high, count)
-    require_new(out)
+    require_output(out, overwrite=force)
     from ..models.pipelines import strength_grid  # imports torch
 
     pipe = open_pipeline(space)
     case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
-    pictures = strength_grid(
-        pipe, identities, attribute, values, case, preserve=preserve, start=start, num_inference_steps=steps,
-        guidance_scale=guidance,
-    )  # fmt: skip
-    rows = [Path(name).stem for name in identities]
+    chosen = find_identities(pipe.space, identities, people)
+    pictures = strength_grid(pipe, chosen, attribute, values, case, preserve=preserve, start=start, **settings)
+    rows = captions(identities, chosen)
     columns = [f"{attribute} {value:+.3g}" if value else "as it is" for value in values]
     made: Any = animation if moving else contact_sheet
-    save_picture(made(pictures, rows, columns, scale=scale), out)
-    say(f"{out}: {len(rows)} identities x {len(columns)} strengths")
+    save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
+    say_which(identities, chosen)
+    say(f"{out}: {counted(len(rows), 'identity')} x {counted(len(columns), 'strength')}")
 
 
 def _strengths(text: str | None, low: float, high: float, count: int) -> list[float]:
@@ -290,22 +324,32 @@ def _strengths(text: str | None, low: float, high: float, count: int) -> list[fl
 
 
 def _render_cases(
-    space: Path, identities: tuple[str, ...], prompts: tuple[str, ...], seeds: tuple[int, ...], steps: int,
-    guidance: float, scale: int, out: Path,
+    space: Path, identities: tuple[str, ...], people: Path | None, prompts: tuple[str, ...], seeds: tuple[int, ...],
+    settings: dict[str, Any], scale: int, out: Path, force: bool, preview: bool = False,
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
-    from ..store.atomic import require_new
+    from ..space.previews import preview_name
+    from ..store.atomic import require_output
 
-    picture_kind(out)
-    require_new(out)
+    if picture_kind(out) != "PNG" and preview:
+        raise click.UsageError("a preview is a .png; give --out such a name")
+    require_output(out, overwrite=force)
     pipe = open_pipeline(space)
+    if preview:
+        preview_name(pipe.space, out)  # raise before anything is drawn
     cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
-    chosen: list[Any] = [None if name == "base" else pipe.resolve(name) for name in identities]
-    pictures = pipe.render(chosen, cases, num_inference_steps=steps, guidance_scale=guidance)
-    rows, columns = [Path(name).stem for name in identities], [f"{p} #{s}" for p, s in cases]
-    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out)
-    say(f"{out}: {len(identities)} identities x {len(cases)} cases")
+    named = [name for name in identities if name != "base"]
+    found = find_identities(pipe.space, named, people)
+    left = iter(found)
+    chosen = [None if name == "base" else next(left) for name in identities]
+    pictures = pipe.render(chosen, cases, **settings)
+    rows, columns = captions(identities, chosen), [f"{p} #{s}" for p, s in cases]
+    save_picture(contact_sheet(pictures, rows, columns, scale=scale), out, overwrite=force)
+    say_which(named, found)
+    say(f"{out}: {counted(len(identities), 'identity')} x {counted(len(cases), 'picture')}")
+    if preview:
+        say(f"{space}: {pipe.space.add_preview(out, overwrite=force)} is on its card")
 
 
 # ---------------------------------------------------------------- export
@@ -313,30 +357,51 @@ def _render_cases(
     epilog=examples(
         "w2w export space bearded.json --out bearded-lora",
         "w2w export space person-0001 --dialect peft --dialect diffusers --dialect kohya --out lora",
+        "w2w export space person-0001 person-0002 --dataset people --out loras",
     )
 )
 @space_argument
-@click.argument("identity")
+@click.argument("identities", nargs=-1, required=True, metavar="IDENTITY...")
 @click.option(
     "--dialect", "dialects", multiple=True, type=WriterChoice(),
     help="May be given several times.  [default: peft and diffusers]",
 )  # fmt: skip
-@out_option("The folder to make.")
-def export(space: Path, identity: str, dialects: tuple[str, ...], out: Path) -> None:
-    """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open."""
-    from ..dialects import write_adapter, writers
-    from ..dialects.writing import DEFAULT_DIALECTS
-    from ..space import WeightSpace
-    from ..space.identity import adapter_of
-    from ..store.atomic import require_new
+@people_option
+@out_option("The folder to make; for several identities, with one folder each in it.")
+def export(
+    space: Path, identities: tuple[str, ...], dialects: tuple[str, ...], people: Path | None, out: Path, force: bool
+) -> None:
+    """Write IDENTITY as a LoRA that stock PEFT, diffusers and other tools open, or several as one folder each.
 
-    require_new(out)
-    adapter = adapter_of(WeightSpace.from_pretrained(space), identity)
+    A row's id is its point in SPACE; with --dataset it is the row's own LoRA.
+    """
+    from ..dialects import writers
+    from ..dialects.base_model import mixed_note
+    from ..dialects.generation import shown_settings
+    from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
+    from ..space import WeightSpace
+    from ..space.keeping import export_identities, export_identity, exported_files
+    from ..store.atomic import require_output
+
+    require_output(out, overwrite=force, own=adapter_files if len(identities) == 1 else exported_files)
+    opened = WeightSpace.from_pretrained(space)
+    found = find_identities(opened, identities, people)
     chosen = dialects or DEFAULT_DIALECTS
-    write_adapter(adapter, out, chosen)
+    if len(found) == 1:
+        made = [export_identity(opened, found[0], out, dialects=chosen, overwrite=force)]
+    else:
+        names = [Path(name).stem for name in identities]
+        made = export_identities(opened, found, out, names, dialects=chosen, overwrite=force)
+    say_which(identities, found)
     # a folder with several dialects is not what every one of them loads
     loadable = [
         form for name in chosen if (form := writers()[name]).load_hint and (form.folder_use or len(chosen) == 1)
     ]
-    shown = [form.load_hint.format(path=str(out)) for form in loadable]
-    say(f"{out}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(out.iterdir()))}")
+    shown = [form.load_hint.format(path=str(made[0])) for form in loadable]
+    if len(made) > 1:
+        say(f"{out}: {counted(len(made), 'folder')}, {few([folder.name for folder in made])}")
+    say(f"{made[0]}: {' or '.join(shown) if shown else ', '.join(p.name for p in sorted(made[0].iterdir()))}")
+    if opened.generation:
+        say(f"generate with {shown_settings(opened.generation)}, as {space} states")
+    if note := mixed_note(opened.path):
+        say(f"w2w: note: {note}")

@@ -94,25 +94,22 @@ def _scanned(
     """Yield the facts of each path, and True; for a scanned folder, those of each checkpoint, and False."""
     from ..common.progress import progress
     from ..dialects.initialization import InitializationTracker
-    from ..dialects.scan import Skipped, find_checkpoints, is_tree
+    from ..dialects.scan import NO_CHECKPOINT, Skipped, expanded
     from ..errors import NotACheckpointError, W2WError
     from ..release.describe import describe
+    from ..store.manifest import POINT, stated_format
 
     skipped, tracker = Skipped(), InitializationTracker()
 
-    def found() -> Iterator[tuple[Path, bool]]:
-        for path in paths:
-            if path.exists() and is_tree(path):
-                yield from ((inner, False) for inner in find_checkpoints(path, skipped))
-            else:
-                yield path, True
+    def is_point(path: Path) -> bool:
+        return path.suffix == ".json" and stated_format(path) == POINT
 
-    for path, named in progress(found(), "inspecting"):
+    for path, named in progress(expanded(paths, skipped, is_point), "inspecting"):
         try:
             facts = describe(path, allow_torch=allow_torch and named, tracker=tracker, **options)
         except NotACheckpointError as error:
             if not named:
-                skipped.add(path, "that are not checkpoints")
+                skipped.add(path, NO_CHECKPOINT)
                 continue
             facts = {"path": str(path), "kind": None, "refused": str(error)}
         except W2WError as error:
@@ -150,7 +147,8 @@ def _passing(facts: dict[str, Any]) -> str:
     if facts.get("zero_tensors"):
         notes.append(f"{facts['zero_tensors']} zero tensors")
     if facts.get("initialisation_cosine") is not None:
-        notes.append(f"cosine of A with the first's {facts['initialisation_cosine']:.2f}")
+        first = one_line(str(facts["initialisation_of"])[-40:], 100)
+        notes.append(f"cosine {facts['initialisation_cosine']:.2f} of its A with that of {first}")
     return ", ".join(notes)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted
 from .common import examples, json_option
 from .hub import verify_lock_file
 from .output import data, print_json, say
@@ -55,7 +55,8 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
         for rule in found.not_checked:
             say(f"not checked: {rule}")
         if found.ok:
-            say(f"{found.path}: {found.kind} of {found.rows:,} rows in {found.files} files is as published")
+            size = f"{counted(found.rows, 'row')} in {counted(found.files, 'file')}"
+            say(f"{found.path}: {found.kind} of {size} is as published")
             say(f"digest {found.digest}")
     if not found.ok:
         ctx.exit(2)
@@ -156,8 +157,8 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, r
         data("equal  " + "  ".join(group))
     for a, b, value in found.near:
         data(f"{value:.4f}  {a}  {b}")
-    near = "" if exact_only else f", {len(found.near):,} pairs of cosine {cosine:g} or more"
-    say(f"{len(gone):,} redundant equal rows{near} among {len(opened):,} rows")
+    near = "" if exact_only else f", {counted(len(found.near), 'pair')} of cosine {cosine:g} or more"
+    say(f"{counted(len(gone), 'redundant equal row')}{near} among {counted(len(opened), 'row')}")
     if remove and gone:
         say(f"removed {len(gone):,}; next: {command('w2w verify', dataset, options=('--deep',))}")
     elif gone:

@@ -89,12 +89,20 @@ def _flat(message: object) -> str:
 
 
 def say_usage_error(error: click.ClickException) -> None:
-    """Write click's message about an invalid command line, which quotes words of it."""
-    if isinstance(getattr(error, "message", None), str):
-        vars(error)["message"] = terminal(error.message)
-    text = io.StringIO()
-    error.show(text)
-    _write([terminal(text.getvalue().removesuffix("\n"), keep="\n\t")], err=True)
+    """Write click's message about an invalid command line, which quotes words of it, as one line with a hint."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2; its message is the help
+        text = io.StringIO()
+        error.show(text)
+        _write([terminal(text.getvalue().removesuffix("\n"), keep="\n\t")], err=True)
+        return
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    if context is None:
+        say(f"w2w: error: {message}")
+        return
+    usage = " ".join(context.get_usage().split()).replace("Usage:", "usage:", 1)
+    hint = f"{usage}; " if isinstance(error, click.MissingParameter) else ""
+    say(f"w2w: error: {message}; {hint}see: {context.command_path} --help")
 
 
 def say_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

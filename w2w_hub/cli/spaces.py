@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command
-from .common import LaterChoice, examples, json_option, out_option
+from ..common.text import command, counted
+from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
 from .output import data, name_column, print_json, say
+from .rows import find_identity, people_option
 
 if TYPE_CHECKING:
     from ..space import Engine, WeightSpace
@@ -66,6 +67,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base-model folder, copied into the space so that it opens offline."
 )
+@generation_options(", where pipelines of this weight space are given no other; needs --base.")
 @click.option("--split", default="train", show_default=True, help="The split that is fitted.")
 @click.option("--version", "version", default="0.1.0", show_default=True, help="Version of the weight space.")
 @with_engine
@@ -96,15 +98,17 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 )  # fmt: skip
 @json_option
 def build(
-    dataset: Path, k: int | None, out: Path, base: Path | None, split: str, version: str, engine: str | None,
-    devices: tuple[str, ...], scheduler: str | None, solver: str, tolerance: float, seed: int,
-    canonical: str | None, standardize: bool, directions: bool, without_population: bool, as_json: bool,
+    dataset: Path, k: int | None, out: Path, force: bool, base: Path | None, num_inference_steps: int | None,
+    guidance_scale: float | None, split: str, version: str, engine: str | None, devices: tuple[str, ...],
+    scheduler: str | None, solver: str, tolerance: float, seed: int, canonical: str | None, standardize: bool,
+    directions: bool, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
     A build that was interrupted continues when the same command is repeated.
     """
     from ..dataset import WeightDataset
+    from ..space.directions import missing_lines
     from ..space.fit.build_and_save import build_and_save, unfinished
     from ..space.fit.solvers import get_solvers
 
@@ -112,8 +116,9 @@ def build(
     if unfinished(out).is_dir():
         say(f"continuing the unfinished build in {unfinished(out)}, if it has the same options")
     space = build_and_save(
-        opened, out, k, base=base, population=not without_population, split=split, version=version,
+        opened, out, k, base=base, overwrite=force, population=not without_population, split=split, version=version,
         directions=directions, standardize=standardize, canonical=canonical,
+        generation=given_settings(num_inference_steps, guidance_scale),
         solver=get_solvers(solver, tolerance=tolerance, seed=seed),
         engine=engine_from(engine or "numpy", devices, scheduler),
     )  # fmt: skip
@@ -129,27 +134,34 @@ def build(
     held_out = space.diagnostics["held_out"]
     say(f"{space.recipe['algorithm']} ({space.recipe['engine']})")
     say(
-        f"{out}: {space.k} components explain {explained:.1%} of the variance of {space.recipe['rows']:,} rows "
+        f"{out}: {counted(space.k, 'component explains', 'components explain')} {explained:.1%} of the variance of "
+        f"{counted(space.recipe['rows'], 'row')} "
         f"(of Gaussian noise: {noise:.1%})"
     )
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
-        say(f"and {there:.1%} of the variance of {held_out['rows']:,} held-out rows (the mean alone: 0 %)")
-    show_directions(space)
-    for name, reason in space.diagnostics.get("no_direction", {}).items():
-        say(f"  {name}: no direction, {reason}")
+        say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
+    for line in (*directions_table(space), *missing_lines(space.diagnostics.get("no_direction", {}))):
+        say(f"  {line}")
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")
 
 
-def show_directions(space: WeightSpace) -> None:
-    for name, d in zip(name_column(space.directions), space.directions.values(), strict=True):
-        score = "-" if d.score is None else f"{d.score:.3f}"
-        if d.interval is not None:
-            score += f" ({d.interval[0]:.3f} to {d.interval[1]:.3f})"
-        mark = "  unreliable" if d.unreliable else ""
-        say(f"  {name}  held-out {d.read_out.score.name:<3} {score}  n {d.held_out_rows}  1 sd = {d.sd:.2f}{mark}")
+def directions_table(space: WeightSpace) -> list[str]:
+    """Return the directions of a weight space as a table; those that say the same are one row."""
+    from ..space.directions import synonyms, synonyms_text
+
+    distinct = synonyms(space.directions)
+    rows = []
+    for name, shown in zip(distinct, name_column(["direction", *distinct])[1:], strict=True):
+        d = space.directions[name]
+        score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
+        interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
+        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
+        rows.append(f"{shown}  {score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {more}".rstrip())
+    head = name_column(["direction", *distinct])[0]
+    return [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}", *rows] if rows else []
 
 
 @click.command(
@@ -162,12 +174,12 @@ def show_directions(space: WeightSpace) -> None:
 @space_argument
 @click.option("--dataset", type=click.Path(path_type=Path), required=True, help="The dataset it was built from.")
 @click.option("--check", is_flag=True, help="Compare with SPACE; exit status 1 if they differ.")
-@click.option("--out", "-o", type=click.Path(path_type=Path), help="Also write the rebuilt weight space here.")
+@out_option("Also write the rebuilt weight space here.", required=False)
 @with_engine
 @json_option
 def rebuild(
-    space: Path, dataset: Path, check: bool, out: Path | None, engine: str | None, devices: tuple[str, ...],
-    scheduler: str | None, as_json: bool,
+    space: Path, dataset: Path, check: bool, out: Path | None, force: bool, engine: str | None,
+    devices: tuple[str, ...], scheduler: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Rebuild SPACE from its recipe and report whether the result is identical."""
     from ..dataset import WeightDataset
@@ -175,12 +187,15 @@ def rebuild(
     from ..space import WeightSpace
     from ..space.fit.rebuild import compare_spaces
     from ..space.fit.rebuild import rebuild as build_again
-    from ..store.atomic import require_new
+    from ..space.storage import space_files
+    from ..store.atomic import require_output
 
     if not check and out is None:
         raise InvalidInputError("rebuild needs --check, --out SPACE, or both")
     if out is not None:
-        require_new(out)
+        if out.resolve() == space.resolve():  # what is rebuilt has no base model
+            raise InvalidInputError(f"--out {out} is SPACE itself; name another folder", path=out)
+        require_output(out, overwrite=force, own=space_files)
     published, opened = WeightSpace.from_pretrained(space), WeightDataset.open(dataset)
     chosen = engine_from(engine or published.recipe.get("engine", "numpy"), devices, scheduler)
     again = build_again(published, opened, engine=chosen, directions=out is not None)
@@ -188,7 +203,7 @@ def rebuild(
     if not found.identical and opened.revision is None:  # rows from the Hub are checked as they come
         opened.verify()  # before an engine is named as the cause
     if out is not None:
-        again.save(out)
+        again.save(out, overwrite=force)
     if as_json:
         print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
     elif found.identical:
@@ -216,16 +231,16 @@ def rebuild(
     help="Dataset that SPACE was built from; adds scatter plots and the overlap of directions by number of rows.",
 )
 @json_option
-def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
+def report(space: Path, out: Path, force: bool, dataset: Path | None, as_json: bool) -> None:
     """Write a quality report of SPACE (HTML, JSON): spectrum, held-out rows, directions, null models."""
     from ..dataset import WeightDataset
     from ..space import WeightSpace
-    from ..space.report import write_report
-    from ..store.atomic import require_new
+    from ..space.report import REPORT_FILES, write_report
+    from ..store.atomic import require_output
 
-    require_new(out)
+    require_output(out, overwrite=force, own=REPORT_FILES)
     opened = WeightSpace.from_pretrained(space)
-    data = write_report(opened, out, None if dataset is None else WeightDataset.open(dataset))
+    data = write_report(opened, out, None if dataset is None else WeightDataset.open(dataset), overwrite=force)
     if as_json:
         print_json(data)
         return
@@ -235,66 +250,95 @@ def report(space: Path, out: Path, dataset: Path | None, as_json: bool) -> None:
 
 
 @click.command(
-    epilog=examples("w2w directions space", "w2w directions space --json", "w2w directions space --entanglement")
+    epilog=examples(
+        "w2w directions space",
+        "w2w directions space --json",
+        "w2w directions space --entanglement",
+        "w2w directions space --entanglement --out side-effects.png",
+    )
 )
 @space_argument
 @click.option(
-    "--entanglement", "table", is_flag=True, help="Also show how far an edit of each attribute moves the others."
+    "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
 )
+@click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
+@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
-def directions(space: Path, table: bool, as_json: bool) -> None:
-    """List the directions of SPACE with their held-out scores."""
+def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
+    """List the directions of SPACE with their held-out scores; those that say the same are one row."""
     from ..space import WeightSpace
+    from ..space.directions import synonyms
+    from ..store.atomic import require_output
 
+    if out is not None:
+        if not table:
+            raise click.UsageError("--out is the picture of --entanglement; give both")
+        from ..models.pictures import picture_kind
+
+        picture_kind(out)
+        require_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
     found = opened.entanglement() if table else None
+    if out is not None and found is not None:
+        if not found.names:
+            raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
+        from ..models.heat_map import heat_map
+        from ..models.pictures import save_picture
+
+        save_picture(heat_map(found.among(synonyms(opened.directions))), out, overwrite=force)
+        say(f"{out}: side effects of every attribute on every other")
     if as_json:
         evidence = {name: d.evidence() for name, d in opened.directions.items()}
         print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
         return
     if not opened.directions:
-        say(f"no attribute has a direction; PC1 to PC{opened.k} can be edited instead")
-    show_directions(opened)
-    if found is not None and found.names:
-        say(
-            "", "+1 sd along a row's editing direction moves a column's read-out by so many of its standard deviations:"
-        )
-        first = name_column(found.names)
-        say(" " * (len(first[0]) + 2) + "".join(f"{name.strip()[:7]:>8}" for name in first))
-        for name, row in zip(first, found.spill, strict=True):
-            say(f"  {name}" + "".join(f"{value:8.2f}" for value in row))
+        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
+    data(*directions_table(opened))
+    if found is None:
+        return
+    pairs = found.among(synonyms(opened.directions)).strongest(count)
+    if pairs:
+        data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
+        for (*_, spill), shown in zip(pairs, name_column(f"{a} -> {b}" for a, b, _ in pairs), strict=True):
+            data(f"{shown}  {spill:+.2f}")
+        say("all of them: --json, or a picture: --out side-effects.png")
 
 
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
 @space_argument
 @click.argument("identity")
-@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--count", "-n", type=click.IntRange(1), default=3, show_default=True, help="Rows to list.")
+@people_option
 @json_option
-def nearest(space: Path, identity: str, count: int, as_json: bool) -> None:
+def nearest(space: Path, identity: str, count: int, people: Path | None, as_json: bool) -> None:
     """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
     from ..space import WeightSpace
-    from ..space.identity import resolve
 
     opened = WeightSpace.from_pretrained(space)
-    found = opened.nearest(resolve(opened, identity).point, count)
+    found = opened.nearest(find_identity(opened, identity, people).point, count)
     if as_json:
         print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
         return
+    itself = identity if opened.population is not None and identity in opened.population else None
     for name, cosine in found:
-        data(f"{name}  {cosine:.4f}")
+        data(f"{name}  {cosine:.4f}{'  (the row itself)' if name == itself else ''}")
 
 
 @click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
 @space_argument
 @click.argument("identity")
+@people_option
 @json_option
-def read(space: Path, identity: str, as_json: bool) -> None:
-    """Show the attributes that SPACE reads from IDENTITY (a saved point, a row's id, or an adapter)."""
+def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None:
+    """Show the attributes that SPACE reads from IDENTITY (a saved point, a row's id, or an adapter).
+
+    Beside each is the probability of it, or the value of a continuous attribute.
+    """
     from ..space import WeightSpace
-    from ..space.identity import resolve
+    from ..space.directions import synonyms
 
     opened = WeightSpace.from_pretrained(space)
-    found = resolve(opened, identity)
+    found = find_identity(opened, identity, people)
     inside = opened.coordinates.explained(found.vector)
     attributes = opened.read_all(found.point)
     distance, farthest = opened.distance(found.point), opened.largest_distance
@@ -303,13 +347,15 @@ def read(space: Path, identity: str, as_json: bool) -> None:
             {"attributes": {n: round(v, 6) for n, v in attributes.items()}, "explained": inside.explained_ratio,
              "distance": distance,
              "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
-             "largest_distance": farthest}
+             "largest_distance": farthest, "note": found.note, "own_weights": found.exact,
+             "kept": found.explained_ratio}
         )  # fmt: skip
         return
-    for name, shown in zip(attributes, name_column(attributes), strict=True):
+    distinct = list(synonyms(opened.directions))
+    for name, shown in zip(distinct, name_column(distinct), strict=True):
         value, direction = attributes[name], opened.direction(name)
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
-    say(f"{inside.explained_ratio:.1%} of it lies in the space")
+    say(found.note)
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

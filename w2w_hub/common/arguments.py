@@ -7,7 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .constraints import Rule, either, flag, has, instance, names, number, optional, path, text, validated, whole
+from .constraints import (
+    Rule,
+    either,
+    flag,
+    has,
+    instance,
+    names,
+    number,
+    one_of,
+    optional,
+    path,
+    text,
+    validated,
+    whole,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**62  # size in bytes or rows
@@ -58,26 +72,26 @@ def info() -> Rule:
     return Rule("a mapping of columns to mappings", take)
 
 
-ADAPTER = of_class("Adapter", "an Adapter")
-DATASET = of_class("WeightDataset", "an open WeightDataset")
-LAYOUT = of_class("ParameterLayout", "a ParameterLayout")
-SPACE = of_class("WeightSpace", "a WeightSpace")
-POINT = of_class("Point", "a Point")
+ADAPTER = of_class("Adapter", "an Adapter, as read_adapter(path) returns it")
+DATASET = of_class("WeightDataset", "an open dataset, as WeightDataset.open(path) returns it")
+LAYOUT = of_class("ParameterLayout", "a ParameterLayout, as dataset.layout and ParameterLayout.from_adapter are")
+SPACE = of_class("WeightSpace", "a weight space, as WeightSpace.from_pretrained(path) returns it")
+POINT = of_class("Point", "a Point, as space.row(id), space.sample() and Point.load(path) return it")
 RULES: dict[str, Rule] = {
     # where things are
     "path": path(), "folder": path(), "source": path(), "out": path(), "base": optional(path()),
     "revision": optional(text()), "token": optional(either(flag(), text())), "cache_dir": optional(path()),
     "local_files_only": flag(), "lazy": optional(flag()), "streaming": flag(), "deep": flag(), "vouched": flag(),
-    "replace": flag(),
+    "overwrite": flag(),
     # what they are
     "dataset": DATASET, "layout": LAYOUT, "point": POINT, "compatibility": optional(
         of_class("Compatibility", "a Compatibility")
     ),
     "name": optional(text()), "version": optional(text()), "license": text(), "initialization": text(),
-    "column_info": optional(info()), "dialect": text(),
+    "column_info": optional(info()), "dialect": text(), "extra_labels": one_of("refuse", "ignore"),
     # how they are stored and read
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
-    "parquet_view": either(flag(), text()), "workers": whole(1), "dask": optional(scheduler()),
+    "parquet_view": either(flag(), text()), "workers": optional(whole(1)), "dask": optional(scheduler()),
     "allow_torch": flag(), "trust": optional(text()), "component": optional(text()), "canonical": optional(text()),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
     "start": whole(0, LARGEST), "stop": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),

@@ -215,7 +215,9 @@ def as_array(values: Any, what: str) -> np.ndarray:
         values = values.detach().cpu()
         values = values.numpy() if str(values.dtype) != "torch.bfloat16" else values.float().numpy()
     try:
-        found = np.asarray(values)
+        # a sequence of another kind, such as a dataset, would be read whole
+        plain = hasattr(values, "__array__") or isinstance(values, (Real, list, tuple, range, memoryview))
+        found = np.asarray(values) if plain else np.asarray(None)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInputError(f"{what} must be an array of numbers, not {reprlib.repr(values)}") from None
     if found.dtype.kind not in "iuf":

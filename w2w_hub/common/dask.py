@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, missing_extra
+from ..errors import InvalidInputError
+from .extras import optional_imports
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -18,10 +19,8 @@ def connect(scheduler: str | Any, timeout: float = 10) -> Client:
     InvalidInputError
         If no scheduler answers within `timeout` seconds.
     """
-    try:
+    with optional_imports("dask"):
         import distributed
-    except ImportError:
-        raise missing_extra("dask.distributed", "dask") from None
     try:
         return distributed.Client(scheduler, timeout=f"{timeout}s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 ROOT = __name__.partition(".")[0]
@@ -25,6 +25,16 @@ def lazy_names(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], 
         return getattr(importlib.import_module(f"{ROOT}.{where[name]}"), name)
 
     def names() -> list[str]:
-        return [*vars(sys.modules[package]), *where]
+        return public_names(package, where)
 
     return look_up, names
+
+
+def public_names(package: str, names: Iterable[str]) -> list[str]:
+    """Return what ``dir()`` of a package lists: its public names, its imported modules and its dunders.
+
+    Names that its code uses, such as ``Any``, are left out.
+    """
+    own = vars(sys.modules[package])
+    modules = (n for n, value in own.items() if getattr(value, "__name__", "") == f"{package}.{n}" and n[0] != "_")
+    return sorted({*names, *modules, *(n for n in own if n.startswith("__") and n.endswith("__"))})

@@ -1,24 +1,63 @@
-"""Progress bars on standard error for work that takes longer than two seconds."""
+"""Progress of work that takes longer than two seconds: a bar on a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from .text import terminal
 
 T = TypeVar("T")
+Say = Callable[[str], object]
+_log: ContextVar[tuple[Say, float] | None] = ContextVar("progress_log", default=None)
+
+
+@contextmanager
+def logged_progress(say: Say, every: float = 15.0) -> Iterator[None]:
+    """Where standard error is not a terminal, write a line of progress with `say` every so many seconds.
+
+    The library itself writes none; the command line asks for it.
+    """
+    token = _log.set((say, every))
+    try:
+        yield
+    finally:
+        _log.reset(token)
 
 
 def progress(
     items: Iterable[T], text: str, total: int | None = None, status: Callable[[], str] | None = None
 ) -> Iterator[T]:
     """Iterate with a bar that appears after two seconds, only on a terminal; `status` is shown beside it."""
+    if not sys.stderr.isatty():
+        yield from _logged(items, text, total, status)
+        return
     from tqdm import tqdm
 
-    bar = tqdm(items, desc=terminal(text), total=total, delay=2, leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(items, desc=terminal(text), total=total, delay=2, leave=False)
     for item in bar:
         yield item
         if status is not None and not bar.disable:
             bar.set_postfix_str(terminal(status()), refresh=False)
+
+
+def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[], str] | None) -> Iterator[T]:
+    log = _log.get()
+    if log is None:
+        yield from items
+        return
+    say, every = log
+    count = len(items) if total is None and isinstance(items, Sized) else total
+    began = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every and done != count:
+            last = now
+            of = "" if count is None else f" of {count:,}"
+            more = "" if status is None else f", {status()}"
+            say(f"{text}: {done:,}{of} after {now - began:.0f} s{more}")

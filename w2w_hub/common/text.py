@@ -5,6 +5,7 @@ There is one function per place. HTML has a template engine instead, see :mod:`w
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -50,6 +51,61 @@ def one_line(text: str, limit: int) -> str:
     """Return a text as :func:`terminal` does, shortened to `limit` characters."""
     shown = terminal(text[: limit + 1])  # escape no more than is shown
     return shown if len(text) <= limit and len(shown) <= limit else f"{shown[:limit]}..."
+
+
+# ---------------------------------------------------------------- English
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun in the singular or plural, for messages.
+
+    Parameters
+    ----------
+    many : str
+        The plural, if it is not formed by the usual rule, or if a verb follows.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1056, "identity"), counted(1, "row has", "rows have")
+    ('1 row', '1,056 identities', '1 row has')
+    """
+    return f"{number:,} {one if number == 1 else many or plural(one)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of an English noun by the usual rule; of several words, that of the last one."""
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+
+
+def an(noun: str) -> str:
+    """Return a noun, such as the name of a class, with its indefinite article."""
+    return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
+
+
+def nearest(name: str, names: Sequence[str], most: int = 3) -> list[str]:
+    """Return the names that resemble a mistyped one, the nearest first."""
+    lowered = {other.lower().strip(): other for other in names}
+    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most, 0.5)]
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """Return the first names of a list, and the number of the others.
+
+    Examples
+    --------
+    >>> few(["ann", "bob", "cat"], 2)
+    'ann, bob and 1 more'
+    """
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def file_size(size: int) -> str:
+    """Return a number of bytes in words: ``48.7 MB``, ``1,234 bytes``."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit / 10:
+            return f"{size / unit:,.1f} {name}"
+    return counted(size, "byte")
 
 
 # ---------------------------------------------------------------- shell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.lazy import public_names
 from .changes.add import add_rows
 from .changes.options import DatasetOptions
 from .changes.pack import pack_adapters
@@ -33,3 +34,7 @@ __all__ = [
     "remove_rows",
     "write_dataset",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(__name__, __all__)

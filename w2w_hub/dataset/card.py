@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.text import Markdown, code, markdown, python_string, table_row
+from ..common.text import Markdown, code, file_size, markdown, python_string, table_row
 from ..errors import MissingPathError
-from ..store.cards import TAGS, is_same_card, join_card, read_card, render_card, size_category, split_card
-from .manifest import DatasetManifest
+from ..store.cards import RENDERED, TAGS, is_rendered, join_card, read_card, render_card, size_category, split_card
+from .licenses import OTHER, RowLicenses, license_of, license_text
+from .manifest import UNKNOWN, DatasetManifest
+from .matrix.geometry import GROUP
+from .splits import BY_ROWS
+
+HUB = "https://huggingface.co"  # never another endpoint: a mirror's address is not everybody's
 
 
 def dataset_configs(manifest: DatasetManifest) -> list[dict[str, Any]]:
@@ -30,34 +35,41 @@ def view_files(files: Mapping[str, Any], split: str) -> list[str]:
     return [*([first] if first in files else []), *sorted(f for f in files if f.startswith(f"parquet/{split}-"))]
 
 
-def dataset_card(manifest: DatasetManifest) -> str:
-    """Return a dataset's README.md, whose YAML lists the files of each split for stock `datasets`."""
-    configs = dataset_configs(manifest)
-    view = manifest.view or {}
-    about = "in float16"
-    if view:
-        about = f"in {view['dtype']}, " + (f"off by at most {view['max_error']:.2g}" if view["max_error"] else "exact")
+def dataset_card(
+    manifest: DatasetManifest, rows: RowLicenses | None = None, *, title: str | None = None, repo: str | None = None
+) -> str:
+    """Return a dataset's README.md, whose YAML lists the files of each split for stock `datasets`.
+
+    Parameters
+    ----------
+    rows : mapping, optional
+        Licenses of the rows, see :func:`w2w_hub.dataset.licenses.row_licenses`.
+    title : str, optional
+        By default the manifest's name.
+    repo : str, optional
+        The repository on the Hub (``org/name``) in which it is published.
+    """
+    configs, view, rows = dataset_configs(manifest), manifest.view, rows or {}
+    viewed = f"{view['dtype']}, {_rounding(view['max_error'])}" if view else "none"
     load = f"""
-from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" if len(configs) > 1 else ""}
+from datasets import load_dataset  # the same rows without w2w_hub{f": {viewed}" if len(configs) > 1 else ""}
 
 """
-    name = python_string(manifest.name)
+    name, title = python_string(manifest.name), title or manifest.name
     load += "".join(f"load_dataset({name}, {python_string(config['config_name'])})\n" for config in configs)
-    rows = [
-        table_row(code(column), kind.describe(), info.get("unit", ""), info.get("source", ""))
-        for column, kind in manifest.kinds.items()
-        for info in (manifest.column_info.get(column, {}),)
-    ]
-    rule = manifest.split_rule
+    rule, license = manifest.split_rule, license_of(manifest.licence, rows)
     metadata = {
-        "pretty_name": manifest.name,
-        "license": manifest.licence,
+        "pretty_name": title,
+        "license": license,
+        **({"license_name": "mixed"} if license == OTHER and manifest.licence == UNKNOWN else {}),
         "size_categories": [size_category(manifest.rows)],
         "tags": TAGS,
         "configs": configs,
     }
+    sizes = {file: int(entry.get("size", 0)) for file, entry in manifest.files.items()}
+    weights = sum(size for file, size in sizes.items() if file.startswith(f"{GROUP}/"))
     values: dict[str, Any] = {
-        "name": manifest.name,
+        "title": title,
         "quoted_name": name,
         "version": manifest.version,
         "rows": f"{manifest.rows:,}",
@@ -65,27 +77,64 @@ from datasets import load_dataset  # the same rows without w2w_hub{f", {about}" 
         "dtype": manifest.dtype,
         "modules": len(manifest.layout.slots),
         "scale": f"{manifest.layout.scale:g}",
+        "license": license_text(manifest.licence, rows),
+        "files": f"{len(sizes):,} files, {file_size(sum(sizes.values()))}; of these the weights {file_size(weights)}",
         "digest": code(manifest.digest),
         "layout_digest": code(manifest.layout.digest),
         "base_model": manifest.compatibility.base_model or "not stated",
         "base_digest": code(manifest.compatibility.base_digest or "not stated"),
         "initialisation": manifest.compatibility.initialisation,
-        "rounding": "none" if manifest.float16_max_error is None else f"at most {manifest.float16_max_error:.3g}",
-        "split_rule": Markdown(f"all rows of one {code(rule['column'])} on one side") if rule else "as given",
+        "rounding": f"{manifest.dtype}, {_rounding(manifest.float16_max_error)}",
+        "view": viewed,
+        "split_rule": _split_text(rule),
         "splits": Markdown(", ".join(f"{markdown(split)} {rows:,}" for split, rows in manifest.splits.items())),
-        "columns": Markdown("\n".join(rows) or "| - | - | - | - |"),
+        "labels": _label_table(manifest),
+        "spaces": Markdown("" if repo is None else f"| weight spaces | {_spaces_link(repo)} |\n"),
         "load": Markdown(load.rstrip()),
     }
     return render_card("dataset_card.md", metadata, values)
 
 
-def updated_card(folder: Path, old: DatasetManifest, new: DatasetManifest) -> str:
+def _split_text(rule: Mapping[str, Any] | None) -> Markdown:
+    """Return how the rows were split."""
+    if not rule:
+        return Markdown("as given")
+    if rule["column"] == BY_ROWS:
+        return Markdown(f"by rows, {rule['holdout']:g} of them held out")
+    return Markdown(f"all rows of one {code(rule['column'])} on one side")
+
+
+def _rounding(error: float | None) -> str:
+    """Return in words how stored values differ from the given ones, at most by `error`."""
+    return f"rounded by at most {error:.2g}" if error else "exactly as given"
+
+
+def _label_table(manifest: DatasetManifest) -> Markdown:
+    """Return a table of the label columns, without a unit or source if no column has one; empty without columns."""
+    if not manifest.kinds:
+        return Markdown("")
+    infos = {column: manifest.column_info.get(column, {}) for column in manifest.kinds}
+    more = [key for key in ("unit", "source") if any(info.get(key) for info in infos.values())]
+    lines = [table_row("label", "kind", *more), table_row(*[Markdown("---")] * (2 + len(more)))]
+    for column, kind in manifest.kinds.items():
+        lines.append(table_row(code(column), kind.describe(), *(infos[column].get(key, "") for key in more)))
+    return Markdown("\n".join(["", *lines, ""]))
+
+
+def _spaces_link(repo: str) -> str:
+    """Return a link to the weight spaces on the Hub whose cards name this dataset, as `push` makes them."""
+    return f"[those on the Hub that name this dataset]({HUB}/models?dataset=dataset:{repo})"
+
+
+def updated_card(folder: Path, manifest: DatasetManifest, rows: RowLicenses | None = None) -> str:
     """Return the card of a new state: rendered again, unless it was edited by hand; then only its YAML is updated."""
     try:
         text = read_card(folder)
     except MissingPathError:
-        return dataset_card(new)
+        return dataset_card(manifest, rows)
     data, body = split_card(text)
-    if not data or is_same_card(text, dataset_card(old)):
-        return dataset_card(new)
-    return join_card(data | {"configs": dataset_configs(new), "size_categories": [size_category(new.rows)]}, body)
+    if not data or is_rendered(text):
+        return dataset_card(manifest, rows)
+    data.pop(RENDERED, None)
+    new = {"configs": dataset_configs(manifest), "size_categories": [size_category(manifest.rows)]}
+    return join_card(data | new, body)

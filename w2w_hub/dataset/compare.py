@@ -8,12 +8,13 @@ from typing import Any
 
 from ..common.arguments import DATASET, checked
 from ..common.constraints import either, path
+from ..common.display import Displayed
 from .labels import table as label_table
 from .weight_dataset import WeightDataset
 
 
-@dataclass
-class Difference:
+@dataclass(repr=False)
+class Difference(Displayed):
     """Differences between two datasets.
 
     Attributes

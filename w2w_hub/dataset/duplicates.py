@@ -8,6 +8,7 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.deprecated import deprecated_alias, renamed_keywords
+from ..common.display import Displayed
 from ..common.progress import progress
 from .weight_dataset import WeightDataset
 
@@ -18,8 +19,8 @@ ROWS_A_BLOCK = 64
 PAIRS_A_BLOCK = 2048
 
 
-@dataclass
-class Duplicates:
+@dataclass(repr=False)
+class Duplicates(Displayed):
     """Groups of ids with equal rows, and pairs of rows that are nearly equal.
 
     Attributes

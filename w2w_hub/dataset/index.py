@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.text import an, counted
 from ..errors import InvalidInputError, RowIndexError, UnknownNameError
 from .labels.kinds import LabelKind
 
@@ -81,7 +82,7 @@ class RowIndex:
             raise InvalidInputError(f"rows are selected by one-dimensional lists and masks, not of shape {found.shape}")
         if found.dtype == bool:
             if len(found) != len(self):
-                raise InvalidInputError(f"a mask needs {len(self)} entries, not {len(found)}")
+                raise InvalidInputError(f"a mask needs {counted(len(self), 'entry')}, not {len(found)}")
             return np.flatnonzero(found)
         if not len(found):
             return np.empty(0, np.int64)
@@ -115,13 +116,13 @@ class RowIndex:
     def _aligned(self, series: Any) -> Any:
         """Return the values of a Series; a mask is put in row order."""
         if getattr(series, "ndim", 1) != 1:
-            raise InvalidInputError(f"{WAYS}, not by a {type(series).__name__}; choose one of its columns")
+            raise InvalidInputError(f"{WAYS}, not by {an(type(series).__name__)}; choose one of its columns")
         values = series.astype(object).tolist()
         if not _is_boolean(series) and not _is_mask(values):
             return values
         names = list(getattr(series, "index", range(len(values))))
         if len(names) != len(self):
-            raise InvalidInputError(f"a mask needs {len(self)} entries, not {len(names)}")
+            raise InvalidInputError(f"a mask needs {counted(len(self), 'entry')}, not {len(names)}")
         values = np.array([not _is_missing(value) and bool(value) for value in values], bool)
         if names == list(self._positions) or names == list(range(len(self))):
             return values
@@ -150,7 +151,7 @@ class RowIndex:
 def _values(key: Any) -> list[Any]:
     """Return the values of a list-like key; missing ones are None."""
     if isinstance(key, (Set, Mapping)) or not isinstance(key, Iterable):
-        raise InvalidInputError(f"{WAYS}, not by a {type(key).__name__}")
+        raise InvalidInputError(f"{WAYS}, not by {an(type(key).__name__)}")
     if np.ma.isMaskedArray(key):
         if key.dtype != bool:
             raise InvalidInputError(f"{WAYS}, not by masked numbers")

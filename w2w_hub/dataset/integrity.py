@@ -11,6 +11,7 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.progress import progress
+from ..common.text import counted
 from ..errors import CorruptFileError, W2WError
 from ..store.commit import State
 from ..store.manifest import DATASET as FORMAT
@@ -136,7 +137,8 @@ def _check_rule(report: Report, manifest: DatasetManifest, table: pd.DataFrame) 
         return
     open_rows = table["id"][table[column].isna()].tolist()
     if open_rows:
-        shown = f"{len(open_rows)} rows have no {column!r}, the first is {open_rows[0]!r}; the split_rule needs it"
+        rows = counted(len(open_rows), "row has", "rows have")
+        shown = f"{rows} no {column!r}, the first is {open_rows[0]!r}; the split_rule needs it"
         report.add("labels", f"{where}: {shown}", open_rows)
     groups = group_names(table[column])
     sides = table["split"].groupby(groups).nunique()
@@ -256,7 +258,9 @@ def _check_split(
         if bad:
             report.add(name, f"{path}: {_rows(list(dict.fromkeys(bad)))} values that differ from the dataset", bad)
         done += rows
-    report.check("parquet", done == len(numbers), f"{report.path}: the view has {done} rows of split {split!r}")
+    report.check(
+        "parquet", done == len(numbers), f"{report.path}: the view has {counted(done, 'row')} of split {split!r}"
+    )
 
 
 def _other_values(file: Any, dataset: DatasetReader, numbers: np.ndarray, dtype: str) -> list[str]:

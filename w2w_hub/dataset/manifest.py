@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..common.constraints import optional, text
+from ..common.display import Displayed
+from ..common.text import counted
 from ..errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
 from ..lora.layout import ParameterLayout
 from ..store import manifest as store
@@ -72,8 +74,8 @@ class Compatibility:
         return cls(**known)  # type: ignore[arg-type]
 
 
-@dataclass
-class DatasetManifest:
+@dataclass(repr=False)
+class DatasetManifest(Displayed):
     """``manifest.json`` of a dataset, validated when it is constructed."""
 
     name: str
@@ -123,7 +125,9 @@ class DatasetManifest:
             if not is_split_name(name) or isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise InvalidInputError(f"split {short(name)} of {short(count)} rows is not possible")
         if sum(self.splits.values()) != self.rows:
-            raise InvalidInputError(f"the splits hold {sum(self.splits.values())} rows, the matrix {self.rows}")
+            raise InvalidInputError(
+                f"the splits hold {counted(sum(self.splits.values()), 'row')}, the matrix {self.rows}"
+            )
         for name, kinds in _RULE_KINDS.items() if self.split_rule else ():
             value = (self.split_rule or {}).get(name)
             if not isinstance(value, kinds) or isinstance(value, bool):  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..common.text import ShellText, command
 from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
 from ..store.byte_source import ByteSource, LocalFiles
 from ..store.commit import State, read_state, staging_folder
@@ -52,13 +53,12 @@ def open_folder(path: Path) -> DatasetParts:
     MissingPathError, CorruptFileError, UnsupportedFormatError
     """
     if not path.is_dir():
-        unfinished = staging_folder(path).is_dir()
-        raise MissingPathError(
-            f"{path} is not packed completely; run the same w2w pack command again to continue"
-            if unfinished
-            else f"{path} is not a dataset folder; make one with: w2w pack ADAPTER... --out {path}",
-            path=path,
-        )
+        if staging_folder(path).is_dir():
+            raise MissingPathError(
+                f"{path} is not packed completely; run the same w2w pack command again to continue", path=path
+            )
+        make = command("w2w pack", ShellText("ADAPTER..."), options=("--out", path))
+        raise MissingPathError(f"{path} is not a dataset folder; make one with: {make}", path=path)
     return read_state(path, _open_state, FORMAT)
 
 

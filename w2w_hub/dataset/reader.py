@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,14 @@ from ..common.arguments import checked
 from ..common.checks import is_whole
 from ..common.constraints import instance
 from ..common.deprecated import renamed_keywords
+from ..common.display import LONGEST, Displayed, listed
+from ..common.text import nearest, one_line
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.hub.source import ResolvedRevision, Source
 from .index import RowIndex
+from .licenses import license_of, row_licenses
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class DatasetReader:
+class DatasetReader(Displayed):
     """One state of a dataset: its manifest, labels and matrix of rows.
 
     Attributes
@@ -55,7 +58,18 @@ class DatasetReader:
         m = self.manifest
         splits = ", ".join(f"{k} {v}" for k, v in m.splits.items())
         shape = f"{m.rows:,} x {m.layout.size:,} {m.dtype}"
-        return f"{type(self).__name__}({m.name} {m.version}: {shape}, {splits}, {m.digest[:12]})"
+        return one_line(f"{type(self).__name__}({m.name} {m.version}: {shape}, {splits}, {m.digest[:12]})", LONGEST)
+
+    def _facts(self) -> Mapping[str, object]:
+        m = self.manifest
+        return {
+            "name": m.name, "version": m.version, "digest": m.digest[:12],
+            "rows": f"{m.rows:,} ({listed(f'{name} {count:,}' for name, count in m.splits.items())})",
+            "parameters": f"{m.layout.size:,}, {m.dtype}", "modules": len(m.layout.slots),
+            "attributes": listed(f"{name} ({kind})" for name, kind in m.columns.items()),
+            "base model": m.compatibility.base_model or "not named", "license": m.licence,
+            "opened from": str(self.revision or self.path),
+        }  # fmt: skip
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -73,6 +87,11 @@ class DatasetReader:
     @property
     def layout(self) -> ParameterLayout:
         return self.manifest.layout
+
+    @property
+    def license(self) -> str:
+        """The license that the manifest states, or else the rows: ``other`` if they state several."""
+        return license_of(self.manifest.licence, row_licenses(self.labels))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,7 +122,9 @@ class DatasetReader:
     def attribute(self, name: str) -> pd.Series:
         """Return the column of an attribute."""
         if not isinstance(name, str) or name not in self.manifest.columns:
-            raise UnknownNameError(f"no attribute {name!r}; available: {', '.join(self.manifest.columns) or 'none'}")
+            close = nearest(name, self.attributes) if isinstance(name, str) else []
+            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise UnknownNameError(f"no attribute {name!r}; {hint}available: {', '.join(self.attributes) or 'none'}")
         return self.labels[name]
 
     def position(self, row_id: str) -> int:
@@ -136,9 +157,17 @@ class DatasetReader:
         chosen = self._index.matching(self.manifest.kinds, attributes)
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
-                raise UnknownNameError(f"no split {split!r}; available: {', '.join(self.manifest.splits)}")
+                raise self._unknown_split(split)
             chosen &= (self.labels["split"] == split).to_numpy(bool)
         return np.flatnonzero(chosen)
+
+    def _unknown_split(self, split: Any) -> UnknownNameError:
+        """Return the error for a split that does not exist; an attribute is passed by name."""
+        there = f"no split {split!r}; there are {', '.join(self.manifest.splits)}"
+        if isinstance(split, str) and split in self.manifest.columns:
+            kind, call = self.manifest.kinds[split], f"where({split}=...)" if split.isidentifier() else "where(**{...})"
+            there += f". {split!r} is an attribute: use {call}; {kind.values_text(self.labels[split])}"
+        return UnknownNameError(there, name=split if isinstance(split, str) else None)
 
     def __getitem__(self, key: int | str | slice | Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return rows as stored: one id or index gives ``(d,)``; a slice, mask or list gives ``(m, d)``."""

@@ -1,4 +1,4 @@
-"""Split rows by groups, such as all rows of one person, to prevent leaks between splits.
+"""Split rows by groups, such as all rows of one person, to prevent leaks between splits; or row by row.
 
 The rule of a dataset holds in every state: :func:`placed_by_rule` puts new rows into the splits of their groups, and
 :func:`kept_rule`, which the commit calls, drops a rule that labels contradict.
@@ -15,6 +15,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..common.checks import is_whole
+from ..common.text import ShellText, command, counted
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from .labels.names import DEFAULT_SPLIT, require_split_name
 from .problems import Problems
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_GROUPS = ("split", "row", "row_sha256")  # columns that cannot be grouped by
+BY_ROWS = "id"  # the column of a split by rows: each row is a group of its own
 
 
 class SplitRuleWarning(UserWarning):
@@ -31,7 +33,7 @@ class SplitRuleWarning(UserWarning):
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Hold out whole groups of rows.
+    """Hold out whole groups of rows, or single rows.
 
     Groups that are already in a split stay there, so that a growing dataset does not leak. The others are held out in
     the order of a hash of seed and group, as long as that brings the held-out fraction nearer to `holdout`; the result
@@ -43,14 +45,14 @@ class SplitRule:
     Attributes
     ----------
     column : str
-        The label column with the group of each row; none may be missing.
+        The label column with the group of each row; none may be missing. By default ``id``: a split by rows.
     holdout : float
         Fraction of the rows to hold out.
     split : str
         The split of the held-out rows; all others are in ``train``.
     """
 
-    column: str
+    column: str = BY_ROWS
     holdout: float = 0.1
     seed: int = 0
     split: str = "test"
@@ -65,6 +67,11 @@ class SplitRule:
         require_split_name(self.split)
         if self.split.lower() == DEFAULT_SPLIT:
             raise InvalidInputError(f"rows cannot be held out from {DEFAULT_SPLIT!r} into itself; name another split")
+
+    @property
+    def by_rows(self) -> bool:
+        """True if each row is a group of its own."""
+        return self.column == BY_ROWS
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,8 +106,8 @@ class SplitRule:
         if len(without):
             found.add(
                 InvalidInputError(
-                    f"{len(without)} rows have no {self.column!r}, the first is {without.iloc[0]!r}; the split rule "
-                    "needs the group of every row"
+                    f"{counted(len(without), 'row has', 'rows have')} no {self.column!r}, the first is "
+                    f"{without.iloc[0]!r}; the split rule needs the group of every row"
                 )
             )
             if problems is None:
@@ -208,8 +215,8 @@ def kept_rule(
     if reason is None:
         return dict(stated)
     warnings.warn(
-        f"the split rule by {stated['column']!r} was dropped: {reason}; to split again: w2w relabel DATASET "
-        f"--split-by {stated['column']}",
+        f"the split rule by {stated['column']!r} was dropped: {reason}; to split again: "
+        f"{command('w2w relabel', ShellText('DATASET'), options=('--split-by', stated['column']))}",
         SplitRuleWarning,
         stacklevel=3,
     )

@@ -3,50 +3,58 @@
 from __future__ import annotations
 
 import base64
-import io
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image as Picture
-
+from ..common.limits import MAX_PICTURE_BYTES
 from ..common.pages import render
+from ..store.paths import read_file
 from .settings import DEFINITIONS, EDIT_WISH, SUMMARY_STRENGTH
+from .stages import Section
 
+MOST_DECIMALS = 6
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
-@dataclass(frozen=True)
-class Section:
-    """One section of the report: a title, and optionally text, a picture and a table."""
-
-    title: str
-    text: str = ""
-    picture: Picture | None = None
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[Any]] = ()
-
-
-def report(title: str, intro: str, sections: Sequence[Section], commands: Sequence[str]) -> str:
-    """Return the report as HTML."""
+def report(title: str, intro: str, sections: Sequence[Section], commands: Sequence[str], folder: Path) -> str:
+    """Return the report as HTML, with the sections' pictures from a folder in it."""
+    pictures = {s.picture: read_file(folder, s.picture, MAX_PICTURE_BYTES) for s in sections if s.picture}
     return render(
         TEMPLATE, title=title, intro=intro, sections=sections, commands=commands, definitions=DEFINITIONS,
-        data_url=data_url, cell=cell, is_number=lambda value: isinstance(value, (int, float)),
+        data_urls={name: data_url(png) for name, png in pictures.items()},
+        widths={name: width_of(png) for name, png in pictures.items()}, cells=cells, is_number=is_number,
     )  # fmt: skip
 
 
-def cell(value: Any) -> str:
-    """Return a table's value as text; numbers are rounded."""
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1e-2 and value else f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
-def data_url(picture: Picture) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def cells(rows: Sequence[Sequence[Any]]) -> list[list[tuple[str, Any]]]:
+    """Return a table's cells, each with its text; all numbers of a column have the same decimals.
+
+    There are two of them, or as many more as the smallest number needs that is not 0.
+    """
+    columns = [_texts(column) for column in zip(*rows, strict=True)]
+    texts = list(zip(*columns, strict=True))
+    return [list(zip(shown, row, strict=True)) for shown, row in zip(texts, rows, strict=True)]
+
+
+def _texts(column: Sequence[Any]) -> list[str]:
+    floats = [abs(v) for v in column if isinstance(v, float) and v]
+    decimals = next((d for d in range(2, MOST_DECIMALS) if all(v >= 0.5 * 10**-d for v in floats)), MOST_DECIMALS)
+    return [f"{v:.{decimals}f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v) for v in column]
+
+
+def data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def width_of(png: bytes) -> int:
+    """Return the width of a PNG file's picture, from its header."""
+    return int(struct.unpack_from(">I", png, 16)[0])
 
 
 def measured_on(evaluation: Mapping[str, Any]) -> str:
@@ -74,7 +82,7 @@ def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str,
 
     def add(what: str, wished: float, reached: float, least: bool = True) -> None:
         met = reached >= wished if least else reached <= wished
-        rows.append((what, f"{'>=' if least else '<='} {wished:g}", float(reached), "reached" if met else "missed"))
+        rows.append((what, f"{'>=' if least else '<='} {wished:g}", reached, "reached" if met else "missed"))
 
     add("identity score of real pictures", 0.95, evaluation["scale"]["real"])
     add("identity score of strangers", 0.62, evaluation["scale"]["strangers"], least=False)

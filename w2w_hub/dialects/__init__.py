@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..common.deprecated import deprecated_alias, renamed_names
+from ..common.lazy import public_names
 from .dialect import Dialect
 from .reading import read_adapter, read_deltas, recognize
 from .registry import writers
@@ -14,3 +15,7 @@ detect = deprecated_alias("detect", recognize)
 
 
 __getattr__ = renamed_names(__name__, CheckpointFormat="Dialect")
+
+
+def __dir__() -> list[str]:
+    return public_names(__name__, __all__)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..common.limits import MAX_MODULE_NUMBERS as MAX_NUMBERS
 from ..common.limits import MAX_MODULE_WORK
+from ..common.text import counted
 from ..errors import CorruptFileError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..store.tensorfile import short
@@ -74,12 +75,13 @@ class Parts:
             if any(key.startswith("diffusion_model.") for key in self.unmapped_keys) and not self.known:
                 hint = " (with the prefix diffusion_model. only UNets and Flux.1 are read)"
             raise UnsupportedFormatError(
-                f"{self.where}: {len(self.unmapped_keys)} keys name no module of {known}{hint}: "
-                f"{preview(self.unmapped_keys)}"
+                f"{self.where}: {counted(len(self.unmapped_keys), 'key names', 'keys name')} no module of "
+                f"{known}{hint}: {preview(self.unmapped_keys)}"
             )
         if self.unknown_keys:
             raise UnsupportedFormatError(
-                f"{self.where}: {len(self.unknown_keys)} keys are not understood: {preview(self.unknown_keys)}"
+                f"{self.where}: {counted(len(self.unknown_keys), 'key is', 'keys are')} not understood: "
+                f"{preview(self.unknown_keys)}"
             )
 
     def require_understood(self) -> None:
@@ -223,7 +225,8 @@ def build_adapter(
         base_model=base_model,
         dialect=dialect,
         ignored_keys=tuple(parts.ignored_keys),
-        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)},
+        metadata={"scale_from": sorted(places), "dtypes": dtypes_of(checkpoint)}
+        | ({"scale_default": default} if default in places else {}),
     )
 
 

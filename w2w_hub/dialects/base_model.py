@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..common.text import counted
 from ..errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -17,14 +21,16 @@ from ..errors import (
     MissingPathError,
     UnsafePathError,
     UnsupportedFormatError,
+    W2WError,
 )
 from ..lora.adapter import Target
 from ..lora.layout import ParameterLayout
-from ..store.atomic import write_json
+from ..store.atomic import write_bytes, write_json
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.manifest import read_json_in
 from ..store.paths import find_file, has_file, short, walk
 from ..store.tensorfile import read_safetensors
+from .generation import stored_settings
 
 TAG = b"w2w-base-v1\n"
 MODEL_INDEX = "model_index.json"
@@ -39,6 +45,7 @@ STEMS = {
     "transformers": ("model",),
 }  # of the weights file that each library opens
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".th")
+STOCK_DTYPE = "float32"  # what stock diffusers opens its own components in, if no dtype is given
 COMPONENT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 CONVERT = (
     "only safetensors are read; convert the base model once, if you trust its source, with: "
@@ -68,7 +75,7 @@ def digest_of_weights(layout: ParameterLayout, weight: Callable[[Target], np.nda
         with np.errstate(over="ignore"):
             digest.update(np.ascontiguousarray(values, "<f2").tobytes())
     if wrong:
-        more = f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else ""
+        more = f" (and {counted(len(wrong) - 1, 'more module')})" if len(wrong) > 1 else ""
         raise BaseModelMismatchError(f"this base model does not fit the layout: {wrong[0]}{more}")
     return digest.hexdigest()
 
@@ -196,6 +203,52 @@ def components(folder: Path | str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def stated_dtypes(folder: Path | str) -> dict[str, str]:
+    """Return the dtype that each of transformers' components states in its ``config.json``; empty if it states none.
+
+    Without ``dtype=``, transformers opens a component in the dtype that it states, diffusers its own in float32.
+    """
+    folder, found = Path(folder), {}
+    for name in components(folder):
+        if not has_file(folder, f"{name}/config.json"):
+            continue
+        config = read_json_in(folder, f"{name}/config.json")
+        if "_class_name" not in config:  # which diffusers writes for its own
+            found[name] = str(config.get("dtype") or config.get("torch_dtype") or "")
+    return found
+
+
+def mixed_note(folder: Path | str | None) -> str | None:
+    """Return a note if stock diffusers needs ``dtype=`` to generate with the base model in a folder, or else None.
+
+    w2w_hub 0.1.0 embedded base models as they were.
+    """
+    with suppress(W2WError):
+        if folder is not None and has_file(Path(folder), MODEL_INDEX):
+            wrong = [name for name, dtype in stated_dtypes(folder).items() if dtype not in ("", STOCK_DTYPE)]
+            if wrong:
+                return (
+                    f"{folder}: stock diffusers opens {wrong[0]} of its base model in another dtype than the rest; "
+                    "open it there with from_pretrained(..., dtype=torch.float32), or build the weight space again"
+                )
+    return None
+
+
+def state_one_dtype(folder: Path | str) -> None:
+    """Make transformers' components open in the dtype of the others, so that stock diffusers needs no ``dtype=``.
+
+    Only their ``config.json`` is changed. The weights stay as they are stored: float16 values are widened on opening,
+    as those of the denoiser are.
+    """
+    folder = Path(folder)
+    for name, stated in stated_dtypes(folder).items():
+        if stated != STOCK_DTYPE:
+            config: dict[str, Any] = read_json_in(folder, f"{name}/config.json")
+            config.pop("torch_dtype", None)
+            text = json.dumps(config | {"dtype": STOCK_DTYPE}, indent=2, sort_keys=True) + "\n"
+            write_bytes(folder / name / "config.json", text.encode(), replace=True)
+
+
 def require_plain_components(folder: Path | str, names: Iterable[str]) -> None:
     """Raise unless these components can be opened without unpickling and without reading files outside the folder.
 
@@ -262,8 +315,10 @@ def require_inside(folder: Path, name: str) -> list[Path]:
     return [folder / file for file in names]
 
 
-def embed_base(base: Path | str, folder: Path) -> None:
+def embed_base(base: Path | str, folder: Path, generation: Mapping[str, Any] | None = None) -> None:
     """Copy a diffusers folder's files into a space folder and mark them as its base model.
+
+    The weights are copied as they are; see :func:`state_one_dtype` for the configurations.
 
     Raises
     ------
@@ -295,4 +350,5 @@ def embed_base(base: Path | str, folder: Path) -> None:
             shutil.copytree(item, target)
         else:
             shutil.copyfile(item, target)
-    write_json(folder / CONFIG, {"base_model": EMBEDDED})
+    state_one_dtype(folder)
+    write_json(folder / CONFIG, {"base_model": EMBEDDED, **stored_settings(generation)})

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..common.limits import MAX_TENSOR_BYTES as MAX_DATA
+from ..common.text import an
 from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
 from ..store.tensorfile import header_from, tensors_from
@@ -30,7 +31,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
         Also for a pickle, unless it is named as a file and `allow_torch` is set.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise InvalidInputError(f"a checkpoint must be a path, not a {type(path).__name__}")
+        raise InvalidInputError(f"a checkpoint must be a path, not {an(type(path).__name__)}")
     if not isinstance(allow_torch, (bool, np.bool_)):
         raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)

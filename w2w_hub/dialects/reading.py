@@ -9,9 +9,11 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.deprecated import renamed_keywords
-from ..errors import InvalidInputError, UnsupportedFormatError
+from ..common.text import counted
+from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.canonical import canonicalize
+from ..store.manifest import another, stated_format
 from ..store.tensorfile import short
 from .assemble import require_size
 from .checkpoint import Checkpoint, ReadOptions
@@ -35,7 +37,7 @@ def recognize(path: Path | str, *, allow_torch: bool = False) -> Dialect:
     >>> recognize("my-lora/").name                                              # doctest: +SKIP
     'peft'
     """
-    return dialect_of(open_checkpoint(path, allow_torch=allow_torch))
+    return dialect_of(_opened(path, allow_torch))
 
 
 @renamed_keywords(believe="trust")
@@ -83,8 +85,19 @@ def read_adapter(
         Nothing is guessed: a file that cannot be read exactly is an error with the reason.
     """
     options = ReadOptions(trust, alpha, component, svd_rank)
-    adapter = parse_checkpoint(open_checkpoint(path, allow_torch=allow_torch), options)
+    adapter = parse_checkpoint(_opened(path, allow_torch), options)
     return adapter if canonical is None else canonicalize(adapter, canonical)
+
+
+def _opened(path: Path | str, allow_torch: bool) -> Checkpoint:
+    """Open a checkpoint; for a dataset, a weight space or a saved point, say what opens it."""
+    try:
+        return open_checkpoint(path, allow_torch=allow_torch)
+    except UnsupportedFormatError as error:
+        ours = stated_format(Path(path))
+        if ours is None:
+            raise
+        raise NotACheckpointError(f"{path} {another(ours)}; expected a LoRA checkpoint", path=Path(path)) from error
 
 
 def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None) -> Adapter:
@@ -123,7 +136,7 @@ def read_deltas(path: Path | str, *, allow_torch: bool = False) -> LazyDeltas:
         float64 ``(out, in)``, for a convolution ``(out, in, kh, kw)``. Each is computed on access: all of Stable
         Diffusion 1.5 at once would take 7 GB.
     """
-    checkpoint = open_checkpoint(path, allow_torch=allow_torch)
+    checkpoint = _opened(path, allow_torch)
     dialect = dialect_of(checkpoint)
     _refuse_dora(checkpoint)
     if isinstance(dialect, DenseDialect):
@@ -142,6 +155,6 @@ def _refuse_dora(checkpoint: Checkpoint) -> None:
     found = [k for k in checkpoint.keys if k.endswith(".dora_scale") or "lora_magnitude_vector" in k]
     if found:
         raise UnsupportedFormatError(
-            f"{checkpoint.where} is a DoRA ({len(found)} magnitude vectors, {found[0][:120]}): they rescale the base "
-            "weights, so dW is not scale * B @ A; train it without DoRA"
+            f"{checkpoint.where} is a DoRA ({counted(len(found), 'magnitude vector')}, {found[0][:120]}): they rescale "
+            "the base weights, so dW is not scale * B @ A; train it without DoRA"
         )

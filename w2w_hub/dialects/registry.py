@@ -7,6 +7,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ..common.text import an
 from ..errors import NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
 from .checkpoint import Checkpoint
@@ -34,7 +35,7 @@ def dialects() -> dict[str, Dialect]:
             dialect = point.load()
             if not isinstance(dialect, Dialect):
                 raise TypeError(
-                    f"{point.value} is a {type(dialect).__name__}, not an instance of w2w_hub.dialects.Dialect"
+                    f"{point.value} is {an(type(dialect).__name__)}, not an instance of w2w_hub.dialects.Dialect"
                 )
             name = getattr(dialect, "name", None)
             if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ..common.arguments import ADAPTER, checked
 from ..common.constraints import names
 from ..common.deprecated import renamed_keywords
 from ..errors import InvalidInputError
-from ..lora.adapter import Adapter
-from ..store.atomic import new_folder, require_new, write_bytes
+from ..lora.adapter import COMPONENTS, Adapter
+from ..store.atomic import new_folder, require_output, write_bytes
+from ..store.replacing import files_named
 from .dialect import WritableDialect
 from .reading import read_adapter
 from .registry import writers
@@ -21,19 +23,38 @@ DEFAULT_DIALECTS = ("peft", "diffusers")
 
 
 @checked(adapter=ADAPTER, dialects=names())
-def write_adapter(adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = DEFAULT_DIALECTS) -> None:
-    """Write an adapter as a new folder that stock libraries open correctly.
+def write_adapter(
+    adapter: Adapter, folder: Path | str, dialects: tuple[str, ...] = DEFAULT_DIALECTS, *, overwrite: bool = False
+) -> None:
+    """Write an adapter as a folder that stock libraries open correctly.
 
     The default writes ``adapter_config.json`` and ``adapter_model.safetensors`` for `PeftModel.from_pretrained`, and
     ``pytorch_lora_weights.safetensors`` for `pipe.load_lora_weights`: each library silently misreads the other's file.
     ``"kohya"`` writes ``kohya_lora.safetensors`` for sd-scripts, ComfyUI and other tools.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing folder, if it holds only files with these names.
+
+    Raises
+    ------
+    AlreadyExistsError, DiskError
     """
     if not dialects:
         raise InvalidInputError(f"dialects is empty; choose from {', '.join(writers())}")
     chosen = [writer_of(name) for name in dialects]
-    with new_folder(folder) as partial:
+    require_output(folder, overwrite=overwrite, own=adapter_files)
+    with new_folder(folder, overwrite=overwrite, own=adapter_files) as partial:
         for writer in chosen:
             writer.write(adapter, partial)
+
+
+def adapter_files(folder: Path) -> Iterable[str]:
+    """Return the files in a folder that :func:`write_adapter` and :func:`convert_adapter` write, of any dialect."""
+    names = ["adapter_config.json", *(writer.weights_name or "" for writer in writers().values())]
+    below = [f"{component}/{name}" for component in COMPONENTS for name in names]
+    return files_named(*names, *below)(folder)
 
 
 def writer_of(name: object) -> WritableDialect:
@@ -52,7 +73,9 @@ def writer_of(name: object) -> WritableDialect:
 
 @renamed_keywords(believe="trust")
 @checked()
-def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options: Any) -> Adapter:
+def convert_adapter(
+    source: Path | str, out: Path | str, dialect: str, *, overwrite: bool = False, **options: Any
+) -> Adapter:
     """Read a checkpoint, write it in another dialect, and return the adapter.
 
     Parameters
@@ -60,6 +83,8 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     out : path
         A new folder, or with the suffix ``.safetensors`` a new file (not for PEFT). A PEFT folder holds one model: for
         an adapter of several, `out` gets one subfolder per component.
+    overwrite : bool
+        Replace an existing file, or a folder that holds only files with the names that a conversion writes.
     **options
         As for :func:`read_adapter`.
 
@@ -68,22 +93,23 @@ def convert_adapter(source: Path | str, out: Path | str, dialect: str, **options
     >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
     """
     writer = writer_of(dialect)
-    out = require_new(out)
+    out = Path(out)
     single = out.suffix == ".safetensors"
     if single and not writer.single_file:
         raise InvalidInputError(f"{dialect} adapters are folders, not single files; name {out.stem}, not {out.name}")
+    require_output(out, overwrite=overwrite, own=None if single else adapter_files)
     adapter = read_adapter(source, **options)
     components = sorted({target.component for target in adapter.factors})
     if writer.one_component and len(components) > 1:
-        with new_folder(out) as partial:
+        with new_folder(out, overwrite=overwrite, own=adapter_files) as partial:
             for name in components:
                 mine = {target: pair for target, pair in adapter.factors.items() if target.component == name}
                 write_adapter(replace(adapter, factors=mine), partial / name, (dialect,))
         return adapter
     if not single:
-        write_adapter(adapter, out, (dialect,))
+        write_adapter(adapter, out, (dialect,), overwrite=overwrite)
         return adapter
     with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None, prefix=".w2w-") as folder:
         write_adapter(adapter, Path(folder) / "lora", (dialect,))
-        write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes())
+        write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes(), replace=overwrite)
     return adapter

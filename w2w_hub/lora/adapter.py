@@ -15,6 +15,7 @@ import numpy as np
 
 from ..common.checks import is_whole
 from ..common.deprecated import renamed_keywords, warn_renamed
+from ..common.display import Displayed, listed
 from ..common.equality import ByValue
 from ..errors import InvalidInputError
 
@@ -94,8 +95,8 @@ class FactorShape:
         return (self.outputs, self.inputs, *self.kernel)
 
 
-@dataclass(frozen=True, eq=False)
-class LoraFactors(FactorShape, ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class LoraFactors(FactorShape, ByValue, Displayed):
     """The factors of one module.
 
     A convolution's factors are matrices too: A `(r, in, kh, kw)` with its last three axes flattened, B `(out, r, 1, 1)`
@@ -154,8 +155,8 @@ def as_float32(values: np.ndarray, what: str) -> np.ndarray:
     return narrow
 
 
-@dataclass
-class Adapter:
+@dataclass(repr=False)
+class Adapter(Displayed):
     """One LoRA checkpoint.
 
     Attributes
@@ -208,6 +209,19 @@ class Adapter:
                 raise InvalidInputError(f"{target}: A {pair.A.shape} does not fit a kernel of {pair.kernel}")
             if pair.scale != pair.scale or abs(pair.scale) > MAX_SCALE:
                 raise InvalidInputError(f"{target}: scale {reprlib.repr(pair.scale)} is not finite in float32")
+
+    def _facts(self) -> Mapping[str, object]:
+        pairs = list(self.factors.values())
+        facts: dict[str, object] = {
+            "modules": len(pairs),
+            "components": listed(sorted({target.component for target in self.factors})),
+            "rank": listed(sorted({pair.rank for pair in pairs})),
+            "scale": listed(f"{scale:g}" for scale in sorted({pair.scale for pair in pairs})),
+            "parameters": sum(int(pair.A.size + pair.B.size) for pair in pairs),
+            "dialect": self.dialect,
+            "base model": self.base_model or "not named",
+        }
+        return facts | ({"ignored keys": len(self.ignored_keys)} if self.ignored_keys else {})
 
     @property
     def passengers(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ..common.checks import is_whole
 from ..common.constraints import as_array, either, has, instance, names, optional, positive, text, validated, whole
 from ..common.deprecated import deprecated_alias, warn_renamed
 from ..common.limits import MAX_KERNEL, MAX_MODULES, MAX_NUMBERS, MAX_SIZE, MAX_TENSOR_NAME
+from ..common.text import an, counted
 from ..errors import InvalidInputError, LayoutMismatchError, UnsupportedFormatError
 from .adapter import Adapter, FactorShape, LoraFactors, Size, Target, as_float32
 from .module_paths import canonical_path
@@ -78,7 +79,7 @@ class ParameterLayout:
 
     def __init__(self, sizes: Mapping[Target, Size], scale: float):
         if not isinstance(sizes, Mapping) or not all(isinstance(target, Target) for target in sizes):
-            raise InvalidInputError(f"sizes must be a mapping from Target to sizes, not a {type(sizes).__name__}")
+            raise InvalidInputError(f"sizes must be a mapping from Target to sizes, not {an(type(sizes).__name__)}")
         if not sizes:
             raise InvalidInputError("a layout needs at least one target module")
         if len(sizes) > MAX_MODULES:
@@ -227,8 +228,8 @@ class ParameterLayout:
     def __repr__(self) -> str:
         ranks = sorted({s.rank for s in self.slots})
         return (
-            f"ParameterLayout({len(self.slots)} modules, rank {', '.join(map(str, ranks))}, "
-            f"{self.size:,} numbers, scale {self.scale:g}, {self.digest[:12]})"
+            f"ParameterLayout({counted(len(self.slots), 'module')}, rank {', '.join(map(str, ranks))}, "
+            f"{counted(self.size, 'number')}, scale {self.scale:g}, {self.digest[:12]})"
         )
 
     @checked(other=LAYOUT)
@@ -242,7 +243,7 @@ class ParameterLayout:
             ("not expected", [t for t in theirs if t not in mine]),
         ):
             if found:
-                notes.append(f"{len(found)} modules {note}: {preview(found)}")
+                notes.append(f"{counted(len(found), 'module')} {note}: {preview(found)}")
         both = [t for t in mine if t in theirs]
         for name in ("rank", "inputs", "outputs", "kernel"):
             wrong = [t for t in both if getattr(mine[t], name) != getattr(theirs[t], name)]

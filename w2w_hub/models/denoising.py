@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
+from ..common.extras import optional_imports
 from ..errors import InvalidInputError
+
+with optional_imports("diffusers"):
+    import torch
+    import torch.nn.functional as F
 
 
 def training_schedule(scheduler: Any) -> Any:

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..common.constraints import flag, number, optional, positive, whole
 from ..common.deprecated import renamed_names
+from ..common.display import Displayed
+from ..common.extras import optional_imports
 from ..common.progress import progress
 from ..errors import InvalidInputError
 from ..space import Point, WeightSpace
+
+with optional_imports("diffusers"):
+    import torch
+
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
 from .injection.stack import drain
@@ -34,12 +39,16 @@ RULES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """A point found by inversion, and the denoising loss of each step."""
+@dataclass(frozen=True, repr=False)
+class Inversion(Displayed):
+    """A point found by inversion, and the denoising loss of each step; a pipeline takes it as an identity."""
 
     point: Point
     losses: tuple[float, ...]
+
+    def _facts(self) -> Mapping[str, object]:
+        loss = f"{self.losses[0]:.4f} to {self.losses[-1]:.4f}" if self.losses else "not recorded"
+        return {"steps": len(self.losses), "loss": loss, "weight space": self.point.basis_digest[:12]}
 
 
 @dataclass(frozen=True)

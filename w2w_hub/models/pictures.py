@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import reprlib
 import struct
-import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.constraints import as_array, names, validated, whole
+from ..common.constraints import as_array, flag, names, validated, whole
 from ..common.constraints import path as path_rule
 from ..common.constraints import text as text_rule
+from ..common.extras import optional_imports
 from ..common.limits import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
-from ..errors import CorruptFileError, InvalidInputError, W2WError, missing_extra
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes
 from ..store.paths import read_regular
+from .captions import LINE, draw_line, lines_of, width_of
 
-try:
-    from PIL import Image, ImageDraw, ImageFont
-except ImportError:
-    raise missing_extra("pillow", "diffusers") from None
+with optional_imports("diffusers"):
+    from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-INK, PAPER, LINE = "#222222", "#ffffff", 15
+INK, PAPER = "#222222", "#ffffff"
 GAP = 4
+WIDEST_NAME, NARROWEST = 240, 56  # pixels: a row's caption is wrapped to the one, a column's to no less than the other
 SCALE = whole(1, 64)
 # no format that runs a program (EPS), holds a document (PDF) or reads other files
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
@@ -209,30 +209,33 @@ def contact_sheet(
     pictures : ndarray
         Float ``(rows, columns, h, w, 3)`` in [0, 1].
     rows, columns : sequence of str
-        Captions; a column's is wrapped to its width.
+        Captions in any script, see :mod:`.captions`; they are wrapped, a column's to its width.
     """
     pictures = as_array(pictures, "pictures")
     if pictures.ndim != 5 or not pictures.size or pictures.shape[:2] != (len(rows), len(columns)):
         raise InvalidInputError(f"{len(rows)} x {len(columns)} captions for pictures of shape {pictures.shape}")
-    font = ImageFont.load_default(12)
     height, width = (side * scale for side in pictures.shape[2:4])
-    wrapped = [textwrap.wrap(text, max(8, width // 7)) or [""] for text in columns]
-    top = LINE * (max(map(len, wrapped)) + (2 if title else 0)) + GAP
-    left = max((int(font.getlength(text)) for text in rows), default=0) + 3 * GAP
+    heads = [lines_of(text, max(NARROWEST, width)) for text in columns]
+    names = [lines_of(text, WIDEST_NAME, most=max(1, height // LINE)) for text in rows]
+    top = LINE * (max(map(len, heads)) + (2 if title else 0)) + GAP
+    left = max(width_of(line) for lines in names for line in lines) + 3 * GAP
     sheet = Image.new("RGB", (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((GAP, 2), title, fill=INK, font=font)
-    for j, lines in enumerate(wrapped):
-        start = top - LINE * len(lines) - GAP // 2
-        for i, line in enumerate(lines):
-            draw.text((left + j * (width + GAP), start + LINE * i), line, fill=INK, font=font)
-    for i, text in enumerate(rows):
+        draw_line(draw, (GAP, 2), title, INK)
+    for j, lines in enumerate(heads):
+        _draw_lines(draw, (left + j * (width + GAP), top - LINE * len(lines) - GAP // 2), lines)
+    for i, lines in enumerate(names):
         y = top + i * (height + GAP)
-        draw.text((GAP, y + height // 2 - LINE // 2), text, fill=INK, font=font)
+        _draw_lines(draw, (GAP, y + (height - LINE * len(lines)) // 2), lines)
         for j in range(len(columns)):
             sheet.paste(to_picture(pictures[i, j], scale), (left + j * (width + GAP), y))
     return sheet
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, position: tuple[int, int], lines: Sequence[str]) -> None:
+    for i, line in enumerate(lines):
+        draw_line(draw, (position[0], position[1] + LINE * i), line, INK)
 
 
 @validated(rows=names(), frames=names(), scale=SCALE)
@@ -251,9 +254,16 @@ def animation(pictures: np.ndarray, rows: Sequence[str], frames: Sequence[str], 
     return shown + shown[-2:0:-1]
 
 
-@validated(path=path_rule(), milliseconds=whole(1))
-def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250) -> None:
-    """Write a new picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+@validated(path=path_rule(), milliseconds=whole(1), overwrite=flag())
+def save_picture(
+    picture: Picture | Sequence[Picture], path: Path | str, *, milliseconds: int = 250, overwrite: bool = False
+) -> None:
+    """Write a picture, or several as an animation (``.gif``, ``.webp``, ``.png``), all or nothing.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
@@ -277,7 +287,7 @@ def save_picture(picture: Picture | Sequence[Picture], path: Path | str, *, mill
         first.save(data, kind, **options)
     except (KeyError, OSError, ValueError, OverflowError, struct.error) as error:
         raise InvalidInputError(f"{path}: this picture cannot be written as {kind} ({error})", path=path) from error
-    write_bytes(path, data.getvalue())
+    write_bytes(path, data.getvalue(), replace=overwrite)
 
 
 @validated(path=path_rule())

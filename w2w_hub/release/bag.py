@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import checked, place
+from ..common.limits import MAX_JSON_BYTES
 from ..common.progress import progress
-from ..errors import CorruptFileError
-from ..store.atomic import new_folder
+from ..errors import CorruptFileError, W2WError
+from ..store.atomic import new_folder, require_output
 from ..store.cards import template
 from ..store.hashing import sha256_file
 from ..store.hub.cache import is_own_blob
@@ -20,12 +21,14 @@ from ..store.hub.pins import Lock, read_lock
 from ..store.hub.resolve import open_base, open_pin
 from ..store.manifest import CARD
 from ..store.manifest import FILENAME as MANIFEST
-from ..store.paths import has_file, opened, walk
+from ..store.paths import has_file, opened, read_file, walk
 from .citation import citation_file
 from .copies import Wanted
 from .restoration import restore
 
 LOCK = "w2w.lock"  # its name in the bag
+INFO, LISTED, AGENT = "bag-info.txt", "manifest-sha256.txt", "Bagging-Software-Agent: w2w_hub"
+TAGS = ["README.txt", INFO, "bagit.txt", LISTED]
 GUIDE = """\
 An archive of {names}
 {line}
@@ -46,18 +49,26 @@ With w2w_hub (pip install w2w-hub), on a machine that never saw the Hub:
 
 
 @checked(lock=place())
-def archive(lock: Path | str, out: Path | str, *, token: Token = None, cache_dir: Path | str | None = None) -> Path:
+def archive(
+    lock: Path | str, out: Path | str, *, token: Token = None, cache_dir: Path | str | None = None,
+    overwrite: bool = False,
+) -> Path:  # fmt: skip
     """Write everything that a lock pins as a BagIt folder (`w2w archive`), for archives and for `restore`.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an earlier archive, if its folder holds nothing else.
 
     Raises
     ------
-    AlreadyExistsError
-        If `out` exists.
+    AlreadyExistsError, DiskError
     HubError, CorruptFileError
     """
-    read, out = read_lock(lock), Path(out)
+    out = require_output(out, overwrite=overwrite, own=bag_files)
+    read = read_lock(lock)
     options = HubOptions(token, cache_dir, local_files_only=True)
-    with new_folder(out) as bag:
+    with new_folder(out, overwrite=overwrite, own=bag_files) as bag:
         restore(lock, token=token, cache_dir=cache_dir)
         data = bag / "data"
         for pin in read.pins:
@@ -74,6 +85,20 @@ def archive(lock: Path | str, out: Path | str, *, token: Token = None, cache_dir
         (data / "CITATION.cff").write_text(citation_file(read.pins), "utf-8")
         _make_bag(bag, read)
     return out
+
+
+def bag_files(folder: Path) -> list[str]:
+    """Return the files of an archive that this module wrote; none for another bag."""
+    try:
+        if AGENT not in read_file(folder, INFO, MAX_JSON_BYTES).decode().splitlines():
+            return []
+        lines = read_file(folder, LISTED, MAX_JSON_BYTES).decode().splitlines()
+    except (W2WError, UnicodeDecodeError):
+        return []
+    names = [line.partition("  ")[2] for line in lines]
+    return [name.replace("%0A", "\n").replace("%0D", "\r").replace("%25", "%") for name in names] + [
+        *TAGS, f"tag{LISTED}",
+    ]  # fmt: skip
 
 
 def _copy_files(source: Path, files: Mapping[str, Mapping[str, Any]], target: Path, *, card: bool) -> None:
@@ -101,11 +126,10 @@ def _make_bag(bag: Path, lock: Lock) -> None:
     (bag / "bagit.txt").write_text("BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n", "utf-8")
     files = sorted(found.name for found in walk(data))
     size = sum((data / name).stat().st_size for name in files)
-    info = f"External-Description: {names}\nPayload-Oxum: {size}.{len(files)}\nBagging-Software-Agent: w2w_hub\n"
-    (bag / "bag-info.txt").write_text(info, "utf-8")
-    _list_digests(bag, [f"data/{name}" for name in files], "manifest-sha256.txt")
-    tags = ["README.txt", "bag-info.txt", "bagit.txt", "manifest-sha256.txt"]
-    _list_digests(bag, tags, "tagmanifest-sha256.txt")
+    info = f"External-Description: {names}\nPayload-Oxum: {size}.{len(files)}\n{AGENT}\n"
+    (bag / INFO).write_text(info, "utf-8")
+    _list_digests(bag, [f"data/{name}" for name in files], LISTED)
+    _list_digests(bag, TAGS, f"tag{LISTED}")
 
 
 def _list_digests(bag: Path, names: list[str], into: str) -> None:

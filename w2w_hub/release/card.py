@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..common.text import python_string
 from ..dataset.card import dataset_card
-from ..dialects.base_model import CONFIG, EMBEDDED
-from ..space.card import space_card
-from ..store.cards import is_same_card, join_card, read_card, split_card
-from ..store.hub.cache import REPO
-from ..store.manifest import CARD, kind_of, read_json_in
-from ..store.paths import has_file
+from ..dataset.licenses import read_row_licenses
+from ..space.card import HubFacts, space_card
+from ..store.cards import RENDERED, is_rendered, join_card, mark_rendered, read_card, split_card
+from ..store.manifest import CARD, kind_of
+from ..store.paths import find_file
 
 # https://huggingface.co/docs/hub/repositories-licenses; newer ones are published as `other` with their name
 HUB_LICENSES = frozenset(
@@ -52,39 +52,43 @@ def with_metadata(text: str, required: Mapping[str, Any]) -> str:
             data[key] = value
     if "license_name" not in required:
         data.pop("license_name", None)
+    data.pop(RENDERED, None)
     return join_card(data, body)
 
 
-def published_card(
-    folder: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], repo: str, *, own: str | None = None
-) -> str:
+def published_card(folder: Path, manifest: Mapping[str, Any], facts: HubFacts, *, own: str | None = None) -> str:
     """Return the card of a version: rendered for `manifest`, or with the folder's hand-written text.
 
     Parameters
     ----------
-    before : dict
-        The folder's manifest; a card other than the one rendered from it is hand-written.
     own : str, optional
         A hand-written card from elsewhere.
     """
-    if own is None and is_written(folder, before):
+    if own is None and is_written(folder):
         own = read_card(folder)
-    rendered = _render(folder, manifest)
-    license_entries = license_keys(str(manifest.get("licence", "unknown")))
-    metadata = split_card(rendered)[0] | license_entries | _origins(folder, manifest)
-    data, body = split_card(rendered if own is None else own)
-    return with_metadata(join_card(data, _as_published(body, manifest, repo)), metadata)
+    metadata, body = split_card(_render(folder, manifest, facts))
+    if "license_name" not in metadata:
+        metadata |= license_keys(metadata["license"])
+    if own is None:
+        return mark_rendered(metadata, _as_published(body, manifest, facts.repo))
+    data, text = split_card(own)
+    return with_metadata(join_card(data, _as_published(text, manifest, facts.repo)), metadata)
 
 
-def is_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Return whether a folder's card is hand-written, so not the one rendered from its manifest."""
-    return (folder / CARD).is_file() and not is_same_card(read_card(folder), _render(folder, manifest))
+def is_written(folder: Path) -> bool:
+    """Return whether a folder's card is hand-written, so not as this package rendered it."""
+    return (folder / CARD).is_file() and not is_rendered(read_card(folder))
 
 
-def rendered_bodies(folder: Path, manifest: Mapping[str, Any], repo: str) -> tuple[str, str]:
-    """Return the body of a version's rendered card, for a folder and as `push` publishes it."""
-    body = split_card(_render(folder, manifest))[1]
-    return body, _as_published(body, manifest, repo)
+def rendered_body(folder: Path, manifest: Mapping[str, Any], facts: HubFacts) -> str:
+    """Return the body of a version's rendered card as `push` publishes it."""
+    return _as_published(split_card(_render(folder, manifest, facts))[1], manifest, facts.repo)
+
+
+def title_of(folder: Path, manifest: Mapping[str, Any], repo: str) -> str:
+    """Return a published version's title: its own name, or the repository's if it is only named after its folder."""
+    name = str(manifest["name"])
+    return repo.partition("/")[2] if name == folder.absolute().name else name
 
 
 def with_facts(text: str, before: str, after: str) -> str:
@@ -111,27 +115,12 @@ def _as_published(body: str, manifest: Mapping[str, Any], repo: str) -> str:
     )
 
 
-def _render(folder: Path, manifest: Mapping[str, Any]) -> str:
+def _render(folder: Path, manifest: Mapping[str, Any], facts: HubFacts) -> str:
     from ..dataset.manifest import DatasetManifest
     from ..space.storage import load_directions
 
     if kind_of(manifest) == "dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
-        return dataset_card(typed)
-    return space_card(dict(manifest), list(load_directions(folder).items()), folder)
-
-
-def _origins(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the base model and dataset repositories of a weight space, which the Hub links."""
-    if kind_of(manifest) == "dataset":
-        return {}
-    found = {}
-    base = manifest.get("compatibility", {}).get("base_model")
-    if has_file(folder, CONFIG):
-        stated = read_json_in(folder, CONFIG).get("base_model")
-        base = base if stated == EMBEDDED else stated
-    dataset = manifest.get("recipe", {}).get("dataset_revision", {}).get("repo")
-    for key, value in (("base_model", base), ("datasets", dataset)):
-        if isinstance(value, str) and REPO.fullmatch(value):
-            found[key] = [value]
-    return found
+        rows = read_row_licenses(partial(find_file, folder), typed)
+        return dataset_card(typed, rows, title=facts.title, repo=facts.repo)
+    return space_card(dict(manifest), list(load_directions(folder).items()), folder, facts)

@@ -100,7 +100,8 @@ def _point_facts(path: Path) -> dict[str, Any]:
 
 
 def _dataset_facts(path: Path) -> dict[str, Any]:
-    manifest = WeightDataset.open(path).manifest
+    dataset = WeightDataset.open(path)
+    manifest = dataset.manifest
     return {
         "kind": "dataset",
         "path": str(path),
@@ -115,6 +116,7 @@ def _dataset_facts(path: Path) -> dict[str, Any]:
         "attributes": list(manifest.columns),
         "initialisation": manifest.compatibility.initialisation,
         "base model": manifest.compatibility.base_model or "not stated",
+        "license": dataset.license,
         "digest": manifest.digest,
     }
 
@@ -132,5 +134,7 @@ def _space_facts(path: Path) -> dict[str, Any]:
         "rows fitted": space.recipe["rows"],
         "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
         "base model": space.compatibility.base_model or "not stated",
+        "generation": space.generation or "not stated",
+        "license": space.licence,
         "digest": space.digest,
     }

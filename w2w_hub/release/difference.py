@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
+from ..common.display import Displayed
+from ..common.text import counted, few
 from ..dialects.base_model import CONFIG, MODEL_INDEX
+from ..dialects.generation import KEY as GENERATION
+from ..errors import CorruptFileError, HubNotFoundError, MissingPathError
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
 from ..store.hub.semver import Change, compare_common, compare_files, highest_level
 from ..store.hub.source import Source
-from ..store.manifest import kind_of
+from ..store.manifest import kind_of, read_json_in
 
 OWN_FOLDERS = ("coefficients/", "previews/")  # of a weight space; its other folders hold an embedded base model
 
@@ -23,8 +27,8 @@ if TYPE_CHECKING:
     from ..dataset.compare import Difference as RowDifference
 
 
-@dataclass(frozen=True)
-class VersionDifference:
+@dataclass(frozen=True, repr=False)
+class VersionDifference(Displayed):
     """The changes between two versions of a dataset or weight space.
 
     Attributes
@@ -58,7 +62,7 @@ class VersionDifference:
 def diff(
     old: str | Path, new: str | Path, *, token: Token = None, cache_dir: Path | str | None = None
 ) -> VersionDifference:
-    """Compare two versions of a dataset or weight space (`w2w diff`); only manifests and label tables are fetched.
+    """Compare two versions of a dataset or weight space (`w2w diff`); only manifests, labels and settings are fetched.
 
     Parameters
     ----------
@@ -101,7 +105,7 @@ def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | Non
             rows = diff_rows(*(_dataset(source) for source in (old, new)))
             found = _compare_rows(rows, was, now)
         else:
-            found = _compare_spaces(was, now)
+            found = _compare_spaces(old, new)
         changes += found or compare_files(was, now)
     return changes, rows
 
@@ -126,33 +130,34 @@ def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str,
     moved = [name for name, columns in rows.relabelled.items() if "split" in columns]
     relabelled = [name for name, columns in rows.relabelled.items() if set(columns) - {"split"} - set(rows.columns)]
     for ids, level, text in (
-        (rows.removed, "major", "rows were removed"),
-        (rows.changed, "major", "rows have other weights"),
-        (moved, "major", "rows are in another split"),
-        (rows.added, "minor", "rows were added"),
-        (relabelled, "minor", "rows were relabeled"),
+        (rows.removed, "major", ("row was removed", "rows were removed")),
+        (rows.changed, "major", ("row has other weights", "rows have other weights")),
+        (moved, "major", ("row is in another split", "rows are in another split")),
+        (rows.added, "minor", ("row was added", "rows were added")),
+        (relabelled, "minor", ("row was relabeled", "rows were relabeled")),
     ):
         if ids:
-            changes.append(
-                Change(level, f"{len(ids):,} {text} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})")
-            )
+            changes.append(Change(level, f"{counted(len(ids), *text)} ({few(ids, 3)})"))
     return changes
 
 
-def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+def _compare_spaces(old: Source, new: Source) -> list[Change]:
+    was, now = old.manifest(), new.manifest()
     changes = []
     if was["digest"] != now["digest"]:
         why = "another dataset" if _fitted(was) != _fitted(now) else "another computation"
         text = f"another basis: k {was['k']} -> {now['k']}, from {why}; saved points do not fit it"
         changes.append(Change("major", text))
     gone = sorted(set(was["directions"]) - set(now["directions"]))
-    new = sorted(set(now["directions"]) - set(was["directions"]))
+    more = sorted(set(now["directions"]) - set(was["directions"]))
     if gone:
-        changes.append(Change("major", f"directions were removed: {', '.join(gone)}"))
-    if new:
-        changes.append(Change("minor", f"directions were added: {', '.join(new)}"))
+        changes.append(
+            Change("major", f"{counted(len(gone), 'direction was', 'directions were')} removed: {few(gone)}")
+        )
+    if more:
+        changes.append(Change("minor", f"{counted(len(more), 'direction was', 'directions were')} added: {few(more)}"))
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
-    if not (gone or new) and any(name.startswith("directions.") for name in differing):
+    if not (gone or more) and any(name.startswith("directions.") for name in differing):
         changes.append(Change("minor", "directions were estimated again"))
     had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
     if had != has:
@@ -161,11 +166,26 @@ def _compare_spaces(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
+    if CONFIG in base and _has_same_base(old, new):
+        base.remove(CONFIG)
+        changes.append(Change("minor", "other generation settings"))
     if CONFIG in base or any(not name.endswith((".json", ".txt")) for name in base):
         changes.append(Change("major", "the base model or its repository changed"))
     elif base:  # each release of diffusers writes its version there
         changes.append(Change("minor", f"settings of the base model: {', '.join(sorted(base)[:3])}"))
     return changes
+
+
+def _has_same_base(old: Source, new: Source) -> bool:
+    """Return whether two weight spaces name the same base model, whatever the settings to generate with."""
+    stated = []
+    for source in (old, new):
+        try:
+            config = read_json_in(source.need([CONFIG]), CONFIG)
+        except (MissingPathError, CorruptFileError, HubNotFoundError):  # one has none
+            return False
+        stated.append({name: value for name, value in config.items() if name != GENERATION})
+    return stated[0] == stated[1]
 
 
 def _fitted(manifest: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..common.arguments import checked
 from ..common.constraints import text
+from ..common.text import counted
 from ..errors import HubError, HubNotFoundError, InvalidInputError
 from ..store.hub.cache import TYPES
 from ..store.hub.client import Token, api, call
@@ -116,7 +117,7 @@ def _releases(client: Any, repo: str, kind: str, refs: Any, options: HubOptions)
 
 def _contents(manifest: Mapping[str, Any]) -> str:
     if "rows" in manifest:
-        return f"{manifest['rows']:,} rows"
+        return counted(manifest["rows"], "row")
     return f"{manifest['k']:,} components" if "k" in manifest else ""
 
 

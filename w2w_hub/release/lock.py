@@ -13,12 +13,14 @@ from typing import Any
 from ..common.arguments import checked, place
 from ..common.constraints import flag, optional
 from ..common.constraints import names as list_of_names
+from ..common.deprecated import renamed_keywords
 from ..common.limits import MAX_FILES, MAX_JSON_BYTES
 from ..common.progress import progress
+from ..common.text import counted
 from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
 from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
 from ..lora.layout import ParameterLayout
-from ..store.atomic import write_json
+from ..store.atomic import require_output, write_json
 from ..store.hashing import sha256_file
 from ..store.hub.cache import REPO, TYPES, RepoCache
 from ..store.hub.client import Token, api, call
@@ -64,6 +66,7 @@ class Check:
     notes: tuple[str, ...] = ()
 
 
+@renamed_keywords(replace="overwrite")
 @checked(names=list_of_names(), path=optional(place()))
 def pin(
     names: Sequence[str],
@@ -71,7 +74,7 @@ def pin(
     *,
     token: Token = None,
     cache_dir: Path | str | None = None,
-    replace: bool = False,
+    overwrite: bool = False,
 ) -> Lock:
     """Pin datasets and weight spaces (`w2w pin`), and write a lock file if a path is given.
 
@@ -83,8 +86,8 @@ def pin(
     names : sequence of str
         Each ``org/name@revision``.
     path : path, optional
-    replace : bool
-        Overwrite an existing lock file.
+    overwrite : bool
+        Replace an existing file.
 
     Examples
     --------
@@ -94,10 +97,12 @@ def pin(
     ------
     HubNotFoundError, HubError, InvalidInputError
     AlreadyExistsError
-        If the lock file exists and `replace` is False.
+        If the lock file exists and `overwrite` is False.
     """
     if not names:
         raise InvalidInputError("give a list of names to pin, each one org/name@v1.0.0", name="names")
+    if path is not None:
+        require_output(path, overwrite=overwrite)
     pins: dict[tuple[str, str, str], Pin] = {}
     options = HubOptions(token, cache_dir)
     for name in names:
@@ -109,7 +114,7 @@ def pin(
         pins[(found.kind, found.repo, found.commit)] = found
     lock = Lock(tuple(pins.values()), _packages())
     if path is not None:
-        write_json(path, lock.to_json(), replace=replace)
+        write_json(path, lock.to_json(), replace=overwrite)
     return read_lock(path) if path is not None else lock
 
 
@@ -281,7 +286,7 @@ def _verify_pin(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
             repo_id=each.repo,
             revision=each.commit,
         )
-    return f"{len(source.files)} files, digest {each.digest[:12]}", report.notes
+    return f"{counted(len(source.files), 'file')}, digest {each.digest[:12]}", report.notes
 
 
 def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
@@ -304,7 +309,7 @@ def _verify_base(each: Pin, options: HubOptions) -> tuple[str, list[str]]:
                 f"{source.folder} has base digest {found[:12]}, the lock pins {each.base.digest[:12]}",
                 path=source.folder,
             )
-    return f"{len(source.files)} files of the base model", []
+    return f"{counted(len(source.files), 'file')} of the base model", []
 
 
 __all__ = ["Check", "pin", "verify_lock"]

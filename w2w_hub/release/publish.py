@@ -14,17 +14,21 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
-from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, VersionError
-from ..store.cards import split_card
-from ..store.hub.cache import REPO
+from ..dialects.base_model import CONFIG
+from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
+from ..space.card import dataset_repository, linked_dataset
+from ..store.cards import is_rendered
+from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
+from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
-from .card import is_written, published_card, rendered_bodies, with_facts
+from .card import is_written, published_card, rendered_body, with_facts
 from .difference import compare
+from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content
 
@@ -52,6 +56,8 @@ class Published:
     changes : tuple of str
     created : bool
         Whether the repository is new.
+    dataset : str or None
+        What the card of a weight space links as its dataset, ``org/name@revision``.
     """
 
     repo: str
@@ -66,6 +72,7 @@ class Published:
     level: str = "none"
     changes: tuple[str, ...] = ()
     created: bool = False
+    dataset: str | None = None
 
     @property
     def tag(self) -> str:
@@ -77,7 +84,7 @@ class Published:
 
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
-    gated=optional(one_of("auto", "manual")),
+    gated=optional(one_of("auto", "manual")), dataset=optional(place()),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -87,6 +94,7 @@ def push(
     private: bool = False,
     gated: str | None = None,
     message: str | None = None,
+    dataset: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
 ) -> Published:
@@ -102,7 +110,8 @@ def push(
         A folder, whose manifest, listed files and README.md are sent; or an open dataset, which is fetched completely
         first if it was opened lazily.
     repo : str
-        ``org/name``; created if it does not exist.
+        ``org/name``, optionally prefixed with ``datasets/`` or ``models/``; created if it does not exist. A new one
+        needs the prefix if the other kind has the name already.
     version : str, optional
         Semantic version; by default the manifest's. The changes determine the smallest
         allowed increment, see ``cards/FORMAT.md``.
@@ -112,6 +121,10 @@ def push(
         Require readers of a new repository to request access.
     message : str, optional
         Title of the commit.
+    dataset : path or str, optional
+        Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
+        it), for the link on the card. By default the repository that it was opened from for the build, that the last
+        version's card links, or a public one of this owner that has the recipe's name for it and its digest.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -141,9 +154,10 @@ def push(
     --------
     >>> push("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
-    if not REPO.fullmatch(repo):
+    kind, name = split_kind(repo)
+    if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), repo, version, token)
+    job = _Push(_source_of(path), name, kind, version, dataset, token)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
@@ -165,17 +179,28 @@ def _source_of(what: Any) -> Source:
 class _Push:
     """One call of `push`: compares a verified folder with the repository and publishes it."""
 
-    def __init__(self, source: Source, repo: str, version: str | None, token: Token):
-        self.source, self.folder, self.repo = source, source.folder, repo
+    def __init__(
+        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None, token: Token
+    ):
+        self.source, self.folder, self.repo, self.stated_kind = source, source.folder, repo, kind
         self.files: Outgoing = collect(source, version)
-        self.local, self.manifest, self.version = self.files.local, self.files.manifest, self.files.version
-        self.remote = Remote(repo, kind_of(self.manifest), token)
-        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, repo).encode())
+        self.manifest, self.version = self.files.manifest, self.files.version
+        self.kind = kind_of(self.manifest)
+        if kind not in (None, self.kind):
+            raise InvalidInputError(
+                f"{self.folder} is a {KIND_NAMES[self.kind]}, and {PREFIX_OF[str(kind)]}{repo} names a "
+                f"{KIND_NAMES[str(kind)]}; push it to {PREFIX_OF[self.kind]}{repo}",
+                name="repo",
+            )
+        self.remote = Remote(repo, self.kind, token)
+        self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
+        self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
         if head is None:
             created = True
+            self._require_own_name()
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -192,6 +217,7 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
             return plan
@@ -204,6 +230,17 @@ class _Push:
         self._require_arrived(commit)
         self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
+
+    def _require_own_name(self) -> None:
+        """Raise before a repository is made whose name one of the other kind has, unless the kind was stated."""
+        other = "space" if self.kind == "dataset" else "dataset"
+        if self.stated_kind is None and Remote(self.repo, other, self.remote.options.token).head() is not None:
+            raise InvalidInputError(
+                f"{self.repo} is a {KIND_NAMES[other]} already; choose another name for this {KIND_NAMES[self.kind]}, "
+                f"or push it to {PREFIX_OF[self.kind]}{self.repo} and write that prefix wherever you name one of them",
+                repo_id=self.repo,
+                name="repo",
+            )
 
     def _existing(self, head: Head) -> Published | None:
         """Return the result if this version is tagged already."""
@@ -263,26 +300,43 @@ class _Push:
             level=highest_level(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
 
+    def _keep_link(self, head: Head) -> None:
+        """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""
+        recipe, there = self.manifest.get("recipe", {}), head.source
+        if self.kind == "dataset" or dataset_repository(recipe, self.facts) or there is None or head.manifest is None:
+            return
+        if head.manifest.get("recipe", {}).get("dataset_digest") != recipe["dataset_digest"]:
+            return
+        with suppress(HubNotFoundError):
+            link = linked_dataset(self._published_card(there))
+            if link is not None:
+                self.facts = replace(self.facts, dataset=link)
+                self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
+
+    @staticmethod
+    def _published_card(published: Source) -> str:
+        assert published.revision is not None
+        download(published.revision, CARD, published)
+        return read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
+
     def _keep_card(self, published: Source) -> None:
         """Send the card that was edited on the Hub, unless the folder has a hand-written one."""
-        assert published.revision is not None
-        was = published.manifest()
-        published.need(name for name in published.files if name.startswith("directions."))
-        download(published.revision, CARD, published)
-        theirs = read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
-        before = rendered_bodies(published.folder, was, self.repo)
-        if split_card(theirs)[1] in before:
+        was, theirs = published.manifest(), self._published_card(published)
+        if is_rendered(theirs):
             return
-        if is_written(self.folder, self.local):
+        if is_written(self.folder):
             warnings.warn(
                 f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
                 "keeps the edit",
                 stacklevel=6,  # past the check of arguments
             )
             return
-        after = rendered_bodies(self.folder, self.manifest, self.repo)
-        text = with_facts(theirs, before[1], after[1])
-        self.files.add(CARD, published_card(self.folder, self.local, self.manifest, self.repo, own=text).encode())
+        published.need(
+            name for name in published.files if name.startswith(("directions.", "labels/")) or name == CONFIG
+        )
+        before = rendered_body(published.folder, was, self.facts)
+        text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))
+        self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:
         """Raise before the tag is set if a commit does not hold the verified files."""
@@ -297,8 +351,11 @@ class _Push:
             )
 
     def _result(self, commit: str | None, outcome: str) -> Published:
-        reused = tuple(sorted(self.files.names))
-        return Published(self.repo, self.remote.kind, str(self.version), commit, outcome, reused=reused)
+        reused, recipe = tuple(sorted(self.files.names)), self.manifest.get("recipe", {})
+        link = None if self.kind == "dataset" else dataset_repository(recipe, self.facts)
+        return Published(
+            self.repo, self.kind, str(self.version), commit, outcome, reused=reused, dataset=link and "@".join(link)
+        )
 
 
 __all__ = ["Published", "push"]

@@ -16,6 +16,7 @@ from ..common.progress import progress
 from ..common.subject import HubFile
 from ..dialects.base_model import MODEL_INDEX
 from ..errors import CorruptFileError, HubNotFoundError, UnsafePathError, W2WError
+from ..space.card import HubFacts
 from ..store.atomic import as_disk_error, replaced
 from ..store.cards import split_card
 from ..store.hub.cache import RepoCache, is_own_blob
@@ -118,7 +119,7 @@ def _write_card(pin: Pin, manifest: dict[str, Any], folder: Path) -> None:
     with suppress(OSError):
         (folder / CARD).unlink(missing_ok=True)  # copied by an earlier release
     try:
-        card = published_card(folder, manifest, manifest, pin.repo)
+        card = published_card(folder, manifest, HubFacts(pin.repo))
         configs = split_card(card)[0].get("configs", [])
         paths = [entry["path"] for config in configs for entry in config["data_files"]]
     except (W2WError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

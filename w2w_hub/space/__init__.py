@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..common.lazy import public_names
 from .coordinates import Coordinates, Explained
 from .directions import Direction, fit_directions
 from .fit import engines as _engines
@@ -44,3 +45,7 @@ def __getattr__(name: str) -> Any:  # engines that need an extra
     if name in __all__:
         return getattr(_engines, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return public_names(__name__, __all__)

@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..common.pipelines import text_to_image_row
-from ..common.text import Markdown, code, markdown, python_string, table_row
+from ..common.text import Markdown, code, few, file_size, markdown, python_string, table_row
 from ..common.version import __version__
-from ..dialects.base_model import CONFIG, MODEL_INDEX, pipeline_class
+from ..dataset.card import HUB
+from ..dataset.licenses import license_text
+from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, pipeline_class
+from ..dialects.generation import read_settings, shown_settings
 from ..errors import W2WError
 from ..store.cards import TAGS, render_card
 from ..store.hub.cache import REPO
+from ..store.manifest import read_json_in
+from .directions.missing import by_reason
+from .directions.synonyms import synonyms, synonyms_text
+
+REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)  # of a link: a tag, a branch or a commit
 
 
-def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], folder: Path) -> str:
+@dataclass(frozen=True)
+class HubFacts:
+    """What a card says that only a Hub knows.
+
+    Attributes
+    ----------
+    repo : str
+        The repository in which it is published, ``org/name``.
+    title : str, optional
+        By default the manifest's name.
+    dataset : (str, str), optional
+        Repository and revision of the dataset that the space was built from.
+    base_model : str, optional
+        Repository of the base model, if the Hub has it.
+    """
+
+    repo: str
+    title: str | None = None
+    dataset: tuple[str, str] | None = None
+    base_model: str | None = None
+
+
+def space_card(
+    manifest: dict[str, Any], directions: list[tuple[str, Any]], folder: Path, facts: HubFacts | None = None
+) -> str:
     """Return README.md of a weight space; `folder` holds the files that the manifest lists."""
     embedded = MODEL_INDEX in manifest["files"]
     recipe, diagnostics = manifest["recipe"], manifest["diagnostics"]
     held_out = diagnostics.get("held_out", {})
     there = held_out.get("explained_variance", {})
     noise = diagnostics.get("nulls", {}).get("gaussian_spectrum", {})
+    sizes = [int(entry.get("size", 0)) for entry in manifest["files"].values()]
     before = ["standardised" if recipe.get("standardised", True) else "centred only"]
     if recipe.get("canonical"):
         before.insert(0, "canonical representatives of dW")
@@ -35,22 +70,24 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], fold
         )
     remarks += [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [
-        f"- No direction for {code(name)}: {markdown(why)}."
-        for name, why in diagnostics.get("no_direction", {}).items()
+        f"- No direction for {few([code(name) for name in names])}: {markdown(why)}."
+        for names, why in by_reason(diagnostics.get("no_direction", {}))
     ]
     metadata = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "license": manifest["licence"],
-        **related_repositories(manifest),
+        **related_repositories(manifest, folder, facts),
         "tags": TAGS,
     }
     values = {
-        "name": manifest["name"],
+        "title": (facts and facts.title) or manifest["name"],
         "version": manifest["version"],
         "pipeline": pipeline_block(manifest, [name for name, _ in directions], folder),
         "base_model": "embedded" if embedded else manifest["compatibility"]["base_model"] or "not stated",
-        "dataset": f"{recipe['dataset']} {recipe['dataset_version']}",
+        "license": license_text(manifest["licence"], {}),
+        "files": f"{len(sizes):,} files, {file_size(sum(sizes))}",
+        "dataset": _dataset_link(recipe, facts),
         "dataset_digest": code(recipe["dataset_digest"]),
         "digest": code(manifest["digest"]),
         "k": manifest["k"],
@@ -67,10 +104,17 @@ def space_card(manifest: dict[str, Any], directions: list[tuple[str, Any]], fold
                 for c, v in diagnostics.get("explained_variance", {}).items()
             )
         ),
-        "directions": Markdown("\n".join(_direction_row(name, d) for name, d in directions) or "| - | - | - | - | - |"),
+        "directions": Markdown(_direction_rows(dict(directions)) or "| - | - | - | - | - |"),
         "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }
     return render_card("space_card.md", metadata, values)
+
+
+def _direction_rows(directions: Mapping[str, Any]) -> str:
+    """Return rows of a Markdown table; directions that say the same are one row."""
+    distinct = synonyms(directions)
+    shown = {name: f"{name} {synonyms_text(others)}".rstrip() for name, others in distinct.items()}
+    return "\n".join(_direction_row(shown[name], directions[name]) for name in distinct)
 
 
 def _direction_row(name: str, direction: Any) -> Markdown:
@@ -87,10 +131,48 @@ def _small(value: float | None) -> str:
     return "not stated" if value is None else f"{value:.1e}"
 
 
-def related_repositories(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the card's metadata that names the base model and the dataset, if they are repositories on a Hub."""
-    named = {"base_model": manifest["compatibility"]["base_model"], "datasets": manifest["recipe"].get("dataset")}
+def related_repositories(
+    manifest: Mapping[str, Any], folder: Path, facts: HubFacts | None = None
+) -> dict[str, list[str]]:
+    """Return the card's metadata that the Hub makes links of: repositories of the base model and the dataset.
+
+    The base model is named if the space refers to a repository and commit, or if the Hub is known to have it: the name
+    that adapters state may be anything.
+    """
+    base = None if facts is None else facts.base_model
+    if CONFIG in manifest["files"]:
+        with contextlib.suppress(W2WError):
+            stated = read_json_in(folder, CONFIG).get("base_model")
+            base = base if stated == EMBEDDED else stated
+    dataset = dataset_repository(manifest["recipe"], facts)
+    named = {"base_model": base, "datasets": dataset and dataset[0]}
     return {key: [name] for key, name in named.items() if isinstance(name, str) and REPO.fullmatch(name)}
+
+
+def dataset_repository(recipe: Mapping[str, Any], facts: HubFacts | None = None) -> tuple[str, str] | None:
+    """Return the repository and revision of the dataset, as given to `push` or as it was opened for the build."""
+    if facts is not None and facts.dataset is not None:
+        return facts.dataset
+    opened = recipe.get("dataset_revision", {})
+    repo, revision = opened.get("repo"), opened.get("revision") or opened.get("commit")
+    plain = all(isinstance(text, str) for text in (repo, revision)) and REPO.fullmatch(repo)
+    return (repo, revision) if plain else None
+
+
+def _dataset_link(recipe: Mapping[str, Any], facts: HubFacts | None) -> str:
+    found = dataset_repository(recipe, facts)
+    if found is None:
+        return f"{recipe['dataset']} {recipe['dataset_version']}"
+    repo, revision = found
+    if facts is None or not REVISION.fullmatch(revision):
+        return f"{repo} {revision}"
+    return Markdown(f"[{repo} {revision}]({HUB}/datasets/{repo}/tree/{revision})")
+
+
+def linked_dataset(card: str) -> tuple[str, str] | None:
+    """Return the repository and revision of the dataset that a published card links; None if it links none."""
+    found = re.search(rf"^\| dataset \| \[({REPO.pattern}) ({REVISION.pattern})\]\({HUB}/datasets/", card, re.M | re.A)
+    return None if found is None else (found[1], found[2])
 
 
 def pipeline_block(manifest: dict[str, Any], attributes: list[str], folder: Path) -> Markdown:
@@ -100,7 +182,24 @@ def pipeline_block(manifest: dict[str, Any], attributes: list[str], folder: Path
         return Markdown("")
     import importlib.metadata
 
-    pipeline = text_to_image_row(_stock_class(files, folder)).name
+    stock = _stock_class(files, folder)
+    row = text_to_image_row(stock)
+    pipeline, settings = row.name, {}
+    with contextlib.suppress(W2WError):
+        settings = read_settings(read_json_in(folder, CONFIG), folder / CONFIG)
+    used = f"  # with {shown_settings(settings)}, unless others are given" if settings else ""
+    plain = ""
+    if stock is not None:
+        shown = shown_settings(settings)
+        plain = f"""
+```python
+from diffusers import {row.stock}  # without w2w_hub
+
+stock = {row.stock}.from_pretrained(".")  # this folder, or the name of its repository with a revision
+stock.load_lora_weights("person-lora")
+stock("sks person"{", " + shown if shown else ""}).images[0].save("person.png")
+```
+"""
     versions = []
     for package in ("torch", "diffusers", "transformers", "peft"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -117,10 +216,10 @@ from w2w_hub import {pipeline}
 
 pipe = {pipeline}.from_pretrained(".")  # this folder, or the name of its repository with a revision
 pipe.sample_identity(seed=0)  # a new person; pipe.identity = None is the base model, exactly
-{edits}pipe("sks person").images[0].save("person.png")
+{edits}pipe("sks person").images[0].save("person.png"){used}
 pipe.export("person-lora")  # a LoRA for PEFT and diffusers
 ```
-
+{plain}
 Written with {", ".join(versions)}.
 
 """)

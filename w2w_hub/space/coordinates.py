@@ -12,6 +12,7 @@ from ..common.arguments import checked
 from ..common.checks import is_whole
 from ..common.constraints import as_array
 from ..common.deprecated import warn_renamed
+from ..common.display import Displayed
 from ..common.equality import ByValue
 from ..errors import InvalidInputError, LayoutMismatchError
 from ..lora.adapter import Adapter
@@ -24,8 +25,8 @@ OPS = NumpyOps()
 BASIS_TAG = b"w2w-basis-v1\n"
 
 
-@dataclass(frozen=True, eq=False)
-class Explained(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Explained(ByValue, Displayed):
     """Projection of an adapter, and the fraction of its norm that the space explains.
 
     Attributes
@@ -49,8 +50,8 @@ class Explained(ByValue):
         return self.explained_ratio
 
 
-@dataclass(frozen=True, eq=False)
-class Coordinates(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Coordinates(ByValue, Displayed):
     """Principal components of standardized adapters; two are equal if all their values are.
 
     An adapter's vector x has coefficients ``((x - mean) / std) @ basis.T``; coefficients c decode to
@@ -115,7 +116,20 @@ class Coordinates(ByValue):
 
     def project(self, what: Adapter | np.ndarray, k: int | None = None) -> np.ndarray:
         """Return coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
-        rows = self._standardized(what).astype(np.float32)
+        return self._projected(self._standardized(what), k)
+
+    def project_with_ratio(self, what: Adapter | np.ndarray) -> tuple[np.ndarray, float]:
+        """Return float32 coefficients ``(k,)`` of an adapter or vector, and the fraction of its norm that they keep.
+
+        As :meth:`explained`, in float32 and without a float64 copy of the basis.
+        """
+        standardized = self._standardized(what)
+        found = self._projected(standardized, None)
+        total, inside = float(standardized @ standardized), found.astype(np.float64)
+        return found, float(np.clip(inside @ inside / total, 0, 1)) if total else 1.0
+
+    def _projected(self, standardized: np.ndarray, k: int | None) -> np.ndarray:
+        rows = standardized.astype(np.float32)
         found = OPS.inner(np.atleast_2d(rows), self.basis[: self.require_k(k)]).astype(np.float32)
         if not np.isfinite(found).all():
             raise InvalidInputError("these weights contain NaN or infinite values; check the adapter")
@@ -145,7 +159,8 @@ class Coordinates(ByValue):
         These are an adapter's A and B, flattened. In a canonical space A and B are first replaced by one fixed
         factorization of dW = B @ A (float64), so that two adapters with the same effect give the same vector.
         """
-        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, "weights")
+        name = "an adapter (read_adapter(path) reads one), or its weights,"
+        values = self.layout.flatten(what) if isinstance(what, Adapter) else as_array(what, name)
         if values.ndim not in (1, 2) or values.shape[-1] != self.layout.size:
             raise LayoutMismatchError(f"expected {self.layout.size} weights per row, got shape {values.shape}")
         return canonicalize_rows(self.layout, values) if self.canonical else values

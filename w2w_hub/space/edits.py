@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..common.constraints import names, number, text
+from ..common.text import nearest
 from ..errors import InvalidInputError, UnknownNameError
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
+from .directions.missing import reason_of
+from .directions.synonyms import synonyms
 from .population import Spread
+
+STRONGEST = 100.0  # standard deviations; the demo's people are noise from about 30
+MOST_STATED = 1e30  # the largest strength of an earlier edit that is added to
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,12 @@ class Edit:
         for name, strength in self.strengths.items():
             direction = find(name)
             amount = number().checked(strength, f"the strength of {name}")
+            if abs(amount) > STRONGEST:
+                raise InvalidInputError(
+                    f"strength {amount:g} of {name} is more than {STRONGEST:g} standard deviations of the population, "
+                    "where only noise is drawn; attributes usually show at 1 to 6",
+                    name=name,
+                )
             steps.append(amount * direction.sd * direction.editing)
         c = np.pad(c, (0, max(0, *(len(step) - len(c) for step in steps), 0)))  # missing coefficients are 0
         change = np.zeros_like(c)
@@ -68,12 +79,16 @@ class Edit:
 
     def recorded(self, history: Mapping[str, Any]) -> dict[str, Any]:
         """Return the history of a point after the edit: strengths of one direction add up."""
-        edits = dict(history.get("edits", {}))
+        before, preserved = history.get("edits"), history.get("preserved")  # a file's, so of any type
+        edits = dict(before) if isinstance(before, Mapping) else {}
         for name, strength in self.strengths.items():
-            edits[name] = edits.get(name, 0.0) + float(strength)
+            earlier = edits.get(name)
+            known = isinstance(earlier, (int, float)) and abs(earlier) < MOST_STATED
+            edits[name] = float(strength) + (float(earlier) if known else 0.0)  # type: ignore[arg-type]
         found = {**history, "edits": edits}
         if self.preserve:
-            found["preserved"] = sorted({*history.get("preserved", ()), *self.preserve})
+            others = preserved if isinstance(preserved, list) else []
+            found["preserved"] = sorted({*(name for name in others if isinstance(name, str)), *self.preserve})
         return found
 
 
@@ -112,13 +127,13 @@ def find_direction(
     index = int(name[2:]) if name.startswith("PC") and name[2:].isascii() and name[2:].isdigit() else 0
     if 1 <= index <= k:
         return component_direction(index, k, float(spread.std[index - 1]), spread.rows)
-    if name in reasons:
-        raise UnknownNameError(f"no direction for {name}: {reasons[name]}")
-    known = ", ".join([*directions, f"PC1 to PC{k}"])
+    reason = reason_of(name, reasons)
+    if reason is not None:
+        raise UnknownNameError(f"no direction for {name}: {reason}")
+    known = ", ".join([*synonyms(directions), f"PC1 to PC{k}"])
     if not directions:
         known += " only: build the space from a labeled dataset"
-    lowered = {other.lower(): other for other in directions}
-    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, 3, 0.5)]
+    close = nearest(name, list(directions))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}available: {known}")
 

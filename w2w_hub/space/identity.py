@@ -1,28 +1,30 @@
-"""Identities: an exact vector with its point in a weight space, resolved from a row, path, adapter or point."""
+"""Identities: an exact vector with its point in a weight space; edits of them."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.constraints import as_array, number
+from ..common.constraints import number
+from ..common.display import Displayed, brief, percent
 from ..common.equality import ByValue
-from ..dialects import read_adapter
-from ..errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
+from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
 from .edits import warn_unreliable
-from .points import Point, is_point, load_point
-from .population import Population
+from .lookup import find_own_row, find_point, is_row
+from .notes import describe_edits, describe_history
+from .points import Point
 from .weight_space import WeightSpace
 
+if TYPE_CHECKING:
+    from ..dataset import WeightDataset
 
-@dataclass(frozen=True, eq=False)
-class Identity(ByValue):
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(ByValue, Displayed):
     """Exact weights that a pipeline injects, with their point in the space.
 
     For a point of the space the vector is its decoded weights. For an adapter the vector is the adapter itself and the
@@ -37,20 +39,47 @@ class Identity(ByValue):
         Fraction of the denoising schedule, 0 to 1, until which `early` is injected instead of `vector`.
     early : ndarray or None
         float32 ``(d,)``: the identity before its delayed edits.
+    exact : bool
+        True if the vector is an adapter's own weights, which may have more than the point.
     """
 
     vector: np.ndarray
     point: Point
     start: float = 0.0
     early: np.ndarray | None = None
+    exact: bool = False
+
+    @property
+    def note(self) -> str:
+        """What is injected, in words: a row's point in the space or its own weights, and how much these share."""
+        history, known = self.point.history, self.point.explained_ratio
+        if not self.exact:
+            return describe_history(history, known)
+        whose = f"{brief(history['row'])}: its own LoRA" if "row" in history else "an adapter's own weights"
+        inside = "" if known is None else f", {percent(known)} of the variance in the weight space"
+        return whose + inside + describe_edits(history)
+
+    @property
+    def explained_ratio(self) -> float | None:
+        """Fraction of the variance of a row's or an adapter's weights that its point keeps; None if not recorded."""
+        return self.point.explained_ratio
+
+    def _facts(self) -> Mapping[str, object]:
+        delayed = {"edits start at": f"{self.start:.3g} of the schedule"} if self.start else {}
+        return {"": self.note, "weights": self.vector, "weight space": self.point.basis_digest[:12], **delayed}
 
     def at(self, fraction: float) -> np.ndarray:
         """Return the vector to inject at a fraction of the denoising schedule, 0 (its start) to 1."""
         return self.vector if self.early is None or fraction >= self.start else self.early
 
 
-def resolve(space: WeightSpace, what: Any) -> Identity:
-    """Return the identity of a point, coefficients, row id, adapter, or path of an adapter or saved point.
+def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None) -> Identity:
+    """Return the identity of a point, coefficients, row id, adapter, its weights, or path of an adapter or saved point.
+
+    Parameters
+    ----------
+    dataset : WeightDataset, optional
+        The dataset in which a row's id means its own LoRA; without it, an id means the row's point in the space.
 
     Raises
     ------
@@ -60,57 +89,13 @@ def resolve(space: WeightSpace, what: Any) -> Identity:
         For coefficients that are not numbers or too many, and for a point or adapter of another space.
     """
     if isinstance(what, Identity):
-        space.coefficients_of(what.point)  # a point of another space is refused
+        find_point(space, what.point)  # a point of another space is refused
         return what
-    if isinstance(what, str) and space.population is not None and what in space.population:
-        return resolve(space, space.row(what))
-    if isinstance(what, (str, Path)):
-        return _from_path(space, what)
-    if isinstance(what, Adapter):
-        what.require_finite("this adapter")
-        vector = space.coordinates.represent(what).astype(np.float32, copy=False)
-        return Identity(vector, space.point(space.project(vector), made="projection"))
-    point = what if isinstance(what, Point) else space.point(_coefficients(what))
-    return Identity(space.decode(point), point)
-
-
-def _from_path(space: WeightSpace, what: str | Path) -> Identity:
-    path = Path(what)
-    try:
-        there = bool(str(what)) and path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        there = False
-    if there:
-        if is_point(path):
-            return resolve(space, load_point(path))
-        adapter = read_adapter(path)
-        incompatibility = space.layout.incompatibility(adapter)
-        if incompatibility:
-            raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {incompatibility}")
-        return resolve(space, adapter)
-    if path.suffix in (".json", ".safetensors"):
-        raise MissingPathError(f"{path} does not exist", path=path)
-    raise UnknownNameError(
-        f"{str(what)!r} is neither {_rows(space.population, str(what))}, nor a saved point, nor an adapter"
-    )
-
-
-def _rows(population: Population | None, name: str) -> str:
-    """Describe the rows that a name could have meant, for an error."""
-    if population is None:
-        return "a row (this weight space was published without its population)"
-    close = difflib.get_close_matches(name, population.ids, 3, 0.6)
-    hint = f"similar: {', '.join(close)}" if close else f"they look like {', '.join(population.ids[:3])}"
-    return f"a row of this weight space ({hint})"
-
-
-def _coefficients(what: Any) -> np.ndarray:
-    try:
-        return as_array(what, "coefficients")
-    except InvalidInputError:
-        raise InvalidInputError(
-            f"a {type(what).__name__} is not an identity; give coefficients, a Point, a row's id, an adapter or a path"
-        ) from None
+    if dataset is not None and isinstance(what, str) and is_row(what, space, dataset):
+        own = find_own_row(space, dataset, what)
+        return Identity(own[1], own[0], exact=True)
+    point, weights = find_point(space, what)
+    return Identity(space.decode(point), point) if weights is None else Identity(weights, point, exact=True)
 
 
 def adapter_of(space: WeightSpace, what: Any) -> Adapter:
@@ -166,7 +151,7 @@ def edited(
         early = identity.vector if early is None else early
     elif early is not None:
         early = early + step
-    return Identity(identity.vector + step, point, max(start, identity.start), early)
+    return Identity(identity.vector + step, point, max(start, identity.start), early, identity.exact)
 
 
 def pad_to_k(space: WeightSpace, point: Point) -> Point:
@@ -174,4 +159,4 @@ def pad_to_k(space: WeightSpace, point: Point) -> Point:
     c = space.coefficients_of(point)
     if len(c) == space.k:
         return point
-    return space.point(np.pad(c, (0, space.k - len(c))), **point.history)
+    return space.point_with(np.pad(c, (0, space.k - len(c))), point.history, point.explained_ratio)

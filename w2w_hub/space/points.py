@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,26 @@ from typing import Any
 import numpy as np
 
 from ..common.arguments import checked
-from ..common.constraints import as_array, text
+from ..common.constraints import as_array, number, optional, text
+from ..common.display import Displayed
 from ..common.equality import ByValue
-from ..errors import CorruptFileError, InvalidInputError
+from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import POINT, parse_json, read_json, upgraded
+from ..store.replacing import files_accepted
 from ..store.tensorfile import read_header, read_safetensors
+from .notes import describe_history
 
 FORMAT, FORMAT_VERSION = POINT, 1
 SUFFIXES = (".json", ".safetensors")
 
 
-@dataclass(frozen=True, eq=False)
-class Point(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Point(ByValue, Displayed):
     """Coefficients in one basis; two points are equal if their coefficients and bases are.
+
+    The point of a dataset's row is the projection of its weights on the principal components. Edits and samples are
+    points, too.
 
     Attributes
     ----------
@@ -36,6 +43,8 @@ class Point(ByValue):
     history : dict
         Record of how it was made (row, seed, edits, inversion loss), as plain JSON values; a number that is not finite
         is kept as None.
+    explained_ratio : float or None
+        Of a row's or an adapter's point, the fraction (0 to 1) of the variance of its weights that the point keeps.
 
     Raises
     ------
@@ -46,6 +55,7 @@ class Point(ByValue):
     coefficients: np.ndarray
     basis_digest: str
     history: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    explained_ratio: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         coefficients = as_array(self.coefficients, "coefficients")
@@ -60,6 +70,42 @@ class Point(ByValue):
         if not isinstance(self.history, Mapping):
             raise InvalidInputError(f"a point's history must be a mapping, not {reprlib.repr(self.history)}")
         object.__setattr__(self, "history", _plain(self.history, "history"))
+        ratio = optional(number(0, 1)).checked(self.explained_ratio, "the explained_ratio of a point")
+        object.__setattr__(self, "explained_ratio", ratio)
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "": describe_history(self.history, self.explained_ratio),
+            "coefficients": len(self.coefficients),
+            "weight space": self.basis_digest[:12],
+        }
+
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the point as a JSON or safetensors file, by the path's suffix, and return the path.
+
+        Raises
+        ------
+        InvalidInputError
+            For another suffix.
+        AlreadyExistsError
+            If the file is there and `overwrite` is False.
+
+        Examples
+        --------
+        >>> space.edit("person-0001", {"Beard": 4.5}).save("bearded.json")   # doctest: +SKIP
+        >>> pipe.identity = Point.load("bearded.json")                       # doctest: +SKIP
+        """
+        return save_point(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Point:
+        """Read a saved point.
+
+        Raises
+        ------
+        MissingPathError, CorruptFileError, UnsupportedFormatError, InvalidInputError
+        """
+        return load_point(path)
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -82,17 +128,25 @@ def _plain(value: Any, where: str) -> Any:
 
 
 @checked()
-def save_point(point: Point, path: Path | str) -> None:
-    """Write a point as a new JSON or safetensors file, by the path's suffix.
+def save_point(point: Point, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write a point as a JSON or safetensors file, by the path's suffix, and return the path.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
     InvalidInputError
         For another suffix.
     AlreadyExistsError
+        If the file is there and `overwrite` is False.
     """
-    path = Path(path)
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
+    path = require_suffix(path)
+    head: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "basis_digest": point.basis_digest}
+    if point.explained_ratio is not None:
+        head["explained_ratio"] = round(point.explained_ratio, 6)
     _require_coefficients(np.asarray(point.coefficients), path)
     try:
         history = json.dumps(dict(point.history), allow_nan=False)
@@ -102,16 +156,32 @@ def save_point(point: Point, path: Path | str) -> None:
         ) from error
     if path.suffix == ".json":
         coefficients = [float(c) for c in point.coefficients]
-        write_json(path, {**head, "history": json.loads(history), "coefficients": coefficients})
-    elif path.suffix == ".safetensors":
+        value = {**head, "history": json.loads(history), "coefficients": coefficients}
+        write_json(path, value, replace=overwrite)
+    else:
         from safetensors.numpy import save
 
         metadata = {k: str(v) for k, v in head.items()} | {"history": history}
-        write_bytes(path, save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata))
-    else:
+        data = save({"coefficients": np.ascontiguousarray(point.coefficients, np.float32)}, metadata)
+        write_bytes(path, data, replace=overwrite)
+    return path
+
+
+@checked()
+def require_suffix(path: Path | str) -> Path:
+    """Return the path of a point to be saved.
+
+    Raises
+    ------
+    InvalidInputError
+        If its suffix is not that of a saved point.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
         raise InvalidInputError(
             f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes", path=path
         )
+    return path
 
 
 @checked()
@@ -152,9 +222,29 @@ def load_point(path: Path | str) -> Point:
     if not isinstance(history, dict) or not isinstance(digest, str):
         raise CorruptFileError(f"{path} has no valid 'history' or no valid 'basis_digest'", path=path)
     _require_coefficients(coefficients, path)
-    return Point(coefficients, digest, history)
+    return Point(coefficients, digest, history, _stated_ratio(data.get("explained_ratio")))
+
+
+def _stated_ratio(value: Any) -> float | None:
+    """Return the fraction that a file states, a number or in safetensors its text; None if it is none."""
+    with suppress(TypeError, ValueError, OverflowError):
+        ratio = float(value)
+        return ratio if 0 <= ratio <= 1 else None
+    return None
 
 
 def _require_coefficients(coefficients: np.ndarray, path: Path) -> None:
     if coefficients.ndim != 1 or not len(coefficients) or not np.isfinite(coefficients).all():
         raise InvalidInputError(f"{path}: coefficients must be a vector of finite numbers", path=path)
+
+
+def _loads(path: Path) -> bool:
+    try:
+        load_point(path)
+    except W2WError:
+        return False
+    return True
+
+
+POINT_FILES = files_accepted(lambda path: path.suffix in SUFFIXES and _loads(path))
+"""The saved points in a folder, see :mod:`w2w_hub.store.replacing`."""

@@ -12,14 +12,17 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.constraints import as_array, number, one_of, validated, whole
+from ..common.display import Displayed
 from ..common.equality import ByValue
+from ..common.text import counted
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
+FARTHEST = 100.0  # widths of the population; an edit of 100 standard deviations reaches at most this
 
 
-@dataclass(frozen=True, eq=False)
-class Spread(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Spread(ByValue, Displayed):
     """Mean and standard deviation of the coefficients of the fitted rows.
 
     Attributes
@@ -55,8 +58,8 @@ class Spread(ByValue):
         return np.asarray(np.sqrt(np.mean(z**2, axis=1)))
 
 
-@dataclass(frozen=True, eq=False)
-class Population(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Population(ByValue, Displayed):
     """The rows of a dataset in the coordinates of a weight space.
 
     Attributes
@@ -89,7 +92,7 @@ class Population(ByValue):
     left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Population({len(self):,} rows, {int(self.fitted.sum()):,} fitted, k {self.k:,})"
+        return f"Population({counted(len(self), 'row')}, {int(self.fitted.sum()):,} fitted, k {self.k:,})"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -154,6 +157,17 @@ class Population(ByValue):
             )
         return np.asarray(self.coefficients[self._positions[row_id]])
 
+    @checked()
+    def explained_ratio(self, row_id: str) -> float | None:
+        """Return the fraction of a row's squared norm, standardized, that its coefficients keep.
+
+        None in a space of an early version, which has no norms of its rows.
+        """
+        kept, position = self.row(row_id).astype(np.float64), self._positions[row_id]
+        if self.squared_norms is None:
+            return None
+        return float(np.clip(kept @ kept / max(self.squared_norms[position], 1e-300), 0, 1))
+
     @validated(count=whole(1))
     def nearest(self, coefficients: np.ndarray, count: int = 1) -> list[tuple[str, float]]:
         """Return (row id, cosine) of the fitted rows with the largest cosine to coefficients ``(<= k,)``."""
@@ -217,6 +231,23 @@ class Population(ByValue):
         values, vectors = np.linalg.eigh(self.covariance[: len(c), : len(c)])
         usable = values > values[-1] * len(values) * np.finfo(float).eps
         return float(np.sqrt((((apart @ vectors)[usable]) ** 2 / values[usable]).sum()))
+
+
+def require_near(spread: Spread, rows: np.ndarray) -> None:
+    """Raise `InvalidInputError` for coefficients ``(<= k,)`` or ``(n, <= k)`` of which only noise would be drawn.
+
+    The population's width is the square root of its total variance, so that components of hardly any variance count
+    little.
+    """
+    found, width = np.atleast_2d(rows).astype(np.float64), float(np.linalg.norm(spread.std))
+    if not width > 0 or not len(found):
+        return
+    reach = float(np.linalg.norm(found - spread.mean[: found.shape[1]], axis=1).max()) / width
+    if not reach <= FARTHEST:
+        raise InvalidInputError(
+            f"a point is {reach:.3g} times as far from the mean as the population is wide; beyond {FARTHEST:g} only "
+            "noise is drawn; use smaller strengths, weights or coefficients"
+        )
 
 
 def as_coefficients(what: np.ndarray, k: int, *, several: bool = False) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.checks import is_whole
-from ..common.text import one_line
+from ..common.text import ShellText, command, one_line
 from ..dataset.manifest import Compatibility, is_split_name
-from ..dialects.base_model import digest_of_folder, embed_base
+from ..dialects.base_model import CONFIG, digest_of_folder, embed_base
+from ..dialects.generation import checked_settings, read_settings
 from ..errors import (
     BaseModelMismatchError,
     CorruptFileError,
@@ -24,7 +25,7 @@ from ..errors import (
     W2WError,
 )
 from ..lora.layout import ParameterLayout
-from ..store.atomic import new_folder, write_bytes, write_json
+from ..store.atomic import new_folder, require_output, write_bytes, write_json
 from ..store.commit import State, read_state
 from ..store.hashing import entry_of
 from ..store.hub.locate import locate
@@ -33,6 +34,7 @@ from ..store.hub.source import Source
 from ..store.manifest import FILENAME, SPACE, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import short, walk
+from ..store.replacing import files_listed
 from ..store.tensorfile import read_safetensors
 from .card import space_card
 from .contents import SpaceContents
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT, FORMAT_VERSION = SPACE, 1
+space_files = files_listed(SPACE)
 WITHOUT_POPULATION = {"format_version": 2, "population": False}
 COMPONENTS_A_FILE = 1000
 BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
@@ -58,14 +61,19 @@ FIELDS = {"format", "format_version", "files", *_KINDS}
 # ------------------------------------------------------------------ writing
 def save_space(
     space: SpaceContents, path: Path | str, base: Path | str | None = None, *,
+    generation: Mapping[str, Any] | None = None, overwrite: bool = False,
     extend: Callable[[Path], object] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a new space folder and return its path.
+    """Write a space folder and return its path.
 
     Parameters
     ----------
     base : path, optional
         A diffusers folder to embed.
+    generation : mapping, optional
+        Generation settings to store with `base`; by default the space's own.
+    overwrite : bool
+        Replace an existing weight space, if its folder holds nothing else.
     extend : callable, optional
         Called with the unfinished folder to add files before the manifest, instead of `base`.
 
@@ -74,15 +82,18 @@ def save_space(
     BaseModelMismatchError
         If the target modules of `base` are not those of the dataset's adapters.
     """
-    path = Path(path)
+    path = require_output(path, overwrite=overwrite, own=space_files)
     if base is not None:
         found = require_base(base, space.layout, space.compatibility)
         space = replace(space, compatibility=replace(space.compatibility, base_digest=found))
-        extend = partial(embed_base, base)
+        settings = space.generation if generation is None else checked_settings(generation)
+        extend = partial(embed_base, base, generation=settings)
+    elif checked_settings(generation):
+        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     population, revision = space.population, None if space.source is None else space.source.revision
-    with new_folder(path) as folder:
+    with new_folder(path, overwrite=overwrite, own=space_files) as folder:
         _save_coordinates(space, folder)
         if space.directions:
             arrays = {
@@ -121,9 +132,8 @@ def save_space(
 def require_folder(path: Path) -> None:
     """Raise `MissingPathError` unless there is a folder."""
     if not path.is_dir():
-        raise MissingPathError(
-            f"{path} is not a weight space; make one with: w2w build DATASET --k K --out {path}", path=path
-        )
+        make = command("w2w build", ShellText("DATASET"), options=("--k", ShellText("K"), "--out", path))
+        raise MissingPathError(f"{path} is not a weight space; make one with: {make}", path=path)
 
 
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:
@@ -229,6 +239,7 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
+            generation=_read_generation(state),
             path=path,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -238,6 +249,13 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
     if space.digest != data["digest"]:
         raise _corrupt(path, "mean, std and basis do not have the digest in the manifest")
     return space
+
+
+def _read_generation(state: State) -> dict[str, Any]:
+    if CONFIG not in state.data["files"]:
+        return {}
+    path = state.find(CONFIG)
+    return read_settings(read_json(path), path)
 
 
 def _corrupt(path: Path | str, reason: str) -> CorruptFileError:
@@ -333,7 +351,7 @@ def _needed(source: Source, k: int | None) -> list[str]:
     return [
         name
         for name in source.files
-        if name == "space.safetensors"
+        if name in ("space.safetensors", CONFIG)
         or name.startswith(("coefficients/", "directions."))
         or ((match := basis.fullmatch(name)) and int(match[1]) < last)
     ]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, validated, whole
+from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
-from ..errors import InvalidInputError, LayoutMismatchError, MissingPopulationError
+from ..common.display import LONGEST, Displayed, listed
+from ..common.text import counted, one_line
+from ..errors import InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..store.hub.verify import verify_source
 from .contents import SpaceContents
@@ -22,20 +24,21 @@ from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
 from .edits import Edit, find_direction
 from .integrity import check_space
+from .lookup import PointLike, find
 from .old_fields import accepts_flat_fields
 from .points import Point
-from .population import COVARIANCES, Population, as_coefficients
+from .population import COVARIANCES
+from .previews import add_preview
 from .storage import open_contents, save_space
 
-if TYPE_CHECKING:
-    from ..store.hub.source import ResolvedRevision
 
-
-class WeightSpace(SpaceContents):
+class WeightSpace(SpaceContents, Displayed):
     """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
 
-    Every `point` parameter accepts a :class:`Point`, coefficients ``(<= k,)`` or the id of a row. Less common
-    operations, such as :meth:`Coordinates.explained` and :meth:`Population.reconstruction_error`, are methods of
+    Every `point` parameter accepts a :class:`Point`, the path of a saved one, coefficients ``(<= k,)``, an inversion,
+    an adapter, its path or its weights ``(d,)``, or the id of a row. A row's id means its point in the space, without
+    what the components do not explain; for its own weights give ``people["person-0001"]``. Less common operations,
+    such as :meth:`Coordinates.explained` and :meth:`Population.reconstruction_error`, are methods of
     :attr:`coordinates` and :attr:`population`.
 
     Attributes
@@ -55,11 +58,22 @@ class WeightSpace(SpaceContents):
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        rows = "no population" if self.population is None else f"{len(self.population):,} rows"
-        return (
+        rows = "no population" if self.population is None else counted(len(self.population), "row")
+        return one_line(
             f"WeightSpace({self.name} {self.version}: k {self.k:,} of {self.layout.size:,} parameters, "
-            f"{rows}, {len(self.directions)} directions, {self.digest[:12]})"
+            f"{rows}, {counted(len(self.directions), 'direction')}, {self.digest[:12]})",
+            LONGEST,
         )
+
+    def _facts(self) -> Mapping[str, object]:
+        population, source = self.population, self.revision or self.path
+        return {
+            "name": self.name, "version": self.version, "digest": self.digest[:12],
+            "components": f"{self.k:,} of {self.layout.size:,} parameters",
+            "rows": "without population" if population is None else f"{len(population):,}, {self.spread.rows:,} fitted",
+            "directions": listed(self.directions), "base model": self.compatibility.base_model or "not named",
+            "license": self.licence, "opened from": "memory" if source is None else str(source),
+        }  # fmt: skip
 
     # ------------------------------------------------------------ opening, saving, verifying
     @classmethod
@@ -90,19 +104,24 @@ class WeightSpace(SpaceContents):
         )
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
-    @property
-    def revision(self) -> ResolvedRevision | None:
-        """The repository and commit that it was opened from; None for a folder or a space in memory."""
-        return None if self.source is None else self.source.revision
+    open = from_pretrained  # the same call by the name that datasets have
 
     @checked()
-    def save(self, path: Path | str, *, base: Path | str | None = None) -> Path:
-        """Write a new folder and return its path; the space itself does not change.
+    def save(
+        self, path: Path | str, *, base: Path | str | None = None, generation: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Path:  # fmt: skip
+        """Write a folder and return its path; the space itself does not change.
 
         Parameters
         ----------
         base : path, optional
             A diffusers folder to embed, so that the space opens offline.
+        generation : mapping, optional
+            Keywords that pipelines of this space use where a call gives none, stored with `base`:
+            ``{"num_inference_steps": 15, "guidance_scale": 2.0}``. By default :attr:`generation`.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
 
         Raises
         ------
@@ -110,7 +129,26 @@ class WeightSpace(SpaceContents):
             If the target modules of `base` are not those that the adapters were trained on.
         AlreadyExistsError, MissingPathError, DiskError
         """
-        return save_space(self, path, base)
+        return save_space(self, path, base, generation=generation, overwrite=overwrite)
+
+    @validated(picture=path(), overwrite=flag())
+    def add_preview(self, picture: Path | str, *, overwrite: bool = False) -> str:
+        """Add a picture to the folder of this space and to its card; return its path in the folder.
+
+        Parameters
+        ----------
+        picture : path
+            A ``.png`` file; its name is the picture's title.
+        overwrite : bool
+            Replace a preview of that name.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is not a PNG file, or the space is not in a local folder.
+        AlreadyExistsError, MissingPathError, DiskError
+        """
+        return add_preview(self, Path(picture), overwrite=overwrite)
 
     def without_population(self) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
@@ -152,7 +190,7 @@ class WeightSpace(SpaceContents):
         """Return coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
         return self.coordinates.project(what, k)
 
-    def decode(self, coefficients: np.ndarray | Point | str, k: int | None = None) -> np.ndarray:
+    def decode(self, coefficients: PointLike, k: int | None = None) -> np.ndarray:
         """Decode a point, or coefficients ``(k,)`` or ``(n, k)``, to adapter vectors, float32 ``(d,)`` or ``(n, d)``.
 
         Parameters
@@ -160,63 +198,35 @@ class WeightSpace(SpaceContents):
         k : int, optional
             Use only the first k coefficients.
         """
-        given = self.coefficients_of(coefficients) if isinstance(coefficients, (Point, str)) else coefficients
-        return self.coordinates.decode(given, k)
+        return self.coordinates.decode(self.coefficients_of(coefficients, several=True), k)
 
-    def adapter(self, point: np.ndarray | Point | str) -> Adapter:
+    def adapter(self, point: PointLike) -> Adapter:
         """Return a point as a LoRA."""
         vector = self.decode(self.coefficients_of(point))
         return self.layout.unflatten(vector, base_model=self.compatibility.base_model)
 
-    def point(self, coefficients: np.ndarray, **history: Any) -> Point:
-        """Return coefficients ``(<= k,)`` as a point of this space, with a record of how they were made."""
-        if self.revision is not None:
-            history = {"space": str(self.revision), **history}
-        point = Point(coefficients, self.digest, history)
-        self.coordinates.require_k(len(point.coefficients))
-        return point
-
     @validated(several=flag())
-    def coefficients_of(self, what: np.ndarray | Point | str, *, several: bool = False) -> np.ndarray:
+    def coefficients_of(self, what: PointLike, *, several: bool = False) -> np.ndarray:
         """Return the coefficients of a point, float64 ``(<= k,)``; with `several` also a matrix ``(n, <= k)``.
 
         Raises
         ------
         LayoutMismatchError
-            For a point of another space.
+            For a point or adapter of another space.
         UnknownNameError, InvalidInputError
         """
-        if isinstance(what, str):
-            what = self.row(what)
-        if isinstance(what, Point):
-            if what.basis_digest != self.digest:
-                raise LayoutMismatchError(
-                    f"this point belongs to the weight space {what.basis_digest[:12]}, not to {self.digest[:12]}; "
-                    "export it to an adapter and project that"
-                )
-            what = what.coefficients
-        return as_coefficients(what, self.k, several=several)
+        found, _ = self._find(what, several)
+        return found.coefficients.astype(np.float64) if isinstance(found, Point) else found
+
+    def _find(self, what: Any, several: bool = False) -> tuple[Point | np.ndarray, np.ndarray | None]:
+        try:
+            return find(self, what, several=several)
+        except UnknownNameError:
+            if isinstance(what, str):
+                self.require_population(f"row {what!r}")
+            raise
 
     # ------------------------------------------------------------ population
-    def require_population(self, need: str) -> Population:
-        """Return the population; without one, raise an error that names the `need`.
-
-        Raises
-        ------
-        MissingPopulationError
-        """
-        if self.population is None:
-            raise MissingPopulationError(
-                f"weight space {self.name!r} has no {need}: it comes without its population, the ids and coefficients "
-                "of the dataset's rows"
-            )
-        return self.population
-
-    @checked()
-    def row(self, row_id: str) -> Point:
-        """Return the point of a known row."""
-        return self.point(self.require_population(f"row {row_id!r}").row(row_id), row=row_id)
-
     def mean_point(self) -> Point:
         """Return the mean of the fitted rows."""
         return self.point(self.spread.mean, made="mean")
@@ -242,11 +252,11 @@ class WeightSpace(SpaceContents):
             drawn = self.require_population("covariance").sample(count, seed, truncation, covariance=covariance)
         return [self.point(c, index=i, **made) for i, c in enumerate(drawn)]
 
-    def nearest(self, point: np.ndarray | Point | str, count: int = 1) -> list[tuple[str, float]]:
+    def nearest(self, point: PointLike, count: int = 1) -> list[tuple[str, float]]:
         """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
         return self.require_population("nearest row").nearest(self.coefficients_of(point), count)
 
-    def distance(self, point: np.ndarray | Point | str) -> float:
+    def distance(self, point: PointLike) -> float:
         """Return the root mean square of a point's standardized coefficients: 1 is typical of the population."""
         return self.spread.distance(self.coefficients_of(point))
 
@@ -255,7 +265,7 @@ class WeightSpace(SpaceContents):
         """Distance of the fitted row that is farthest from the mean; None without a population."""
         return None if self.population is None else self.population.largest_distance
 
-    def mahalanobis(self, point: np.ndarray | Point | str) -> float:
+    def mahalanobis(self, point: PointLike) -> float:
         """Return the Mahalanobis distance of a point, see :meth:`Population.mahalanobis`."""
         return self.require_population("covariance").mahalanobis(self.coefficients_of(point))
 
@@ -264,9 +274,7 @@ class WeightSpace(SpaceContents):
         """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider."""
         return find_direction(name, self.directions, self.spread, self.diagnostics.get("no_direction", {}))
 
-    def edit(
-        self, point: np.ndarray | Point | str, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()
-    ) -> Point:
+    def edit(self, point: PointLike, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
         """Move a point along editing directions; strength is in standard deviations of the population along each.
 
         Parameters
@@ -279,26 +287,24 @@ class WeightSpace(SpaceContents):
         >>> space.edit(space.row("person-0001"), {"Beard": 2.0, "Eyeglasses": -1.0})   # doctest: +SKIP
         """
         edit = Edit.checked(strengths, preserve)
-        moved = edit.apply(self.coefficients_of(point), self.direction, self.spread.std)
-        history = point.history if isinstance(point, Point) else {"row": point} if isinstance(point, str) else {}
-        return self.point(moved, **edit.recorded(history))
+        before, _ = self._find(point)
+        kept = before.explained_ratio if isinstance(before, Point) else None
+        history = before.history if isinstance(before, Point) else {}
+        moved = edit.apply(self.coefficients_of(before), self.direction, self.spread.std)
+        return self.point_with(moved, edit.recorded(history), kept)
 
-    def read(self, point: np.ndarray | Point | str, name: str) -> float:
+    def read(self, point: PointLike, name: str) -> float:
         """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""
         return self.direction(name).read(self.coefficients_of(point))
 
-    def read_all(self, what: Adapter | np.ndarray | Point) -> dict[str, float]:
-        """Return what each direction reads from an adapter, a vector ``(d,)``, a point or coefficients ``(k,)``."""
-        if not isinstance(what, (Adapter, Point, str)):
-            what = as_array(what, "coefficients or weights")
-        if isinstance(what, Adapter) or (isinstance(what, np.ndarray) and what.shape == (self.layout.size,)):
-            what = self.project(what)
+    def read_all(self, what: PointLike) -> dict[str, float]:
+        """Return what each direction reads from a point, an adapter, weights ``(d,)`` or coefficients ``(k,)``."""
         c = self.coefficients_of(what)
         return {name: direction.read(c) for name, direction in self.directions.items()}
 
     @renamed_keywords(shares="weights")
     @checked()
-    def interpolate(self, points: Sequence[Point], weights: Sequence[float]) -> Point:
+    def interpolate(self, points: Sequence[PointLike], weights: Sequence[float]) -> Point:
         """Return the weighted mean of points; those with fewer coefficients are padded with zeros.
 
         Raises
@@ -306,14 +312,15 @@ class WeightSpace(SpaceContents):
         InvalidInputError
             If there are not as many weights as points, or they are not finite numbers or sum to 0.
         """
-        amounts = as_array(weights, "weights").astype(np.float64)
         if isinstance(points, (str, Point)) or not isinstance(points, Iterable):
-            raise InvalidInputError(f"interpolate takes several points, not {reprlib.repr(points)}")
+            raise InvalidInputError(f"interpolate takes a list of points, not {reprlib.repr(points)}")
+        amounts = as_array(weights, "weights").astype(np.float64)
         values = [self.coefficients_of(p) for p in points]
         total = amounts.sum()
         if amounts.shape != (len(values),) or not len(values) or not np.isfinite(total) or total == 0:
             raise InvalidInputError(
-                f"{len(values)} points need as many finite weights that do not sum to 0, got {reprlib.repr(weights)}"
+                f"{counted(len(values), 'point needs', 'points need')} as many finite weights that do not "
+                f"sum to 0, got {reprlib.repr(weights)}"
             )
         longest = max(map(len, values))
         padded = np.stack([np.pad(c, (0, longest - len(c))) for c in values])

@@ -3,6 +3,11 @@
 Both are written beside their destination as ``.NAME.<hex>.w2w-partial``, flushed, and renamed. What a killed process
 leaves is removed by the next writer of the same path, if it has such a name, is not a link, and does not belong to a
 running process (writers hold an advisory lock).
+
+With `overwrite`, an existing file is replaced by one rename and an existing folder by one swap, so that a killed
+process leaves the old output or the new one. On a file system that cannot swap, the old folder is first renamed to
+``.NAME.<hex>.w2w-replaced``; the next writer of the path renames it back if the process was killed right then. What
+may be replaced is decided in :mod:`.replacing`.
 """
 
 from __future__ import annotations
@@ -19,24 +24,86 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import AlreadyExistsError, DiskError, W2WError
+from ..errors import AlreadyExistsError, DiskError, InvalidInputError, W2WError
 from .paths import walk
+from .replacing import OwnFiles, exchange, files_named, require_replaceable
 
-PARTIAL = ".w2w-partial"
+PARTIAL, REPLACED = ".w2w-partial", ".w2w-replaced"
+FILE_SUFFIXES = (
+    ".bin", ".ckpt", ".csv", ".gif", ".html", ".jpeg", ".jpg", ".jsonl", ".lock", ".parquet", ".png", ".pt",
+    ".pth", ".safetensors", ".webp",
+)  # fmt: skip
 DURABLE = True  # flush to the disk before a rename, against power cuts
 
 
-def require_new(path: Path | str) -> Path:
-    """Return the path if nothing is there yet."""
+def require_new(path: Path | str, *, overwrite: bool = False, own: OwnFiles | None = None) -> Path:
+    """Return the path if an output may be made there.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Whether an earlier output may be replaced.
+    own : callable, optional
+        For an output that is a folder: the files that it may hold to be replaced, see :mod:`.replacing`.
+
+    Raises
+    ------
+    AlreadyExistsError
+    """
     path = Path(path)
-    if os.path.lexists(path):
-        raise AlreadyExistsError(f"{path} already exists; choose another output or remove it first", path=path)
+    if own is not None:
+        _put_back(path)
+    if not os.path.lexists(path):
+        return path
+    if not overwrite:
+        raise AlreadyExistsError(
+            f"{path} already exists; choose another output, or replace it with --force (in Python: overwrite=True)",
+            path=path,
+        )
+    require_replaceable(path, own)
+    return path
+
+
+def require_output(path: Path | str, *, overwrite: bool = False, own: OwnFiles | None = None) -> Path:
+    """Return the path as :func:`require_new` does, after a test that something can be written there.
+
+    Called before the work whose result is written. An empty folder is made beside the output, or above it where the
+    folders that will hold it do not exist yet, and removed.
+
+    Raises
+    ------
+    AlreadyExistsError
+    InvalidInputError
+        If a folder would get a name with the suffix of a file.
+    DiskError
+        If the place is read-only, is not a folder, or the name is too long.
+    """
+    path = require_new(path, overwrite=overwrite, own=own)
+    if own is not None and path.suffix.lower() in FILE_SUFFIXES:
+        raise InvalidInputError(
+            f"{path} is made as a folder, and {path.suffix} is the suffix of a file; choose another name", path=path
+        )
+    with as_disk_error(path):
+        try:
+            probe = _partial(path)
+            while not os.path.lexists(probe.parent):
+                probe = probe.parent.with_name(probe.name)
+            probe.mkdir()
+            with suppress(FileNotFoundError):  # taken for a leftover
+                probe.rmdir()
+        except ValueError as error:  # a NUL
+            raise OSError(errno.EINVAL, str(error)) from error
     return path
 
 
 @contextmanager
-def new_folder(path: Path | str) -> Iterator[Path]:
+def new_folder(path: Path | str, *, overwrite: bool = False, own: OwnFiles | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    overwrite, own
+        As for :func:`require_new`; without `own`, only an empty folder is replaced.
 
     Raises
     ------
@@ -44,7 +111,8 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     DiskError
         If writing fails; nothing is left then.
     """
-    path = require_new(path)
+    own = own or files_named()
+    path = require_new(path, overwrite=overwrite, own=own)
     with as_disk_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
@@ -58,12 +126,60 @@ def new_folder(path: Path | str) -> Iterator[Path]:
             for file in partial.rglob("*.safetensors"):  # safetensors writes them for their owner alone
                 file.chmod(readable)
             flush_tree(partial)
-            require_new(path)
-            os.rename(partial, path)
+            require_new(path, overwrite=overwrite, own=own)
+            if os.path.lexists(path):
+                _replace_folder(partial, path)
+            else:
+                os.rename(partial, path)
             flush(path.parent)
         finally:
             os.close(holder)
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)  # by now the old folder, if one was replaced
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    """Put a folder in the place of another; afterwards, the old one has the name `partial` or is gone."""
+    if exchange(partial, path):
+        return
+    aside, holder = _partial(path, REPLACED), os.open(path, os.O_RDONLY)
+    try_lock(holder)
+    try:
+        os.rename(path, aside)
+        try:
+            os.rename(partial, path)
+        except BaseException:
+            os.rename(aside, path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        os.close(holder)
+
+
+def _put_back(path: Path) -> None:
+    """Rename the old folder back if a writer was killed after it had moved it aside."""
+    if os.path.lexists(path):
+        return
+    for aside in _leftovers(path, REPLACED):
+        with suppress(OSError), _held(aside) as mode:
+            if stat.S_ISDIR(mode):
+                os.rename(aside, path)
+                return
+
+
+def remove_output(path: Path, own: OwnFiles) -> None:
+    """Remove a folder that holds only files that its writer makes, in one step; nothing happens if it is not there.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If it holds anything else.
+    """
+    if not os.path.lexists(require_new(path, overwrite=True, own=own)):
+        return
+    with as_disk_error(path):
+        gone = _partial(path)
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None:
@@ -73,9 +189,7 @@ def write_bytes(path: Path | str, data: bytes, *, replace: bool = False) -> None
     ------
     AlreadyExistsError, DiskError
     """
-    path = Path(path)
-    if not replace:
-        require_new(path)
+    path = require_new(path, overwrite=replace)
     with as_disk_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
@@ -104,25 +218,34 @@ def write_json(path: Path | str, value: Any, *, replace: bool = False) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed writers of `path` left beside it."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
-    with suppress(OSError):
-        names = [name for name in os.listdir(path.parent) if name.endswith(PARTIAL) and pattern.fullmatch(name)]
-        for name in names:
-            _remove_leftover(path.parent / name)
+    for left in _leftovers(path, PARTIAL, *([REPLACED] if os.path.lexists(path) else [])):
+        with suppress(OSError), _held(left) as mode:
+            if stat.S_ISDIR(mode):
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
-def _remove_leftover(partial: Path) -> None:
-    mode = os.lstat(partial).st_mode
+def _leftovers(path: Path, *suffixes: str) -> list[Path]:
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(?:{'|'.join(map(re.escape, suffixes))})")
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    return [path.parent / name for name in names if name.endswith(suffixes) and pattern.fullmatch(name)]
+
+
+@contextmanager
+def _held(left: Path) -> Iterator[int]:
+    """Lock what a killed writer left and yield its mode; raise `OSError` if it is in use, a link or special."""
+    mode = os.lstat(left).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        return
-    descriptor = os.open(partial, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        raise OSError(errno.EINVAL, "not a file or folder")
+    descriptor = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         if not try_lock(descriptor):  # it is being written, or locks are not supported
-            return
-        if stat.S_ISDIR(mode):
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+            raise OSError(errno.EBUSY, "in use")
+        yield mode
     finally:
         os.close(descriptor)
 
@@ -196,8 +319,8 @@ def replaced(target: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+def _partial(path: Path, suffix: str = PARTIAL) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{suffix}")
 
 
 def _rename_new(partial: Path, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from .manifest import CARD
 from .paths import read_file
 
 TAGS = ["w2w-hub", "lora", "weight-space"]
+# metadata key: sha256 of a card as it was rendered, so that one that somebody edited is told from it
+RENDERED = "w2w_hub_card"
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>(?:.*?\r?\n)?)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
@@ -29,7 +33,26 @@ def template(name: str) -> Template:
 
 def render_card(name: str, metadata: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Return a card: metadata as YAML, and a template filled with values, escaped unless they are `Markdown`."""
-    return join_card(metadata, template(name).substitute({key: markdown(value) for key, value in values.items()}))
+    body = template(name).substitute({key: markdown(value) for key, value in values.items()})
+    return mark_rendered(metadata, body)
+
+
+def mark_rendered(metadata: Mapping[str, Any], body: str) -> str:
+    """Return a card whose metadata state its digest, see :func:`is_rendered`."""
+    plain = {name: value for name, value in metadata.items() if name != RENDERED}
+    return join_card(plain | {RENDERED: _digest(plain, body)}, body)
+
+
+def is_rendered(text: str) -> bool:
+    """Return whether a card is as this package rendered it, in any release; its YAML may be written differently."""
+    metadata, body = split_card(text)
+    stated = metadata.pop(RENDERED, None)
+    return stated is not None and stated == _digest(metadata, body)
+
+
+def _digest(metadata: Mapping[str, Any], body: str) -> str:
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), default=str) + "\n" + body
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_card(folder: Path) -> str:
@@ -67,11 +90,6 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 def join_card(metadata: Mapping[str, Any], body: str) -> str:
     """Return the text of a card."""
     return f"---\n{yaml_text(metadata)}---\n{body}"
-
-
-def is_same_card(text: str, other: str) -> bool:
-    """Return whether two cards say the same, however their YAML is written."""
-    return text == other or split_card(text) == split_card(other)
 
 
 def size_category(rows: int) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..common.limits import MAX_JSON_BYTES
+from ..common.text import command
 from ..errors import AlreadyExistsError, BusyError, CorruptFileError, MissingPathError, UnsafePathError, W2WError
 from .atomic import as_disk_error, disk_error, flush, flush_tree, require_new
 from .manifest import CARD, FILENAME, parse_manifest
@@ -227,6 +228,8 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
                 shutil.rmtree(staging / NOTES, ignore_errors=True)
                 _commit(staging, folder)
             except (KeyboardInterrupt, SystemExit, OSError) as error:
+                if isinstance(error, KeyboardInterrupt):
+                    error.add_note(_what_is_kept(folder, staging, resumable))
                 if isinstance(error, W2WError) or not resumable:
                     shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -239,6 +242,15 @@ def next_state(path: Path | str, *, replace: bool = False, resumable: bool = Fal
         left = resumable and (staging_folder(folder) / NOTES).is_dir()
         kept = "; finished parts are kept, run the same command again to continue" if left else ""
         raise disk_error(path, error, kept) from error
+
+
+def _what_is_kept(folder: Path, staging: Path, resumable: bool) -> str:
+    """Say what an interrupted writer leaves, for whoever interrupted it."""
+    if not staging.is_dir():  # past the moment of commit
+        return f"the change is committed, see: {command('w2w repair', folder)}"
+    if resumable and (staging / NOTES).is_dir():
+        return "finished parts are kept and the same command continues from them"
+    return "nothing was changed"
 
 
 def _prepare(staging: Path, resumable: bool) -> None:

@@ -23,6 +23,10 @@ FILENAME, CARD = "manifest.json", "README.md"
 CHECKSUM = "checksum"
 DATASET, SPACE, LOCK, POINT = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point"
 FORMAT_NAMES = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point"}
+OPENED_BY = {
+    DATASET: "WeightDataset.open", SPACE: "WeightSpace.from_pretrained", LOCK: "w2w_hub.release.read_lock",
+    POINT: "Point.load",
+}  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,8 +69,10 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
     """Return data of one of these formats upgraded from any known version to the newest."""
     name = data.get("format")
     if name not in formats:
-        wanted = " or ".join(repr(f) for f in formats)
-        raise UnsupportedFormatError(f"{where} is a {short(name)} manifest, expected {wanted}", **about(where))
+        wanted = " or ".join(f"a {FORMAT_NAMES[f]}" for f in formats)
+        known = isinstance(name, str) and name in OPENED_BY
+        found = another(str(name)) if known else f"has the format {short(name)}"
+        raise UnsupportedFormatError(f"{where} {found}; expected {wanted}", **about(where))
     readers, version = READERS[str(name)], data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in readers:
         raise UnsupportedFormatError(
@@ -75,6 +81,11 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
             **about(where),
         )
     return readers[version](data)
+
+
+def another(name: str) -> str:
+    """Return what to say of a file or folder of one of our formats where another kind of file is expected."""
+    return f"belongs to a {FORMAT_NAMES[name]} (open it with {OPENED_BY[name]})"
 
 
 def require_files(files: Any, where: Where) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_JSON_BYTES
 from ..common.progress import progress
+from ..common.text import command
 from ..errors import LONGEST, CorruptFileError, MissingPathError, UnsupportedFormatError, W2WError
 from .commit import NEXT, State, open_state
 from .hashing import sha256_file
@@ -136,7 +137,7 @@ def check_manifest(report: Report, state: State, known: set[str], *, vouched: bo
     if state.unfinished:
         report.notes.append(
             f"{report.path} holds a committed change that is not moved into place, which other readers see in part; "
-            f"finish it with: w2w repair {report.path}"
+            f"finish it with: {command('w2w repair', report.path)}"
         )
     elif os.path.lexists(state.root / NEXT):
         report.notes.append(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from ..common.extras import optional_imports
+
+with optional_imports("diffusers"):
+    import torch  # noqa: F401
+
 from .many import Person, TrainingResult, read_people, train_many
 from .one import train_identity
 from .pictures import TrainingPicture, read_pictures

@@ -11,6 +11,7 @@ from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
+from ...common.text import ShellText, command, counted, quote
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ...store.manifest import FILENAME
 from ..labels import table as label_table
@@ -24,7 +25,8 @@ from .commit import change
 from .options import OLD_NAMES
 from .plan import Plan, RowPlan, draft_of, used_kinds
 from .shard_writer import RowSource
-from .sources import AdapterRows, DatasetRows, row_ids
+from .sources import AdapterRows, DatasetRows, found_adapters, row_ids
+from .workers import worker_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +41,11 @@ def add_rows(
     *,
     ids: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
+    extra_labels: str = "refuse",
     initialization: str | None = None,
     column_info: Mapping[str, Mapping[str, str]] | None = None,
     version: str | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     dask: str | Client | None = None,
 ) -> WeightDataset:
     """Append checkpoints, or the rows of other datasets, to a dataset in one atomic change.
@@ -54,8 +57,8 @@ def add_rows(
 
     Parameters
     ----------
-    sources : sequence of path
-        Checkpoints and dataset folders.
+    sources : path or sequence of path
+        Checkpoints, folders of them, which are scanned as by :func:`pack_adapters`, and dataset folders.
     ids : sequence of str, optional
         Ids of the added checkpoints, in their order; see :func:`pack_adapters`.
     labels : DataFrame, optional
@@ -63,7 +66,7 @@ def add_rows(
     initialization : str, optional
         Name of the initialization that the added checkpoints were trained from. It must be the dataset's, if that
         has one, since a checkpoint does not state its initialization.
-    column_info, version, workers, dask
+    extra_labels, column_info, version, workers, dask
         See :class:`DatasetOptions` and :func:`pack_adapters`.
 
     Raises
@@ -74,14 +77,15 @@ def add_rows(
     paths = path_list(sources, "a source")
     if not paths:
         raise InvalidInputError("there are no sources to add")
-    checkpoints = [source for source in paths if not (source / FILENAME).is_file()]
-    named = dict(zip(map(id, checkpoints), row_ids(checkpoints, ids), strict=True))
-    added = [(source, named.get(id(source))) for source in paths]
+    grouped = [(is_dataset, list(group)) for is_dataset, group in groupby(paths, _is_dataset)]
+    grouped = [(is_dataset, group if is_dataset else found_adapters(group)) for is_dataset, group in grouped]
+    names = iter(row_ids([path for is_dataset, group in grouped if not is_dataset for path in group], ids))
+    added = [(path, None if is_dataset else next(names)) for is_dataset, group in grouped for path in group]
     info = {column: dict(facts) for column, facts in (column_info or {}).items()}
     return change(
         path,
-        lambda dataset: plan_addition(dataset, added, labels, initialization, info, version),
-        workers=workers,
+        lambda dataset: plan_addition(dataset, added, labels, initialization, info, version, extra_labels),
+        workers=worker_count(workers, len(added)),
         dask=dask,
     )
 
@@ -93,6 +97,7 @@ def plan_addition(
     initialization: str | None = None,
     column_info: Mapping[str, dict[str, str]] | None = None,
     version: str | None = None,
+    extra_labels: str = "refuse",
 ) -> Plan:
     """Plan the addition of rows.
 
@@ -133,7 +138,7 @@ def plan_addition(
     if added:
         with problems.collecting():
             _require_initialization(dataset, initialization)
-        given = _labels_of(added, labels, problems, dataset)
+        given = _labels_of(added, labels, problems, dataset, extra_labels)
         known = label_table.grown_kinds(given, known, problems)
         given = as_written(given, known)
         tables.append(given if rule or "split" in given.columns else given.assign(split=DEFAULT_SPLIT))
@@ -143,11 +148,28 @@ def plan_addition(
         [t.drop(columns=["row", "row_sha256"], errors="ignore").astype(object) for t in tables if len(t)],
         ignore_index=True,
     ).drop_duplicates("id")
-    table = label_table.normalize(merged, ids, problems, known=known, existing=old, open_split=rule is not None)
+    there = set(dataset.ids)
+    taken = [name for name in ids[len(dataset) :] if name in there]
+    if taken:
+        others = f", and {counted(len(taken) - 1, 'other')} of the sources" if taken[1:] else ""
+        removal = command("w2w remove", dataset.path, ShellText("ID") if taken[1:] else taken[0])
+        problems.add(
+            InvalidInputError(
+                f"{dataset.path} has a row {taken[0]!r} already{others}; ids must be unique: omit it, give it another "
+                f"id (ids=), or remove the old row first: {removal}",
+                name=taken[0],
+            )
+        )
+    new_ids = [*dataset.ids, *(name for name in ids[len(dataset) :] if name not in there)]
+    table = label_table.normalize(merged, new_ids, problems, known=known, existing=old, open_split=rule is not None)
     if rule is not None:
         table = placed_by_rule(rule, table, len(dataset), problems)
     draft.column_info = draft.column_info | dict(column_info or {})
     return Plan(draft, ids, RowPlan.joined(parts), table, base=dataset, problems=problems)
+
+
+def _is_dataset(path: Path) -> bool:
+    return (path / FILENAME).is_file()
 
 
 def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Path) -> None:
@@ -172,7 +194,7 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
     if initialization is None:
         raise InitializationError(
             f"all rows of {dataset.path} were trained from initialization {mine!r}; if the new checkpoints were too, "
-            f"add --initialization {mine}"
+            f"add --initialization {quote(mine)}"
         )
     raise InitializationError(
         f"the new checkpoints have initialization {initialization!r}, but {dataset.path} has {mine!r}; rows of one "
@@ -181,7 +203,11 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
 
 
 def _labels_of(
-    names: Sequence[str], labels: pd.DataFrame | None, problems: Problems, dataset: WeightDataset
+    names: Sequence[str],
+    labels: pd.DataFrame | None,
+    problems: Problems,
+    dataset: WeightDataset,
+    extra: str = "refuse",
 ) -> pd.DataFrame:
     """Return the labels of added checkpoints; duplicate and unknown ids are collected."""
     import pandas as pd
@@ -189,4 +215,5 @@ def _labels_of(
     if labels is None:
         return pd.DataFrame({"id": pd.Series(list(names), dtype=object)})
     table = label_table.as_table(labels, problems, dataset.labels.columns)
-    return label_table.labels_of(names, table, problems, ", or change labels of existing rows with: w2w relabel")
+    advice = f"; labels of existing rows are changed by: {command('w2w relabel', dataset.path)}"
+    return label_table.labels_of(names, table, problems, extra, advice)

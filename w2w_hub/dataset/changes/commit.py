@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.progress import progress
-from ...errors import InvalidInputError
-from ...store.commit import next_state
+from ...common.text import counted
+from ...errors import AlreadyExistsError, InvalidInputError, W2WError
+from ...store.atomic import require_output
+from ...store.commit import next_state, open_state
 from ...store.hashing import entry_of
+from ...store.manifest import DATASET
+from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
+from ..licenses import row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
@@ -31,12 +37,32 @@ MANY_ROWS = 2000
 
 
 def create(
-    path: Path, plan: Plan, *, over: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
+    path: Path, plan: Plan, *, overwrite: bool = False, resumable: bool = False, workers: int = 1, dask: Any = None
 ) -> WeightDataset:
-    """Write and open a new dataset; see :func:`w2w_hub.store.commit.next_state`."""
-    with next_state(path, replace=over, resumable=resumable) as staging:
+    """Write and open a new dataset, or replace the rows of one; see :func:`w2w_hub.store.commit.next_state`."""
+    require_dataset_output(path, overwrite=overwrite)
+    with next_state(path, replace=overwrite, resumable=resumable) as staging:
         commit(plan, staging, path, workers=workers, dask=dask)
     return WeightDataset.open(path)
+
+
+def require_dataset_output(path: Path | str, *, overwrite: bool = False) -> Path:
+    """Return the path if a dataset can be written there; with `overwrite`, it may be one already.
+
+    Files in its folder that its manifest does not list are left alone.
+
+    Raises
+    ------
+    AlreadyExistsError, DiskError
+    """
+    path = Path(path)
+    if not overwrite or path.is_symlink() or not path.is_dir():
+        return require_output(path, overwrite=overwrite, own=files_named())
+    try:
+        open_state(path, DATASET)
+    except W2WError as error:
+        raise AlreadyExistsError(f"{path} is not a dataset; remove it, or choose another output", path=path) from error
+    return path
 
 
 def change(
@@ -77,6 +103,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
     plan.problems.raise_if_any()
+    if matrix.unstated_scale:
+        _warn_of_unstated_scales(matrix.unstated_scale, plan.manifest.layout.scale)
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
     table["row"] = np.arange(len(table))
     table["row_sha256"] = matrix.digests
@@ -94,7 +122,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
-    card = dataset_card(manifest) if base is None else updated_card(folder, base.manifest, manifest)
+    licenses = row_licenses(table)
+    card = dataset_card(manifest, licenses) if base is None else updated_card(folder, manifest, licenses)
     (staging / "README.md").write_text(card, "utf-8")
 
 
@@ -120,6 +149,18 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
         column_info={k: v for k, v in draft.column_info.items() if v},
         split_rule=kept_rule(draft.split_rule, table, before),
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
+    )
+
+
+def _warn_of_unstated_scales(unstated: dict[str, str], scale: float) -> None:
+    """Warn of rows that were converted to the dataset's scale from a default, since their checkpoints state none."""
+    first, default = min(unstated.items())
+    rows = counted(len(unstated), "row was read with a scale that its checkpoint does not state",
+                   "rows were read with a scale that their checkpoints do not state")  # fmt: skip
+    warnings.warn(
+        f"{rows}, the first is {first!r} ({default}); the other rows have scale {scale:g}: if these were trained with "
+        "it too, pack them again from files that state it",
+        stacklevel=4,
     )
 
 

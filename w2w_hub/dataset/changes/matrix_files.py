@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...common.progress import progress
+from ...common.text import counted
 from ...errors import W2WError
 from ...store.atomic import write_json
 from ...store.commit import NOTES
@@ -32,6 +34,10 @@ class WrittenMatrix:
         The row digests, in row order.
     max_error : float or None
         The largest rounding error of the newly written rows.
+    rescaled : dict
+        Id -> ``{scale: modules}`` of newly written rows with modules of another scale than the layout's.
+    unstated_scale : dict
+        Id -> the default that was applied, for those of them whose checkpoint states no scale.
     """
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -39,6 +45,7 @@ class WrittenMatrix:
     max_error: float | None = None
     base_models: set[str | None] = field(default_factory=set)
     rescaled: dict[str, dict[str, int]] = field(default_factory=dict)
+    unstated_scale: dict[str, str] = field(default_factory=dict)
 
 
 def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, workers: int, dask: Any) -> WrittenMatrix:
@@ -51,6 +58,9 @@ def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wor
     notes = staging / NOTES
     stamps = {task.number: _fingerprint(task) for task in tasks}
     results = {task.number: found for task in tasks if (found := _resumed(notes, task, stamps)) is not None}
+    if list_files(staging):
+        kept = f"{len(results):,} of {counted(len(tasks), 'shard')} kept"
+        warnings.warn(f"continuing where an interrupted call stopped: {kept}", stacklevel=4)
     tasks = [task for task in tasks if task.number not in results]
     _clear(staging, {g.shard_path(number) for number in results})
     alone = dask is None and len(tasks) == 1
@@ -69,6 +79,7 @@ def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wor
         written.files[g.shard_path(number)] = {"sha256": result.sha256, "size": result.size}
         written.base_models |= result.notes.get("base_model", set())
         written.rescaled |= dict(json.loads(text) for text in result.notes.get("rescaled", ()))
+        written.unstated_scale |= dict(json.loads(text) for text in result.notes.get("unstated_scale", ()))
     written.max_error = max((r.max_error for r in results.values() if r.max_error is not None), default=None)
     write_json(staging / ARRAY / "zarr.json", g.to_zarr(), replace=True)
     group = {"attributes": {}, "zarr_format": 3, "node_type": "group"}

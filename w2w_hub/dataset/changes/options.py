@@ -16,6 +16,7 @@ from ...common.deprecated import renamed_keywords
 from ...dialects.base_model import digest_of_folder
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
+from ..groups import warn_of_shared_persons
 from ..manifest import DTYPES, UNKNOWN, Compatibility, DatasetManifest
 from ..matrix.geometry import SHARD_BYTES, parse_size, plan_geometry
 from ..problems import Problems
@@ -55,7 +56,8 @@ class DatasetOptions:
     column_info : mapping, optional
         ``{"Age": {"unit": "years", "source": "self-reported"}}``.
     split_rule : SplitRule, optional
-        Splits the rows by groups. Rows with a split in their labels keep it, unless all splits are ``train``.
+        Splits the rows by groups, or by rows: ``SplitRule(holdout=0.1)``. Rows with a split in their labels keep it,
+        unless all splits are ``train``.
     dtype : {"float32", "float16"}, optional
         Stored dtype; by default float16 for a float16 matrix, else float32.
     compression : {"none", "bitshuffle"}
@@ -151,6 +153,8 @@ def plan_new(
     draft = DatasetManifest(
         options.name or path.name, options.version, 0, dtype, layout, "", {}, {}, compatibility, options.license
     )
+    if not problems.found:
+        warn_of_shared_persons(labels, options.split_rule, path)
     draft.column_info = {column: dict(info) for column, info in (options.column_info or {}).items()}
     draft.split_rule = None if options.split_rule is None else options.split_rule.to_json()
     view = "float16" if options.parquet_view is True else options.parquet_view

@@ -16,8 +16,9 @@ import numpy as np
 
 from ...common.checks import is_whole, items, text_list
 from ...common.progress import progress
-from ...common.text import command
+from ...common.text import command, counted
 from ...dialects import read_adapter
+from ...dialects.scan import Skipped, adapters_of
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
 from ...lora.layout import ParameterLayout
 from ..manifest import row_digest
@@ -49,6 +50,7 @@ class AdapterRows(RowSource):
         templates = Templates(self.layout)
         bases = self.notes.setdefault("base_model", set())
         rescaled = self.notes.setdefault("rescaled", set())
+        unstated = self.notes.setdefault("unstated_scale", set())
         for number in progress(numbers, "reading adapters") if self.show_progress else numbers:
             path = self.paths[number]
             row = templates.row(path)
@@ -65,11 +67,27 @@ class AdapterRows(RowSource):
             if own := self.layout.scale_ratios(adapter):
                 scales = Counter(repr(adapter.factors[target].scale) for target in own)
                 rescaled.add(json.dumps([self.ids[number], dict(sorted(scales.items()))]))
+                if default := adapter.metadata.get("scale_default"):
+                    unstated.add(json.dumps([self.ids[number], default]))
             templates.learn(path, row)
             yield row
 
     def fingerprint(self, numbers: list[int]) -> Any:
         return [self.layout.digest, *([str(self.paths[n]), *_stamps(self.paths[n])] for n in numbers)]
+
+
+def found_adapters(paths: Sequence[Path]) -> list[Path]:
+    """Return the checkpoints that paths name or, if they are folders of several, hold; a warning names what is skipped.
+
+    Raises
+    ------
+    MissingPathError, NotACheckpointError
+    """
+    skipped = Skipped()
+    found = adapters_of(paths, skipped)
+    if skipped.counts:
+        warnings.warn(f"skipped {skipped}", stacklevel=5)
+    return found
 
 
 def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> list[str]:
@@ -89,7 +107,9 @@ def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> li
             str(name) if is_whole(name) else name for name in ([ids] if isinstance(ids, str) else items(ids, "id"))
         ]
         if len(given) != len(paths):
-            raise InvalidInputError(f"{len(given)} ids for {len(paths)} checkpoints; give one id per checkpoint")
+            raise InvalidInputError(
+                f"{counted(len(given), 'id')} for {counted(len(paths), 'checkpoint')}; give one id per checkpoint"
+            )
         return text_list(given, "an id")
     names = [_own_names(path) for path in paths]
     chosen = [name[0] for name in names]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ...common.dask import connect
+from ...common.threads import wait_quietly
 from ...errors import W2WError
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+PARALLEL_FROM = 2000  # rows; for fewer, starting processes takes longer than it saves
+
+
+def worker_count(workers: int | None, rows: int) -> int:
+    """Return the number of processes for a number of rows; None is as many as there are processors, if it pays."""
+    if workers is not None:
+        return workers
+    return max(1, os.cpu_count() or 1) if rows >= PARALLEL_FROM else 1
 
 
 def run_tasks(
@@ -53,12 +64,17 @@ def _processes(workers: int) -> Iterator[Executor]:
     # a forked process would inherit the writers' lock and keep it if this process dies
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise W2WError(
             "a worker process died (out of memory?); run the same command again with fewer --workers"
         ) from error
+
+
+def _start_worker() -> None:
+    wait_quietly()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.arguments import checked
+from ...common.deprecated import renamed_keywords
+from ...common.text import counted
 from ...errors import InvalidInputError, LayoutMismatchError
 from ...lora.layout import ParameterLayout
 from ..labels import table as label_table
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @takes_options
+@renamed_keywords(replace="overwrite")
 @checked()
 def write_dataset(
     weights: Any,
@@ -33,7 +36,8 @@ def write_dataset(
     layout: ParameterLayout,
     ids: Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
-    replace: bool = False,
+    extra_labels: str = "refuse",
+    overwrite: bool = False,
     options: DatasetOptions | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WeightDataset:
@@ -49,7 +53,9 @@ def write_dataset(
     labels : DataFrame, optional
         One row per id, with a column ``id`` or the ids as its index. ``split``, ``source``, ``licence`` and
         ``consent`` are reserved; every other column is an attribute.
-    replace : bool
+    extra_labels : {"refuse", "ignore"}
+        What to do with labels of other ids.
+    overwrite : bool
         Replace an existing dataset.
     options : DatasetOptions, optional
         Storage options and metadata.
@@ -74,21 +80,21 @@ def write_dataset(
         raise InvalidInputError("a dataset needs at least one row")
     names = [f"row-{i:06d}" for i in range(len(matrix))] if ids is None else id_list(ids)
     if len(names) != len(matrix):
-        raise InvalidInputError(f"{len(names)} ids for {len(matrix)} rows")
+        raise InvalidInputError(f"{counted(len(names), 'id')} for {counted(len(matrix), 'row')}; give one per row")
     problems = Problems()
-    table = split_labels(labels, names, options.split_rule, problems)
+    table = split_labels(labels, names, options.split_rule, problems, extra_labels)
     plan = plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
-    return create(path, plan, over=replace)
+    return create(path, plan, overwrite=overwrite)
 
 
 def split_labels(
-    labels: pd.DataFrame | None, ids: Sequence[str], rule: SplitRule | None, problems: Problems
+    labels: pd.DataFrame | None, ids: Sequence[str], rule: SplitRule | None, problems: Problems, extra: str = "refuse"
 ) -> pd.DataFrame:
     """Return the labels of a new dataset's rows, split by a rule if there is one.
 
     Rows with a split keep it, unless all splits are ``train``; the others follow the rule.
     """
-    table = label_table.normalize(labels, ids, problems, open_split=rule is not None)
+    table = label_table.normalize(labels, ids, problems, open_split=rule is not None, extra=extra)
     if rule is None:
         return table
     placed = table["split"].notna().tolist() if states_splits(table) else None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...common.text import an, counted, few
 from ...errors import InvalidInputError, UnknownNameError
 from ..problems import Problems
 from .kinds import CATEGORICAL, LabelKind, Ordinal, infer_kind, kind_of, stated_kind
@@ -18,7 +19,7 @@ from .written import as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_COLUMNS = 5
+REFUSE, IGNORE = EXTRA_LABELS = ("refuse", "ignore")  # labels of ids that are not among the rows
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -30,6 +31,7 @@ def normalize(
     known: Mapping[str, LabelKind | None] | None = None,
     existing: pd.DataFrame | None = None,
     open_split: bool = False,
+    extra: str = REFUSE,
 ) -> pd.DataFrame:
     """Return the labels of `ids`, in their order: reserved columns, then typed attributes.
 
@@ -41,7 +43,7 @@ def normalize(
     Parameters
     ----------
     labels : DataFrame, optional
-        With an ``id`` column, or the ids as its index, in any order. Its ids must be exactly `ids`.
+        With an ``id`` column, or the ids as its index, in any order. It must have a row for each of `ids`.
     problems : Problems
         Collects all errors.
     known : mapping of str to LabelKind, optional
@@ -50,6 +52,8 @@ def normalize(
         Labels of the dataset, whose names of columns and splits are valid.
     open_split : bool
         A split may be missing, since a split rule will fill it in.
+    extra : {"refuse", "ignore"}
+        What to do with labels of other ids.
     """
     import pandas as pd
 
@@ -58,16 +62,25 @@ def normalize(
         if not ROW_ID.fullmatch(name):
             problems.add(InvalidInputError(f"row id {name!r}: use letters, digits, dots, dashes and underscores"))
         if count > 1:
-            problems.add(InvalidInputError(f"row id {name!r} occurs {count} times; set unique ids with ids="))
+            problems.add(
+                InvalidInputError(
+                    f"row id {name!r} occurs {count} times; rename its files or folders, or set ids with ids=",
+                    name=name,
+                )
+            )
     old_columns = () if existing is None else existing.columns
     table = pd.DataFrame({"id": ids})
     if labels is not None:
-        table = labels_of(ids, as_table(labels, problems, old_columns), problems)
+        table = labels_of(ids, as_table(labels, problems, old_columns), problems, extra)
     unlabeled = set(ids).difference(table["id"])
     if unlabeled:
         first = next(name for name in ids if name in unlabeled)
         problems.add(
-            UnknownNameError(f"{len(unlabeled)} rows have no labels, the first is {first!r}; add them to the table")
+            UnknownNameError(
+                f"{counted(len(unlabeled), 'row has', 'rows have')} no labels, the first is {first!r}; add them to the "
+                "table",
+                name=first,
+            )
         )
     # go on with a complete table, to collect further problems
     table = table.drop_duplicates("id").set_index("id").reindex(list(dict.fromkeys(ids))).reset_index(names="id")
@@ -82,7 +95,8 @@ def normalize(
                 values = [DEFAULT_SPLIT] * len(table)
             without = [v for v, row in zip(values, table["id"], strict=True) if v is None and row not in unlabeled]
             if without and not open_split:
-                problems.add(InvalidInputError(f"every row needs a split; {len(without)} rows have none"))
+                none = counted(len(without), "row has", "rows have")
+                problems.add(InvalidInputError(f"every row needs a split; {none} none"))
             old_splits = () if existing is None else existing["split"].dropna().unique()
             require_splits((v for v in values if v is not None), old_splits, problems)
         result[name] = CATEGORICAL.as_column(values, table.index)
@@ -92,23 +106,41 @@ def normalize(
             with problems.collecting():
                 result[name] = _typed(table[name], name, (known or {}).get(name), remarks)
     if remarks and not problems.found:
-        text = "; ".join(f"{_shown(names)}: {remark}" for remark, names in remarks.items())
+        text = "; ".join(f"{few(names)}: {remark}" for remark, names in remarks.items())
         warnings.warn(f"labels: {text}", stacklevel=3)
     return pd.DataFrame(result)
 
 
-def labels_of(ids: Iterable[str], table: pd.DataFrame, problems: Problems, advice: str = "") -> pd.DataFrame:
-    """Return the rows of a table of labels for `ids`, one per id; duplicate and unknown ids are collected."""
-    for name in table["id"][table["id"].duplicated()].unique():
-        problems.add(InvalidInputError(f"the labels have id {name!r} twice"))
+def labels_of(
+    ids: Iterable[str], table: pd.DataFrame, problems: Problems, extra: str = REFUSE, advice: str = ""
+) -> pd.DataFrame:
+    """Return the rows of a table of labels for `ids`, one per id; duplicate ids are collected.
+
+    Parameters
+    ----------
+    extra : {"refuse", "ignore"}
+        Whether labels of other ids are collected as an error, or left out with a warning.
+    """
     known = table["id"].isin(list(ids))
     unknown = table["id"][~known].tolist()
-    if unknown:
+    if unknown and extra == IGNORE:
+        warnings.warn(
+            f"labels: {counted(len(unknown), 'label')} of other ids {'was' if len(unknown) == 1 else 'were'} ignored, "
+            f"the first is {unknown[0]!r}",
+            stacklevel=7,
+        )
+    elif unknown:
         problems.add(
             UnknownNameError(
-                f"{len(unknown)} labels have unknown ids, the first is {unknown[0]!r}; remove these labels{advice}"
+                f"{counted(len(unknown), 'label has an unknown id', 'labels have unknown ids')}, the first is "
+                f"{unknown[0]!r}; remove these labels, or ignore them with --extra-labels ignore "
+                f'(extra_labels="ignore"){advice}',
+                name=unknown[0],
             )
         )
+    counts = table["id"] if extra == REFUSE else table["id"][known]
+    for name in counts[counts.duplicated()].unique():
+        problems.add(InvalidInputError(f"the labels have id {name!r} twice; remove one of the rows", name=name))
     return table[known].drop_duplicates("id")
 
 
@@ -125,7 +157,7 @@ def as_table(labels: Any, problems: Problems, existing: Iterable[str] = ()) -> p
     import pandas as pd
 
     if not isinstance(labels, pd.DataFrame):
-        raise InvalidInputError(f"labels must be a DataFrame with a column 'id', not a {type(labels).__name__}")
+        raise InvalidInputError(f"labels must be a DataFrame with a column 'id', not {an(type(labels).__name__)}")
     has_id = labels.columns.nlevels == 1 and "id" in [str(name).strip() for name in labels.columns]
     if labels.columns.nlevels > 1 or (not has_id and labels.index.nlevels > 1):
         raise InvalidInputError("labels with a MultiIndex are not supported; see DataFrame.reset_index")
@@ -232,11 +264,6 @@ def as_ordinal(table: pd.DataFrame, orders: Mapping[str, Sequence[str]]) -> pd.D
         made[name] = kind.as_column(kind.convert(plain_values(written, name), name), table.index)
     made.attrs = dict(table.attrs)
     return made
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
-    return ", ".join(names[:SHOWN_COLUMNS]) + more
 
 
 def kinds(table: pd.DataFrame) -> dict[str, LabelKind]:

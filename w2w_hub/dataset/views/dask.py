@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import is_whole
-from ...errors import InvalidInputError, missing_extra
+from ...common.extras import optional_imports
+from ...errors import InvalidInputError
 from ..reader import DatasetReader
 
 BLOCK_BYTES = 64_000_000
@@ -27,10 +28,8 @@ class _Lazy:
 
 def to_dask(dataset: DatasetReader, rows: int | None = None) -> Any:
     """Return the matrix as a `dask.array` in blocks of whole rows: `rows` each, or about 64 MB."""
-    try:
+    with optional_imports("dask"):
         import dask.array as da
-    except ImportError:
-        raise missing_extra("dask", "dask") from None
     if rows is not None and (not is_whole(rows) or rows < 1):
         raise InvalidInputError(f"rows must be an integer of at least 1, not {rows!r}")
     rows = rows or max(1, BLOCK_BYTES // (dataset.layout.size * dataset.dtype.itemsize))

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...common.arguments import checked, place
 from ...common.constraints import text
-from ...errors import InvalidInputError, UnknownNameError, missing_extra
+from ...common.extras import optional_imports
+from ...errors import InvalidInputError, UnknownNameError
 from ...store.atomic import write_bytes
 from ...store.hashing import sha256_file
 from ...store.manifest import FILENAME
@@ -59,10 +60,8 @@ def load_dataset(
     >>> people = load_dataset("people", split="train").with_format("torch")   # doctest: +SKIP
     >>> people[0]["weights"], people[0]["Beard"]                              # doctest: +SKIP
     """
-    try:
+    with optional_imports("datasets"):
         import datasets
-    except ImportError:
-        raise missing_extra("datasets", "datasets") from None
     from .lazy_rows import LazyDataset, as_lazy
     from .weight_row import WeightRow
 

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import is_whole, text_list
-from ...errors import InvalidInputError, UnknownNameError, missing_extra
+from ...common.extras import optional_imports
+from ...errors import InvalidInputError, UnknownNameError
 from ..labels.kinds import CATEGORICAL
 from ..labels.names import RESERVED
 from ..reader import DatasetReader
 
-try:
+with optional_imports("diffusers"):
     import torch
     from torch.utils.data import Dataset, IterableDataset, get_worker_info
     from torch.utils.data._utils.collate import collate, default_collate_fn_map
-except ImportError:
-    raise missing_extra("torch", "diffusers") from None
 
 
 class Example(dict[str, Any]):

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import nn
-
 from ...common.deprecated import renamed_names
+from ...common.extras import optional_imports
 from ...lora.layout import ParameterLayout
+
+with optional_imports("diffusers"):
+    import torch
+    from torch import nn
+
 from .gradients import differentiable, inject_differentiable
 from .modules import base_digest, require_differentiable, rewritable, target_modules, uncompiled
 from .rows import inject_hooks

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...common.text import an, counted
 from ...dialects.base_model import digest_of_weights
 from ...errors import AdapterNotAppliedError, BaseModelMismatchError, InvalidInputError
 from ...lora.adapter import Target
@@ -42,7 +43,7 @@ def target_modules(model: nn.Module, layout: ParameterLayout) -> dict[Target, nn
     if wrong:
         raise BaseModelMismatchError(
             f"this base model does not fit the layout: {wrong[0]}"
-            + (f" (and {len(wrong) - 1} more modules)" if len(wrong) > 1 else "")
+            + (f" (and {counted(len(wrong) - 1, 'more module')})" if len(wrong) > 1 else "")
         )
     return found
 
@@ -61,7 +62,7 @@ def _shape_of(module: nn.Module | None) -> _Shape | None:
 
 def _words(module: nn.Module | None, shape: _Shape | None) -> str:
     if shape is None:
-        return f"a {type(module).__name__}"
+        return an(type(module).__name__)
     kernel = f" with a kernel of {'x'.join(map(str, shape[2]))}" if shape[2] else ""
     return f"{shape[0]} -> {shape[1]}{kernel}"
 

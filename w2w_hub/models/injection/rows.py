@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...common.text import counted
 from ...errors import LayoutMismatchError
 from ...lora.adapter import Target
 from ...lora.layout import ParameterLayout
@@ -64,7 +65,9 @@ def _for_each_sample(samples: int, a: torch.Tensor, b: torch.Tensor) -> tuple[to
     """Repeat the factors of n identities for a batch in which sample i belongs to identity ``i % n``."""
     repeats, rest = divmod(samples, a.shape[0])
     if rest:
-        raise LayoutMismatchError(f"a batch of {samples} samples cannot carry {a.shape[0]} identities")
+        raise LayoutMismatchError(
+            f"a batch of {counted(samples, 'sample')} cannot carry {counted(a.shape[0], 'identity')}"
+        )
     return (a.repeat(repeats, 1, 1), b.repeat(repeats, 1, 1)) if repeats > 1 else (a, b)
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import missing_extra
+from ...common.extras import optional_imports
 
-try:
+with optional_imports("diffusers"):
     import accelerate  # noqa: F401
     import diffusers  # noqa: F401
     import PIL.Image  # noqa: F401
     import torch
     import transformers  # noqa: F401
-except ImportError as error:
-    raise missing_extra(error.name or "diffusers", "diffusers") from None
+    from diffusers import StableDiffusionPipeline  # noqa: F401, which imports what diffusers itself imports late
 
+from ...common.lazy import public_names
 from ...common.pipelines import PIPELINES
-from ..inversion import InversionSettings
-from .grids import strength_grid
-from .handover import StockPipelineWarning
-from .mixin import PROMPT, W2WMixin
-from .registry import AutoW2WPipeline, pipeline_for
-from .stable_diffusion import W2WPipeline, W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline
+from .quiet import no_torchvision_note
+
+with no_torchvision_note():
+    from ..inversion import InversionSettings
+    from .grids import strength_grid
+    from .handover import StockPipelineWarning
+    from .mixin import PROMPT, W2WMixin
+    from .registry import AutoW2WPipeline, pipeline_for
+    from .stable_diffusion import W2WPipeline, W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline
 
 __all__ = [
     "PROMPT", "AutoW2WPipeline", "InversionSettings", "StockPipelineWarning", "W2WMixin", "W2WPipeline",
@@ -35,6 +38,10 @@ def __getattr__(name: str) -> Any:  # the classes of every family in the table
         if row.name == name:
             return pipeline_for(row.stock)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return public_names(__name__, {*__all__, *(row.name for row in PIPELINES)})
 
 
 def best_device() -> str:

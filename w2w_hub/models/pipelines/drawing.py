@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...common.text import counted
 from ...errors import InvalidInputError
 from ...lora.layout import ParameterLayout
 from ...space.identity import Identity
@@ -29,6 +30,14 @@ def arguments_of(stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     named = dict(list(bound.arguments.items())[1:])
     result: dict[str, Any] = named | named.pop("kwargs", {})
     return result
+
+
+def with_settings(
+    stock_call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a stock call's keywords with those settings that it takes and is not given."""
+    given, taken = arguments_of(stock_call, args, kwargs), inspect.signature(stock_call).parameters
+    return {**kwargs, **{name: value for name, value in settings.items() if name in taken and name not in given}}
 
 
 def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def one_prompt_each(identities: Identities, given: dict[str, Any]) -> dict[str, 
     lead = next((name for name in ("prompt", "prompt_embeds") if result.get(name) is not None), None)
     found = "none" if lead is None else str(len(result[lead]))
     if found != str(n):
-        raise InvalidInputError(f"{n} identities need one prompt or {n}; got {found}")
+        raise InvalidInputError(f"{counted(n, 'identity needs', 'identities need')} one prompt or {n}; got {found}")
     return result
 
 

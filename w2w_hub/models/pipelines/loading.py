@@ -32,6 +32,7 @@ from ...store.manifest import read_json_in
 from ...store.paths import has_file, short
 from ..injection import base_digest, uncompiled
 from .foreign import checked, require_safe_base, safe_options
+from .quiet import quiet_loading
 
 PLACE = place()
 HUB = {name: RULES[name] for name in ("revision", "token", "cache_dir", "local_files_only")}
@@ -244,7 +245,7 @@ def _require_folder(stock_class: Any, folder: Path, space: WeightSpace, dtype: A
 
 def _opened(stock_class: Any, base: Base, dtype: Any) -> Any:
     place, options = base.place, base.options
-    with _one_line_errors(place):
+    with _one_line_errors(place), quiet_loading(local=isinstance(place, Path)):
         if isinstance(place, str) and os.path.isdir(place):
             place = stock_class.download(place, **options)  # its name alone would open the local folder
         return stock_class.from_pretrained(place, dtype=dtype, **options)

@@ -17,18 +17,22 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ...common.arguments import SPACE
+from ...common.arguments import DATASET, SPACE
 from ...common.constraints import either, flag, instance, names, optional, path, text, validated, whole
 from ...common.deprecated import renamed_keywords
 from ...common.progress import progress
-from ...dialects import write_adapter
+from ...dialects.base_model import mixed_note
+from ...dialects.generation import checked_settings
 from ...errors import InvalidInputError, UnknownNameError
 from ...space import Point, WeightSpace
-from ...space.identity import Identity, adapter_of, edited, resolve
+from ...space.identity import Identity, edited, resolve
+from ...space.keeping import export_identities, export_identity, save_identity
+from ...space.storage import space_files
+from ...store.atomic import require_output
 from ...store.manifest import FILENAME as MANIFEST
 from ..injection import injection, use_base
 from ..inversion import SEED, Inversion, InversionSettings, Inverter
-from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each
+from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each, with_settings
 from .grids import preview_sheets
 from .handover import notice_components, notice_from_pipe, notice_identity
 from .inputs import as_list, encode_pictures, encode_text, latent_masks, nested
@@ -36,6 +40,7 @@ from .loading import HUB, PLACE, base_at, open_base, open_space, parts_for, requ
 from .saving import save_folder
 
 if TYPE_CHECKING:
+    from ...dataset import WeightDataset
     from ...release.publish import Published
 
 PROMPT = "sks person"
@@ -68,6 +73,7 @@ class W2WMixin:
     _execution_device: Any
     _space: WeightSpace | None = None
     _identity: Identity | Identities | None = None
+    _generation: dict[str, Any] | None = None  # the space's, unless it is set
     _generating = False
     _lent: tuple[str | None, ...] = ()  # stock pipelines that may share the components, until an identity is set
     _warned = False  # about a stock pipeline, since the identity was set
@@ -124,7 +130,8 @@ class W2WMixin:
         ----------
         dtype : torch dtype or str
             The base model's dtype; float32 by default. A name (``"bf16"``, ``"float16"``), a mapping from
-            components to dtypes, and the keyword `torch_dtype` work too.
+            components to dtypes, and the keyword `torch_dtype` work too. Stock diffusers generates with the same folder
+            without ``dtype=``, unless w2w_hub 0.1.0 embedded a base model of several dtypes.
         k : int, optional
             Number of components to read; fewer need fewer files.
         revision : str, optional
@@ -190,6 +197,7 @@ class W2WMixin:
             made.attach(space)
         elif carried is not None:
             made._space, made._identity = carried, pipeline._identity
+            made._generation = pipeline._generation
         return made
 
     @validated(space=SPACE, verify=flag())
@@ -202,11 +210,11 @@ class W2WMixin:
         if verify:
             with use_base(self.unet):
                 require_base(self.unet, space)
-        self._space, self._identity = space, None
+        self._space, self._identity, self._generation = space, None, None
 
     @validated(
         path=path(), base_model=optional(text()), revision=optional(text()), custom_pipeline=flag(),
-        previews=optional(instance(Mapping, "a mapping")),
+        previews=optional(instance(Mapping, "a mapping")), overwrite=flag(),
     )  # fmt: skip
     def save_pretrained(  # type: ignore[override]
         self,
@@ -216,9 +224,12 @@ class W2WMixin:
         revision: str | None = None,
         custom_pipeline: bool = False,
         previews: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
         **options: Any,
     ) -> None:
         """Write the space with this base model embedded; the folder opens as a stock pipeline too.
+
+        :attr:`generation` is stored with it.
 
         Parameters
         ----------
@@ -230,12 +241,17 @@ class W2WMixin:
             import of this package.
         previews : mapping, optional
             Generate pictures for the card, with these options of the stock call: ``{"num_inference_steps": 25}``.
+        overwrite : bool
+            Replace an existing weight space, if its folder holds nothing else.
         **options
             Keywords of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
+        require_output(path, overwrite=overwrite, own=space_files)
         sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
-        save_folder(self.space, stock, path, base_model, revision, custom_pipeline, options, sheets)
+        save_folder(
+            self.space, stock, path, base_model, revision, custom_pipeline, options, self.generation, sheets, overwrite
+        )
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())
     def push_to_hub(  # type: ignore[override]
@@ -267,6 +283,22 @@ class W2WMixin:
             self.save_pretrained(Path(folder) / "space", **options)
             return push(Path(folder) / "space", repo_id, version=version, private=private, token=token, dry_run=dry_run)
 
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Keywords of the call that this pipeline uses where a call gives none; by default what the space states.
+
+        Set it to a mapping of `num_inference_steps` and `guidance_scale`, or to ``{}`` for the stock class's own
+        defaults. :meth:`save_pretrained` stores it.
+        """
+        stated = self._generation
+        if stated is None:
+            stated = {} if self._space is None else self._space.generation
+        return dict(stated)
+
+    @generation.setter
+    def generation(self, settings: Mapping[str, Any]) -> None:
+        self._generation = checked_settings(settings)
+
     # ------------------------------------------------------------ identity
     @property
     def space(self) -> WeightSpace:
@@ -286,9 +318,20 @@ class W2WMixin:
     def identity(self) -> Any:
         """The identity to generate: None (the unchanged base model), one, or a tuple with one per prompt.
 
-        Set it to coefficients, a :class:`Point`, a row's id, an adapter or its path, the path of a saved point, or a
-        list of these for one batched call, in which None is the base model. If set during a call, it applies from the
-        next one.
+        Set it to coefficients, a :class:`Point`, a row's id, an adapter, its path or its weights, the path of a saved
+        point, an :class:`Inversion`, or a list of these for one batched call, in which None is the base model. If set
+        during a call, it applies from the next one.
+
+        A row's id is the row's point in the space: what the principal components do not explain of its weights is
+        left out, and ``pipe.identity.explained_ratio`` says how much is kept. The row's own LoRA is
+        ``people["person-0001"]``, read from its dataset.
+
+        Examples
+        --------
+        >>> pipe.identity = "person-0001"                      # its point in the space      # doctest: +SKIP
+        >>> pipe.identity = people["person-0001"]              # its own LoRA                # doctest: +SKIP
+        >>> pipe.identity = pipe.invert(picture)               # the person in a picture     # doctest: +SKIP
+        >>> pipe.identity = "bearded.json"                     # what save_identity wrote    # doctest: +SKIP
         """
         return self._identity
 
@@ -296,18 +339,26 @@ class W2WMixin:
     def identity(self, what: Any) -> None:
         if what is not None:
             notice_identity(self)
-        if what is None:
-            self._identity = None
-        elif _several(what):
-            if not len(what):
-                raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
-            self._identity = tuple(None if item is None else self.resolve(item) for item in what)
-        else:
-            self._identity = self.resolve(what)
+        self._identity = None if what is None else self._resolved(what)
 
-    def resolve(self, what: Any) -> Identity:
-        """Return the :class:`Identity` of anything that :attr:`identity` accepts as one."""
-        return resolve(self.space, what)
+    def _resolved(self, what: Any) -> Identity | Identities:
+        """Return one identity, or a tuple of several, in which None is the base model."""
+        if not _several(what):
+            return self.resolve(what)
+        if not len(what):
+            raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
+        return tuple(None if item is None else self.resolve(item) for item in what)
+
+    @validated(dataset=optional(DATASET))
+    def resolve(self, what: Any, dataset: WeightDataset | None = None) -> Identity:
+        """Return the :class:`Identity` of anything that :attr:`identity` accepts as one.
+
+        Parameters
+        ----------
+        dataset : WeightDataset, optional
+            Read a row's id as the row's own LoRA in this dataset, instead of its point in the space.
+        """
+        return resolve(self.space, what, dataset)
 
     def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
         """Sample a new identity, set it and return its point."""
@@ -336,16 +387,11 @@ class W2WMixin:
         UserWarning
             If the edit is farther from the population's mean than every fitted row.
         """
-        if self._identity is None:
-            raise InvalidInputError("edit needs an identity; set pipe.identity or call sample_identity first")
-        several = isinstance(self._identity, tuple)
-        before = self._identity if isinstance(self._identity, tuple) else (self._identity,)
-        people = [identity for identity in before if identity is not None]
-        if len(people) < len(before):
-            raise InvalidInputError("edit cannot change the base model; remove None from pipe.identity")
+        before = self._required_identity("edit")
+        people = before if isinstance(before, tuple) else (before,)
         after = tuple(edited(self.space, person, strengths, start=start, preserve=preserve) for person in people)
         warn_if_far(self.space, (identity.point for identity in after), stacklevel=4)  # past the check of arguments
-        self._identity = after if several else after[0]
+        self._identity = after if isinstance(before, tuple) else after[0]
         return self._identity
 
     @renamed_keywords(shares="weights")
@@ -356,17 +402,100 @@ class W2WMixin:
         self.identity = point
         return point
 
-    @validated(path=path())
-    def export(self, path: Path | str, identity: Any = None, **options: Any) -> None:
+    @validated(path=path(), overwrite=flag())
+    def save_identity(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the current identity to a path that sets it again (``pipe.identity = path``), and return the path.
+
+        Parameters
+        ----------
+        path : path
+            With the suffix ``.json`` or ``.safetensors``, the identity's point is written: a small file for this
+            weight space. Without a suffix, a LoRA folder is, as by :meth:`export`.
+        overwrite : bool
+            Replace what an earlier call wrote there.
+
+        Raises
+        ------
+        AlreadyExistsError
+        InvalidInputError
+            For another suffix, and if no identity or several are set.
+
+        Warns
+        -----
+        UserWarning
+            If the point keeps less than the identity: an adapter's weights outside of the space, or the start of a
+            delayed edit.
+
+        Examples
+        --------
+        >>> pipe.edit({"Beard": 4.5})                # doctest: +SKIP
+        >>> pipe.save_identity("bearded.json")       # doctest: +SKIP
+        """
+        one = self._required_identity("save_identity")
+        if isinstance(one, tuple):
+            raise InvalidInputError(
+                f"save_identity writes one identity, and pipe.identity holds {len(one)}; save pipe.identity[0].point "
+                "and the others, or export them"
+            )
+        return save_identity(self.space, one, path, overwrite=overwrite, stacklevel=4)
+
+    @validated(path=path(), overwrite=flag())
+    def export(
+        self, path: Path | str, identity: Any = None, *, overwrite: bool = False, **options: Any
+    ) -> Path | list[Path]:
         """Write an identity (the current one by default) as a LoRA folder that stock libraries load.
 
-        `options` are keywords of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers. A delayed
-        edit is written as if it applied from the first step.
+        A delayed edit is written as if it applied from the first step.
+
+        Parameters
+        ----------
+        path : path
+            The folder to make. For several identities it gets one folder each, named by the row's id, or else
+            ``identity-000`` by the position.
+        identity : optional
+            Whatever :attr:`identity` accepts.
+        overwrite : bool
+            Replace what an earlier export wrote there.
+        **options
+            Keywords of :func:`w2w_hub.write_adapter`: `dialects`, by default PEFT and diffusers.
+
+        Returns
+        -------
+        Path
+            The folder; for several identities the list of their folders.
+
+        Raises
+        ------
+        AlreadyExistsError
+        InvalidInputError
+            If no identity is set, or one of several is the base model.
+
+        Warns
+        -----
+        UserWarning
+            If stock diffusers needs ``dtype=`` for the base model, see :meth:`from_pretrained`.
         """
-        chosen = self._identity if identity is None else self.resolve(identity)
-        if not isinstance(chosen, Identity):
-            raise InvalidInputError("export needs one identity; set pipe.identity first")
-        write_adapter(adapter_of(self.space, chosen), path, **options)
+        chosen = self._required_identity("export", None if identity is None else self._resolved(identity))
+        note = mixed_note(self.space.path)
+        if note is not None:
+            warnings.warn(note, stacklevel=3)  # past the check of arguments
+        if isinstance(chosen, tuple):
+            return export_identities(self.space, chosen, path, overwrite=overwrite, **options)
+        return export_identity(self.space, chosen, path, overwrite=overwrite, **options)
+
+    def _required_identity(
+        self, need: str, given: Identity | Identities | None = None
+    ) -> Identity | tuple[Identity, ...]:
+        """Return the given identities, or else the current ones, none of which may be the base model."""
+        chosen = self._identity if given is None else given
+        if chosen is None:
+            raise InvalidInputError(f"{need} needs an identity; set pipe.identity or call sample_identity first")
+        if isinstance(chosen, Identity):
+            return chosen
+        people = tuple(identity for identity in chosen if identity is not None)
+        if len(people) < len(chosen):
+            raise InvalidInputError(f"{need} takes no base model; remove None from the identities")
+        return people
 
     # ------------------------------------------------------------ pictures
     def _generate(self, stock_call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -375,6 +504,7 @@ class W2WMixin:
             if self._generating:
                 return nested_copy(self)._generate(stock_call, args, kwargs)
             chosen = self._identity
+            kwargs = with_settings(stock_call, args, kwargs, self.generation)
             call, token = _render_call.get(), None
             if call is not None and call[0] is self:
                 chosen, token = call[1], _render_call.set(None)  # for this call, not for calls inside its callbacks
@@ -466,7 +596,7 @@ class W2WMixin:
 
         Examples
         --------
-        >>> pipe.identity = pipe.invert(picture, num_steps=400, seed=0).point   # doctest: +SKIP
+        >>> pipe.identity = pipe.invert(picture, num_steps=400, seed=0)   # doctest: +SKIP
         """
         settings = InversionSettings(**options)
         several = isinstance(images, (list, tuple)) and bool(images) and isinstance(images[0], (list, tuple))

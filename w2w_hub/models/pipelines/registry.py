@@ -12,6 +12,7 @@ from ...common.pipelines import PIPELINES, PipelineRow, family_of, pipeline_row
 from ...errors import BaseModelMismatchError, InvalidInputError
 from ...space import WeightSpace
 from .loading import PLACE, Base, base_at, open_base, open_space, torch_dtype
+from .quiet import no_torchvision_note
 
 
 @validated(stock=text())
@@ -72,7 +73,8 @@ def _text_to_image(base: Base) -> Any:
 
 
 def _class_of(row: PipelineRow) -> Any:
-    return getattr(importlib.import_module(f".{row.family}", __package__), row.name)
+    with no_torchvision_note():
+        return getattr(importlib.import_module(f".{row.family}", __package__), row.name)
 
 
 def _known() -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.pipelines import PIPELINES, pipeline_row
-from ...dialects.base_model import CONFIG, EMBEDDED
+from ...dialects.base_model import CONFIG, EMBEDDED, state_one_dtype
+from ...dialects.generation import stored_settings
 from ...errors import BaseModelMismatchError, InvalidInputError
 from ...space import WeightSpace
 from ...space.storage import save_space
@@ -31,7 +32,9 @@ def save_folder(
     revision: str | None,
     custom_pipeline: bool,
     options: Mapping[str, Any],
+    generation: Mapping[str, Any],
     sheets: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a space with its base model as a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
     unet = uncompiled(stock.unet)
@@ -60,15 +63,17 @@ def save_folder(
     def extend(folder: Path) -> None:
         if base_model is None:
             stock.save_pretrained(folder, **options)
-            write_json(folder / CONFIG, {"base_model": EMBEDDED})
+            state_one_dtype(folder)
+            base = {"base_model": EMBEDDED}
         else:
-            write_json(folder / CONFIG, {"base_model": base_model, "revision": revision})
+            base = {"base_model": base_model, "revision": str(revision)}
+        write_json(folder / CONFIG, base | stored_settings(generation))
         for name, sheet in (sheets or {}).items():
             save_picture(sheet, folder / "previews" / f"{name}.png")
         if custom_pipeline and row is not None:
             write_bytes(folder / CUSTOM, _custom_code(row.name).encode())
 
-    save_space(space, path, extend=extend)
+    save_space(space, path, extend=extend, overwrite=overwrite)
 
 
 def _custom_code(name: str) -> str:

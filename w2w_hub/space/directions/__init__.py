@@ -6,6 +6,8 @@ from .direction import Direction, UnreliableDirectionWarning
 from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
 from .fit import fit_directions
+from .missing import missing_lines
+from .synonyms import synonyms, synonyms_text
 from .targets import MIN_ROWS_A_CLASS, why_not
 
 __all__ = [
@@ -15,7 +17,10 @@ __all__ = [
     "UnreliableDirectionWarning",
     "entanglement",
     "fit_directions",
+    "missing_lines",
     "overlap",
     "partial_effects",
+    "synonyms",
+    "synonyms_text",
     "why_not",
 ]

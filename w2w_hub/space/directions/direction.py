@@ -11,7 +11,9 @@ import numpy as np
 
 from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
 from ...common.deprecated import renamed_keywords, warn_renamed
+from ...common.display import Displayed, brief, listed
 from ...common.equality import ByValue
+from ...common.text import counted
 from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
 from ...errors import CorruptFileError, InvalidInputError
 
@@ -25,8 +27,8 @@ class UnreliableDirectionWarning(UserWarning):
     """Warns that a direction in use scores no better on held-out rows than with permuted labels."""
 
 
-@dataclass(frozen=True, eq=False)
-class Direction(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(ByValue, Displayed):
     """One attribute in coefficient space.
 
     Attributes
@@ -91,6 +93,14 @@ class Direction(ByValue):
     components: int | None = None
     label_kind: dict[str, Any] | None = None
 
+    def _facts(self) -> Mapping[str, object]:
+        score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"
+        named = self.attribute if self.level is None else f"{self.attribute}={self.level}"
+        facts = {"": named or self.kind, self.read_out.score.name: score, "fitted rows": self.rows, "sd": self.sd}
+        if self.controlled_for:
+            facts["controlled for"] = listed(map(brief, self.controlled_for))
+        return facts | ({"unreliable": self.unreliable} if self.unreliable else {})
+
     @property
     def held(self) -> tuple[str, ...]:
         """Old name of `controlled_for`."""
@@ -116,8 +126,8 @@ class Direction(ByValue):
         score = self.read_out.score
         if self.p_value >= 0.05 or score.is_useless(self.score):
             return (
-                f"{score.name} {self.score:.2f} on {self.held_out_rows} held-out rows is no better than permuted "
-                f"labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+                f"{score.name} {self.score:.2f} on {counted(self.held_out_rows, 'held-out row')} is no better than "
+                f"permuted labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
             )
         return ""
 

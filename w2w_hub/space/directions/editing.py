@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.deprecated import renamed_keywords
+from ...common.text import counted
 from ...dataset.labels.kinds import CONTINUOUS
 from ...errors import InvalidInputError
 from .targets import MIN_ROWS_A_CLASS
@@ -31,7 +32,9 @@ def partial_effects(
         Boolean ``(a, a)``: the attributes (columns) that each (row) is controlled for; by default where they overlap.
     """
     if len(labels) != len(coefficients):
-        raise InvalidInputError(f"{len(labels)} rows of labels for {len(coefficients)} rows of coefficients")
+        raise InvalidInputError(
+            f"{counted(len(labels), 'row')} of labels for {counted(len(coefficients), 'row')} of coefficients"
+        )
     centered = labels - np.nanmean(labels, axis=0)
     centered = np.where(np.isnan(centered), 0.0, centered)
     target = coefficients - coefficients.mean(0)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...common.display import Displayed
 from ...common.equality import ByValue
 from ..population import Population
 from .direction import Direction
 
 
-@dataclass(frozen=True, eq=False)
-class Entanglement(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Entanglement(ByValue, Displayed):
     """Cosines and side effects between attributes; every matrix is ``(a, a)`` float64.
 
     Attributes
@@ -35,6 +36,19 @@ class Entanglement(ByValue):
     def mean_cosine(self) -> float | None:
         """Mean |cosine| of the reading directions over all pairs (the paper's figure 9)."""
         return mean_off_diagonal(self.reading)
+
+    def among(self, names: Collection[str]) -> Entanglement:
+        """Return the entanglement of some of the attributes, for instance of one of several synonyms."""
+        kept = [i for i, name in enumerate(self.names) if name in names]
+        editing, reading, spill = (matrix[np.ix_(kept, kept)] for matrix in (self.editing, self.reading, self.spill))
+        return Entanglement(tuple(self.names[i] for i in kept), editing, reading, spill)
+
+    def strongest(self, count: int = 10) -> list[tuple[str, str, float]]:
+        """Return the largest side effects as ``(edited attribute, other attribute, spill)``, the strongest first."""
+        pairs = np.argwhere(~np.eye(len(self.names), dtype=bool))
+        effects = self.spill[tuple(pairs.T)]
+        order = np.argsort(-np.abs(effects), kind="stable")[:count]
+        return [(self.names[i], self.names[j], float(self.spill[i, j])) for i, j in pairs[order].tolist()]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from ...common.text import command
 from ...dataset.labels.kinds import MIN_ROWS_A_CLASS as MIN_ROWS_A_CLASS
 from ...dataset.labels.kinds import AttributeTarget
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
+from .missing import condensed
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -48,11 +49,16 @@ def targets_of(
     DatasetChangedError
         If the dataset is not the one that the space was built from.
     """
-    found, reasons = _possible(space, dataset)
+    found, reasons, _ = _possible(space, dataset)
     if attributes is None:
         return list(found.values()), reasons
+    split_column = _split_column(dataset)
     chosen: dict[str, AttributeTarget] = {}
     for name in attributes:
+        if split_column is not None and (name == split_column or name.startswith(f"{split_column}=")):
+            raise InvalidInputError(
+                f"no direction for {name}: {split_column!r} is the column that the rows are split by"
+            )
         own = {t.name: t for t in found.values() if name in (t.name, t.attribute)}
         if not own and name not in reasons and name not in dataset.manifest.columns:
             raise UnknownNameError(f"no attribute {name!r}; available: {', '.join(found) or 'none'}")
@@ -63,8 +69,9 @@ def targets_of(
 
 
 def why_not(space: FittedSpace, dataset: WeightDataset) -> dict[str, str]:
-    """Return the attributes without a direction, each with the reason."""
-    return _possible(space, dataset)[1]
+    """Return the attributes without a direction, each with the reason; many levels of one are named together."""
+    _, reasons, targets = _possible(space, dataset)
+    return condensed(reasons, targets, space.require_population("row to fit directions to").fitted)
 
 
 def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
@@ -84,12 +91,23 @@ def require_dataset(space: FittedSpace, dataset: WeightDataset) -> None:
         )
 
 
-def _possible(space: FittedSpace, dataset: WeightDataset) -> tuple[dict[str, AttributeTarget], dict[str, str]]:
-    """Return the targets that can be fitted, and the reason for each that cannot."""
+def _split_column(dataset: WeightDataset) -> str | None:
+    """Return the column that the rows are split by, which is no attribute: it says which side a row is on."""
+    rule = dataset.manifest.split_rule
+    return None if rule is None else str(rule["column"])
+
+
+def _possible(
+    space: FittedSpace, dataset: WeightDataset
+) -> tuple[dict[str, AttributeTarget], dict[str, str], dict[str, AttributeTarget]]:
+    """Return the targets that can be fitted, the reason for each that cannot, and all targets, by name."""
     require_dataset(space, dataset)
     population = space.require_population("row to fit directions to")
     named: dict[str, list[AttributeTarget]] = {}
+    split_column = _split_column(dataset)
     for column, kind in dataset.manifest.kinds.items():
+        if column == split_column:
+            continue
         for target in kind.targets(column, dataset.labels[column].loc[list(population.ids)]):
             named.setdefault(target.name, []).append(target)
     found: dict[str, AttributeTarget] = {}
@@ -100,7 +118,7 @@ def _possible(space: FittedSpace, dataset: WeightDataset) -> tuple[dict[str, Att
             reasons[name] = reason
         else:
             found[name] = target
-    return found, reasons
+    return found, reasons, {name: targets[0] for name, targets in named.items()}
 
 
 def preserved_by_name(

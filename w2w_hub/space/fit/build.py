@@ -148,7 +148,7 @@ def build_space(
         compatibility=dataset.manifest.compatibility,
         name=name or f"{dataset.manifest.name}-space",
         version=version,
-        licence=dataset.manifest.licence,
+        licence=dataset.license,
     )
     space.diagnostics = measure(space, found)
     if directions:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...dataset import WeightDataset
-from ...errors import AlreadyExistsError, DiskError, W2WError
-from ..storage import require_base
+from ...dialects.generation import checked_settings
+from ...errors import AlreadyExistsError, DiskError, InvalidInputError, W2WError
+from ...store.atomic import require_output
+from ..storage import require_base, space_files
 from ..weight_space import WeightSpace
 from .build import build_space, clear_passes
 from .job import FOUND, Job
@@ -22,7 +26,7 @@ BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does n
 @flat_keywords
 def build_and_save(
     dataset: WeightDataset, path: Path | str, k: int | None = None, *, base: Path | str | None = None,
-    population: bool = True, **options: Any,
+    population: bool = True, generation: Mapping[str, Any] | None = None, overwrite: bool = False, **options: Any,
 ) -> WeightSpace:  # fmt: skip
     """Build a weight space and write its folder.
 
@@ -33,11 +37,16 @@ def build_and_save(
     Parameters
     ----------
     path : path
-        The folder to make; its name is the default of the space's `name`.
+        The folder to write; its name is the default of the space's `name`.
     base : path, optional
         A diffusers folder, embedded so that the space opens offline.
     population : bool
         Whether to save ids and coefficients of the rows; without them see :meth:`WeightSpace.without_population`.
+    generation : mapping, optional
+        Keywords that pipelines of this space use where a call gives none, stored with `base`:
+        ``{"num_inference_steps": 15, "guidance_scale": 2.0}``.
+    overwrite : bool
+        Replace an existing weight space, if its folder holds nothing else; it stays until the new one is complete.
     **options
         Those of :func:`w2w_hub.build_space`, without `checkpoint`.
 
@@ -54,21 +63,37 @@ def build_and_save(
     --------
     >>> build_and_save(WeightDataset.open("people"), "space", 200, base="my-base-model")   # doctest: +SKIP
     """
-    path, kept = Path(path), unfinished(path)
+    path, kept, settings = Path(path), unfinished(path), checked_settings(generation)
+    if settings and base is None:
+        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
-        return _saved_before(dataset, path, k, base, population, options)
+        with suppress(AlreadyExistsError):
+            return _saved_before(dataset, path, k, base, population, settings, options)
+    require_output(path, overwrite=overwrite, own=space_files)
     compatibility = dataset.manifest.compatibility
     if base is not None:
         compatibility = replace(compatibility, base_digest=require_base(base, dataset.layout, compatibility))
-    space = build_space(dataset, k, checkpoint=kept, **options)
-    saved = space if population else space.without_population()
-    try:
-        saved.save(path, base=base)
-    except DiskError as error:
-        raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
+    with _interrupt_noted(kept):
+        space = build_space(dataset, k, checkpoint=kept, **options)
+        saved = space if population else space.without_population()
+        try:
+            replace(saved, generation=settings).save(path, base=base, overwrite=overwrite)
+        except DiskError as error:
+            raise DiskError(f"{error}; finished passes are kept in {kept}, run the same again to continue") from error
     clear_passes(space, kept)
-    return replace(saved, path=path, compatibility=compatibility)
+    return replace(saved, path=path, compatibility=compatibility, generation=settings)
+
+
+@contextmanager
+def _interrupt_noted(kept: Path) -> Iterator[None]:
+    """Note on a `KeyboardInterrupt` what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if is_unfinished_build(kept):
+            interrupt.add_note(f"finished passes are kept in {kept} and the same command continues from them")
+        raise
 
 
 def unfinished(path: Path | str) -> Path:
@@ -79,7 +104,7 @@ def unfinished(path: Path | str) -> Path:
 
 def _saved_before(
     dataset: WeightDataset, path: Path, k: int | None, base: Path | str | None, population: bool,
-    options: dict[str, Any],
+    settings: Mapping[str, Any], options: dict[str, Any],
 ) -> WeightSpace:  # fmt: skip
     """Return the space at `path` if this call was killed between saving it and removing its passes.
 
@@ -100,6 +125,7 @@ def _saved_before(
         asked = {**job.recipe(), FOUND: space.recipe.get(FOUND)}
     same = asked == space.recipe and population is (space.population is not None)
     same = same and (space.name, space.version) == (options["name"], options.get("version", "0.1.0"))
+    same = same and space.generation == settings
     if base is not None:
         same = same and space.compatibility.base_digest == require_base(base, space.layout, space.compatibility)
     if not same:

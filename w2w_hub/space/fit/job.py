@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...common.text import ShellText, command, counted
 from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.manifest import UNKNOWN
@@ -49,10 +50,11 @@ class Job:
     ) -> Self:  # fmt: skip
         """Return the job for arguments of :func:`build_space`, checked before anything starts."""
         if canonical is None and dataset.manifest.compatibility.initialisation == UNKNOWN:
+            name_it = command("w2w relabel", dataset.path, options=("--initialization", ShellText("NAME")))
             raise InitializationError(
                 f"{dataset.path} does not state its rows' shared initialization, and B @ A does not determine A and "
-                "B; if they share one, pack them with: w2w pack --initialization NAME; if not, build with "
-                "--canonical svd"
+                f"B; if they share one, name it: {name_it}; if not, build with --canonical svd",
+                path=dataset.path,
             )
         chosen = _row_indices(dataset, split, rows)
         n, d = len(chosen), dataset.layout.size
@@ -61,7 +63,7 @@ class Job:
         most = min(n - 1, d)
         k = most if k is None else k
         if not 1 <= k <= most:
-            raise InvalidInputError(f"k must be 1 to {most} for {n} rows of {d} features, not {k}")
+            raise InvalidInputError(f"k must be 1 to {most} for {n} rows of {counted(d, 'feature')}, not {k}")
         solver = choose(n, d, k, get_solvers(solver))
         return cls(dataset, chosen, k, split, standardize, canonical, solver, get_engine(engine))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...common.arguments import SPACE, checked
 from ...common.constraints import either, flag, instance, optional, path, text
+from ...common.text import counted
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
@@ -127,8 +128,8 @@ def rebuild(
         split, rows = recipe["split"], None
         if dataset.manifest.splits.get(split) != recipe["rows"]:
             raise MissingPopulationError(
-                f"{space.name} was fitted to {recipe['rows']:,} rows of {split!r} and was published without their ids; "
-                f"{dataset.path} has another number of rows in that split, so it cannot be rebuilt"
+                f"{space.name} was fitted to {counted(recipe['rows'], 'row')} of {split!r} and was published without "
+                f"their ids; {dataset.path} has another number of rows in that split, so it cannot be rebuilt"
             )
     else:
         split = population.fitted_split

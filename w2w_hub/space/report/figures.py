@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import InvalidInputError
 from ..directions.entanglement import cosines, mean_off_diagonal
+from ..directions.synonyms import synonyms
 from ..directions.targets import require_dataset, targets_of
 from ..fit.build import build_space
 from ..fit.diagnostics import held_out_curve
@@ -46,6 +47,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "reconstruction_error": None if population is None else reconstruction(population),
         "coefficients": {} if population is None else histograms(population),
         "directions": {name: d.evidence() for name, d in space.directions.items()},
+        "synonyms": synonyms(space.directions),
         "entanglement": None if population is None else space.entanglement().to_json(),
         "neighbours": None if population is None else neighbors(population),
     }

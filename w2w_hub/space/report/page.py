@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.pages import render
+from ...common.text import few
 from ...dataset.labels.scores import SCORES
 from ..directions.direction import read_out_of
+from ..directions.missing import by_reason
+from ..directions.synonyms import synonyms_text
 from . import svg
 
 if TYPE_CHECKING:
@@ -91,22 +94,26 @@ def _reconstruction(data: dict[str, Any]) -> Markup | None:
 
 
 def _directions(data: dict[str, Any]) -> dict[str, Any]:
-    found = data["directions"]
+    found, distinct = data["directions"], data["synonyms"]
+    same = {name: synonyms_text(others) for name, others in distinct.items()}
+    same |= {other: f"see {name}" for name, others in distinct.items() for other in others}
     charts = []
     for score in SCORES:
         figure = score.field
-        rows = sorted(((n, d) for n, d in found.items() if d[figure] is not None), key=lambda item: -item[1][figure])
-        if rows:
+        scored = [(name, found[name]) for name in distinct if found[name][figure] is not None]
+        if scored:
+            scored.sort(key=lambda item: -item[1][figure])
             bars = [
                 (n, d[figure], d["interval"], d["null"][1] if d["null"] else None, bool(d["unreliable"]))
-                for n, d in rows
+                for n, d in scored
             ]
             charts.append(svg.bars(bars, f"{score.symbol} on held-out rows", score.axis))
     return {
         "charts": charts,
         "methods": ", ".join(sorted({d["interval_method"] for d in found.values() if d["interval_method"]})),
-        "rows": [_direction(name, d) for name, d in found.items()],
-        "missing": data["diagnostics"].get("no_direction", {}),
+        "distinct": len(distinct),
+        "rows": [{**_direction(name, d), "same": same[name]} for name, d in found.items()],
+        "missing": {few(names): reason for names, reason in by_reason(data["diagnostics"].get("no_direction", {}))},
     }
 
 
@@ -129,11 +136,13 @@ def _entanglement(data: dict[str, Any]) -> dict[str, Any] | None:
     table = data["entanglement"]
     if table is None or len(table["names"]) < 2:
         return None
-    sizes = data.get("entanglement_by_population")
+    sizes, names = data.get("entanglement_by_population"), [n for n in table["names"] if n in data["synonyms"]]
+    places = [table["names"].index(name) for name in names]
+    spill, cosines = (np.array(table[key])[np.ix_(places, places)] for key in ("spill", "editing"))
     chart = {"mean |cosine| of reading directions": [(row["people"], row["mean_cosine"]) for row in sizes or ()]}
     return {
-        "spill": svg.heatmap(np.array(table["spill"]), table["names"]),
-        "cosines": svg.heatmap(np.array(table["editing"]), table["names"]),
+        "spill": svg.heatmap(spill, names),
+        "cosines": svg.heatmap(cosines, names),
         "sizes": sizes,
         "chart": svg.line_chart(chart, "people", "mean |cosine|", log_x=True, dots=True, high=1.0),
     }

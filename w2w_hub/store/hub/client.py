@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...common.text import an
 from ...errors import HubAccessError, HubConflictError, HubError, HubNotFoundError, InvalidInputError, W2WError
 from .cache import REPO
 
@@ -57,7 +58,9 @@ def require_sendable(token: Token) -> None:
     from huggingface_hub import get_token
 
     if not isinstance(token, (str, bool, type(None))):
-        raise InvalidInputError(f"a token is a string, True, False or None, not a {type(token).__name__}", name="token")
+        raise InvalidInputError(
+            f"a token is a string, True, False or None, not {an(type(token).__name__)}", name="token"
+        )
     found = token if isinstance(token, str) else None if token is False else get_token()
     if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
         raise HubAccessError(f"the token contains a space, a line break or another invalid character; {LOG_IN}")
@@ -155,13 +158,20 @@ def translate(error: BaseException, what: str) -> W2WError:
     """Return our error for one of huggingface_hub's, without URLs, since signed ones are secrets."""
     from huggingface_hub import errors as theirs
 
-    chain = list(_chain(error))
+    chain, response = list(_chain(error)), http_response(error)
+    named = _sent_token(response)
+    private = (
+        "is private and not visible with this token; check the name, or use the token of an account that may read it"
+        if named
+        else f"is private, and there is no token; check the name, or {LOG_IN}"
+    )
+    access = f"request access at {endpoint()}/{what}" + ("" if named else f", then {LOG_IN}")
     repo_id = what if REPO.fullmatch(what) else None  # copies on other servers are named by URL
-    log, page = f"w2w log {what}", f"{endpoint()}/{what}"
+    log = f"w2w log {what}"
     known: tuple[tuple[type[Exception], type[HubError], str, str], ...] = (
-        (theirs.GatedRepoError, HubAccessError, "gated", f"is gated: request access at {page}, then {LOG_IN}"),
+        (theirs.GatedRepoError, HubAccessError, "gated", f"is gated: {access}"),
         (theirs.RepositoryNotFoundError, HubNotFoundError, "repository",
-         f"is not on the Hub ({endpoint()}), or is private and not visible with this token; check it, or {LOG_IN}"),
+         f"is not on the Hub ({endpoint()}), or {private}"),
         (theirs.RevisionNotFoundError, HubNotFoundError, "revision", f"has no such revision; see: {log}"),
         (theirs.RemoteEntryNotFoundError, HubNotFoundError, "file", f"lacks a requested file; see: {log}"),
         (theirs.OfflineModeIsEnabled, HubError, "offline", "is not asked for, since HF_HUB_OFFLINE is set; unset it"),
@@ -172,9 +182,8 @@ def translate(error: BaseException, what: str) -> W2WError:
                 return ours(f"{what} {text}", what=subject, repo_id=repo_id)
         if isinstance(each, theirs.HFValidationError):
             return InvalidInputError(f"{what!r} is not the name of a Hub repository (org/name)", name=what)
-    response = http_response(error)
     if response is not None:
-        return _of_status(response.status_code, response.headers.get("X-Error-Message", ""), what, repo_id)
+        return _of_status(response, what, repo_id)
     if "Invalid metadata in README.md" in str(error):  # a ValueError of huggingface_hub without anything else
         return InvalidInputError(f"{what}: {' '.join(str(error).split())}", repo_id=repo_id, name="README.md")
     if is_disconnection(error):
@@ -194,11 +203,22 @@ def translate(error: BaseException, what: str) -> W2WError:
     return HubError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", repo_id=repo_id)
 
 
-def _of_status(status: int, says: str, what: str, repo_id: str | None) -> W2WError:
+def _sent_token(response: Any) -> bool:
+    """Return whether a response is to a request with a token; True if there is none."""
+    request = getattr(response, "_request", None)  # the property raises where there is none
+    return request is None or "authorization" in request.headers
+
+
+def _of_status(response: Any, what: str, repo_id: str | None) -> W2WError:
+    status, says = response.status_code, response.headers.get("X-Error-Message", "")
     more = f" ({says})" if says else ""
+    refused = f"the Hub refused the token (is it expired or revoked?); make a new one and {LOG_IN}"
+    rights = f"this token may not do that{more}; use one with the right to write there, or ask its owner for it"
+    nobody = f"there is no token{more}; {LOG_IN}, or set HF_TOKEN"
+    named = _sent_token(response)
     known: dict[int, tuple[type[HubError], str]] = {
-        401: (HubAccessError, f"the Hub refused the token (is it expired or revoked?); {LOG_IN}"),
-        403: (HubAccessError, f"this token may not do that{more}; {LOG_IN}"),
+        401: (HubAccessError, refused if named else nobody),
+        403: (HubAccessError, rights if named else nobody),
         429: (HubError, "the Hub limits the rate of requests (429); wait, then run the same command again"),
     } | dict.fromkeys((409, 412), (HubConflictError, f"it was changed by somebody else at the same time{more}"))
     kind, text = known.get(status, (HubError, f"the Hub answered {status}{more}; try again later"))

@@ -29,6 +29,7 @@ from .source import Source
 REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
 # repository types in huggingface_hub's spelling; a weight space has the type model
 PREFIXES = {"datasets/": "dataset", "models/": "space"}
+PREFIX_OF = {kind: prefix for prefix, kind in PREFIXES.items()}
 
 
 def locate(what: Path | str, kind: str, *, revision: str | None = None, options: HubOptions | None = None) -> Source:

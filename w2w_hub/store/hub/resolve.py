@@ -192,7 +192,10 @@ def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
     refusal = translate(error, cache.repo)
     message, data = refusal.message, refusal.data()
     if refusal.what == "revision":
-        message, data = f"{cache.repo} has no revision {asked!r}; see: w2w log {cache.repo}", data | {"revision": asked}
+        message, data = (
+            f"{cache.repo} has no revision {asked!r}; {_tag_hint(asked)}see: w2w log {cache.repo}",
+            data | {"revision": asked},
+        )
     cached = cache.revisions()
     if cached and isinstance(refusal, HubError):
         message = f"{message}. In the cache (open with local_files_only=True): {', '.join(cached)}"
@@ -201,9 +204,17 @@ def _refusal(error: Exception, cache: RepoCache, asked: str) -> W2WError:
     return type(refusal)(message, **data)
 
 
+def _tag_hint(asked: str) -> str:
+    """Return advice for a version that was given without the ``v`` of its tag; else the empty text."""
+    with suppress(VersionError):
+        tag = Version.parse(asked).tag
+        return "" if asked == tag else f"a version's tag is {tag}; "
+    return ""
+
+
 def _not_cached(cache: RepoCache, asked: str, why: str) -> HubNotFoundError:
     cached = cache.revisions()
-    there = f"cached are {', '.join(cached)}" if cached else "go online to fetch it"
+    there = _tag_hint(asked) + (f"cached are {', '.join(cached)}" if cached else "go online to fetch it")
     return HubNotFoundError(f"{why}; {there}", cached, what="cache", repo_id=cache.repo, revision=asked)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
 
+from ...common.text import counted
 from ...errors import VersionError
 from ..paths import short
 
@@ -117,7 +118,8 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
             level = "minor" if was in (None, "unknown") else "major"
             found.append(Change(level, f"{key.replace('_', ' ')} {_short(was)} -> {_short(now)}"))
     if old.get("licence") != new.get("licence"):
-        found.append(Change("major", f"licence {old.get('licence')} -> {new.get('licence')}"))
+        level = "minor" if old.get("licence") in (None, "unknown") else "major"
+        found.append(Change(level, f"licence {old.get('licence')} -> {new.get('licence')}"))
     if old.get("name") != new.get("name"):
         found.append(Change("patch", f"name {old.get('name')} -> {new.get('name')}"))
     return found
@@ -126,7 +128,7 @@ def compare_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
 def compare_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Return the change of files that are stored differently although nothing else differs."""
     changed = [n for n in {**old["files"], **new["files"]} if _sha(old, n) != _sha(new, n)]
-    return [Change("patch", f"{len(changed)} files stored differently")] if changed else []
+    return [Change("patch", f"{counted(len(changed), 'file')} stored differently")] if changed else []
 
 
 def _sha(manifest: Mapping[str, Any], name: str) -> Any:

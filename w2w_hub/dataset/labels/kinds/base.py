@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ....common.text import counted
 from ....errors import InvalidInputError
 from ....store.paths import short
 from ..scores import Score
@@ -141,7 +142,10 @@ class LabelKind:
         UnknownNameError
             If no row has this level.
         """
-        wrong = InvalidInputError(f"attribute {name!r} is {self.name}; no row can have the value {short(value)}")
+        wrong = InvalidInputError(
+            f"attribute {name!r} is {self.name}; no row can have the value {short(value)}: {self.values_text(column)}",
+            name=name,
+        )
         try:
             value = plain_value(value, name)
         except InvalidInputError:
@@ -155,6 +159,10 @@ class LabelKind:
         if found is None:
             raise wrong
         return found
+
+    def values_text(self, column: pd.Series) -> str:
+        """Return the values of a column as a clause, for error messages."""
+        raise NotImplementedError
 
     def _parse(self, value: Any, name: str, column: pd.Series) -> Any:
         """Convert a plain value to this kind; None if it cannot be converted."""
@@ -232,7 +240,8 @@ class LabelKind:
         """Return why there are too few labels for a direction; empty if there are enough."""
         if self.graded:
             few = 2 * MIN_ROWS_A_CLASS
-            return "" if len(known) >= few else f"{len(known)} fitted rows have a label, at least {few} are needed"
+            have = counted(len(known), "fitted row has", "fitted rows have")
+            return "" if len(known) >= few else f"{have} a label, at least {few} are needed"
         has = int((known == 1).sum())
         for count, verb in ((has, "have"), (len(known) - has, "lack")):
             if count < MIN_ROWS_A_CLASS:
@@ -248,5 +257,5 @@ class LabelKind:
         return float(0.5 * (1 + np.tanh(0.5 * linear)))
 
     def show(self, value: float) -> str:
-        """Format a read-out for the command line."""
-        return f"{value:.2f}"
+        """Format a read-out for the command line: a probability, unless a kind reads values."""
+        return f"{100 * value:.0f} %"

@@ -66,6 +66,9 @@ class Binary(LabelKind):
     def _parse(self, value: Any, name: str, column: pd.Series) -> bool | None:
         return as_truth(value, True)
 
+    def values_text(self, column: pd.Series) -> str:
+        return "its values are True and False"
+
     def numbers(self, column: pd.Series) -> np.ndarray:
         result: np.ndarray = column.astype("Float64").to_numpy(float, na_value=np.nan)
         return result

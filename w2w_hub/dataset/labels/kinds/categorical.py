@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ....common.text import few, nearest
 from ....errors import InvalidInputError, UnknownNameError
 from ....store.paths import short
 from ..scores import AUC, Score
@@ -69,10 +70,16 @@ class Categorical(LabelKind):
         if text in levels and not isinstance(value, (bool, float)):
             return text
         if isinstance(value, str):
-            more = f" and {len(levels) - SHOWN_LEVELS} more" if len(levels) > SHOWN_LEVELS else ""
-            known = ", ".join(repr(level) for level in levels[:SHOWN_LEVELS]) or "none"
-            raise UnknownNameError(f"attribute {name!r} has no level {value!r}; its levels are {known}{more}")
+            close = nearest(value, levels)
+            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise UnknownNameError(
+                f"attribute {name!r} has no level {value!r}; {hint}{self.values_text(column)}", name=name
+            )
         return None
+
+    def values_text(self, column: pd.Series) -> str:
+        levels = [repr(level) for level in self.levels(column)]
+        return f"its levels are {few(levels, SHOWN_LEVELS) or 'none'}"
 
     def targets(self, name: str, column: pd.Series) -> list[AttributeTarget]:
         texts = column.astype("string")

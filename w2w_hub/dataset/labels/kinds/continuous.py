@@ -57,6 +57,12 @@ class Continuous(LabelKind):
     def _parse(self, value: Any, name: str, column: pd.Series) -> float | None:
         return None if isinstance(value, bool) else as_number(value)
 
+    def values_text(self, column: pd.Series) -> str:
+        known = self.numbers(column)[column.notna().to_numpy(bool)]
+        if not len(known):
+            return "it has no values"
+        return f"its values are numbers from {known.min():.6g} to {known.max():.6g}"
+
     def numbers(self, column: pd.Series) -> np.ndarray:
         result: np.ndarray = column.to_numpy(float, na_value=np.nan)
         return result

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....common.text import ShellText, command
 from ....errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ....store.paths import short
 from ..values import as_text, plain_values
@@ -85,9 +86,11 @@ class Ordinal(Categorical):
         found = super().convert(values, name, existing=existing)
         unknown = sorted({value for value in found if value is not None} - set(self.order))
         if unknown:
+            order = f"{name}={','.join(self.order)},..."
+            change = command("w2w relabel", ShellText("DATASET"), options=("--ordinal", order))
             raise InvalidInputError(
                 f"label {name!r} has no grade {short(unknown[0])}; its order is {self._chain()}. Correct the value, or "
-                f"set another order: w2w relabel DATASET --ordinal {name}={','.join(self.order)},..."
+                f"set another order: {change}"
             )
         return found
 

@@ -12,16 +12,15 @@ import numpy as np
 
 from ....common.constraints import Rule, has, optional, text, whole
 from ....common.dask import connect
-from ....errors import InvalidInputError, missing_extra
+from ....common.extras import optional_imports
+from ....errors import InvalidInputError
 from ..rows import Moments, Rows
 from . import partial
 from .base import Engine, Function, Panel, strip_name
 from .ops import Array, NumpyOps
 
-try:
+with optional_imports("dask"):
     from distributed import LocalCluster
-except ImportError:
-    raise missing_extra("dask", "dask") from None
 
 CONNECT_SECONDS = 10
 PARTS = 32  # at most: fixed, so that the number of workers changes no sum

@@ -12,16 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ....common.constraints import Rule, either, names, optional, text, whole
-from ....errors import InvalidInputError, missing_extra
+from ....common.extras import optional_imports
+from ....errors import InvalidInputError
 from ..rows import TILE_VALUES, Moments, Rows
 from . import partial
 from .base import Engine, Function, Panel
 from .ops import Array, Empty, NumpyOps
 
-try:
+with optional_imports("diffusers"):
     import torch
-except ImportError:
-    raise missing_extra("torch", "diffusers") from None
 
 DTYPES = {"f4": torch.float32, "f8": torch.float64}
 GPU_TILE_VALUES = 1 << 28  # a gibibyte of float32

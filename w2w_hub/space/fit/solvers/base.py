@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from ....common.text import counted
 from ....errors import InvalidInputError
 from ..engines.base import Engine
 from ..engines.ops import Array
@@ -121,7 +122,7 @@ def require_rank(values: np.ndarray, k: int, rows: Rows, floor: float | None = N
     floor = max(rows.n, rows.d) * np.finfo(float).eps if floor is None else floor
     rank = int((values > values[0] * floor).sum()) if len(values) and values[0] > 0 else 0
     if rank < k:
-        raise InvalidInputError(f"the rows span only {rank} dimensions; use a k of at most {rank}{hint}")
+        raise InvalidInputError(f"the rows span only {counted(rank, 'dimension')}; use a k of at most {rank}{hint}")
 
 
 def gaussian(count: int, size: int, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ....common.constraints import Rule, number, optional, whole
+from ....common.text import counted
 from ....errors import ConvergenceError
 from ..engines.base import Engine
 from ..engines.ops import Array, Ops
@@ -162,9 +163,9 @@ def iterate(engine: Engine, rows: Rows, moments: Moments, start: Array, k: int, 
 
 def _unreached(settings: Krylov, passes: int, missed: float) -> str:
     return (
-        f"after {passes} passes about {missed:.1e} of the components' variance is still missed, more than the "
-        f"tolerance {settings.tolerance:g}; allow more passes (max_passes), a larger block, or use the exact solver "
-        "(solver='gram')"
+        f"after {counted(passes, 'pass')} about {missed:.1e} of the components' variance is still missed, more than "
+        f"the tolerance {settings.tolerance:g}; allow more passes (max_passes), a larger block, or use the exact "
+        "solver (solver='gram')"
     )
 
 

@@ -1,0 +1,69 @@
+"""The license of a dataset: the one that its manifest states, or else what its rows state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.text import Markdown, code, markdown
+from ..store.parquet import read_table
+from .manifest import UNKNOWN, DatasetManifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMN = "licence"  # of the labels
+OTHER = "other"  # several licenses: the Hub's word for what it has no name for
+NAMED = 10  # licenses that a card lists
+
+RowLicenses = Mapping[str | None, int]  # license to its number of rows; None: rows that state none
+
+
+def row_licenses(labels: pd.DataFrame) -> dict[str | None, int]:
+    """Return how many rows state each license; None counts the rows that state none."""
+    column = labels.get(COLUMN, ())
+    return dict(Counter(value if isinstance(value, str) and value else None for value in column))
+
+
+def read_row_licenses(find: Callable[[str], Path], manifest: DatasetManifest) -> dict[str | None, int]:
+    """Return :func:`row_licenses` of a dataset's files; `find` returns the path of a listed file."""
+    found: Counter[str | None] = Counter()
+    for split in manifest.splits:
+        column = read_table(find(f"labels/{split}.parquet"), [COLUMN], None, "dataset").column(COLUMN)
+        found.update(value or None for value in column.to_pylist())
+    return dict(found)
+
+
+def license_of(stated: str, rows: RowLicenses) -> str:
+    """Return the license of a whole dataset.
+
+    Parameters
+    ----------
+    stated : str
+        The manifest's.
+
+    Returns
+    -------
+    str
+        The stated license; if none is stated, the one that every row states, ``other`` if rows state several, or
+        ``unknown``.
+    """
+    if stated != UNKNOWN or not any(rows):
+        return stated
+    return next(iter(rows)) or UNKNOWN if len(rows) == 1 else OTHER
+
+
+def license_text(stated: str, rows: RowLicenses) -> Markdown:
+    """Return the license of a dataset and of its rows as a card states it."""
+    each = Counter(rows).most_common()
+    if not any(rows) or (len(rows) == 1 and stated in rows):
+        return markdown("not stated: ask the publisher before you use or share it" if stated == UNKNOWN else stated)
+    if len(rows) == 1:
+        found = Markdown(f"{markdown(each[0][0])} (of every row)")
+    else:
+        names = [f"{markdown(name or 'not stated')} {count:,}" for name, count in each[:NAMED]]
+        more = f" and {len(each) - NAMED:,} more" if len(each) > NAMED else ""
+        found = Markdown(f"by row, see the column {code(COLUMN)}: {', '.join(names)}{more}")
+    return found if stated == UNKNOWN else Markdown(f"{markdown(stated)}; its rows state {found}")

@@ -1,0 +1,118 @@
+"""Writes identities: one as a saved point or a LoRA folder, several as one LoRA folder each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.display import percent
+from ..dialects import write_adapter
+from ..dialects.writing import adapter_files
+from ..errors import InvalidInputError
+from ..store.atomic import new_folder, require_output
+from ..store.paths import is_name, list_files
+from .identity import Identity, adapter_of
+from .points import SUFFIXES
+from .weight_space import WeightSpace
+
+
+def save_identity(
+    space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False, stacklevel: int = 2
+) -> Path:
+    """Write an identity to where its path sets it again, and return the path.
+
+    With the suffix ``.json`` or ``.safetensors`` its point is saved; without a suffix, all of its weights are, as a
+    LoRA folder (:func:`export_identity`).
+
+    Raises
+    ------
+    InvalidInputError
+        For another suffix.
+    AlreadyExistsError
+        If something is there and `overwrite` is False.
+
+    Warns
+    -----
+    UserWarning
+        If a point keeps less than the identity: weights outside of the space, or the start of delayed edits.
+    """
+    path = require_identity_output(path, overwrite=overwrite)
+    if not path.suffix:
+        return export_identity(space, identity, path, overwrite=overwrite)
+    lost, kept = [], identity.explained_ratio
+    if identity.exact and (kept is None or kept < 0.9995):
+        share = "" if kept is None else f" ({percent(kept)} of the variance is inside)"
+        lost.append(f"the weights outside of the weight space{share}: to keep them, leave out {path.suffix}")
+    if identity.start:
+        lost.append(f"that its edits start at {identity.start:.3g} of the schedule: they apply from the first step")
+    if lost:
+        warnings.warn(f"{path} holds a point, without {'; and without '.join(lost)}", stacklevel=stacklevel)
+    return identity.point.save(path, overwrite=overwrite)
+
+
+def require_identity_output(path: Path | str, *, overwrite: bool = False) -> Path:
+    """Return the path if :func:`save_identity` can write there."""
+    path = Path(path)
+    if path.suffix and path.suffix not in SUFFIXES:
+        raise InvalidInputError(
+            f"{path}: a point is saved as {' or '.join(SUFFIXES)}; choose one of these suffixes, or none for a LoRA "
+            "folder",
+            path=path,
+        )
+    return require_output(path, overwrite=overwrite, own=None if path.suffix else adapter_files)
+
+
+def export_identity(
+    space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False, **options: Any
+) -> Path:
+    """Write an identity as a LoRA folder and return its path; `options` are those of `write_adapter`."""
+    write_adapter(adapter_of(space, identity), path, overwrite=overwrite, **options)
+    return Path(path)
+
+
+def export_identities(
+    space: WeightSpace,
+    identities: Sequence[Identity],
+    path: Path | str,
+    names: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> list[Path]:
+    """Write several identities as a folder with one LoRA folder each, and return the paths of these.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Wanted names of the folders. By default the ids of rows, and ``identity-000`` for others, by their position.
+        Repeated names are numbered, and a name that no folder can have is replaced by the position.
+    """
+    path = Path(path)
+    wanted = [str(i.point.history.get("row", "")) for i in identities] if names is None else names
+    folders = distinct(
+        name if is_name(name) and "/" not in name and not name.startswith((".", "-")) else f"identity-{i:03d}"
+        for i, name in enumerate(wanted)
+    )
+    with new_folder(path, overwrite=overwrite, own=exported_files) as partial:
+        for identity, folder in zip(identities, folders, strict=True):
+            write_adapter(adapter_of(space, identity), partial / folder, **options)
+    return [path / folder for folder in folders]
+
+
+def exported_files(folder: Path) -> list[str]:
+    """Return the files in a folder that :func:`export_identities` writes."""
+    below = {name.partition("/")[0] for name in list_files(folder) if "/" in name}
+    return [f"{name}/{file}" for name in sorted(below) for file in adapter_files(folder / name)]
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return names in which repeated ones, also by case, are numbered: ``face``, ``face-2``."""
+    found: dict[str, str] = {}
+    for name in names:
+        number, chosen = 2, name
+        while chosen.casefold() in found:
+            chosen, number = f"{name}-{number}", number + 1
+        found[chosen.casefold()] = chosen
+    return list(found.values())
