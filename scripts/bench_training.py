@@ -42,9 +42,10 @@ from figures import save_figures
 
 from w2w_hub import ParameterLayout
 from w2w_hub.models.injection import inject_hooks
-from w2w_hub.training import Trainer, TrainingRecipe, kaiming_start
+from w2w_hub.training import TrainingRecipe, kaiming_start
 from w2w_hub.training.data import Batch, Draws, Prompts, TrainingData
 from w2w_hub.training.objective import DiffusionObjective, sample_losses
+from w2w_hub.training.trainer import Trainer
 
 SD15: dict[str, Any] = {
     "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "attention_head_dim": 8,

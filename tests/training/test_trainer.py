@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout
 from w2w_hub.errors import CorruptFileError, InvalidInputError
-from w2w_hub.training import Trainer, TrainingRecipe, kaiming_start
+from w2w_hub.training import TrainingRecipe, kaiming_start
 from w2w_hub.training.data import Prompts, TrainingData
 from w2w_hub.training.objective import FlowObjective, objective_of
+from w2w_hub.training.trainer import Trainer
 
 TOKENS, WIDTH = 5, 12
 

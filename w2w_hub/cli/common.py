@@ -51,7 +51,8 @@ class Sections(click.Group):
             say_usage_error(error)
             status = error.exit_code
         except click.Abort as abort:
-            line = " ".join(["w2w", *map(quote, words)])
+            more = [word for word in getattr(abort.__cause__, "more_words", ()) if word not in words]
+            line = " ".join(["w2w", *map(quote, [*words, *more])])
             then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
             say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
             status = INTERRUPTED

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..common.text import command
+from ..common.text import command, counted, few
 from .common import FINITE, SEED, examples, json_option, out_option
 from .datasets import LICENSE
 from .output import print_json, say
 
 if TYPE_CHECKING:
-    from ..lora.layout import ParameterLayout
     from ..training import TrainingRecipe
 
 
@@ -86,20 +86,21 @@ OPTIONS = (
 @json_option
 def train(
     pictures: Path, base: str, for_: Path | None, start: Path | None, caption: str | None, no_class_pictures: bool,
-    devices: tuple[str, ...], engine: str, resume: bool, out: Path, as_json: bool, **settings: Any,
+    devices: tuple[str, ...], engine: str, resume: bool, out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth)."""
     from ..training import train_identity
 
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
-    layout, recipe = settled(for_, no_class_pictures, settings)
+    recipe = recipe_of(for_, no_class_pictures, settings)
     losses: list[float] = []
-    adapter = train_identity(
-        pictures, base, out, recipe=recipe, layout=layout, start=start, caption=caption,
-        device=devices[0] if devices else None, engine=engine, resume=resume,
-        on_step=lambda _, loss: losses.append(loss),
-    )  # fmt: skip
+    with resumable():
+        adapter = train_identity(
+            pictures, base, out, recipe=recipe, reference=for_, start=start, caption=caption,
+            device=devices[0] if devices else None, engine=engine, resume=resume, overwrite=force,
+            on_step=lambda _, loss: losses.append(loss),
+        )  # fmt: skip
     if as_json:
         print_json({"path": str(out), "modules": len(adapter.factors), "steps": recipe.steps, "losses": losses})
         return
@@ -111,25 +112,25 @@ def train(
     say(f"next: {then if for_ is None else command('w2w inspect', out, options=('--against', for_))}")
 
 
-def settled(
-    for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]
-) -> tuple[ParameterLayout | None, TrainingRecipe]:
-    """Return the layout of ``--for`` and the recipe of the other options."""
+def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:
+    """Return the recipe of the options."""
     from ..training import TrainingRecipe
 
     if for_ is not None and (settings["rank"] or settings["alpha"] or settings["targets"]):
         raise click.UsageError("--for gives the rank, the scale and the target modules; leave out those options")
     recipe = TrainingRecipe().with_(**settings | {"targets": settings["targets"] or None})
-    if no_class_pictures:
-        recipe = replace(recipe, class_prompt=None)
-    return None if for_ is None else layout_of(for_), recipe
+    return replace(recipe, class_prompt=None) if no_class_pictures else recipe
 
 
-def layout_of(path: Path) -> ParameterLayout:
-    """Return the layout of a dataset or weight space, local or on the Hub."""
-    from ..dataset.reference import ReferenceLayout
-
-    return ReferenceLayout(path).layout
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Add ``--resume`` to the command that is advised after an interrupt that kept something."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if getattr(interrupt, "__notes__", None):
+            interrupt.more_words = ("--resume",)  # type: ignore[attr-defined]
+        raise
 
 
 @click.command(
@@ -148,7 +149,7 @@ def layout_of(path: Path) -> ParameterLayout:
 @json_option
 def train_many(
     people: Path, for_: Path | None, base: str, start: Path | None, no_class_pictures: bool, devices: tuple[str, ...],
-    engine: str, resume: bool, at_once: int, license: str, out: Path, as_json: bool, **settings: Any,
+    engine: str, resume: bool, at_once: int, license: str, out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a LoRA for each of PEOPLE and pack them: a folder of folders of pictures, or a table.
 
@@ -157,15 +158,16 @@ def train_many(
     """
     from ..training import train_many as train_all
 
-    layout, recipe = settled(for_, no_class_pictures, settings)
-    found = train_all(
-        people, base, out, recipe=recipe, layout=layout, start=start, at_once=at_once, devices=devices or None,
-        engine=engine, resume=resume, license=license,
-    )  # fmt: skip
+    recipe = recipe_of(for_, no_class_pictures, settings)
+    with resumable():
+        found = train_all(
+            people, base, out, recipe=recipe, reference=for_, start=start, at_once=at_once, devices=devices or None,
+            engine=engine, resume=resume, overwrite=force, license=license,
+        )  # fmt: skip
     if as_json:
         print_json({"path": str(out), "rows": len(found.dataset), "lost": found.lost, "at_once": found.batch_sizes})
         return
-    say(f"{out}: {len(found.dataset):,} rows of {found.dataset.layout.size:,} numbers")
-    for name in found.lost[:10]:
-        say(f"{name} has no row: its loss was not finite")
+    say(f"{out}: {counted(len(found.dataset), 'row')} of {found.dataset.layout.size:,} numbers")
+    if found.lost:
+        say(f"without a row, since the loss was not finite: {few(found.lost)}")
     say(f"next: {command('w2w build', out, options=('--base', base, '--out', 'space'))}")

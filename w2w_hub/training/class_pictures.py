@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..common.progress import progress
-from ..lora.layout import ParameterLayout
-from ..models.injection import base_digest
+from ..errors import AlreadyExistsError
 from ..models.pictures import open_picture
-from ..models.pipelines.inputs import picture_size
 from ..store.atomic import new_folder
+from .opening import OpenedBase
 from .recipe import TrainingRecipe
 
 DRAWN_AT_ONCE = 4
@@ -30,10 +30,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "w2w_hub"
 
 
-def class_pictures(
-    pipe: Any, layout: ParameterLayout, recipe: TrainingRecipe, cache: Path | None = None,
-    steps: int = STEPS, guidance: float = GUIDANCE,
-) -> list[Any]:  # fmt: skip
+def class_pictures(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None = None) -> list[Any]:
     """Return the class pictures of a base model and a prompt; they are drawn if the cache lacks them.
 
     Returns
@@ -41,22 +38,23 @@ def class_pictures(
     list of PIL image
         `recipe.class_pictures` of them, drawn with the seeds 0, 1, ...
     """
+    pipe, prompt = base.pipe, recipe.class_prompt
     key = {
-        "base": base_digest(pipe.unet, layout), "class": type(pipe).__name__, "prompt": recipe.class_prompt,
-        "count": recipe.class_pictures, "size": picture_size(pipe), "steps": steps, "guidance": guidance,
-        "scheduler": type(pipe.scheduler).__name__,
+        "base": base.digest, "class": type(pipe).__name__, "prompt": prompt, "count": recipe.class_pictures,
+        "size": base.size, "steps": STEPS, "guidance": GUIDANCE, "scheduler": type(pipe.scheduler).__name__,
+        "dtype": str(pipe.unet.dtype),
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "class-pictures" / name
     names = [f"{number:05d}.png" for number in range(recipe.class_pictures)]
     if not folder.is_dir():
-        with new_folder(folder) as partial:
+        with suppress(AlreadyExistsError), new_folder(folder) as partial:  # another process may be faster
             (partial / "key.json").write_text(json.dumps(key, indent=1), "utf-8")
             starts = range(0, len(names), DRAWN_AT_ONCE)
             for start in progress(starts, f"drawing {len(names)} class pictures", total=len(starts)):
                 seeds = range(start, min(start + DRAWN_AT_ONCE, len(names)))
                 drawn = pipe(
-                    [recipe.class_prompt] * len(seeds), num_inference_steps=steps, guidance_scale=guidance,
+                    [prompt] * len(seeds), num_inference_steps=STEPS, guidance_scale=GUIDANCE,
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 ).images  # fmt: skip
                 for seed, picture in zip(seeds, drawn, strict=True):

@@ -1,4 +1,4 @@
-"""Opens a base model for training, and encodes pictures and prompts with it, each once."""
+"""Pictures and prompts encoded by the base model, each once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from ..errors import BaseModelMismatchError, InvalidInputError
+from ..errors import InvalidInputError
 from ..models.pipelines.inputs import encode_pictures, encode_text
-from ..models.pipelines.loading import base_at, open_stock
-from .data import Prompts
+from .class_pictures import class_pictures
+from .data import Prompts, TrainingData
+from .opening import OpenedBase
 from .pictures import TrainingPicture
 from .recipe import TrainingRecipe
 
@@ -20,46 +21,37 @@ VARIANTS = 16  # of a caption with parts left out
 PICTURES_AT_ONCE = 8
 
 
-def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:
-    """Return the dtype in which the model computes."""
-    if recipe.precision != "auto":
-        return torch.float32 if recipe.precision == "float32" else torch.bfloat16
-    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def open_base(base: Path | str, recipe: TrainingRecipe, device: str, **options: Any) -> Any:
-    """Open a base model's stock pipeline, frozen, on a device.
+def encode(
+    people: Sequence[Sequence[TrainingPicture]], captions: Sequence[str | None], base: OpenedBase,
+    recipe: TrainingRecipe, cache: Path | None = None,
+) -> TrainingData:  # fmt: skip
+    """Return the encoded pictures and captions of identities, and the class pictures.
 
     Parameters
     ----------
-    base : path or str
-        A diffusers folder, a weight space with an embedded base model, or a repository.
-
-    Raises
-    ------
-    MissingPathError, CorruptFileError
-        If it cannot be opened.
-    BaseModelMismatchError
-        If its denoiser is not a UNet.
+    captions : sequence of str or None
+        Caption of each identity's pictures that have none; by default the recipe's prompt.
     """
-    pipe = open_stock(base_at(base, options), precision(recipe, device))
-    if getattr(pipe, "unet", None) is None:
-        raise BaseModelMismatchError(f"{base} is a {type(pipe).__name__}; only base models with a UNet can be trained")
-    pipe.set_progress_bar_config(disable=True)
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).eval()
-    return pipe.to(device)
+    book = _PromptBook(base.pipe)
+    numbers = [_numbers(book, shown, recipe, caption) for shown, caption in zip(people, captions, strict=True)]
+    class_latents, class_prompt = None, 0
+    if recipe.class_prompt is not None:
+        class_prompt = book.number(recipe.class_prompt)
+        class_latents = _latents(base.pipe, class_pictures(base, recipe, cache))
+    latents = [_latents(base.pipe, [picture.image for picture in shown]) for shown in people]
+    device = latents[0].device
+    return TrainingData(
+        tuple(latents), tuple(number.to(device) for number in numbers), book.encoded(), class_latents, class_prompt
+    )
 
 
-def encoded(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
+def _latents(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     """Return the scaled latents of pictures, encoded a few at a time."""
     parts = range(0, len(pictures), PICTURES_AT_ONCE)
     return torch.cat([encode_pictures(pipe, list(pictures[i : i + PICTURES_AT_ONCE])) for i in parts])
 
 
-class PromptBook:
+class _PromptBook:
     """Numbers prompts and encodes each once."""
 
     def __init__(self, pipe: Any):
@@ -77,23 +69,13 @@ class PromptBook:
         return Prompts(torch.stack([text for text, _ in found]), added)
 
 
-def caption_numbers(
-    book: PromptBook, pictures: Sequence[TrainingPicture], recipe: TrainingRecipe, caption: str | None = None
+def _numbers(
+    book: _PromptBook, pictures: Sequence[TrainingPicture], recipe: TrainingRecipe, caption: str | None
 ) -> torch.Tensor:
-    """Return each picture's prompts, int64 ``(pictures, variants)``: with dropout of captions' parts, several.
-
-    Parameters
-    ----------
-    caption : str, optional
-        Caption of the pictures that have none; by default the recipe's prompt.
-    """
+    """Return each picture's prompts, int64 ``(pictures, variants)``: with dropout of captions' parts, several."""
     variants = VARIANTS if recipe.caption_dropout > 0 else 1
-    return torch.tensor(
-        [
-            [book.number(text) for text in with_parts_left_out(p.caption or caption or recipe.prompt, recipe, variants)]
-            for p in pictures
-        ]
-    )
+    texts = [with_parts_left_out(p.caption or caption or recipe.prompt, recipe, variants) for p in pictures]
+    return torch.tensor([[book.number(text) for text in each] for each in texts])
 
 
 def with_parts_left_out(caption: str, recipe: TrainingRecipe, variants: int) -> list[str]:

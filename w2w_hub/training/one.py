@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ..common.arguments import place
 from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
-from ..common.progress import progress
-from ..dialects import read_adapter, write_adapter
-from ..dialects.writing import DEFAULT_DIALECTS
-from ..errors import ConvergenceError, LayoutMismatchError
+from ..common.version import __version__
+from ..dialects import write_adapter
+from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
+from ..errors import ConvergenceError
 from ..lora.adapter import Adapter
-from ..lora.layout import ParameterLayout
-from ..models.injection import base_digest
 from ..models.pipelines import best_device
-from ..models.pipelines.inputs import picture_size
-from ..store.atomic import require_new
-from .class_pictures import class_pictures
-from .data import TrainingData
-from .encoding import PromptBook, caption_numbers, encoded, open_base
+from ..store.atomic import require_output
+from .encoding import encode
 from .objective import objective_of
-from .pictures import TrainingPicture, read_pictures
+from .opening import OpenedBase, open_base
+from .pictures import fingerprint, note_cropped, read_pictures
 from .recipe import TrainingRecipe
-from .runs import Run
-from .tensors import kaiming_start
+from .runs import Run, train
 from .trainer import ENGINES, Trainer
-
-START_SEED = 0
 
 
 @validated(
     pictures=path(), base=place(), out=optional(path()), recipe=instance(TrainingRecipe, "a TrainingRecipe"),
-    layout=optional(instance(ParameterLayout, "a ParameterLayout")), start=optional(path()), caption=optional(text()),
-    device=optional(text()), engine=one_of(*ENGINES), cache=optional(path()), resume=flag(),
+    reference=optional(path()), start=optional(path()), caption=optional(text()), device=optional(text()),
+    engine=one_of(*ENGINES), cache=optional(path()), resume=flag(), overwrite=flag(),
     on_step=optional(has("__call__", "a function")),
 )  # fmt: skip
 def train_identity(
@@ -46,13 +36,14 @@ def train_identity(
     out: Path | str | None = None,
     *,
     recipe: TrainingRecipe = TrainingRecipe(),  # noqa: B008, it is immutable
-    layout: ParameterLayout | None = None,
+    reference: Path | str | None = None,
     start: Path | str | None = None,
     caption: str | None = None,
     device: str | None = None,
     engine: str = "eager",
     cache: Path | str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Adapter:
     """Train a LoRA of one identity from a folder of pictures (DreamBooth with prior preservation).
@@ -66,8 +57,9 @@ def train_identity(
         The base model: a diffusers folder, a weight space with an embedded base model, or a repository.
     out : path, optional
         A new folder for the adapter, in the PEFT and diffusers dialects.
-    layout : ParameterLayout, optional
-        Layout of the dataset that the adapter is for. By default the recipe's rank, alpha and target modules decide.
+    reference : path, optional
+        Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
+        recipe's, and the base model must be its own.
     start : path, optional
         Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default PEFT's, with
         seed 0.
@@ -78,132 +70,68 @@ def train_identity(
     engine : {"eager", "compiled", "captured"}
         See :class:`Trainer`.
     cache : path, optional
-        Folder of cached class pictures.
+        Folder of cached class pictures; by default ``$W2W_CACHE`` or ``w2w_hub`` in the user's cache folder.
     resume : bool
-        Go on with an unfinished run of the same settings; needs `out`.
+        Go on with an unfinished run of the same settings and pictures, if there is one; it ends in the same bits on the
+        same machine.
+    overwrite : bool
+        Replace an earlier adapter, and start again if there is an unfinished run.
     on_step : callable, optional
         Called with the number of finished steps and the loss.
 
     Returns
     -------
     Adapter
+        Its metadata says how it was trained, under keys that start with ``w2w.``, as do the files.
 
     Raises
     ------
     MissingPathError, CorruptFileError
         If pictures or the base model cannot be read.
+    BaseModelMismatchError
+        If the reference was made for another base model.
     LayoutMismatchError
         If `start` has another layout.
     ConvergenceError
         If the loss is not finite.
     AlreadyExistsError
-        If `out` exists, or an unfinished run of it and `resume` is False.
+        If `out` exists, or an unfinished run of it, without `overwrite` or `resume`.
+    InvalidInputError
+        If the unfinished run had other settings or pictures.
 
     Notes
     -----
     Source: weights2weights, section 4.1, whose settings are the defaults of :class:`TrainingRecipe`.
     """
-    target = None if out is None else require_new(Path(out))
-    device = device or best_device()
-    pipe = open_base(base, recipe, device)
-    found = read_pictures(pictures, picture_size(pipe))
-    layout = layout or ParameterLayout.from_model(pipe.unet, recipe.targets, recipe.rank, recipe.scale)
-    vector = start_vector(layout, start)
-    run = None
-    if target is not None:
-        run = Run(target, plan_of(pipe, layout, vector, recipe, {"identity": found}, engine), resume=resume)
-    data = encode([found], pipe, layout, recipe, [caption], None if cache is None else Path(cache))
-    trainer = Trainer(pipe.unet, layout, objective_of(pipe.scheduler), data, vector, recipe, engine=engine)
-    if run is not None:
-        run.restore(0, trainer)
-    train(trainer, run, 0, "training", on_step)
+    target = None if out is None else require_output(Path(out), overwrite=overwrite, own=adapter_files)
+    source = Path(pictures)
+    opened = open_base(base, recipe, device or best_device(), reference, start)
+    found = read_pictures(source, opened.size)
+    note_cropped(found)
+    plan = opened.plan(recipe, engine, caption=caption)
+    run = None if target is None else Run(target, plan, resume=resume, restart=overwrite)
+    data = encode([found], [caption], opened, recipe, None if cache is None else Path(cache))
+    trainer = Trainer(opened.pipe.unet, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
+                      engine=engine)  # fmt: skip
+    train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step)
     if bool(trainer.lost.any()):
+        if run is not None:
+            run.remove()
         raise ConvergenceError(
-            f"{pictures}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
+            f"{source}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
         )
-    adapter = layout.unflatten(trainer.rows()[0].cpu().numpy())
-    adapter.base_model = str(base)
-    if target is not None:
-        write_adapter(adapter, target, DEFAULT_DIALECTS)
-        assert run is not None
+    adapter = opened.layout.unflatten(trainer.rows()[0].cpu().numpy())
+    adapter.base_model = opened.name
+    adapter.metadata = provenance(opened, recipe)
+    if target is not None and run is not None:
+        write_adapter(adapter, target, DEFAULT_DIALECTS, overwrite=overwrite)
         run.remove()
     return adapter
 
 
-def start_vector(layout: ParameterLayout, start: Path | str | None) -> torch.Tensor:
-    """Return the initialization in an adapter's file, or PEFT's with seed 0, float32 ``(layout.size,)``."""
-    if start is None:
-        return kaiming_start(layout, START_SEED)
-    adapter = read_adapter(start)
-    found = ParameterLayout.from_adapter(adapter, scale=layout.scale)
-    if found.digest != layout.digest:
-        raise LayoutMismatchError(f"{start}: {layout.differences(found)}; start from an adapter of the same layout")
-    return torch.from_numpy(layout.flatten(adapter))
-
-
-def plan_of(
-    pipe: Any, layout: ParameterLayout, start: torch.Tensor, recipe: TrainingRecipe,
-    people: dict[str, list[TrainingPicture]], engine: str, **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Return everything that decides the result of a run, for its folder."""
-    import hashlib
-
-    pictures = {
-        name: [
-            [picture.path.name, hashlib.sha256(picture.image.tobytes()).hexdigest()[:16], picture.caption]
-            for picture in shown
-        ]
-        for name, shown in people.items()
-    }
+def provenance(opened: OpenedBase, recipe: TrainingRecipe) -> dict[str, str]:
+    """Return how an adapter was trained, as metadata that is written with it."""
     return {
-        "recipe": recipe.to_json(), "layout": layout.digest, "base": base_digest(pipe.unet, layout),
-        "start": hashlib.sha256(start.numpy().tobytes()).hexdigest(), "pictures": pictures, "engine": engine,
-        "dtype": str(pipe.unet.dtype), "device": str(pipe.device.type), **more,
+        "w2w.version": __version__, "w2w.recipe": json.dumps(recipe.to_json(), sort_keys=True),
+        "w2w.base": opened.name, "w2w.base_digest": opened.digest, "w2w.initialization": opened.start_name,
     }  # fmt: skip
-
-
-def _fingerprint(picture: TrainingPicture) -> list[str | None]:
-    return [picture.path.name, hashlib.sha256(picture.image.tobytes()).hexdigest(), picture.caption]
-
-
-def encode(
-    people: list[list[TrainingPicture]], pipe: Any, layout: ParameterLayout, recipe: TrainingRecipe,
-    captions: list[str | None], cache: Path | None,
-) -> TrainingData:  # fmt: skip
-    """Encode pictures, captions and class pictures, each once."""
-    book = PromptBook(pipe)
-    numbers = [caption_numbers(book, shown, recipe, caption) for shown, caption in zip(people, captions, strict=True)]
-    class_latents, class_prompt = None, 0
-    if recipe.class_prompt is not None:
-        class_prompt = book.number(recipe.class_prompt)
-        class_latents = encoded(pipe, class_pictures(pipe, layout, recipe, cache))
-    latents = [encoded(pipe, [picture.image for picture in shown]) for shown in people]
-    device = latents[0].device
-    return TrainingData(
-        tuple(latents), tuple(number.to(device) for number in numbers), book.encoded(), class_latents, class_prompt
-    )
-
-
-def train(
-    trainer: Trainer, run: Run | None, group: int, text: str, on_step: Callable[[int, float], None] | None = None
-) -> None:
-    """Advance to the last step with a progress bar, and save the state once a minute and on an interrupt."""
-    shown: list[float] = []
-
-    def status() -> str:
-        return f"loss {sum(shown) / len(shown):.4f}" if shown else ""
-
-    left = range(trainer.step, trainer.recipe.steps)
-    try:
-        for step in progress(left, text, total=len(left), status=status):
-            losses = trainer.advance()
-            if on_step is not None or step % 10 == 0:  # reading a loss waits for the device
-                shown[:] = [*shown[-19:], float(losses.mean())]
-            if on_step is not None:
-                on_step(trainer.step, shown[-1])
-            if run is not None:
-                run.save(group, trainer)
-    except KeyboardInterrupt:
-        if run is not None:
-            run.save(group, trainer, now=True)
-        raise

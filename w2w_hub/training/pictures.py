@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from ..common.checks import is_whole
+from ..common.constraints import Rule, path, validated
 from ..common.limits import MAX_JSON_BYTES
+from ..common.text import counted
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
 from ..store.paths import read_regular, short
@@ -17,6 +22,7 @@ from ..store.paths import read_regular, short
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_CAPTION = 4096  # characters
 MAX_PICTURES = 10_000
+SIZE = Rule("a height and a width in pixels", lambda value: _size(value))
 METADATA, CAPTION_COLUMNS = "metadata.jsonl", ("text", "caption", "prompt")
 
 
@@ -42,6 +48,7 @@ class TrainingPicture:
     cropped: float
 
 
+@validated(folder=path(), size=SIZE)
 def read_pictures(folder: Path | str, size: tuple[int, int]) -> list[TrainingPicture]:
     """Read the pictures of one identity, in the order of their names.
 
@@ -65,8 +72,25 @@ def read_pictures(folder: Path | str, size: tuple[int, int]) -> list[TrainingPic
         If ``metadata.jsonl`` names a picture that is not there.
     """
     folder = Path(folder)
+    files = picture_files(folder)
+    stated = _metadata(folder, {file.name for file in files}) if folder.is_dir() else {}
+    found = []
+    for file in files:
+        picture, cropped = fitted(open_picture(file), size)
+        found.append(TrainingPicture(file, picture, _sidecar(file) or stated.get(file.name), cropped))
+    return found
+
+
+def _size(value: object) -> tuple[int, int]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(is_whole, value)) or min(value) < 1:
+        raise ValueError
+    return int(value[0]), int(value[1])
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the files of an identity's pictures, sorted by name; `folder` may be one picture."""
     if folder.is_dir():
-        files = sorted(path for path in folder.iterdir() if _is_picture(path))
+        files = sorted(file for file in folder.iterdir() if _is_picture(file))
     elif folder.exists():
         files = [folder]
     else:
@@ -77,12 +101,27 @@ def read_pictures(folder: Path | str, size: tuple[int, int]) -> list[TrainingPic
         )
     if len(files) > MAX_PICTURES:
         raise InvalidInputError(f"{folder} has {len(files):,} pictures; one identity has at most {MAX_PICTURES:,}")
-    stated = _metadata(folder, {path.name for path in files}) if folder.is_dir() else {}
-    found = []
-    for path in files:
-        picture, cropped = fitted(open_picture(path), size)
-        found.append(TrainingPicture(path, picture, _sidecar(path) or stated.get(path.name), cropped))
-    return found
+    return files
+
+
+def fingerprint(folders: Sequence[Path | str]) -> str:
+    """Return a digest of the names and contents of identities' pictures and captions, without decoding them."""
+    digest = hashlib.sha256()
+    for folder in map(Path, folders):
+        for file in picture_files(folder):
+            for part in (file, file.with_suffix(".txt")):
+                if part.is_file():
+                    digest.update(part.name.encode() + b"\0" + hashlib.sha256(part.read_bytes()).digest())
+        metadata = folder / METADATA
+        digest.update(metadata.read_bytes() if metadata.is_file() else b"")
+    return digest.hexdigest()
+
+
+def note_cropped(pictures: Sequence[TrainingPicture]) -> None:
+    """Warn if pictures were cropped."""
+    cropped = sum(picture.cropped > 0 for picture in pictures)
+    if cropped:
+        warnings.warn(f"{cropped} of {counted(len(pictures), 'picture')} were cropped to the middle", stacklevel=3)
 
 
 def _is_picture(path: Path) -> bool:

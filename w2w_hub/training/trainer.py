@@ -41,6 +41,8 @@ class Trainer:
     ----------
     step : int
         Finished steps.
+    in_step : bool
+        Whether an interrupt left a step half done, so that the state is of no use.
     weights : Tensor
         float32 ``(n, layout.size)``.
     losses : Tensor
@@ -74,7 +76,7 @@ class Trainer:
         self.first, self.second, self.mean = (torch.zeros_like(self.weights) for _ in range(3))
         self.losses = torch.zeros(len(data), device=data.device)
         self.lost = torch.zeros(len(data), dtype=torch.bool, device=data.device)
-        self.step = 0
+        self.step, self.in_step = 0, False
         self._call = torch.compile(model) if engine == "compiled" else model
         self._factors = torch.ones(3, device=data.device)  # learning rate and the two bias corrections of a step
         self._graph: Any = None
@@ -90,6 +92,7 @@ class Trainer:
 
     def advance(self) -> torch.Tensor:
         """Take one step and return the losses ``(n,)``, on the device."""
+        self.in_step = True
         batch = self.draws.batch(self.step)
         rate = self.recipe.learning_rate
         if self.recipe.schedule == "cosine":
@@ -104,6 +107,7 @@ class Trainer:
             self.mean += (self.weights - self.mean) / (self.step - self.averaged_from + 1)
         self.lost |= ~torch.isfinite(self.losses)
         self.step += 1
+        self.in_step = False
         return self.losses
 
     def rows(self) -> torch.Tensor:
@@ -185,10 +189,14 @@ class Trainer:
         CorruptFileError
             If it belongs to another run.
         """
+        mine = self.state()
+        wrong = sorted(name for name in {*mine, *state} if name not in state or name not in mine
+                       or state[name].shape != mine[name].shape)  # fmt: skip
+        if wrong:
+            raise CorruptFileError(
+                f"the saved state of training does not fit: {', '.join(wrong)}; start again without it"
+            )
         for name in (*STATE, "losses", "lost"):
-            mine = getattr(self, name)
-            if name not in state or state[name].shape != mine.shape:
-                raise CorruptFileError(f"the saved state of training does not fit: {name}; start again without it")
-            mine.copy_(state[name])
+            getattr(self, name).copy_(state[name])
         self.step = int(state["step"])
         self.draws.generator.set_state(state["generator"].cpu())
