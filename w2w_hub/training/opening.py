@@ -112,12 +112,13 @@ def open_base(
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).eval()
+            # diffusers' own `to` remarks that a dtype is better chosen on loading
+            torch.nn.Module.to(part.requires_grad_(False).eval(), dtype=precision(recipe, device))
     vector = _start(layout, start)
     name = f"peft-seed-{START_SEED}" if start is None else f"start-{_digest(vector)[:12]}"
     if made_for is not None and start is None:
         name = made_for.initialisation
-    return OpenedBase(str(base), pipe.to(device, precision(recipe, device)), layout, digest, vector, name)
+    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name)
 
 
 def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:
