@@ -97,7 +97,7 @@ def train_many(
     ------
     MissingPathError, CorruptFileError, InvalidInputError
         If pictures, the table or the base model cannot be read, or the unfinished run had other settings or pictures.
-    BaseModelMismatchError, LayoutMismatchError, AlreadyExistsError
+    BaseModelMismatchError, LayoutMismatchError, InitializationError, AlreadyExistsError
         See :func:`train_identity`.
     DiskError
         If the disk has no room for the rows.

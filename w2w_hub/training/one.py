@@ -90,8 +90,8 @@ def train_identity(
         If pictures or the base model cannot be read.
     BaseModelMismatchError
         If the reference was made for another base model.
-    LayoutMismatchError
-        If `start` has another layout.
+    LayoutMismatchError, InitializationError
+        If `start` has another layout, or is not what the reference's rows started from.
     ConvergenceError
         If the loss is not finite.
     AlreadyExistsError

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..dataset.manifest import Compatibility
+from ..dataset.manifest import UNKNOWN, Compatibility
 from ..dataset.reference import ReferenceLayout
 from ..dialects import read_adapter
-from ..errors import BaseModelMismatchError, LayoutMismatchError
+from ..errors import BaseModelMismatchError, InitializationError, LayoutMismatchError
 from ..lora.layout import ParameterLayout
 from ..models.injection import base_digest, target_modules
 from ..models.pipelines.inputs import picture_size
@@ -21,6 +21,7 @@ from .recipe import TrainingRecipe
 from .tensors import kaiming_start
 
 START_SEED = 0
+SAME_START = 0.3  # cosine: A of a trained adapter stays near its start, and two random starts are orthogonal
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def open_base(
         If the base model has no module that the recipe's targets name.
     LayoutMismatchError
         If `start` has another layout.
+    InitializationError
+        If the reference's rows were trained from another initialization.
     """
     wanted = None if reference is None else ReferenceLayout(reference)
     pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
@@ -116,7 +119,13 @@ def open_base(
             torch.nn.Module.to(part.requires_grad_(False).eval(), dtype=precision(recipe, device))
     vector = _start(layout, start)
     name = f"peft-seed-{START_SEED}" if start is None else f"start-{_digest(vector)[:12]}"
-    if made_for is not None and start is None:
+    cosine = None if wanted is None else wanted.compare(layout.unflatten(vector.numpy())).get("initialisation_cosine")
+    if cosine is not None and cosine < SAME_START:
+        raise InitializationError(
+            f"the rows of {reference} were not trained from {start or 'the initialization of PEFT with seed 0'} (cosine "
+            f"{cosine:.2f} of their A); give the adapter that they started from as --start"
+        )
+    if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
         name = made_for.initialisation
     return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name)
 
