@@ -12,6 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.extras import (  # noqa: F401, hooks: without an extra the tests that need it are skipped
+    pytest_pycollect_makemodule,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+)
 from tests.tiny_world import tiny_space, tiny_world  # noqa: F401, fixtures for all
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.lora.adapter import LoraFactors, Target
@@ -92,8 +97,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, Callable[[
 
     def once(key: Any, write: Callable[[Path], Any]) -> Path:
         if repr(key) not in folders:
-            folders[repr(key)] = tmp_path_factory.mktemp("saved") / "folder"
-            write(folders[repr(key)])
+            folder = tmp_path_factory.mktemp("saved") / "folder"
+            write(folder)  # a failure here is told to each test that asks, not only to the first
+            folders[repr(key)] = folder
         return folders[repr(key)]
 
     return once

@@ -253,6 +253,7 @@ def test_a_rebuild_is_compared_only_when_asked_and_written_where_asked(
 
 
 def test_a_space_is_rebuilt_by_the_engine_of_its_recipe_unless_another_is_named(crowd: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     w2w("build", crowd, "--k", 2, "--no-directions", "--engine", "torch", "--out", tmp_path / "torch")
     engines = {}
     for name, words in {"same": (), "other": ("--engine", "numpy")}.items():

@@ -20,7 +20,7 @@ from w2w_hub import Adapter, ParameterLayout, WeightDataset, add_rows, pack_adap
 from w2w_hub.cli import main
 from w2w_hub.dataset import SplitRule, relabel_rows
 from w2w_hub.dataset.changes.pack import IncompleteRecordWarning
-from w2w_hub.dataset.groups import SharedPersonWarning
+from w2w_hub.dataset.groups import SharedPersonWarning, warn_of_shared_persons
 from w2w_hub.errors import (
     BaseModelMismatchError,
     InitializationError,
@@ -298,6 +298,18 @@ def test_several_rows_of_a_person_are_suspected_by_labels_and_ids(
     if word in columns:
         assert told("given", labels=labels.assign(split=["train", "test"] * 3)) == []
         assert told("groups", split_rule=SplitRule(word, 0.4)) == []
+
+
+@pytest.mark.parametrize(("values", "each", "suspected"), [(60, 2, True), (60, 5, False), (13, 3, False)])
+def test_a_text_column_of_many_values_with_few_rows_each_seems_to_name_persons(
+    values: int, each: int, suspected: bool, tmp_path: Path
+) -> None:
+    codes = pd.array([f"code {i % values}" for i in range(values * each)], dtype="string")
+    table = pd.DataFrame({"id": [f"row{i:05d}x" for i in range(len(codes))], "split": "train", "look": codes})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_shared_persons(table, None, tmp_path)
+    assert [w.category for w in caught] == [SharedPersonWarning] * suspected
 
 
 # ------------------------------------------------------------------ messages

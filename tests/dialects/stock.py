@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from packaging.version import Version
 
 from w2w_hub import Adapter
 from w2w_hub.lora.adapter import LoraFactors, Target
@@ -19,6 +22,16 @@ def load_pipeline(base: Path) -> Any:
     pipe = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def add_to_text_encoder(pipe: Any, config: Any) -> None:
+    """Add a PEFT adapter; skips where this release of transformers asks for a PEFT that is newer than the installed."""
+    from transformers.integrations import peft as integration
+
+    asked = getattr(integration, "MIN_PEFT_VERSION", None)
+    if asked and Version(version("peft")) < Version(asked):
+        pytest.skip(f"transformers {version('transformers')} asks for PEFT {asked}, {version('peft')} is installed")
+    pipe.text_encoder.add_adapter(config)
 
 
 def deltas_in(pipe: Any) -> dict[Target, np.ndarray]:

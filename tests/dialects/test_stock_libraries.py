@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.dialects.stock import (
+    add_to_text_encoder,
     assert_same_change,
     deltas_by_diffusers,
     deltas_in,
@@ -81,9 +82,9 @@ def test_what_diffusers_saves_now_is_read_with_the_change_it_makes(pipe, tmp_pat
 
     alpha = 6 if with_metadata else 2  # without metadata diffusers itself forgets an alpha
     config = LoraConfig(r=2, lora_alpha=alpha, target_modules=["to_q", "to_v", "ff.net.2", "conv1"])
-    pipe.unet.add_adapter(config)
-    pipe.text_encoder.add_adapter(LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj", "fc1"]))
     try:
+        pipe.unet.add_adapter(config)
+        add_to_text_encoder(pipe, LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj", "fc1"]))
         for model in (pipe.unet, pipe.text_encoder):
             for name, value in model.named_parameters():
                 if "lora_" in name:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.extras import skip_without_extras
 from w2w_hub import ParameterLayout, write_dataset
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.manifest import seal
@@ -93,6 +94,8 @@ class Client:
         """The values that a script gave to `out`."""
         status, stdout, stderr = job.wait()
         self.listen(stdout + stderr)
+        if status:
+            skip_without_extras(stderr)
         assert status == 0, stderr[-4000:]
         found: dict[str, Any] = {"stderr": stderr}
         for line in stdout.splitlines():

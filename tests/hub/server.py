@@ -84,7 +84,8 @@ class LoopbackHub(Store):
 
     @property
     def cdn_url(self) -> str:
-        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
+        """By another name than the Hub's: huggingface_hub before 2.2 sends its token to every port of one host."""
+        return f"http://localhost:{self._servers[1].server_address[1]}"
 
     def __enter__(self) -> LoopbackHub:
         for server in self._servers:

@@ -6,6 +6,7 @@ import errno
 import functools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from .output import captured_messages, say, say_traceback, say_usage_error
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
 LONGEST_LINE = 300  # characters of a command that is repeated
+LONGEST_EXAMPLE = 74  # characters of a line of an example, so that 80 columns hold it
 INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
@@ -110,8 +112,18 @@ def quiet_libraries() -> None:
 
 
 def examples(*lines: str) -> str:
-    """Return an epilog with example commands."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    """Return an epilog with example commands; those that are too long for a terminal go on in the next line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {_continued(line)}" for line in lines)
+
+
+def _continued(line: str) -> str:
+    """Return a command with ``\\`` where its next word would not fit."""
+    rows = [""]
+    for word in re.findall(r'(?:"[^"]*"|\S)+', line):
+        if rows[-1] and len(rows[-1]) + len(word) > LONGEST_EXAMPLE:
+            rows.append("   ")
+        rows[-1] += f" {word}" if rows[-1] else word
+    return " \\\n  ".join(rows)
 
 
 def out_option(help: str, *old_names: str, required: bool = True) -> Callable[[F], F]:

@@ -172,7 +172,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @click.command(
     epilog=examples(
         "w2w pack loras/* --out people --labels labels.csv --initialization seed-0",
-        "w2w pack loras/* --out people --labels labels.csv --split-by person --holdout 0.1",
+        "w2w pack loras --out people --labels persons.csv --extra-labels ignore --split-by person --holdout 0.1",
         "w2w pack lora-a lora-b --out two --base ./my-base-model",
     )
 )
@@ -281,11 +281,11 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 
 @click.command(
     epilog=examples(
-        "w2w relabel people --labels better.csv",
-        "w2w relabel people --split-by person --holdout 0.1",
-        "w2w relabel people --drop Attractive --unit Age=years",
-        "w2w relabel people --ordinal Beard_length=none,short,long",
-        "w2w relabel people --initialization seed-0 --license cc-by-4.0 --base ./my-base-model",
+        "w2w relabel people --labels better.csv --unit Age=years",
+        "w2w relabel people --labels persons.csv --split-by person --holdout 0.1",
+        "w2w relabel people --drop Mohawk",
+        "w2w relabel people --ordinal facial_hair=NONE,MOUSTACHE_MAGNUM,BEARD_LIGHT,BEARD_MAGESTIC",
+        "w2w relabel old-people --initialization seed-0 --license cc-by-4.0 --base ./my-base-model",
     )
 )
 @click.argument("dataset", type=click.Path(path_type=Path))

@@ -16,7 +16,7 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 @click.command(
     epilog=examples(
         "w2w push people org/people --version 1.0.0 --private",
-        "w2w push space org/space --version 1.2.0 --dry-run",
+        "w2w push space org/space --version 1.0.0 --dry-run",
     )
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -92,7 +92,7 @@ def log(repo: str, as_json: bool) -> None:
 
 
 @click.command(
-    epilog=examples("w2w pin org/space@v1.2.0 org/people@v2.0.0 -o w2w.lock", "w2w pin org/space@v1.2.0 -o w2w.lock")
+    epilog=examples("w2w pin org/space@v1.0.0 org/people@v1.0.0 -o w2w.lock", "w2w pin org/space@v1.0.0 -o w2w.lock")
 )
 @click.argument("names", nargs=-1, required=True)
 @out_option("The lock file to write.", "--replace")

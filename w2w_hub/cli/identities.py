@@ -96,8 +96,9 @@ def sample(
 
 @click.command(
     epilog=examples(
-        "w2w edit space person-0001 Beard=+2 Eyeglasses=-1 --out bearded.json",
-        "w2w edit space points/sample-000.json Bald=3 --preserve Young --out bald.json",
+        "w2w edit space person-0010 Full_Beard=+4.5 --out bearded.json",
+        "w2w edit space person-0005 Sunglasses=-4.5 --out bare.json",
+        "w2w edit space points/sample-000.json Wearing_Hat=+4.5 --preserve Eyeglasses --out hat.json",
     )
 )
 @space_argument
@@ -233,7 +234,7 @@ def _render_command(space: Path, *identities: object, into: str, people: Path | 
 # ---------------------------------------------------------------- pictures
 @click.command(
     epilog=examples(
-        "w2w render space person-0001 bearded.json --out sheet.png",
+        "w2w render space person-0010 bearded.json --out sheet.png",
         'w2w render space points/*.json --prompt "sks person smiling" --seed 1 --seed 2 --out sheet.png',
     )
 )
@@ -257,8 +258,8 @@ def render(
 
 @click.command(
     epilog=examples(
-        "w2w grid space person-0001 person-0007 --attribute Beard --strengths=-3,0,3,6 --out beards.png",
-        "w2w grid space points/*.json --attribute Gray_Hair --from 0 --to 6 --count 13 --out slider.gif",
+        "w2w grid space person-0001 person-0007 --attribute Full_Beard --strengths=0,1.5,3,4.5 --out beards.png",
+        "w2w grid space person-0007 --attribute Wearing_Hat --from 0 --to 4.5 --count 10 --out slider.gif",
         'w2w grid space person-0001 person-0007 --prompt "sks person smiling" --prompt "sks person" --out prompts.png',
     )
 )

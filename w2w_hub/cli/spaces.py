@@ -57,7 +57,7 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.command(
     epilog=examples(
         "w2w build people --k 200 --out space --base ./my-base-model",
-        "w2w build people --k 1000 --out space --engine torch --device cuda",
+        "w2w build people --k 400 --out space --engine torch --device cuda",
         "w2w build mixed --k 100 --out space --canonical svd",
     )
 )

@@ -26,7 +26,7 @@ PERSON_WORDS = frozenset(
 )  # fmt: skip
 ID_WORDS = frozenset(("id", "number", "no", "key", "uuid", "label"))
 LARGEST_GROUP = 20  # rows of one person on average; larger groups are kinds of people, such as men and women
-FEWEST_ROWS = 20  # from which on a column with nearly as many values as rows is taken to name persons
+MANY_VALUES = 50  # from which on a text column whose values have few rows each is taken to name persons
 # the end of a row's id that tells the rows of one person apart: ann-2, ann_v3, ann.copy, annb
 _END = re.compile(r"[-_.](?:v|seed|step|epoch|run|take|img|image|copy)?[-_.]?\d*$|\d+$", re.ASCII | re.IGNORECASE)
 
@@ -74,7 +74,7 @@ def _sign(table: pd.DataFrame) -> tuple[str | None, str] | None:
             continue
         text = str(table[name].dtype) == "string"
         named = _names_persons(name) and len(values) <= 5 * LARGEST_GROUP * groups
-        if named or (text and n >= FEWEST_ROWS and len(values) <= 4 * groups):
+        if named or (text and groups >= MANY_VALUES and len(values) <= 4 * groups):
             rows = counted(len(values), "row")
             return (
                 name,

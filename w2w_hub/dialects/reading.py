@@ -77,7 +77,7 @@ def read_adapter(
     Examples
     --------
     >>> adapter = read_adapter("my-lora/")          # a PEFT folder            # doctest: +SKIP
-    >>> adapter.factors[Target("unet", "mid_block.attentions.0...attn1.to_q")]  # doctest: +SKIP
+    >>> {str(target): pair.rank for target, pair in adapter.factors.items()}    # doctest: +SKIP
 
     Raises
     ------

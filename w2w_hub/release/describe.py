@@ -55,8 +55,8 @@ def describe(
 
     Examples
     --------
-    >>> describe("my-lora")["rank"]                                             # doctest: +SKIP
-    [4]
+    >>> describe("my-lora")["dialect"]                                          # doctest: +SKIP
+    'peft'
     """
     path = Path(path)
     options = ReadOptions(trust, alpha, component)

@@ -91,7 +91,7 @@ def pin(
 
     Examples
     --------
-    >>> pin(["org/space@v1.2.0", "org/people@v2.0.0"], "w2w.lock")   # doctest: +SKIP
+    >>> pin(["org/space@v1.0.0", "org/people@v1.0.0"], "w2w.lock")   # doctest: +SKIP
 
     Raises
     ------

@@ -92,8 +92,8 @@ class Point(ByValue, Displayed):
 
         Examples
         --------
-        >>> space.edit("person-0001", {"Beard": 4.5}).save("bearded.json")   # doctest: +SKIP
-        >>> pipe.identity = Point.load("bearded.json")                       # doctest: +SKIP
+        >>> space.edit("person-0010", {"Full_Beard": 4.5}).save("bearded.json")   # doctest: +SKIP
+        >>> pipe.identity = Point.load("bearded.json")                            # doctest: +SKIP
         """
         return save_point(self, path, overwrite=overwrite)
 

@@ -284,7 +284,7 @@ class WeightSpace(SpaceContents, Displayed):
 
         Examples
         --------
-        >>> space.edit(space.row("person-0001"), {"Beard": 2.0, "Eyeglasses": -1.0})   # doctest: +SKIP
+        >>> space.edit("person-0010", {"Full_Beard": 4.5})   # doctest: +SKIP
         """
         edit = Edit.checked(strengths, preserve)
         before, _ = self._find(point)

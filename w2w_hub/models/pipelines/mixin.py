@@ -428,7 +428,8 @@ class W2WMixin:
 
         Examples
         --------
-        >>> pipe.edit({"Beard": 4.5})                # doctest: +SKIP
+        >>> pipe.identity = "person-0010"            # doctest: +SKIP
+        >>> pipe.edit({"Full_Beard": 4.5})           # doctest: +SKIP
         >>> pipe.save_identity("bearded.json")       # doctest: +SKIP
         """
         one = self._required_identity("save_identity")
