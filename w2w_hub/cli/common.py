@@ -287,15 +287,20 @@ PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 
-def open_pipeline(space: Path) -> Any:
-    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
+def no_loading_bars() -> None:
+    """Turn off the bars with which diffusers and transformers load a model."""
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
 
-    from ..models.pipelines import AutoW2WPipeline, best_device
-
     logging.disable_progress_bar()
     disable_progress_bar()
+
+
+def open_pipeline(space: Path) -> Any:
+    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
+    from ..models.pipelines import AutoW2WPipeline, best_device
+
+    no_loading_bars()
     pipe = AutoW2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

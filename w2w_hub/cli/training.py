@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..common.text import command, counted, few
-from .common import FINITE, SEED, examples, json_option, out_option
+from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE
 from .output import print_json, say
 
@@ -93,6 +93,7 @@ def train(
 
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
+    no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     losses: list[float] = []
     with resumable():
@@ -158,6 +159,7 @@ def train_many(
     """
     from ..training import train_many as train_all
 
+    no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     with resumable():
         found = train_all(

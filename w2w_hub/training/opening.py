@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from ..common.text import counted
 from ..dataset.manifest import UNKNOWN, Compatibility
 from ..dataset.reference import ReferenceLayout
 from ..dialects import read_adapter
-from ..errors import BaseModelMismatchError, InitializationError, LayoutMismatchError
+from ..errors import BaseModelMismatchError, InitializationError, InvalidInputError, LayoutMismatchError
 from ..lora.layout import ParameterLayout
 from ..models.injection import base_digest, target_modules
 from ..models.pipelines.inputs import picture_size
@@ -90,12 +91,13 @@ def open_base(
     BaseModelMismatchError
         If the denoiser is not a UNet, or not the one that the reference was made for.
     InvalidInputError
-        If the base model has no module that the recipe's targets name.
+        If the base model has no module that the recipe's targets name, or there is no such device.
     LayoutMismatchError
         If `start` has another layout.
     InitializationError
         If the reference's rows were trained from another initialization.
     """
+    _require_device(device)
     wanted = None if reference is None else ReferenceLayout(reference)
     pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
     unet = getattr(pipe, "unet", None)
@@ -122,12 +124,22 @@ def open_base(
     cosine = None if wanted is None else wanted.compare(layout.unflatten(vector.numpy())).get("initialisation_cosine")
     if cosine is not None and cosine < SAME_START:
         raise InitializationError(
-            f"the rows of {reference} were not trained from {start or 'the initialization of PEFT with seed 0'} (cosine "
-            f"{cosine:.2f} of their A); give the adapter that they started from as --start"
+            f"the rows of {reference} were not trained from {start or 'the initialization of PEFT with seed 0'} "
+            f"(cosine {cosine:.2f} of their A); give the adapter that they started from as --start"
         )
     if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
         name = made_for.initialisation
     return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name)
+
+
+def _require_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInputError(f"device {name!r} is not one of torch's, such as cpu, cuda or cuda:1") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InvalidInputError(f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another")
 
 
 def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -87,9 +88,9 @@ class TrainingRecipe:
         """Scale of the adapters: alpha / rank."""
         return self.alpha / self.rank
 
-    def with_(self, **changes: Any) -> TrainingRecipe:
+    def with_(self, **options: Any) -> TrainingRecipe:
         """Return a copy with other values; None leaves a value as it is."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"targets": list(self.targets)}
@@ -103,6 +104,8 @@ class TrainingRecipe:
         InvalidInputError
             For an unknown setting or a value out of range.
         """
+        if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+            raise InvalidInputError(f"a training recipe is a mapping of names to values, not {reprlib.repr(data)}")
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         if unknown:
             raise InvalidInputError(f"a training recipe has no setting {unknown[0]!r}", name=unknown[0])
