@@ -116,8 +116,9 @@ class Draws:
         wanted = steps * batch_size
         # one order for all identities with as many pictures, whoever trains beside them
         orders = {len(pictures): _order(len(pictures), wanted, seed) for pictures in data.latents}
-        self.order = torch.stack([orders[len(pictures)] for pictures in data.latents])
-        self.class_order = None if data.class_latents is None else _order(len(data.class_latents), wanted, seed)
+        self.order = torch.stack([orders[len(pictures)] for pictures in data.latents]).to(data.device)
+        classes = data.class_latents
+        self.class_order = None if classes is None else _order(len(classes), wanted, seed).to(data.device)
         longest = data.most_pictures
         self.latents = torch.stack([_padded(pictures, longest) for pictures in data.latents])
         self.captions = torch.stack([_padded(captions, longest) for captions in data.captions])
@@ -126,16 +127,16 @@ class Draws:
         """Draw one step's samples; steps must be drawn in order, from 0 or from a restored generator."""
         picked = slice(step * self.batch_size, (step + 1) * self.batch_size)
         people = torch.arange(len(self.data), device=self.latents.device)[:, None]
-        pictures = self.order[:, picked].to(self.latents.device)
+        pictures = self.order[:, picked]
         clean = self.latents[people, pictures].transpose(0, 1)
         captions = self.captions[people, pictures]
         if self.data.variants > 1:
             chosen = torch.randint(self.data.variants, (self.batch_size,), generator=self.generator)
-            captions = captions.gather(2, chosen.to(captions.device)[None, :, None].expand(len(captions), -1, 1))
+            captions = captions.gather(2, sent(chosen, captions.device)[None, :, None].expand(len(captions), -1, 1))
         parts = [self._noised(clean, captions[..., 0].transpose(0, 1))]
         if self.class_order is not None:
             assert self.data.class_latents is not None
-            drawn = self.data.class_latents[self.class_order[picked].to(self.latents.device)]
+            drawn = self.data.class_latents[self.class_order[picked]]
             shared = drawn[:, None].expand(-1, len(self.data), *drawn.shape[1:])
             prompt = torch.full(shared.shape[:2], self.data.class_prompt, device=shared.device)
             parts.append(self._noised(shared, prompt))
@@ -147,9 +148,15 @@ class Draws:
         """Add a step's noise and timesteps to ``(batch size, n, c, h, w)`` latents."""
         size, n = clean.shape[:2]
         strata = torch.randperm(size, generator=self.generator) + torch.rand(size, generator=self.generator)
-        t = (strata / size * self.noise_steps).long().clamp(max=self.noise_steps - 1).to(clean.device)
-        noise = torch.randn((size, *clean.shape[2:]), generator=self.generator).to(clean.device, clean.dtype)
+        t = (strata / size * self.noise_steps).long().clamp(max=self.noise_steps - 1)
+        noise = torch.randn((size, *clean.shape[2:]), generator=self.generator)
+        t, noise = sent(t, clean.device), sent(noise, clean.device).to(clean.dtype)
         return Batch(clean.flatten(0, 1), noise.repeat_interleave(n, 0), t.repeat_interleave(n), prompts.flatten(0, 1))
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return values on a device; the copy waits for nothing that a GPU still has to do."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _order(pictures: int, count: int, seed: int) -> torch.Tensor:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..common.arguments import place
 from ..common.constraints import flag, instance, names, one_of, optional, path, validated, whole
 from ..common.text import counted
 from ..dataset import WeightDataset, write_dataset
 from ..dataset.changes.commit import require_dataset_output
+from ..dataset.changes.options import merged
+from ..dataset.changes.write import split_labels
+from ..dataset.problems import Problems
 from ..errors import ConvergenceError, DiskError
 from ..models.pipelines import best_device
 from .class_pictures import class_pictures
@@ -105,6 +109,9 @@ def train_many(
         If no identity has a finite loss.
     """
     target, (persons, labels) = require_dataset_output(Path(out), overwrite=overwrite), read_people(people)
+    problems = Problems()  # of the dataset, found before the work and not after it
+    split_labels(labels, [person.id for person in persons], merged(None, options).split_rule, problems)  # type: ignore[arg-type]
+    problems.raise_if_any()
     chosen = list(devices) if devices else [best_device()]
     job = Job(
         persons, str(base), target, recipe, None if reference is None else Path(reference),
@@ -119,6 +126,8 @@ def train_many(
         if recipe.class_prompt is not None:
             class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
         opened.pipe.to("cpu")  # the first device's process opens it again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         work_on(chosen, job, run)
     return _write(job, opened, run, labels, {"overwrite": overwrite, **options})
 

@@ -11,7 +11,7 @@ import torch
 from ..errors import CorruptFileError, InvalidInputError
 from ..lora.layout import ParameterLayout
 from ..models.injection import inject_hooks
-from .data import Batch, Draws, TrainingData
+from .data import Batch, Draws, TrainingData, sent
 from .objective import Objective, sample_losses
 from .recipe import TrainingRecipe
 
@@ -98,7 +98,7 @@ class Trainer:
         if self.recipe.schedule == "cosine":
             rate *= 0.5 + 0.5 * math.cos(math.pi * self.step / self.recipe.steps)
         corrections = [1 - beta ** (self.step + 1) for beta in BETAS]
-        self._factors.copy_(torch.tensor([rate, *corrections]))
+        self._factors.copy_(sent(torch.tensor([rate, *corrections]), self.data.device))
         if self.engine == "captured":
             self._replay(batch)
         else:
