@@ -74,9 +74,9 @@ OPTIONS = (
 
 @click.command(
     epilog=examples(
-        "w2w train pictures --base ./my-base-model --out my-lora",
-        "w2w train pictures --base space --for space --no-class-pictures --steps 300 --out my-lora",
-        "w2w train pictures --base ./my-base-model --caption-dropout 0.3 --out my-lora --resume",
+        "w2w train photos --base my-base-model --out trained",
+        "w2w train photos --base space --for people --no-class-pictures --steps 300 --out fitting",
+        "w2w train photos --base my-base-model --caption-dropout 0.3 --out captioned --resume",
     )
 )
 @click.argument("pictures", type=click.Path(path_type=Path))
@@ -137,9 +137,9 @@ def resumable() -> Iterator[None]:
 @click.command(
     "train-many",
     epilog=examples(
-        "w2w train-many folders --base ./my-base-model --out people",
-        "w2w train-many people.csv --base ./my-base-model --at-once 16 --engine compiled --device cuda --out people",
-        "w2w train-many folders --base space --for space --no-class-pictures --out people --resume",
+        "w2w train-many photo-folders --base my-base-model --out trained-people",
+        "w2w train-many photo-folders --base space --for people --no-class-pictures --out more-people --resume",
+        "w2w train-many photos.csv --base my-base-model --at-once 16 --engine compiled --device cuda --out many-people",
     ),
 )
 @click.argument("people", type=click.Path(path_type=Path))
