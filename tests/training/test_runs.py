@@ -228,9 +228,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_world: TinyWorld, people: Pa
 
     assert start(tmp_path / "whole", "new").wait(300) == 0
     out, how = tmp_path / "killed", "new"
-    for wanted in ("state-00000.safetensors", "rows-00000.safetensors", "state-00001.safetensors"):
+    for wanted in ("state-000000-000002", "rows-000000-000002", "state-000002-000003"):
         process = start(out, how)
-        while process.poll() is None and not (unfinished(out) / wanted).exists():
+        while process.poll() is None and not (unfinished(out) / f"{wanted}.safetensors").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
