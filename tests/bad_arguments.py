@@ -26,11 +26,12 @@ from w2w_hub.lora.adapter import LoraFactors, Target
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
-    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.models.training", "w2w_hub.release",
+    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
+    "Person", "TrainingPicture", "TrainingResult",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -79,6 +80,7 @@ KINDS: dict[str, set[str]] = {
     "frame": {"frame"},
     "words": {"words", "empty list"},
     "mixed": {"mixed"},
+    "ints": {"ints"},
     "empty list": {"empty list"},
     "": set(),  # an object of one class
     "None": {"None"},
@@ -153,6 +155,9 @@ class World:
         w2w_hub.space.points.save_point(self.point, folder / "point.json")
         self.picture = Image.new("RGB", (8, 8))
         self.picture.save(folder / "picture.png")
+        (folder / "portraits" / "ann").mkdir(parents=True)
+        self.picture.save(folder / "portraits" / "ann" / "0.png")
+        self.portraits = folder / "portraits"
         self._pipe: W2WPipeline | None = None
         self._unet: Any = None
 
@@ -186,6 +191,11 @@ class World:
         return self._pipe
 
     @property
+    def recipe(self) -> Any:
+        """A training run that is over at once."""
+        return importlib.import_module("w2w_hub.training").TrainingRecipe(class_prompt=None, steps=1)
+
+    @property
     def unet(self) -> Any:
         return self.pipe.unet
 
@@ -193,6 +203,16 @@ class World:
 LORA = LoraFactors(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 1.0)
 HUB = {
     "revision": "None|text", "token": "None|text|flag", "cache_dir": "None|path", "local_files_only": "flag",
+}  # fmt: skip
+RECIPE = {
+    "prompt": "text", "class_prompt": "None|text", "prior_weight": "number", "class_pictures": "whole",
+    "caption_dropout": "number", "rank": "whole", "alpha": "number", "targets": "names", "steps": "whole",
+    "batch_size": "whole", "learning_rate": "number", "schedule": "text", "weight_decay": "number",
+    "max_grad_norm": "None|number", "average_last": "number", "seed": "whole", "precision": "text",
+}  # fmt: skip
+TRAINING = {
+    "base": "path", "out": "None|path", "recipe": "", "reference": "None|path", "start": "None|path",
+    "engine": "text", "cache": "None|path", "resume": "flag", "overwrite": "flag",
 }  # fmt: skip
 COEFFICIENTS = "array|text|path"  # fewer than k are allowed; a row's id; a saved point or an adapter
 OPTIONS = {
@@ -262,7 +282,7 @@ def rows() -> dict[str, Row]:
         importlib.import_module("w2w_hub.models.pipelines.grids"),
         importlib.import_module("w2w_hub.space.points"),
     )
-    training = importlib.import_module("w2w_hub.models.training")
+    training = importlib.import_module("w2w_hub.training")
     text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
     names_ = "names|text"
     r = importlib.import_module("w2w_hub.release")
@@ -718,6 +738,28 @@ def rows() -> dict[str, Row]:
             latents=lambda w: torch.zeros(1, 1, 4, 8, 8), text=lambda w: torch.zeros(2, 32),
             start=lambda w: torch.zeros(w.pipe.space.layout.size), steps=lambda w: 1,
         )),
+        "TrainingRecipe": call(training.TrainingRecipe, RECIPE),
+        "TrainingRecipe.with_": call(training.TrainingRecipe().with_, {}),
+        "TrainingRecipe.to_json": call(training.TrainingRecipe().to_json, {}),
+        "TrainingRecipe.from_json": call(
+            training.TrainingRecipe.from_json, {"data": "mapping"}, data=lambda w: {"steps": 3}
+        ),
+        "read_pictures": call(
+            training.read_pictures, {"folder": path, "size": "ints"}, folder=lambda w: w.folder / "picture.png",
+            size=lambda w: (8, 8),
+        ),
+        "read_people": call(training.read_people, {"source": path}, source=lambda w: w.portraits),
+        "train_identity": slow(
+            training.train_identity,
+            {"pictures": path, **TRAINING, "caption": "None|text", "device": "None|text", "on_step": "None"},
+            pictures=lambda w: w.folder / "picture.png", base=lambda w: w.tiny_base, recipe=lambda w: w.recipe,
+        ),
+        "train_many": slow(
+            training.train_many,
+            {"people": path, **TRAINING, "at_once": whole, "devices": "None|names"},
+            people=lambda w: w.portraits, base=lambda w: w.tiny_base, out=lambda w: w.new(),
+            recipe=lambda w: w.recipe,
+        ),
     }  # fmt: skip
     return found
 

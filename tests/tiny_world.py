@@ -95,7 +95,7 @@ def make_world(folder: Path) -> TinyWorld:
     from w2w_hub.dataset.manifest import Compatibility
     from w2w_hub.demo.judge import Judge
     from w2w_hub.dialects.base_model import digest_of_folder
-    from w2w_hub.models.training import kaiming_start
+    from w2w_hub.training import kaiming_start
 
     make_base(folder / "base")
     unet = UNet2DConditionModel.from_pretrained(folder / "base" / "unet")

@@ -32,7 +32,6 @@ MOVED = {
     "layout": "lora.layout",
     "pictures": "models.pictures",
     "pipeline": "models.pipelines",
-    "training": "models.training",
 }
 
 

@@ -17,7 +17,7 @@ from w2w_hub.demo.judge import Judge, identity_score
 from w2w_hub.demo.settings import CASES, GUIDANCE, PROMPT, SAMPLING_STEPS
 from w2w_hub.lora.layout import ParameterLayout
 from w2w_hub.models.injection import inject_hooks
-from w2w_hub.models.training import kaiming_start, train_identities
+from w2w_hub.training import kaiming_start, train_identities
 
 ALPHA = 27.0
 START_SEED = 0

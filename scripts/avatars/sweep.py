@@ -18,7 +18,7 @@ from population_stage import START_SEED, Base, Scorer, mean_start, people_latent
 from resume import DEVICE  # noqa: E402
 
 from w2w_hub.demo.settings import CASES  # noqa: E402
-from w2w_hub.models.training import kaiming_start, train_identities  # noqa: E402
+from w2w_hub.training import kaiming_start, train_identities  # noqa: E402
 
 
 @click.command()

@@ -35,14 +35,18 @@ def python(run: str, names: tuple[str, ...] = (), cwd: Path | None = None) -> su
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cwd)
 
 
-COMMANDS = [["demo", "--out", "x"], ["render", "s", "p", "--out", "x.png"], ["invert", "s", "a.png", "--out", "x"]]
+COMMANDS = [
+    ["demo", "--out", "x"],
+    ["train", "p", "--base", "b", "--out", "x"],
+    ["render", "s", "p", "--out", "x.png"],
+    ["invert", "s", "a.png", "--out", "x"],
+]
 MODULES = [
-    "models.training",
+    "training",
     "models.inversion",
     "models.injection",
     "models.denoising",
     "models.pipelines",
-    "training",
 ]
 
 

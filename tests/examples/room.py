@@ -38,6 +38,7 @@ NAMES = {
     "points": "three points",
     "bearded.json, edited.json": "person-0010 with a beard",
     "picture.png, a.png, b.png": "pictures of people who are held out",
+    "photos, photo-folders": "pictures of a person who is held out, and folders of two of them",
     "face.png": "a mask of the middle of a picture",
     "w2w-demo": "what the demo makes: dataset, space, exported, pictures",
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
@@ -107,6 +108,7 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     for name in ("bearded.json", "edited.json"):
         bearded.save(folder / name)
     pictures(assets, folder)
+    photos(assets, folder)
     link(folder / "people", folder / "w2w-demo" / "dataset")
     link(folder / "space", folder / "w2w-demo" / "space")
     write_adapter(space.adapter(bearded), folder / "w2w-demo" / "exported")
@@ -123,6 +125,17 @@ def in_other_dialects(folder: Path) -> None:
     save_file(by_peft("LoKr", LINEAR, decompose_factor=2)[0], folder / "lokr.safetensors")
     tensors = load_file(folder / "lora.safetensors")
     torch.save({name: torch.from_numpy(value) for name, value in tensors.items()}, folder / "old.pt")
+
+
+def photos(assets: Assets, folder: Path) -> None:
+    from w2w_hub.models.pictures import to_picture
+
+    for person in ("person-0960", "person-0961"):
+        one = folder / "photo-folders" / person
+        one.mkdir(parents=True)
+        for i, picture in enumerate(assets.pictures(person)):
+            to_picture(picture).save(one / f"{i:02d}.png")
+    link(one, folder / "photos")
 
 
 def pictures(assets: Assets, folder: Path) -> None:

@@ -25,6 +25,7 @@ NOT_RUN = {
     "ruff": "checks this checkout, as .ci/run does",
     "mypy": "checks this checkout, as .ci/run does",
     "pytest": "runs these tests",
+    "w2w train-many photos.csv": "needs a GPU",
     "w2w demo": "takes minutes; tests/demo runs it on a tiny population",
 }  # by how a line starts
 SHOWN_ONLY = ("text", "toml", "json")  # languages of blocks that are no program
@@ -53,12 +54,13 @@ def of(language: str, hub: bool, among: list[Example] = EXAMPLES) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Descents have few steps, and `datasets` caches elsewhere, where something is run."""
+    """Descents and training have few steps, and `datasets` caches elsewhere, where something is run."""
     if request.node.get_closest_marker("slow") is None:
         return
     import datasets
 
     from w2w_hub.models import inversion
+    from w2w_hub.training import TrainingRecipe
 
     first = inversion.InversionSettings.__init__
 
@@ -66,7 +68,16 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         first(self, *args, **options)
         object.__setattr__(self, "num_steps", STEPS)
 
+    check = TrainingRecipe.__post_init__
+
+    def brief(self: Any) -> None:
+        check(self)
+        for name in ("steps", "class_pictures"):
+            object.__setattr__(self, name, 2)
+
     monkeypatch.setattr(inversion.InversionSettings, "__init__", few)
+    monkeypatch.setattr(TrainingRecipe, "__post_init__", brief)
+    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 

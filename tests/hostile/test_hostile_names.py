@@ -78,6 +78,15 @@ def labels(path: Path, world: World) -> Path:
 Words = Callable[[World, Path], list[list[Any]]]
 COMMANDS: dict[str, Words] = {
     "demo": lambda w, out: [["--out", out.parent]],
+    "train": lambda w, out: [
+        [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
+        [picture(out), "--base", out, "--for", w.people, "--out", out],
+        [picture(out), "--base", HOSTILE, "--target", HOSTILE, "--engine", HOSTILE, "--out", out],
+    ],
+    "train-many": lambda w, out: [
+        [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
+        [labels(out.with_name("t.jsonl"), w), "--base", HOSTILE, "--out", out],
+    ],
     "inspect": lambda w, out: [
         [w.people], [w.space], [adapter(out)], [w.people, w.space, adapter(out.with_name("b"))],
         [adapter(out.with_name("c")), "--against", w.people], [HOSTILE],

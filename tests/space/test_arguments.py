@@ -15,8 +15,8 @@ from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import InvalidInputError, W2WError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalise
-from w2w_hub.models.training import kaiming_start, train_identities
 from w2w_hub.space import DaskEngine, Krylov, NumpyEngine, TorchEngine, fit_directions
+from w2w_hub.training import kaiming_start, train_identities
 
 from .test_directions import labelled
 

@@ -15,6 +15,7 @@ from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .spaces import build, directions, nearest, read, rebuild, report
+from .training import train, train_many
 
 wait_quietly()  # the commands import torch and scikit-learn, which is when it takes effect
 
@@ -27,7 +28,7 @@ def main() -> None:
 
 for section, commands in {
     "Start here": (demo,),
-    "Adapters": (inspect, convert),
+    "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),

@@ -53,7 +53,8 @@ class Sections(click.Group):
             say_usage_error(error)
             status = error.exit_code
         except click.Abort as abort:
-            line = " ".join(["w2w", *map(quote, words)])
+            more = [word for word in getattr(abort.__cause__, "more_words", ()) if word not in words]
+            line = " ".join(["w2w", *map(quote, [*words, *more])])
             then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
             say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
             status = INTERRUPTED
@@ -286,15 +287,20 @@ PROMPT = PromptType()
 SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 
-def open_pipeline(space: Path) -> Any:
-    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
+def no_loading_bars() -> None:
+    """Turn off the bars with which diffusers and transformers load a model."""
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
 
-    from ..models.pipelines import AutoW2WPipeline, best_device
-
     logging.disable_progress_bar()
     disable_progress_bar()
+
+
+def open_pipeline(space: Path) -> Any:
+    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
+    from ..models.pipelines import AutoW2WPipeline, best_device
+
+    no_loading_bars()
     pipe = AutoW2WPipeline.from_pretrained(space)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

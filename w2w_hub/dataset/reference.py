@@ -16,11 +16,18 @@ from ..lora.layout import ParameterLayout
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, read_json, read_json_in
 from ..store.paths import has_file
+from .manifest import Compatibility
 from .weight_dataset import WeightDataset
 
 
 class ReferenceLayout:
     """The layout that adapters are compared with.
+
+    Attributes
+    ----------
+    layout : ParameterLayout
+    compatibility : Compatibility or None
+        The base model and initialization that a dataset or weight space states.
 
     Parameters
     ----------
@@ -31,10 +38,13 @@ class ReferenceLayout:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self._dataset: WeightDataset | None = None
+        self.compatibility: Compatibility | None = None
         described = self.path.is_dir() and has_file(self.path, FILENAME)
         if described or self.path.suffix == ".json":
             data = read_json_in(self.path, FILENAME) if described else read_json(self.path)
             self.layout = ParameterLayout.from_json(data.get("layout", data))
+            if "compatibility" in data:
+                self.compatibility = Compatibility.from_json(data["compatibility"], self.path)
             if data.get("format") == FORMAT:
                 self._dataset = WeightDataset.open(self.path if described else self.path.parent)
         else:

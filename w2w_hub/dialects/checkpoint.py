@@ -20,6 +20,14 @@ from ..store.tensorfile import Header, parse_safetensors
 CONFIG = "adapter_config.json"
 
 
+PROVENANCE = "w2w."  # prefix of header fields that say how an adapter was made; every writer keeps them
+
+
+def provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an adapter's metadata, or of a header, that say how it was made."""
+    return {name: text for name, text in metadata.items() if name.startswith(PROVENANCE) and isinstance(text, str)}
+
+
 @dataclass
 class Checkpoint:
     """One opened checkpoint.

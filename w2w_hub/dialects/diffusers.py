@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter, Target, as_float32
 from .assemble import Parts, build_dotted, require_one_adapter
-from .checkpoint import Checkpoint, ReadOptions
+from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import FolderUse, WritableDialect
 from .flux import CLIP, bare_name, is_flux
 from .names import OLD_KEY, component_of, factor_key, target_of
@@ -80,7 +80,7 @@ class Diffusers(WritableDialect):
             folded = as_float32(pair.B.astype(np.float64) * pair.scale, f"B of {target} times its scale")
             a, b = stored(pair, folded)
             tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
-        metadata = {"format": "pt"}
+        metadata = {"format": "pt"} | provenance(adapter.metadata)
         config = _config(adapter)
         if config is not None:
             metadata["lora_adapter_metadata"] = json.dumps(config, sort_keys=True)

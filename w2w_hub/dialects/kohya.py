@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InvalidInputError, UnsupportedFormatError
 from ..lora.adapter import Adapter, Target, as_float32
 from .assemble import Parts, build_adapter
-from .checkpoint import Checkpoint, ReadOptions
+from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import Dialect, WritableDialect
 from .flux import has_blocks, is_flux, pieces
 from .flux_model import require_flux, says
@@ -110,7 +110,7 @@ class Kohya(_Underscored, WritableDialect):
             ranks.add(pair.rank)
             alphas.add(float(alpha))
             tensors[f"{name}.alpha"] = as_float32(np.array(alpha, np.float64), f"alpha of {target}")
-        metadata = {"ss_network_module": "networks.lora"}
+        metadata = {"ss_network_module": "networks.lora"} | provenance(adapter.metadata)
         if len(ranks) == len(alphas) == 1:
             metadata |= {"ss_network_dim": str(ranks.pop()), "ss_network_alpha": str(alphas.pop())}
         if adapter.base_model:

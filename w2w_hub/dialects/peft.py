@@ -18,7 +18,7 @@ from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.module_paths import canonical_path
 from ..store.tensorfile import short
 from .assemble import Parts, build_adapter, require_one_adapter
-from .checkpoint import CONFIG, Checkpoint, ReadOptions
+from .checkpoint import CONFIG, Checkpoint, ReadOptions, provenance
 from .dialect import FolderUse, WritableDialect
 from .names import FactorKey, factor_key, target_of, target_of_bare
 from .scales import LoraSettings, Stated, header_settings
@@ -150,7 +150,7 @@ class Peft(WritableDialect):
             tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
             tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"} | provenance(adapter.metadata))
 
 
 def _require_lora(checkpoint: Checkpoint) -> None:

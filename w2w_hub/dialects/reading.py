@@ -16,7 +16,7 @@ from ..lora.canonical import canonicalize
 from ..store.manifest import another, stated_format
 from ..store.tensorfile import short
 from .assemble import require_size
-from .checkpoint import Checkpoint, ReadOptions
+from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import DenseDialect, Dialect, LazyDeltas
 from .flux_model import require_proportions
 from .loading import open_checkpoint
@@ -112,6 +112,7 @@ def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None)
             raise
         said = error.message.removeprefix(f"{checkpoint.where}: ")  # some start with the path already
         raise InvalidInputError(f"{checkpoint.where}: {said}", path=checkpoint.path) from error
+    adapter.metadata = {**adapter.metadata, **provenance(checkpoint.metadata)}
     adapter.require_finite(checkpoint.where)
     transformer = {t: (p.inputs, p.outputs) for t, p in adapter.factors.items() if t.component == "transformer"}
     require_proportions(transformer, checkpoint.where)

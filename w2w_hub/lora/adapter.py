@@ -171,7 +171,8 @@ class Adapter(Displayed):
         Keys in the file that are not LoRA factors and were ignored (biases, textual-inversion vectors, ...).
     metadata : mapping
         ``scale_from``: the places that stated the scale; ``dtypes``: tensors in the file per dtype; ``error``: the
-        relative error, if the factors approximate the file's.
+        relative error, if the factors approximate the file's; texts under keys that start with ``w2w.`` (how it was
+        trained), which are written to files and read from them.
     """
 
     factors: dict[Target, LoraFactors]

@@ -211,6 +211,27 @@ def open_base(choose: Choose, base: Base, space: WeightSpace, dtype: Any) -> Any
     return pipeline
 
 
+def open_stock(base: Base, dtype: torch.dtype) -> Any:
+    """Return the stock pipeline of a base model, without a weight space.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        If diffusers has no such pipeline.
+    """
+    stock_class = getattr(diffusers, base.class_name(), None)
+    if not kind(stock_class):
+        raise BaseModelMismatchError(f"{base.where} is a {base.class_name()}, which this diffusers does not have")
+
+    def check(folder: Path) -> None:
+        require_safe_base(stock_class, folder, base.options)
+
+    if isinstance(base.place, Path):
+        check(base.place)
+        return _opened(stock_class, base, dtype)
+    return _opened(checked(stock_class, check), base, dtype)
+
+
 def _require_folder(stock_class: Any, folder: Path, space: WeightSpace, dtype: Any, base: Base) -> bool:
     """Raise if a base model's folder is unsafe; return whether its weights are verified to be the space's."""
     require_safe_base(stock_class, folder, base.options)

@@ -1,0 +1,174 @@
+"""Training that does not fit, is interrupted, or goes on with other pictures; what it says and writes down."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from diffusers import UNet2DConditionModel
+
+from w2w_hub import ParameterLayout, convert_adapter, read_adapter, write_adapter
+from w2w_hub.cli import main
+from w2w_hub.errors import (
+    AlreadyExistsError,
+    BaseModelMismatchError,
+    DiskError,
+    InitializationError,
+    InvalidInputError,
+)
+from w2w_hub.training import TrainingRecipe, kaiming_start, train_identity, train_many
+from w2w_hub.training.runs import unfinished
+from w2w_hub.training.trainer import Trainer
+
+from ..tiny_world import TinyWorld
+from .test_runs import QUICK, portrait
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """Folders of three people with a picture each."""
+    for i, name in enumerate(("ann", "bob", "cy")):
+        portrait(tmp_path / "folders" / name / "0.png", seed=i)
+    return tmp_path / "folders"
+
+
+def vector(folder: Path) -> np.ndarray:
+    adapter = read_adapter(folder)
+    return ParameterLayout.from_adapter(adapter).flatten(adapter)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
+    """Press Ctrl-C in the middle of a step of the n-th trainer."""
+    advance, seen = Trainer._work, []
+
+    def work(self: Trainer, drawn: object) -> None:
+        if self not in seen:
+            seen.append(self)
+        if len(seen) == batch and self.step == step:
+            signal.raise_signal(signal.SIGINT)
+        advance(self, drawn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_work", work)
+
+
+# ---------------------------------------------------------------- what does not fit
+def test_a_base_model_that_the_dataset_was_not_made_for_is_refused(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_world.base, tmp_path / "other"))
+    unet = UNet2DConditionModel.from_pretrained(other / "unet")
+    with torch.no_grad():
+        next(w for name, w in unet.named_parameters() if "to_q" in name).add_(1)
+    unet.save_pretrained(other / "unet")
+    with pytest.raises(BaseModelMismatchError, match="other"):
+        train_identity(people / "ann", other, tmp_path / "out", recipe=QUICK, reference=tiny_world.rows)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_another_initialization_and_modules_that_are_not_there_are_refused(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    unet = UNet2DConditionModel.from_pretrained(tiny_world.base / "unet")
+    layout = ParameterLayout.from_model(unet, rank=1, scale=27.0)
+    write_adapter(layout.unflatten(kaiming_start(layout, 1).numpy()), tmp_path / "start")
+    with pytest.raises(InitializationError, match="start"):
+        train_identity(
+            people / "ann", tiny_world.base, recipe=QUICK, reference=tiny_world.rows, start=tmp_path / "start"
+        )
+    with pytest.raises(InvalidInputError, match="to_nowhere"):
+        train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, targets=("to_nowhere",)))
+
+
+def test_too_many_identities_for_the_disk_are_refused_before_the_first_step(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(DiskError) as caught:
+        train_many(people, tiny_world.base, tmp_path / "out", recipe=QUICK)
+    assert caught.value.path == tmp_path / "out"
+    assert not unfinished(tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- interrupts
+def test_an_interrupt_in_the_middle_of_a_step_keeps_the_state_and_the_run_goes_on_to_the_same_bits(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_identity(people / "ann", tiny_world.base, tmp_path / "whole", recipe=QUICK)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train_identity(people / "ann", tiny_world.base, tmp_path / "out", recipe=QUICK)
+    assert "3 of 4" in caught.value.__notes__[0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train_identity(people / "ann", tiny_world.base, tmp_path / "out", recipe=QUICK, resume=True)
+    assert np.array_equal(vector(tmp_path / "out"), vector(tmp_path / "whole"))
+    assert not unfinished(tmp_path / "out").exists()
+    assert whole.metadata == {k: v for k, v in read_adapter(tmp_path / "out").metadata.items() if k[:4] == "w2w."}
+
+
+def test_an_interrupted_command_names_the_one_that_goes_on_and_force_starts_again(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "made"
+    words = ["train-many", people, "--base", tiny_world.base, "--no-class-pictures", "--steps", 3, "--at-once", 2]
+    words = [str(word) for word in (*words, "--out", out)]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, batch=2)
+        result = CliRunner().invoke(main, words)
+    assert result.exit_code == 130
+    assert result.stderr.strip().endswith("--resume")
+    assert CliRunner().invoke(main, words).exit_code == 2
+    portrait(people / "ann" / "0.png", seed=9)  # of the batch that is finished
+    result = CliRunner().invoke(main, [*words, "--resume"])
+    assert (result.exit_code, "pictures" in result.stderr) == (2, True)
+    result = CliRunner().invoke(main, [*words, "--force"])
+    assert result.exit_code == 0, result.stderr
+    train_many(people, tiny_world.base, out, recipe=QUICK, overwrite=True)
+
+
+# ---------------------------------------------------------------- what is said
+def test_loading_and_training_are_silent_but_for_pictures_that_were_cropped(
+    tiny_world: TinyWorld, people: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)  # which a command sets
+    for precision in ("float32", "bfloat16"):
+        train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, precision=precision, steps=1))
+    assert capfd.readouterr() == ("", "")
+    portrait(people / "ann" / "1.png", seed=5, size=(96, 64))
+    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+        train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, steps=1))
+
+
+def test_an_adapters_files_say_how_it_was_trained_in_every_dialect(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    adapter = train_identity(people / "ann", tiny_world.base, tmp_path / "lora", recipe=QUICK)
+    assert set(adapter.metadata) == {
+        "w2w.version", "w2w.recipe", "w2w.base", "w2w.base_digest", "w2w.initialization",
+    }  # fmt: skip
+    for dialect in ("peft", "diffusers", "kohya"):
+        convert_adapter(tmp_path / "lora", tmp_path / dialect, dialect)
+        found = read_adapter(tmp_path / dialect).metadata
+        assert {name: found[name] for name in adapter.metadata} == adapter.metadata
+
+
+# ---------------------------------------------------------------- several devices
+@pytest.mark.slow
+def test_two_processes_train_the_rows_of_one(tiny_world: TinyWorld, people: Path, tmp_path: Path) -> None:
+    recipe = TrainingRecipe(class_prompt=None, steps=3, learning_rate=1e-3)
+    one = train_many(people, tiny_world.base, tmp_path / "one", recipe=recipe, at_once=1)
+    two = train_many(people, tiny_world.base, tmp_path / "two", recipe=recipe, at_once=1, devices=["cpu", "cpu"])
+    assert list(two.dataset.ids) == list(one.dataset.ids)
+    np.testing.assert_allclose(two.dataset.to_numpy(), one.dataset.to_numpy(), rtol=0.02, atol=1e-4)
+    (people / "bob" / "0.png").write_text("not a picture", "utf-8")
+    with pytest.raises(Exception, match=r"0\.png"):  # the error of a process, as it was raised
+        train_many(people, tiny_world.base, tmp_path / "bad", recipe=recipe, at_once=1, devices=["cpu", "cpu"])
+    with pytest.raises(AlreadyExistsError):
+        train_many(people, tiny_world.base, tmp_path / "two", recipe=recipe, devices=["cpu", "cpu"])

@@ -1,0 +1,92 @@
+"""Pictures and prompts encoded by the base model, each once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InvalidInputError
+from ..models.pipelines.inputs import encode_pictures, encode_text
+from .class_pictures import class_pictures
+from .data import Prompts, TrainingData
+from .opening import OpenedBase
+from .pictures import TrainingPicture
+from .recipe import TrainingRecipe
+
+VARIANTS = 16  # of a caption with parts left out
+PICTURES_AT_ONCE = 8
+
+
+def encode(
+    people: Sequence[Sequence[TrainingPicture]], captions: Sequence[str | None], base: OpenedBase,
+    recipe: TrainingRecipe, cache: Path | None = None,
+) -> TrainingData:  # fmt: skip
+    """Return the encoded pictures and captions of identities, and the class pictures.
+
+    Parameters
+    ----------
+    captions : sequence of str or None
+        Caption of each identity's pictures that have none; by default the recipe's prompt.
+    """
+    book = _PromptBook(base.pipe)
+    numbers = [_numbers(book, shown, recipe, caption) for shown, caption in zip(people, captions, strict=True)]
+    class_latents, class_prompt = None, 0
+    if recipe.class_prompt is not None:
+        class_prompt = book.number(recipe.class_prompt)
+        class_latents = _latents(base.pipe, class_pictures(base, recipe, cache))
+    latents = [_latents(base.pipe, [picture.image for picture in shown]) for shown in people]
+    device = latents[0].device
+    return TrainingData(
+        tuple(latents), tuple(number.to(device) for number in numbers), book.encoded(), class_latents, class_prompt
+    )
+
+
+def _latents(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
+    """Return the scaled latents of pictures, encoded a few at a time."""
+    parts = range(0, len(pictures), PICTURES_AT_ONCE)
+    return torch.cat([encode_pictures(pipe, list(pictures[i : i + PICTURES_AT_ONCE])) for i in parts])
+
+
+class _PromptBook:
+    """Numbers prompts and encodes each once."""
+
+    def __init__(self, pipe: Any):
+        self.pipe = pipe
+        self.numbers: dict[str, int] = {}
+
+    def number(self, prompt: str) -> int:
+        return self.numbers.setdefault(prompt, len(self.numbers))
+
+    def encoded(self) -> Prompts:
+        found = [encode_text(self.pipe, prompt) for prompt in self.numbers]
+        if not found:
+            raise InvalidInputError("there are no prompts to train on")
+        added = {name: torch.stack([more[name] for _, more in found]) for name in found[0][1]}
+        return Prompts(torch.stack([text for text, _ in found]), added)
+
+
+def _numbers(
+    book: _PromptBook, pictures: Sequence[TrainingPicture], recipe: TrainingRecipe, caption: str | None
+) -> torch.Tensor:
+    """Return each picture's prompts, int64 ``(pictures, variants)``: with dropout of captions' parts, several."""
+    variants = VARIANTS if recipe.caption_dropout > 0 else 1
+    texts = [with_parts_left_out(p.caption or caption or recipe.prompt, recipe, variants) for p in pictures]
+    return torch.tensor([[book.number(text) for text in each] for each in texts])
+
+
+def with_parts_left_out(caption: str, recipe: TrainingRecipe, variants: int) -> list[str]:
+    """Return variants of a caption; each part after its first comma is left out with the recipe's probability.
+
+    The choice depends on the seed and on a part's place alone, so that it is the same for all identities.
+    """
+    first, *others = [part.strip() for part in caption.split(",")]
+    chosen = []
+    for variant in range(variants):
+        rng = random.Random(f"{recipe.seed} {variant}")
+        kept = [part for part in others if rng.random() >= recipe.caption_dropout]
+        chosen.append(", ".join([first, *kept]))
+    return chosen

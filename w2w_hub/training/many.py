@@ -1,0 +1,186 @@
+"""Training of many identities, a batch at a time, into a dataset."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..common.arguments import place
+from ..common.constraints import flag, instance, names, one_of, optional, path, validated, whole
+from ..common.text import counted
+from ..dataset import WeightDataset, write_dataset
+from ..dataset.changes.commit import require_dataset_output
+from ..dataset.changes.options import merged
+from ..dataset.changes.write import split_labels
+from ..dataset.problems import Problems
+from ..errors import ConvergenceError, DiskError
+from ..models.pipelines import best_device
+from .class_pictures import class_pictures
+from .opening import OpenedBase, open_base
+from .people import read_people
+from .recipe import TrainingRecipe
+from .runs import Run
+from .trainer import ENGINES
+from .workers import Job, Worker, halves, plan_of, work_on
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BYTES_PER_NUMBER = 4 + 4 + 4 + 2  # in the run, in the matrix, in the dataset and in its view
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Result of :func:`train_many`.
+
+    Attributes
+    ----------
+    dataset : WeightDataset
+    lost : list of str
+        Ids of identities whose loss was not finite; they have no row.
+    batch_sizes : list of int
+        Number of identities in each batch that trained together.
+    """
+
+    dataset: WeightDataset
+    lost: list[str] = field(default_factory=list)
+    batch_sizes: list[int] = field(default_factory=list)
+
+
+@validated(
+    people=path(), base=place(), out=path(), recipe=instance(TrainingRecipe, "a TrainingRecipe"),
+    reference=optional(path()), start=optional(path()), at_once=whole(1, 100_000), devices=optional(names()),
+    engine=one_of(*ENGINES), cache=optional(path()), resume=flag(), overwrite=flag(),
+)  # fmt: skip
+def train_many(
+    people: Path | str,
+    base: Path | str,
+    out: Path | str,
+    *,
+    recipe: TrainingRecipe = TrainingRecipe(),  # noqa: B008, it is immutable
+    reference: Path | str | None = None,
+    start: Path | str | None = None,
+    at_once: int = 8,
+    devices: Sequence[str] | None = None,
+    engine: str = "eager",
+    cache: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> TrainingResult:
+    """Train a LoRA for each of many identities and write them as a dataset.
+
+    `at_once` identities share each forward and backward pass; each gets the result of training alone, up to rounding.
+    A killed run goes on with ``resume=True`` to the same bits, on the same machine with the same arguments. If memory
+    runs out, a batch is halved, with a warning; the results then differ in rounding.
+
+    Parameters
+    ----------
+    people : path
+        A folder with one folder of pictures per identity, or a table; see :func:`read_people`.
+    base : path or str
+        The base model, see :func:`train_identity`.
+    out : path
+        The new dataset.
+    at_once : int
+        Identities per batch.
+    devices : sequence of str, optional
+        For several, such as ``["cuda:0", "cuda:1"]``, each has a process of its own with a part of the batches.
+    reference, start, engine, cache, resume, overwrite
+        See :func:`train_identity`.
+    **options
+        Options of the dataset, see :class:`w2w_hub.dataset.DatasetOptions`.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError, InvalidInputError
+        If pictures, the table or the base model cannot be read, or the unfinished run had other settings or pictures.
+    BaseModelMismatchError, LayoutMismatchError, InitializationError, AlreadyExistsError
+        See :func:`train_identity`.
+    DiskError
+        If the disk has no room for the rows.
+    ConvergenceError
+        If no identity has a finite loss.
+    """
+    target, (persons, labels) = require_dataset_output(Path(out), overwrite=overwrite), read_people(people)
+    problems = Problems()  # of the dataset, found before the work and not after it
+    split_labels(labels, [person.id for person in persons], merged(None, options).split_rule, problems)  # type: ignore[arg-type]
+    problems.raise_if_any()
+    chosen = list(devices) if devices else [best_device()]
+    job = Job(
+        persons, str(base), target, recipe, None if reference is None else Path(reference),
+        None if start is None else Path(start), at_once, engine, None if cache is None else Path(cache),
+    )  # fmt: skip
+    opened = open_base(job.base, recipe, chosen[0], job.reference, job.start)
+    _require_room(target, len(persons), opened.layout.size)
+    run = Run(target, plan_of(job, opened), resume=resume, restart=overwrite)
+    if len(chosen) == 1:
+        Worker(job, opened, run).work(job.batches)
+    else:
+        if recipe.class_prompt is not None:
+            class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
+        opened.pipe.to("cpu")  # the first device's process opens it again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        work_on(chosen, job, run)
+    return _write(job, opened, run, labels, {"overwrite": overwrite, **options})
+
+
+def _require_room(out: Path, rows: int, size: int) -> None:
+    """Raise unless the disk has room for the rows, in the run and in the dataset with its view."""
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    needed, free = rows * size * BYTES_PER_NUMBER, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskError(
+            f"{out}: {counted(rows, 'identity')} of {size:,} numbers need {needed / 1e9:,.1f} GB, and {folder} has "
+            f"{free / 1e9:,.1f} GB free; choose a larger disk, or train fewer",
+            path=out,
+        )
+
+
+def _write(
+    job: Job, opened: OpenedBase, run: Run, labels: pd.DataFrame | None, options: dict[str, Any]
+) -> TrainingResult:
+    """Write the finished batches as a dataset, without the identities that were lost."""
+    ids: list[str] = []
+    lost: list[str] = []
+    sizes: list[int] = []
+    matrix = np.lib.format.open_memmap(
+        run.folder / "rows.npy", mode="w+", dtype=np.float32, shape=(len(job.people), opened.layout.size)
+    )
+    for batch in job.batches:
+        for part in _parts(run, batch):
+            done = run.finished(part)
+            assert done is not None
+            sizes.append(len(part))
+            for number, row, gone in zip(part, done.rows, done.lost, strict=True):
+                name = job.people[number].id
+                if gone or not np.isfinite(row).all():
+                    lost.append(name)
+                else:
+                    matrix[len(ids)] = row
+                    ids.append(name)
+    if not ids:
+        run.remove()
+        raise ConvergenceError(
+            f"{job.out}: no identity has a finite loss; lower the learning rate, or compute in float32 (precision)"
+        )
+    if labels is not None:
+        labels = labels[labels["id"].astype(str).isin(ids)]
+    dataset = write_dataset(
+        matrix[: len(ids)], job.out, layout=opened.layout, ids=ids, labels=labels,
+        **{"compatibility": opened.compatibility, **options},
+    )  # fmt: skip
+    run.remove()
+    return TrainingResult(dataset, lost, sizes)
+
+
+def _parts(run: Run, batch: range) -> list[range]:
+    """Return the parts of a batch that trained together: itself, or halves of it if memory ran out."""
+    return [batch] if run.has(batch) else [part for half in halves(batch) for part in _parts(run, half)]

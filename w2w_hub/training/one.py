@@ -1,0 +1,137 @@
+"""Training of one identity, from a folder of pictures to a LoRA checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ..common.arguments import place
+from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
+from ..common.version import __version__
+from ..dialects import write_adapter
+from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
+from ..errors import ConvergenceError
+from ..lora.adapter import Adapter
+from ..models.pipelines import best_device
+from ..store.atomic import require_output
+from .encoding import encode
+from .objective import objective_of
+from .opening import OpenedBase, open_base
+from .pictures import fingerprint, note_cropped, read_pictures
+from .recipe import TrainingRecipe
+from .runs import Run, train
+from .trainer import ENGINES, Trainer
+
+
+@validated(
+    pictures=path(), base=place(), out=optional(path()), recipe=instance(TrainingRecipe, "a TrainingRecipe"),
+    reference=optional(path()), start=optional(path()), caption=optional(text()), device=optional(text()),
+    engine=one_of(*ENGINES), cache=optional(path()), resume=flag(), overwrite=flag(),
+    on_step=optional(has("__call__", "a function")),
+)  # fmt: skip
+def train_identity(
+    pictures: Path | str,
+    base: Path | str,
+    out: Path | str | None = None,
+    *,
+    recipe: TrainingRecipe = TrainingRecipe(),  # noqa: B008, it is immutable
+    reference: Path | str | None = None,
+    start: Path | str | None = None,
+    caption: str | None = None,
+    device: str | None = None,
+    engine: str = "eager",
+    cache: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Adapter:
+    """Train a LoRA of one identity from a folder of pictures (DreamBooth with prior preservation).
+
+    Parameters
+    ----------
+    pictures : path
+        A folder of pictures of one person, with captions in ``NAME.txt`` or ``metadata.jsonl`` if there are any; see
+        :func:`read_pictures`.
+    base : path or str
+        The base model: a diffusers folder, a weight space with an embedded base model, or a repository.
+    out : path, optional
+        A new folder for the adapter, in the PEFT and diffusers dialects.
+    reference : path, optional
+        Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
+        recipe's, and the base model must be its own.
+    start : path, optional
+        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default PEFT's, with
+        seed 0.
+    caption : str, optional
+        Caption of the pictures without one; by default the recipe's prompt.
+    device : str, optional
+        By default the fastest of the machine.
+    engine : {"eager", "compiled", "captured"}
+        See :class:`Trainer`.
+    cache : path, optional
+        Folder of cached class pictures; by default ``$W2W_CACHE`` or ``w2w_hub`` in the user's cache folder.
+    resume : bool
+        Go on with an unfinished run of the same settings and pictures, if there is one; it ends in the same bits on the
+        same machine.
+    overwrite : bool
+        Replace an earlier adapter, and start again if there is an unfinished run.
+    on_step : callable, optional
+        Called with the number of finished steps and the loss.
+
+    Returns
+    -------
+    Adapter
+        Its metadata says how it was trained, under keys that start with ``w2w.``, as do the files.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError
+        If pictures or the base model cannot be read.
+    BaseModelMismatchError
+        If the reference was made for another base model.
+    LayoutMismatchError, InitializationError
+        If `start` has another layout, or is not what the reference's rows started from.
+    ConvergenceError
+        If the loss is not finite.
+    AlreadyExistsError
+        If `out` exists, or an unfinished run of it, without `overwrite` or `resume`.
+    InvalidInputError
+        If the unfinished run had other settings or pictures.
+
+    Notes
+    -----
+    Source: weights2weights, section 4.1, whose settings are the defaults of :class:`TrainingRecipe`.
+    """
+    target = None if out is None else require_output(Path(out), overwrite=overwrite, own=adapter_files)
+    source = Path(pictures)
+    opened = open_base(base, recipe, device or best_device(), reference, start)
+    found = read_pictures(source, opened.size)
+    note_cropped(found)
+    plan = opened.plan(recipe, engine, caption=caption)
+    run = None if target is None else Run(target, plan, resume=resume, restart=overwrite)
+    data = encode([found], [caption], opened, recipe, None if cache is None else Path(cache))
+    trainer = Trainer(opened.pipe.unet, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
+                      engine=engine)  # fmt: skip
+    train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step)
+    if bool(trainer.lost.any()):
+        if run is not None:
+            run.remove()
+        raise ConvergenceError(
+            f"{source}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
+        )
+    adapter = opened.layout.unflatten(trainer.rows()[0].cpu().numpy())
+    adapter.base_model = opened.name
+    adapter.metadata = provenance(opened, recipe)
+    if target is not None and run is not None:
+        write_adapter(adapter, target, DEFAULT_DIALECTS, overwrite=overwrite)
+        run.remove()
+    return adapter
+
+
+def provenance(opened: OpenedBase, recipe: TrainingRecipe) -> dict[str, str]:
+    """Return how an adapter was trained, as metadata that is written with it."""
+    return {
+        "w2w.version": __version__, "w2w.recipe": json.dumps(recipe.to_json(), sort_keys=True),
+        "w2w.base": opened.name, "w2w.base_digest": opened.digest, "w2w.initialization": opened.start_name,
+    }  # fmt: skip

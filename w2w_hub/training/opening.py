@@ -1,0 +1,164 @@
+"""Opens a base model for training, with the layout and the initialization of what is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.text import counted
+from ..dataset.manifest import UNKNOWN, Compatibility
+from ..dataset.reference import ReferenceLayout
+from ..dialects import read_adapter
+from ..errors import BaseModelMismatchError, InitializationError, InvalidInputError, LayoutMismatchError
+from ..lora.layout import ParameterLayout
+from ..models.injection import base_digest, target_modules
+from ..models.pipelines.inputs import picture_size
+from ..models.pipelines.loading import base_at, open_stock
+from .recipe import TrainingRecipe
+from .tensors import kaiming_start
+
+START_SEED = 0
+SAME_START = 0.3  # cosine: A of a trained adapter stays near its start, and two random starts are orthogonal
+
+
+@dataclass(frozen=True)
+class OpenedBase:
+    """A frozen base model on a device, and the adapters that are trained in it.
+
+    Attributes
+    ----------
+    name : str
+        As the user named it.
+    pipe : DiffusionPipeline
+        The stock pipeline, in the dtype of computation.
+    digest : str
+        Digest of the target weights as they are in the base model's files.
+    start : Tensor
+        float32 ``(layout.size,)``: the initialization.
+    start_name : str
+        Its name in a dataset.
+    """
+
+    name: str
+    pipe: Any
+    layout: ParameterLayout
+    digest: str
+    start: torch.Tensor
+    start_name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its pictures."""
+        return picture_size(self.pipe)
+
+    @property
+    def compatibility(self) -> Compatibility:
+        """The record of a dataset of adapters of this base model and initialization."""
+        return Compatibility(self.name, self.digest, self.start_name)
+
+    def plan(self, recipe: TrainingRecipe, engine: str, **more: Any) -> dict[str, Any]:
+        """Return everything besides the pictures that decides the result of a run."""
+        unet = self.pipe.unet
+        return {
+            "recipe": recipe.to_json(), "layout": self.layout.digest, "base": self.digest, "engine": engine,
+            "start": _digest(self.start), "dtype": str(unet.dtype), "device": str(unet.device.type), **more,
+        }  # fmt: skip
+
+
+def open_base(
+    base: Path | str, recipe: TrainingRecipe, device: str, reference: Path | str | None = None,
+    start: Path | str | None = None,
+) -> OpenedBase:  # fmt: skip
+    """Open a base model for training.
+
+    Parameters
+    ----------
+    base : path or str
+        A diffusers folder, a weight space with an embedded base model, or a repository.
+    reference : path, optional
+        Dataset or weight space that the adapters are for: its layout instead of the recipe's.
+    start : path, optional
+        Adapter to start from; by default PEFT's initialization with seed 0.
+
+    Raises
+    ------
+    MissingPathError, CorruptFileError
+        If something cannot be opened.
+    BaseModelMismatchError
+        If the denoiser is not a UNet, or not the one that the reference was made for.
+    InvalidInputError
+        If the base model has no module that the recipe's targets name, or there is no such device.
+    LayoutMismatchError
+        If `start` has another layout.
+    InitializationError
+        If the reference's rows were trained from another initialization.
+    """
+    _require_device(device)
+    wanted = None if reference is None else ReferenceLayout(reference)
+    pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
+    unet = getattr(pipe, "unet", None)
+    if unet is None:
+        raise BaseModelMismatchError(f"{base} is a {type(pipe).__name__}; only base models with a UNet can be trained")
+    layout = ParameterLayout.from_model(unet, recipe.targets, recipe.rank, recipe.scale) if wanted is None else (
+        wanted.layout
+    )  # fmt: skip
+    target_modules(unet, layout)
+    digest = base_digest(unet, layout)
+    made_for = None if wanted is None else wanted.compatibility
+    if made_for is not None and made_for.base_digest not in (None, digest):
+        raise BaseModelMismatchError(
+            f"{base} is not the base model of {reference}: its target weights have digest {digest[:12]}, not "
+            f"{str(made_for.base_digest)[:12]} ({made_for.base_model or 'not named'}); give that one as --base"
+        )
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            # diffusers' own `to` remarks that a dtype is better chosen on loading
+            torch.nn.Module.to(part.requires_grad_(False).eval(), dtype=precision(recipe, device))
+    vector = _start(layout, start)
+    name = f"peft-seed-{START_SEED}" if start is None else f"start-{_digest(vector)[:12]}"
+    cosine = None if wanted is None else wanted.compare(layout.unflatten(vector.numpy())).get("initialisation_cosine")
+    if cosine is not None and cosine < SAME_START:
+        raise InitializationError(
+            f"the rows of {reference} were not trained from {start or 'the initialization of PEFT with seed 0'} "
+            f"(cosine {cosine:.2f} of their A); give the adapter that they started from as --start"
+        )
+    if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
+        name = made_for.initialisation
+    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name)
+
+
+def _require_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInputError(f"device {name!r} is not one of torch's, such as cpu, cuda or cuda:1") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InvalidInputError(f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another")
+
+
+def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:
+    """Return the dtype in which the model computes."""
+    if recipe.precision != "auto":
+        return torch.float32 if recipe.precision == "float32" else torch.bfloat16
+    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _start(layout: ParameterLayout, start: Path | str | None) -> torch.Tensor:
+    if start is None:
+        return kaiming_start(layout, START_SEED)
+    adapter = read_adapter(start)
+    found = ParameterLayout.from_adapter(adapter, scale=layout.scale)
+    if found.digest != layout.digest:
+        raise LayoutMismatchError(f"{start}: {layout.differences(found)}; start from an adapter of the same layout")
+    return torch.from_numpy(layout.flatten(adapter))
+
+
+def _digest(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()

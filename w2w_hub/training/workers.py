@@ -1,0 +1,138 @@
+"""Workers of a large training run: batches of identities on one device, or on several in a process each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.progress import progress
+from ..common.text import counted
+from .encoding import encode
+from .objective import objective_of
+from .opening import OpenedBase, open_base
+from .people import Person
+from .pictures import fingerprint, note_cropped, read_pictures
+from .recipe import TrainingRecipe
+from .runs import Run, train
+from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Job:
+    """Arguments of :func:`train_many`, for another process."""
+
+    people: list[Person]
+    base: str
+    out: Path
+    recipe: TrainingRecipe
+    reference: Path | None
+    start: Path | None
+    at_once: int
+    engine: str
+    cache: Path | None
+
+    @property
+    def batches(self) -> list[range]:
+        """Positions of the identities that train together."""
+        count = len(self.people)
+        return [range(i, min(i + self.at_once, count)) for i in range(0, count, self.at_once)]
+
+
+def plan_of(job: Job, opened: OpenedBase) -> dict[str, Any]:
+    """Return everything besides the pictures that decides the result of a job."""
+    people = [[person.id, person.caption] for person in job.people]
+    return opened.plan(job.recipe, job.engine, people=people, at_once=job.at_once)
+
+
+def halves(batch: range) -> tuple[range, range]:
+    """Return the two halves of a batch of several identities."""
+    middle = batch.start + len(batch) // 2
+    return range(batch.start, middle), range(middle, batch.stop)
+
+
+class Worker:
+    """Trains batches on one device.
+
+    Parameters
+    ----------
+    bars : bool
+        Whether to show each batch's progress.
+    """
+
+    def __init__(self, job: Job, opened: OpenedBase, run: Run, *, bars: bool = True):
+        self.job, self.opened, self.run, self.bars = job, opened, run, bars
+        self.most = job.at_once  # identities that fit in memory together
+
+    def work(self, batches: Sequence[range]) -> None:
+        """Train what is not finished yet."""
+        for number, batch in enumerate(batches, 1):
+            self._train(batch, f"batch {number:,} of {len(batches):,}")
+
+    def _train(self, batch: range, text: str) -> None:
+        if len(batch) <= self.most or self.run.has(batch):
+            try:
+                self._train_together(batch, text)
+                return
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.most = max(map(len, halves(batch)))
+                warnings.warn(
+                    f"memory ran out with {counted(len(batch), 'identity')} in a batch; training at most {self.most} "
+                    "at once, whose results differ in rounding",
+                    stacklevel=2,
+                )
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # now that the error no longer holds what filled the memory
+        for half in halves(batch):
+            self._train(half, text)
+
+    def _train_together(self, batch: range, text: str) -> None:
+        job, opened, people = self.job, self.opened, self.job.people[batch.start : batch.stop]
+        digest = fingerprint([person.folder for person in people])
+        if self.run.finished(batch, digest) is not None:
+            return
+        pictures = [read_pictures(person.folder, opened.size) for person in people]
+        note_cropped([picture for shown in pictures for picture in shown])
+        data = encode(pictures, [person.caption for person in people], opened, job.recipe, job.cache)
+        trainer = Trainer(
+            opened.pipe.unet, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, job.recipe,
+            engine=job.engine,
+        )  # fmt: skip
+        train(trainer, text, self.run, batch, digest, bar=self.bars)
+        self.run.finish(batch, digest, trainer)
+
+
+def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
+    """Share the batches out over one process per device; no gradients cross."""
+    count = len(job.batches)
+    with ProcessPoolExecutor(len(devices), multiprocessing.get_context("spawn")) as pool:
+        found = [pool.submit(_work, job, device, i, len(devices)) for i, device in enumerate(devices)]
+        for _ in progress(_as_finished(found, job, run), f"training on {len(devices)} devices", total=count):
+            pass
+
+
+def _work(job: Job, device: str, first: int, step: int) -> None:
+    opened = open_base(job.base, job.recipe, device, job.reference, job.start)
+    run = Run(job.out, plan_of(job, opened), resume=True)
+    Worker(job, opened, run, bars=False).work(job.batches[first::step])
+
+
+def _as_finished(found: Sequence[Future[None]], job: Job, run: Run) -> Iterator[int]:
+    """Yield once per finished batch; raise the first error of a process."""
+    seen, waiting = 0, True
+    while waiting:
+        done, others = wait(found, timeout=1, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        waiting = bool(others)
+        now = len(job.batches) if not waiting else sum(map(run.has, job.batches))
+        yield from range(seen, now)
+        seen = max(seen, now)
