@@ -81,6 +81,9 @@ def test_lines_that_still_state_old_facts_are_brought_up_to_date_and_no_others()
     assert with_facts("60 rows\nv1\n", before, after) == "70 rows\nv1\n"  # one line became two: nobody knows which
     assert with_facts("59 rows\n", before, after) == "59 rows\n"
     assert with_facts(before, before, before) == before
+    for first in ("new\n", "new\nnewer\n", ""):  # wherever the line of the fact went
+        assert with_facts(before, before, first + "# A\n61 rows\nsame\nv1\nend\n") == before.replace("60", "61")
+        assert with_facts(before, first + before, "# A\n61 rows\nsame\nv1\nend\n") == before.replace("60", "61")
 
 
 def test_a_published_card_opens_the_published_version_and_names_its_origins(folders: Folders, tmp_path: Path) -> None:
