@@ -18,8 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2w_hub import WeightDataset, WeightSpace
 from w2w_hub.common.limits import MAX_JSON_BYTES
-from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError, MissingPathError, UnsafePathError
+from w2w_hub.errors import (
+    CorruptFileError,
+    HubError,
+    HubNotFoundError,
+    InvalidInputError,
+    MissingPathError,
+    UnsafePathError,
+)
 from w2w_hub.release.card import is_written, license_keys, published_card, rendered_bodies, with_facts, with_metadata
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
@@ -449,6 +457,25 @@ def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
     assert not verify_source(source).ok
     assert not mark.exists()
     assert not verify_source(source, deep=False).ok
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_every_call_that_opens_a_version_passes_on_its_cache_revision_and_word_to_stay_offline(
+    folders: Folders, tmp_path: Path, kind: str
+) -> None:
+    folder = {"dataset": folders.people, "space": folders.space}[kind]
+    for place, tag in (("full", "v1.0.0"), ("other", "v2.0.0")):
+        cache = RepoCache("org/it", kind, tmp_path / place)
+        shutil.copytree(folder, cache.snapshot(ONE))
+        cache.remember(tag, ONE)
+    openers: dict[str, Any] = {"dataset": WeightDataset.open, "space": WeightSpace.from_pretrained}
+    for opened in (partial(verify, local_files_only=True), partial(openers[kind], local_files_only=True)):
+        assert opened("org/it@v1.0.0", cache_dir=tmp_path / "full") is not None
+        with pytest.raises(HubError):
+            opened("org/it@v1.0.0", cache_dir=tmp_path / "other")
+    assert opened("org/it", revision="v1.0.0", cache_dir=tmp_path / "full") is not None
+    with pytest.raises(HubError):
+        opened("org/it", revision="v2.0.0", cache_dir=tmp_path / "full")
 
 
 # ---------------------------------------------------------------- bounded bodies
