@@ -459,6 +459,13 @@ def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
     assert not verify_source(source, deep=False).ok
 
 
+def test_folders_of_both_kinds_are_verified_as_deeply_as_asked(folders: Folders) -> None:
+    for folder in (folders.people, folders.space):
+        for options, deep in (({}, True), ({"deep": True}, True), ({"deep": False}, False)):
+            report = verify(folder, **options)
+            assert (report.ok, report.deep, not report.not_checked) == (True, deep, deep), (folder, options)
+
+
 @pytest.mark.parametrize("kind", ["dataset", "space"])
 def test_every_call_that_opens_a_version_passes_on_its_cache_revision_and_word_to_stay_offline(
     folders: Folders, tmp_path: Path, kind: str
