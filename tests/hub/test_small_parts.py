@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -457,6 +458,26 @@ def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
     assert not verify_source(source).ok
     assert not mark.exists()
     assert not verify_source(source, deep=False).ok
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+@pytest.mark.parametrize("revision", [None, "v1.0.0"])
+def test_a_folder_that_is_named_like_a_repository_is_mentioned_just_where_it_could_be_meant(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool, revision: str | None
+) -> None:
+    cache = RepoCache("org/people", "dataset", tmp_path / "cache")
+    shutil.copytree(folders.people, cache.snapshot(ONE))
+    for tag in ("main", "v1.0.0"):
+        cache.remember(tag, ONE)
+    monkeypatch.chdir(tmp_path)
+    if is_folder:
+        (tmp_path / "org" / "people").mkdir(parents=True)
+    options = HubOptions(None, tmp_path / "cache", local_files_only=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        source = locate("org/people", "dataset", revision=revision, options=options)
+    assert source.revision is not None
+    assert len(told) == (is_folder and revision is None)
 
 
 def test_folders_of_both_kinds_are_verified_as_deeply_as_asked(folders: Folders) -> None:
