@@ -11,6 +11,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from w2w_hub.errors import (
 )
 from w2w_hub.release.card import is_written, license_keys, published_card, rendered_bodies, with_facts, with_metadata
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
+from w2w_hub.release.difference import diff
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
 from w2w_hub.release.verification import verify, verify_source
 from w2w_hub.store.cards import join_card, split_card
@@ -504,6 +506,20 @@ def test_every_call_that_opens_a_version_passes_on_its_cache_revision_and_word_t
     assert opened("org/it", revision="v1.0.0", cache_dir=tmp_path / "full") is not None
     with pytest.raises(HubError):
         opened("org/it", revision="v2.0.0", cache_dir=tmp_path / "full")
+
+
+def test_a_difference_as_json_holds_all_that_differs(folders: Folders) -> None:
+    found = diff(folders.people, folders.fewer)
+    told = found.to_json()
+    assert found.rows is not None
+    assert set(told) == {"kind", "old", "new", "level", "changes"} | {f.name for f in fields(found.rows)}
+    assert (told["kind"], told["level"], told["removed"]) == ("dataset", "major", found.rows.removed)
+    assert [(change["level"], change["text"]) for change in told["changes"]] == [
+        (c.level, c.text) for c in found.changes
+    ]
+    assert (told["old"]["version"], told["new"]["version"]) == ("1.0.0", "2.0.0")
+    spaces = diff(folders.space, folders.space).to_json()
+    assert (set(spaces), spaces["level"]) == ({"kind", "old", "new", "level", "changes"}, "none")
 
 
 # ---------------------------------------------------------------- bounded bodies
