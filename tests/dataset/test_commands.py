@@ -52,6 +52,12 @@ def test_pack_takes_json_lines_units_groups_sizes_and_compression(loras, tmp_pat
     told = w2w("pack", *loras, "--out", tmp_path / "e", "--dtype", "float16").stderr
     assert "float16" in told
     assert "next: w2w build" in told
+    assert "--k 5 " in told  # six fitted rows span five dimensions about their mean
+
+
+def test_a_build_of_one_fitted_row_is_proposed_with_one_component(loras, tmp_path):
+    for count, k in ((1, 1), (2, 1), (3, 2)):
+        assert f"--k {k} " in w2w("pack", *loras[:count], "--out", tmp_path / f"d{count}").stderr
 
 
 def test_add_remove_relabel_diff_and_verify_run_one_after_the_other(loras, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.dataset import SplitRule, check
 from w2w_hub.dataset.manifest import DatasetManifest
+from w2w_hub.errors import W2WError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store.hashing import entry_of
 
@@ -91,6 +92,16 @@ def test_a_view_that_is_not_the_rows_is_told_with_the_row(ds, change, at):
     if change in ("weights", "label"):
         assert named(ds) == {table.column("id")[where].as_py()}
     assert all(problem.file.startswith("parquet") for problem in report.problems)
+
+
+@pytest.mark.parametrize("name", ["labels/train.parquet", "labels/test.parquet"])
+def test_a_label_file_that_the_manifest_does_not_list_is_not_read(ds, name):
+    manifest = DatasetManifest.read(ds.path)
+    del manifest.files[name]
+    manifest.write(ds.path)
+    with pytest.raises(W2WError, match=name):
+        WeightDataset.open(ds.path).labels  # noqa: B018
+    assert not check(ds.path).ok
 
 
 @pytest.mark.parametrize("rows", [1, 64, 65, 150])

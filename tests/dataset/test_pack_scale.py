@@ -111,6 +111,11 @@ def killed_pack(loras: Path, out: Path) -> Path:
 
 def test_a_killed_pack_continues_and_finished_shards_are_not_written_again(loras, tmp_path):
     paths = loras(10)
+    for path, base in zip(
+        paths, ["org/other", *["org/base"] * 9], strict=True
+    ):  # the first shard knows that they differ
+        config = path / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
     left = killed_pack(tmp_path / "loras", tmp_path / "people")
     with pytest.raises(w2w_hub.errors.MissingPathError, match="people"):
         WeightDataset.open(tmp_path / "people")
@@ -124,6 +129,7 @@ def test_a_killed_pack_continues_and_finished_shards_are_not_written_again(loras
     ds.verify()
     whole = pack_adapters(paths, tmp_path / "whole", shard_size=1000, name="people")
     assert ds.manifest == whole.manifest
+    assert ds.manifest.compatibility.base_model is None
     assert not left.exists()
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub.dataset.matrix.codecs import require_unpacked_size
 from w2w_hub.dataset.matrix.geometry import ARRAY, Geometry, parse_size, plan_geometry
 from w2w_hub.dataset.matrix.sharded_matrix import ShardedMatrix
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsupportedFormatError
@@ -137,6 +138,23 @@ def test_at_the_papers_size_a_row_costs_less_than_a_megabyte():
         g = plan_geometry(64_974, 99_648, dtype)
         assert g.chunk_rows * g.row_bytes + g.index_bytes < 1_000_000
         assert g.shard_rows * g.row_bytes + g.index_bytes <= 500_000_000
+
+
+@given(st.data())
+def test_a_zstd_chunk_is_as_long_as_its_header_says_in_each_of_its_forms(data):
+    width = data.draw(st.sampled_from([1, 2, 4, 8]))
+    low = {1: 0, 2: 256, 4: 65792, 8: 2**32}[width]
+    size = data.draw(st.integers(low, min(low + 256 ** min(width, 4) - 1, 2**40)))
+    single = width == 1 or data.draw(st.booleans())
+    dictionary = data.draw(st.integers(0, 3))
+    flag = {1: 0, 2: 1, 4: 2, 8: 3}[width]
+    stated = (size - 256 if width == 2 else size).to_bytes(width, "little")
+    window, name = b"" if single else b"\x50", bytes([7, 0, 9, 1])[: (0, 1, 2, 4)[dictionary]]
+    chunk = b"\x28\xb5\x2f\xfd" + bytes([flag << 6 | single << 5 | dictionary]) + window + name + stated + b"rest"
+    require_unpacked_size("zstd", chunk, size)
+    for wrong in (size - 1, size + 1):
+        with pytest.raises(ValueError):
+            require_unpacked_size("zstd", chunk, wrong)
 
 
 def test_rows_that_lie_side_by_side_are_one_read(tmp_path):

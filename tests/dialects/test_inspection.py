@@ -64,6 +64,7 @@ def test_the_facts_of_an_adapter_are_its_own(mixed, tmp_path):
     assert evidence.startswith(f"Stable Diffusion 1.x: unet.{TO_K} ")
     assert "768" in evidence
     assert (found["refused"], found["ignored_keys"], found["dtypes"]) == (None, [], {"F32": 4})
+    assert found["passengers"] == found["ignored_keys"]  # its name until 0.3
 
 
 def test_the_vectors_digest_is_the_same_in_every_dialect_that_keeps_the_numbers(mixed, tmp_path):

@@ -18,7 +18,8 @@ from safetensors.numpy import save, save_file
 
 from tests.dialects.test_detection import KOHYA, PAIRS
 from w2w_hub import pack_adapters, read_adapter
-from w2w_hub.common.limits import MIB
+from w2w_hub.common.limits import MIB, unpacked_limit
+from w2w_hub.dialects.archives import list_arrays
 from w2w_hub.dialects.assemble import factors_of
 from w2w_hub.dialects.inspection import inspect_adapter
 from w2w_hub.dialects.loading import open_checkpoint
@@ -89,6 +90,13 @@ def test_an_array_in_a_packing_that_numpy_does_not_write_is_not_unpacked(tmp_pat
     with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
         archive.writestr("x.npy", npy(text("(4194304,)"), data=bytes(2**24)))
     refused(tmp_path / "a.npz", UnsupportedFormatError)
+    with open(tmp_path / "a.npz", "rb") as file, pytest.raises(UnsupportedFormatError):
+        list_arrays(file, "a.npz")
+
+
+def test_small_files_may_unpack_to_32_mib_and_larger_ones_to_a_thousand_times_their_size():
+    assert unpacked_limit(0) == 2**25
+    assert unpacked_limit(3 * MIB) == 2**25 + 3000 * MIB
 
 
 def test_a_large_array_is_looked_at_without_being_unpacked(tmp_path):

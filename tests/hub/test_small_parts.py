@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2w_hub import WeightDataset, WeightSpace
 from w2w_hub.common.limits import MAX_JSON_BYTES
-from w2w_hub.errors import CorruptFileError, HubNotFoundError, InvalidInputError, MissingPathError, UnsafePathError
-from w2w_hub.release.card import (
-    is_written,
-    license_keys,
-    published_card,
-    rendered_body,
-    title_of,
-    with_metadata,
+from w2w_hub.errors import (
+    CorruptFileError,
+    HubError,
+    HubNotFoundError,
+    InvalidInputError,
+    MissingPathError,
+    UnsafePathError,
 )
+from w2w_hub.release.card import is_written, license_keys, published_card, rendered_body, title_of, with_metadata
 from w2w_hub.release.copies import FolderCopy, UrlCopy, Wanted, copy_at
+from w2w_hub.release.difference import diff
 from w2w_hub.release.outgoing import IN_MEMORY, Outgoing, collect
 from w2w_hub.release.verification import verify, verify_source
 from w2w_hub.space.card import HubFacts
@@ -89,6 +93,9 @@ def test_lines_that_still_state_old_facts_are_brought_up_to_date_and_no_others()
     assert with_facts("60 rows\nv1\n", before, after) == "70 rows\nv1\n"  # one line became two: nobody knows which
     assert with_facts("59 rows\n", before, after) == "59 rows\n"
     assert with_facts(before, before, before) == before
+    for first in ("new\n", "new\nnewer\n", ""):  # wherever the line of the fact went
+        assert with_facts(before, before, first + "# A\n61 rows\nsame\nv1\nend\n") == before.replace("60", "61")
+        assert with_facts(before, first + before, "# A\n61 rows\nsame\nv1\nend\n") == before.replace("60", "61")
 
 
 def test_a_published_card_opens_the_published_version_and_names_its_origins(folders: Folders, tmp_path: Path) -> None:
@@ -461,6 +468,66 @@ def test_a_cached_version_is_opened_offline_by_tag_short_commit_and_either_kind(
     assert not verify_source(source).ok
     assert not mark.exists()
     assert not verify_source(source, deep=False).ok
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+@pytest.mark.parametrize("revision", [None, "v1.0.0"])
+def test_a_folder_that_is_named_like_a_repository_is_mentioned_just_where_it_could_be_meant(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool, revision: str | None
+) -> None:
+    cache = RepoCache("org/people", "dataset", tmp_path / "cache")
+    shutil.copytree(folders.people, cache.snapshot(ONE))
+    for tag in ("main", "v1.0.0"):
+        cache.remember(tag, ONE)
+    monkeypatch.chdir(tmp_path)
+    if is_folder:
+        (tmp_path / "org" / "people").mkdir(parents=True)
+    options = HubOptions(None, tmp_path / "cache", local_files_only=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        source = locate("org/people", "dataset", revision=revision, options=options)
+    assert source.revision is not None
+    assert len(told) == (is_folder and revision is None)
+
+
+def test_folders_of_both_kinds_are_verified_as_deeply_as_asked(folders: Folders) -> None:
+    for folder in (folders.people, folders.space):
+        for options, deep in (({}, True), ({"deep": True}, True), ({"deep": False}, False)):
+            report = verify(folder, **options)
+            assert (report.ok, report.deep, not report.not_checked) == (True, deep, deep), (folder, options)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_every_call_that_opens_a_version_passes_on_its_cache_revision_and_word_to_stay_offline(
+    folders: Folders, tmp_path: Path, kind: str
+) -> None:
+    folder = {"dataset": folders.people, "space": folders.space}[kind]
+    for place, tag in (("full", "v1.0.0"), ("other", "v2.0.0")):
+        cache = RepoCache("org/it", kind, tmp_path / place)
+        shutil.copytree(folder, cache.snapshot(ONE))
+        cache.remember(tag, ONE)
+    openers: dict[str, Any] = {"dataset": WeightDataset.open, "space": WeightSpace.from_pretrained}
+    for opened in (partial(verify, local_files_only=True), partial(openers[kind], local_files_only=True)):
+        assert opened("org/it@v1.0.0", cache_dir=tmp_path / "full") is not None
+        with pytest.raises(HubError):
+            opened("org/it@v1.0.0", cache_dir=tmp_path / "other")
+    assert opened("org/it", revision="v1.0.0", cache_dir=tmp_path / "full") is not None
+    with pytest.raises(HubError):
+        opened("org/it", revision="v2.0.0", cache_dir=tmp_path / "full")
+
+
+def test_a_difference_as_json_holds_all_that_differs(folders: Folders) -> None:
+    found = diff(folders.people, folders.fewer)
+    told = found.to_json()
+    assert found.rows is not None
+    assert set(told) == {"kind", "old", "new", "level", "changes"} | {f.name for f in fields(found.rows)}
+    assert (told["kind"], told["level"], told["removed"]) == ("dataset", "major", found.rows.removed)
+    assert [(change["level"], change["text"]) for change in told["changes"]] == [
+        (c.level, c.text) for c in found.changes
+    ]
+    assert (told["old"]["version"], told["new"]["version"]) == ("1.0.0", "2.0.0")
+    spaces = diff(folders.space, folders.space).to_json()
+    assert (set(spaces), spaces["level"]) == ({"kind", "old", "new", "level", "changes"}, "none")
 
 
 # ---------------------------------------------------------------- bounded bodies

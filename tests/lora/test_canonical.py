@@ -67,6 +67,20 @@ def test_the_largest_entry_of_every_row_of_a_is_positive() -> None:
         assert (np.take_along_axis(a, np.abs(a).argmax(2)[:, :, None], 2) > 0).all()
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("zero", ["A", "B", "both"])
+def test_factors_of_which_one_is_zero_are_zeros(rank: int, zero: str) -> None:
+    layout = layout_of((rank, 3, 4), (rank, 5, 2))
+    rows = np.ones((2, layout.size))
+    first, _ = layout.unflatten_batch(rows).values()
+    for factor, name in zip(first, "AB", strict=True):
+        if zero in (name, "both"):
+            factor[0] = 0
+    found = list(layout.unflatten_batch(canonicalize_rows(layout, rows)).values())
+    assert not any(factor[0].any() for factor in found[0])
+    assert all(np.isfinite(factor).all() and factor[1].any() for pair in found for factor in pair)
+
+
 def test_a_module_that_changes_nothing_is_zeros_and_an_unused_rank_too() -> None:
     layout = layout_of((2, 6, 5), (1, 6, 5))
     rows = np.random.default_rng(0).normal(size=(2, layout.size))

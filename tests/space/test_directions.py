@@ -227,7 +227,9 @@ def test_a_space_without_labels_has_sliders_and_an_empty_table(tmp_path: Path) -
     values = np.random.default_rng(0).normal(size=(20, 60)).astype(np.float32)
     space = build_space(dataset_of(tmp_path / "plain", values), 4)
     assert space.directions == {}
-    assert space.entanglement().names == ()
+    none = space.entanglement()
+    assert none.names == ()
+    assert [part.shape for part in (none.editing, none.reading, none.spill)] == [(0, 0)] * 3
     assert space.direction("PC4").sd > 0
     with pytest.raises(UnknownNameError, match="Beard"):
         space.direction("Beard")

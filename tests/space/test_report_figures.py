@@ -581,7 +581,11 @@ def test_histograms_are_densities_on_common_edges_with_the_first_groups_gaussian
     assert str(alone).startswith("<svg")
     assert not placed(alone, "polyline")
     assert 'fill-opacity="0.45"' in str(alone)
-    assert "<svg" in str(svg.histogram({"a": np.full(5, 3.0)}, "value", normal=True))
+    for flat in ({"a": np.full(5, 3.0)}, {"a": np.full(5, 3.0), "b": rng.normal(size=9)}, {"a": np.array([3.0])}):
+        chart = svg.histogram(flat, "value", normal=True)
+        assert "<svg" in str(chart)
+        assert not placed(chart, "polyline")  # a group without spread has no Gaussian
+        assert "nan" not in str(chart)
     assert "svg" not in str(svg.histogram({"a": np.empty(0)}, "value"))
 
 
