@@ -98,4 +98,5 @@ if TYPE_CHECKING:
     from .space.report import write_report as write_report
 
 
-__getattr__, __dir__ = lazy_names(__name__, _WHERE)
+_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training")
+__getattr__, __dir__ = lazy_names(__name__, _WHERE, _FOLDERS)

@@ -147,8 +147,8 @@ def _passing(facts: dict[str, Any]) -> str:
     if facts.get("zero_tensors"):
         notes.append(f"{facts['zero_tensors']} zero tensors")
     if facts.get("initialisation_cosine") is not None:
-        first = one_line(str(facts["initialisation_of"])[-40:], 100)
-        notes.append(f"cosine {facts['initialisation_cosine']:.2f} of its A with that of {first}")
+        first = one_line(str(facts.get("initialisation_of") or facts.get("against"))[-40:], 100)
+        notes.append(f"A is {facts['initialisation_cosine']:.2f} like that of {first} (near 1: one initialization)")
     return ", ".join(notes)
 
 

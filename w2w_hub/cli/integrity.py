@@ -104,7 +104,12 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     if found is None:
         return
     for fact, (before, after) in found.facts.items():
-        data(f"{fact}: {before} -> {after}")
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+            for name in changed:
+                data(f"{fact}, {name}: {before.get(name)} -> {after.get(name)}")
+        else:
+            data(f"{fact}: {before} -> {after}")
     for column, kinds in found.columns.items():
         data(f"column {column}: {kinds[0] or 'missing'} -> {kinds[1] or 'missing'}")
     for text, ids in (("added", found.added), ("removed", found.removed), ("with other weights", found.changed)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command, counted
+from ..common.text import command, counted, few
 from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
 from .output import data, name_column, print_json, say
 from .rows import find_identity, people_option
@@ -146,6 +146,8 @@ def build(
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")
+    if base is None:
+        say("without --base nothing can be drawn from this weight space on the command line")
 
 
 def directions_table(space: WeightSpace) -> list[str]:
@@ -207,7 +209,10 @@ def rebuild(
     if as_json:
         print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
     elif found.identical:
-        say(f"{space}: the same, bit for bit ({published.digest[:16]})")
+        say(f"{space}: mean, deviations and basis are the same, bit for bit ({published.digest[:16]})")
+        differing = sorted(set(published.directions) ^ set(again.directions)) if out is not None else []
+        if differing:
+            say(f"directions of one of them only: {few(differing)}; the labels of {dataset} are not those of the build")
     else:
         say(f"{space} has digest {published.digest[:16]}, the rebuilt one {again.digest[:16]}")
         say(

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 ROOT = __name__.partition(".")[0]
 
 
-def lazy_names(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(
+    package: str, where: Mapping[str, str], folders: Collection[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package: ``__getattr__, __dir__ = lazy_names(__name__, where)``.
 
     Parameters
     ----------
     where : mapping
         Public name to the module that defines it, relative to ``w2w_hub``.
+    folders : collection of str, optional
+        Modules of the package that are attributes before they are imported.
     """
 
     def look_up(name: str) -> Any:
+        if name in folders:
+            return importlib.import_module(f"{package}.{name}")
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{ROOT}.{where[name]}"), name)

@@ -14,6 +14,7 @@ from ..store.commit import State, read_state, staging_folder
 from ..store.hub.ranges import RangedFiles
 from ..store.hub.source import Source
 from ..store.manifest import DATASET as FORMAT
+from ..store.manifest import FILENAME, no_manifest
 from ..store.paths import find_file
 from .manifest import DatasetManifest
 from .matrix.geometry import GROUP
@@ -59,7 +60,12 @@ def open_folder(path: Path) -> DatasetParts:
             )
         make = command("w2w pack", ShellText("ADAPTER..."), options=("--out", path))
         raise MissingPathError(f"{path} is not a dataset folder; make one with: {make}", path=path)
-    return read_state(path, _open_state, FORMAT)
+    try:
+        return read_state(path, _open_state, FORMAT)
+    except MissingPathError as error:
+        if error.path != path / FILENAME:
+            raise
+        raise no_manifest(path, FORMAT) from error
 
 
 def _open_state(state: State) -> DatasetParts:

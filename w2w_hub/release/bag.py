@@ -41,7 +41,7 @@ data/FORMAT.md     how the files are to be read, for anyone who has to do it wit
 data/CITATION.cff  how to cite it
 {folders}
 
-With w2w_hub (pip install w2w-hub), on a machine that never saw the Hub:
+With w2w_hub (in a clone of it, pip install -e .), on a machine that never saw the Hub:
 
     w2w restore data/w2w.lock --from .
     w2w verify data/w2w.lock

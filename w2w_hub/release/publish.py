@@ -252,10 +252,11 @@ class _Push:
         if there is not None and is_same_content(there.manifest(), self.manifest):
             return self._result(commit, "unchanged")
         found = "an unknown manifest" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
-        mine = str(self.manifest["digest"])[:12]
+        mine = f"digest {str(self.manifest['digest'])[:12]}"
+        what = "different content" if found != mine else "other labels, directions or metadata"
         raise AlreadyExistsError(
-            f"{self.repo} already has {self.version.tag} with different content ({found}, this folder has {mine}); a "
-            f"version is never replaced: push it as {head.versions[-1].next('patch')} or later",
+            f"{self.repo} already has {self.version.tag} with {what} ({found}, this folder has {mine}); a version is "
+            f"never replaced: push it as {head.versions[-1].next('patch')} or later, as far as the changes require",
             repo_id=self.repo,
             revision=self.version.tag,
         )

@@ -208,7 +208,7 @@ stock("sks person"{", " + shown if shown else ""}).images[0].save("person.png")
     previews = sorted(f for f in files if f.startswith("previews/"))
     pictures = "".join(f"![{markdown(Path(f).stem)}]({quote(f, errors='replace')})\n\n" for f in previews)
     return Markdown(f"""{pictures}```bash
-pip install 'w2w-hub[diffusers]=={__version__}'
+pip install -e '.[diffusers]'  # in a clone of w2w_hub, {__version__} or newer
 ```
 
 ```python

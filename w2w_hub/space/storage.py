@@ -32,7 +32,7 @@ from ..store.hashing import entry_of
 from ..store.hub.locate import locate
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
-from ..store.manifest import CARD, FILENAME, SPACE, read_json, seal
+from ..store.manifest import CARD, FILENAME, SPACE, no_manifest, read_json, seal
 from ..store.parquet import read_table
 from ..store.paths import has_file, short, walk
 from ..store.replacing import files_listed
@@ -229,7 +229,12 @@ def open_contents(
     source = locate(path, "space", revision=revision, options=HubOptions(**options))
     path = source.need(_needed(source, k))
     require_folder(path)
-    space = read_state(path, lambda state: read_contents(state, k), FORMAT)
+    try:
+        space = read_state(path, lambda state: read_contents(state, k), FORMAT)
+    except MissingPathError as error:
+        if error.path != path / FILENAME:
+            raise
+        raise no_manifest(path, SPACE) from error
     space.source = source
     return space
 

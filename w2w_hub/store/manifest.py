@@ -83,6 +83,17 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
     return readers[version](data)
 
 
+def no_manifest(folder: Path, expected: str) -> MissingPathError:
+    """Return the error for a folder without a manifest, with what it is or holds instead."""
+    if (folder / "model_index.json").is_file():
+        hint = "it is a base model; open it with W2WPipeline.from_base, or give it to w2w build --base"
+    else:
+        inside = (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not inner.is_symlink())
+        meant = [str(inner) for inner in inside if stated_format(inner) == expected][:3]
+        hint = f"did you mean {' or '.join(map(short, meant))}?" if meant else f"it has no {FILENAME}"
+    return MissingPathError(f"{folder} is not a {FORMAT_NAMES[expected]}; {hint}", path=folder / FILENAME)
+
+
 def another(name: str) -> str:
     """Return what to say of a file or folder of one of our formats where another kind of file is expected."""
     return f"belongs to a {FORMAT_NAMES[name]} (open it with {OPENED_BY[name]})"

@@ -19,7 +19,7 @@ from .loading import is_repository
 
 CUSTOM = "pipeline.py"
 CUSTOM_CODE = """# For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER); the code is in the package:
-# pip install 'w2w-hub[diffusers]'
+# in a clone of w2w_hub, pip install -e '.[diffusers]'
 from w2w_hub.models.pipelines import {imported}  # noqa: F401
 """
 
