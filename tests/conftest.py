@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from tests.tiny_world import tiny_space, tiny_world  # noqa: F401, fixtures for 
 from w2w_hub import Adapter, ParameterLayout, WeightDataset, write_dataset
 from w2w_hub.lora.adapter import LoraFactors, Target
 from w2w_hub.store import atomic
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_LORAS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "loras"
 

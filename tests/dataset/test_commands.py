@@ -56,8 +56,8 @@ def test_pack_takes_json_lines_units_groups_sizes_and_compression(loras, tmp_pat
 
 
 def test_a_build_of_one_fitted_row_is_proposed_with_one_component(loras, tmp_path):
-    for count, k in ((1, 1), (2, 1), (3, 2)):
-        assert f"--k {k} " in w2w("pack", *loras[:count], "--out", tmp_path / f"d{count}").stderr
+    for count, then in ((1, "w2w add"), (2, "--k 1 "), (3, "--k 2 ")):  # one row has no components
+        assert then in w2w("pack", *loras[:count], "--out", tmp_path / f"d{count}").stderr
 
 
 def test_add_remove_relabel_diff_and_verify_run_one_after_the_other(loras, tmp_path):

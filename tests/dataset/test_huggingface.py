@@ -123,7 +123,7 @@ def test_the_view_has_small_row_groups_and_states_its_error(make_dataset, layout
     assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [64, 64, 22]
     error = np.abs(rows.astype(np.float16).astype(np.float64) - rows).max()
     assert ds.manifest.view == {"dtype": "float16", "max_error": pytest.approx(error)}
-    assert f"off by at most {error:.2g}" in (ds.path / "README.md").read_text()
+    assert f"at most {error:.2g}" in (ds.path / "README.md").read_text()
 
 
 # --------------------------------------------------------------------- lazy

@@ -25,7 +25,6 @@ NOT_RUN = {
     "ruff": "checks this checkout, as .ci/run does",
     "mypy": "checks this checkout, as .ci/run does",
     "pytest": "runs these tests",
-    "w2w train-many photos.csv": "needs a GPU",
     "w2w demo": "takes minutes; tests/demo runs it on a tiny population",
 }  # by how a line starts
 SHOWN_ONLY = ("text", "toml", "json")  # languages of blocks that are no program

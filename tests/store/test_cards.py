@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -179,6 +181,9 @@ def test_a_dataset_has_the_license_that_it_states_or_else_its_rows(
     assert all(text in row for text in shown), row
 
 
+NUMBERS = itertools.count()
+
+
 def direction(**given: Any) -> SimpleNamespace:
     plain = {
         "score": 0.75,
@@ -187,6 +192,8 @@ def direction(**given: Any) -> SimpleNamespace:
         "held_out_rows": 17,
         "sd": 1.25,
         "unreliable": "",
+        "level": None,
+        "editing": np.eye(64)[next(NUMBERS) % 64],  # no two say the same
     }
     found = SimpleNamespace(**plain | given)
     found.read_out = read_out_of(found.kind, None)

@@ -139,7 +139,6 @@ def resumable() -> Iterator[None]:
     epilog=examples(
         "w2w train-many photo-folders --base my-base-model --out trained-people",
         "w2w train-many photo-folders --base space --for people --no-class-pictures --out more-people --resume",
-        "w2w train-many photos.csv --base my-base-model --at-once 16 --engine compiled --device cuda --out many-people",
     ),
 )
 @click.argument("people", type=click.Path(path_type=Path))

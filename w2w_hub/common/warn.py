@@ -15,4 +15,5 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _is_library(module: str) -> bool:
-    return module.partition(".")[0] == "w2w_hub" and not module.startswith("w2w_hub.cli")
+    package, *inside = module.split(".")
+    return package == "w2w_hub" and inside[:1] != ["cli"]
