@@ -185,6 +185,7 @@ NUMBERS = itertools.count()
 
 
 def direction(**given: Any) -> SimpleNamespace:
+    vector = np.eye(64)[next(NUMBERS) % 64]  # no two say the same
     plain = {
         "score": 0.75,
         "kind": "binary",
@@ -193,7 +194,8 @@ def direction(**given: Any) -> SimpleNamespace:
         "sd": 1.25,
         "unreliable": "",
         "level": None,
-        "editing": np.eye(64)[next(NUMBERS) % 64],  # no two say the same
+        "editing": vector,
+        "reading": vector,
     }
     found = SimpleNamespace(**plain | given)
     found.read_out = read_out_of(found.kind, None)
