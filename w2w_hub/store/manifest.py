@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ def no_manifest(folder: Path, expected: str) -> MissingPathError:
     if (folder / "model_index.json").is_file():
         hint = "it is a base model; open it with W2WPipeline.from_base, or give it to w2w build --base"
     else:
-        inside = (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not inner.is_symlink())
-        meant = [str(inner) for inner in inside if stated_format(inner) == expected][:3]
+        meant: list[str] = []
+        with suppress(OSError):  # a folder that may not be listed
+            inside = (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not inner.is_symlink())
+            meant = [str(inner) for inner in inside if stated_format(inner) == expected][:3]
         hint = f"did you mean {' or '.join(map(short, meant))}?" if meant else f"it has no {FILENAME}"
     return MissingPathError(f"{folder} is not a {FORMAT_NAMES[expected]}; {hint}", path=folder / FILENAME)
 
