@@ -57,7 +57,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         try:
             with FileLock(root / f"once-{name}.lock", timeout=-1 if wait else 0):
                 if not done.exists():
-                    shutil.rmtree(folder, ignore_errors=True)  # a failure is told to each process, not only to the first
+                    shutil.rmtree(folder, ignore_errors=True)  # each process meets the failure itself
                     folder.mkdir()
                     write(folder)
                     done.touch()
