@@ -45,7 +45,7 @@ def vector(folder: Path) -> np.ndarray:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
     """Press Ctrl-C in the middle of a step of the n-th trainer."""
-    advance, seen = Trainer._work, []
+    advance, seen = Trainer.work, []
 
     def work(self: Trainer, drawn: object) -> None:
         if self not in seen:
@@ -54,7 +54,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
             signal.raise_signal(signal.SIGINT)
         advance(self, drawn)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_work", work)
+    monkeypatch.setattr(Trainer, "work", work)
 
 
 # ---------------------------------------------------------------- what does not fit

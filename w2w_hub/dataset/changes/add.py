@@ -135,6 +135,7 @@ def plan_addition(
                 draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
             draft.column_info = dict(other.manifest.column_info) | draft.column_info
             draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
+            draft.training = [*(draft.training or ()), *(other.manifest.training or ())]
     if added:
         with problems.collecting():
             _require_initialization(dataset, initialization)
