@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..common.text import command, counted, few
+from ..store.manifest import DATASET, stated_format
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE
 from .output import print_json, say
@@ -119,7 +120,14 @@ def train(
     if validate is not None:
         say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
-    say(f"next: {then if for_ is None else command('w2w inspect', out, options=('--against', for_))}")
+    say(f"next: {then if for_ is None else _next_with(out, for_)}")
+
+
+def _next_with(out: Path, for_: Path) -> str:
+    """Return the command that makes an adapter a row of a dataset, or compares it with a weight space."""
+    if stated_format(for_) == DATASET:
+        return command("w2w add", for_, out)
+    return command("w2w inspect", out, options=("--against", for_))
 
 
 def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:

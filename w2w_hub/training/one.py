@@ -10,6 +10,7 @@ from ..common.arguments import place
 from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
 from ..common.version import __version__
 from ..dialects import write_adapter
+from ..dialects.checkpoint import TRAINED_FROM
 from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
 from ..errors import ConvergenceError, InvalidInputError
 from ..lora.adapter import Adapter
@@ -146,5 +147,5 @@ def provenance(opened: OpenedBase, recipe: TrainingRecipe) -> dict[str, str]:
     """Return how an adapter was trained, as metadata that is written with it."""
     return {
         "w2w.version": __version__, "w2w.recipe": json.dumps(recipe.to_json(), sort_keys=True),
-        "w2w.base": opened.name, "w2w.base_digest": opened.digest, "w2w.initialization": opened.start_name,
+        "w2w.base": opened.name, "w2w.base_digest": opened.digest, TRAINED_FROM: opened.start_name,
     }  # fmt: skip
