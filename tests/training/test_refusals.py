@@ -13,7 +13,15 @@ import torch
 from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
 
-from w2w_hub import ParameterLayout, convert_adapter, read_adapter, write_adapter
+from w2w_hub import (
+    ParameterLayout,
+    WeightDataset,
+    add_rows,
+    convert_adapter,
+    read_adapter,
+    remove_rows,
+    write_adapter,
+)
 from w2w_hub.cli import main
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -157,6 +165,23 @@ def test_an_adapters_files_say_how_it_was_trained_in_every_dialect(
         convert_adapter(tmp_path / "lora", tmp_path / dialect, dialect)
         found = read_adapter(tmp_path / dialect).metadata
         assert {name: found[name] for name in adapter.metadata} == adapter.metadata
+
+
+def test_an_adapter_that_is_trained_for_a_dataset_becomes_a_row_of_it(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    rows = Path(shutil.copytree(tiny_world.rows, tmp_path / "rows"))
+    assert WeightDataset.open(rows).manifest.dtype == "float16"
+    train_identity(people / "ann", tiny_world.base, tmp_path / "ann", recipe=QUICK, reference=rows)
+    train_identity(people / "ann", tiny_world.base, tmp_path / "eve", recipe=QUICK)  # from PEFT's own initialization
+    many = train_many(people, tiny_world.base, tmp_path / "many", recipe=QUICK, reference=rows).dataset
+    dataset = add_rows(rows, tmp_path / "ann")
+    assert np.array_equal(dataset["ann"], vector(tmp_path / "ann"))
+    assert not dataset.manifest.float16_max_error  # nothing was rounded
+    remove_rows(rows, "ann")
+    assert np.array_equal(add_rows(rows, many.path)["bob"], many["bob"])
+    with pytest.raises(InitializationError, match="peft-seed-0"):
+        add_rows(rows, tmp_path / "eve")
 
 
 # ---------------------------------------------------------------- several devices

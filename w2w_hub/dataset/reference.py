@@ -69,6 +69,11 @@ class ReferenceLayout:
         return facts
 
     @property
+    def dtype(self) -> str:
+        """The dtype of a dataset's rows; float32 for everything else."""
+        return "float32" if self._dataset is None else self._dataset.manifest.dtype
+
+    @property
     def initialization(self) -> Path | None:
         """The file of the adapter that all rows were trained from, if the dataset has one."""
         if self._dataset is None or self._dataset.path is None or INITIALIZATION not in self._dataset.manifest.files:

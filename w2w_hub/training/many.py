@@ -95,7 +95,9 @@ def train_many(
         For several, such as ``["cuda:0", "cuda:1"]``, each has a process of its own with a part of the batches.
     engine : {"auto", "eager", "compiled", "captured", "compiled+captured"}
         See :func:`train_identity`. On a GPU, "auto" compiles where there are enough batches that it pays.
-    reference, start, cache, resume, overwrite
+    reference
+        See :func:`train_identity`; the new dataset has the dtype of a reference that is one.
+    start, cache, resume, overwrite
         See :func:`train_identity`.
     **options
         Options of the dataset, see :class:`w2w_hub.dataset.DatasetOptions`.
@@ -159,7 +161,7 @@ def _write(
     sizes: list[int] = []
     together: list[dict[str, Any]] = []
     matrix = np.lib.format.open_memmap(
-        run.folder / "rows.npy", mode="w+", dtype=np.float32, shape=(len(job.people), opened.layout.size)
+        run.folder / "rows.npy", mode="w+", dtype=opened.dtype, shape=(len(job.people), opened.layout.size)
     )
     for batch in job.batches:
         for part in _parts(run, batch):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ..common.arguments import place
 from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
 from ..common.version import __version__
@@ -64,7 +66,7 @@ def train_identity(
         A new folder for the adapter, in the PEFT and diffusers dialects.
     reference : path, optional
         Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
-        recipe's, and the base model must be its own.
+        recipe's, and the base model must be its own. The result is rounded to the dtype of a dataset.
     start : path, optional
         Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one in the
         reference, if it is a dataset with an ``initialisation.safetensors``, else PEFT's with seed 0.
@@ -134,7 +136,8 @@ def train_identity(
         raise ConvergenceError(
             f"{source}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
         )
-    adapter = opened.layout.unflatten(trainer.rows()[0].cpu().numpy())
+    row = trainer.rows()[0].cpu().numpy().astype(opened.dtype)  # a row of the reference is rounded to its dtype
+    adapter = opened.layout.unflatten(row.astype(np.float32))
     adapter.base_model = opened.name
     adapter.metadata = provenance(opened, recipe)
     if target is not None and run is not None:

@@ -47,6 +47,8 @@ class OpenedBase:
         float32 ``(layout.size,)``: the initialization.
     start_name : str
         Its name in a dataset.
+    dtype : str
+        In which trained rows are stored: the reference's, if it is a dataset, else float32.
     generation : mapping
         Generation settings of a weight space that is the base model: steps and guidance.
     """
@@ -57,6 +59,7 @@ class OpenedBase:
     digest: str
     start: torch.Tensor
     start_name: str
+    dtype: str = "float32"
     generation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -151,7 +154,8 @@ def open_base(
         )
     if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
         name = made_for.initialisation
-    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name, _generation(base))
+    dtype = "float32" if wanted is None else wanted.dtype
+    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name, dtype, _generation(base))
 
 
 def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
