@@ -21,8 +21,12 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter
 from w2w_hub.dataset.manifest import DatasetManifest
+from w2w_hub.demo.assets import Assets
+from w2w_hub.demo.judge import Judge, identity_score
+from w2w_hub.demo.settings import CASES, GUIDANCE, SAMPLING_STEPS
 from w2w_hub.dialects.base_model import digest_of_folder
 from w2w_hub.errors import BaseModelMismatchError
+from w2w_hub.models.pictures import open_picture, save_picture, to_picture
 from w2w_hub.models.pipelines.inputs import encode_pictures
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.training import TrainingRecipe, Validation, kaiming_start, train_identity, train_many
@@ -147,3 +151,27 @@ def test_a_dataset_that_holds_its_initialization_is_trained_from_it(
     assert np.abs(listed[a] - first[a]).max() < close
     assert np.abs(unlisted[a] - kaiming_start(dataset.layout, 0).numpy()[a]).max() < close
     assert np.abs(listed[a] - unlisted[a]).max() > close
+
+
+@pytest.mark.slow
+def test_a_newcomers_drawn_person_is_recognized_by_the_judge(tmp_path: Path) -> None:
+    """README's settings, fewer steps: pictures under other prompts are more like the person than a stranger's are."""
+    assets = Assets()
+    person, stranger = "person-0961", "person-0963"
+    pictures = assets.pictures(person)
+    save_picture(to_picture(pictures[0]), tmp_path / "photo.png")
+    recipe = TrainingRecipe(class_prompt=None, steps=60, batch_size=4, learning_rate=3e-3, average_last=0.25)
+    validate = Validation(60, tuple(prompt for prompt, _ in CASES), 1, SAMPLING_STEPS, GUIDANCE)
+    train_identity(
+        tmp_path / "photo.png", assets.base, tmp_path / "out", recipe=recipe, reference=assets.rows, validate=validate
+    )
+    drawn = [open_picture(tmp_path / "out-validation" / f"step-000060-{i}.png") for i in range(len(CASES))]
+    judge = Judge.load(assets.judge)
+
+    def embedded(shown: Any) -> torch.Tensor:
+        return judge.embed(torch.from_numpy(np.asarray(shown, np.float32)).permute(0, 3, 1, 2))
+
+    real = embedded(pictures)
+    score = identity_score(embedded(np.stack([np.asarray(one) / 255 for one in drawn])), real).mean()
+    other = identity_score(embedded(assets.pictures(stranger)), real).mean()
+    assert score > 0.9 > 0.3 > other

@@ -23,7 +23,7 @@ from ..errors import ConvergenceError, DiskError
 from ..models.pipelines import best_device
 from .class_pictures import class_pictures
 from .engines import AUTO, ENGINES, engine_for
-from .opening import OpenedBase, open_base
+from .opening import OpenedBase, open_base, require_device
 from .people import read_people
 from .recipe import TrainingRecipe
 from .runs import Run
@@ -124,6 +124,8 @@ def train_many(
     )  # fmt: skip
     steps = -(-len(job.batches) // len(chosen)) * recipe.steps
     job = replace(job, engine=engine_for(engine, chosen[0], at_once=min(at_once, len(persons)), steps=steps))
+    for device in chosen:
+        require_device(device, job.engine)
     opened = open_base(job.base, recipe, chosen[0], job.reference, job.start)
     stated = merged(None, {"compatibility": opened.compatibility, **options})  # type: ignore[typeddict-item]
     _require_room(target, len(persons), opened.layout.size)

@@ -21,8 +21,8 @@ from ..store.atomic import require_output
 from .encoding import encode
 from .engines import AUTO, ENGINES, engine_for
 from .objective import objective_of
-from .opening import OpenedBase, open_base
-from .pictures import fingerprint, note_cropped, read_pictures
+from .opening import OpenedBase, open_base, require_device
+from .pictures import fingerprint, note_cropped, read_pictures, require_caption
 from .recipe import TrainingRecipe
 from .runs import Run, train
 from .trainer import Trainer
@@ -118,6 +118,8 @@ def train_identity(
         raise InvalidInputError("validate draws pictures beside the adapter's folder; give out as well", name="out")
     source, device = Path(pictures), device or best_device()
     engine = engine_for(engine, device, at_once=1, steps=recipe.steps)
+    require_device(device, engine)
+    require_caption(caption, "caption")
     opened = open_base(base, recipe, device, reference, start)
     found = read_pictures(source, opened.size)
     note_cropped(found)

@@ -22,7 +22,8 @@ from ..models.injection import base_digest, target_modules
 from ..models.pipelines.inputs import denoiser_of, picture_size
 from ..models.pipelines.loading import base_at, open_stock
 from ..store.manifest import read_json_in
-from ..store.paths import has_file
+from ..store.paths import has_file, short
+from .engines import Engine
 from .recipe import TrainingRecipe
 from .tensors import kaiming_start
 
@@ -120,16 +121,19 @@ def open_base(
     InitializationError
         If the reference's rows were trained from another initialization.
     """
-    _require_device(device)
+    require_device(device)
     wanted = None if reference is None else ReferenceLayout(reference)
     pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
     component, model = _trainable(pipe, base)
     if wanted is None:
-        layout = ParameterLayout.from_model(model, recipe.targets, recipe.rank, recipe.scale, component)
+        layout = _layout(model, recipe, component, base)
     else:
         layout = wanted.layout
         _require_component(layout, component, base, reference)
-    target_modules(model, layout)
+    try:
+        target_modules(model, layout)
+    except BaseModelMismatchError as error:
+        raise BaseModelMismatchError(f"{base} is not the base model of {reference}: {error}; give that one") from error
     digest = base_digest(model, layout)
     made_for = None if wanted is None else wanted.compatibility
     if made_for is not None and made_for.base_digest not in (None, digest):
@@ -178,6 +182,13 @@ def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
     return component, model
 
 
+def _layout(model: Any, recipe: TrainingRecipe, component: str, base: Path | str) -> ParameterLayout:
+    try:
+        return ParameterLayout.from_model(model, recipe.targets, recipe.rank, recipe.scale, component)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{base}: {error}; choose other targets (--target)", name="targets") from error
+
+
 def _require_component(layout: ParameterLayout, component: str, base: Path | str, reference: Any) -> None:
     others = sorted({slot.target.component for slot in layout.slots} - {component})
     if others:
@@ -192,14 +203,28 @@ def _generation(base: Path | str) -> dict[str, Any]:
     return read_settings(read_json_in(folder, CONFIG), folder / CONFIG) if has_settings else {}
 
 
-def _require_device(name: str) -> None:
+def require_device(name: str, engine: str = "eager") -> None:
+    """Raise unless there is such a device, on which the engine runs.
+
+    Raises
+    ------
+    InvalidInputError
+    """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidInputError(f"device {name!r} is not one of torch's, such as cpu, cuda or cuda:1") from error
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InvalidInputError(f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another")
+        count = torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) >= count:
+            raise InvalidInputError(
+                f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another", name="device"
+            )
+        usable = device.type != "meta" and torch.zeros(1, device=device).item() == 0
+    except (RuntimeError, NotImplementedError, AssertionError):  # unknown to torch, or not in this build of it
+        usable = False
+    if not usable:
+        raise InvalidInputError(
+            f"device {short(name)} is none that torch can use here; choose another, such as cpu or cuda", name="device"
+        )
+    Engine(engine).require(device)
 
 
 def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:
