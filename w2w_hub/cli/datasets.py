@@ -220,8 +220,8 @@ def pack(
     adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, extra_labels: str, orders: Any, units: Any,
     column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str,
-    start: Path | None, dtype: str, compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
-    dask: str | None, as_json: bool,
+    start: Path | None, dtype: str, compression: str, shard_size: str, view: str, version: str, license: str,
+    workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack LoRA checkpoints into a new dataset; to resume after an interruption, run the same command.
 

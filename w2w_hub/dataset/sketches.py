@@ -18,7 +18,7 @@ import numpy as np
 from ..common.text import counted
 from ..errors import CorruptFileError
 from ..lora.layout import ParameterLayout
-from ..store.tensorfile import read_header, read_tensors
+from ..store.tensorfile import read_header, read_tensors, safetensors_bytes
 from .manifest import DatasetManifest
 
 if TYPE_CHECKING:
@@ -162,17 +162,14 @@ class Sketches:
 
     # --------------------------------------------------------------- storing
     def to_bytes(self, digests: Sequence[str]) -> bytes:
-        from safetensors.numpy import save
-
         metadata = {
             "format": FORMAT, "format_version": FORMAT_VERSION, "rows_sha256": rows_digest(digests),
             "centered_rows": str(self.centered_rows),
         }  # fmt: skip
-        made: bytes = save(
+        return safetensors_bytes(
             {"sketches": self.values, "center": self.center, "norm": self.norm, "concentration": self.concentration},
-            metadata=metadata,
+            metadata,
         )
-        return made
 
     @classmethod
     def read(cls, path: Path, rows: int) -> tuple[Sketches, str]:

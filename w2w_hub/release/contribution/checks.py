@@ -6,7 +6,6 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from ...common.license_ids import normal_license
 from ...common.text import nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of, start_cosine
-from ...dataset.labels.kinds import LabelKind, Ordinal
+from ...dataset.labels.kinds import LabelKind
 from ...dataset.labels.names import RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN, row_digest
@@ -308,22 +307,19 @@ class _Checker:
             )  # fmt: skip
             return
         if wrong := self._wrong(name, kind, value):
-            yield Finding("label", f"label {name!r} {wrong}")
+            yield Finding("label", wrong)
 
     def _wrong(self, name: str, kind: LabelKind, value: Any) -> str:
         """Return what is wrong with a value of an attribute; empty if it can be stored as it is."""
-        if kind.stored == "binary":
-            return "" if isinstance(value, bool) else f"is binary; {short(value)} is neither true nor false"
-        if kind.stored == "float":
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            return "" if number and _is_finite(value) else f"is a number; {short(value)} is not"
-        if wrong := _bad_text(value):
+        if wrong := kind.misstated(value, name):
             return wrong
-        if isinstance(kind, Ordinal):
-            return "" if value in kind.order else f"is one of {', '.join(kind.order)}; not {short(value)}"
+        if not isinstance(value, str):
+            return ""
+        if wrong := _bad_text(value):
+            return f"label {name!r} {wrong}"
         levels = self._levels(name)
-        if value not in levels:
-            near = nearest(str(value), levels)
+        if not kind.graded and value not in levels:
+            near = nearest(value, levels)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             self.notes.append(f"{name} {short(value)} is new to {self.reference.name}{hint}")
         return ""
@@ -331,13 +327,6 @@ class _Checker:
     def _levels(self, name: str) -> list[str]:
         found: list[str] = self.reference.dataset.labels[name].dropna().unique().tolist()
         return found
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond a double
-        return False
 
 
 def _bad_text(value: Any) -> str:

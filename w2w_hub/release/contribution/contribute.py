@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...common.arguments import checked
+from ...common.arguments import checked, place
 from ...common.checks import path_list
 from ...common.constraints import Rule, flag, one_of, optional, text
 from ...common.license_ids import normal_license
@@ -91,12 +91,12 @@ def _label(value: Any) -> Any:
 
 
 @checked(
-    repo=text(), label=optional(Rule("a mapping of label names to values", _label)), accept_rest=flag(),
+    repo=place(), label=optional(Rule("a mapping of label names to values", _label)), accept_rest=flag(),
     source=optional(text()), license=optional(text()), consent=optional(text()), dry_run=flag(),
     extra_labels=one_of("refuse", "ignore"), allow_torch=flag(),
 )  # fmt: skip
 def contribute(
-    repo: str,
+    repo: Path | str,
     adapters: Path | str | Sequence[Path | str],
     *,
     ids: str | Sequence[str] | None = None,

@@ -250,7 +250,7 @@ def write_start(
     steps = [
         *TRAINERS[trainer](job),
         f"then check the result: {command('w2w contribute', name, 'RESULT', options=('--dry-run',))}; the cosine "
-        "of A is near 1, and no module is missing or extra",
+        "of A stays above 0.3, and no module is missing or extra",
         DIFFUSERS_SCRIPTS,
     ]
     job.files[NEXT] = "".join(f"{number}. {step}\n" for number, step in enumerate(steps[:-1], 1)).encode()
