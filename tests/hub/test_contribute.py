@@ -12,7 +12,7 @@ import pytest
 from tests.hub.conftest import Client, seed
 from tests.hub.contributions import LAYOUT, trained, write_target
 from tests.hub.loopback import LoopbackHub
-from w2w_hub import write_adapter, write_dataset
+from w2w_hub import convert_adapter, write_adapter, write_dataset
 from w2w_hub.release.contribution.batch import parse_batch_path, read_batch
 
 STATED = ("--source", "made up", "--license", "CC-BY-4.0", "--consent", "not needed")
@@ -44,7 +44,8 @@ def test_a_contributor_without_access_opens_one_pull_request_also_if_its_answer_
     head = seed(hub, target, "org/people")
     mine = trained(1, 2)
     write_adapter(LAYOUT.unflatten(mine[0]), tmp_path / "loras" / "ann-1", ("peft",))
-    write_adapter(LAYOUT.unflatten(mine[1]), tmp_path / "loras" / "ann-2", ("kohya",))
+    write_adapter(LAYOUT.unflatten(mine[1]), tmp_path / "as-peft", ("peft",))
+    convert_adapter(tmp_path / "as-peft", tmp_path / "loras" / "ann-2.safetensors", "kohya")
     arguments = ("contribute", "org/people", tmp_path / "loras", *STATED, "--label", "Beard=true", "--json")
     bob = client("bob", "bob")
 
@@ -52,7 +53,7 @@ def test_a_contributor_without_access_opens_one_pull_request_also_if_its_answer_
         plan = bob.w2w(*arguments, "--dry-run")
     assert plan.status == 0, plan.stderr
     planned = json.loads(plan.stdout)
-    assert (planned["outcome"], planned["accepted"], planned["commit"]) == ("planned", ["ann-1", "ann-2"], head)
+    assert (planned["outcome"], planned["accepted"], planned["commit"]) == ("planned", ["ann-2", "ann-1"], head)
     assert not hub.repos["dataset", "org/people"].pull_heads
     paths = " ".join(request.path for request in asked if request.method == "GET")
     assert "sketches.safetensors" in paths
@@ -73,10 +74,10 @@ def test_a_contributor_without_access_opens_one_pull_request_also_if_its_answer_
 
     name = fetched(hub, 1, tmp_path / "pr")
     batch = read_batch(tmp_path / "pr", name, LAYOUT)
-    assert (name, batch.ids) == (opened["batch"], ("ann-1", "ann-2"))
-    assert np.array_equal(batch.rows[0], mine[0])
-    assert np.allclose(batch.rows[1], mine[1], rtol=1e-6)
-    assert batch.labels[0] == {
+    assert (name, batch.ids) == (opened["batch"], ("ann-2", "ann-1"))
+    assert np.array_equal(batch.rows[1], mine[0])
+    assert np.allclose(batch.rows[0], mine[1], rtol=1e-6)
+    assert batch.labels[1] == {
         "id": "ann-1", "source": "made up", "licence": "cc-by-4.0", "consent": "not needed", "Beard": True
     }  # fmt: skip
 
