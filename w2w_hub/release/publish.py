@@ -15,7 +15,7 @@ from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
 from ..common.text import command, counted
-from ..dataset.licenses import rows_without
+from ..dataset.licenses import row_digests, rows_without
 from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
@@ -205,11 +205,11 @@ class _Push:
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
-        if not private:
-            self._require_stated_rows(head)
         if head is None:
             created = True
             self._require_own_name()
+            if not private:
+                self._require_stated_rows(Head())
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -226,6 +226,8 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        if not private and not created:
+            self._require_stated_rows(head)
         self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
@@ -240,13 +242,24 @@ class _Push:
         self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
 
-    def _require_stated_rows(self, head: Head | None) -> None:
-        """Raise if rows of a dataset for everybody do not state their source, license and consent."""
+    def _require_stated_rows(self, head: Head) -> None:
+        """Raise if rows of a dataset for everybody do not state their source, license and consent.
+
+        Rows that the repository's last version has published already are not new to anybody.
+        """
         if self.kind != "dataset":
             return
         manifest = DatasetManifest.from_json(self.manifest, self.folder / MANIFEST)
         missing = rows_without(lambda name: find_file(self.folder, name), manifest)
-        if not missing or (head is not None and head.commit is not None and self.remote.is_private()):
+        if not missing or (head.commit is not None and self.remote.is_private()):
+            return
+        if head.source is not None and kind_of(head.source.manifest()) == self.kind:
+            labels = head.source.need(name for name in head.source.files if name.startswith("labels/"))
+            there = row_digests(lambda name: find_file(labels, name), head.source.files)
+            mine = row_digests(lambda name: find_file(self.folder, name), self.manifest["files"])
+            missing = {name: [row for row in rows if there.get(row) != mine[row]] for name, rows in missing.items()}
+        missing = {name: rows for name, rows in missing.items() if rows}
+        if not missing:
             return
         columns = " and ".join({"licence": "license"}.get(name, name) for name in missing)
         rows = {row for names in missing.values() for row in names}
