@@ -31,7 +31,7 @@ def start_bytes(adapter: Adapter) -> bytes:
     for target, pair in ordered:
         if target_of(str(target)) != target:
             raise InvalidInputError(
-                f"{target} is not a module that diffusers has, so this initialization would not be read back; leave it out"
+                f"{target} is not a module that diffusers has, so it would not be read back; leave it out"
             )
         a, b = stored(pair)
         tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
