@@ -61,6 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "load_dataset": {"name": "weights", "streaming": False, "local_files_only": False},
     "pack_adapters": {
         "extra_labels": "refuse",
+        "header_labels": False,
         "workers": 1,
         "overwrite": False,
         "version": "0.1.0",
@@ -140,6 +141,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train_identity": {"engine": "auto", "resume": False, "overwrite": False},
     "train_many": {"at_once": 8, "engine": "auto", "resume": False, "overwrite": False},
     "release.archive": {"overwrite": False},
+    "release.contribute": {"extra_labels": "refuse", "accept_rest": False, "dry_run": False, "allow_torch": False},
+    "release.write_start": {"trainer": "w2w", "overwrite": False},
     "release.verify": {"deep": True, "local_files_only": False},
     "release.verify_lock": {"rebuild": False, "local_files_only": False},
     "release.pin": {"overwrite": False},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "licence"  # of the labels
+STATED = ("source", COLUMN, "consent")  # what every published row states
 OTHER = "other"  # several licenses: the Hub's word for what it has no name for
 NAMED = 10  # licenses that a card lists
 
@@ -34,6 +35,35 @@ def read_row_licenses(find: Callable[[str], Path], manifest: DatasetManifest) ->
         column = read_table(find(f"labels/{split}.parquet"), [COLUMN], None, "dataset").column(COLUMN)
         found.update(value or None for value in column.to_pylist())
     return dict(found)
+
+
+def rows_without(find: Callable[[str], Path], manifest: DatasetManifest) -> dict[str, list[str]]:
+    """Return the ids of rows that do not state a source, a license or a consent, by the column that they lack.
+
+    A license that the manifest states is that of every row without one.
+    """
+    found: dict[str, list[str]] = {}
+    for split in manifest.splits:
+        columns = ["id", *STATED]
+        table = read_table(find(f"labels/{split}.parquet"), columns, None, "dataset").to_pydict()
+        for name in STATED:
+            if name == COLUMN and manifest.licence != UNKNOWN:
+                continue
+            pairs = zip(table["id"], table[name], strict=True)
+            missing = [row for row, value in pairs if not (isinstance(value, str) and value.strip())]
+            if missing:
+                found.setdefault(name, []).extend(missing)
+    return found
+
+
+def row_digests(find: Callable[[str], Path], files: Iterable[str]) -> dict[str, str]:
+    """Return the digest of each row by its id, from the label files among these."""
+    found: dict[str, str] = {}
+    for name in files:
+        if name.startswith("labels/"):
+            table = read_table(find(name), ["id", "row_sha256"], None, "dataset").to_pydict()
+            found.update(zip(table["id"], table["row_sha256"], strict=True))
+    return found
 
 
 def license_of(stated: str, rows: RowLicenses) -> str:

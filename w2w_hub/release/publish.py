@@ -14,6 +14,9 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
+from ..common.text import command, counted
+from ..dataset.licenses import row_digests, rows_without
+from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
 from ..space.card import dataset_repository, linked_dataset
@@ -25,7 +28,8 @@ from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.manifest import CARD, kind_of
-from ..store.paths import read_file, short
+from ..store.manifest import FILENAME as MANIFEST
+from ..store.paths import find_file, read_file, short
 from .card import is_written, published_card, rendered_body
 from .difference import compare
 from .hub_facts import hub_facts
@@ -116,7 +120,8 @@ def push(
         Semantic version; by default the manifest's. The changes determine the smallest
         allowed increment, see ``cards/FORMAT.md``.
     private : bool
-        Make a new repository private; an existing public one is refused.
+        Make a new repository private; an existing public one is refused. Only a private one may hold rows that do not
+        state their source, license and consent.
     gated : {"auto", "manual"}, optional
         Require readers of a new repository to request access.
     message : str, optional
@@ -147,7 +152,8 @@ def push(
     UnsafePathError
         If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
-        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes.
+        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes, or if rows of a
+        dataset for everybody do not state their source, license and consent.
     HubAccessError, HubError
 
     Examples
@@ -202,6 +208,8 @@ class _Push:
         if head is None:
             created = True
             self._require_own_name()
+            if not private:
+                self._require_stated_rows(Head())
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -218,6 +226,8 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        if not private and not created:
+            self._require_stated_rows(head)
         self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
@@ -231,6 +241,36 @@ class _Push:
         self._require_arrived(commit)
         self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
+
+    def _require_stated_rows(self, head: Head) -> None:
+        """Raise if rows of a dataset for everybody do not state their source, license and consent.
+
+        Rows that the repository's last version has published already are not new to anybody.
+        """
+        if self.kind != "dataset":
+            return
+        manifest = DatasetManifest.from_json(self.manifest, self.folder / MANIFEST)
+        missing = rows_without(lambda name: find_file(self.folder, name), manifest)
+        if not missing or (head.commit is not None and self.remote.is_private()):
+            return
+        if head.source is not None and kind_of(head.source.manifest()) == self.kind:
+            labels = head.source.need(name for name in head.source.files if name.startswith("labels/"))
+            there = row_digests(lambda name: find_file(labels, name), head.source.files)
+            mine = row_digests(lambda name: find_file(self.folder, name), self.manifest["files"])
+            missing = {name: [row for row in rows if there.get(row) != mine[row]] for name, rows in missing.items()}
+        missing = {name: rows for name, rows in missing.items() if rows}
+        if not missing:
+            return
+        columns = " and ".join({"licence": "license"}.get(name, name) for name in missing)
+        rows = {row for names in missing.values() for row in names}
+        first, relabel = min(rows), command("w2w relabel", self.folder, options=("--labels", "FILE"))
+        raise InvalidInputError(
+            f"{self.folder}: {counted(len(rows), 'row does', 'rows do')} not state the {columns}, as published ones "
+            f"must, the first is {first!r}; state them with {relabel} (columns {', '.join(missing)}), or publish "
+            "for yourself with --private",
+            path=self.folder,
+            name=first,
+        )
 
     def _require_own_name(self) -> None:
         """Raise before a repository is made whose name one of the other kind has, unless the kind was stated."""
