@@ -194,11 +194,11 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
 
 
 def _stated_initialization(dataset: WeightDataset, files: Sequence[Path]) -> str | None:
-    """Return the initialization that all added checkpoints state, as `w2w train` writes it; None if some state none."""
-    if dataset.manifest.compatibility.initialisation == UNKNOWN:
-        return None
-    names = {read_adapter(file).metadata.get(TRAINED_FROM) for file in files}
-    return names.pop() if len(names) == 1 else None
+    """Return the dataset's initialization if every added checkpoint states it, as `w2w train` writes it, or None."""
+    mine = dataset.manifest.compatibility.initialisation
+    if mine != UNKNOWN and all(read_adapter(file).metadata.get(TRAINED_FROM) == mine for file in files):
+        return mine
+    return None
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:
