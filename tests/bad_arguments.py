@@ -749,9 +749,15 @@ def rows() -> dict[str, Row]:
             size=lambda w: (8, 8),
         ),
         "read_people": call(training.read_people, {"source": path}, source=lambda w: w.portraits),
+        "Validation": call(
+            training.Validation,
+            {"every": whole, "prompts": "names", "seed": whole, "num_inference_steps": "None|whole",
+             "guidance_scale": "None|number"},
+        ),
         "train_identity": slow(
             training.train_identity,
-            {"pictures": path, **TRAINING, "caption": "None|text", "device": "None|text", "on_step": "None"},
+            {"pictures": path, **TRAINING, "caption": "None|text", "device": "None|text", "validate": "None",
+             "on_step": "None"},
             pictures=lambda w: w.folder / "picture.png", base=lambda w: w.tiny_base, recipe=lambda w: w.recipe,
         ),
         "train_many": slow(

@@ -340,6 +340,7 @@ ELSEWHERE = {
     "A reader MUST ignore an entry of a `kind` that it does not": "dataset/test_ordinal.py::test_a_kind_that_is_not_known_is_ignored",
     "A writer that changes labels MUST keep it": "dataset/test_ordinal.py::test_every_change_keeps_the_order",
     "one of a `kind` that is\n  not known MUST be ignored": "space/test_ordinal_directions.py::test_evidence_keeps_the_order_and_reads_as_a_number",
+    "A writer that removes rows MUST\nremove their ids": "training/test_runs.py::test_the_record_of_training_goes_with_the_rows",
     "MUST read every earlier one": "dataset/test_archives.py::test_a_dataset_of_every_earlier_format_opens",
     "A reader MUST ignore fields it does not know": "test_format_rules.py::test_fields_that_are_not_known_are_ignored_at_every_level",
     "a reader MUST NOT follow a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",

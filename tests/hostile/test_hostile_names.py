@@ -82,6 +82,8 @@ COMMANDS: dict[str, Words] = {
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
         [picture(out), "--base", out, "--for", w.people, "--out", out],
         [picture(out), "--base", HOSTILE, "--target", HOSTILE, "--engine", HOSTILE, "--out", out],
+        [picture(out), "--base", w.space, "--no-class-pictures", "--steps", 1, "--validate", 1, "--validate-prompt",
+         HOSTILE, "--out", out],
     ],
     "train-many": lambda w, out: [
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],

@@ -21,6 +21,7 @@ CONFIG = "adapter_config.json"
 
 
 PROVENANCE = "w2w."  # prefix of header fields that say how an adapter was made; every writer keeps them
+TRAINED_FROM = "w2w.initialization"  # among them: the name of the initialization
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, str]:

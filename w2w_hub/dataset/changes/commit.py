@@ -25,6 +25,7 @@ from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
 from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
+from ..training_records import kept_records
 from ..weight_dataset import WeightDataset
 from .matrix_files import WrittenMatrix, write_matrix
 from .plan import Plan
@@ -148,6 +149,7 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
         files=dict(matrix.files),
         column_info={k: v for k, v in draft.column_info.items() if v},
         split_rule=kept_rule(draft.split_rule, table, before),
+        training=kept_records(draft.training or (), set(table["id"])) or None,
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
     )
 
