@@ -34,7 +34,8 @@ _KINDS = {
     "name": str, "version": str, "rows": int, "dtype": str, "digest": str, "columns": dict, "splits": dict,
     "licence": str, "files": dict,
 }  # fmt: skip
-_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict, "label_kinds": dict}
+_OPTIONAL_KINDS = {"column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict, "label_kinds": dict,
+                   "imported": dict}  # fmt: skip
 _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
 
@@ -96,6 +97,8 @@ class DatasetManifest(Displayed):
     # id -> {scale: modules}, of rows with modules whose own scale was not the layout's: the ratio is folded into B
     rescaled: dict[str, dict[str, int]] | None = None
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
+    # source and license of rows that were imported from another project, whose license is restricted
+    imported: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
