@@ -391,6 +391,8 @@ ELSEWHERE = {
     "A publisher MUST make all of a version visible by one commit": "hub/test_publish.py::test_a_version_is_one_commit_and_a_tag",
     "MUST set the tag after it": "hub/test_publish.py::test_a_push_killed_before_its_tag",
     "A tag MUST NOT be moved or deleted, and history MUST NOT be squashed": "hub/test_publish.py::test_what_is_published_is_not_changed_in_place",
+    "a publisher MUST refuse every repository\n  that is not private": "hub/test_imported.py::test_imported_people_are_pushed_to_private_repositories_only",
+    "which MUST be that of a layout": "upstream/test_import.py::test_wrong_dimensions_are_refused",
     "A version MUST be greater than the last one, and MUST say what changed": "hub/test_publish.py::test_a_version_that_is_there_or_says_too_little",
     "It MUST NOT hold a token": "hub/test_lock.py::test_a_lock_says_what_was_used_and_nothing_about_who",
     "a writer MUST NOT make one called `coefficients`": "dataset/test_label_kinds.py::test_a_name_that_no_attribute_may_have_is_refused_everywhere",

@@ -42,6 +42,7 @@ _OPTIONAL_KINDS = {
     "rescaled": dict,
     "label_kinds": dict,
     "training": list,
+    "imported": dict,
 }
 _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
@@ -105,6 +106,8 @@ class DatasetManifest(Displayed):
     rescaled: dict[str, dict[str, int]] | None = None
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
     training: list[dict[str, Any]] | None = None  # recipe, engine and batches of rows that `train_many` trained
+    # source and license of rows that were imported from another project, whose license is restricted
+    imported: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (_KINDS | _OPTIONAL_KINDS).items():

@@ -34,6 +34,7 @@ from .card import is_written, published_card, rendered_body
 from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
+from .permission import require_permission
 from .remote import Head, Remote, is_same_content
 
 if TYPE_CHECKING:
@@ -152,8 +153,9 @@ def push(
     UnsafePathError
         If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
-        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes, or if rows of a
-        dataset for everybody do not state their source, license and consent.
+        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes; or if the repository
+        is not private, and rows do not state their source, license and consent, or the LoRAs were imported from
+        weights2weights without the consent of the people shown.
     HubAccessError, HubError
 
     Examples
@@ -163,7 +165,7 @@ def push(
     kind, name = split_kind(repo)
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), name, kind, version, dataset, token)
+    job = _Push(_source_of(path), name, kind, version, dataset, token, private=private)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
@@ -186,8 +188,9 @@ class _Push:
     """One call of `push`: compares a verified folder with the repository and publishes it."""
 
     def __init__(
-        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None, token: Token
-    ):
+        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None,
+        token: Token, *, private: bool,
+    ):  # fmt: skip
         self.source, self.folder, self.repo, self.stated_kind = source, source.folder, repo, kind
         self.files: Outgoing = collect(source, version)
         self.manifest, self.version = self.files.manifest, self.files.version
@@ -199,6 +202,7 @@ class _Push:
                 name="repo",
             )
         self.remote = Remote(repo, self.kind, token)
+        require_permission(self.folder, self.manifest, repo, private=lambda: private or self.remote.is_private())
         self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())

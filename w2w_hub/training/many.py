@@ -187,6 +187,7 @@ def _write(
     if labels is not None:
         labels = labels[labels["id"].astype(str).isin(ids)]
     plan = plan_matrix(matrix[: len(ids)], job.out, opened.layout, ids, labels, "refuse", options)
+    plan.start = opened.start.numpy()
     plan.manifest.training = [opened.record(job.recipe, job.engine) | {"batches": together}]
     dataset = create(job.out, plan, overwrite=overwrite)
     run.remove()

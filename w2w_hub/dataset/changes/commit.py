@@ -20,7 +20,7 @@ from ...store.manifest import DATASET
 from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
 from ..labels import table as label_table
-from ..licenses import row_licenses
+from ..licenses import imported_from, row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
@@ -154,6 +154,7 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
         column_info={k: v for k, v in draft.column_info.items() if v},
         split_rule=kept_rule(draft.split_rule, table, before),
         training=kept_records(draft.training or (), set(table["id"])) or None,
+        imported=draft.imported or imported_from(row_licenses(table)),
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
     )
 
