@@ -150,6 +150,20 @@ class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction does not exist; `name` is that name."""
 
 
+class WithdrawnError(W2WError, LookupError):
+    """A row (`name`) of a dataset on the Hub (`repo_id`) was withdrawn and is not read any more, at any revision.
+
+    Attributes
+    ----------
+    date : str or None
+        Day of the withdrawal, ``2026-11-28``.
+    """
+
+    def __init__(self, message: object = "", *, date: str | None = None, **data: Any):
+        super().__init__(message, **data)
+        self.date = date
+
+
 class RowIndexError(InvalidInputError, IndexError):
     """A row number is out of range."""
 

@@ -309,7 +309,11 @@ def resolve(hub: LoopbackHub, to: Any, kind: str, repo: str, rev: str, path: str
         location = f"{hub.cdn_url}/cdn/{blob.sha256}?X-Amz-Signature=signed"
         to.answer(302, data=b"", Location=location, **headers)
     else:
-        to.answer(200, data=hub.blobs[blob.oid], ETag=f'"{blob.oid}"', **{"Accept-Ranges": "bytes"}, **headers)
+        etag = f'"{blob.oid}"'
+        if to.headers.get("If-None-Match") == etag:
+            to.answer(304, data=b"", ETag=etag, **headers)
+            return
+        to.answer(200, data=hub.blobs[blob.oid], ETag=etag, **{"Accept-Ranges": "bytes"}, **headers)
 
 
 @route("GET", "/cdn/(?P<oid>[0-9a-f]+)")

@@ -19,12 +19,14 @@ from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.hub.source import ResolvedRevision, Source
+from ..store.hub.withdrawals import Withdrawal
 from .index import RowIndex
 from .licenses import license_of, row_licenses
 from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
 from .opening import open_source
+from .withdrawn import withdrawn_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,17 @@ class DatasetReader(Displayed):
     def revision(self) -> ResolvedRevision | None:
         """The repository and commit that the dataset was opened from; None for a folder."""
         return self.source.revision
+
+    @property
+    def withdrawn(self) -> Mapping[int, Withdrawal]:
+        """The rows that were withdrawn from the repository, by index: reading them raises `WithdrawnError`."""
+        return self.matrix.withdrawn
+
+    def require_readable(self, indices: np.ndarray, advice: str = "") -> None:
+        """Raise `WithdrawnError` if one of these rows was withdrawn; `advice` replaces what the error advises."""
+        gone = {int(n): self.withdrawn[int(n)] for n in indices if int(n) in self.withdrawn} if self.withdrawn else {}
+        if gone and self.revision is not None:
+            raise withdrawn_error(gone, self.ids, self.revision, advice)
 
     @property
     def address(self) -> str:
@@ -143,7 +156,7 @@ class DatasetReader(Displayed):
         """Return the indices of the rows with this split and these attribute values.
 
         Values are parsed by the attribute's kind: a boolean may be 1, 0 or text, and a number may be text. Rows with a
-        missing value never match.
+        missing value never match, and neither do withdrawn rows.
 
         Raises
         ------
@@ -155,6 +168,7 @@ class DatasetReader(Displayed):
         for name in attributes:
             self.attribute(name)
         chosen = self._index.matching(self.manifest.kinds, attributes)
+        chosen[list(self.withdrawn)] = False
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
                 raise self._unknown_split(split)

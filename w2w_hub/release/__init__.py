@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .publish import push as push
     from .restoration import restore as restore
     from .verification import verify as verify
+    from .withdrawal import WithdrawalResult as WithdrawalResult
+    from .withdrawal import withdraw as withdraw
 
 # module -> its public names, imported when first used
 _NAMES = {
@@ -41,6 +43,7 @@ _NAMES = {
     "release.publish": ["Published", "push"],
     "release.restoration": ["restore"],
     "release.verification": ["verify"],
+    "release.withdrawal": ["WithdrawalResult", "withdraw"],
     "store.hub.pins": ["BasePin", "Lock", "Pin", "read_lock"],
     "store.verify": ["Report"],
 }

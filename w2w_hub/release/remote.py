@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..common.progress import progress
@@ -16,8 +17,9 @@ from ..store.hub.client import RETRIES, Token, api, call, retry_delay
 from ..store.hub.options import HubOptions
 from ..store.hub.resolve import FORMATS, open_repository
 from ..store.hub.semver import Version, is_version_tag
-from ..store.hub.source import Source
+from ..store.hub.source import ResolvedRevision, Source, download
 from ..store.manifest import CHECKSUM, upgraded
+from ..store.paths import read_file
 from .outgoing import Outgoing
 
 FILES_PER_BATCH = 50  # after each batch an interrupted push can continue
@@ -88,6 +90,24 @@ class Remote:
             return open_repository(self.repo, self.kind, commit, self.options)
         except (HubNotFoundError, ValueError):
             return None
+
+    def read(self, commit: str, name: str, limit: int) -> bytes | None:
+        """Return the content of a small file of a commit, through the cache; None if the commit does not have it.
+
+        Raises
+        ------
+        CorruptFileError
+            If it has more than `limit` bytes.
+        """
+        revision = ResolvedRevision(self.repo, self.kind, commit, commit)
+        source = Source(Path(), revision, {name: {"size": limit}}, self.options)
+        try:
+            download(revision, name, source)
+        except HubNotFoundError as error:
+            if error.what != "file":
+                raise
+            return None
+        return read_file(source.cache.own_snapshot(commit), name, limit)
 
     def tree(self, commit: str | None) -> dict[str, str]:
         """Return the files of a commit: path to the sha256 of a large file, or git's digest of a small one."""

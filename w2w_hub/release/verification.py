@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from ..common.arguments import checked, place
-from ..errors import MissingPathError
+from ..errors import MissingPathError, W2WError
 from ..store.commit import COMMIT
 from ..store.hub import verify as hub
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
-from ..store.manifest import FILENAME, SPACE, stated_format
+from ..store.manifest import FILENAME, SPACE, kind_of, stated_format
 from ..store.verify import Report
 
 
@@ -57,7 +59,29 @@ def verify(
 
 def verify_source(source: Source, *, deep: bool = True) -> Report:
     """Verify a located dataset or weight space, see :func:`w2w_hub.store.hub.verify.verify_source`."""
-    return hub.verify_source(source, verify_folder, deep=deep)
+    report = hub.verify_source(source, verify_folder, deep=deep)
+    if source.revision is not None:
+        report.notes += _withdrawn(source)
+    return report
+
+
+def _withdrawn(source: Source) -> list[str]:
+    """Return a note if rows of a dataset, or of a weight space's population, were withdrawn."""
+    with suppress(W2WError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the note says it
+        if kind_of(source.manifest()) == "space":
+            from ..space import withdrawn as space
+            from ..space.storage import open_located
+
+            rows = space.withdrawn_rows(open_located(source))
+            return [space.notice(rows)] if rows else []
+        from ..dataset import withdrawn as dataset
+        from ..dataset.opening import open_source
+
+        parts = open_source(source)
+        found = parts.matrix.withdrawn
+        return [f"{dataset.notice(found, parts.labels.index)}, and cannot be read any more"] if found else []
+    return []
 
 
 def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) -> Report:
