@@ -18,8 +18,10 @@ from ..common.text import nearest, one_line
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
+from ..store.commit import open_state
 from ..store.hub.source import ResolvedRevision, Source
 from ..store.hub.withdrawals import Withdrawal
+from ..store.paths import find_file
 from .index import RowIndex
 from .licenses import license_of, row_licenses
 from .manifest import DatasetManifest
@@ -131,6 +133,17 @@ class DatasetReader(Displayed):
     @cached_property
     def attributes(self) -> tuple[str, ...]:
         return tuple(self.manifest.columns)
+
+    def find(self, name: str) -> Path:
+        """Return the path of a file that the manifest lists, which is fetched from the Hub if needed.
+
+        Raises
+        ------
+        MissingPathError, CorruptFileError, HubError
+        """
+        if self.revision is None:
+            return open_state(self.path).find(name)
+        return find_file(self.source.need([name]), name)
 
     def attribute(self, name: str) -> pd.Series:
         """Return the column of an attribute."""

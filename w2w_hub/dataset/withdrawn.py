@@ -16,6 +16,8 @@ from .matrix.matrix import Matrix
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .reader import DatasetReader
+
 
 def withdrawn_rows(labels: pd.DataFrame, listed: WithdrawalList) -> dict[int, Withdrawal]:
     """Return the withdrawals of rows, by row index: of withdrawn ids, and of withdrawn weights under other ids."""
@@ -54,43 +56,52 @@ class GuardedMatrix(Matrix):
     Attributes
     ----------
     withdrawn : mapping of int to Withdrawal
+    whole : Matrix
+        The same matrix, without the refusal.
     """
 
     def __init__(
         self, matrix: Matrix, withdrawn: Mapping[int, Withdrawal], ids: Sequence[str], revision: ResolvedRevision
     ):
-        self._matrix, self.withdrawn, self._ids, self._revision = matrix, withdrawn, ids, revision
+        self.whole, self.withdrawn, self._ids, self._revision = matrix, withdrawn, ids, revision
         self.shape, self.dtype, self.geometry = matrix.shape, matrix.dtype, matrix.geometry
         self.is_lazy = matrix.is_lazy
         self._numbers = np.array(sorted(withdrawn), np.int64)
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         self._require(np.asarray(numbers, np.int64))
-        return self._matrix.rows(numbers, out)
+        return self.whole.rows(numbers, out)
 
     def row(self, number: int) -> np.ndarray:
         self._require(np.array([number]))
-        return self._matrix.row(number)
+        return self.whole.row(number)
 
     def view(self, start: int, stop: int) -> np.ndarray | None:
         inside = (self._numbers >= start) & (self._numbers < stop)
-        return None if inside.any() else self._matrix.view(start, stop)
+        return None if inside.any() else self.whole.view(start, stop)
 
     def release(self, start: int, stop: int) -> None:
-        self._matrix.release(start, stop)
+        self.whole.release(start, stop)
 
     def parts(self) -> list[tuple[str, int, int]]:
-        return self._matrix.parts()
+        return self.whole.parts()
 
     def check_part(self, number: int) -> None:
-        self._matrix.check_part(number)
+        self.whole.check_part(number)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or name == "whole":
             raise AttributeError(name)
-        return getattr(self._matrix, name)
+        return getattr(self.whole, name)
 
     def _require(self, numbers: np.ndarray) -> None:
         found = sorted({int(number) for number in numbers[np.isin(numbers, self._numbers)]})
         if found:
             raise withdrawn_error({n: self.withdrawn[n] for n in found}, self._ids, self._revision)
+
+
+def with_all_rows(dataset: DatasetReader) -> DatasetReader:
+    """Return a dataset that reads withdrawn rows, too: for comparing with them, never for giving them out."""
+    if not isinstance(dataset.matrix, GuardedMatrix):
+        return dataset
+    return type(dataset)(dataset.path, dataset.manifest, dataset.labels, dataset.matrix.whole, dataset.source)

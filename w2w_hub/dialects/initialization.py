@@ -9,6 +9,7 @@ import numpy as np
 from ..lora.adapter import Adapter
 
 _KEPT = 64  # layouts for which the first adapter's A is kept
+SAME_START = 0.3  # cosine: A of a trained adapter stays near its start, and two random starts are orthogonal
 
 
 class InitializationTracker:

@@ -13,6 +13,7 @@ from ..common.text import counted
 from ..dataset.manifest import UNKNOWN, Compatibility
 from ..dataset.reference import ReferenceLayout
 from ..dialects import read_adapter
+from ..dialects.initialization import SAME_START
 from ..errors import BaseModelMismatchError, InitializationError, InvalidInputError, LayoutMismatchError
 from ..lora.layout import ParameterLayout
 from ..models.injection import base_digest, target_modules
@@ -22,7 +23,6 @@ from .recipe import TrainingRecipe
 from .tensors import kaiming_start
 
 START_SEED = 0
-SAME_START = 0.3  # cosine: A of a trained adapter stays near its start, and two random starts are orthogonal
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,11 @@ class WithdrawalList:
     def ids(self) -> frozenset[str]:
         return frozenset(row.id for row in self.rows)
 
+    @cached_property
+    def dates(self) -> dict[str, str]:
+        """The day of withdrawal by id and by row digest."""
+        return {key: row.date for key, row in self._by_key.items()}
+
     def with_rows(self, rows: Iterable[Withdrawal]) -> WithdrawalList:
         """Return the list with more rows; those that it has already stay as they are."""
         there = {(row.id, row.row_sha256) for row in self.rows}

@@ -1,0 +1,113 @@
+"""The published initialization of a dataset: the adapter from which all of its rows were trained."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..dialects import read_adapter, write_adapter
+from ..dialects.initialization import SAME_START
+from ..dialects.initialization import cosine as cosine_of
+from ..dialects.start_files import start_bytes
+from ..errors import CorruptFileError, InitializationError, InvalidInputError, LayoutMismatchError
+from ..lora.adapter import Adapter
+from ..lora.layout import ParameterLayout
+from .manifest import DatasetManifest
+
+if TYPE_CHECKING:
+    from .reader import DatasetReader
+
+FILE, KOHYA_FILE = "initialisation.safetensors", "initialisation-kohya.safetensors"
+FILES = (FILE, KOHYA_FILE)
+
+
+def as_start(layout: ParameterLayout, start: Path | str | Adapter) -> np.ndarray:
+    """Return an initialization as a vector of a layout, float32 ``(size,)``.
+
+    Raises
+    ------
+    LayoutMismatchError
+        If it has other modules, ranks or shapes.
+    InitializationError
+        If its A is zero, from which nothing can be trained.
+    """
+    adapter = start if isinstance(start, Adapter) else read_adapter(start)
+    where = "the initialization" if isinstance(start, Adapter) else str(start)
+    if found := layout.incompatibility(adapter):
+        raise LayoutMismatchError(f"{where} does not fit the dataset's layout: {found}")
+    vector = layout.flatten(adapter, where=where)
+    if not a_part(layout, vector).any():
+        raise InitializationError(f"{where} has no A other than zero, so that nothing can be trained from it")
+    return vector
+
+
+def name_of(vector: np.ndarray) -> str:
+    """Return the name of an initialization that has no other: of the digest of its values, as `w2w train` names it."""
+    return f"start-{hashlib.sha256(np.ascontiguousarray(vector, '<f4').tobytes()).hexdigest()[:12]}"
+
+
+def a_part(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
+    """Return the A factors of rows ``(..., size)`` in layout order, ``(..., numbers in A)``."""
+    parts = [rows[..., slot.offset : slot.b_offset] for slot in layout.slots]
+    return np.concatenate(parts, axis=-1)
+
+
+def start_cosine(layout: ParameterLayout, start: np.ndarray, row: np.ndarray) -> float:
+    """Return the cosine of the A factors of a row and of an initialization, 0 if one is zero.
+
+    Training changes A little: it stays above 0.3, while that of two random initializations is near 0.
+    """
+    return cosine_of(a_part(layout, row), a_part(layout, start)) or 0.0
+
+
+def initialization_files(layout: ParameterLayout, vector: np.ndarray) -> dict[str, bytes]:
+    """Return the files that publish an initialization: in PEFT's spelling, and in kohya's if that has the modules."""
+    adapter = layout.unflatten(vector)
+    made = {FILE: start_bytes(adapter)}
+    with tempfile.TemporaryDirectory() as folder, suppress(InvalidInputError):
+        write_adapter(adapter, Path(folder) / "start", ("kohya",))
+        made[KOHYA_FILE] = next((Path(folder) / "start").iterdir()).read_bytes()
+    return made
+
+
+def read_initialization(manifest: DatasetManifest, find: Callable[[str], Path]) -> np.ndarray | None:
+    """Return the published initialization as a vector ``(size,)``, float32; None if there is none.
+
+    Raises
+    ------
+    CorruptFileError
+        If it does not fit the dataset's layout.
+    """
+    if FILE not in manifest.files:
+        return None
+    path = find(FILE)
+    try:
+        return as_start(manifest.layout, path)
+    except (LayoutMismatchError, InitializationError) as error:
+        raise CorruptFileError(f"{path}: {error}", path=path) from error
+
+
+def initialization_of(dataset: DatasetReader) -> np.ndarray | None:
+    """Return the published initialization of a dataset as a vector ``(size,)``, float32; None if there is none."""
+    return read_initialization(dataset.manifest, dataset.find)
+
+
+__all__ = [
+    "FILE",
+    "FILES",
+    "KOHYA_FILE",
+    "SAME_START",
+    "a_part",
+    "as_start",
+    "initialization_files",
+    "initialization_of",
+    "name_of",
+    "read_initialization",
+    "start_cosine",
+]

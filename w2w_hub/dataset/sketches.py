@@ -1,0 +1,243 @@
+"""Sketches: a few numbers per row, by which a new adapter is compared with a dataset without its matrix.
+
+A sketch is a random projection: number j of a row is multiplied by sign j and added to entry ``j mod 47``. Cosines of
+sketches estimate those of rows; for 65,000 rows all sketches have 3 MB. `cards/FORMAT.md` specifies them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.text import counted
+from ..errors import CorruptFileError
+from ..lora.layout import ParameterLayout
+from ..store.tensorfile import read_header, read_tensors
+from .manifest import DatasetManifest
+
+if TYPE_CHECKING:
+    from .reader import DatasetReader
+
+FILE = "sketches.safetensors"
+FORMAT, FORMAT_VERSION = "w2w-sketches", "1"
+WIDTH = 47  # entries of a sketch; a prime, so that no power of two in a layout falls into few of them
+SIGN_TAG, ROWS_TAG = b"w2w-sketch-v1\n", b"w2w-sketches-v1\n"
+SAMPLE = 256  # rows whose norms are published
+MIN_CENTERED = 8  # with fewer rows, the mean is mostly the row itself
+LARGE = 1_000_000  # bytes; the rows of a smaller matrix are fetched anyway when the dataset is opened
+NEAR = 0.99
+SAFETY = 8.0  # standard deviations of the estimate by which a near duplicate may be missed
+ROUNDING = 0.01  # of the cosine of two sketches, by their 8 bits
+BLOCK = 64  # rows
+OUTLIER, LEAST_SPREAD = 8.0, 0.1  # limit in robust standard deviations of a logarithm, and their smallest value
+
+
+@lru_cache(maxsize=4)
+def _signs(size: int) -> np.ndarray:
+    """Return the signs of a row's numbers, float32 ``(size,)``: bit j of SHAKE-256 of the tag, 1 for minus."""
+    stream = np.frombuffer(hashlib.shake_256(SIGN_TAG).digest(-(-size // 8)), np.uint8)
+    signs: np.ndarray = 1 - 2 * np.unpackbits(stream, count=size, bitorder="little").astype(np.float32)
+    return signs
+
+
+def sketch(rows: np.ndarray) -> np.ndarray:
+    """Return the sketches of rows ``(n, size)``, float64 ``(n, 47)``; it is linear in the rows."""
+    n, size = rows.shape
+    signed = np.zeros((n, -(-size // WIDTH) * WIDTH), np.float32)
+    np.multiply(rows, _signs(size), out=signed[:, :size])
+    made: np.ndarray = signed.reshape(n, -1, WIDTH).sum(1, dtype=np.float64)
+    return made
+
+
+def quantized(sketches: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Return sketches about a center as 8-bit numbers ``(n, 47)``, the largest of each 127; lengths are lost."""
+    moved = sketches - center
+    largest = np.abs(moved).max(1, initial=0.0)
+    made: np.ndarray = np.rint(127 * moved / np.where(largest > 0, largest, 1)[:, None]).astype(np.int8)
+    return made
+
+
+def rows_digest(digests: Sequence[str]) -> str:
+    """Return the sha256 by which sketches name the rows that they are of, in row order."""
+    return hashlib.sha256(ROWS_TAG + "".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
+def norm_and_concentration(layout: ParameterLayout, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two numbers of each row's dW ``(n,)``: its norm, and its number of equally large singular directions.
+
+    The norm is that of all modules together. The second number is (sum of s^2)^2 / sum of s^4 over the singular values
+    of all modules (participation ratio): small if few modules or few directions hold all of dW. Both are float64, from
+    r x r products, 0 for a row without any dW.
+    """
+    squares, fourths = np.zeros(len(rows)), np.zeros(len(rows))
+    for a, b in layout.unflatten_batch(rows).values():
+        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+        inner = (wide_a @ wide_a.transpose(0, 2, 1)) @ (wide_b.transpose(0, 2, 1) @ wide_b)
+        squares += np.trace(inner, axis1=1, axis2=2)
+        fourths += np.einsum("nij,nji->n", inner, inner)
+    squares, fourths = np.maximum(squares, 0), np.maximum(fourths, 0)
+    ratio = np.divide(squares**2, fourths, out=np.zeros(len(rows)), where=fourths > 0)
+    return layout.scale * np.sqrt(squares), ratio
+
+
+def sample_of(digests: Sequence[str]) -> np.ndarray:
+    """Return the row numbers of the sample: the rows with the smallest digests, in the order of digests."""
+    return np.argsort(np.asarray(digests, dtype=str), kind="stable")[:SAMPLE]
+
+
+@dataclass
+class Sketches:
+    """The sketches of a dataset's rows, and two numbers of the dW of a sample of them.
+
+    Attributes
+    ----------
+    values : ndarray
+        int8 ``(n, 47)``, in row order.
+    center : ndarray
+        float64 ``(47,)``: the sketch that was subtracted from each row's.
+    centered_rows : int
+        Number of rows whose mean the center is; 0 if it is zero.
+    norm, concentration : ndarray
+        float32 ``(at most 256,)``, see :func:`norm_and_concentration`.
+    """
+
+    values: np.ndarray
+    center: np.ndarray = field(default_factory=lambda: np.zeros(WIDTH))
+    centered_rows: int = 0
+    norm: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    concentration: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @classmethod
+    def of_sketches(cls, raw: np.ndarray, norm: np.ndarray, concentration: np.ndarray) -> Sketches:
+        """Quantize the sketches of all rows about their mean."""
+        count = len(raw) if len(raw) >= MIN_CENTERED else 0
+        center = raw.mean(0) if count else np.zeros(WIDTH)
+        facts = norm.astype(np.float32), concentration.astype(np.float32)
+        return cls(quantized(raw, center), center, count, *facts)
+
+    @classmethod
+    def of_rows(cls, layout: ParameterLayout, rows: np.ndarray, digests: Sequence[str]) -> Sketches:
+        """Sketch a matrix in memory ``(n, size)``."""
+        wide = rows.astype(np.float32, copy=False)
+        return cls.of_sketches(sketch(wide), *norm_and_concentration(layout, wide[sample_of(digests)]))
+
+    # ------------------------------------------------------------- comparing
+    def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
+        """Return the row numbers that may be near duplicates of a row ``(size,)``, and estimated cosines about the mean.
+
+        The nearest is first. A near duplicate is missed only if the estimate is off by 8 standard deviations.
+        """
+        one = quantized(sketch(row[None].astype(np.float32)), self.center)
+        found = _cosines(self.values, one[0])
+        slack = ROUNDING + (SAFETY * (1 - cosine**2) / np.sqrt(WIDTH) if row.size > WIDTH else 0.0)
+        there = np.flatnonzero(found >= cosine - slack)
+        return [(int(i), float(found[i])) for i in there[np.argsort(-found[there], kind="stable")]]
+
+    def alone(self, row: np.ndarray) -> Sketches:
+        """Return the sketch of one row about the same center."""
+        made = quantized(sketch(row[None].astype(np.float32)), self.center)
+        return Sketches(made, self.center, self.centered_rows)
+
+    def outlier(self, what: str, value: float) -> tuple[float, float] | None:
+        """Return the usual range of ``"norm"`` or ``"concentration"`` if a value is outside of it; else None.
+
+        The range is that of the sample, or 8 robust standard deviations of its logarithm about the median if that is
+        wider. Without at least 8 rows, nothing is an outlier.
+        """
+        sample = np.asarray(getattr(self, what), np.float64)
+        if len(sample) < MIN_CENTERED or not (sample > 0).all():
+            return None
+        logs = np.log(sample)
+        middle = float(np.median(logs))
+        reach = OUTLIER * max(1.4826 * float(np.median(np.abs(logs - middle))), LEAST_SPREAD)
+        low, high = np.exp(min(middle - reach, logs.min())), np.exp(max(middle + reach, logs.max()))
+        return None if low <= value <= high else (float(low), float(high))
+
+    # --------------------------------------------------------------- storing
+    def to_bytes(self, digests: Sequence[str]) -> bytes:
+        from safetensors.numpy import save
+
+        metadata = {
+            "format": FORMAT, "format_version": FORMAT_VERSION, "rows_sha256": rows_digest(digests),
+            "centered_rows": str(self.centered_rows),
+        }  # fmt: skip
+        made: bytes = save(
+            {"sketches": self.values, "center": self.center, "norm": self.norm, "concentration": self.concentration},
+            metadata=metadata,
+        )
+        return made
+
+    @classmethod
+    def read(cls, path: Path, rows: int) -> tuple[Sketches, str]:
+        """Read a file of sketches of this number of rows; return them and the digest of the rows that it names.
+
+        Raises
+        ------
+        CorruptFileError
+        """
+        header = read_header(path)
+        told = header.metadata
+        count = told.get("centered_rows", "")
+        if told.get("format") != FORMAT or told.get("format_version") != FORMAT_VERSION or not count.isdecimal():
+            raise CorruptFileError(f"{path} is not a file of sketches of version {FORMAT_VERSION}", path=path)
+        shapes = {name: (entry.dtype, entry.shape) for name, entry in header.entries.items()}
+        few = shapes.get("norm", ("", ()))[1]
+        wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+            "sketches": ("I8", (rows, WIDTH)), "center": ("F64", (WIDTH,)), "norm": ("F32", few),
+            "concentration": ("F32", few),
+        }  # fmt: skip
+        if shapes != wanted or len(few) != 1 or few[0] > SAMPLE:
+            raise CorruptFileError(f"{path}: its tensors are not the sketches of {counted(rows, 'row')}", path=path)
+        tensors = read_tensors(path, header)
+        if not all(np.isfinite(tensors[name]).all() for name in ("center", "norm", "concentration")):
+            raise CorruptFileError(f"{path} holds NaN or infinite values", path=path)
+        made = cls(tensors["sketches"], tensors["center"], int(count), tensors["norm"], tensors["concentration"])
+        return made, told.get("rows_sha256", "")
+
+
+def _cosines(values: np.ndarray, one: np.ndarray) -> np.ndarray:
+    wide = values.astype(np.float32)
+    lengths = np.sqrt((wide**2).sum(1)) * np.sqrt(float((one.astype(np.float32) ** 2).sum()))
+    made: np.ndarray = (wide @ one.astype(np.float32)) / np.where(lengths > 0, lengths, 1)
+    return made
+
+
+def read_sketches(manifest: DatasetManifest, find: Callable[[str], Path], digests: Sequence[str]) -> Sketches | None:
+    """Return the published sketches of a dataset's rows; None if it has none.
+
+    Raises
+    ------
+    CorruptFileError
+        If the file is damaged, or of other rows.
+    """
+    if FILE not in manifest.files:
+        return None
+    path = find(FILE)
+    made, named = Sketches.read(path, manifest.rows)
+    if named != rows_digest(digests):
+        raise CorruptFileError(f"{path} holds the sketches of other rows; pack or change the dataset again", path=path)
+    return made
+
+
+def sketches_of(dataset: DatasetReader) -> Sketches | None:
+    """Return the sketches of a dataset: published ones, or those of its rows if they are here; else None."""
+    digests = dataset.labels["row_sha256"].tolist()
+    published = read_sketches(dataset.manifest, dataset.find, digests)
+    if published is not None:
+        return published
+    if dataset.matrix.is_lazy:
+        return None
+    raw = [sketch(block.astype(np.float32, copy=False)) for _, block in dataset.iter_blocks(BLOCK)]
+    sample = dataset[sample_of(digests)].astype(np.float32, copy=False)
+    return Sketches.of_sketches(np.concatenate(raw), *norm_and_concentration(dataset.layout, sample))
+
+
+def is_large(rows: int, width: int, dtype: Any) -> bool:
+    """Return whether a matrix is large enough for its sketches to be published."""
+    return rows * width * np.dtype(dtype).itemsize > LARGE

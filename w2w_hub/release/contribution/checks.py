@@ -1,0 +1,356 @@
+"""The checks of a batch against a dataset, which the contributor and the maintainer run alike.
+
+Nothing in the batch is trusted. The dataset's matrix is not needed: its layout, labels, sketches and initialization are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...common.license_ids import normal_license
+from ...common.text import nearest, one_line
+from ...dataset.initialization import SAME_START, initialization_of, start_cosine
+from ...dataset.labels.kinds import LabelKind, Ordinal
+from ...dataset.labels.names import RESERVED, TAKEN
+from ...dataset.labels.table import ROW_ID
+from ...dataset.manifest import UNKNOWN, row_digest
+from ...dataset.reader import DatasetReader
+from ...dataset.sketches import NEAR, Sketches, norm_and_concentration, sketches_of
+from ...dataset.splits import BY_ROWS
+from ...dataset.withdrawn import with_all_rows
+from ...store.paths import short
+from .batch import Batch
+
+MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
+STATED = ("source", "licence", "consent")  # that every row must state
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula
+MARKUP = "<>"
+NOTHING = frozenset({"", "unknown", "none", "null", "nan", "n/a", "na", "tbd", "todo", "?", "-"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of a row.
+
+    Attributes
+    ----------
+    check : str
+        ``layout``, ``finite``, ``initialisation``, ``norm``, ``spectrum``, ``duplicate``, ``near_duplicate``, ``id``,
+        ``split``, ``label``, ``source``, ``licence``, ``consent`` or ``withdrawn``.
+    message : str
+        What is wrong and what to do, in one line.
+    """
+
+    check: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one row can be accepted.
+
+    Attributes
+    ----------
+    id : str
+    problems : tuple of Finding
+        Reasons to refuse it.
+    notes : tuple of str
+        What a maintainer should look at.
+    facts : mapping
+        Measured numbers: `initialisation_cosine`, `norm`, `directions`.
+    """
+
+    id: str
+    problems: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True without problems."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        problems = [{"check": p.check, "message": p.message} for p in self.problems]
+        return {"id": self.id, "ok": self.ok, "problems": problems, "notes": list(self.notes), **self.facts}
+
+
+@dataclass
+class Reference:
+    """What is known of a published dataset without its matrix.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dataset in messages.
+    dataset : DatasetReader
+    sketches : Sketches or None
+    start : ndarray or None
+        The published initialization ``(size,)``; without one, the first row, if all rows have one initialization.
+    """
+
+    name: str
+    dataset: DatasetReader
+    sketches: Sketches | None = None
+    start: np.ndarray | None = None
+    start_is_row: bool = False
+
+    @classmethod
+    def of(cls, dataset: DatasetReader, name: str | None = None) -> Reference:
+        """Read what the checks need of an opened dataset; from the Hub at most 5 MB for 65,000 rows."""
+        dataset = with_all_rows(dataset)
+        start, is_row = initialization_of(dataset), False
+        if start is None and dataset.manifest.compatibility.initialisation != UNKNOWN and len(dataset):
+            start, is_row = dataset[0].astype(np.float32), True
+        revision = dataset.revision
+        stated = name or (revision.repo if revision is not None else str(dataset.path))
+        return cls(stated, dataset, sketches_of(dataset), start, is_row)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The id of the row with each digest."""
+        labels = self.dataset.labels
+        return dict(zip(labels["row_sha256"].tolist(), labels.index, strict=True))
+
+    @cached_property
+    def ids(self) -> dict[str, str]:
+        """The ids, by themselves in lower case."""
+        return {name.lower(): name for name in self.dataset.ids}
+
+
+def check_batch(batch: Batch, reference: Reference, *, withdrawn: Mapping[str, str] | None = None) -> list[Verdict]:
+    """Check every row of a batch; return one verdict per row, in the batch's order.
+
+    Parameters
+    ----------
+    withdrawn : mapping of str to str, optional
+        Ids and row digests that were withdrawn, with their date.
+    """
+    checker = _Checker(reference, withdrawn or {})
+    return [checker.verdict(row, label) for row, label in zip(batch.rows, batch.labels, strict=True)]
+
+
+class _Checker:
+    """Checks the rows of one batch in turn, each also against those before it."""
+
+    def __init__(self, reference: Reference, withdrawn: Mapping[str, str]):
+        self.reference, self.withdrawn = reference, withdrawn
+        self.manifest = reference.dataset.manifest
+        self.kinds = self.manifest.kinds
+        self.seen_ids: dict[str, str] = {}
+        self.seen_digests: dict[str, str] = {}
+        self.seen_rows: list[tuple[str, Sketches]] = []
+        self.notes: list[str] = []
+        self.facts: dict[str, float] = {}
+
+    def verdict(self, row: np.ndarray, label: Mapping[str, Any]) -> Verdict:
+        self.notes, self.facts = [], {}
+        name = label.get("id")
+        shown = one_line(name, MAX_ID) if isinstance(name, str) else short(name)
+        problems = [*self._id(name), *self._values(row, shown), *self._labels(label)]
+        return Verdict(shown, tuple(problems), tuple(self.notes), dict(self.facts))
+
+    # ---------------------------------------------------------------- ids
+    def _id(self, name: Any) -> Iterator[Finding]:
+        if not isinstance(name, str) or len(name) > MAX_ID or not ROW_ID.fullmatch(name):
+            yield Finding(
+                "id", f"id {short(name)}: use at most {MAX_ID} letters, digits, dots, dashes and underscores, and start "
+                "with a letter or digit",
+            )  # fmt: skip
+            return
+        there = self.reference.ids.get(name.lower())
+        if there is not None:
+            yield Finding("id", f"{self.reference.name} has a row {there!r} already; rename this adapter")
+        elif name.lower() in self.seen_ids:
+            yield Finding("id", f"another adapter of this batch has the id {self.seen_ids[name.lower()]!r}; rename one")
+        elif name in self.withdrawn:
+            yield Finding(
+                "withdrawn", f"the row {name!r} was withdrawn on {self.withdrawn[name]}; an id is not used again"
+            )
+        self.seen_ids.setdefault(name.lower(), name)
+
+    # -------------------------------------------------------------- values
+    def _values(self, row: np.ndarray, name: str) -> Iterator[Finding]:
+        if not np.isfinite(row).all():
+            yield Finding("finite", "it holds NaN or infinite values; train it again")
+            return
+        stored = row
+        if row.dtype != self.reference.dataset.dtype:
+            with np.errstate(over="ignore"):
+                stored = row.astype(self.reference.dataset.dtype)
+            if not np.isfinite(stored).all():
+                yield Finding(
+                    "finite", f"it holds values up to {np.abs(row).max():g}, beyond the range of the dataset's "
+                    f"{stored.dtype.name}; train it again",
+                )  # fmt: skip
+                return
+        wide = row.astype(np.float32, copy=False)
+        yield from self._start(wide)
+        yield from self._size(wide)
+        yield from self._duplicates(stored, wide, name)
+
+    def _start(self, row: np.ndarray) -> Iterator[Finding]:
+        reference = self.reference
+        if reference.start is None:
+            self.notes.append(f"{reference.name} does not know what its rows were trained from; that is not checked")
+            return
+        found = start_cosine(self.manifest.layout, reference.start, row)
+        self.facts["initialisation_cosine"] = found
+        if found < SAME_START:
+            of = "its first row" if reference.start_is_row else "its initialization"
+            yield Finding(
+                "initialisation", f"it was not trained from the initialization of {reference.name} (cosine of A with "
+                f"that of {of}: {found:.2f}, trained ones have more than {SAME_START:g}); train it from the start file "
+                f"(w2w init {reference.name}), or contribute to a dataset that accepts any initialization",
+            )  # fmt: skip
+
+    def _size(self, row: np.ndarray) -> Iterator[Finding]:
+        norm, directions = (float(found[0]) for found in norm_and_concentration(self.manifest.layout, row[None]))
+        self.facts |= {"norm": norm, "directions": directions}
+        if norm == 0:
+            yield Finding("norm", "it changes nothing (B is zero); train it first")
+            return
+        sketches = self.reference.sketches
+        if sketches is None:
+            self.notes.append(
+                f"{self.reference.name} publishes no sketches: outliers and near duplicates are not found"
+            )
+            return
+        if usual := sketches.outlier("norm", norm):
+            advice = "train it for fewer steps or with a lower rate" if norm > usual[1] else "train it for more steps"
+            yield Finding(
+                "norm", f"the norm of its change is {norm:.3g}, those of {self.reference.name} are {usual[0]:.3g} to "
+                f"{usual[1]:.3g}; {advice}, and check its alpha",
+            )  # fmt: skip
+        if usual := sketches.outlier("concentration", directions):
+            yield Finding(
+                "spectrum", f"its change spreads over {directions:.3g} singular directions, those of "
+                f"{self.reference.name} over {usual[0]:.3g} to {usual[1]:.3g}; check that all modules were trained alike",
+            )  # fmt: skip
+
+    def _duplicates(self, stored: np.ndarray, row: np.ndarray, name: str) -> Iterator[Finding]:
+        digest, where = row_digest(stored), self.reference.name
+        if digest in self.withdrawn:
+            yield Finding(
+                "withdrawn", f"this adapter was withdrawn on {self.withdrawn[digest]} and is not accepted again"
+            )
+        same = self.reference.digests.get(digest)
+        if same is not None:
+            yield Finding("duplicate", f"it is the row {same!r} of {where}; leave it out")
+            return
+        if digest in self.seen_digests:
+            yield Finding("duplicate", f"it equals {self.seen_digests[digest]!r} of this batch; leave one out")
+            return
+        self.seen_digests[digest] = name
+        sketches = self.reference.sketches
+        if sketches is None:
+            return
+        for number, cosine in sketches.near(row)[:1]:
+            yield Finding(
+                "near_duplicate", f"it nearly equals the row {self.reference.dataset.ids[number]!r} of {where} (cosine "
+                f"about the mean: {cosine:.3f}, limit {NEAR:g}); leave it out",
+            )  # fmt: skip
+        for other, one in self.seen_rows:
+            if found := one.near(row):
+                yield Finding(
+                    "near_duplicate", f"it nearly equals {other!r} of this batch (cosine about the mean: "
+                    f"{found[0][1]:.3f}); leave one out",
+                )  # fmt: skip
+                break
+        self.seen_rows.append((name, sketches.alone(row)))
+
+    # -------------------------------------------------------------- labels
+    def _labels(self, label: Mapping[str, Any]) -> Iterator[Finding]:
+        for name in ("split", "row", "row_sha256"):
+            if name in label:
+                yield Finding("split" if name == "split" else "label", f"leave out {name!r}: the dataset decides it")
+        for name in STATED:
+            yield from self._stated(name, label.get(name))
+        for name, value in label.items():
+            if name in RESERVED or value is None:
+                continue
+            yield from self._label(name, value)
+        missing = [name for name in self.kinds if label.get(name) is None]
+        if missing:
+            self.notes.append(f"no value for {', '.join(one_line(n, 40) for n in missing[:5])}"
+                              + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""))  # fmt: skip
+        rule = self.manifest.split_rule
+        if rule and rule["column"] != BY_ROWS and label.get(rule["column"]) is None:
+            yield Finding("label", f"{rule['column']!r} is missing: it decides the split; state it")
+
+    def _stated(self, name: str, value: Any) -> Iterator[Finding]:
+        option = {"licence": "license"}.get(name, name)
+        if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
+            yield Finding(name, f"it states no {option}; add --{option} ..., or a column {name!r} to the labels")
+            return
+        if wrong := _bad_text(value):
+            yield Finding(name, f"{option} {wrong}")
+        elif name == "licence" and normal_license(value) is None:
+            near = nearest(str(value), ["apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "openrail++",
+                                        "cc-by-nc-4.0", "creativeml-openrail-m"])  # fmt: skip
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            yield Finding(name, f"license {short(value)} is not one of SPDX or of the Hub; {hint}see spdx.org/licenses")
+
+    def _label(self, name: str, value: Any) -> Iterator[Finding]:
+        kind = self.kinds.get(name)
+        if kind is None or name in TAKEN:
+            near = nearest(name, list(self.kinds))
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            yield Finding(
+                "label", f"{self.reference.name} has no label {short(name)}; {hint}leave it out, or propose the column "
+                "to the maintainers first",
+            )  # fmt: skip
+            return
+        if wrong := self._wrong(name, kind, value):
+            yield Finding("label", f"label {name!r} {wrong}")
+
+    def _wrong(self, name: str, kind: LabelKind, value: Any) -> str:
+        """Return what is wrong with a value of an attribute; empty if it can be stored as it is."""
+        if kind.stored == "binary":
+            return "" if isinstance(value, bool) else f"is binary; {short(value)} is neither true nor false"
+        if kind.stored == "float":
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return "" if number and _is_finite(value) else f"is a number; {short(value)} is not"
+        if wrong := _bad_text(value):
+            return wrong
+        if isinstance(kind, Ordinal):
+            return "" if value in kind.order else f"is one of {', '.join(kind.order)}; not {short(value)}"
+        levels = self._levels(name)
+        if value not in levels:
+            near = nearest(str(value), levels)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            self.notes.append(f"{name} {short(value)} is new to {self.reference.name}{hint}")
+        return ""
+
+    def _levels(self, name: str) -> list[str]:
+        found: list[str] = self.reference.dataset.labels[name].dropna().unique().tolist()
+        return found
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond a double
+        return False
+
+
+def _bad_text(value: Any) -> str:
+    """Return why a value cannot be a text of the labels; empty if it can."""
+    if not isinstance(value, str):
+        return f"is text; {short(value)} is not"
+    if not value.strip() or len(value) > MAX_TEXT or not value.isprintable() or value != one_line(value, MAX_TEXT):
+        return f"{short(value)}: use 1 to {MAX_TEXT} printable characters"
+    if value.lstrip().startswith(FORMULA):
+        return f"{short(value)} starts as a formula of a spreadsheet; start it with a letter or digit"
+    if any(mark in value for mark in MARKUP):
+        return f"{short(value)} holds markup (< or >); write it in plain words"
+    return ""
+
+
+__all__ = ["MAX_TEXT", "STATED", "Finding", "Reference", "Verdict", "check_batch"]
