@@ -195,6 +195,10 @@ class HubNotFoundError(HubError, FileNotFoundError):
         self.cached = tuple(cached)
 
 
+class ContributionError(W2WError, ValueError):
+    """A contribution (`name`) does not pass the checks of a dataset (`repo_id`), or is not one; nothing was changed."""
+
+
 class HubAccessError(HubError, PermissionError):
     """The token is missing, expired or not allowed to do this."""
 

@@ -44,9 +44,20 @@ class DatasetParts(NamedTuple):
     source: Source
 
 
-def open_source(source: Source, lazy: bool | None = None) -> DatasetParts:
-    """Open what :func:`w2w_hub.store.hub.locate.locate` found; see :meth:`WeightDataset.open` for `lazy`."""
-    return open_folder(source.folder) if source.revision is None else _open_commit(source, lazy)
+def open_source(source: Source, lazy: bool | None = None, *, guarded: bool = True) -> DatasetParts:
+    """Open what :func:`w2w_hub.store.hub.locate.locate` found.
+
+    Parameters
+    ----------
+    lazy : bool, optional
+        See :meth:`WeightDataset.open`.
+    guarded : bool
+        Refuse to read rows that were withdrawn from the repository, which asks it for the list of them.
+    """
+    if source.revision is None:
+        return open_folder(source.folder)
+    parts = _open_commit(source, lazy)
+    return parts._replace(matrix=_guarded(parts.matrix, parts.labels, source)) if guarded else parts
 
 
 def open_folder(path: Path) -> DatasetParts:
@@ -125,7 +136,7 @@ def _open_commit(source: Source, lazy: bool | None) -> DatasetParts:
         lambda: RangedMatrix(files, where, labels["row_sha256"].to_numpy(str)),
         lambda: ZarrMatrix(manifest.files, partial(find_file, source.need(weights)), where),
     )  # fmt: skip
-    return DatasetParts(folder, manifest, labels, _guarded(matrix, labels, source), source)
+    return DatasetParts(folder, manifest, labels, matrix, source)
 
 
 def _guarded(matrix: Matrix, labels: pd.DataFrame, source: Source) -> Matrix:

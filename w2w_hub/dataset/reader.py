@@ -28,7 +28,7 @@ from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
 from .opening import open_source
-from .withdrawn import withdrawn_error
+from .withdrawn import GuardedMatrix, withdrawn_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +93,13 @@ class DatasetReader(Displayed):
         gone = {int(n): self.withdrawn[int(n)] for n in indices if int(n) in self.withdrawn} if self.withdrawn else {}
         if gone and self.revision is not None:
             raise withdrawn_error(gone, self.ids, self.revision, advice)
+
+    def with_all_rows(self) -> DatasetReader:
+        """Return the same dataset reading withdrawn rows, too: to compare others with them, never to give them out."""
+        matrix = self.matrix
+        if not isinstance(matrix, GuardedMatrix):
+            return self
+        return type(self)(self.path, self.manifest, self.labels, matrix.whole, self.source)
 
     @property
     def address(self) -> str:

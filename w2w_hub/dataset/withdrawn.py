@@ -16,8 +16,6 @@ from .matrix.matrix import Matrix
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .reader import DatasetReader
-
 
 def withdrawn_rows(labels: pd.DataFrame, listed: WithdrawalList) -> dict[int, Withdrawal]:
     """Return the withdrawals of rows, by row index: of withdrawn ids, and of withdrawn weights under other ids."""
@@ -98,10 +96,3 @@ class GuardedMatrix(Matrix):
         found = sorted({int(number) for number in numbers[np.isin(numbers, self._numbers)]})
         if found:
             raise withdrawn_error({n: self.withdrawn[n] for n in found}, self._ids, self._revision)
-
-
-def with_all_rows(dataset: DatasetReader) -> DatasetReader:
-    """Return a dataset that reads withdrawn rows, too: for comparing with them, never for giving them out."""
-    if not isinstance(dataset.matrix, GuardedMatrix):
-        return dataset
-    return type(dataset)(dataset.path, dataset.manifest, dataset.labels, dataset.matrix.whole, dataset.source)

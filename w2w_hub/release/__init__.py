@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from .citation import bibtex as bibtex
     from .citation import citation_file as citation_file
     from .citation import cite as cite
+    from .contribution.merge import Merged as Merged
+    from .contribution.merge import merge as merge
+    from .contribution.review import Review as Review
+    from .contribution.review import contributions as contributions
+    from .contribution.review import review as review
     from .difference import VersionDifference as VersionDifference
     from .difference import diff as diff
     from .history import Release as Release
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from .lock import Check as Check
     from .lock import pin as pin
     from .lock import verify_lock as verify_lock
+    from .next_version import Released as Released
+    from .next_version import release as release
     from .publish import Published as Published
     from .publish import push as push
     from .restoration import restore as restore
@@ -43,6 +50,9 @@ _NAMES = {
     "release.publish": ["Published", "push"],
     "release.restoration": ["restore"],
     "release.verification": ["verify"],
+    "release.contribution.merge": ["Merged", "merge"],
+    "release.contribution.review": ["Review", "contributions", "review"],
+    "release.next_version": ["Released", "release"],
     "release.withdrawal": ["WithdrawalResult", "withdraw"],
     "store.hub.pins": ["BasePin", "Lock", "Pin", "read_lock"],
     "store.verify": ["Report"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,14 @@ from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
 from ..dialects.base_model import CONFIG, MODEL_INDEX
-from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
+from ..errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    HubConflictError,
+    HubNotFoundError,
+    InvalidInputError,
+    VersionError,
+)
 from ..space.card import dataset_repository, linked_dataset
 from ..store.cards import is_rendered, with_facts
 from ..store.hub.cache import KIND_NAMES, REPO
@@ -164,6 +172,26 @@ def push(
 publish = deprecated_alias("publish", push)
 
 
+def publish_on(
+    source: Source, repo: str, version: str, *, base: str, remove: Sequence[str] = (), token: Token = None
+) -> Published:
+    """Publish the next version of a dataset, made of the one with the digest `base`, as `push` does.
+
+    Parameters
+    ----------
+    remove : sequence of str
+        Files of the repository that the same commit removes.
+
+    Raises
+    ------
+    HubConflictError
+        If main has another version by now, or changes meanwhile.
+    """
+    job = _Push(source, repo, "dataset", version, None, token)
+    job.base, job.remove = base, tuple(remove)
+    return job.run(private=False, gated=None, dry_run=False, message=None)
+
+
 def _source_of(what: Any) -> Source:
     """Return the files of a folder, or of an open dataset."""
     if isinstance(what, (str, os.PathLike)):
@@ -196,6 +224,8 @@ class _Push:
         self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
+        self.base: str | None = None  # digest of the version that main must have
+        self.remove: tuple[str, ...] = ()  # files of others that the commit removes
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
@@ -218,6 +248,11 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        if self.base is not None and (head.manifest or {}).get("digest") != self.base:
+            raise HubConflictError(
+                f"{self.repo} got another version meanwhile; nothing was changed, run the same command again",
+                repo_id=self.repo,
+            )
         self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
@@ -294,7 +329,7 @@ class _Push:
             return self._result(head.commit, "tagged")
         # files listed in the last version only; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
-        delete = [name for name in listed if name in there and name not in self.files.names]
+        delete = [name for name in (*listed, *self.remove) if name in there and name not in self.files.names]
         return replace(
             self._result(None, "planned"),
             sent=tuple(sorted(send)), reused=tuple(sorted(set(self.files.names) - set(send))), deleted=tuple(delete),

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..common.limits import MAX_FILES
 from ..common.progress import progress
-from ..errors import HubConflictError, HubError, HubNotFoundError, InvalidInputError
+from ..errors import CorruptFileError, HubConflictError, HubError, HubNotFoundError, InvalidInputError
 from ..store.hub.cache import TYPES
 from ..store.hub.client import RETRIES, Token, api, call, retry_delay
 from ..store.hub.options import HubOptions
@@ -108,6 +110,32 @@ class Remote:
                 raise
             return None
         return read_file(source.cache.own_snapshot(commit), name, limit)
+
+    def entries(self, commit: str) -> dict[str, Any]:
+        """Return the files of a commit by path, as huggingface_hub describes them (`RepoFile`).
+
+        Raises
+        ------
+        CorruptFileError
+            If there are more than `MAX_FILES`.
+        """
+        from huggingface_hub.hf_api import RepoFile
+
+        def listing() -> dict[str, Any]:
+            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
+            found = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
+            if len(found) > MAX_FILES:
+                raise CorruptFileError(
+                    f"{self.repo}@{commit} has more than {MAX_FILES:,} files", repo_id=self.repo, revision=commit
+                )
+            return {entry.path: entry for entry in found}
+
+        return call(self.repo, listing)
+
+    def history(self, revision: str) -> list[str]:
+        """Return the commits of a revision, the newest first."""
+        listed = call(self.repo, self.client.list_repo_commits, self.repo, repo_type=self.type, revision=revision)
+        return [str(commit.commit_id) for commit in listed]
 
     def tree(self, commit: str | None) -> dict[str, str]:
         """Return the files of a commit: path to the sha256 of a large file, or git's digest of a small one."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import HubConflictError, HubError
@@ -22,19 +23,23 @@ class SmallCommit:
 
     Attributes
     ----------
-    add : mapping of str to bytes
+    add : mapping of str to bytes or Path
+        Their content, or a file that has it.
     delete : sequence of str
     """
 
     title: str
     description: str = ""
-    add: dict[str, bytes] = field(default_factory=dict)
+    add: Mapping[str, bytes | Path] = field(default_factory=dict)
     delete: Sequence[str] = ()
 
     def operations(self) -> list[Any]:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in self.add.items()]
+        added = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(data) if isinstance(data, Path) else data)
+            for name, data in self.add.items()
+        ]
         return [*added, *(CommitOperationDelete(path_in_repo=name) for name in self.delete)]
 
 

@@ -1,6 +1,7 @@
 """The checks of a batch against a dataset, which the contributor and the maintainer run alike.
 
-Nothing in the batch is trusted. The dataset's matrix is not needed: its layout, labels, sketches and initialization are.
+Nothing in the batch is trusted. Its layout, labels, sketches and initialization are needed, not its
+matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from ...dataset.manifest import UNKNOWN, row_digest
 from ...dataset.reader import DatasetReader
 from ...dataset.sketches import NEAR, Sketches, norm_and_concentration, sketches_of
 from ...dataset.splits import BY_ROWS
-from ...dataset.withdrawn import with_all_rows
 from ...store.paths import short
 from .batch import Batch
 
@@ -104,7 +104,7 @@ class Reference:
     @classmethod
     def of(cls, dataset: DatasetReader, name: str | None = None) -> Reference:
         """Read what the checks need of an opened dataset; from the Hub at most 5 MB for 65,000 rows."""
-        dataset = with_all_rows(dataset)
+        dataset = dataset.with_all_rows()
         start, is_row = initialization_of(dataset), False
         if start is None and dataset.manifest.compatibility.initialisation != UNKNOWN and len(dataset):
             start, is_row = dataset[0].astype(np.float32), True
