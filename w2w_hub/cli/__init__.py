@@ -14,7 +14,7 @@ from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
-from .maintenance import withdraw
+from .maintenance import merge, release, review, withdraw
 from .spaces import build, directions, nearest, read, rebuild, report
 from .training import train, train_many
 
@@ -34,7 +34,7 @@ for section, commands in {
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, pin, restore, archive, cite),
-    "Contributions": (withdraw,),
+    "Contributions": (review, merge, release, withdraw),
 }.items():
     for command in commands:
         main.add_command(command)

@@ -2,13 +2,138 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ..common.text import command, counted, few
+from ..common.text import command, counted, few, one_line
 from .common import examples, json_option
-from .output import data, print_json, say
+from .output import data, name_column, print_json, say
+
+if TYPE_CHECKING:
+    from ..release import Review
 
 REASONS = ("consent", "rights", "license", "content", "error", "other")  # as in store/hub/withdrawals.py
+
+
+@click.command(epilog=examples("w2w review org/people", "w2w review org/people#12", "w2w review org/people#12 --json"))
+@click.argument("request")
+@click.option("--commit", help="The commit of the pull request to review; by default its newest.")
+@click.option("--comment", is_flag=True, help="Post the verdict in the pull request.")
+@json_option
+@click.pass_context
+def review(ctx: click.Context, request: str, commit: str | None, comment: bool, as_json: bool) -> None:
+    """Check the contribution in a pull request again, trusting nothing that its author says.
+
+    REQUEST is org/name#12, with the number that the Hub shows; org/name lists the open ones. Nothing is changed. With
+    exit status 1, the contribution is refused.
+    """
+    from ..release import review as review_request
+    from ..release.contribution.requests import split_number
+
+    if "#" not in request:
+        _list_requests(request, as_json)
+        return
+    repo, number = split_number(request)
+    found = review_request(repo, number, commit=commit, comment=comment)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show_review(found)
+    if found.outcome == "refuse":
+        ctx.exit(1)
+
+
+def _list_requests(repo: str, as_json: bool) -> None:
+    from ..release import contributions
+
+    found = contributions(repo)
+    if as_json:
+        print_json([each.to_json() for each in found])
+        return
+    for each in found:
+        draft = " (draft)" if each.status == "draft" else ""
+        data(f"#{each.number:<5} {each.created}  {one_line(each.author, 40):<20} {one_line(each.title, 100)}{draft}")
+    if found:
+        say(f"{counted(len(found), 'open pull request')}; next: {command('w2w review', f'{repo}#{found[0].number}')}")
+    else:
+        say(f"{repo} has no open pull request; merged ones are released with: {command('w2w release', repo)}")
+
+
+def _show_review(found: Review) -> None:
+    say(f"{found.repo}#{found.number} by {found.contributor}: {found.title}")
+    say(f"commit {found.commit}, checked against main at {found.base[:12]}")
+    names = name_column([row.id for row in found.rows])
+    for name, row in zip(names, found.rows, strict=True):
+        data(f"{'ok    ' if row.ok else 'REFUSE'}  {name}")
+        for problem in row.problems:
+            data(f"        {problem.check}: {problem.message}")
+        for note in row.notes:
+            data(f"        note: {note}")
+    for problem in found.problems:
+        data(f"REFUSE  {problem.check}: {problem.message}")
+    for note in found.notes:
+        say(f"note: {note}")
+    say(f"{found.headline}; next: {found.next}")
+
+
+@click.command(epilog=examples("w2w merge org/people#12 --commit 6c1f0c5", "w2w merge org/people#12 --json"))
+@click.argument("request")
+@click.option("--commit", help="The commit that the verdict of w2w review names; by default the newest is reviewed.")
+@json_option
+def merge(request: str, commit: str | None, as_json: bool) -> None:
+    """Merge the reviewed contribution REQUEST (org/name#12) into main, and close its pull request.
+
+    Makes a commit with the two files that were reviewed. Do not use the Hub's own merge button: it takes whatever the
+    pull request holds at that moment.
+    """
+    from ..release import merge as merge_request
+    from ..release.contribution.requests import split_number
+
+    repo, number = split_number(request)
+    done = merge_request(repo, number, commit=commit)
+    if as_json:
+        print_json(done.to_json())
+        return
+    if done.outcome == "merged":
+        say(f"{repo}#{number}: {counted(done.rows, 'adapter')} merged, as reviewed at {done.reviewed[:12]}")
+    else:
+        say(f"{repo}#{number} was merged before; nothing was changed")
+    say(f"next: {command('w2w release', repo)}, now or after further merges")
+
+
+@click.command(epilog=examples("w2w release org/people --dry-run", "w2w release org/people 1.1.0"))
+@click.argument("repo")
+@click.argument("version", required=False)
+@click.option("--dry-run", is_flag=True, help="Show what the version would be; change nothing.")
+@json_option
+def release(repo: str, version: str | None, dry_run: bool, as_json: bool) -> None:
+    """Publish the next version of the dataset REPO, with all merged contributions and without withdrawn rows.
+
+    Without VERSION, it is the next one that the changes require: a major one if a row goes, else a minor one.
+    """
+    from ..release import release as release_next
+
+    done = release_next(repo, version, dry_run=dry_run)
+    if as_json:
+        print_json(done.to_json())
+        return
+    for reason in done.skipped:
+        say(f"w2w: note: not released: {reason}")
+    for name, contributor in done.added.items():
+        data(f"+ {name}  by {contributor}")
+    for name in done.dropped:
+        data(f"- {name}  withdrawn")
+    for line in done.changes:
+        say(f"  {line}")
+    if done.outcome == "unchanged":
+        say(f"{done.repo}: nothing to release; open pull requests are listed by: {command('w2w review', done.repo)}")
+    elif done.outcome == "planned":
+        say(f"{done.tag} would be a {done.level} change; next: {command('w2w release', done.repo, done.version)}")
+    else:
+        made = "is complete now, after an interrupted release" if done.outcome == "tagged" else "is published"
+        then = command("w2w verify", f"{done.repo}@{done.tag}", options=("--deep",))
+        say(f"{done.repo} {done.tag} {made}: commit {done.commit}; next: {then}")
 
 
 @click.command(

@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
     "parquet_view": either(flag(), text()), "workers": optional(whole(1)), "dask": optional(scheduler()),
     "allow_torch": flag(), "trust": optional(text()), "component": optional(text()), "canonical": optional(text()),
+    "start_adapter": optional(either(path(), ADAPTER)),
     "alpha": optional(number()), "svd_rank": optional(whole(1, 2**31 - 1)),
     "start": whole(0, LARGEST), "stop": whole(0, LARGEST), "seed": whole(0), "k": optional(whole(1)),
     "difference": flag(), "preserve": either(text(), names()),

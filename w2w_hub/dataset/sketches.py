@@ -129,9 +129,10 @@ class Sketches:
 
     # ------------------------------------------------------------- comparing
     def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
-        """Return the row numbers that may be near duplicates of a row ``(size,)``, and estimated cosines about the mean.
+        """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
 
-        The nearest is first. A near duplicate is missed only if the estimate is off by 8 standard deviations.
+        Each comes with the estimate of its cosine about the mean. A near duplicate is missed only if the estimate is
+        off by 8 standard deviations.
         """
         one = quantized(sketch(row[None].astype(np.float32)), self.center)
         found = _cosines(self.values, one[0])

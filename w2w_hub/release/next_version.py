@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,12 +23,13 @@ from ..errors import CorruptFileError, HubConflictError, HubNotFoundError, Unsup
 from ..store.commit import writer_lock
 from ..store.hub.client import Token
 from ..store.hub.semver import Version
-from ..store.hub.source import ResolvedRevision, Source, download
+from ..store.hub.source import Source
 from ..store.hub.withdrawals import WithdrawalList
 from ..store.manifest import CARD, FILENAME, kind_of
 from ..store.paths import find_file, has_file, make_parents
-from .contribution.batch import Batch, batch_files, read_batch
+from .contribution.batch import Batch
 from .contribution.pending import MergeRecord, Pending, pending_batches
+from .contribution.requests import fetch_batch, link_file
 from .publish import publish_on
 from .remote import Head, Remote
 from .withdrawal import dataset_name, labels_of, read_list
@@ -163,7 +162,7 @@ class _State:
     gone : tuple of str
         Ids of rows of the dataset that were withdrawn.
     sizes : mapping
-        ``{"size": bytes}`` of each file.
+        Bytes of each file.
     """
 
     source: Source
@@ -171,7 +170,7 @@ class _State:
     pending: Pending
     withdrawn: WithdrawalList
     gone: tuple[str, ...]
-    sizes: dict[str, dict[str, int]]
+    sizes: dict[str, int]
 
     @classmethod
     def of(cls, remote: Remote, head: Head) -> _State:
@@ -181,7 +180,7 @@ class _State:
         labels = labels_of(head.source)
         gone = tuple(labels.index[number] for number in withdrawn_rows(labels, withdrawn))
         entries = remote.entries(head.commit)
-        sizes = {path: {"size": int(entry.size)} for path, entry in entries.items()}
+        sizes = {path: int(entry.size) for path, entry in entries.items()}
         pending = pending_batches(remote, head.commit, entries)
         return cls(head.source, head.source.manifest(), pending, withdrawn, gone, sizes)
 
@@ -240,14 +239,8 @@ class _Next:
     def _batch(self, record: MergeRecord) -> Batch:
         """Download a batch into the cache and read it, which checks its digests."""
         assert self.head.commit is not None
-        revision = ResolvedRevision(self.remote.repo, "dataset", self.head.commit, self.head.commit)
         manifest = DatasetManifest.from_json(self.state.manifest, self.state.source.folder / FILENAME)
-        source = Source(Path(), revision, self.state.sizes, self.remote.options)
-        with tempfile.TemporaryDirectory() as folder:  # without the record of the merge, which is beside them
-            for path in batch_files(record.batch):
-                download(revision, path, source)
-                _link(find_file(source.cache.own_snapshot(self.head.commit), path), make_parents(Path(folder), path))
-            return read_batch(Path(folder), record.batch, manifest.layout)
+        return fetch_batch(self.remote, self.head.commit, record.batch, self.state.sizes, manifest.layout)[0]
 
     # ------------------------------------------------------------ the change log
     def _result(self) -> Released:
@@ -291,7 +284,7 @@ class _Next:
             source.need_card()
             names = [FILENAME, *source.files, *([CARD] if has_file(source.folder, CARD) else [])]
             for name in progress(names, "preparing the next version", len(names)):
-                _link(find_file(source.folder, name), make_parents(folder, name))
+                link_file(find_file(source.folder, name), make_parents(folder, name))
             try:
                 yield folder
             finally:
@@ -312,15 +305,6 @@ class _Next:
                 if now != self.state.manifest["digest"] or attempt == CONFLICTS:
                     raise
         raise AssertionError  # unreachable: the last attempt returns or raises
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file of the cache another name, or copy it where the file system has no links."""
-    found = source.resolve()
-    try:
-        os.link(found, target)
-    except OSError:
-        shutil.copyfile(found, target)
 
 
 __all__ = ["Released", "release"]

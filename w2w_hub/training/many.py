@@ -173,9 +173,10 @@ def _write(
         )
     if labels is not None:
         labels = labels[labels["id"].astype(str).isin(ids)]
+    start = opened.layout.unflatten(opened.start.numpy())
     dataset = write_dataset(
         matrix[: len(ids)], job.out, layout=opened.layout, ids=ids, labels=labels,
-        **{"compatibility": opened.compatibility, **options},
+        **{"compatibility": opened.compatibility, "start_adapter": start, **options},
     )  # fmt: skip
     run.remove()
     return TrainingResult(dataset, lost, sizes)

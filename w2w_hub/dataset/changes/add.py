@@ -14,6 +14,7 @@ from ...common.deprecated import renamed_keywords
 from ...common.text import ShellText, command, counted, quote
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ...store.manifest import FILENAME
+from ..initialization import FILE as START_FILE
 from ..labels import table as label_table
 from ..labels.names import DEFAULT_SPLIT
 from ..labels.written import as_written
@@ -65,7 +66,8 @@ def add_rows(
         Labels of the added checkpoints; datasets have their own. Existing columns keep their kind.
     initialization : str, optional
         Name of the initialization that the added checkpoints were trained from. It must be the dataset's, if that
-        has one, since a checkpoint does not state its initialization.
+        has one, since a checkpoint does not state its initialization. It may be left out if the dataset publishes its
+        initialization, with which each row's A is compared.
     extra_labels, column_info, version, workers, dask
         See :class:`DatasetOptions` and :func:`pack_adapters`.
 
@@ -191,6 +193,8 @@ def _require_initialization(dataset: WeightDataset, initialization: str | None) 
     mine = dataset.manifest.compatibility.initialisation
     if mine == UNKNOWN or initialization == mine:
         return
+    if initialization is None and START_FILE in dataset.manifest.files:
+        return  # each row's A is compared with it
     if initialization is None:
         raise InitializationError(
             f"all rows of {dataset.path} were trained from initialization {mine!r}; if the new checkpoints were too, "

@@ -26,6 +26,7 @@ from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..splits import kept_rule
 from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 from ..weight_dataset import WeightDataset
+from .derived import write_derived
 from .matrix_files import WrittenMatrix, write_matrix
 from .plan import Plan
 from .workers import run_tasks
@@ -103,6 +104,8 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     g = plan.geometry or next_geometry(present, len(ids), plan.manifest.layout.size, plan.manifest.dtype)
     matrix = write_matrix(plan, g, ids, staging, workers, dask)
     plan.problems.raise_if_any()
+    derived = write_derived(plan, matrix.digests, g, staging, folder, workers, dask)
+    plan.problems.raise_if_any()
     if matrix.unstated_scale:
         _warn_of_unstated_scales(matrix.unstated_scale, plan.manifest.layout.scale)
     table = plan.labels.drop(columns=["row", "row_sha256"], errors="ignore")
@@ -110,6 +113,7 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
     table["row_sha256"] = matrix.digests
     manifest = _manifest(plan, table, matrix)
     files = manifest.files
+    files.update(derived)
     for name in (f"{GROUP}/zarr.json", f"{ARRAY}/zarr.json"):
         files[name] = entry_of(staging / name)
     for split in manifest.splits:

@@ -15,8 +15,10 @@ from ...common.constraints import text
 from ...common.deprecated import renamed_keywords
 from ...dialects.base_model import digest_of_folder
 from ...errors import InvalidInputError
+from ...lora.adapter import Adapter
 from ...lora.layout import ParameterLayout
 from ..groups import warn_of_shared_persons
+from ..initialization import as_start, name_of
 from ..manifest import DTYPES, UNKNOWN, Compatibility, DatasetManifest
 from ..matrix.geometry import SHARD_BYTES, parse_size, plan_geometry
 from ..problems import Problems
@@ -49,6 +51,9 @@ class DatasetOptions:
     initialization : str
         Name of the one initialization that all adapters were trained from, which a raw weight space requires;
         ``initialisation`` in the manifest.
+    start_adapter : path or Adapter, optional
+        The initialization itself: the adapter that training started from, as a checkpoint or in memory. It is published
+        with the dataset, so that others can train rows that fit (``w2w init``), and every row's A must be like its A.
     base : path, optional
         Folder of the base model, to record the digest of its target weights.
     compatibility : Compatibility, optional
@@ -77,6 +82,7 @@ class DatasetOptions:
     version: str = "0.1.0"
     license: str = "unknown"
     initialization: str = UNKNOWN
+    start_adapter: Path | str | Adapter | None = None
     base: Path | str | None = None
     compatibility: Compatibility | None = None
     column_info: Mapping[str, Mapping[str, str]] | None = None
@@ -110,6 +116,7 @@ class OptionKeywords(TypedDict, total=False):
     version: str
     license: str
     initialization: str
+    start_adapter: Path | str | Adapter | None
     base: Path | str | None
     compatibility: Compatibility | None
     column_info: Mapping[str, Mapping[str, str]] | None
@@ -149,6 +156,9 @@ def plan_new(
     if compatibility is None:
         digest = None if options.base is None else digest_of_folder(options.base, layout)
         compatibility = Compatibility(None, digest, options.initialization)
+    start = None if options.start_adapter is None else as_start(layout, options.start_adapter)
+    if start is not None and compatibility.initialisation == UNKNOWN:
+        compatibility = replace(compatibility, initialisation=name_of(start))
     dtype = options.dtype or ("float16" if given == np.float16 else "float32")
     draft = DatasetManifest(
         options.name or path.name, options.version, 0, dtype, layout, "", {}, {}, compatibility, options.license
@@ -162,4 +172,4 @@ def plan_new(
     size = parse_size(options.shard_size)
     geometry = plan_geometry(len(ids), layout.size, dtype, size, options.compression)
     rows = RowPlan.joined([(source, range(len(ids)))])
-    return Plan(draft, ids, rows, labels, geometry=geometry, problems=problems)
+    return Plan(draft, ids, rows, labels, geometry=geometry, start=start, problems=problems)

@@ -70,6 +70,8 @@ class Plan:
         The current state, whose unchanged files are kept.
     geometry : Geometry or None
         Chunks and shards of the matrix; by default those of `base`.
+    start : ndarray or None
+        The initialization of all rows ``(size,)`` to publish; by default that of `base`.
     resplit : bool
         The rule has split the rows again, so that rows may move to other splits.
     problems : Problems
@@ -82,6 +84,7 @@ class Plan:
     labels: pd.DataFrame
     base: DatasetReader | None = None
     geometry: Geometry | None = None
+    start: np.ndarray | None = None
     resplit: bool = False
     problems: Problems = field(default_factory=Problems)
 

@@ -14,7 +14,9 @@ from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
 from ...dialects.base_model import digest_of_folder
 from ...errors import BaseModelMismatchError, InitializationError, InvalidInputError, UnknownNameError, W2WError
+from ...lora.adapter import Adapter
 from ..groups import warn_of_shared_persons
+from ..initialization import as_start, initialization_of, name_of
 from ..labels import table as label_table
 from ..labels.kinds import LabelKind
 from ..labels.names import RESERVED
@@ -42,6 +44,7 @@ def relabel_rows(
     column_info: Mapping[str, Mapping[str, str]] | None = None,
     split_rule: SplitRule | None = None,
     initialization: str | None = None,
+    start_adapter: Path | str | Adapter | None = None,
     base: Path | str | None = None,
     license: str | None = None,
     extra_labels: str = "refuse",
@@ -64,7 +67,7 @@ def relabel_rows(
     split_rule : SplitRule, optional
         Split the rows again by this rule. An existing rule is dropped, with a warning, if labels move a row to another
         split or a group into two splits, or if the rule's column is dropped.
-    initialization, base, license
+    initialization, start_adapter, base, license
         Facts that were not stated when the dataset was packed, see :class:`DatasetOptions`. The dataset's digest does
         not depend on them.
     extra_labels : {"refuse", "ignore"}
@@ -85,10 +88,26 @@ def relabel_rows(
 
     def plan(dataset: WeightDataset) -> Plan:
         made = plan_labels(dataset, labels, drop, info, split_rule, version, extra_labels)
-        _add_facts(made.manifest, dataset, initialization, base, license, overwrite)
+        name = initialization
+        if start_adapter is not None:
+            made.start = as_start(dataset.layout, start_adapter)
+            stated = dataset.manifest.compatibility.initialisation
+            name = initialization or (stated if stated != UNKNOWN else name_of(made.start))
+            _require_same_start(dataset, made.start, overwrite)
+        _add_facts(made.manifest, dataset, name, base, license, overwrite)
         return made
 
     return change(path, plan)
+
+
+def _require_same_start(dataset: WeightDataset, start: np.ndarray, overwrite: bool) -> None:
+    published = initialization_of(dataset)
+    if published is not None and not np.array_equal(published, start) and not overwrite:
+        raise InitializationError(
+            f"{dataset.path} publishes another initialization; to replace it, add --force (overwrite=True)",
+            path=dataset.path,
+            name="start_adapter",
+        )
 
 
 def _add_facts(

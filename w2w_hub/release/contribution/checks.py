@@ -1,7 +1,7 @@
 """The checks of a batch against a dataset, which the contributor and the maintainer run alike.
 
-Nothing in the batch is trusted. Its layout, labels, sketches and initialization are needed, not its
-matrix.
+Nothing in the batch is trusted. Of the dataset, layout, labels, sketches and initialization are
+needed, but not the matrix.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class _Checker:
     def _id(self, name: Any) -> Iterator[Finding]:
         if not isinstance(name, str) or len(name) > MAX_ID or not ROW_ID.fullmatch(name):
             yield Finding(
-                "id", f"id {short(name)}: use at most {MAX_ID} letters, digits, dots, dashes and underscores, and start "
-                "with a letter or digit",
+                "id", f"id {short(name)}: use at most {MAX_ID} letters, digits, dots, dashes and underscores, "
+                "and start with a letter or digit",
             )  # fmt: skip
             return
         there = self.reference.ids.get(name.lower())
@@ -231,7 +231,8 @@ class _Checker:
         if usual := sketches.outlier("concentration", directions):
             yield Finding(
                 "spectrum", f"its change spreads over {directions:.3g} singular directions, those of "
-                f"{self.reference.name} over {usual[0]:.3g} to {usual[1]:.3g}; check that all modules were trained alike",
+                f"{self.reference.name} over {usual[0]:.3g} to {usual[1]:.3g}; check that all modules "
+                "were trained alike",
             )  # fmt: skip
 
     def _duplicates(self, stored: np.ndarray, row: np.ndarray, name: str) -> Iterator[Finding]:

@@ -20,10 +20,10 @@ from ...store.paths import find_file
 from ..remote import Remote
 from ..small_commit import SmallCommit, commit_on_head
 from ..withdrawal import dataset_name
-from .batch import batch_files, read_batch
+from .batch import batch_files
 from .pending import MergeRecord, record_path
 from .requests import ACTIVE
-from .review import Review, dataset_at, digests_of, problems_of, reviewed
+from .review import Review, problems_of, reviewed
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,15 @@ class _Merge:
                 f"{name} is not merged: {why}; all is listed by: w2w review {name}",
                 repo_id=self.remote.repo, revision=found.commit, name=found.batch,
             )  # fmt: skip
-        dataset = dataset_at(self.remote, head)
-        batch = read_batch(found.folder, found.batch, dataset.layout)
-        rows = dict(zip(map(str, batch.ids), digests_of(batch, dataset), strict=True))
         today = datetime.now(UTC).date().isoformat()
-        record = MergeRecord(found.batch, self.number, found.contributor, found.commit, today, rows)
+        record = MergeRecord(found.batch, self.number, found.contributor, found.commit, today, found.digests)
         there = self.remote.tree(head)
         add: dict[str, bytes | Path] = {
             path: find_file(found.folder, path).resolve() for path in batch_files(found.batch) if path not in there
         }
         add[record_path(found.batch)] = record.to_bytes()
-        self.rows, self.planned = len(batch), True
-        title = f"Merge #{self.number}: {counted(len(batch), 'adapter')} by {found.contributor}"
+        self.rows, self.planned = len(found.rows), True
+        title = f"Merge #{self.number}: {counted(len(found.rows), 'adapter')} by {found.contributor}"
         return SmallCommit(title, f"Reviewed commit {found.commit}", add)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +14,13 @@ from typing import Any
 from ...common.limits import MAX_HEADER_BYTES
 from ...common.text import few
 from ...errors import ContributionError, HubError, HubNotFoundError, InvalidInputError
+from ...lora.layout import ParameterLayout
 from ...store.hub.client import call
 from ...store.hub.source import ResolvedRevision, Source, download
-from ...store.paths import short
+from ...store.paths import find_file, make_parents, short
 from ..remote import Remote
 from ..withdrawal import dataset_name
-from .batch import FOLDER, MAX_BATCH_ROWS, MAX_LABELS_BYTES, batch_files, parse_batch_path
+from .batch import FOLDER, MAX_BATCH_ROWS, MAX_LABELS_BYTES, Batch, batch_files, parse_batch_path, read_batch
 
 ACTIVE = ("open", "draft")
 
@@ -162,27 +166,41 @@ def batch_of(request: Request) -> str:
     return names.pop()
 
 
-def fetch_batch(remote: Remote, request: Request, name: str, width: int) -> Path:
-    """Download the two files of a batch into the cache, and return the folder that holds ``contributions/``.
+def fetch_batch(
+    remote: Remote, commit: str, name: str, sizes: Mapping[str, int], layout: ParameterLayout
+) -> tuple[Batch, Path]:
+    """Download a batch of a commit into the cache; return it, and the folder that holds ``contributions/``.
 
     Raises
     ------
     ContributionError
-        If they are larger than a batch can be; nothing is downloaded then.
-    CorruptFileError
-        If more bytes arrive than the repository lists.
+        If its files are larger than a batch can be; nothing is downloaded then.
+    CorruptFileError, UnsafePathError, LayoutMismatchError, UnsupportedFormatError
+        See :func:`read_batch`; also if more bytes arrive than the repository lists.
     """
-    revision = ResolvedRevision(remote.repo, remote.kind, request.commit, request.commit)
     rows, labels = batch_files(name)
-    limits = {rows: MAX_BATCH_ROWS * width * 4 + MAX_HEADER_BYTES, labels: MAX_LABELS_BYTES}
+    limits = {rows: MAX_BATCH_ROWS * layout.size * 4 + MAX_HEADER_BYTES, labels: MAX_LABELS_BYTES}
     for path, limit in limits.items():
-        if request.sizes[path] > limit:
-            raise ContributionError(f"{path} has {request.sizes[path]:,} bytes; a batch has at most {limit:,} there")
-    listed = {path: {"size": request.sizes[path]} for path in limits}
-    source = Source(Path(), revision, listed, remote.options)
+        if sizes[path] > limit:
+            raise ContributionError(f"{path} has {sizes[path]:,} bytes; a batch has at most {limit:,} there")
+    revision = ResolvedRevision(remote.repo, remote.kind, commit, commit)
+    source = Source(Path(), revision, {path: {"size": sizes[path]} for path in limits}, remote.options)
     for path in limits:
         download(revision, path, source)
-    return source.cache.own_snapshot(request.commit)
+    cached = source.cache.own_snapshot(commit)
+    with tempfile.TemporaryDirectory() as folder:  # in the cache, there may be other files of the commit beside them
+        for path in limits:
+            link_file(find_file(cached, path), make_parents(Path(folder), path))
+        return read_batch(Path(folder), name, layout), cached
 
 
-__all__ = ["Request", "batch_of", "fetch_batch", "open_requests", "read_request", "split_number"]
+def link_file(source: Path, target: Path) -> None:
+    """Give a file of the cache another name, or copy it where the file system has no links."""
+    found = source.resolve()
+    try:
+        os.link(found, target)
+    except OSError:
+        shutil.copyfile(found, target)
+
+
+__all__ = ["Request", "batch_of", "fetch_batch", "link_file", "open_requests", "read_request", "split_number"]

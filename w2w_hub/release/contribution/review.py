@@ -18,7 +18,7 @@ from ...store.hub.client import Token, call
 from ..remote import Remote
 from ..small_commit import main_commit
 from ..withdrawal import dataset_name, read_list
-from .batch import Batch, batch_files, read_batch
+from .batch import Batch, batch_files
 from .checks import Finding, Reference, Verdict, check_batch
 from .pending import Pending, pending_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
@@ -51,7 +51,9 @@ class Review:
         One per row.
     notes : tuple of str
     folder : Path or None
-        Where the batch lies on this computer.
+        Where the batch lies on this computer, below ``contributions/``.
+    digests : mapping of str to str
+        The digest that each row will have, by its id.
     """
 
     repo: str
@@ -67,6 +69,7 @@ class Review:
     rows: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     folder: Path | None = field(default=None, repr=False, compare=False)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -86,7 +89,7 @@ class Review:
         return command("w2w review", self.repo)
 
     def to_json(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name != "folder"}
+        kept = {name: value for name, value in vars(self).items() if name not in ("folder", "digests")}
         problems = [{"check": each.check, "message": each.message} for each in self.problems]
         rows = [row.to_json() for row in self.rows]
         return {**kept, "ok": self.ok, "problems": problems, "rows": rows, "notes": list(self.notes), "next": self.next}
@@ -215,8 +218,7 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
         name = batch_of(request)
         if not request.is_active and not set(batch_files(name)) <= set(remote.entries(head)):
             return verdict("closed", batch=name)
-        folder = fetch_batch(remote, request, name, dataset.layout.size)
-        batch = read_batch(folder, name, dataset.layout)
+        batch, folder = fetch_batch(remote, request.commit, name, request.sizes, dataset.layout)
     except W2WError as error:
         if not isinstance(error, (ContributionError, ValueError)):  # the network, or this computer's disk
             raise
@@ -227,9 +229,11 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
         return verdict("released", batch=name, folder=folder)
     reference = Reference.of(dataset, remote.repo)
     rows = check_batch(batch, reference, withdrawn=withdrawn)
-    rows = [_against(pending, row, digest) for row, digest in zip(rows, digests_of(batch, dataset), strict=True)]
+    digests = digests_of(batch, dataset)
+    rows = [_against(pending, row, digest) for row, digest in zip(rows, digests, strict=True)]
     outcome = "accept" if all(row.ok for row in rows) else "refuse"
-    return verdict(outcome, batch=name, rows=tuple(rows), folder=folder)
+    named = dict(zip(map(str, batch.ids), digests, strict=True))
+    return verdict(outcome, batch=name, rows=tuple(rows), folder=folder, digests=named)
 
 
 def digests_of(batch: Batch, dataset: DatasetReader) -> list[str]:
