@@ -1,4 +1,4 @@
-"""Pull requests that offer adapters, made without any client: what a contributor's side may send, and what it may not."""
+"""Pull requests that offer adapters, made without any client: what contributors may send, and what they may not."""
 
 from __future__ import annotations
 
@@ -9,33 +9,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from w2w_hub import WeightDataset
+from w2w_hub import Compatibility, ParameterLayout, Target, write_dataset
 from w2w_hub.release.contribution.batch import batch_name, pack_batch
 
 from .loopback import LoopbackHub
 from .store import Repo
 
-STATED = {"source": "drawn for this test", "licence": "cc0-1.0", "consent": "a drawing", "Beard": True}
+PLAIN = {"source": "drawn for this test", "licence": "cc0-1.0", "consent": "a drawing"}
+STATED: dict[str, Any] = {**PLAIN, "Beard": True}
 
 
-def new_rows(folder: Path, count: int, seed: int) -> np.ndarray:
-    """Adapters of the dataset's kind: trained from the start that its rows share, so with its A."""
-    dataset = WeightDataset.open(folder)
-    known = dataset.to_numpy()
-    rng = np.random.default_rng(seed)
-    # as far from every row as rows are from each other
-    mixed: np.ndarray = known.mean(0) + rng.normal(size=(count, len(known))) @ (known - known.mean(0)) / len(known) ** 0.5
-    return mixed.astype(np.float32)
+LAYOUT = ParameterLayout(
+    {Target("unet", f"mid_block.attentions.{i}.transformer_blocks.0.attn1.to_q"): (2, 24, 24) for i in range(4)}, 1.0
+)
+
+
+def new_rows(count: int, seed: int, scale: float = 1.0) -> np.ndarray:
+    """Adapters that were trained from one start: its A, a little changed, and a B of their own."""
+    rng = np.random.default_rng([seed, 5])
+    rows = rng.normal(size=(count, LAYOUT.size)).astype(np.float32) * np.float32(scale)
+    start = np.random.default_rng(99).normal(size=LAYOUT.size).astype(np.float32)
+    for slot in LAYOUT.slots:
+        rows[:, slot.offset : slot.b_offset] *= 0.05
+        rows[:, slot.offset : slot.b_offset] += start[slot.offset : slot.b_offset]
+    return rows
+
+
+def write_crowd(folder: Path, count: int = 24, **options: Any) -> Path:
+    """A dataset whose rows share a start, as a maintainer has it before its first version is published."""
+    ids = [f"person-{i:02d}" for i in range(count)]
+    table = pd.DataFrame({"id": ids, "Beard": [i % 2 == 0 for i in range(count)]}).assign(**PLAIN)
+    given: dict[str, Any] = {"name": "people", "version": "1.0.0", "license": "cc0-1.0"} | options
+    write_dataset(
+        new_rows(count, 0), folder, layout=LAYOUT, ids=ids, labels=table,
+        compatibility=Compatibility("org/base", None, "seed-0"), **given,
+    )  # fmt: skip
+    return folder
 
 
 def batch(
-    folder: Path, ids: Sequence[str], seed: int = 1, *, rows: np.ndarray | None = None, **labels: Any
+    ids: Sequence[str], seed: int = 1, *, rows: np.ndarray | None = None, **labels: Any
 ) -> tuple[str, dict[str, bytes]]:
     """The name and the files of a batch."""
-    made = new_rows(folder, len(ids), seed) if rows is None else rows
+    made = new_rows(len(ids), seed) if rows is None else rows
     given = [{k: v for k, v in (STATED | labels).items() if v is not ...} for _ in ids]
-    return pack_batch(list(ids), made, given, {}, WeightDataset.open(folder).layout)
+    return pack_batch(list(ids), made, given, {}, LAYOUT)
 
 
 def named(rows: bytes, labels: bytes) -> dict[str, bytes]:

@@ -25,8 +25,8 @@ from ..store.hub.client import Token
 from ..store.hub.semver import Version
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import WithdrawalList
-from ..store.manifest import CARD, FILENAME, kind_of
-from ..store.paths import find_file, has_file, make_parents
+from ..store.manifest import FILENAME, kind_of
+from ..store.paths import find_file, make_parents
 from .contribution.batch import Batch
 from .contribution.pending import MergeRecord, Pending, pending_batches
 from .contribution.requests import fetch_batch, link_file
@@ -278,11 +278,12 @@ class _Next:
         """
         source = self.state.source
         folder = source.cache.folder / WORK
-        with writer_lock(folder):
+        source.cache.folder.mkdir(parents=True, exist_ok=True)
+        with writer_lock(folder.with_name(f"{WORK}-lock")):  # never a folder, so that the lock is outside of it
             shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+            folder.mkdir()
             source.need(source.files)
-            source.need_card()
-            names = [FILENAME, *source.files, *([CARD] if has_file(source.folder, CARD) else [])]
+            names = [FILENAME, *source.files]  # without the card, which `push` takes from main
             for name in progress(names, "preparing the next version", len(names)):
                 link_file(find_file(source.folder, name), make_parents(folder, name))
             try:
@@ -297,7 +298,8 @@ class _Next:
             try:
                 return publish_on(
                     Source(folder), self.remote.repo, str(self.version), base=str(self.state.manifest["digest"]),
-                    remove=batches, token=self.remote.options.token,
+                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=batches,
+                    token=self.remote.options.token,
                 )  # fmt: skip
             except HubConflictError:
                 head = self.remote.head()

@@ -15,6 +15,8 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
+from ..dataset.credits import with_change_log
+from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import (
     AlreadyExistsError,
@@ -173,12 +175,15 @@ publish = deprecated_alias("publish", push)
 
 
 def publish_on(
-    source: Source, repo: str, version: str, *, base: str, remove: Sequence[str] = (), token: Token = None
-) -> Published:
+    source: Source, repo: str, version: str, *, base: str, message: str, remove: Sequence[str] = (),
+    token: Token = None,
+) -> Published:  # fmt: skip
     """Publish the next version of a dataset, made of the one with the digest `base`, as `push` does.
 
     Parameters
     ----------
+    message : str
+        Title of the commit.
     remove : sequence of str
         Files of the repository that the same commit removes.
 
@@ -189,7 +194,7 @@ def publish_on(
     """
     job = _Push(source, repo, "dataset", version, None, token)
     job.base, job.remove = base, tuple(remove)
-    return job.run(private=False, gated=None, dry_run=False, message=None)
+    return job.run(private=False, gated=None, dry_run=False, message=message)
 
 
 def _source_of(what: Any) -> Source:
@@ -376,6 +381,8 @@ class _Push:
         )
         before = rendered_body(published.folder, was, self.facts)
         text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))
+        if self.kind == "dataset":
+            text = with_change_log(text, DatasetManifest.from_json(self.manifest, self.folder))
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:

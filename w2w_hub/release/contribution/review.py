@@ -11,8 +11,9 @@ from ...common.arguments import checked
 from ...common.constraints import flag, optional, text, whole
 from ...common.text import command, counted, markdown, one_line
 from ...dataset.manifest import row_digest
-from ...dataset.opening import open_source
+from ...dataset.opening import open_folder, open_source
 from ...dataset.reader import DatasetReader
+from ...dataset.sketches import FILE as SKETCHES
 from ...errors import ContributionError, UnsupportedFormatError, W2WError
 from ...store.hub.client import Token, call
 from ..remote import Remote
@@ -24,6 +25,7 @@ from .pending import Pending, pending_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
 
 LONGEST_TITLE = 200
+FETCHED = 16_000_000  # bytes of a matrix without published sketches that is downloaded for the checks
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ def contributions(repo: str, *, token: Token = None) -> list[OpenRequest]:
 def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) -> Review:
     """Return the verdict on a pull request against one commit of main."""
     request = read_request(remote, number, head, commit)
-    pending = pending_batches(remote, head, remote.entries(head))
+    entries = remote.entries(head)
+    pending = pending_batches(remote, head, entries)
     notes = ["the contributor has pushed another commit since; it is not looked at"] if request.newer else []
 
     def verdict(outcome: str, **facts: Any) -> Review:
@@ -216,8 +219,6 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
     dataset, withdrawn = dataset_at(remote, head), read_list(remote, head).dates
     try:
         name = batch_of(request)
-        if not request.is_active and not set(batch_files(name)) <= set(remote.entries(head)):
-            return verdict("closed", batch=name)
         batch, folder = fetch_batch(remote, request.commit, name, request.sizes, dataset.layout)
     except W2WError as error:
         if not isinstance(error, (ContributionError, ValueError)):  # the network, or this computer's disk
@@ -227,6 +228,8 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
         return verdict("refuse", problems=(Finding("files", error.message),))
     if _is_released(batch, dataset):
         return verdict("released", batch=name, folder=folder)
+    if not request.is_active and not set(batch_files(name)) <= entries.keys():  # and was not merged on the Hub
+        return verdict("closed", batch=name)
     reference = Reference.of(dataset, remote.repo)
     rows = check_batch(batch, reference, withdrawn=withdrawn)
     digests = digests_of(batch, dataset)
@@ -249,7 +252,11 @@ def dataset_at(remote: Remote, head: str) -> DatasetReader:
             f"{remote.repo} is not a dataset of w2w_hub; name one that was published with w2w push",
             repo_id=remote.repo,
         )
-    return DatasetReader(*open_source(source, guarded=False))
+    weights = [name for name in source.files if name.startswith("weights.zarr/")]
+    if SKETCHES in source.files or sum(source.files[name]["size"] for name in weights) > FETCHED:
+        return DatasetReader(*open_source(source, guarded=False))
+    source.need([*weights, *(name for name in source.files if "/" not in name or name.startswith("labels/"))])
+    return DatasetReader(*open_folder(source.folder))  # rows are compared with each other without sketches
 
 
 def _is_released(batch: Batch, dataset: DatasetReader) -> bool:
