@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,19 @@ def test_a_published_space_warns_by_the_dataset_that_its_card_links(
     assert ["person-01" in text for text in client().run(script)["said"]] == [True]
     noted = client().w2w("verify", "org/space@v1.0.0")
     assert (noted.status, "person-01" in noted.stderr) == (0, True)
+
+
+def test_a_push_of_a_withdrawn_row_is_refused(
+    hub: LoopbackHub, client: MakeClient, people: Repo, folders: Folders, tmp_path: Path
+) -> None:
+    ann = client("ann", "ann")
+    ann.w2w("withdraw", "org/people", "person-01", "--reason", "consent")
+    refused = ann.w2w("push", folders.people, "org/people", "--version", "2.0.0")
+    assert (refused.status, "w2w remove" in refused.stderr) == (2, True)
+    work = shutil.copytree(folders.more, tmp_path / "work")
+    assert ann.w2w("remove", work, "person-01").status == 0
+    assert ann.w2w("push", work, "org/people", "--version", "2.0.0").status == 0
+    assert "withdrawn.json" in people.files("main")
 
 
 ROW = {"id": "a", "row_sha256": "0" * 64, "date": "2026-11-28", "reason": "consent"}

@@ -28,7 +28,7 @@ from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
 from .opening import open_source
-from .withdrawn import GuardedMatrix, withdrawn_error
+from .withdrawn import GuardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,12 +87,6 @@ class DatasetReader(Displayed):
     def withdrawn(self) -> Mapping[int, Withdrawal]:
         """The rows that were withdrawn from the repository, by index: reading them raises `WithdrawnError`."""
         return self.matrix.withdrawn
-
-    def require_readable(self, indices: np.ndarray, advice: str = "") -> None:
-        """Raise `WithdrawnError` if one of these rows was withdrawn; `advice` replaces what the error advises."""
-        gone = {int(n): self.withdrawn[int(n)] for n in indices if int(n) in self.withdrawn} if self.withdrawn else {}
-        if gone and self.revision is not None:
-            raise withdrawn_error(gone, self.ids, self.revision, advice)
 
     def with_all_rows(self) -> DatasetReader:
         """Return the same dataset reading withdrawn rows, too: to compare others with them, never to give them out."""

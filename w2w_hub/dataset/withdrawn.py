@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -46,6 +46,24 @@ def withdrawn_error(
         + (advice or f"read the others, ds[ds.where()], or open a version without it, see: {log}"),
         date=rows[number].date, repo_id=revision.repo, revision=revision.asked, name=ids[number],
     )  # fmt: skip
+
+
+class HasRows(Protocol):
+    """A dataset."""
+
+    @property
+    def withdrawn(self) -> Mapping[int, Withdrawal]: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def revision(self) -> ResolvedRevision | None: ...
+
+
+def require_readable(dataset: HasRows, indices: np.ndarray, advice: str = "") -> None:
+    """Raise `WithdrawnError` if one of these rows was withdrawn; `advice` replaces what the error advises."""
+    found = {int(number): dataset.withdrawn[int(number)] for number in indices if int(number) in dataset.withdrawn}
+    if found and dataset.revision is not None:
+        raise withdrawn_error(found, dataset.ids, dataset.revision, advice)
 
 
 class GuardedMatrix(Matrix):

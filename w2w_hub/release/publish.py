@@ -15,8 +15,10 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
+from ..common.text import command
 from ..dataset.credits import with_change_log
 from ..dataset.manifest import DatasetManifest
+from ..dataset.withdrawn import notice, withdrawn_rows
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import (
     AlreadyExistsError,
@@ -25,6 +27,7 @@ from ..errors import (
     HubNotFoundError,
     InvalidInputError,
     VersionError,
+    WithdrawnError,
 )
 from ..space.card import dataset_repository, linked_dataset
 from ..store.cards import is_rendered, with_facts
@@ -34,6 +37,7 @@ from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
+from ..store.hub.withdrawals import FILENAME as WITHDRAWN
 from ..store.manifest import CARD, kind_of
 from ..store.paths import read_file, short
 from .card import is_written, published_card, rendered_body
@@ -41,6 +45,7 @@ from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content
+from .withdrawal import labels_of, read_list
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -329,6 +334,8 @@ class _Push:
         there = self.remote.tree(head.commit)
         if head.source is not None and CARD in there and not self.files.is_same(CARD, there[CARD]):
             self._keep_card(head.source)
+        if self.kind == "dataset" and WITHDRAWN in there and head.commit is not None:
+            self._require_not_withdrawn(head.commit)
         send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
         if head.manifest is not None and is_same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
@@ -341,6 +348,18 @@ class _Push:
             bytes_sent=sum(self.files.size(name) for name in send),
             level=highest_level(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
+
+    def _require_not_withdrawn(self, commit: str) -> None:
+        """Raise before a version is made with rows that were withdrawn from the repository."""
+        labels = labels_of(self.source)
+        rows = withdrawn_rows(labels, read_list(self.remote, commit))
+        if rows:
+            ids = [str(labels.index[number]) for number in rows]
+            raise WithdrawnError(
+                f"{self.folder}: {notice(rows, labels.index)}; a new version must not have them, remove them with: "
+                f"{command('w2w remove', self.folder, *ids[:3])}{' ...' if ids[3:] else ''}",
+                date=next(iter(rows.values())).date, path=self.folder, repo_id=self.repo, name=ids[0],
+            )  # fmt: skip
 
     def _keep_link(self, head: Head) -> None:
         """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""

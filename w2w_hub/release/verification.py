@@ -60,7 +60,7 @@ def verify(
 def verify_source(source: Source, *, deep: bool = True) -> Report:
     """Verify a located dataset or weight space, see :func:`w2w_hub.store.hub.verify.verify_source`."""
     report = hub.verify_source(source, verify_folder, deep=deep)
-    if source.revision is not None:
+    if source.revision is not None and report.ok:  # opening it would fetch damaged files again
         report.notes += _withdrawn(source)
     return report
 

@@ -25,6 +25,7 @@ from ..store.hub.source import Source
 from ..store.hub.withdrawals import FILENAME, REASONS, Withdrawal, WithdrawalList, parse_withdrawals, remember
 from ..store.manifest import kind_of
 from ..store.paths import find_file
+from .contribution.pending import pending_batches
 from .remote import Remote
 from .small_commit import SmallCommit, commit_on_head
 
@@ -74,7 +75,7 @@ def withdraw(
     repo : str
         ``org/name``, which the token must be allowed to write to.
     ids : str or sequence of str
-        Rows of the head of ``main``, or of any version.
+        Rows of the head of ``main`` or of any version, or of a merged contribution.
     reason : {"consent", "rights", "license", "content", "error", "other"}
         Stated in the list, which is public; it says nothing else about the person.
     message : str, optional
@@ -132,7 +133,7 @@ class _Withdrawal:
             remember(self.remote.repo, self.remote.options, self.listed)
         commit = made if SHA.match(made) else None
         rows = tuple(entry for row in self.ids if (entry := self.listed.find(row)) is not None)
-        versions = tuple(dict.fromkeys(row.version for row in self.found.values()))
+        versions = tuple(dict.fromkeys(row.version for row in self.found.values() if row.version))
         return WithdrawalResult(self.remote.repo, commit, "withdrawn" if commit else made, rows, versions)
 
 
@@ -162,7 +163,7 @@ def read_list(remote: Remote, commit: str) -> WithdrawalList:
 
 @dataclass(frozen=True)
 class _Row:
-    """The digest of a row, and the newest version that holds it."""
+    """The digest of a row, and the newest version that holds it; empty for one that is not released."""
 
     digest: str
     version: str
@@ -170,7 +171,9 @@ class _Row:
 
 def _find(remote: Remote, head: str, ids: Sequence[str]) -> dict[str, _Row]:
     """Return rows by id, from the branch or else from the newest version that has them."""
-    found: dict[str, _Row] = {}
+    found = _merged(remote, head, ids) if ids else {}
+    if len(found) == len(ids):
+        return found
     labels: pd.DataFrame | None = None
     for source in _versions(remote, head) if ids else ():
         version, labels = str(source.manifest()["version"]), labels_of(source)
@@ -187,6 +190,14 @@ def _find(remote: Remote, head: str, ids: Sequence[str]) -> dict[str, _Row]:
             repo_id=remote.repo, name=unknown[0],
         )  # fmt: skip
     return found
+
+
+def _merged(remote: Remote, head: str, ids: Sequence[str]) -> dict[str, _Row]:
+    """Return rows of contributions that were merged and wait for the next release."""
+    waiting: dict[str, str] = {}
+    for record in pending_batches(remote, head, remote.entries(head)).records:
+        waiting.update(record.rows)
+    return {row: _Row(waiting[row], "") for row in ids if row in waiting}
 
 
 def _versions(remote: Remote, head: str) -> Iterator[Source]:

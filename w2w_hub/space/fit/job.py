@@ -13,6 +13,7 @@ from ...common.text import ShellText, command, counted
 from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.manifest import UNKNOWN
+from ...dataset.withdrawn import require_readable
 from ...errors import InitializationError, InvalidInputError, UnknownNameError
 from .engines import Engine, get_engine
 from .rows import Rows
@@ -113,7 +114,7 @@ def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) 
     if ids is None:
         return inside
     indices = np.array(sorted({dataset.position(row) for row in ids}), int)
-    dataset.require_readable(indices)
+    require_readable(dataset, indices)
     outside = np.setdiff1d(indices, inside)
     if len(outside):
         raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, the split to fit")

@@ -11,6 +11,7 @@ import numpy as np
 from ...common.arguments import SPACE, checked
 from ...common.constraints import either, flag, instance, optional, path, text
 from ...common.text import ShellText, command, counted
+from ...dataset.withdrawn import require_readable
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
@@ -150,4 +151,4 @@ def rebuild(
 def _require_rows(space: WeightSpace, dataset: WeightDataset, indices: np.ndarray) -> None:
     """Raise `WithdrawnError` if rows of a space were withdrawn since."""
     build = command("w2w build", dataset.revision or dataset.path, options=("--out", ShellText("SPACE")))
-    dataset.require_readable(indices, f"so that {space.name} cannot be rebuilt; build one without them: {build}")
+    require_readable(dataset, indices, f"so that {space.name} cannot be rebuilt; build one without them: {build}")

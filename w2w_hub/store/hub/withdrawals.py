@@ -39,7 +39,7 @@ REASONS = {
     "error": "the row is damaged or has the wrong labels",
     "other": "another reason",
 }
-SECONDS = 10.0  # to wait for the list
+SECONDS = 5.0  # to wait for the list
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REASON = re.compile(r"[a-z][a-z0-9-]{0,39}")
