@@ -180,6 +180,15 @@ class World:
         """The dataset's folder, to be changed."""
         return Path(shutil.copytree(self.folder / "people", self.new()))
 
+    @property
+    def with_start(self) -> Path:
+        """A dataset that publishes its initialization."""
+        folder = self.folder / "with-start"
+        if not folder.exists():
+            shutil.copytree(self.folder / "people", folder)
+            w2w_hub.relabel_rows(folder, start_adapter=self.adapter)
+        return folder
+
     def again(self) -> WeightSpace:
         """The space, to be saved or changed."""
         return WeightSpace.from_pretrained(self.saved_space)
@@ -225,6 +234,7 @@ OPTIONS = {
     "name": "None|text",
     "license": "text",
     "initialization": "text",
+    "start_adapter": "None|path|adapter",
     "base": "None|path",
     "compatibility": "None",
     "dtype": "None|text",
@@ -299,6 +309,19 @@ def rows() -> dict[str, Row]:
         "release.diff": slow(
             r.diff, {"old": path, "new": path, "token": HUB["token"], "cache_dir": HUB["cache_dir"]},
             old=lambda w: w.folder / "people", new=lambda w: w.folder / "people",
+        ),
+        "release.contribute": slow(
+            r.contribute,
+            {"repo": path, "adapters": names_ + "|path", "ids": "None|names|array|mapping|text", "labels": "None|frame",
+             "extra_labels": "", "label": "None|mapping", "source": "None|text", "license": "None|text",
+             "consent": "None|text", "accept_rest": flag, "dry_run": flag, "allow_torch": flag, "trust": "None|text",
+             "alpha": "None|number", "component": "None|text", "token": HUB["token"]},
+            repo=lambda w: w.folder / "people", adapters=lambda w: w.lora, dry_run=lambda w: True,
+        ),
+        "release.write_start": slow(
+            r.write_start,
+            {"dataset": path, "out": path, "trainer": text, "overwrite": flag, "token": HUB["token"]},
+            dataset=lambda w: w.with_start, out=lambda w: w.new(),
         ),
         "release.read_lock": call(r.read_lock, {"path": path}, path=lambda w: LOCK),
         "release.verify_lock": slow(
@@ -436,7 +459,7 @@ def rows() -> dict[str, Row]:
             d.relabel_rows,
             {"path": path, "labels": "None|frame", "drop_columns": names_, "column_info": "None|mapping",
              "split_rule": "None", "initialization": "None|text", "base": "None|path", "license": "None|text",
-             "extra_labels": "", "overwrite": flag, "version": "None|text"},
+             "start_adapter": "None|path|adapter", "extra_labels": "", "overwrite": flag, "version": "None|text"},
             path=lambda w: w.copy(), labels=lambda w: w.table[["id", "Age"]],
         ),
         "read_labels": call(d.read_labels, {"path": path}, path=lambda w: w.folder / "labels.csv"),

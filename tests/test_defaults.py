@@ -139,6 +139,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train_identity": {"engine": "eager", "resume": False, "overwrite": False},
     "train_many": {"at_once": 8, "engine": "eager", "resume": False, "overwrite": False},
     "release.archive": {"overwrite": False},
+    "release.contribute": {"extra_labels": "refuse", "accept_rest": False, "dry_run": False, "allow_torch": False},
+    "release.write_start": {"trainer": "w2w", "overwrite": False},
     "release.verify": {"deep": True, "local_files_only": False},
     "release.verify_lock": {"rebuild": False, "local_files_only": False},
     "release.pin": {"overwrite": False},

@@ -172,6 +172,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     rows = np.random.default_rng(0).normal(size=(70, layout.size)).astype(np.float32)
     ids = [f"person-{i:02d}" for i in range(70)]
     table = pd.DataFrame({"id": ids, "Beard": [i % 2 == 0 for i in range(70)], "licence": "cc0-1.0"})
+    table["source"], table["consent"] = "made up", "not needed"
     table["split"] = ["test" if i % 6 == 5 else "train" for i in range(70)]
 
     def write(name: str, version: str, chosen: list[int]) -> Path:

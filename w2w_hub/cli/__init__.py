@@ -8,6 +8,7 @@ from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
 from .common import Sections
+from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .hub import archive, cite, log, pin, push, restore
@@ -33,8 +34,8 @@ for section, commands in {
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
+    "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),
-    "Contributions": (review, merge, release, withdraw),
 }.items():
     for command in commands:
         main.add_command(command)

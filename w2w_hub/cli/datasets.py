@@ -198,6 +198,10 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     default="unknown",
     help="If all adapters were trained from the same initial LoRA weights: any name for these.",
 )
+@click.option(
+    "--start", type=click.Path(path_type=Path),
+    help="The initial LoRA weights themselves, a checkpoint: published, so that others can train rows that fit.",
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
               help="How the weights are stored.")  # fmt: skip
 @click.option(
@@ -215,9 +219,9 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 def pack(
     adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, extra_labels: str, orders: Any, units: Any,
     column_sources: Any,
-    split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str, dtype: str,
-    compression: str, shard_size: str, view: str, version: str, license: str, workers: int | None,
-    dask: str | None, as_json: bool,
+    split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str,
+    start: Path | None, dtype: str, compression: str, shard_size: str, view: str, version: str, license: str,
+    workers: int | None, dask: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack LoRA checkpoints into a new dataset; to resume after an interruption, run the same command.
 
@@ -228,7 +232,7 @@ def pack(
     dataset = pack_adapters(
         adapters, out, overwrite=force, labels=ordered(labels, orders), extra_labels=extra_labels,
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
-        initialization=initialization, dtype=dtype, compression=compression, shard_size=shard_size,
+        initialization=initialization, start_adapter=start, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,
         workers=workers, dask=dask,
     )  # fmt: skip
@@ -308,6 +312,10 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 @click.option(
     *INITIALIZATION, help="Name of the one initialization that all adapters were trained from, if not stated."
 )
+@click.option(
+    "--start", type=click.Path(path_type=Path),
+    help="The initial LoRA weights themselves, a checkpoint: published, so that others can train rows that fit.",
+)  # fmt: skip
 @click.option(*LICENSE, help="License identifier of the weights, as on the Hub.")
 @click.option("--force", is_flag=True, help="Replace a base model, initialization or license that is stated.")
 @version_option
@@ -315,7 +323,8 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
 def relabel(
     dataset: Path, labels: Path | None, extra_labels: str, drop: tuple[str, ...], orders: Any, units: Any,
     column_sources: Any, split_by: str | None, holdout: float | None, split_seed: int, base: Path | None,
-    initialization: str | None, license: str | None, force: bool, version: str | None, as_json: bool,
+    initialization: str | None, start: Path | None, license: str | None, force: bool, version: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Change labels, the split, facts about all rows, or the unit, source or order of grades of a column."""
     from ..dataset import SplitRule, WeightDataset, relabel_rows
@@ -330,11 +339,11 @@ def relabel(
         given = {"holdout": holdout, "seed": split_seed}
         rule = SplitRule.from_json(stated | {name: value for name, value in given.items() if value is not None})
         say(f"splitting by {rule.column!r} with seed {rule.seed}, {rule.holdout:g} into {rule.split!r}")
-    asked = (labels, drop, info, orders, rule, base, initialization, license)
+    asked = (labels, drop, info, orders, rule, base, initialization, start, license)
     if all(value in (None, (), {}) for value in asked):
         raise click.UsageError(
             "nothing to change: use --labels, --drop, --ordinal, --unit, --column-source, --split-by, --holdout, "
-            "--initialization, --base or --license"
+            "--initialization, --start, --base or --license"
         )
     if orders and labels is None:  # reorder columns of the dataset
         have = WeightDataset.open(dataset)
@@ -343,7 +352,7 @@ def relabel(
         given = ordered(labels, orders)
     changed = relabel_rows(
         dataset, given, drop_columns=drop, column_info=info, extra_labels=extra_labels,
-        split_rule=rule, base=base, initialization=initialization,
+        split_rule=rule, base=base, initialization=initialization, start_adapter=start,
         license=license, overwrite=force, version=version,
     )  # fmt: skip
     report(changed, as_json, command("w2w inspect", dataset))

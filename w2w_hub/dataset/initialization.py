@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.limits import MAX_HEADER_BYTES
 from ..dialects import read_adapter, write_adapter
+from ..dialects.checkpoint import Checkpoint
 from ..dialects.initialization import SAME_START
 from ..dialects.initialization import cosine as cosine_of
+from ..dialects.reading import parse_checkpoint
 from ..dialects.start_files import start_bytes
-from ..errors import CorruptFileError, InitializationError, InvalidInputError, LayoutMismatchError
+from ..errors import (
+    CorruptFileError,
+    InitializationError,
+    InvalidInputError,
+    LayoutMismatchError,
+    UnsupportedFormatError,
+)
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
+from ..store.paths import read_regular
+from ..store.tensorfile import read_safetensors, safetensors_bytes
 from .manifest import DatasetManifest
 
 if TYPE_CHECKING:
@@ -72,7 +83,7 @@ def initialization_files(layout: ParameterLayout, vector: np.ndarray) -> dict[st
     made = {FILE: start_bytes(adapter)}
     with tempfile.TemporaryDirectory() as folder, suppress(InvalidInputError):
         write_adapter(adapter, Path(folder) / "start", ("kohya",))
-        made[KOHYA_FILE] = next((Path(folder) / "start").iterdir()).read_bytes()
+        made[KOHYA_FILE] = safetensors_bytes(*read_safetensors(next((Path(folder) / "start").iterdir())))
     return made
 
 
@@ -88,8 +99,10 @@ def read_initialization(manifest: DatasetManifest, find: Callable[[str], Path]) 
         return None
     path = find(FILE)
     try:
-        return as_start(manifest.layout, path)
-    except (LayoutMismatchError, InitializationError) as error:
+        # in the Hub's cache the file has no suffix by which `read_adapter` would know it
+        data = read_regular(path, MAX_HEADER_BYTES + 8 * manifest.layout.size)
+        return as_start(manifest.layout, parse_checkpoint(Checkpoint.from_bytes(data, str(path))))
+    except (LayoutMismatchError, InitializationError, UnsupportedFormatError) as error:
         raise CorruptFileError(f"{path}: {error}", path=path) from error
 
 

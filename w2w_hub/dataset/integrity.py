@@ -18,6 +18,8 @@ from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.verify import Report, check_files, check_manifest, open_to_check
+from .initialization import FILE as START_FILE
+from .initialization import read_initialization
 from .labels import table as label_table
 from .labels.kinds import CATEGORICAL
 from .labels.names import RESERVED
@@ -25,6 +27,8 @@ from .manifest import FIELDS, DatasetManifest, dataset_digest, row_digest
 from .matrix.geometry import ARRAY, SHARD_BYTES
 from .opening import open_folder
 from .reader import DatasetReader
+from .sketches import FILE as SKETCHES
+from .sketches import quantized, read_sketches, sketch
 from .splits import group_names
 
 if TYPE_CHECKING:
@@ -79,6 +83,7 @@ def check(path: Path | str, *, deep: bool = True, vouched: bool = False) -> Repo
     _check_matrix(report, dataset)
     _check_rows(report, dataset, wrong)
     _check_view(report, state, dataset)
+    _check_derived(report, state, dataset)
     return report
 
 
@@ -193,6 +198,33 @@ def _blocks(dataset: DatasetReader, start: int, stop: int) -> Iterator[tuple[int
 def _rows(names: list[str]) -> str:
     shown = ", ".join(repr(i) for i in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"row {shown} has" if len(names) == 1 else f"rows {shown} have"
+
+
+# ------------------------------------------------------ initialization, sketches
+def _check_derived(report: Report, state: State, dataset: DatasetReader) -> None:
+    """Check that the initialization fits the layout, and that the sketches are those of the rows."""
+    try:
+        read_initialization(dataset.manifest, state.find)
+    except W2WError as error:
+        report.add(START_FILE, str(error))
+    for name in dataset.manifest.files:
+        report.check(name, not name.startswith("contributions/"), f"{report.path}: the manifest lists {name}")
+    digests = dataset.labels["row_sha256"].tolist()
+    try:
+        found = read_sketches(dataset.manifest, state.find, digests)
+    except W2WError as error:
+        report.add(SKETCHES, str(error))
+        return
+    if found is None or not report.deep or any(name.startswith(("weights.zarr", "labels")) for name in report.broken):
+        return
+    bad: list[str] = []
+    for numbers, block in progress(dataset.iter_blocks(64), "comparing sketches", total=-(-len(dataset) // 64)):
+        made = quantized(sketch(block.astype(np.float32, copy=False)), found.center)
+        # sums in another order may round to a neighbor
+        wrong = (np.abs(made.astype(np.int16) - found.values[numbers]) > 1).any(1)
+        bad += [dataset.ids[i] for i in numbers[wrong]]
+    if bad:
+        report.add(SKETCHES, f"{report.path / SKETCHES}: {_rows(bad)} values that differ from its sketch", bad)
 
 
 # --------------------------------------------------------------------- view

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "licence"  # of the labels
+STATED = ("source", COLUMN, "consent")  # what every published row states
 OTHER = "other"  # several licenses: the Hub's word for what it has no name for
 NAMED = 10  # licenses that a card lists
 
@@ -34,6 +35,25 @@ def read_row_licenses(find: Callable[[str], Path], manifest: DatasetManifest) ->
         column = read_table(find(f"labels/{split}.parquet"), [COLUMN], None, "dataset").column(COLUMN)
         found.update(value or None for value in column.to_pylist())
     return dict(found)
+
+
+def rows_without(find: Callable[[str], Path], manifest: DatasetManifest) -> dict[str, list[str]]:
+    """Return the ids of rows that do not state a source, a license or a consent, by the column that they lack.
+
+    A license that the manifest states is that of every row without one.
+    """
+    found: dict[str, list[str]] = {}
+    for split in manifest.splits:
+        columns = ["id", *STATED]
+        table = read_table(find(f"labels/{split}.parquet"), columns, None, "dataset").to_pydict()
+        for name in STATED:
+            if name == COLUMN and manifest.licence != UNKNOWN:
+                continue
+            pairs = zip(table["id"], table[name], strict=True)
+            missing = [row for row, value in pairs if not (isinstance(value, str) and value.strip())]
+            if missing:
+                found.setdefault(name, []).extend(missing)
+    return found
 
 
 def license_of(stated: str, rows: RowLicenses) -> str:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.text import counted
-from ..errors import CorruptFileError
+from ..common.text import counted, one_line
+from ..errors import CorruptFileError, UnsupportedFormatError
 from ..lora.layout import ParameterLayout
-from ..store.tensorfile import read_header, read_tensors
+from ..store.tensorfile import read_header, read_tensors, safetensors_bytes
 from .manifest import DatasetManifest
 
 if TYPE_CHECKING:
@@ -162,17 +162,14 @@ class Sketches:
 
     # --------------------------------------------------------------- storing
     def to_bytes(self, digests: Sequence[str]) -> bytes:
-        from safetensors.numpy import save
-
         metadata = {
             "format": FORMAT, "format_version": FORMAT_VERSION, "rows_sha256": rows_digest(digests),
             "centered_rows": str(self.centered_rows),
         }  # fmt: skip
-        made: bytes = save(
+        return safetensors_bytes(
             {"sketches": self.values, "center": self.center, "norm": self.norm, "concentration": self.concentration},
-            metadata=metadata,
+            metadata,
         )
-        return made
 
     @classmethod
     def read(cls, path: Path, rows: int) -> tuple[Sketches, str]:
@@ -181,11 +178,18 @@ class Sketches:
         Raises
         ------
         CorruptFileError
+        UnsupportedFormatError
+            For a later version.
         """
         header = read_header(path)
         told = header.metadata
-        count = told.get("centered_rows", "")
-        if told.get("format") != FORMAT or told.get("format_version") != FORMAT_VERSION or not count.isdecimal():
+        count, version = told.get("centered_rows", ""), told.get("format_version", "")
+        if told.get("format") == FORMAT and version != FORMAT_VERSION and version.isdecimal():
+            raise UnsupportedFormatError(
+                f"{path} holds sketches of version {one_line(version, 20)}, which are not used: pip install -U w2w-hub",
+                path=path,
+            )
+        if told.get("format") != FORMAT or version != FORMAT_VERSION or not count.isdecimal():
             raise CorruptFileError(f"{path} is not a file of sketches of version {FORMAT_VERSION}", path=path)
         shapes = {name: (entry.dtype, entry.shape) for name, entry in header.entries.items()}
         few = shapes.get("norm", ("", ()))[1]
@@ -220,7 +224,10 @@ def read_sketches(manifest: DatasetManifest, find: Callable[[str], Path], digest
     if FILE not in manifest.files:
         return None
     path = find(FILE)
-    made, named = Sketches.read(path, manifest.rows)
+    try:
+        made, named = Sketches.read(path, manifest.rows)
+    except UnsupportedFormatError:
+        return None
     if named != rows_digest(digests):
         raise CorruptFileError(f"{path} holds the sketches of other rows; pack or change the dataset again", path=path)
     return made

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
+from ..store.tensorfile import safetensors_bytes
 from .names import target_of
 from .peft import alpha_for, stored
 from .scales import HEADER_KEY
@@ -25,8 +26,6 @@ def start_bytes(adapter: Adapter) -> bytes:
     InvalidInputError
         If a module would not be read back.
     """
-    from safetensors.numpy import save
-
     tensors: dict[str, np.ndarray] = {}
     ordered = sorted(adapter.factors.items(), key=lambda item: item[0].sort_key)
     for target, pair in ordered:
@@ -44,5 +43,4 @@ def start_bytes(adapter: Adapter) -> bytes:
             "alpha_pattern": {name: alpha_for(p) for name, p in mine.items() if alpha_for(p) != alpha_for(first)},
         }  # fmt: skip
         config |= {f"{component}.{name}": value for name, value in facts.items() if value}
-    made: bytes = save(tensors, metadata={"format": "pt", HEADER_KEY: json.dumps(config, sort_keys=True)})
-    return made
+    return safetensors_bytes(tensors, {"format": "pt", HEADER_KEY: json.dumps(config, sort_keys=True)})

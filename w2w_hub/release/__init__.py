@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from .citation import bibtex as bibtex
     from .citation import citation_file as citation_file
     from .citation import cite as cite
+    from .contribution.checks import Finding as Finding
+    from .contribution.checks import Verdict as Verdict
+    from .contribution.contribute import Contribution as Contribution
+    from .contribution.contribute import contribute as contribute
     from .contribution.merge import Merged as Merged
     from .contribution.merge import merge as merge
     from .contribution.review import Review as Review
     from .contribution.review import contributions as contributions
     from .contribution.review import review as review
+    from .contribution.trainers import TrainingStart as TrainingStart
+    from .contribution.trainers import write_start as write_start
     from .difference import VersionDifference as VersionDifference
     from .difference import diff as diff
     from .history import Release as Release
@@ -44,6 +50,9 @@ if TYPE_CHECKING:
 _NAMES = {
     "release.bag": ["archive"],
     "release.citation": ["bibtex", "citation_file", "cite"],
+    "release.contribution.checks": ["Finding", "Verdict"],
+    "release.contribution.contribute": ["Contribution", "contribute"],
+    "release.contribution.trainers": ["TrainingStart", "write_start"],
     "release.difference": ["VersionDifference", "diff"],
     "release.history": ["Release", "log"],
     "release.lock": ["Check", "pin", "verify_lock"],

@@ -15,10 +15,8 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
-from ..common.text import command
 from ..dataset.credits import with_change_log
 from ..dataset.manifest import DatasetManifest
-from ..dataset.withdrawn import notice, withdrawn_rows
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import (
     AlreadyExistsError,
@@ -27,7 +25,6 @@ from ..errors import (
     HubNotFoundError,
     InvalidInputError,
     VersionError,
-    WithdrawnError,
 )
 from ..space.card import dataset_repository, linked_dataset
 from ..store.cards import is_rendered, with_facts
@@ -45,7 +42,7 @@ from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content
-from .withdrawal import labels_of, read_list
+from .row_rules import require_not_withdrawn, require_stated_rows
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -131,7 +128,8 @@ def push(
         Semantic version; by default the manifest's. The changes determine the smallest
         allowed increment, see ``cards/FORMAT.md``.
     private : bool
-        Make a new repository private; an existing public one is refused.
+        Make a new repository private; an existing public one is refused. Only a private one may hold rows that do not
+        state their source, license and consent.
     gated : {"auto", "manual"}, optional
         Require readers of a new repository to request access.
     message : str, optional
@@ -162,7 +160,8 @@ def push(
     UnsafePathError
         If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
-        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes.
+        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes, or if rows of a
+        dataset for everybody do not state their source, license and consent.
     HubAccessError, HubError
 
     Examples
@@ -239,6 +238,8 @@ class _Push:
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
+        if not private and self.kind == "dataset" and self.base is None:  # a release's rows are published or reviewed
+            require_stated_rows(self.remote, head, self.folder, self.manifest)
         if head is None:
             created = True
             self._require_own_name()
@@ -335,7 +336,7 @@ class _Push:
         if head.source is not None and CARD in there and not self.files.is_same(CARD, there[CARD]):
             self._keep_card(head.source)
         if self.kind == "dataset" and WITHDRAWN in there and head.commit is not None:
-            self._require_not_withdrawn(head.commit)
+            require_not_withdrawn(self.remote, head.commit, self.source)
         send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
         if head.manifest is not None and is_same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
@@ -348,18 +349,6 @@ class _Push:
             bytes_sent=sum(self.files.size(name) for name in send),
             level=highest_level(changes), changes=tuple(c.text for c in changes), created=created,
         )  # fmt: skip
-
-    def _require_not_withdrawn(self, commit: str) -> None:
-        """Raise before a version is made with rows that were withdrawn from the repository."""
-        labels = labels_of(self.source)
-        rows = withdrawn_rows(labels, read_list(self.remote, commit))
-        if rows:
-            ids = [str(labels.index[number]) for number in rows]
-            raise WithdrawnError(
-                f"{self.folder}: {notice(rows, labels.index)}; a new version must not have them, remove them with: "
-                f"{command('w2w remove', self.folder, *ids[:3])}{' ...' if ids[3:] else ''}",
-                date=next(iter(rows.values())).date, path=self.folder, repo_id=self.repo, name=ids[0],
-            )  # fmt: skip
 
     def _keep_link(self, head: Head) -> None:
         """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""

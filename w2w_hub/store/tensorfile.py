@@ -109,6 +109,28 @@ def parse_safetensors(data: bytes | bytearray, where: str = "these bytes") -> tu
     return tensors_of(header, np.frombuffer(bytearray(data[header.start :]), np.uint8), where), header
 
 
+def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file whose bytes depend on its content alone.
+
+    The library writes the metadata in an order that changes from process to process.
+    """
+    names = {np.dtype(kind): name for name, kind in _KINDS.items()}
+    header: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))} if metadata else {}
+    parts, position = [], 0
+    # as the library does: largest dtype first, so that every tensor is aligned
+    for name, values in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        header[name] = {
+            "dtype": names[little.dtype], "shape": list(values.shape),
+            "data_offsets": [position, position + little.nbytes],
+        }  # fmt: skip
+        parts.append(little.tobytes())
+        position += little.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
 def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.ndarray]:
     """Return the tensors of a validated header as views of its data."""
     tensors = {}

@@ -21,7 +21,7 @@ from ...lora.layout import ParameterLayout
 from ...store.hashing import sha256_file
 from ...store.manifest import parse_json
 from ...store.paths import find_file, read_file, short, walk
-from ...store.tensorfile import read_header, read_tensors
+from ...store.tensorfile import read_header, read_tensors, safetensors_bytes
 
 FOLDER, ROWS, LABELS = "contributions", "rows.safetensors", "labels.jsonl"
 FORMAT, FORMAT_VERSION = "w2w-batch", "1"
@@ -97,14 +97,12 @@ def pack_batch(
     meta : mapping of str to str
         Further fields of the header, for people.
     """
-    from safetensors.numpy import save
-
     if not 1 <= len(ids) <= MAX_BATCH_ROWS:
         raise InvalidInputError(f"a batch holds 1 to {MAX_BATCH_ROWS:,} adapters, not {len(ids):,}; send several")
     if rows.shape != (len(ids), layout.size) or len(labels) != len(ids):
         raise InvalidInputError(f"{counted(len(ids), 'id')}, rows {rows.shape} and {counted(len(labels), 'label')}")
     header = {**meta, "format": FORMAT, "format_version": FORMAT_VERSION, "layout": layout.digest}
-    data: bytes = save({TENSOR: np.ascontiguousarray(rows)}, metadata=header)
+    data = safetensors_bytes({TENSOR: rows}, header)
     lines = [
         json.dumps({"id": name, **label}, ensure_ascii=False, allow_nan=False)
         for name, label in zip(ids, labels, strict=True)

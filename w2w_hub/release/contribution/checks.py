@@ -6,7 +6,6 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,13 +16,14 @@ import numpy as np
 from ...common.license_ids import normal_license
 from ...common.text import nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of, start_cosine
-from ...dataset.labels.kinds import LabelKind, Ordinal
+from ...dataset.labels.kinds import LabelKind
 from ...dataset.labels.names import RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN, row_digest
 from ...dataset.reader import DatasetReader
 from ...dataset.sketches import NEAR, Sketches, norm_and_concentration, sketches_of
 from ...dataset.splits import BY_ROWS
+from ...store.hub.withdrawals import last_seen
 from ...store.paths import short
 from .batch import Batch
 
@@ -93,6 +93,9 @@ class Reference:
     sketches : Sketches or None
     start : ndarray or None
         The published initialization ``(size,)``; without one, the first row, if all rows have one initialization.
+    start_is_row : bool
+    withdrawn : mapping of str to str
+        Ids and digests of rows that were withdrawn from the repository, with their date.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Reference:
     sketches: Sketches | None = None
     start: np.ndarray | None = None
     start_is_row: bool = False
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: DatasetReader, name: str | None = None) -> Reference:
@@ -110,7 +114,8 @@ class Reference:
             start, is_row = dataset[0].astype(np.float32), True
         revision = dataset.revision
         stated = name or (revision.repo if revision is not None else str(dataset.path))
-        return cls(stated, dataset, sketches_of(dataset), start, is_row)
+        gone = {} if revision is None else last_seen(revision.renamed or revision.repo, dataset.source.options).dates
+        return cls(stated, dataset, sketches_of(dataset), start, is_row, gone)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -130,9 +135,9 @@ def check_batch(batch: Batch, reference: Reference, *, withdrawn: Mapping[str, s
     Parameters
     ----------
     withdrawn : mapping of str to str, optional
-        Ids and row digests that were withdrawn, with their date.
+        Ids and row digests that were withdrawn, with their date; by default those of `reference`.
     """
-    checker = _Checker(reference, withdrawn or {})
+    checker = _Checker(reference, reference.withdrawn if withdrawn is None else withdrawn)
     return [checker.verdict(row, label) for row, label in zip(batch.rows, batch.labels, strict=True)]
 
 
@@ -309,22 +314,19 @@ class _Checker:
             )  # fmt: skip
             return
         if wrong := self._wrong(name, kind, value):
-            yield Finding("label", f"label {name!r} {wrong}")
+            yield Finding("label", wrong)
 
     def _wrong(self, name: str, kind: LabelKind, value: Any) -> str:
         """Return what is wrong with a value of an attribute; empty if it can be stored as it is."""
-        if kind.stored == "binary":
-            return "" if isinstance(value, bool) else f"is binary; {short(value)} is neither true nor false"
-        if kind.stored == "float":
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            return "" if number and _is_finite(value) else f"is a number; {short(value)} is not"
-        if wrong := _bad_text(value):
+        if wrong := kind.misstated(value, name):
             return wrong
-        if isinstance(kind, Ordinal):
-            return "" if value in kind.order else f"is one of {', '.join(kind.order)}; not {short(value)}"
+        if not isinstance(value, str):
+            return ""
+        if wrong := _bad_text(value):
+            return f"label {name!r} {wrong}"
         levels = self._levels(name)
-        if value not in levels:
-            near = nearest(str(value), levels)
+        if not kind.graded and value not in levels:
+            near = nearest(value, levels)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             self.notes.append(f"{name} {short(value)} is new to {self.reference.name}{hint}")
         return ""
@@ -332,13 +334,6 @@ class _Checker:
     def _levels(self, name: str) -> list[str]:
         found: list[str] = self.reference.dataset.labels[name].dropna().unique().tolist()
         return found
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond a double
-        return False
 
 
 def _bad_text(value: Any) -> str:

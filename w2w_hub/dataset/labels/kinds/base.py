@@ -128,6 +128,15 @@ class LabelKind:
                 )
         return made
 
+    def misstated(self, value: Any, name: str) -> str:
+        """Return why a plain value (a boolean, number or text) is not stored as it is; empty if it is."""
+        try:
+            made = self.convert([value], name, existing=True)[0]
+        except InvalidInputError as error:
+            return str(error)
+        alike = isinstance(made, str) == isinstance(value, str) and isinstance(made, bool) == isinstance(value, bool)
+        return "" if alike and made == value else f"label {name!r} is {self.name}, and {short(value)} is not"
+
     def _convert(self, values: Sequence[Any]) -> list[Any]:
         """Convert plain values to this kind; None for a missing value and for one that cannot be converted."""
         raise NotImplementedError
