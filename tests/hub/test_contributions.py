@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save
 
 from w2w_hub import WeightDataset
@@ -222,10 +225,33 @@ def test_a_verdict_is_posted_with_everything_in_it_escaped(hub: LoopbackHub, cli
     assert done.status == 1
     assert "\x1b" not in done.stdout + done.stderr
     assert [r.status for r in requests if r.path.endswith("/comment")] == [200]
+    ((author, text),) = people.pulls[1].comments
+    assert (author, "<img" in text, "Refused" in text) == ("ann", False, True)
     assert client("bob", "bob").w2w("merge", "org/people#1").status == 2
     assert client().w2w("review", "org/people#9").status == 2
     assert client().w2w("review", "people").status == 2
     assert client().w2w("merge", "org/people").status == 2
+
+
+def test_the_workflow_for_maintainers_posts_each_verdict_once(
+    hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "scripts" / "review-contributions.yml").read_text("utf-8")
+    steps = yaml.safe_load(text)["jobs"]["review"]["steps"]
+    script = next(step["run"] for step in steps if step.get("name") == "Review")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "w2w"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m w2w_hub "$@"\n')
+    command.chmod(0o755)
+    good, bad = offer(hub, people, batch(["new-1"])[1]), offer(hub, people, {"README.md": b"mine"}, "eve")
+    environment = client("ann", "ann").environment(DATASET="org/people")
+    environment["PATH"] = f"{command.parent}:{Path(sys.executable).parent}:{environment['PATH']}"
+    for _ in range(2):
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for number, told in ((good, "Accepted"), (bad, "Refused")):
+        ((_, text),) = people.pulls[number].comments
+        assert told in text
 
 
 # ---------------------------------------------------------------- hostile ones

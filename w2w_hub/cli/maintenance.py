@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..common.text import command, counted, few, one_line
-from .common import examples, json_option
+from .common import examples, given_settings, json_option, no_loading_bars, out_option
+from .identities import picture_options
 from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
     from ..release import Review
 
+MOST_DRAWN = 64  # adapters of one contribution
 REASONS = ("consent", "rights", "license", "content", "error", "other")  # as in store/hub/withdrawals.py
 
 
-@click.command(epilog=examples("w2w review org/people", "w2w review org/people#12", "w2w review org/people#12 --json"))
+@click.command(
+    epilog=examples(
+        "w2w review org/people",
+        "w2w review org/people#12 --json",
+        "w2w review org/people#12 --base ./my-base-model --out pictures.png",
+    )
+)
 @click.argument("request")
 @click.option("--commit", help="The commit of the pull request to review; by default its newest.")
-@click.option("--comment", is_flag=True, help="Post the verdict in the pull request.")
+@click.option("--comment", is_flag=True, help="Post the verdict in the pull request, once for each commit.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Base-model folder: also draw the adapters, on the sheet --out."
+)
+@picture_options
+@out_option("The sheet of pictures to write (.png, .jpg or .webp); needs --base.", required=False)
 @json_option
 @click.pass_context
-def review(ctx: click.Context, request: str, commit: str | None, comment: bool, as_json: bool) -> None:
+def review(
+    ctx: click.Context, request: str, commit: str | None, comment: bool, base: Path | None, prompts: tuple[str, ...],
+    seeds: tuple[int, ...], num_inference_steps: int | None, guidance_scale: float | None, scale: int,
+    out: Path | None, force: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Check the contribution in a pull request again, trusting nothing that its author says.
 
     REQUEST is org/name#12, with the number that the Hub shows; org/name lists the open ones. Nothing is changed. With
@@ -30,16 +48,24 @@ def review(ctx: click.Context, request: str, commit: str | None, comment: bool, 
     """
     from ..release import review as review_request
     from ..release.contribution.requests import split_number
+    from ..store.atomic import require_output
 
     if "#" not in request:
         _list_requests(request, as_json)
         return
+    if (base is None) != (out is None):
+        raise click.UsageError("pictures need both --base FOLDER and --out FILE")
     repo, number = split_number(request)
+    if out is not None:
+        require_output(out, overwrite=force)
     found = review_request(repo, number, commit=commit, comment=comment)
     if as_json:
         print_json(found.to_json())
     else:
         _show_review(found)
+    if base is not None and out is not None:
+        cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+        _draw(found, base, cases, given_settings(num_inference_steps, guidance_scale), scale, out, force)
     if found.outcome == "refuse":
         ctx.exit(1)
 
@@ -75,6 +101,30 @@ def _show_review(found: Review) -> None:
     for note in found.notes:
         say(f"note: {note}")
     say(f"{found.headline}; next: {found.next}")
+
+
+def _draw(
+    found: Review, base: Path, cases: list[tuple[str, int]], settings: dict[str, Any], scale: int, out: Path,
+    force: bool,
+) -> None:  # fmt: skip
+    """Draw the adapters of a contribution, whatever the verdict: what is finite can be looked at."""
+    import numpy as np
+
+    from ..models.pictures import contact_sheet, save_picture
+
+    if found.weights is None or found.dataset is None:
+        say("no pictures: the pull request has no batch that could be read")
+        return
+    drawn = np.flatnonzero(np.isfinite(found.weights).all(1))[:MOST_DRAWN]
+    from ..models.row_pictures import draw_rows  # imports torch
+
+    no_loading_bars()
+    manifest = found.dataset.manifest
+    pictures = draw_rows(base, manifest.layout, found.weights[drawn], manifest.compatibility, cases, **settings)
+    names = ["base model", *(found.rows[i].id + ("" if found.rows[i].ok else " (refused)") for i in drawn)]
+    columns = [f"{prompt} #{seed}" for prompt, seed in cases]
+    save_picture(contact_sheet(pictures, names, columns, scale=scale), out, overwrite=force)
+    say(f"{out}: {len(drawn):,} of {counted(len(found.rows), 'adapter')}, below the base model")
 
 
 @click.command(epilog=examples("w2w merge org/people#12 --commit 6c1f0c5", "w2w merge org/people#12 --json"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...common.arguments import checked
 from ...common.constraints import flag, optional, text, whole
 from ...common.text import command, counted, markdown, one_line
@@ -25,6 +27,7 @@ from .pending import Pending, pending_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
 
 LONGEST_TITLE = 200
+UNSHOWN = ("folder", "digests", "weights", "dataset")  # fields that are no part of the verdict as data
 FETCHED = 16_000_000  # bytes of a matrix without published sketches that is downloaded for the checks
 
 
@@ -56,6 +59,10 @@ class Review:
         Where the batch lies on this computer, below ``contributions/``.
     digests : mapping of str to str
         The digest that each row will have, by its id.
+    weights : ndarray or None
+        The rows ``(n, size)``, float32 or float16; None if the batch could not be read.
+    dataset : DatasetReader or None
+        The dataset that they were checked against.
     """
 
     repo: str
@@ -72,6 +79,8 @@ class Review:
     notes: tuple[str, ...] = ()
     folder: Path | None = field(default=None, repr=False, compare=False)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    weights: np.ndarray | None = field(default=None, repr=False, compare=False)
+    dataset: DatasetReader | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -91,20 +100,25 @@ class Review:
         return command("w2w review", self.repo)
 
     def to_json(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name not in ("folder", "digests")}
+        kept = {name: value for name, value in vars(self).items() if name not in UNSHOWN}
         problems = [{"check": each.check, "message": each.message} for each in self.problems]
         rows = [row.to_json() for row in self.rows]
         return {**kept, "ok": self.ok, "problems": problems, "rows": rows, "notes": list(self.notes), "next": self.next}
 
     def to_markdown(self) -> str:
         """Return the verdict as a comment for the pull request; what the contributor wrote is escaped."""
-        lines = [f"**{self.headline}** at commit {self.commit[:12]}, checked against {self.base[:12]}.", ""]
+        lines = [f"{self.mark}, checked against {self.base[:12]}.", ""]
         lines += [f"- {markdown(each.message)}" for each in self.problems]
         for row in self.rows:
             lines += [f"- {markdown(row.id)}: {markdown(each.message)}" for each in row.problems]
         if self.outcome == "refuse":
             lines += ["", "Correct this, and offer it again with `w2w contribute`, which opens a new pull request."]
         return "\n".join(lines) + "\n"
+
+    @property
+    def mark(self) -> str:
+        """The beginning of the comment, by which a verdict that was posted before is known."""
+        return f"**{self.headline}** at commit {self.commit[:12]}"
 
     @property
     def headline(self) -> str:
@@ -158,7 +172,7 @@ def review(
     commit : str, optional
         A commit of the pull request; by default its newest.
     comment : bool
-        Post the verdict in the pull request, which needs a token.
+        Post the verdict in the pull request, once for each commit; this needs a token.
 
     Raises
     ------
@@ -178,10 +192,7 @@ def review(
     remote = Remote(dataset_name(repo), "dataset", token)
     found = reviewed(remote, number, main_commit(remote), commit)
     if comment:
-        call(
-            remote.repo, remote.client.comment_discussion, remote.repo, number, found.to_markdown(),
-            repo_type=remote.type, retries=0,
-        )  # fmt: skip
+        _post(remote, found)
     return found
 
 
@@ -198,6 +209,17 @@ def contributions(repo: str, *, token: Token = None) -> list[OpenRequest]:
         OpenRequest(int(each.num), str(each.title), str(each.author), str(each.status), f"{each.created_at:%Y-%m-%d}")
         for each in open_requests(remote)
     ]
+
+
+def _post(remote: Remote, found: Review) -> None:
+    """Post a verdict in its pull request, unless it is there already."""
+    details = call(remote.repo, remote.client.get_discussion_details, remote.repo, found.number, repo_type=remote.type)
+    if any(found.mark in getattr(event, "content", "") for event in details.events):
+        return
+    call(
+        remote.repo, remote.client.comment_discussion, remote.repo, found.number, found.to_markdown(),
+        repo_type=remote.type, retries=0,
+    )  # fmt: skip
 
 
 def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) -> Review:
@@ -236,7 +258,9 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
     rows = [_against(pending, row, digest) for row, digest in zip(rows, digests, strict=True)]
     outcome = "accept" if all(row.ok for row in rows) else "refuse"
     named = dict(zip(map(str, batch.ids), digests, strict=True))
-    return verdict(outcome, batch=name, rows=tuple(rows), folder=folder, digests=named)
+    return verdict(
+        outcome, batch=name, rows=tuple(rows), folder=folder, digests=named, weights=batch.rows, dataset=dataset
+    )
 
 
 def digests_of(batch: Batch, dataset: DatasetReader) -> list[str]:
