@@ -107,7 +107,8 @@ for number in json.loads(sys.argv[1]):
 # a process that ends itself, by SIGKILL, at its n-th request or change of a file; or counts them
 KILLED = """
 import signal
-import httpx2
+import httpx2, huggingface_hub.hf_api, huggingface_hub.file_download, huggingface_hub.utils, safetensors.numpy
+from huggingface_hub import HfApi, hf_hub_download, hf_hub_url  # each process of its own then starts with all imports
 from w2w_hub.release import *
 def child(work, at=None):
     \"\"\"What happens in a process of its own: how many events there were, or 'killed'.\"\"\"
@@ -187,7 +188,9 @@ def test_a_maintainer_who_is_killed_at_any_point_can_run_the_command_again(
                 folded[path] = {"path": path, "oid": blob.sha256} if blob.sha256 else hub.blobs[blob.oid]
     work, most = CASES[case]
     repos = {name: prepared(hub, crowd, name, case, folded) for name in ("count", *(f"p{i}" for i in range(most)))}
-    found = ann.run(KILLED + f"out(results=points({work}, {most}))")["results"]
+    job = ann.start(KILLED + f"out(results=points({work}, {most}))")
+    job.read("status", 900)
+    found = ann.finish(job)["results"]
     assert len(found) > most // 2
     assert [result for result in found.values() if result != ["killed", True]] == []
     for name in found:

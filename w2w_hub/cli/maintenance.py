@@ -127,7 +127,7 @@ def _draw(
     say(f"{out}: {len(drawn):,} of {counted(len(found.rows), 'adapter')}, below the base model")
 
 
-@click.command(epilog=examples("w2w merge org/people#12 --commit 6c1f0c5", "w2w merge org/people#12 --json"))
+@click.command(epilog=examples("w2w merge org/people#12", "w2w merge org/people#12 --json"))
 @click.argument("request")
 @click.option("--commit", help="The commit that the verdict of w2w review names; by default the newest is reviewed.")
 @json_option
