@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.hub.conftest import Client, seed
 from tests.hub.loopback import LoopbackHub, Request
 from tests.hub.processes import Nursery
-from w2w_hub import ParameterLayout, WeightDataset, add_rows, build_space, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, add_rows, build_space, write_adapter, write_dataset
 from w2w_hub.dataset.manifest import Compatibility
+from w2w_hub.dataset.sketches import WIDTH, Sketches
+from w2w_hub.dialects.start_files import start_bytes
 from w2w_hub.lora.adapter import Target
 
 NUMBERS, ADDED, SHARD = 2_500, 100, "32MB"
@@ -39,16 +41,18 @@ def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
     """Make versions 1.0.0 and 1.1.0 of a dataset; `add_rows` makes the second from the first."""
     sizes = {Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)}
     layout = ParameterLayout(sizes, 1.0)
+    start = started(layout)
     rng = np.random.default_rng(int(view))  # content that the Hub has in another repository is not sent either
 
     def write(name: str, first: int, count: int, version: str) -> Path:
         ids = [f"person-{i:05d}" for i in range(first, first + count)]
         table = pd.DataFrame({"id": ids, "Beard": rng.random(count) < 0.4, "licence": "cc0-1.0"})
+        table["source"], table["consent"] = "made up", "not needed"
         table["split"] = ["test" if i % 10 == 9 else "train" for i in range(count)]
         write_dataset(
-            rng.normal(size=(count, layout.size)).astype(np.float32), folder / name, layout=layout, ids=ids,
-            labels=table, name="people", version=version, license="cc0-1.0", shard_size=SHARD,
-            compatibility=Compatibility(None, None, "seed-0"), parquet_view=view,
+            3 * start + rng.normal(size=(count, layout.size)).astype(np.float32), folder / name, layout=layout,
+            ids=ids, labels=table, name="people", version=version, license="cc0-1.0", shard_size=SHARD,
+            compatibility=Compatibility(None, None, "seed-0"), parquet_view=view, start_adapter=layout.unflatten(start),
         )  # fmt: skip
         return folder / name
 
@@ -56,6 +60,47 @@ def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
     second = shutil.copytree(first, folder / "grown")
     add_rows(second, [write("new", rows, ADDED, "1.0.0")], version="1.1.0")
     return first, second
+
+
+def started(layout: ParameterLayout) -> np.ndarray:
+    """An initialization: A random, B zero."""
+    start = np.zeros(layout.size, np.float32)
+    for slot in layout.slots:
+        start[slot.offset : slot.b_offset] = np.random.default_rng(2).normal(size=slot.b_offset - slot.offset)
+    return start
+
+
+def paper_size() -> None:
+    """Say how much a contributor's check downloads beside layout and labels at the paper's size.
+
+    That is 65,000 rows of rank 1 for Stable Diffusion 1.5: `sketches.safetensors` and `initialisation.safetensors`.
+    """
+    layout = sd15_layout()
+    blocks = (65_000, WIDTH)
+    sketches = Sketches(
+        np.zeros(blocks, np.int8), np.zeros(WIDTH), blocks[0], np.ones(256, np.float32), np.ones(256, np.float32)
+    )
+    size = len(sketches.to_bytes(["0" * 64] * blocks[0])) + len(start_bytes(layout.unflatten(started(layout))))
+    print(f"| check one adapter against 65,000 rows of {layout.size:,} | 2 | {size:,} | 0 | 5 MB |", flush=True)
+    figures.append(("check one adapter at the paper's size", size, "bytes"))
+
+
+def sd15_layout() -> ParameterLayout:
+    """The 64 modules of `to_q` and `to_v` in Stable Diffusion 1.5's UNet, rank 1: 99,648 numbers."""
+    widths = {"down_blocks.0": 320, "down_blocks.1": 640, "down_blocks.2": 1280, "mid_block": 1280,
+              "up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320}  # fmt: skip
+    sizes = {}
+    for block, width in widths.items():
+        for i in range(1 if block == "mid_block" else 3 if block.startswith("up") else 2):
+            inside = f"{block}.attentions.{i}.transformer_blocks.0"
+            for module, inputs in (
+                ("attn1.to_q", width),
+                ("attn1.to_v", width),
+                ("attn2.to_q", width),
+                ("attn2.to_v", 768),
+            ):
+                sizes[Target("unet", f"{inside}.{module}")] = (1, inputs, width)
+    return ParameterLayout(sizes, 27.0)
 
 
 def wide_space(folder: Path) -> None:
@@ -133,6 +178,12 @@ def measure(hub: LoopbackHub, nursery: Nursery, scratch: Path, first: Path, seco
     cost("one row more, in a new process", reader, OPEN.format(options="") + one, commit)
     shard = "import numpy as np\nn = ds.geometry.shard_rows\nds[np.arange(n, 2 * n)]"
     cost("one shard", client(), OPEN.format(options="") + shard, "v1.1.0", limit="labels + one shard")
+    write_adapter(WeightDataset.open(second).adapter(7), scratch / "lora", ("peft",))
+    dry = 'from w2w_hub.release import contribute\ncontribute("org/people", sys.argv[1], dry_run=True)'
+    files = WeightDataset.open(second).manifest.files
+    beside = sum(files[name]["size"] for name in ("sketches.safetensors", "initialisation.safetensors"))
+    cost("check one adapter", client(), dry, str(scratch / "lora"), limit=f"labels + {beside:,}")
+    paper_size()
     every = client()
     whole = OPEN.format(options=", lazy=False") + "ds.to_numpy()"
     cost("everything but the view", every, whole, "v1.1.0")

@@ -33,6 +33,7 @@ NAMES = {
     "labels.csv": "labels of the people in loras",
     "persons.csv": "labels of all people, with a column `person` in which several are one",
     "more.csv": "labels of new-lora",
+    "offered.csv": "labels of lora-a and lora-b, with source, license and consent",
     "better.csv": "an age for each of the people",
     "gone.txt": "ids of two people",
     "points": "three points",
@@ -52,6 +53,7 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     from w2w_hub import WeightDataset, pack_adapters, write_adapter, write_dataset
     from w2w_hub.dialects import convert_adapter
     from w2w_hub.space.fit.build_and_save import build_and_save
+    from w2w_hub.training.tensors import kaiming_start
 
     assets = Assets()
     link(assets.base, folder / "my-base-model")
@@ -62,12 +64,14 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     }  # fmt: skip
     matrix = shipped[:]
 
+    first = shipped.layout.unflatten(kaiming_start(shipped.layout, 0).numpy())
+
     def write(name: str, rows: slice, **options: Any) -> Any:
         return write_dataset(
             matrix[rows], folder / name, ids=list(shipped.ids[rows]), labels=table.iloc[rows], **given | options
         )
 
-    people = write("people", slice(None), version="1.0.0")
+    people = write("people", slice(None), version="1.0.0", start_adapter=first)
     write("people-1.0", slice(1000), version="1.0.0")
     write("mixed", slice(150), initialization="unknown")
     write("old-people", slice(150), initialization="unknown", base=None, license="unknown")
@@ -88,6 +92,8 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     everybody.assign(person=[f"p{i // 3}" for i in range(len(table))]).to_csv(folder / "persons.csv")
     for name, adapter in zip(("my-lora", "lora-a", "lora-b", "new-lora"), assets.adapters[4:], strict=False):
         shutil.copytree(adapter, folder / name, ignore=shutil.ignore_patterns("*.png"))
+    offered = more.iloc[5:7].rename(dict(zip(more.index[5:7], ("lora-a", "lora-b"), strict=True)))
+    offered.drop(columns="split").to_csv(folder / "offered.csv")
     more.iloc[7:8].rename({more.index[7]: "new-lora"}).to_csv(folder / "more.csv")
     ages = 20 + np.arange(len(table)) % 50
     pd.DataFrame({"id": table.index, "Age": ages.astype(float)}).to_csv(folder / "better.csv", index=False)

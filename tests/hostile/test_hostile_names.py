@@ -110,6 +110,15 @@ COMMANDS: dict[str, Words] = {
         [out.with_name("people"), "--initialization", HOSTILE, "--license", HOSTILE, "--force"],
         [out.with_name("people"), "--base", out.with_name(HOSTILE[:20].replace("/", ""))],
     ],
+    "init": lambda w, out: [
+        [w.people, "--out", out], [out, "--out", out], [w.people, "--trainer", HOSTILE, "--out", out],
+    ],
+    "contribute": lambda w, out: [
+        [w.people, adapter(out.with_name("b" + FILE_NAME[:50])), "--dry-run", "--license", HOSTILE],
+        [w.people, adapter(out.with_name("c")), "--dry-run", "--label", f"{HOSTILE}={HOSTILE}"],
+        [w.people, adapter(out.with_name("d")), "--dry-run", "--labels", labels(out.with_name("l.jsonl"), w)],
+        [out, adapter(out.with_name("e")), "--dry-run"], [w.people, out, "--dry-run"],
+    ],
     "verify": lambda w, out: [[w.people, "--deep"], [w.later], [w.space], [out]],
     "repair": lambda w, out: [[w.people], [out]],
     "diff": lambda w, out: [[w.people, w.later], [w.space, w.people]],

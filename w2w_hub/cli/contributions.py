@@ -52,9 +52,9 @@ def init(dataset: Path, trainer: str, out: Path, force: bool, as_json: bool) -> 
 
 @click.command(
     epilog=examples(
-        'w2w contribute people my-lora --source "trained by me" --license cc-by-4.0 --consent given --dry-run',
-        "w2w contribute org/people loras --labels labels.csv --dry-run",
-        "w2w contribute org/people my-lora --label Beard=true --source mine --license mit --consent given",
+        "w2w contribute people my-lora --source drawn --license cc0-1.0 --consent given --dry-run",
+        "w2w contribute people lora-a lora-b --labels offered.csv --dry-run",
+        "w2w contribute org/people my-lora --label Beard=true --source drawn --license mit --consent given --dry-run",
     )
 )
 @click.argument("repo")

@@ -39,7 +39,11 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="Dataset or weight space that the adapter is for: its layout and scale are used.",
     ),
-    click.option("--start", type=click.Path(path_type=Path), help="Adapter to start from: the shared initialization."),
+    click.option(
+        "--start",
+        type=click.Path(path_type=Path),
+        help="Adapter to start from.  [default: the initialization that --for publishes, else PEFT's with seed 0]",
+    ),
     click.option("--prompt", help="Prompt of pictures without a caption.  [default: sks person]"),
     click.option("--caption-dropout", type=FINITE, help="Probability of leaving out each later part of a caption."),
     click.option("--class-prompt", help="Prompt of the class pictures, drawn once.  [default: person]"),

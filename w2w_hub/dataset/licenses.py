@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,16 @@ def rows_without(find: Callable[[str], Path], manifest: DatasetManifest) -> dict
             missing = [row for row, value in pairs if not (isinstance(value, str) and value.strip())]
             if missing:
                 found.setdefault(name, []).extend(missing)
+    return found
+
+
+def row_digests(find: Callable[[str], Path], files: Iterable[str]) -> dict[str, str]:
+    """Return the digest of each row by its id, from the label files among these."""
+    found: dict[str, str] = {}
+    for name in files:
+        if name.startswith("labels/"):
+            table = read_table(find(name), ["id", "row_sha256"], None, "dataset").to_pydict()
+            found.update(zip(table["id"], table["row_sha256"], strict=True))
     return found
 
 

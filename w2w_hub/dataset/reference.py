@@ -16,6 +16,7 @@ from ..lora.layout import ParameterLayout
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, read_json, read_json_in
 from ..store.paths import has_file
+from .initialization import initialization_of
 from .manifest import Compatibility
 from .weight_dataset import WeightDataset
 
@@ -65,6 +66,11 @@ class ReferenceLayout:
             if self._dataset is not None and len(self._dataset):
                 facts["initialisation_cosine"] = cosine(a_vector(adapter), self._first_a)
         return facts
+
+    @cached_property
+    def start(self) -> np.ndarray | None:
+        """The initialization that a dataset publishes, float32 ``(size,)``; None without one."""
+        return None if self._dataset is None else initialization_of(self._dataset)
 
     @cached_property
     def _first_a(self) -> np.ndarray:

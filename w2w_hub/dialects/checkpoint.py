@@ -20,7 +20,7 @@ from ..store.tensorfile import Header, parse_safetensors
 CONFIG = "adapter_config.json"
 
 
-PROVENANCE = "w2w."  # prefix of header fields that say how an adapter was made; every writer keeps them
+PROVENANCE = ("w2w.", "modelspec.")  # prefixes of header fields that say how an adapter was made; writers keep them
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ..errors import NotACheckpointError, W2WError
 from ..lora.adapter import Adapter, Target
 from ..lora.layout import ParameterLayout
 from .assemble import dtypes_of
-from .checkpoint import Checkpoint, ReadOptions
+from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import DenseDialect, Dialect, LazyDeltas
 from .initialization import InitializationTracker
 from .loading import open_checkpoint
@@ -106,6 +106,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
         "ignored_keys": list(adapter.ignored_keys),
         "passengers": list(adapter.ignored_keys),  # old name, until 0.3
         "error": adapter.metadata.get("error"),
+        "provenance": provenance(adapter.metadata) or None,
         "initialisation_digest": initialization_digest(adapter),
         "layout_digest": layout.digest,
         "vector_sha256": vector_digest(adapter),

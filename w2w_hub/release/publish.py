@@ -238,11 +238,11 @@ class _Push:
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
-        if not private and self.kind == "dataset" and self.base is None:  # a release's rows are published or reviewed
-            require_stated_rows(self.remote, head, self.folder, self.manifest)
         if head is None:
             created = True
             self._require_own_name()
+            if not private:
+                require_stated_rows(self.remote, Head(), self.folder, self.manifest)
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -264,6 +264,8 @@ class _Push:
                 f"{self.repo} got another version meanwhile; nothing was changed, run the same command again",
                 repo_id=self.repo,
             )
+        if not private and not created:
+            require_stated_rows(self.remote, head, self.folder, self.manifest)
         self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:

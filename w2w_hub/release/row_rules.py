@@ -7,26 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from ..common.text import command, counted
-from ..dataset.licenses import rows_without
+from ..dataset.licenses import row_digests, rows_without
 from ..dataset.manifest import DatasetManifest
 from ..dataset.withdrawn import notice, withdrawn_rows
 from ..errors import InvalidInputError, WithdrawnError
 from ..store.hub.source import Source
 from ..store.manifest import FILENAME as MANIFEST
+from ..store.manifest import kind_of
 from ..store.paths import find_file
 from .remote import Head, Remote
 from .withdrawal import labels_of, read_list
 
 
-def require_stated_rows(remote: Remote, head: Head | None, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise if rows of a dataset do not state their source, license and consent, unless its repository is private.
+def require_stated_rows(remote: Remote, head: Head, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise if rows of a dataset for everybody do not state their source, license and consent.
+
+    Rows that the repository's last version has published already are not new to anybody.
 
     Raises
     ------
     InvalidInputError
     """
+    if kind_of(manifest) != "dataset":
+        return
     missing = rows_without(lambda name: find_file(folder, name), DatasetManifest.from_json(manifest, folder / MANIFEST))
-    if not missing or (head is not None and head.commit is not None and remote.is_private()):
+    if not missing or (head.commit is not None and remote.is_private()):
+        return
+    if head.source is not None and kind_of(head.source.manifest()) == "dataset":
+        labels = head.source.need(name for name in head.source.files if name.startswith("labels/"))
+        there = row_digests(lambda name: find_file(labels, name), head.source.files)
+        mine = row_digests(lambda name: find_file(folder, name), manifest["files"])
+        missing = {name: [row for row in rows if there.get(row) != mine[row]] for name, rows in missing.items()}
+    missing = {name: rows for name, rows in missing.items() if rows}
+    if not missing:
         return
     columns = " and ".join({"licence": "license"}.get(name, name) for name in missing)
     rows = {row for names in missing.values() for row in names}

@@ -17,6 +17,7 @@ from .edits import warn_unreliable
 from .lookup import find_own_row, find_point, is_row
 from .notes import describe_edits, describe_history
 from .points import Point
+from .provenance import provenance_of
 from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -99,8 +100,11 @@ def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None)
 
 
 def adapter_of(space: WeightSpace, what: Any) -> Adapter:
-    """Return what :func:`resolve` accepts as a LoRA for the space's base model."""
-    return space.layout.unflatten(resolve(space, what).vector, base_model=space.compatibility.base_model)
+    """Return what :func:`resolve` accepts as a LoRA for the space's base model, with where it comes from."""
+    found = resolve(space, what)
+    adapter = space.layout.unflatten(found.vector, base_model=space.compatibility.base_model)
+    adapter.metadata = provenance_of(space, found.point, adapter)
+    return adapter
 
 
 # ---------------------------------------------------------------- edits

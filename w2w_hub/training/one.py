@@ -61,8 +61,8 @@ def train_identity(
         Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
         recipe's, and the base model must be its own.
     start : path, optional
-        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default PEFT's, with
-        seed 0.
+        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one that the
+        reference publishes, or else PEFT's with seed 0.
     caption : str, optional
         Caption of the pictures without one; by default the recipe's prompt.
     device : str, optional

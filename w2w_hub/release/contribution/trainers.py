@@ -60,11 +60,12 @@ class TrainingStart:
 
 @dataclass(frozen=True)
 class _Job:
-    """One call: the initialization as an adapter, and names for the commands."""
+    """One call: the initialization as an adapter; the folder, absolute in settings and as named in commands."""
 
     adapter: Adapter
     dataset: str
     folder: Path
+    shown: Path
     base_model: str | None
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -110,7 +111,7 @@ def _peft(job: _Job) -> list[str]:
         job.files.update(
             (f"{prefix}{name}", data) for name, data in _written(replace(job.adapter, factors=mine), "peft")
         )
-    inside = f"{job.folder}" + ("" if len(job.components) == 1 else f"/{job.components[0]}")
+    inside = f"{job.shown}" + ("" if len(job.components) == 1 else f"/{job.components[0]}")
     return [
         f'in your training script: model = PeftModel.from_pretrained(model, "{inside}", is_trainable=True)',
         "its configuration restricts training to the dataset's modules, rank and alpha; do not initialize it again",
@@ -128,7 +129,7 @@ def _kohya(job: _Job) -> list[str]:
     )  # fmt: skip
     script = "sdxl_train_network.py" if is_sdxl(job.adapter) else "train_network.py"
     return [
-        f"in sd-scripts: accelerate launch {script} --config_file {job.folder / 'kohya.toml'}, with your options "
+        f"in sd-scripts: accelerate launch {script} --config_file {job.shown / 'kohya.toml'}, with your options "
         "for the base model, pictures and steps",
         "dim_from_weights takes modules, rank and alpha from the start file; leave out network_dim and network_alpha",
     ]
@@ -149,7 +150,7 @@ def _ai_toolkit(job: _Job) -> list[str]:
 
     job.files["ai-toolkit.yaml"] = yaml.safe_dump(section, sort_keys=False).encode()
     return [
-        f"copy the sections of {job.folder / 'ai-toolkit.yaml'} into the process of your job's configuration",
+        f"copy the sections of {job.shown / 'ai-toolkit.yaml'} into the process of your job's configuration",
         "for a transformer ai-toolkit sets alpha to the rank, whatever is stated; the result still fits",
     ]
 
@@ -165,7 +166,7 @@ def _onetrainer(job: _Job) -> list[str]:
     if not any(name.startswith("text_encoder") for name in job.components):
         settings["text_encoder"] = {"train": False}
     job.files["onetrainer.json"] = (json.dumps(settings, indent=1) + "\n").encode()
-    return [f"put the entries of {job.folder / 'onetrainer.json'} into your configuration, or load it as a preset"]
+    return [f"put the entries of {job.shown / 'onetrainer.json'} into your configuration, or load it as a preset"]
 
 
 def _simpletuner(job: _Job) -> list[str]:
@@ -175,7 +176,7 @@ def _simpletuner(job: _Job) -> list[str]:
         "lora_alpha": job.alpha, "peft_lora_target_modules": json.dumps(job.modules),
     }  # fmt: skip
     job.files["simpletuner.json"] = (json.dumps(settings, indent=1) + "\n").encode()
-    return [f"put the entries of {job.folder / 'simpletuner.json'} into SimpleTuner's config.json"]
+    return [f"put the entries of {job.shown / 'simpletuner.json'} into SimpleTuner's config.json"]
 
 
 def _diffusion_pipe(job: _Job) -> list[str]:
@@ -188,20 +189,20 @@ def _diffusion_pipe(job: _Job) -> list[str]:
     settings = {"type": "lora", "rank": job.rank, "dtype": "float32", "init_from_existing": str(job.folder / "start")}
     job.files["diffusion-pipe.toml"] = b"[adapter]\n" + _toml(settings)
     return [
-        f"copy the table [adapter] of {job.folder / 'diffusion-pipe.toml'} into your configuration; state no alpha",
+        f"copy the table [adapter] of {job.shown / 'diffusion-pipe.toml'} into your configuration; state no alpha",
         "diffusion-pipe sets alpha to the rank; the result still fits, and the ratio is folded into B",
     ]
 
 
 def _w2w(job: _Job) -> list[str]:
-    job.files.update(
-        _written(job.adapter, "peft") if len(job.components) == 1 else ((START, start_bytes(job.adapter)),)
-    )
-    start = job.folder if len(job.components) == 1 else job.start
-    return [
-        command("w2w train", "PICTURES", options=("--base", job.base_model or "BASE", "--reference", job.dataset,
-                                                  "--start", start, "--out", "RESULT"))
-    ]  # fmt: skip
+    if len(job.components) > 1:
+        raise InvalidInputError(
+            f"w2w train adapts a UNet, and {job.dataset} has modules of {' and '.join(job.components)}; use --trainer "
+            "kohya"
+        )
+    job.files.update(_written(job.adapter, "peft"))
+    start = ("--for", job.shown, "--start", job.shown)
+    return [command("w2w train", "PICTURES", options=("--base", job.base_model or "BASE", *start, "--out", "RESULT"))]
 
 
 TRAINERS: dict[str, Callable[[_Job], list[str]]] = {
@@ -246,7 +247,7 @@ def write_start(
     if vector is None:
         raise _unknown(name, found)
     adapter = found.layout.unflatten(vector, base_model=found.manifest.compatibility.base_model)
-    job = _Job(adapter, name, folder.absolute(), found.manifest.compatibility.base_model)
+    job = _Job(adapter, name, folder.absolute(), folder, found.manifest.compatibility.base_model)
     steps = [
         *TRAINERS[trainer](job),
         f"then check the result: {command('w2w contribute', name, 'RESULT', options=('--dry-run',))}; the cosine "
