@@ -213,6 +213,35 @@ def test_a_published_space_warns_by_the_dataset_that_its_card_links(
     assert (noted.status, "person-01" in noted.stderr) == (0, True)
 
 
+def test_a_file_that_was_made_of_a_withdrawn_row_says_so_once_the_list_is_known(
+    hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
+) -> None:
+    reader, where = client(), str(tmp_path / "lora")
+    reader.run(OPEN + """
+from w2w_hub.space.identity import resolve
+from w2w_hub.space.keeping import export_identity
+space = w2w_hub.build_space(opened()[0], 4, name="s", directions=False)
+export_identity(space, resolve(space, "person-01"), Path(sys.argv[1]), dialects=("peft",))
+space.save(sys.argv[1] + "-space")
+""", where)  # fmt: skip
+    script = (
+        OPEN
+        + """
+out(told=w2w_hub.describe(sys.argv[1]).get("withdrawn", ""))
+space = w2w_hub.WeightSpace.open(sys.argv[1] + "-space")
+_, said = warned(space.coefficients_of, Path(sys.argv[1]))
+out(said=said)
+"""
+    )
+    before = reader.run(script, where)
+    assert (before["told"], before["said"]) == ("", [])
+    client("ann", "ann").w2w("withdraw", "org/people", "person-01", "--reason", "consent")
+    reader.run(OPEN + "opened()")
+    after = reader.run(script, where)
+    assert "person-01" in after["told"]
+    assert ["person-01" in text for text in after["said"]] == [True]
+
+
 def test_a_push_of_a_withdrawn_row_is_refused(
     hub: LoopbackHub, client: MakeClient, people: Repo, folders: Folders, tmp_path: Path
 ) -> None:

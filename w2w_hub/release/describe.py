@@ -15,6 +15,7 @@ from ..dialects.inspection import inspect_adapter
 from ..errors import MissingPathError
 from ..space.points import is_point, load_point
 from ..space.weight_space import WeightSpace
+from ..space.withdrawn import file_notice, withdrawn_row_of
 from ..store.hub.locate import REPOSITORY, locate_either, split_kind
 from ..store.hub.pins import is_lock, read_lock
 from ..store.manifest import DATASET, FILENAME, read_json_in
@@ -78,7 +79,9 @@ def describe(
         return _space_facts(opened) | {"path": str(path)} | commit
     if against is not None and not isinstance(against, ReferenceLayout):
         against = ReferenceLayout(against)
-    return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+    found = inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+    gone = withdrawn_row_of(found.get("provenance") or {})
+    return found if gone is None else found | {"withdrawn": file_notice(gone)}
 
 
 def _is_there(path: Path) -> bool:

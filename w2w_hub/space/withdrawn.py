@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..common.limits import MAX_CARD_BYTES
 from ..common.text import few
 from ..common.warn import warn_caller
 from ..errors import W2WError
 from ..store.hub.cache import REPO
+from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import Withdrawal, last_seen, withdrawals_of
 from ..store.manifest import CARD
@@ -45,6 +47,25 @@ def notice(rows: Sequence[Withdrawal]) -> str:
     """Return which rows of a weight space's population were withdrawn, and what to do."""
     names = few([f"{row.id} ({row.date}, {row.reason})" for row in rows], 3)
     return f"the weight space holds rows that were withdrawn from its dataset: {names}; build it again without them"
+
+
+def withdrawn_row_of(metadata: Mapping[str, Any]) -> Withdrawal | None:
+    """Return the withdrawal of the row that the header of an exported file names, by the list that was seen last.
+
+    Makes no request: a file is on this computer already.
+    """
+    named, row = metadata.get("w2w.dataset_commit"), metadata.get("w2w.row")
+    repo = named.partition("@")[0] if isinstance(named, str) else ""
+    if not isinstance(row, str) or not REPO.fullmatch(repo):
+        return None
+    return last_seen(repo, HubOptions()).find(row)
+
+
+def file_notice(row: Withdrawal) -> str:
+    """Return what to know of a file that was made of a withdrawn row."""
+    return (
+        f"it was made of {row.id!r}, which was withdrawn on {row.date} ({row.reason}); use it no more"
+    )
 
 
 def _dataset_of(space: SpaceContents) -> str | None:
