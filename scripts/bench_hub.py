@@ -39,7 +39,9 @@ SPACE = 'import w2w_hub\nw2w_hub.WeightSpace.from_pretrained("org/space", revisi
 
 def make(folder: Path, view: bool, rows: int) -> tuple[Path, Path]:
     """Make versions 1.0.0 and 1.1.0 of a dataset; `add_rows` makes the second from the first."""
-    sizes = {Target("unet", "mid_block.attentions.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)}
+    sizes = {
+        Target("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"): (5, NUMBERS // 10, NUMBERS // 10)
+    }
     layout = ParameterLayout(sizes, 1.0)
     start = started(layout)
     rng = np.random.default_rng(int(view))  # content that the Hub has in another repository is not sent either

@@ -441,7 +441,8 @@ def rows() -> dict[str, Row]:
         "pack_adapters": without(FAR, call(
             d.pack_adapters,
             {"adapters": names_ + "|path", "path": path,
-             "ids": "None|names|array|mapping|text", "extra_labels": "", "overwrite": flag, **COMMON, **ADVANCED},
+             "ids": "None|names|array|mapping|text", "extra_labels": "", "header_labels": flag, "overwrite": flag,
+             **COMMON, **ADVANCED},
             adapters=lambda w: [w.lora], path=lambda w: w.new(),
         )),
         "add_rows": without(FAR, call(

@@ -60,6 +60,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "load_dataset": {"name": "weights", "streaming": False, "local_files_only": False},
     "pack_adapters": {
         "extra_labels": "refuse",
+        "header_labels": False,
         "workers": 1,
         "overwrite": False,
         "version": "0.1.0",

@@ -105,3 +105,38 @@ def test_rows_that_do_not_state_their_consent_are_published_in_private_only(
     assert ("dataset", "org/silent") not in hub.repos
     assert org.w2w("push", silent, "org/silent", "--private").status == 0
     assert org.w2w("push", silent, "org/silent", "--version", "1.0.1").status == 0  # which is private by now
+
+
+@pytest.mark.slow
+def test_a_contribution_killed_at_any_request_shows_all_or_nothing_and_the_same_call_makes_it_one(
+    hub: LoopbackHub, client: Callable[..., Client], target: Path, tmp_path: Path
+) -> None:
+    head = seed(hub, target, "org/people")
+    repo = hub.repos["dataset", "org/people"]
+    bob = client("bob", "bob")
+    points = [
+        "GET .*/revision/",
+        "GET .*discussions",
+        "POST .*/preupload/",
+        "POST .*/objects/batch",
+        "PUT ",
+        "POST .*/commit/",
+    ]
+    for made, point in enumerate(points):
+        lora = tmp_path / f"lora-{made}"
+        write_adapter(LAYOUT.unflatten(trained(100 + made)[0]), lora, ("peft",))
+        words = ["contribute", "org/people", lora, *STATED, "--json"]
+        fault = hub.fault(point, "hold")
+        job = bob.nursery.start(
+            "from w2w_hub.cli import main\nmain(prog_name='w2w')", list(map(str, words)), bob.environment(), bob.home
+        )
+        assert fault.reached.wait(120), point
+        job.kill()
+        fault.abandon()
+        job.wait()
+        assert len(repo.pull_heads) == made, point
+        done = bob.w2w(*words)
+        assert done.status == 0, done.stderr
+        assert json.loads(done.stdout)["number"] == made + 1
+        assert list(repo.pull_heads) == list(range(1, made + 2))
+    assert repo.resolve("main") == head

@@ -189,6 +189,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
     help="CSV, Parquet or JSON Lines file with an id column and one row per adapter.",
 )
 @extra_labels_option
+@click.option("--header-labels", is_flag=True, help="Take labels that --labels lacks from checkpoints' headers.")
 @ordinal_option
 @column_options
 @split_options
@@ -217,8 +218,8 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 @dask_option
 @json_option
 def pack(
-    adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, extra_labels: str, orders: Any, units: Any,
-    column_sources: Any,
+    adapters: tuple[Path, ...], out: Path, force: bool, labels: Path | None, extra_labels: str,
+    header_labels: bool, orders: Any, units: Any, column_sources: Any,
     split_by: str | None, holdout: float | None, split_seed: int, base: Path | None, initialization: str,
     start: Path | None, dtype: str, compression: str, shard_size: str, view: str, version: str, license: str,
     workers: int | None, dask: str | None, as_json: bool,
@@ -231,6 +232,7 @@ def pack(
 
     dataset = pack_adapters(
         adapters, out, overwrite=force, labels=ordered(labels, orders), extra_labels=extra_labels,
+        header_labels=header_labels,
         column_info=column_info(units, column_sources), split_rule=split_rule(split_by, holdout, split_seed), base=base,
         initialization=initialization, start_adapter=start, dtype=dtype, compression=compression, shard_size=shard_size,
         parquet_view=False if view == "none" else view, version=version, license=license,

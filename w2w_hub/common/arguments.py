@@ -89,6 +89,7 @@ RULES: dict[str, Rule] = {
     ),
     "name": optional(text()), "version": optional(text()), "license": text(), "initialization": text(),
     "column_info": optional(info()), "dialect": text(), "extra_labels": one_of("refuse", "ignore"),
+    "header_labels": flag(),
     # how they are stored and read
     "dtype": optional(text()), "compression": text(), "shard_size": either(whole(1, LARGEST), text()),
     "parquet_view": either(flag(), text()), "workers": optional(whole(1)), "dask": optional(scheduler()),

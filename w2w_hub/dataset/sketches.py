@@ -248,4 +248,4 @@ def sketches_of(dataset: DatasetReader) -> Sketches | None:
 
 def is_large(rows: int, width: int, dtype: Any) -> bool:
     """Return whether a matrix is large enough for its sketches to be published."""
-    return rows * width * np.dtype(dtype).itemsize > LARGE
+    return bool(rows * width * np.dtype(dtype).itemsize > LARGE)

@@ -30,7 +30,9 @@ def start_bytes(adapter: Adapter) -> bytes:
     ordered = sorted(adapter.factors.items(), key=lambda item: item[0].sort_key)
     for target, pair in ordered:
         if target_of(str(target)) != target:
-            raise InvalidInputError(f"{target} is not a module that diffusers has; leave it out")
+            raise InvalidInputError(
+                f"{target} is not a module that diffusers has, so it would not be read back; leave it out"
+            )
         a, b = stored(pair)
         tensors[f"{target}.lora_A.weight"], tensors[f"{target}.lora_B.weight"] = a, b
     config: dict[str, Any] = {}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.text import ShellText, command, counted
 from ...dialects import read_adapter
+from ...dialects.header_labels import header_labels as read_header_labels
 from ...errors import InvalidInputError, W2WError
 from ...lora.adapter import Adapter
 from ...lora.layout import ParameterLayout
+from ..labels import table as label_table
 from ..manifest import UNKNOWN
 from ..problems import Problems
 from ..weight_dataset import WeightDataset
@@ -43,6 +46,7 @@ def pack_adapters(
     ids: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     extra_labels: str = "refuse",
+    header_labels: bool = False,
     workers: int | None = 1,
     dask: str | Client | None = None,
     overwrite: bool = False,
@@ -69,6 +73,9 @@ def pack_adapters(
         See :func:`read_labels`.
     extra_labels : {"refuse", "ignore"}
         What to do with labels of ids that are not packed.
+    header_labels : bool
+        Also take labels from the checkpoints' headers, where `labels` has none: license, author, title, trigger phrase,
+        base model, trainer, steps and learning rate (`modelspec.*`, kohya's `ss_*`, OneTrainer's settings).
     workers : int, optional
         Processes that read and write shards; None is as many as there are processors, for 2,000 or more adapters.
     dask : str or distributed.Client, optional
@@ -93,6 +100,8 @@ def pack_adapters(
     paths = found_adapters(paths)
     names = row_ids(paths, ids)
     problems = Problems()
+    if header_labels:
+        labels = _with_header_labels(labels, paths, names)
     table = split_labels(labels, names, options.split_rule, problems, extra_labels)
     first, adapter = _first_readable(paths, problems)
     layout = ParameterLayout.from_adapter(adapter)
@@ -108,6 +117,26 @@ def pack_adapters(
         )
     _warn_of_missing_facts(dataset)
     return dataset
+
+
+def _with_header_labels(labels: pd.DataFrame | None, paths: Sequence[Path], names: Sequence[str]) -> pd.DataFrame:
+    """Return labels with what headers say where they say nothing; an unreadable checkpoint is reported later."""
+    import pandas as pd
+
+    found: dict[str, dict[str, Any]] = {}
+    for path, name in zip(paths, names, strict=True):
+        with suppress(W2WError):
+            for label, value in read_header_labels(path).items():
+                found.setdefault(label, {})[name] = value
+    given = pd.DataFrame({"id": names}) if labels is None else label_table.as_table(labels, Problems())
+    table = given.copy()
+    for label, values in found.items():
+        stated = table["id"].map(values).astype(object)
+        table[label] = stated if label not in table.columns else table[label].astype(object).where(
+            table[label].notna(), stated
+        )  # fmt: skip
+    table.attrs = dict(given.attrs)
+    return table
 
 
 def _warn_of_missing_facts(dataset: WeightDataset) -> None:
