@@ -140,19 +140,18 @@ def child(work, at=None):
     return "killed" if os.waitstatus_to_exitcode(status) == -signal.SIGKILL else said
 def points(work, most):
     count = int(child(lambda: work("org/count")))
-    stride = max(1, -(-count // most))
     results = {}
-    for number, at in enumerate(range(1, count + 1, stride)):
+    for number in range(min(most, count)):
         repo = f"org/p{number}"
-        killed = child(lambda: work(repo), at)
+        killed = child(lambda: work(repo), 1 + number * count // most)
         again = child(lambda: work(repo))
         results[repo] = [killed, again.isdigit() or again]
     return results
 """
 CASES: dict[str, tuple[str, int]] = {
-    "merge": ("lambda repo: merge(repo, 1)", 14),
-    "release": ("lambda repo: release(repo)", 20),
-    "withdraw": ("lambda repo: withdraw(repo, 'person-03', reason='consent')", 12),
+    "merge": ("lambda repo: merge(repo, 1)", 12),
+    "release": ("lambda repo: release(repo)", 18),
+    "withdraw": ("lambda repo: withdraw(repo, 'person-03', reason='consent')", 10),
 }
 
 
@@ -191,8 +190,8 @@ def test_a_maintainer_who_is_killed_at_any_point_can_run_the_command_again(
     job = ann.start(KILLED + f"out(results=points({work}, {most}))")
     job.read("status", 900)
     found = ann.finish(job)["results"]
-    assert len(found) > most // 2
-    assert [result for result in found.values() if result != ["killed", True]] == []
+    assert sum(killed == "killed" for killed, _ in found.values()) >= most - 2  # or it had fewer events than the first
+    assert [result for result in found.values() if result[1] is not True] == []
     for name in found:
         repo = repos[name.removeprefix("org/")]
         main = repo.files("main")
