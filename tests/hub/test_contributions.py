@@ -201,6 +201,32 @@ out(nothing=release("org/people").outcome)
     assert ("person-03" in ids, len(ids)) == (False, 24)
 
 
+def test_a_row_may_be_withdrawn_between_its_merge_and_its_release(
+    hub: LoopbackHub, client: MakeClient, people: Repo
+) -> None:
+    offer(hub, people, batch(["new-1", "new-2"])[1])
+    offer(hub, people, batch(["new-3"], 2)[1], "carol")
+    found = client("ann", "ann").run(
+        CALLS
+        + """
+merge("org/people", 1); merge("org/people", 2)
+out(gone=withdraw("org/people", ["new-1", "new-3"], reason="error").to_json())
+out(done=release("org/people").to_json(), nothing=release("org/people").outcome)
+"""
+    )
+    assert (found["gone"]["outcome"], found["gone"]["versions"]) == ("withdrawn", [])
+    assert (found["done"]["added"], found["done"]["version"]) == ({"new-2": "bob"}, "1.1.0")
+    assert found["nothing"] == "unchanged"
+    assert not [path for path in people.files("main") if path.startswith("contributions")]
+    offer(hub, people, batch(["new-4"], 4)[1], "dave")
+    last = client("ann", "ann").run(
+        CALLS + 'merge("org/people", 3); withdraw("org/people", "new-4", reason="error")\n'
+        'out(dry=release("org/people", dry_run=True).outcome, done=release("org/people").to_json())'
+    )
+    assert (last["dry"], last["done"]["outcome"], last["done"]["version"]) == ("unchanged", "unchanged", None)
+    assert not [path for path in people.files("main") if path.startswith("contributions")]
+
+
 def test_a_hand_written_card_keeps_its_text_and_gets_the_change_log(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:

@@ -108,6 +108,10 @@ for revision in ("v1.0.0", "main", "v1.1.0"):
     assert asked() == [200]
     assert asked() == [304]
     assert asked(HF_HUB_OFFLINE="1") == []
+    with hub.counted() as requests:
+        mixed = "out(rows=sorted(opened(local_files_only=True)[0].withdrawn), then=sorted(opened()[0].withdrawn))"
+        assert reader.run(OPEN + mixed)["then"] == [1]
+    assert [request.status for request in requests if "withdrawn.json" in request.path] == [304]
     people.branches["main"] = people.tags["v1.1.0"]  # without the list again
     hub.fault("GET /datasets/org/people/resolve/main/withdrawn.json", status=500, times=9)
     assert asked() == [500]  # the last list seen counts
@@ -240,6 +244,24 @@ out(said=said)
     after = reader.run(script, where)
     assert "person-01" in after["told"]
     assert ["person-01" in text for text in after["said"]] == [True]
+
+
+def test_other_views_of_a_dataset_leave_withdrawn_rows_out(hub: LoopbackHub, client: MakeClient, people: Repo) -> None:
+    client("ann", "ann").w2w("withdraw", "org/people", "person-01", "--reason", "consent")
+    found = client().run(
+        OPEN
+        + """
+rows = w2w_hub.load_dataset("org/people", revision="v1.0.0")
+ds, _ = opened()
+out(loaded={split: len(part) for split, part in rows.items()}, ids=list(rows["train"]["id"]))
+out(torch=len(ds.torch("train")), near=len(w2w_hub.find_duplicates(ds).near), mean=len(ds.mean_std()[0]))
+import pickle
+out(again=refused(pickle.loads(pickle.dumps(ds)).__getitem__, "person-01")[0])
+"""
+    )
+    assert found["loaded"] == {"train": 49, "test": 10}
+    assert "person-01" not in found["ids"]
+    assert (found["torch"], found["near"], found["again"]) == (49, 0, "WithdrawnError")
 
 
 def test_a_push_of_a_withdrawn_row_is_refused(

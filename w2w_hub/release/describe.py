@@ -79,9 +79,9 @@ def describe(
         return _space_facts(opened) | {"path": str(path)} | commit
     if against is not None and not isinstance(against, ReferenceLayout):
         against = ReferenceLayout(against)
-    found = inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
-    gone = withdrawn_row_of(found.get("provenance") or {})
-    return found if gone is None else found | {"withdrawn": file_notice(gone)}
+    facts = inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+    gone = withdrawn_row_of(facts.get("provenance") or {})
+    return facts if gone is None else facts | {"withdrawn": file_notice(gone)}
 
 
 def _is_there(path: Path) -> bool:

@@ -32,6 +32,7 @@ from .contribution.pending import MergeRecord, Pending, pending_batches
 from .contribution.requests import fetch_batch, link_file
 from .publish import publish_on
 from .remote import Head, Remote
+from .small_commit import SmallCommit, commit_on_head
 from .withdrawal import dataset_name, labels_of, read_list
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _finished(remote: Remote, head: Head, version: Version, state: _State, dry_r
     assert head.commit is not None
     if not dry_run:
         remote.tag(version, head.commit)
-    entry = next((each for each in reversed(state.history) if each["version"] == str(version)), {})
+    entry: dict[str, Any] = next((each for each in reversed(state.history) if each["version"] == str(version)), {})
     return Released(
         remote.repo, "tagged", str(version), head.commit, changes=tuple(entry.get("changes", ())),
         skipped=state.pending.others,
@@ -214,6 +215,8 @@ class _Next:
         """Publish the version, or return what would be published."""
         offers = [offer for record in self.state.pending.records if (offer := self._offer(record)).labels]
         result = self._result()
+        if not self.added and not self.state.gone:  # every row that waits was withdrawn
+            return self._without_version(dry_run)
         if dry_run:
             return result
         with self._work() as folder:
@@ -241,6 +244,21 @@ class _Next:
         assert self.head.commit is not None
         manifest = DatasetManifest.from_json(self.state.manifest, self.state.source.folder / FILENAME)
         return fetch_batch(self.remote, self.head.commit, record.batch, self.state.sizes, manifest.layout)[0]
+
+    @property
+    def _batches(self) -> list[str]:
+        """The files of the merged batches."""
+        return [path for record in self.state.pending.records for path in self.state.pending.files[record.batch]]
+
+    def _without_version(self, dry_run: bool) -> Released:
+        """Remove batches of which no row is left."""
+
+        def plan(head: str) -> SmallCommit | str:
+            there = [path for path in self._batches if path in self.remote.tree(head)]
+            return SmallCommit("Remove contributions whose rows were withdrawn", delete=there) if there else head
+
+        commit = None if dry_run else commit_on_head(self.remote, plan)
+        return Released(self.remote.repo, "unchanged", commit=commit, skipped=self.state.pending.others)
 
     # ------------------------------------------------------------ the change log
     def _result(self) -> Released:
@@ -293,12 +311,11 @@ class _Next:
 
     def _publish(self, folder: Path) -> Published:
         """Publish the folder on main as it is by then, unless somebody else has released meanwhile."""
-        batches = [path for record in self.state.pending.records for path in self.state.pending.files[record.batch]]
         for attempt in range(CONFLICTS + 1):
             try:
                 return publish_on(
                     Source(folder), self.remote.repo, str(self.version), base=str(self.state.manifest["digest"]),
-                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=batches,
+                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=self._batches,
                     token=self.remote.options.token,
                 )  # fmt: skip
             except HubConflictError:

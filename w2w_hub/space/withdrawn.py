@@ -63,9 +63,7 @@ def withdrawn_row_of(metadata: Mapping[str, Any]) -> Withdrawal | None:
 
 def file_notice(row: Withdrawal) -> str:
     """Return what to know of a file that was made of a withdrawn row."""
-    return (
-        f"it was made of {row.id!r}, which was withdrawn on {row.date} ({row.reason}); use it no more"
-    )
+    return f"it was made of {row.id!r}, which was withdrawn on {row.date} ({row.reason}); use it no more"
 
 
 def _dataset_of(space: SpaceContents) -> str | None:

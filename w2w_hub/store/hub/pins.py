@@ -161,11 +161,7 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
         raise ValueError(f"revision {short(pin.revision)}")
     if not isinstance(pin.recipe, dict) or not isinstance(pin.published, (str, type(None))):
         raise ValueError("recipe or published")
-    for name in ("contributors", "sources"):
-        listed = getattr(pin, name)
-        if not isinstance(listed, (list, tuple)) or not all(isinstance(each, str) for each in listed):
-            raise ValueError(name)
-        pin = replace(pin, **{name: tuple(listed)})
+    pin = replace(pin, contributors=_texts(pin, "contributors"), sources=_texts(pin, "sources"))
     for owner in (pin, pin.base) if pin.base else (pin,):
         _require_text(owner, "repo", "commit")
         if not SHA.fullmatch(owner.commit) or not REPO.fullmatch(owner.repo) or ".." in owner.repo:
@@ -184,6 +180,14 @@ def _known(kind: type[Any], item: Any) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         raise ValueError(f"{short(item)} instead of a {kind.__name__}")
     return {key: item[key] for key in kind.__dataclass_fields__ if key in item}
+
+
+def _texts(pin: Pin, name: str) -> tuple[str, ...]:
+    """Return a field of a pin that is a list of texts."""
+    listed: Any = getattr(pin, name)
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(each, str) for each in listed):
+        raise ValueError(f"{name} {short(listed)}")
+    return tuple(listed)
 
 
 def _require_text(owner: Any, *names: str) -> None:

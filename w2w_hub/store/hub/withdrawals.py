@@ -148,7 +148,7 @@ def _withdrawal(row: Any, number: int, where: Where) -> Withdrawal:
 
 
 # ------------------------------------------------------------------ asking
-_known: dict[tuple[str, str, str], WithdrawalList] = {}
+_known: dict[tuple[str, str, str], tuple[WithdrawalList, bool]] = {}  # with whether the Hub was asked
 _lock = threading.Lock()
 
 
@@ -160,17 +160,17 @@ def withdrawals_of(repo: str, options: HubOptions) -> WithdrawalList:
     """
     cache = RepoCache(repo, "dataset", options.cache_dir)
     key = (endpoint(), str(cache.folder), repo.lower())
+    asks = not (options.local_files_only or is_offline())
     with _lock:
-        if key not in _known:
-            asks = not (options.local_files_only or is_offline())
+        if key not in _known or (asks and not _known[key][1]):
             found = _asked(cache, options) if asks else _seen(cache)[1]
             if found is None:
                 warn_caller(
                     f"{repo}: whether rows of it were withdrawn is not known, since its {FILENAME} was never seen; "
                     "open it online once"
                 )
-            _known[key] = found or WithdrawalList()
-        return _known[key]
+            _known[key] = found or WithdrawalList(), asks
+        return _known[key][0]
 
 
 def last_seen(repo: str, options: HubOptions) -> WithdrawalList:
@@ -178,14 +178,14 @@ def last_seen(repo: str, options: HubOptions) -> WithdrawalList:
     cache = RepoCache(repo, "dataset", options.cache_dir)
     with _lock:
         known = _known.get((endpoint(), str(cache.folder), repo.lower()))
-    return known if known is not None else _seen(cache)[1] or WithdrawalList()
+    return known[0] if known is not None else _seen(cache)[1] or WithdrawalList()
 
 
 def remember(repo: str, options: HubOptions, found: WithdrawalList) -> None:
     """Record the list that this process has just read or written, for its further calls and for use offline."""
     cache = RepoCache(repo, "dataset", options.cache_dir)
     with _lock:
-        _known[(endpoint(), str(cache.folder), repo.lower())] = found
+        _known[(endpoint(), str(cache.folder), repo.lower())] = found, True
     _keep(cache, None, found)
 
 
