@@ -207,6 +207,10 @@ class HubConflictError(HubError):
     """The repository was changed by somebody else during the call; `revision` is the tag that is affected, if any."""
 
 
+class SignatureError(W2WError, ValueError):
+    """A manifest has no signature, or not one of the expected key (`path`)."""
+
+
 class VersionError(InvalidInputError):
     """A version is not a semantic version, or the version rules do not allow it after the last one."""
 

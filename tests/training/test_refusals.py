@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
 
-from w2w_hub import ParameterLayout, convert_adapter, read_adapter, write_adapter
+from w2w_hub import ParameterLayout, WeightDataset, convert_adapter, read_adapter, write_adapter, write_dataset
 from w2w_hub.cli import main
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -23,6 +23,7 @@ from w2w_hub.errors import (
     InvalidInputError,
 )
 from w2w_hub.training import TrainingRecipe, kaiming_start, train_identity, train_many
+from w2w_hub.training.opening import open_base
 from w2w_hub.training.runs import unfinished
 from w2w_hub.training.trainer import Trainer
 
@@ -172,3 +173,16 @@ def test_two_processes_train_the_rows_of_one(tiny_world: TinyWorld, people: Path
         train_many(people, tiny_world.base, tmp_path / "bad", recipe=recipe, at_once=1, devices=["cpu", "cpu"])
     with pytest.raises(AlreadyExistsError):
         train_many(people, tiny_world.base, tmp_path / "two", recipe=recipe, devices=["cpu", "cpu"])
+
+
+def test_training_for_a_dataset_starts_from_the_initialization_that_it_publishes(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    layout = WeightDataset.open(tiny_world.rows).layout
+    start = kaiming_start(layout, 11)
+    rows = start.numpy() + np.random.default_rng(0).normal(0, 0.01, (3, layout.size)).astype(np.float32)
+    write_dataset(rows, tmp_path / "people", layout=layout, start_adapter=layout.unflatten(start.numpy()))
+    opened = open_base(tiny_world.base, QUICK, "cpu", tmp_path / "people")
+    assert torch.equal(opened.start, start)
+    assert opened.start_name == WeightDataset.open(tmp_path / "people").manifest.compatibility.initialisation
+    assert torch.equal(open_base(tiny_world.base, QUICK, "cpu").start, kaiming_start(opened.layout, 0))

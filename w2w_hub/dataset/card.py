@@ -20,6 +20,7 @@ from ..store.cards import (
     with_facts,
 )
 from .credits import RowCredits, change_log, credit_rows
+from .initialization import FILE as START_FILE
 from .licenses import OTHER, RowLicenses, license_of, license_text
 from .manifest import UNKNOWN, DatasetManifest
 from .matrix.geometry import GROUP
@@ -44,6 +45,15 @@ def view_files(files: Mapping[str, Any], split: str) -> list[str]:
     """Return the files of a split's Parquet view, in order."""
     first = f"parquet/{split}.parquet"
     return [*([first] if first in files else []), *sorted(f for f in files if f.startswith(f"parquet/{split}-"))]
+
+
+def _initialization(manifest: DatasetManifest, repo: str | None) -> str:
+    """Return the name of the initialization and, where it is published, how to train rows that fit."""
+    name = markdown(manifest.compatibility.initialisation)
+    if repo is None or START_FILE not in manifest.files:
+        return name
+    start, offer = code(f"w2w init {repo} --out start"), code(f"w2w contribute {repo} ADAPTER")
+    return Markdown(f"{name}; train adapters that fit with {start}, and offer them with {offer}")
 
 
 def dataset_card(
@@ -97,7 +107,7 @@ from datasets import load_dataset  # the same rows without w2w_hub{f": {viewed}"
         "layout_digest": code(manifest.layout.digest),
         "base_model": manifest.compatibility.base_model or "not stated",
         "base_digest": code(manifest.compatibility.base_digest or "not stated"),
-        "initialisation": manifest.compatibility.initialisation,
+        "initialisation": _initialization(manifest, repo),
         "rounding": f"{manifest.dtype}, {_rounding(manifest.float16_max_error)}",
         "view": viewed,
         "split_rule": _split_text(rule),

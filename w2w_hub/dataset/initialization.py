@@ -15,7 +15,6 @@ from ..common.limits import MAX_HEADER_BYTES
 from ..dialects import read_adapter, write_adapter
 from ..dialects.checkpoint import Checkpoint
 from ..dialects.initialization import SAME_START
-from ..dialects.initialization import cosine as cosine_of
 from ..dialects.reading import parse_checkpoint
 from ..dialects.start_files import start_bytes
 from ..errors import (
@@ -69,12 +68,22 @@ def a_part(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
-def start_cosine(layout: ParameterLayout, start: np.ndarray, row: np.ndarray) -> float:
-    """Return the cosine of the A factors of a row and of an initialization, 0 if one is zero.
+def start_cosines(layout: ParameterLayout, start: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the cosines of the A factors of rows ``(n, size)`` and of an initialization, float64 ``(n,)``; 0 for none.
 
     Training changes A little: it stays above 0.3, while that of two random initializations is near 0.
     """
-    return cosine_of(a_part(layout, row), a_part(layout, start)) or 0.0
+    starts = np.cumsum([0, *layout.factor_sizes[:-1]])
+    wanted = np.zeros(layout.size)
+    for slot in layout.slots:
+        wanted[slot.offset : slot.b_offset] = start[slot.offset : slot.b_offset]
+    length = float(np.sqrt(np.sum(wanted**2)))
+    made, product = np.zeros(len(rows)), np.empty(layout.size)
+    for i, row in enumerate(rows):
+        of_factors = np.add.reduceat(np.square(row, out=product), starts)
+        size = length * float(np.sqrt(of_factors[0::2].sum()))
+        made[i] = np.sum(np.multiply(row, wanted, out=product)) / size if size else 0.0
+    return made
 
 
 def initialization_files(layout: ParameterLayout, vector: np.ndarray) -> dict[str, bytes]:
@@ -122,5 +131,5 @@ __all__ = [
     "initialization_of",
     "name_of",
     "read_initialization",
-    "start_cosine",
+    "start_cosines",
 ]

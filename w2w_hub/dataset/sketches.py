@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +40,20 @@ OUTLIER, LEAST_SPREAD = 8.0, 0.1  # limit in robust standard deviations of a log
 
 @lru_cache(maxsize=4)
 def _signs(size: int) -> np.ndarray:
-    """Return the signs of a row's numbers, float32 ``(size,)``: bit j of SHAKE-256 of the tag, 1 for minus."""
+    """Return the signs of a row's numbers, float64 ``(size,)``: bit j of SHAKE-256 of the tag, 1 for minus."""
     stream = np.frombuffer(hashlib.shake_256(SIGN_TAG).digest(-(-size // 8)), np.uint8)
-    signs: np.ndarray = 1 - 2 * np.unpackbits(stream, count=size, bitorder="little").astype(np.float32)
+    signs: np.ndarray = 1 - 2 * np.unpackbits(stream, count=size, bitorder="little").astype(np.float64)
     return signs
 
 
 def sketch(rows: np.ndarray) -> np.ndarray:
     """Return the sketches of rows ``(n, size)``, float64 ``(n, 47)``; it is linear in the rows."""
     n, size = rows.shape
-    signed = np.zeros((n, -(-size // WIDTH) * WIDTH), np.float32)
-    np.multiply(rows, _signs(size), out=signed[:, :size])
-    made: np.ndarray = signed.reshape(n, -1, WIDTH).sum(1, dtype=np.float64)
+    made = np.empty((n, WIDTH))
+    signed = np.zeros(-(-size // WIDTH) * WIDTH)
+    for i, row in enumerate(rows):  # one in memory as float64
+        np.multiply(row, _signs(size), out=signed[:size])
+        np.sum(signed.reshape(-1, WIDTH), axis=0, out=made[i])
     return made
 
 
@@ -76,11 +78,18 @@ def norm_and_concentration(layout: ParameterLayout, rows: np.ndarray) -> tuple[n
     r x r products, 0 for a row without any dW.
     """
     squares, fourths = np.zeros(len(rows)), np.zeros(len(rows))
-    for a, b in layout.unflatten_batch(rows).values():
-        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-        inner = (wide_a @ wide_a.transpose(0, 2, 1)) @ (wide_b.transpose(0, 2, 1) @ wide_b)
-        squares += np.trace(inner, axis1=1, axis2=2)
-        fourths += np.einsum("nij,nji->n", inner, inner)
+    if layout.rank_one:
+        starts = np.cumsum([0, *layout.factor_sizes[:-1]])
+        for i, row in enumerate(rows):
+            lengths = np.add.reduceat(np.square(row, dtype=np.float64), starts)
+            each = lengths[0::2] * lengths[1::2]
+            squares[i], fourths[i] = each.sum(), (each**2).sum()
+    else:
+        for a, b in layout.unflatten_batch(rows).values():
+            wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+            inner = (wide_a @ wide_a.transpose(0, 2, 1)) @ (wide_b.transpose(0, 2, 1) @ wide_b)
+            squares += np.trace(inner, axis1=1, axis2=2)
+            fourths += np.einsum("nij,nji->n", inner, inner)
     squares, fourths = np.maximum(squares, 0), np.maximum(fourths, 0)
     ratio = np.divide(squares**2, fourths, out=np.zeros(len(rows)), where=fourths > 0)
     return layout.scale * np.sqrt(squares), ratio
@@ -128,22 +137,23 @@ class Sketches:
         return cls.of_sketches(sketch(wide), *norm_and_concentration(layout, wide[sample_of(digests)]))
 
     # ------------------------------------------------------------- comparing
+    @cached_property
+    def units(self) -> np.ndarray:
+        """The sketches with length 1, float32 ``(n, 47)``; zeros stay zeros."""
+        return _units(self.values)
+
+    def unit(self, row: np.ndarray) -> np.ndarray:
+        """Return the sketch of a row ``(size,)`` about this center with length 1, float32 ``(47,)``."""
+        unit: np.ndarray = _units(quantized(sketch(row[None].astype(np.float32, copy=False)), self.center))[0]
+        return unit
+
     def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
         """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
 
         Each comes with the estimate of its cosine about the mean. A near duplicate is missed only if the estimate is
         off by 8 standard deviations.
         """
-        one = quantized(sketch(row[None].astype(np.float32)), self.center)
-        found = _cosines(self.values, one[0])
-        slack = ROUNDING + (SAFETY * (1 - cosine**2) / np.sqrt(WIDTH) if row.size > WIDTH else 0.0)
-        there = np.flatnonzero(found >= cosine - slack)
-        return [(int(i), float(found[i])) for i in there[np.argsort(-found[there], kind="stable")]]
-
-    def alone(self, row: np.ndarray) -> Sketches:
-        """Return the sketch of one row about the same center."""
-        made = quantized(sketch(row[None].astype(np.float32)), self.center)
-        return Sketches(made, self.center, self.centered_rows)
+        return near_units(self.units, self.unit(row), row.size, cosine)
 
     def outlier(self, what: str, value: float) -> tuple[float, float] | None:
         """Return the usual range of ``"norm"`` or ``"concentration"`` if a value is outside of it; else None.
@@ -151,14 +161,12 @@ class Sketches:
         The range is that of the sample, or 8 robust standard deviations of its logarithm about the median if that is
         wider. Without at least 8 rows, nothing is an outlier.
         """
-        sample = np.asarray(getattr(self, what), np.float64)
-        if len(sample) < MIN_CENTERED or not (sample > 0).all():
-            return None
-        logs = np.log(sample)
-        middle = float(np.median(logs))
-        reach = OUTLIER * max(1.4826 * float(np.median(np.abs(logs - middle))), LEAST_SPREAD)
-        low, high = np.exp(min(middle - reach, logs.min())), np.exp(max(middle + reach, logs.max()))
-        return None if low <= value <= high else (float(low), float(high))
+        low, high = self._ranges[what]
+        return None if low <= value <= high else (low, high)
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return {name: _usual(np.asarray(getattr(self, name), np.float64)) for name in ("norm", "concentration")}
 
     # --------------------------------------------------------------- storing
     def to_bytes(self, digests: Sequence[str]) -> bytes:
@@ -206,11 +214,37 @@ class Sketches:
         return made, told.get("rows_sha256", "")
 
 
-def _cosines(values: np.ndarray, one: np.ndarray) -> np.ndarray:
+def near_units(units: np.ndarray, one: np.ndarray, size: int, cosine: float = NEAR) -> list[tuple[int, float]]:
+    """Return the numbers and estimated cosines of sketches ``(n, 47)`` near one ``(47,)``, see :meth:`Sketches.near`.
+
+    Parameters
+    ----------
+    units, one : ndarray
+        float32, of length 1.
+    size : int
+        Numbers in a row.
+    """
+    found = units @ one
+    slack = ROUNDING + (SAFETY * (1 - cosine**2) / np.sqrt(WIDTH) if size > WIDTH else 0.0)
+    there = np.flatnonzero(found >= cosine - slack)
+    return [(int(i), float(found[i])) for i in there[np.argsort(-found[there], kind="stable")]]
+
+
+def _units(values: np.ndarray) -> np.ndarray:
     wide = values.astype(np.float32)
-    lengths = np.sqrt((wide**2).sum(1)) * np.sqrt(float((one.astype(np.float32) ** 2).sum()))
-    made: np.ndarray = (wide @ one.astype(np.float32)) / np.where(lengths > 0, lengths, 1)
+    lengths = np.sqrt((wide**2).sum(1))
+    made: np.ndarray = wide / np.where(lengths > 0, lengths, 1)[:, None]
     return made
+
+
+def _usual(sample: np.ndarray) -> tuple[float, float]:
+    """Return the usual range of positive numbers, see :meth:`Sketches.outlier`; everything without enough of them."""
+    if len(sample) < MIN_CENTERED or not (sample > 0).all():
+        return -np.inf, np.inf
+    logs = np.log(sample)
+    middle = float(np.median(logs))
+    reach = OUTLIER * max(1.4826 * float(np.median(np.abs(logs - middle))), LEAST_SPREAD)
+    return float(np.exp(min(middle - reach, logs.min()))), float(np.exp(max(middle + reach, logs.max())))
 
 
 def read_sketches(manifest: DatasetManifest, find: Callable[[str], Path], digests: Sequence[str]) -> Sketches | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.arguments import RULES, checked
 from ..common.constraints import either, instance, optional
+from ..dataset.initialization import FILE as START_FILE
 from ..dataset.reference import ReferenceLayout
 from ..dataset.weight_dataset import WeightDataset
 from ..dialects.checkpoint import ReadOptions
@@ -118,6 +119,7 @@ def _dataset_facts(path: Path) -> dict[str, Any]:
         "scale": manifest.layout.scale,
         "attributes": list(manifest.columns),
         "initialisation": manifest.compatibility.initialisation,
+        "start file": START_FILE if START_FILE in manifest.files else "not published",
         "base model": manifest.compatibility.base_model or "not stated",
         "license": dataset.license,
         "digest": manifest.digest,

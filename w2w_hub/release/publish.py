@@ -36,6 +36,7 @@ from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
 from ..store.hub.withdrawals import FILENAME as WITHDRAWN
 from ..store.manifest import CARD, kind_of
+from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import read_file, short
 from .card import is_written, published_card, rendered_body
 from .difference import compare
@@ -43,6 +44,8 @@ from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .remote import Head, Remote, is_same_content
 from .row_rules import require_not_withdrawn, require_stated_rows
+from .signing import FILENAME as SIGNATURE
+from .signing import sign_manifest
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -96,7 +99,7 @@ class Published:
 
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
-    gated=optional(one_of("auto", "manual")), dataset=optional(place()),
+    gated=optional(one_of("auto", "manual")), dataset=optional(place()), sign=optional(place()),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -107,6 +110,7 @@ def push(
     gated: str | None = None,
     message: str | None = None,
     dataset: Path | str | None = None,
+    sign: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
 ) -> Published:
@@ -138,6 +142,9 @@ def push(
         Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
         it), for the link on the card. By default the repository that it was opened from for the build, that the last
         version's card links, or a public one of this owner that has the recipe's name for it and its digest.
+    sign : path, optional
+        File of a private key (elliptic curve, PEM), to sign the manifest: ``manifest.sig``, which
+        ``verify(identity=...)`` checks. Needs the extra `sign`. Without it, a version has no signature.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -172,6 +179,8 @@ def push(
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
     job = _Push(_source_of(path), name, kind, version, dataset, token)
+    if sign is not None:
+        job.sign(sign)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
@@ -235,6 +244,10 @@ class _Push:
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
         self.base: str | None = None  # digest of the version that main must have
         self.remove: tuple[str, ...] = ()  # files of others that the commit removes
+
+    def sign(self, key: Path | str) -> None:
+        """Send a signature of the published manifest, too."""
+        self.files.add(SIGNATURE, sign_manifest(self.files.content(MANIFEST), key))
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
@@ -344,7 +357,7 @@ class _Push:
             return self._result(head.commit, "tagged")
         # files listed in the last version only; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
-        delete = [name for name in (*listed, *self.remove) if name in there and name not in self.files.names]
+        delete = [name for name in (*listed, *self.remove, SIGNATURE) if name in there and name not in self.files.names]
         return replace(
             self._result(None, "planned"),
             sent=tuple(sorted(send)), reused=tuple(sorted(set(self.files.names) - set(send))), deleted=tuple(delete),

@@ -16,7 +16,7 @@ from ...store.byte_source import LocalFiles
 from ...store.hashing import entry_of
 from ..initialization import FILE as START_FILE
 from ..initialization import FILES as START_FILES
-from ..initialization import SAME_START, initialization_files, initialization_of, start_cosine
+from ..initialization import SAME_START, initialization_files, initialization_of, start_cosines
 from ..manifest import UNKNOWN
 from ..matrix.geometry import Geometry
 from ..matrix.sharded_matrix import ShardedMatrix
@@ -56,7 +56,7 @@ def _measure(task: _Task) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
         if task.sketched:
             sketches.append(sketch(rows))
         if task.start is not None:
-            cosines += [start_cosine(task.plan_layout, task.start, row) for row in rows]
+            cosines += start_cosines(task.plan_layout, task.start, rows).tolist()
     return task.numbers, sketches, cosines
 
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from ...common.license_ids import normal_license
 from ...common.text import nearest, one_line
-from ...dataset.initialization import SAME_START, initialization_of, start_cosine
+from ...dataset.initialization import SAME_START, initialization_of, start_cosines
 from ...dataset.labels.kinds import LabelKind
 from ...dataset.labels.names import RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN, row_digest
 from ...dataset.reader import DatasetReader
-from ...dataset.sketches import NEAR, Sketches, norm_and_concentration, sketches_of
+from ...dataset.sketches import NEAR, Sketches, near_units, norm_and_concentration, sketches_of
 from ...dataset.splits import BY_ROWS
 from ...store.hub.withdrawals import last_seen
 from ...store.paths import short
@@ -138,7 +138,17 @@ def check_batch(batch: Batch, reference: Reference, *, withdrawn: Mapping[str, s
         Ids and row digests that were withdrawn, with their date; by default those of `reference`.
     """
     checker = _Checker(reference, reference.withdrawn if withdrawn is None else withdrawn)
-    return [checker.verdict(row, label) for row, label in zip(batch.rows, batch.labels, strict=True)]
+    measured = _measure(batch.rows, reference)
+    return [checker.verdict(*each) for each in zip(batch.rows, batch.labels, *measured, strict=True)]
+
+
+def _measure(rows: np.ndarray, reference: Reference) -> tuple[list[float], list[float], list[float]]:
+    """Return each row's cosine of A with the initialization (0 without one), its norm and its number of directions."""
+    layout, start = reference.dataset.layout, reference.start
+    with np.errstate(all="ignore"):  # values that are not finite have a verdict of their own
+        cosines = np.zeros(len(rows)) if start is None else start_cosines(layout, start, rows)
+        norms, directions = norm_and_concentration(layout, rows)
+    return cosines.round(6).tolist(), norms.tolist(), directions.tolist()
 
 
 class _Checker:
@@ -150,15 +160,18 @@ class _Checker:
         self.kinds = self.manifest.kinds
         self.seen_ids: dict[str, str] = {}
         self.seen_digests: dict[str, str] = {}
-        self.seen_rows: list[tuple[str, Sketches]] = []
+        self.seen_units: list[np.ndarray] = []
+        self.seen_names: list[str] = []
         self.notes: list[str] = []
         self.facts: dict[str, float] = {}
 
-    def verdict(self, row: np.ndarray, label: Mapping[str, Any]) -> Verdict:
+    def verdict(
+        self, row: np.ndarray, label: Mapping[str, Any], cosine: float, norm: float, directions: float
+    ) -> Verdict:
         self.notes, self.facts = [], {}
         name = label.get("id")
         shown = one_line(name, MAX_ID) if isinstance(name, str) else short(name)
-        problems = [*self._id(name), *self._values(row, shown), *self._labels(label)]
+        problems = [*self._id(name), *self._values(row, shown, cosine, norm, directions), *self._labels(label)]
         return Verdict(shown, tuple(problems), tuple(self.notes), dict(self.facts))
 
     # ---------------------------------------------------------------- ids
@@ -181,7 +194,7 @@ class _Checker:
         self.seen_ids.setdefault(name.lower(), name)
 
     # -------------------------------------------------------------- values
-    def _values(self, row: np.ndarray, name: str) -> Iterator[Finding]:
+    def _values(self, row: np.ndarray, name: str, cosine: float, norm: float, directions: float) -> Iterator[Finding]:
         if not np.isfinite(row).all():
             yield Finding("finite", "it holds NaN or infinite values; train it again")
             return
@@ -196,16 +209,15 @@ class _Checker:
                 )  # fmt: skip
                 return
         wide = row.astype(np.float32, copy=False)
-        yield from self._start(wide)
-        yield from self._size(wide)
+        yield from self._start(cosine)
+        yield from self._size(norm, directions)
         yield from self._duplicates(stored, wide, name)
 
-    def _start(self, row: np.ndarray) -> Iterator[Finding]:
+    def _start(self, found: float) -> Iterator[Finding]:
         reference = self.reference
         if reference.start is None:
             self.notes.append(f"{reference.name} does not know what its rows were trained from; that is not checked")
             return
-        found = start_cosine(self.manifest.layout, reference.start, row)
         self.facts["initialisation_cosine"] = found
         if found < SAME_START:
             of = "its first row" if reference.start_is_row else "its initialization"
@@ -215,8 +227,7 @@ class _Checker:
                 f"(w2w init {reference.name}), or contribute to a dataset that accepts any initialization",
             )  # fmt: skip
 
-    def _size(self, row: np.ndarray) -> Iterator[Finding]:
-        norm, directions = (float(found[0]) for found in norm_and_concentration(self.manifest.layout, row[None]))
+    def _size(self, norm: float, directions: float) -> Iterator[Finding]:
         self.facts |= {"norm": norm, "directions": directions}
         if norm == 0:
             yield Finding("norm", "it changes nothing (B is zero); train it first")
@@ -257,19 +268,20 @@ class _Checker:
         sketches = self.reference.sketches
         if sketches is None:
             return
-        for number, cosine in sketches.near(row)[:1]:
+        one = sketches.unit(row)
+        for number, cosine in near_units(sketches.units, one, row.size)[:1]:
             yield Finding(
                 "near_duplicate", f"it nearly equals the row {self.reference.dataset.ids[number]!r} of {where} (cosine "
                 f"about the mean: {cosine:.3f}, limit {NEAR:g}); leave it out",
             )  # fmt: skip
-        for other, one in self.seen_rows:
-            if found := one.near(row):
-                yield Finding(
-                    "near_duplicate", f"it nearly equals {other!r} of this batch (cosine about the mean: "
-                    f"{found[0][1]:.3f}); leave one out",
-                )  # fmt: skip
-                break
-        self.seen_rows.append((name, sketches.alone(row)))
+        alike = near_units(np.array(self.seen_units), one, row.size)[:1] if self.seen_units else []
+        for number, cosine in alike:
+            yield Finding(
+                "near_duplicate", f"it nearly equals {self.seen_names[number]!r} of this batch (cosine about the mean: "
+                f"{cosine:.3f}); leave one out",
+            )  # fmt: skip
+        self.seen_units.append(one)
+        self.seen_names.append(name)
 
     # -------------------------------------------------------------- labels
     def _labels(self, label: Mapping[str, Any]) -> Iterator[Finding]:

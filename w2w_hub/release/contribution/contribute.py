@@ -183,8 +183,9 @@ def contribute(
     reference = Reference.of(dataset)
     options = {"allow_torch": allow_torch, "trust": trust, "alpha": alpha, "component": component}
     found = _checked(paths, names, table, reference, options)
-    where = dataset.revision.commit if dataset.revision is not None else dataset.manifest.digest
-    repository = dataset.revision.repo if dataset.revision is not None else str(dataset.path)
+    revision = dataset.revision
+    where = dataset.manifest.digest if revision is None else revision.commit
+    repository = str(dataset.path) if revision is None else revision.renamed or revision.repo
     made = Contribution(repository, where, found.verdicts, tuple(paths), "refused")
     good = [i for i, verdict in enumerate(found.verdicts) if verdict.ok]
     if not good or (len(good) < len(paths) and not accept_rest):
