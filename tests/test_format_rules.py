@@ -413,6 +413,7 @@ ELSEWHERE = {
     "A release MUST check the batch against its name and against `rows`, and MUST NOT make rows of a folder without a valid record": "hub/test_contributions.py::test_a_batch_on_main_that_is_not_what_was_merged_is_not_released",
     "The commit that makes the version MUST remove the folders whose rows it has": "hub/test_contributions.py::test_a_contribution_is_reviewed_merged_and_released",
     "A\n  writer that changes a dataset MUST keep the entries": "hub/test_contributions.py::test_a_stale_request_is_checked_against_what_is_released_by_then",
+    "A publisher MUST remove the one of the last\n  version where it does not make its own": "hub/test_signing.py::test_a_signed_version_verifies_with_its_key_alone",
     "a reader MUST refuse a manifest or base file": "hub/test_lock.py::test_a_copy_that_is_not_what_was_pinned_is_refused",
 }  # fmt: skip
 

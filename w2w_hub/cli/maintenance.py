@@ -155,16 +155,19 @@ def merge(request: str, commit: str | None, as_json: bool) -> None:
 @click.command(epilog=examples("w2w release org/people --dry-run", "w2w release org/people 1.1.0"))
 @click.argument("repo")
 @click.argument("version", required=False)
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Private key (PEM) to sign the version with."
+)
 @click.option("--dry-run", is_flag=True, help="Show what the version would be; change nothing.")
 @json_option
-def release(repo: str, version: str | None, dry_run: bool, as_json: bool) -> None:
+def release(repo: str, version: str | None, sign: Path | None, dry_run: bool, as_json: bool) -> None:
     """Publish the next version of the dataset REPO, with all merged contributions and without withdrawn rows.
 
     Without VERSION, it is the next one that the changes require: a major one if a row goes, else a minor one.
     """
     from ..release import release as release_next
 
-    done = release_next(repo, version, dry_run=dry_run)
+    done = release_next(repo, version, sign=sign, dry_run=dry_run)
     if as_json:
         print_json(done.to_json())
         return

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.arguments import checked
+from ..common.arguments import checked, place
 from ..common.constraints import flag, optional, text
 from ..common.progress import progress
 from ..common.text import counted, few
@@ -84,8 +84,10 @@ class Released:
         return {**vars(self), "tag": self.tag}
 
 
-@checked(repo=text(), version=optional(text()), dry_run=flag())
-def release(repo: str, version: str | None = None, *, token: Token = None, dry_run: bool = False) -> Released:
+@checked(repo=text(), version=optional(text()), dry_run=flag(), sign=optional(place()))
+def release(
+    repo: str, version: str | None = None, *, sign: Path | str | None = None, token: Token = None, dry_run: bool = False
+) -> Released:  # fmt: skip
     """Publish the next version of a dataset on the Hub (`w2w release`).
 
     Merged contributions become rows, which the split rule places, with the column ``contributor``; withdrawn rows are
@@ -99,6 +101,8 @@ def release(repo: str, version: str | None = None, *, token: Token = None, dry_r
     ----------
     version : str, optional
         By default the next one that the changes require: a major one if a row goes, else a minor one.
+    sign : path, optional
+        File of a private key to sign the version with, see `push`.
     dry_run : bool
         Return the plan and change nothing.
 
@@ -127,7 +131,7 @@ def release(repo: str, version: str | None = None, *, token: Token = None, dry_r
         return _finished(remote, head, stated, state, dry_run)
     if not state.pending.records and not state.gone:
         return Released(remote.repo, "unchanged", skipped=state.pending.others)
-    return _Next(remote, head, state, version).run(dry_run)
+    return _Next(remote, head, state, version, sign).run(dry_run)
 
 
 def _head(remote: Remote) -> Head:
@@ -193,8 +197,8 @@ class _State:
 class _Next:
     """Builds the next version of a dataset from one commit of main, and publishes it."""
 
-    def __init__(self, remote: Remote, head: Head, state: _State, version: str | None):
-        self.remote, self.head, self.state = remote, head, state
+    def __init__(self, remote: Remote, head: Head, state: _State, version: str | None, sign: Any = None):
+        self.remote, self.head, self.state, self.key = remote, head, state, sign
         self.level = "major" if state.gone else "minor"
         newest = max([*head.versions, Version.parse(str(state.manifest["version"]))])
         self.version = newest.next(self.level) if version is None else Version.parse(version)
@@ -315,7 +319,7 @@ class _Next:
             try:
                 return publish_on(
                     Source(folder), self.remote.repo, str(self.version), base=str(self.state.manifest["digest"]),
-                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=self._batches,
+                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=self._batches, sign=self.key,
                     token=self.remote.options.token,
                 )  # fmt: skip
             except HubConflictError:

@@ -189,7 +189,7 @@ publish = deprecated_alias("publish", push)
 
 def publish_on(
     source: Source, repo: str, version: str, *, base: str, message: str, remove: Sequence[str] = (),
-    token: Token = None,
+    sign: Path | str | None = None, token: Token = None,
 ) -> Published:  # fmt: skip
     """Publish the next version of a dataset, made of the one with the digest `base`, as `push` does.
 
@@ -207,6 +207,8 @@ def publish_on(
     """
     job = _Push(source, repo, "dataset", version, None, token)
     job.base, job.remove = base, tuple(remove)
+    if sign is not None:
+        job.sign(sign)
     return job.run(private=False, gated=None, dry_run=False, message=message)
 
 

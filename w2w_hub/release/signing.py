@@ -15,7 +15,6 @@ from typing import Any
 
 from ..common.checks import require_path
 from ..common.extras import optional_imports
-from ..common.text import one_line
 from ..errors import MissingPathError, SignatureError
 from ..store.manifest import FILENAME as MANIFEST
 from ..store.paths import read_regular
@@ -42,7 +41,10 @@ def sign_manifest(manifest: bytes, key: Path | str) -> bytes:
     with optional_imports("sign"):
         import OpenSSL  # noqa: F401, which model_signing needs and does not state
         from model_signing import hashing, signing
-    with _folder_of(manifest) as folder, _as_signature_error(f"{path} cannot sign", path):
+    with (
+        _folder_of(manifest) as folder,
+        _as_signature_error(f"{path} cannot sign; give a private key of an elliptic curve (PEM)", path),
+    ):
         config = signing.Config().use_elliptic_key_signer(private_key=str(path))
         made = folder.with_name("made.sig")
         config.set_hashing_config(hashing.Config()).sign(str(folder), str(made))
@@ -67,7 +69,9 @@ def verify_manifest(manifest: bytes, signature: bytes, key: Path | str, where: o
     with optional_imports("sign"):
         import OpenSSL  # noqa: F401
         from model_signing import hashing, verifying
-    wrong = f"{where}: {FILENAME} is not a signature of this manifest with the key {path}"
+    wrong = (
+        f"{where}: {FILENAME} is not a signature of this manifest with the key {path}; do not use it, or check the key"
+    )
     with _folder_of(manifest) as folder, _as_signature_error(wrong, path):
         given = folder.with_name("given.sig")
         given.write_bytes(signature)
@@ -103,8 +107,7 @@ def _as_signature_error(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = one_line(" ".join(str(error).split()) or type(error).__name__, 200)
-        raise SignatureError(f"{what} ({reason}); do not use it, or check the key", path=path) from error
+        raise SignatureError(what, path=path) from error
     finally:
         logger.disabled = before
 
