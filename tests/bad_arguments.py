@@ -302,8 +302,8 @@ def rows() -> dict[str, Row]:
     found: dict[str, Row] = {
         # ------------------------------------------------------------ versions
         "release.verify": slow(
-            r.verify, {"what": path, "deep": flag, "token": HUB["token"], "cache_dir": HUB["cache_dir"],
-                       "local_files_only": flag},
+            r.verify, {"what": path, "deep": flag, "identity": path, "token": HUB["token"],
+                       "cache_dir": HUB["cache_dir"], "local_files_only": flag},
             what=lambda w: w.folder / "people",
         ),
         "release.diff": slow(

@@ -319,7 +319,8 @@ class _Next:
             try:
                 return publish_on(
                     Source(folder), self.remote.repo, str(self.version), base=str(self.state.manifest["digest"]),
-                    message=f"Version {self.version}: {'; '.join(self._changes())}", remove=self._batches, sign=self.key,
+                    message=f"Version {self.version}: {'; '.join(self._changes())}",
+                    remove=self._batches, sign=self.key,
                     token=self.remote.options.token,
                 )  # fmt: skip
             except HubConflictError:

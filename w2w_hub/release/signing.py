@@ -41,9 +41,10 @@ def sign_manifest(manifest: bytes, key: Path | str) -> bytes:
     with optional_imports("sign"):
         import OpenSSL  # noqa: F401, which model_signing needs and does not state
         from model_signing import hashing, signing
+    wrong = f"{path} cannot sign; give a private key of an elliptic curve (PEM)"
     with (
         _folder_of(manifest) as folder,
-        _as_signature_error(f"{path} cannot sign; give a private key of an elliptic curve (PEM)", path),
+        _as_signature_error(wrong, path),
     ):
         config = signing.Config().use_elliptic_key_signer(private_key=str(path))
         made = folder.with_name("made.sig")
