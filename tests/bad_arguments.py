@@ -185,8 +185,8 @@ class World:
         """A dataset that publishes its initialization."""
         folder = self.folder / "with-start"
         if not folder.exists():
-            shutil.copytree(self.folder / "people", folder)
-            w2w_hub.relabel_rows(folder, start_adapter=self.adapter)
+            rows = np.repeat(self.rows[:1], 2, 0)
+            w2w_hub.write_dataset(rows, folder, layout=self.layout, start_adapter=self.adapter)
         return folder
 
     def again(self) -> WeightSpace:
@@ -487,6 +487,7 @@ def rows() -> dict[str, Row]:
         ),
         "WeightDataset.position": on("dataset", "position", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightDataset.where": on("dataset", "where", {"split": "None|text", "attributes": "anything"}),
+        "WeightDataset.find": on("dataset", "find", {"name": text}, name=lambda w: "labels/train.parquet"),
         "WeightDataset.attribute": on("dataset", "attribute", {"name": text}, name=lambda w: "Age"),
         "WeightDataset.read_into": on(
             "dataset", "read_into", {"indices": "array", "out": "array"},

@@ -175,6 +175,8 @@ class Engine(Settings, ABC):
         for start in range(0, rows.n, rows.tile_rows):
             stop = start + rows.tile_rows
             whole[stop:, start:stop] = whole[start:stop, stop:].T
+            square = whole[start:stop, start:stop]  # BLAS may round X Xᵀ asymmetrically; eigh reads the lower half
+            square[...] = np.tril(square) + np.tril(square, -1).T
         return whole
 
     def panels(self, rows: Rows) -> list[Panel]:
