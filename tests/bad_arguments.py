@@ -302,7 +302,7 @@ def rows() -> dict[str, Row]:
     found: dict[str, Row] = {
         # ------------------------------------------------------------ versions
         "release.verify": slow(
-            r.verify, {"what": path, "deep": flag, "identity": path, "token": HUB["token"],
+            r.verify, {"what": path, "deep": flag, "identity": "None|path", "token": HUB["token"],
                        "cache_dir": HUB["cache_dir"], "local_files_only": flag},
             what=lambda w: w.folder / "people",
         ),

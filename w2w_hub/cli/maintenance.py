@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command, counted, few, one_line
-from .common import examples, given_settings, json_option, no_loading_bars, out_option
-from .identities import picture_options
+from .common import (
+    PROMPT,
+    SEED,
+    examples,
+    generation_options,
+    given_settings,
+    json_option,
+    no_loading_bars,
+    out_option,
+)
 from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
@@ -32,7 +40,10 @@ REASONS = ("consent", "rights", "license", "content", "error", "other")  # as in
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base-model folder: also draw the adapters, on the sheet --out."
 )
-@picture_options
+@click.option("--prompt", "prompts", multiple=True, type=PROMPT, help="Of the pictures.  [default: sks person]")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="Of the pictures.  [default: 0]")
+@generation_options(".  [default: the pipeline's]")
+@click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor.")
 @out_option("The sheet of pictures to write (.png, .jpg or .webp); needs --base.", required=False)
 @json_option
 @click.pass_context

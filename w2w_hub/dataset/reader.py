@@ -28,7 +28,6 @@ from .manifest import DatasetManifest
 from .matrix.geometry import Geometry
 from .matrix.matrix import Matrix
 from .opening import open_source
-from .withdrawn import GuardedMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,13 +86,6 @@ class DatasetReader(Displayed):
     def withdrawn(self) -> Mapping[int, Withdrawal]:
         """The rows that were withdrawn from the repository, by index: reading them raises `WithdrawnError`."""
         return self.matrix.withdrawn
-
-    def with_all_rows(self) -> DatasetReader:
-        """Return the same dataset reading withdrawn rows, too: to compare others with them, never to give them out."""
-        matrix = self.matrix
-        if not isinstance(matrix, GuardedMatrix):
-            return self
-        return type(self)(self.path, self.manifest, self.labels, matrix.whole, self.source)
 
     @property
     def address(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -46,6 +46,15 @@ def withdrawn_error(
         + (advice or f"read the others, ds[ds.where()], or open a version without it, see: {log}"),
         date=rows[number].date, repo_id=revision.repo, revision=revision.asked, name=ids[number],
     )  # fmt: skip
+
+
+class HasMatrix(Protocol):
+    """A dataset."""
+
+    matrix: Matrix
+
+
+D = TypeVar("D", bound=HasMatrix)
 
 
 class HasRows(Protocol):
@@ -114,3 +123,13 @@ class GuardedMatrix(Matrix):
         found = sorted({int(number) for number in numbers[np.isin(numbers, self._numbers)]})
         if found:
             raise withdrawn_error({n: self.withdrawn[n] for n in found}, self._ids, self._revision)
+
+
+def with_all_rows(dataset: D) -> D:
+    """Return a dataset that reads withdrawn rows, too: to compare others with them, never to give them out."""
+    matrix: Any = dataset.matrix
+    if not isinstance(matrix, GuardedMatrix):
+        return dataset
+    made: Any = object.__new__(type(dataset))  # copy.copy would open it again
+    vars(made).update(vars(dataset), matrix=matrix.whole)
+    return cast(D, made)

@@ -23,6 +23,7 @@ from ...dataset.manifest import UNKNOWN, row_digest
 from ...dataset.reader import DatasetReader
 from ...dataset.sketches import NEAR, Sketches, near_units, nearest_units, norm_and_concentration, sketches_of
 from ...dataset.splits import BY_ROWS
+from ...dataset.withdrawn import with_all_rows
 from ...store.hub.withdrawals import last_seen
 from ...store.paths import short
 from .batch import Batch
@@ -108,7 +109,7 @@ class Reference:
     @classmethod
     def of(cls, dataset: DatasetReader, name: str | None = None) -> Reference:
         """Read what the checks need of an opened dataset; from the Hub at most 5 MB for 65,000 rows."""
-        dataset = dataset.with_all_rows()
+        dataset = with_all_rows(dataset)
         start, is_row = initialization_of(dataset), False
         if start is None and dataset.manifest.compatibility.initialisation != UNKNOWN and len(dataset):
             start, is_row = dataset[0].astype(np.float32), True
