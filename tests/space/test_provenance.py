@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from w2w_hub import ParameterLayout, WeightSpace, build_space, convert_adapter, describe, read_adapter, write_dataset
+from w2w_hub.cli import main
 from w2w_hub.space.identity import resolve
 from w2w_hub.space.keeping import export_identity
 from w2w_hub.space.provenance import license_of_exports
@@ -39,6 +41,11 @@ def test_an_export_names_space_dataset_row_and_edits_in_every_dialect(space: Wei
     convert_adapter(folder / "pytorch_lora_weights.safetensors", converted, "kohya")
     assert describe(converted)["provenance"] == told
     assert read_adapter(converted).metadata["modelspec.license"] == "unknown"
+    saved = space.save(tmp_path / "space")
+    shown = CliRunner().invoke(main, ["read", str(saved), str(folder)])
+    assert f"{row} of faces 1.2.0, license unknown" in shown.stderr
+    plain = CliRunner().invoke(main, ["read", str(saved), row, "--json"])
+    assert json.loads(plain.stdout)["provenance"] is None
 
 
 def test_the_license_of_an_export_is_the_strictest_or_unknown() -> None:

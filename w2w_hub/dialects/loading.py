@@ -11,10 +11,10 @@ import numpy as np
 
 from ..common.limits import MAX_TENSOR_BYTES as MAX_DATA
 from ..common.text import an
-from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError
+from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError, W2WError
 from ..store.paths import short
 from ..store.tensorfile import header_from, tensors_from
-from .checkpoint import CONFIG, Checkpoint
+from .checkpoint import CONFIG, Checkpoint, provenance
 from .opening import open_beside, open_named, read_config, require_no_pointer
 from .registry import dialects, weights_names
 
@@ -76,6 +76,14 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
     checkpoint = Checkpoint.from_header(path, header, load, config)
     checkpoint.config_note = note
     return checkpoint
+
+
+def provenance_in(path: Path | str) -> dict[str, str]:
+    """Return what the header of a checkpoint says about how it was made; empty for anything that is no checkpoint."""
+    try:
+        return provenance(open_checkpoint(path).metadata) if _exists(Path(path)) else {}
+    except W2WError:
+        return {}
 
 
 def _exists(path: Path) -> bool:
