@@ -19,7 +19,14 @@ from ..dataset.changes.fold import Offer, plan_folding
 from ..dataset.manifest import DatasetManifest, row_digest
 from ..dataset.weight_dataset import WeightDataset
 from ..dataset.withdrawn import withdrawn_rows
-from ..errors import CorruptFileError, HubConflictError, HubNotFoundError, UnsupportedFormatError, VersionError
+from ..errors import (
+    CorruptFileError,
+    HubConflictError,
+    HubNotFoundError,
+    InvalidInputError,
+    UnsupportedFormatError,
+    VersionError,
+)
 from ..store.commit import writer_lock
 from ..store.hub.client import Token
 from ..store.hub.semver import Version
@@ -221,6 +228,12 @@ class _Next:
         result = self._result()
         if not self.added and not self.state.gone:  # every row that waits was withdrawn
             return self._without_version(dry_run)
+        if not self.added and len(self.state.gone) == self.state.manifest["rows"]:
+            raise InvalidInputError(
+                f"every row of {self.remote.repo} was withdrawn, and a dataset has at least one; make the repository "
+                "private or delete it on the Hub",
+                repo_id=self.remote.repo,
+            )
         if dry_run:
             return result
         with self._work() as folder:

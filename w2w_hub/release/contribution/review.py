@@ -27,6 +27,7 @@ from .pending import Pending, pending_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
 
 LONGEST_TITLE = 200
+LISTED = 50  # problems in a comment
 UNSHOWN = ("folder", "digests", "weights", "dataset")  # fields that are no part of the verdict as data
 FETCHED = 16_000_000  # bytes of a matrix without published sketches that is downloaded for the checks
 
@@ -108,9 +109,11 @@ class Review:
     def to_markdown(self) -> str:
         """Return the verdict as a comment for the pull request; what the contributor wrote is escaped."""
         lines = [f"{self.mark}, checked against {self.base[:12]}.", ""]
-        lines += [f"- {markdown(each.message)}" for each in self.problems]
-        for row in self.rows:
-            lines += [f"- {markdown(row.id)}: {markdown(each.message)}" for each in row.problems]
+        problems = [f"- {markdown(each.message)}" for each in self.problems]
+        problems += [f"- {markdown(row.id)}: {markdown(each.message)}" for row in self.rows for each in row.problems]
+        lines += problems[:LISTED]
+        if problems[LISTED:]:
+            lines.append(f"- and {len(problems) - LISTED:,} more problems")
         if self.outcome == "refuse":
             lines += ["", "Correct this, and offer it again with `w2w contribute`, which opens a new pull request."]
         return "\n".join(lines) + "\n"
