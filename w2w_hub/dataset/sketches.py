@@ -144,7 +144,8 @@ class Sketches:
 
     def unit(self, row: np.ndarray) -> np.ndarray:
         """Return the sketch of a row ``(size,)`` about this center with length 1, float32 ``(47,)``."""
-        return self.units_of(row[None])[0]
+        unit: np.ndarray = self.units_of(row[None])[0]
+        return unit
 
     def units_of(self, rows: np.ndarray) -> np.ndarray:
         """Return :meth:`unit` of each of some rows, ``(n, 47)``."""
