@@ -104,14 +104,16 @@ def test_what_is_pushed_after_the_review_is_not_merged(hub: LoopbackHub, client:
     found = client("ann", "ann").run(
         CALLS
         + """
-out(now=verdict(1), then=verdict(1, commit=sys.argv[1]), none=refused(review, "org/people", 1, commit="0" * 40))
+out(now=verdict(1), then=verdict(1, commit=sys.argv[1]), none=refused(review, "org/people", 1, commit="0" * 40),
+    short=verdict(1, commit=sys.argv[1][:10])["commit"], empty=refused(review, "org/people", 1, commit=""))
 out(merged=merge("org/people", 1, commit=sys.argv[1]).to_json())
 """,
         reviewed,
     )
     assert (found["now"]["outcome"], found["then"]["outcome"]) == ("refuse", "accept")
     assert found["then"]["all"]["notes"]
-    assert found["none"][0] == "ContributionError"
+    assert found["none"][0] == found["empty"][0] == "ContributionError"
+    assert found["short"] == reviewed
     assert found["merged"]["reviewed"] == reviewed
     main = people.files("main")
     assert [main[path].etag for path in files] == [people.commits[reviewed].files[path].etag for path in files]

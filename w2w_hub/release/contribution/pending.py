@@ -143,7 +143,7 @@ def pending_batches(remote: Remote, commit: str, paths: Iterable[str]) -> Pendin
                 raise CorruptFileError(f"{min(missing)} is missing")
             raw = remote.read(commit, record_path(batch), MAX_CONFIG_BYTES)
             if raw is None:
-                raise CorruptFileError("it was not merged with w2w merge")
+                raise CorruptFileError("merge its pull request with w2w merge, which reviews it, or remove the folder")
             records.append(parse_record(raw, batch, HubFile(remote.repo, commit, record_path(batch))))
         except (CorruptFileError, UnsupportedFormatError) as error:
             others.append(f"{FOLDER}/{batch}: {error}")

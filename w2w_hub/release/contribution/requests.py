@@ -23,6 +23,7 @@ from ..withdrawal import dataset_name
 from .batch import FOLDER, MAX_BATCH_ROWS, MAX_LABELS_BYTES, Batch, batch_files, parse_batch_path, read_batch
 
 ACTIVE = ("open", "draft")
+SHORT_COMMIT = 7  # digits of a commit that are enough, if no other commit begins with them
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def read_request(remote: Remote, number: int, head: str, commit: str | None = No
     history = remote.history(ref)
     ours = set(remote.history(head))
     own = [each for each in history if each not in ours]
-    if commit is not None and commit not in own:
+    named = [each for each in own if commit is None or (len(commit) >= SHORT_COMMIT and each.startswith(commit))]
+    if commit is not None and len(named) != 1:
         raise ContributionError(
             f"{remote.repo}#{number} has no commit {short(commit)}; see: w2w review {remote.repo}#{number}",
             repo_id=remote.repo, revision=commit,
         )  # fmt: skip
-    chosen = commit or history[0]
+    chosen = history[0] if commit is None else named[0]
     start = next((each for each in history if each in ours), None)
     before = {} if start is None else remote.entries(start)
     after = remote.entries(chosen)
