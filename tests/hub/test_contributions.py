@@ -120,6 +120,7 @@ out(merged=merge("org/people", 1, commit=sys.argv[1]).to_json())
     assert not [path for path in main if other in path]
 
 
+@pytest.mark.slow
 def test_the_hubs_own_merge_is_completed_by_a_merge_that_reviews(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -132,6 +133,7 @@ def test_the_hubs_own_merge_is_completed_by_a_merge_that_reviews(
     assert json.loads(ann.w2w("release", "org/people", "--json").stdout)["added"] == {"new-1": "bob"}
 
 
+@pytest.mark.slow
 def test_two_contributors_with_one_id_or_one_adapter_do_not_both_get_in(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -156,6 +158,7 @@ out(later=[verdict(n)["checks"] for n in (2, 3)])
     assert found["refused"] == ["ContributionError"] * 2
 
 
+@pytest.mark.slow
 def test_a_stale_request_is_checked_against_what_is_released_by_then(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -174,6 +177,7 @@ out(stale=verdict(2)["outcome"]); merge("org/people", 2); out(second=release("or
     assert [entry["contributors"] for entry in manifest(hub, people)["history"]] == [["bob"], ["carol"]]
 
 
+@pytest.mark.slow
 def test_a_withdrawn_row_is_dropped_by_the_next_release_and_never_accepted_again(
     hub: LoopbackHub, client: MakeClient, people: Repo, crowd: Path
 ) -> None:
@@ -203,6 +207,7 @@ out(nothing=release("org/people").outcome)
     assert ("person-03" in ids, len(ids)) == (False, 24)
 
 
+@pytest.mark.slow
 def test_a_row_may_be_withdrawn_between_its_merge_and_its_release(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -229,6 +234,7 @@ out(done=release("org/people").to_json(), nothing=release("org/people").outcome)
     assert not [path for path in people.files("main") if path.startswith("contributions")]
 
 
+@pytest.mark.slow
 def test_a_hand_written_card_keeps_its_text_and_gets_the_change_log(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -246,6 +252,7 @@ def test_a_hand_written_card_keeps_its_text_and_gets_the_change_log(
     assert card.index("| 1.2.0 |") < card.index("| 1.1.0 |")
 
 
+@pytest.mark.slow
 def test_a_verdict_is_posted_with_everything_in_it_escaped(hub: LoopbackHub, client: MakeClient, people: Repo) -> None:
     offer(hub, people, {"<img src=x>": b"x"}, title="[x](javascript:alert(1))\x1b[2J")
     with hub.counted() as requests:
@@ -261,6 +268,7 @@ def test_a_verdict_is_posted_with_everything_in_it_escaped(hub: LoopbackHub, cli
     assert client().w2w("merge", "org/people").status == 2
 
 
+@pytest.mark.slow
 def test_the_workflow_for_maintainers_posts_each_verdict_once(
     hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
 ) -> None:
@@ -388,6 +396,7 @@ out(results=results)
     assert {pull.status for pull in people.pulls.values()} == {"open"}
 
 
+@pytest.mark.slow
 def test_a_batch_on_main_that_is_not_what_was_merged_is_not_released(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:

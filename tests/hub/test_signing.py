@@ -35,6 +35,7 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 @signed
+@pytest.mark.slow
 def test_a_signed_version_verifies_with_its_key_alone_and_the_next_one_has_no_stale_signature(
     hub: LoopbackHub, client: MakeClient, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_signed_version_verifies_with_its_key_alone_and_the_next_one_has_no_st
 
 
 @signed
+@pytest.mark.slow
 def test_a_signature_of_another_manifest_or_none_at_all_is_refused(
     hub: LoopbackHub, client: MakeClient, tmp_path: Path
 ) -> None:

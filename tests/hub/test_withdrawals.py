@@ -78,6 +78,7 @@ for name, revision in {"v1": "v1.0.0", "main": "main", "commit": sys.argv[1]}.it
         assert left == read == blocks == total - len(gone)
 
 
+@pytest.mark.slow
 def test_a_row_that_was_withdrawn_is_found_under_another_id(hub: LoopbackHub, client: MakeClient, people: Repo) -> None:
     client("ann", "ann").w2w("withdraw", "org/people", "person-01", "--reason", "rights")
     data = listed(hub)
@@ -117,6 +118,7 @@ for revision in ("v1.0.0", "main", "v1.1.0"):
     assert asked() == [500]  # the last list seen counts
 
 
+@pytest.mark.slow
 def test_a_list_that_was_never_seen_is_one_warning_and_a_repository_without_one_is_none(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_list_that_was_never_seen_is_one_warning_and_a_repository_without_one_
     assert len(reader.run(OPEN + "out(said=opened()[1])", HF_HUB_OFFLINE="1")["said"]) == 1
 
 
+@pytest.mark.slow
 def test_withdrawing_again_changes_nothing_and_who_may_not_write_is_refused(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -152,6 +155,7 @@ def test_withdrawing_again_changes_nothing_and_who_may_not_write_is_refused(
     assert client("bob", "bob").w2w("withdraw", "org/people", "person-02", "--reason", "consent").status == 2
 
 
+@pytest.mark.slow
 def test_a_row_of_an_old_version_can_be_withdrawn_and_others_may_commit_meanwhile(
     hub: LoopbackHub, client: MakeClient, people: Repo, folders: Folders
 ) -> None:
@@ -172,6 +176,7 @@ def test_a_row_of_an_old_version_can_be_withdrawn_and_others_may_commit_meanwhil
     assert [row["id"] for row in listed(hub)["rows"]] == ["person-00", "person-05"]
 
 
+@pytest.mark.slow
 def test_verify_passes_with_a_notice_and_a_rebuild_names_the_rows_that_it_misses(
     hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
 ) -> None:
@@ -203,6 +208,7 @@ out(quiet=quiet)
     assert (found["new"], found["inside"], found["same"], found["quiet"]) == (59, False, True, [])
 
 
+@pytest.mark.slow
 def test_a_published_space_warns_by_the_dataset_that_its_card_links(
     hub: LoopbackHub, client: MakeClient, people: Repo, folders: Folders
 ) -> None:
@@ -217,6 +223,7 @@ def test_a_published_space_warns_by_the_dataset_that_its_card_links(
     assert (noted.status, "person-01" in noted.stderr) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_made_of_a_withdrawn_row_says_so_once_the_list_is_known(
     hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
 ) -> None:
@@ -246,6 +253,7 @@ out(said=said)
     assert ["person-01" in text for text in after["said"]] == [True]
 
 
+@pytest.mark.slow
 def test_other_views_of_a_dataset_leave_withdrawn_rows_out(hub: LoopbackHub, client: MakeClient, people: Repo) -> None:
     client("ann", "ann").w2w("withdraw", "org/people", "person-01", "--reason", "consent")
     found = client().run(
@@ -264,6 +272,7 @@ out(again=refused(pickle.loads(pickle.dumps(ds)).__getitem__, "person-01")[0])
     assert (found["torch"], found["near"], found["again"]) == (49, 0, "WithdrawnError")
 
 
+@pytest.mark.slow
 def test_a_push_of_a_withdrawn_row_is_refused(
     hub: LoopbackHub, client: MakeClient, people: Repo, folders: Folders, tmp_path: Path
 ) -> None:
