@@ -44,7 +44,10 @@ PROTOCOLS = (
 INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
 OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
-NEED_A_HUB = ("release.push", "release.pin", "release.log")
+NEED_A_HUB = (
+    "release.push", "release.pin", "release.log", "release.contributions", "release.review", "release.merge",
+    "release.release", "release.withdraw",
+)  # fmt: skip
 LOCK = Path(__file__).parent / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0" / "w2w.lock"
 
 ODD: dict[str, Callable[[], Any]] = {
@@ -319,8 +322,8 @@ def rows() -> dict[str, Row]:
     found: dict[str, Row] = {
         # ------------------------------------------------------------ versions
         "release.verify": slow(
-            r.verify, {"what": path, "deep": flag, "token": HUB["token"], "cache_dir": HUB["cache_dir"],
-                       "local_files_only": flag},
+            r.verify, {"what": path, "deep": flag, "identity": "None|path", "token": HUB["token"],
+                       "cache_dir": HUB["cache_dir"], "local_files_only": flag},
             what=lambda w: w.folder / "people",
         ),
         "release.diff": slow(

@@ -148,6 +148,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "release.verify_lock": {"rebuild": False, "local_files_only": False},
     "release.pin": {"overwrite": False},
     "release.push": {"private": False, "dry_run": False},
+    "release.release": {"dry_run": False},
+    "release.review": {"comment": False},
+    "release.withdraw": {"dry_run": False},
 }
 
 

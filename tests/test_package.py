@@ -21,7 +21,13 @@ import w2w_hub
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-OTHER_NAMES = {"PIL": "pillow", "re2": "google-re2", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+OTHER_NAMES = {
+    "OpenSSL": "pyopenssl",
+    "PIL": "pillow",
+    "re2": "google-re2",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 LARGEST = 40e6  # bytes of a wheel
 
 

@@ -150,6 +150,20 @@ class UnknownNameError(W2WError, KeyError):
     """A row id, attribute, column or direction does not exist; `name` is that name."""
 
 
+class WithdrawnError(W2WError, LookupError):
+    """A row (`name`) of a dataset on the Hub (`repo_id`) was withdrawn and is not read any more, at any revision.
+
+    Attributes
+    ----------
+    date : str or None
+        Day of the withdrawal, ``2026-11-28``.
+    """
+
+    def __init__(self, message: object = "", *, date: str | None = None, **data: Any):
+        super().__init__(message, **data)
+        self.date = date
+
+
 class RowIndexError(InvalidInputError, IndexError):
     """A row number is out of range."""
 
@@ -181,12 +195,20 @@ class HubNotFoundError(HubError, FileNotFoundError):
         self.cached = tuple(cached)
 
 
+class ContributionError(W2WError, ValueError):
+    """A contribution (`name`) does not pass the checks of a dataset (`repo_id`), or is not one; nothing was changed."""
+
+
 class HubAccessError(HubError, PermissionError):
     """The token is missing, expired or not allowed to do this."""
 
 
 class HubConflictError(HubError):
     """The repository was changed by somebody else during the call; `revision` is the tag that is affected, if any."""
+
+
+class SignatureError(W2WError, ValueError):
+    """A manifest has no signature, or not one of the expected key (`path`)."""
 
 
 class VersionError(InvalidInputError):

@@ -10,6 +10,7 @@ import pytest
 
 from tests.hub.conftest import Client, seed
 from tests.hub.loopback import LoopbackHub
+from tests.hub.offers import offer
 from tests.hub.processes import Nursery
 from tests.tiny_world import TinyWorld
 
@@ -89,4 +90,24 @@ def empty_hub(nursery: Nursery, tmp_path: Path) -> Iterator[Client]:
     """A machine that uses a Hub without repositories."""
     with LoopbackHub() as hub:
         hub.user("org")
+        yield Client(hub, tmp_path / "home", nursery, hub.token("org"))
+
+
+@pytest.fixture
+def maintained(kept_room: Path, nursery: Nursery, tmp_path: Path) -> Iterator[Client]:
+    """A machine of the maintainers of org/people, to which somebody offers an adapter in pull request #12."""
+    from w2w_hub import WeightDataset, read_adapter
+    from w2w_hub.release.contribution.batch import pack_batch
+
+    layout = WeightDataset.open(kept_room / "people").layout
+    label = {"source": "trained for this example", "licence": "cc0-1.0", "consent": "a drawing"}
+    row = layout.flatten(read_adapter(kept_room / "my-lora"))
+    _, files = pack_batch(["my-lora"], row[None], [label], {}, layout)
+    with LoopbackHub() as hub:
+        hub.user("org")
+        seed(hub, kept_room / "people", "org/people")
+        repo = hub.repos[("dataset", "org/people")]
+        for _ in range(11):
+            hub.open_pull(repo, "an earlier one", "somebody", "closed")
+        assert offer(hub, repo, files) == 12
         yield Client(hub, tmp_path / "home", nursery, hub.token("org"))

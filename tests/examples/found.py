@@ -42,7 +42,7 @@ class Example:
         """The commands of a shell example, without comments; `a && b` are two."""
         found = []
         for line in self.text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
+            words = without_comment(line)
             while words:
                 end = words.index("&&") if "&&" in words else len(words)
                 found.append(" ".join(quoted(word) for word in words[:end]))
@@ -50,9 +50,15 @@ class Example:
         return found
 
 
+def without_comment(line: str) -> list[str]:
+    """The words of a line before a comment, which begins a word: ``org/people#12`` is one word."""
+    comment = re.search(r"(^|\s)#", re.sub(r"'[^']*'|\"[^\"]*\"", lambda quote: "x" * len(quote[0]), line))
+    return shlex.split(line if comment is None else line[: comment.start()])
+
+
 def quoted(word: str) -> str:
     """A word for a shell that may still expand ``*``."""
-    return word if re.fullmatch(r"[\w@%+=:,./*>-]+", word) else shlex.quote(word)
+    return word if re.fullmatch(r"[\w@%+=:,./*>#-]+", word) else shlex.quote(word)
 
 
 def of_commands() -> list[Example]:

@@ -29,6 +29,7 @@ NOT_RUN = {
 }  # by how a line starts
 SHOWN_ONLY = ("text", "toml", "json")  # languages of blocks that are no program
 HUB = re.compile(r"\borg/|w2w\.lock|\bbundle\b")
+MAINTENANCE = re.compile(r"w2w (review|merge|release|withdraw) ")
 ABOUT_PROGRAMS = [e for e in found.of_documents() if e.language not in SHOWN_ONLY]
 EXAMPLES = [*found.of_commands(), *ABOUT_PROGRAMS]
 DOCSTRINGS = found.of_docstrings()
@@ -91,7 +92,7 @@ def test_commands_do_what_they_are_shown_for(example: Example, room: Path) -> No
 def test_commands_that_use_a_hub_do_what_they_are_shown_for(published: Client, kept_room: Path, tmp_path: Path) -> None:
     problems = []
     for number, example in enumerate(e for (e,) in (param.values for param in of("bash", hub=True))):
-        if "w2w push" in example.text:
+        if "w2w push" in example.text or MAINTENANCE.search(example.text):
             continue
         folder = link(kept_room, tmp_path / f"room-{number}")
         for made in ("w2w.lock", "bundle"):
@@ -102,6 +103,15 @@ def test_commands_that_use_a_hub_do_what_they_are_shown_for(published: Client, k
         except AssertionError as problem:
             problems.append(f"{example.where}: {problem}")
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [p for p in of("bash", hub=True) if MAINTENANCE.search(p.values[0].text)])
+def test_commands_of_maintainers_run_where_a_contribution_waits(
+    example: Example, room: Path, maintained: Client
+) -> None:
+    for line in code_of(example).splitlines():
+        on_the_hub(line, maintained, room)
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from w2w_hub.cli import main
 
-from ..hub.conftest import Client, client, hub, nursery  # noqa: F401, fixtures
+from ..hub.conftest import Client, client, hub, nursery, seed  # noqa: F401, fixtures
 from ..hub.loopback import LoopbackHub
+from ..hub.offers import batch, offer, write_crowd
 from .hostile_names import FILE_NAME, HOSTILE, MARK, make_world, require_shown_safely
 
-BY_THE_HUB = ("push", "log", "pin", "restore", "archive", "cite")
+BY_THE_HUB = ("push", "log", "pin", "restore", "archive", "cite", "review", "merge", "release", "withdraw")
 
 
 def test_commands_show_what_a_repository_holds_as_text(
@@ -47,6 +48,28 @@ def test_commands_show_what_a_repository_holds_as_text(
     assert MARK in w2w("pin", "org/people@v1.0.0", "-o", lock)
     assert MARK in w2w("archive", lock, "-o", bag)
     assert MARK in w2w("restore", lock, "--from", bag)
+
+
+def test_maintainers_are_shown_what_a_pull_request_says_as_text(
+    hub: LoopbackHub,  # noqa: F811
+    client: Callable[..., Client],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    seed(hub, write_crowd(tmp_path / "crowd"), "org/people")
+    repo, ann = hub.repos[("dataset", "org/people")], client("ann", "ann")
+    offer(hub, repo, batch([HOSTILE], source=HOSTILE)[1], title=HOSTILE)
+    offer(hub, repo, {**batch(["new-1"])[1], FILE_NAME: b"x", HOSTILE: b"x"}, title=HOSTILE)
+    for words in (
+        ("review", "org/people"), ("review", "org/people#1"), ("review", "org/people#2"), ("merge", "org/people#1"),
+        ("merge", "org/people#2"), ("review", f"org/{HOSTILE}#1"), ("release", f"org/{HOSTILE}"),
+        ("withdraw", "org/people", HOSTILE, "--reason", "consent"),
+    ):  # fmt: skip
+        done = ann.w2w(*words)
+        require_shown_safely(done.stdout)
+        require_shown_safely(done.stderr)
+        assert MARK in done.stdout + done.stderr
+        assert done.status == (0 if words == ("review", "org/people") else 1 if "#" in words[1] and words[0] == "review"
+                               and HOSTILE not in words[1] else 2)  # fmt: skip
 
 
 @pytest.fixture

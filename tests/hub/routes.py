@@ -309,7 +309,11 @@ def resolve(hub: LoopbackHub, to: Any, kind: str, repo: str, rev: str, path: str
         location = f"{hub.cdn_url}/cdn/{blob.sha256}?X-Amz-Signature=signed"
         to.answer(302, data=b"", Location=location, **headers)
     else:
-        to.answer(200, data=hub.blobs[blob.oid], ETag=f'"{blob.oid}"', **{"Accept-Ranges": "bytes"}, **headers)
+        etag = f'"{blob.oid}"'
+        if to.headers.get("If-None-Match") == etag:
+            to.answer(304, data=b"", ETag=etag, **headers)
+            return
+        to.answer(200, data=hub.blobs[blob.oid], ETag=etag, **{"Accept-Ranges": "bytes"}, **headers)
 
 
 @route("GET", "/cdn/(?P<oid>[0-9a-f]+)")
@@ -321,12 +325,17 @@ def cdn(hub: LoopbackHub, to: Any, oid: str) -> None:
 def _pull(hub: LoopbackHub, repo: Repo, number: int) -> dict[str, Any]:
     pull = repo.pulls[number]
     event = {"id": "0", "type": "comment", "author": {"name": pull.author}, "createdAt": "2026-01-01T00:00:00.000Z"}
-    content = {"edited": False, "hidden": False, "latest": {"raw": "", "html": "", "updatedAt": event["createdAt"],
-               "author": event["author"]}, "numEdits": 0, "history": []}  # fmt: skip
+
+    def comment(number: int, author: str, text: str) -> dict[str, Any]:
+        latest = {"raw": text, "html": "", "updatedAt": event["createdAt"], "author": {"name": author}}
+        content = {"edited": False, "hidden": False, "latest": latest, "numEdits": 0, "history": []}
+        return event | {"id": str(number), "author": {"name": author}, "data": content}
+
+    events = [comment(i, *each) for i, each in enumerate([(pull.author, ""), *pull.comments])]
     return {
         "num": number, "title": pull.title, "status": pull.status, "isPullRequest": True, "author": event["author"],
         "createdAt": event["createdAt"], "repo": {"name": repo.id, "type": repo.kind}, "org": {}, "diffUrl": "",
-        "events": [event | {"data": content}], "changes": {"base": "refs/heads/main", "mergeCommitId": None},
+        "events": events, "changes": {"base": "refs/heads/main", "mergeCommitId": None},
         "filesWithConflicts": [],
     }  # fmt: skip
 
@@ -366,6 +375,8 @@ def change_discussion(hub: LoopbackHub, to: Any, kind: str, repo: str, number: s
         found.pulls[int(number)].status = to.json()["status"]
         to.answer(200, {"newStatus": event | {"type": "status-change", "data": {"status": to.json()["status"]}}})
     else:
+        pull = found.pulls[int(number)]
+        pull.comments = (*pull.comments, (str(name), to.json()["comment"]))
         to.answer(200, {"newMessage": event | {"type": "comment", "data": {"edited": False, "hidden": False,
                   "latest": {"raw": to.json()["comment"], "html": "", "updatedAt": event["createdAt"],
                              "author": event["author"]}, "numEdits": 0, "history": []}}})  # fmt: skip

@@ -59,6 +59,7 @@ class PullRequest:
     title: str
     author: str
     status: str  # draft, open, merged or closed
+    comments: tuple[tuple[str, str], ...] = ()  # author, text
 
 
 @dataclass

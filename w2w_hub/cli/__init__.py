@@ -15,6 +15,7 @@ from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
+from .maintenance import merge, release, review, withdraw
 from .spaces import build, compare, directions, nearest, read, rebuild, report
 from .training import train, train_many
 from .upstream import import_w2w
@@ -34,7 +35,7 @@ for section, commands in {
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, compare, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
-    "Contributions": (init, contribute),
+    "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),
 }.items():
     for command in commands:

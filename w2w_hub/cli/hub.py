@@ -31,17 +31,29 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
     "--dataset", type=click.Path(path_type=Path), metavar="REPO@VERSION",
     help="Where the Hub has the dataset of a weight space, or a lock file that pins it; linked on the card.",
 )  # fmt: skip
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY",
+    help="Private key (PEM) to sign the manifest with; w2w verify --identity checks it.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
     folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None,
-    dataset: Path | None, dry_run: bool, as_json: bool,
+    dataset: Path | None, sign: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
     from ..release import push as publish
 
     done = publish(
-        folder, repo, version=version, private=private, gated=gated, message=message, dataset=dataset, dry_run=dry_run
+        folder,
+        repo,
+        version=version,
+        private=private,
+        gated=gated,
+        message=message,
+        dataset=dataset,
+        sign=sign,
+        dry_run=dry_run,
     )
     if as_json:
         print_json(done.to_json())
@@ -65,7 +77,7 @@ def push(
             say(f"the card links its dataset {done.dataset}")
     if dry_run:
         again: list[object] = ["--version", done.version, *(["--private"] if private else [])]
-        for name, value in {"--gated": gated, "--message": message, "--dataset": dataset}.items():
+        for name, value in {"--gated": gated, "--message": message, "--dataset": dataset, "--sign": sign}.items():
             again += [] if value is None else [name, value]
         say(f"next: {command('w2w push', folder, repo, options=again)}")
     else:

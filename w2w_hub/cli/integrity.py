@@ -25,9 +25,15 @@ SHOWN = 10
 @click.argument("what", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Hash every shard, every row and the basis; by default only small files.")
 @click.option("--rebuild", is_flag=True, help="For a lock file: also build its weight spaces again and compare.")
+@click.option(
+    "--identity", type=click.Path(path_type=Path), metavar="KEY",
+    help="Public key (PEM) with whose private key the manifest must be signed.",
+)  # fmt: skip
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, what: Path, deep: bool, rebuild: bool, identity: Path | None, as_json: bool
+) -> None:  # fmt: skip
     """Check that a dataset, a weight space, or everything that a lock pins is as published.
 
     WHAT is a folder, org/name@version or a lock file. With exit status 2, the messages name what differs.
@@ -38,11 +44,13 @@ def verify(ctx: click.Context, what: Path, deep: bool, rebuild: bool, as_json: b
     from ..store.hub.pins import is_lock
 
     if is_lock(what):
+        if identity is not None:
+            raise InvalidInputError(f"{what} is a lock file; --identity is for one of its pins: {what}#org/name")
         verify_lock_file(what, rebuild, as_json)
         return
     if rebuild:
         raise InvalidInputError(f"{what} is not a lock file; --rebuild needs one: w2w pin org/space@v1.0.0 -o w2w.lock")
-    found = check(what, deep=deep)
+    found = check(what, deep=deep, identity=identity)
     if as_json:
         print_json(found.to_json())
     else:

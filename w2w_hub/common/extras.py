@@ -11,12 +11,14 @@ from .text import one_line
 
 # top-level name of an import -> (package, extra of this package)
 OPTIONAL = {
+    "OpenSSL": ("pyOpenSSL", "sign"),
     "PIL": ("pillow", "diffusers"),
     "accelerate": ("accelerate", "diffusers"),
     "dask": ("dask", "dask"),
     "datasets": ("datasets", "datasets"),
     "diffusers": ("diffusers", "diffusers"),
     "distributed": ("distributed", "dask"),
+    "model_signing": ("model-signing", "sign"),
     "peft": ("peft", "diffusers"),
     "torch": ("torch", "diffusers"),
     "transformers": ("transformers", "diffusers"),

@@ -13,6 +13,8 @@ MAX_CARD_BYTES = 4 * MIB  # of README.md
 MAX_CARD_METADATA = 64 * 1024  # characters of its YAML front matter; a longer one is ignored
 MAX_FILES = 200_000  # listed by one manifest, or walked over in one folder
 MAX_FOLDER_DEPTH = 32
+MAX_WITHDRAWALS = 200_000  # rows in withdrawn.json
+MAX_WITHDRAWALS_BYTES = 40 * MIB  # of it; a row has 180 bytes
 
 # decompressed or filled-in data: at most EXPANSION times the bytes on disk, plus UNBACKED
 EXPANSION = 1000

@@ -19,6 +19,7 @@ from ..store.cards import (
     split_card,
     with_facts,
 )
+from .credits import RowCredits, change_log, credit_rows
 from .initialization import FILE as START_FILE
 from .licenses import OTHER, RowLicenses, license_of, license_text
 from .manifest import UNKNOWN, DatasetManifest
@@ -56,14 +57,17 @@ def _initialization(manifest: DatasetManifest, repo: str | None) -> str:
 
 
 def dataset_card(
-    manifest: DatasetManifest, rows: RowLicenses | None = None, *, title: str | None = None, repo: str | None = None
-) -> str:
+    manifest: DatasetManifest, rows: RowLicenses | None = None, credits: RowCredits | None = None, *,
+    title: str | None = None, repo: str | None = None,
+) -> str:  # fmt: skip
     """Return a dataset's README.md, whose YAML lists the files of each split for stock `datasets`.
 
     Parameters
     ----------
     rows : mapping, optional
         Licenses of the rows, see :func:`w2w_hub.dataset.licenses.row_licenses`.
+    credits : RowCredits, optional
+        Contributors and sources of the rows.
     title : str, optional
         By default the manifest's name.
     repo : str, optional
@@ -111,6 +115,8 @@ from datasets import load_dataset  # the same rows without w2w_hub{f": {viewed}"
         "labels": _label_table(manifest),
         "spaces": Markdown("" if repo is None else f"| weight spaces | {_spaces_link(repo)} |\n"),
         "load": Markdown(load.rstrip()),
+        "credits": credit_rows(credits or RowCredits()),
+        "changes": change_log(manifest),
     }
     return render_card("dataset_card.md", metadata, values)
 
@@ -147,8 +153,9 @@ def _spaces_link(repo: str) -> str:
 
 
 def updated_card(
-    folder: Path, manifest: DatasetManifest, rows: RowLicenses | None = None, *, before: str | None = None
-) -> str:
+    folder: Path, manifest: DatasetManifest, rows: RowLicenses | None = None, credits: RowCredits | None = None, *,
+    before: str | None = None,
+) -> str:  # fmt: skip
     """Return the card of a new state: rendered again, or the text that somebody wrote with the facts that changed.
 
     Parameters
@@ -156,7 +163,7 @@ def updated_card(
     before : str, optional
         The card that :func:`dataset_card` renders for the present state, if the new one is made of it.
     """
-    new = dataset_card(manifest, rows)
+    new = dataset_card(manifest, rows, credits)
     try:
         text = read_card(folder)
     except MissingPathError:

@@ -67,6 +67,7 @@ def find_duplicates(
     if cosine is None:
         return found
     first = np.array([numbers[0] for numbers in groups.values()])  # one row per group of equal rows
+    first = first[~np.isin(first, list(dataset.withdrawn))]
     d = dataset.layout.size
     mean = np.zeros(d, np.float32)
     if centered and len(first) >= FEW_ROWS:

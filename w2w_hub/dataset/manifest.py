@@ -43,6 +43,7 @@ _OPTIONAL_KINDS = {
     "label_kinds": dict,
     "training": list,
     "imported": dict,
+    "history": list,
 }
 _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
@@ -108,6 +109,7 @@ class DatasetManifest(Displayed):
     training: list[dict[str, Any]] | None = None  # recipe, engine and batches of rows that `train_many` trained
     # source and license of rows that were imported from another project, whose license is restricted
     imported: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)  # version, date, changes, contributors of releases
 
     def __post_init__(self) -> None:
         for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
@@ -117,6 +119,9 @@ class DatasetManifest(Displayed):
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise InvalidInputError(f"{name} is {short(value)}, expected {kind.__name__}")
         self.column_info, self.label_kinds = self.column_info or {}, self.label_kinds or {}
+        self.history = list(self.history or [])
+        for entry in self.history:
+            _require_history(entry)
         for name in self.columns:
             if not isinstance(name, str) or name in (*RESERVED, "weights"):
                 raise InvalidInputError(f"columns has {short(name)}, which is not a valid name of an attribute")
@@ -190,6 +195,18 @@ class DatasetManifest(Displayed):
             return cls(**known)
         except (KeyError, TypeError, InvalidInputError, UnsupportedFormatError) as error:
             raise CorruptFileError(f"{where} has a missing or invalid field ({error}); fetch it again") from error
+
+
+def _require_history(entry: Any) -> None:
+    """Raise unless an entry of `history` states a version, a date, changes and contributors as text."""
+    known = entry if isinstance(entry, dict) else {}
+    for name in ("version", "date"):
+        if not isinstance(known.get(name), str):
+            raise InvalidInputError(f"history states {name} as {short(known.get(name))}")
+    for name in ("changes", "contributors"):
+        value = known.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise InvalidInputError(f"history states {name} as {short(value)}")
 
 
 FIELDS = {"format", "format_version", *DatasetManifest.__dataclass_fields__}

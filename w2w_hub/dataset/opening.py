@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.text import ShellText, command
+from ..common.warn import warn_caller
 from ..errors import CorruptFileError, MissingPathError, UnsupportedFormatError
 from ..store.byte_source import ByteSource, LocalFiles
 from ..store.commit import State, read_state, staging_folder
 from ..store.hub.ranges import RangedFiles
 from ..store.hub.source import Source
+from ..store.hub.withdrawals import withdrawals_of
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, no_manifest
 from ..store.paths import find_file
@@ -23,6 +25,7 @@ from .matrix.ranged_matrix import RangedMatrix
 from .matrix.sharded_matrix import ShardedMatrix, require_group
 from .matrix.zarr_matrix import ZarrMatrix, require_backed, require_shape
 from .tables import read_labels
+from .withdrawn import GuardedMatrix, notice, withdrawn_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +44,20 @@ class DatasetParts(NamedTuple):
     source: Source
 
 
-def open_source(source: Source, lazy: bool | None = None) -> DatasetParts:
-    """Open what :func:`w2w_hub.store.hub.locate.locate` found; see :meth:`WeightDataset.open` for `lazy`."""
-    return open_folder(source.folder) if source.revision is None else _open_commit(source, lazy)
+def open_source(source: Source, lazy: bool | None = None, *, guarded: bool = True) -> DatasetParts:
+    """Open what :func:`w2w_hub.store.hub.locate.locate` found.
+
+    Parameters
+    ----------
+    lazy : bool, optional
+        See :meth:`WeightDataset.open`.
+    guarded : bool
+        Refuse to read rows that were withdrawn from the repository, which asks it for the list of them.
+    """
+    if source.revision is None:
+        return open_folder(source.folder)
+    parts = _open_commit(source, lazy)
+    return parts._replace(matrix=_guarded(parts.matrix, parts.labels, source)) if guarded else parts
 
 
 def open_folder(path: Path) -> DatasetParts:
@@ -123,3 +137,16 @@ def _open_commit(source: Source, lazy: bool | None) -> DatasetParts:
         lambda: ZarrMatrix(manifest.files, partial(find_file, source.need(weights)), where),
     )  # fmt: skip
     return DatasetParts(folder, manifest, labels, matrix, source)
+
+
+def _guarded(matrix: Matrix, labels: pd.DataFrame, source: Source) -> Matrix:
+    """Return a matrix that refuses the rows that the repository lists as withdrawn, and warn of them."""
+    revision = source.revision
+    assert revision is not None
+    repo = revision.renamed or revision.repo
+    withdrawn = withdrawn_rows(labels, withdrawals_of(repo, source.options))
+    if not withdrawn:
+        return matrix
+    ids = tuple(labels.index)
+    warn_caller(f"{revision.repo} at {revision.asked}: {notice(withdrawn, ids)}; they are left out and cannot be read")
+    return GuardedMatrix(matrix, withdrawn, ids, revision)

@@ -20,6 +20,7 @@ from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.commit import open_state
 from ..store.hub.source import ResolvedRevision, Source
+from ..store.hub.withdrawals import Withdrawal
 from ..store.paths import find_file
 from .index import RowIndex
 from .licenses import license_of, row_licenses
@@ -80,6 +81,11 @@ class DatasetReader(Displayed):
     def revision(self) -> ResolvedRevision | None:
         """The repository and commit that the dataset was opened from; None for a folder."""
         return self.source.revision
+
+    @property
+    def withdrawn(self) -> Mapping[int, Withdrawal]:
+        """The rows that were withdrawn from the repository, by index: reading them raises `WithdrawnError`."""
+        return self.matrix.withdrawn
 
     @property
     def address(self) -> str:
@@ -156,7 +162,7 @@ class DatasetReader(Displayed):
         """Return the indices of the rows with this split and these attribute values.
 
         Values are parsed by the attribute's kind: a boolean may be 1, 0 or text, and a number may be text. Rows with a
-        missing value never match.
+        missing value never match, and neither do withdrawn rows.
 
         Raises
         ------
@@ -168,6 +174,7 @@ class DatasetReader(Displayed):
         for name in attributes:
             self.attribute(name)
         chosen = self._index.matching(self.manifest.kinds, attributes)
+        chosen[list(self.withdrawn)] = False
         if split is not None:
             if not isinstance(split, str) or split not in self.manifest.splits:
                 raise self._unknown_split(split)

@@ -144,8 +144,12 @@ class Sketches:
 
     def unit(self, row: np.ndarray) -> np.ndarray:
         """Return the sketch of a row ``(size,)`` about this center with length 1, float32 ``(47,)``."""
-        unit: np.ndarray = _units(quantized(sketch(row[None].astype(np.float32, copy=False)), self.center))[0]
+        unit: np.ndarray = self.units_of(row[None])[0]
         return unit
+
+    def units_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return :meth:`unit` of each of some rows, ``(n, 47)``."""
+        return _units(quantized(sketch(rows.astype(np.float32, copy=False)), self.center))
 
     def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
         """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
@@ -225,9 +229,26 @@ def near_units(units: np.ndarray, one: np.ndarray, size: int, cosine: float = NE
         Numbers in a row.
     """
     found = units @ one
-    slack = ROUNDING + (SAFETY * (1 - cosine**2) / np.sqrt(WIDTH) if size > WIDTH else 0.0)
-    there = np.flatnonzero(found >= cosine - slack)
+    there = np.flatnonzero(found >= _limit(size, cosine))
     return [(int(i), float(found[i])) for i in there[np.argsort(-found[there], kind="stable")]]
+
+
+def nearest_units(
+    units: np.ndarray, ones: np.ndarray, size: int, cosine: float = NEAR
+) -> list[tuple[int, float] | None]:
+    """Return the first result of :func:`near_units` for each of ``(m, 47)`` sketches; None where there is none."""
+    limit, found = _limit(size, cosine), list[tuple[int, float] | None]()
+    for start in range(0, len(ones), BLOCK):
+        cosines = ones[start : start + BLOCK] @ units.T
+        best = cosines.argmax(1)
+        values = cosines[np.arange(len(best)), best]
+        found += [(int(i), float(value)) if value >= limit else None for i, value in zip(best, values, strict=True)]
+    return found
+
+
+def _limit(size: int, cosine: float) -> float:
+    """Return the smallest estimate of a cosine that may be a near duplicate's."""
+    return cosine - ROUNDING - (SAFETY * (1 - cosine**2) / float(np.sqrt(WIDTH)) if size > WIDTH else 0.0)
 
 
 def _units(values: np.ndarray) -> np.ndarray:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from .contribution.checks import Verdict as Verdict
     from .contribution.contribute import Contribution as Contribution
     from .contribution.contribute import contribute as contribute
+    from .contribution.merge import Merged as Merged
+    from .contribution.merge import merge as merge
+    from .contribution.review import Review as Review
+    from .contribution.review import contributions as contributions
+    from .contribution.review import review as review
     from .contribution.trainers import TrainingStart as TrainingStart
     from .contribution.trainers import write_start as write_start
     from .difference import VersionDifference as VersionDifference
@@ -32,10 +37,14 @@ if TYPE_CHECKING:
     from .lock import Check as Check
     from .lock import pin as pin
     from .lock import verify_lock as verify_lock
+    from .next_version import Released as Released
+    from .next_version import release as release
     from .publish import Published as Published
     from .publish import push as push
     from .restoration import restore as restore
     from .verification import verify as verify
+    from .withdrawal import WithdrawalResult as WithdrawalResult
+    from .withdrawal import withdraw as withdraw
 
 # module -> its public names, imported when first used
 _NAMES = {
@@ -50,6 +59,10 @@ _NAMES = {
     "release.publish": ["Published", "push"],
     "release.restoration": ["restore"],
     "release.verification": ["verify"],
+    "release.contribution.merge": ["Merged", "merge"],
+    "release.contribution.review": ["Review", "contributions", "review"],
+    "release.next_version": ["Released", "release"],
+    "release.withdrawal": ["WithdrawalResult", "withdraw"],
     "store.hub.pins": ["BasePin", "Lock", "Pin", "read_lock"],
     "store.verify": ["Report"],
 }

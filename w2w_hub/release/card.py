@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.text import python_string
 from ..dataset.card import dataset_card
+from ..dataset.credits import read_row_credits
 from ..dataset.licenses import read_row_licenses
 from ..space.card import HubFacts, space_card
 from ..store.cards import RENDERED, is_rendered, join_card, mark_rendered, read_card, split_card
@@ -110,6 +111,7 @@ def _render(folder: Path, manifest: Mapping[str, Any], facts: HubFacts) -> str:
 
     if kind_of(manifest) == "dataset":
         typed = replace(DatasetManifest.read(folder), version=str(manifest["version"]))
-        rows = read_row_licenses(partial(find_file, folder), typed)
-        return dataset_card(typed, rows, title=facts.title, repo=facts.repo)
+        find = partial(find_file, folder)
+        rows, credits = read_row_licenses(find, typed), read_row_credits(find, typed)
+        return dataset_card(typed, rows, credits, title=facts.title, repo=facts.repo)
     return space_card(dict(manifest), list(load_directions(folder).items()), folder, facts)

@@ -91,16 +91,20 @@ def _entry(pin: Pin) -> str:
     organization, name = pin.repo.split("/")
     fields = {
         "title": f"{{{_tex(name)}}}, a {DESCRIPTIONS[pin.kind]}",
-        "author": f"{{{_tex(organization)}}}",
+        "author": " and ".join(f"{{{_tex(name)}}}" for name in (organization, *pin.contributors)),
         "year": _tex((pin.published or "")[:4]),
         "version": _tex(pin.version),
         "publisher": "Hugging Face",
         "url": address(pin),
-        "note": _tex(f"commit {pin.commit}, sha256 {pin.digest}"),
+        "note": _tex(f"commit {pin.commit}, sha256 {pin.digest}{_sources(pin)}"),
     }
     key = re.sub(r"[^A-Za-z0-9]+", "-", f"{pin.repo}-{pin.version}").strip("-").lower()
     lines = [f"  {field:<9} = {{{value}}}," for field, value in fields.items() if value]
     return "\n".join([f"@misc{{{key},", *lines, "}", ""])
+
+
+def _sources(pin: Pin) -> str:
+    return f"; rows from: {', '.join(pin.sources)}" if pin.sources else ""
 
 
 def _tex(text: str) -> str:
@@ -130,12 +134,14 @@ def _cff(pin: Pin) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "dataset",
         "title": f"{name}, a {DESCRIPTIONS[pin.kind]}",
-        "authors": [{"name": organization}],
+        "authors": [{"name": name} for name in (organization, *pin.contributors)],
         "version": pin.version,
         "commit": pin.commit,
         "url": address(pin),
         "identifiers": [{"type": "other", "value": f"sha256:{pin.digest}", "description": "digest of the content"}],
     }
+    if pin.sources:
+        found["abstract"] = f"{found['title']}, with rows from: {', '.join(pin.sources)}."
     if pin.published:
         found["date-released"] = pin.published
     if pin.licence.lower() in SPDX:

@@ -16,6 +16,7 @@ from ..dialects.inspection import inspect_adapter
 from ..errors import MissingPathError
 from ..space.points import is_point, load_point
 from ..space.weight_space import WeightSpace
+from ..space.withdrawn import file_notice, withdrawn_row_of
 from ..store.hub.locate import REPOSITORY, locate_either, split_kind
 from ..store.hub.pins import is_lock, read_lock
 from ..store.manifest import DATASET, FILENAME, read_json_in
@@ -79,7 +80,9 @@ def describe(
         return _space_facts(opened) | {"path": str(path)} | commit
     if against is not None and not isinstance(against, ReferenceLayout):
         against = ReferenceLayout(against)
-    return inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+    facts = inspect_adapter(path, allow_torch=allow_torch, options=options, against=against, tracker=tracker)
+    gone = withdrawn_row_of(facts.get("provenance") or {})
+    return facts if gone is None else facts | {"withdrawn": file_notice(gone)}
 
 
 def _is_there(path: Path) -> bool:

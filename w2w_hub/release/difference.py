@@ -111,9 +111,10 @@ def compare(old: Source, new: Source) -> tuple[list[Change], RowDifference | Non
 
 
 def _dataset(source: Source) -> WeightDataset:
-    from ..dataset.weight_dataset import open_located
+    from ..dataset.opening import open_source
+    from ..dataset.weight_dataset import WeightDataset
 
-    return open_located(source, lazy=True)
+    return WeightDataset(*open_source(source, lazy=True, guarded=False))  # rows are compared by their digests
 
 
 def _compare_rows(rows: RowDifference, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

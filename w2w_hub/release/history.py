@@ -110,8 +110,9 @@ def _releases(client: Any, repo: str, kind: str, refs: Any, options: HubOptions)
                 contents=_contents(manifest),
             )
         )
-    untagged = [r for r in found if r.tag is None and r.digest is not None]
     tagged_ones = sorted((r for r in found if r.tag), key=lambda r: Version.parse(r.version), reverse=True)
+    known = {(r.version, r.digest) for r in tagged_ones}  # main may have merged contributions besides
+    untagged = [r for r in found if r.tag is None and r.digest is not None and (r.version, r.digest) not in known]
     return untagged + tagged_ones
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..common.deprecated import renamed_keywords
 from ..common.limits import MAX_FILES, MAX_JSON_BYTES
 from ..common.progress import progress
 from ..common.text import counted
+from ..dataset.credits import RowCredits, read_row_credits
+from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, EMBEDDED, MODEL_INDEX, digest_of_folder
 from ..errors import CorruptFileError, HubError, InvalidInputError, W2WError
 from ..lora.layout import ParameterLayout
@@ -137,6 +140,7 @@ def pin_of(source: Source, options: HubOptions) -> Pin:
         )
     manifest = source.manifest()
     kind = kind_of(manifest)
+    credits = _credits(source) if kind == "dataset" else RowCredits()
     return Pin(
         repo=revision.renamed or revision.repo,
         kind=kind,
@@ -149,7 +153,15 @@ def pin_of(source: Source, options: HubOptions) -> Pin:
         licence=str(manifest.get("licence", "unknown")),
         recipe=dict(manifest.get("recipe", {})),
         base=_pin_base(source, manifest, options) if kind == "space" else None,
+        contributors=tuple(credits.names),
+        sources=tuple(credits.main_sources()),
     )
+
+
+def _credits(source: Source) -> RowCredits:
+    """Return the contributors and sources of a dataset, whose labels are fetched for them."""
+    folder = source.need(name for name in source.files if name.startswith("labels/"))
+    return read_row_credits(partial(find_file, folder), DatasetManifest.read(folder))
 
 
 def _date(revision: ResolvedRevision, options: HubOptions) -> str | None:

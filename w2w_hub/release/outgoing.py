@@ -67,6 +67,11 @@ class Outgoing:
                 raise _changed(path)
             self.add(name, data)
 
+    def content(self, name: str) -> bytes:
+        """Return the content of a small file."""
+        found = self._content[name]
+        return found if isinstance(found, bytes) else read_file(found.parent, found.name, IN_MEMORY)
+
     def size(self, name: str) -> int:
         content = self._content[name]
         return len(content) if isinstance(content, bytes) else os.stat(content).st_size

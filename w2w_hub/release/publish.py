@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,17 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
-from ..common.text import command, counted
-from ..dataset.licenses import row_digests, rows_without
+from ..dataset.credits import with_change_log
 from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, MODEL_INDEX
-from ..errors import AlreadyExistsError, CorruptFileError, HubNotFoundError, InvalidInputError, VersionError
+from ..errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    HubConflictError,
+    HubNotFoundError,
+    InvalidInputError,
+    VersionError,
+)
 from ..space.card import dataset_repository, linked_dataset
 from ..store.cards import is_rendered, with_facts
 from ..store.hub.cache import KIND_NAMES, REPO
@@ -27,15 +34,19 @@ from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source, download
+from ..store.hub.withdrawals import FILENAME as WITHDRAWN
 from ..store.manifest import CARD, kind_of
 from ..store.manifest import FILENAME as MANIFEST
-from ..store.paths import find_file, read_file, short
+from ..store.paths import read_file, short
 from .card import is_written, published_card, rendered_body
 from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
 from .permission import require_permission
 from .remote import Head, Remote, is_same_content
+from .row_rules import require_not_withdrawn, require_stated_rows
+from .signing import FILENAME as SIGNATURE
+from .signing import sign_manifest
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -89,7 +100,7 @@ class Published:
 
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
-    gated=optional(one_of("auto", "manual")), dataset=optional(place()),
+    gated=optional(one_of("auto", "manual")), dataset=optional(place()), sign=optional(place()),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -100,6 +111,7 @@ def push(
     gated: str | None = None,
     message: str | None = None,
     dataset: Path | str | None = None,
+    sign: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
 ) -> Published:
@@ -131,6 +143,9 @@ def push(
         Where the Hub has the dataset that a weight space was built from (``org/name@v1.0.0``, or a lock file that pins
         it), for the link on the card. By default the repository that it was opened from for the build, that the last
         version's card links, or a public one of this owner that has the recipe's name for it and its digest.
+    sign : path, optional
+        File of a private key (elliptic curve, PEM), to sign the manifest: ``manifest.sig``, which
+        ``verify(identity=...)`` checks. Needs the extra `sign`. Without it, a version has no signature.
     token : str or bool, optional
         As in huggingface_hub.
     dry_run : bool
@@ -166,10 +181,37 @@ def push(
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
     job = _Push(_source_of(path), name, kind, version, dataset, token, private=private)
+    if sign is not None:
+        job.sign(sign)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
 publish = deprecated_alias("publish", push)
+
+
+def publish_on(
+    source: Source, repo: str, version: str, *, base: str, message: str, remove: Sequence[str] = (),
+    sign: Path | str | None = None, token: Token = None,
+) -> Published:  # fmt: skip
+    """Publish the next version of a dataset, made of the one with the digest `base`, as `push` does.
+
+    Parameters
+    ----------
+    message : str
+        Title of the commit.
+    remove : sequence of str
+        Files of the repository that the same commit removes.
+
+    Raises
+    ------
+    HubConflictError
+        If main has another version by now, or changes meanwhile.
+    """
+    job = _Push(source, repo, "dataset", version, None, token)
+    job.base, job.remove = base, tuple(remove)
+    if sign is not None:
+        job.sign(sign)
+    return job.run(private=False, gated=None, dry_run=False, message=message)
 
 
 def _source_of(what: Any) -> Source:
@@ -206,6 +248,12 @@ class _Push:
         self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
+        self.base: str | None = None  # digest of the version that main must have
+        self.remove: tuple[str, ...] = ()  # files of others that the commit removes
+
+    def sign(self, key: Path | str) -> None:
+        """Send a signature of the published manifest, too."""
+        self.files.add(SIGNATURE, sign_manifest(self.files.content(MANIFEST), key))
 
     def run(self, *, private: bool, gated: str | None, dry_run: bool, message: str | None) -> Published:
         head, created = self.remote.head(), False
@@ -213,7 +261,7 @@ class _Push:
             created = True
             self._require_own_name()
             if not private:
-                self._require_stated_rows(Head())
+                require_stated_rows(self.remote, Head(), self.folder, self.manifest)
             if not dry_run:
                 self.remote.create(private)
                 head = self.remote.head()
@@ -230,8 +278,13 @@ class _Push:
         done = self._existing(head)
         if done is not None:
             return done
+        if self.base is not None and (head.manifest or {}).get("digest") != self.base:
+            raise HubConflictError(
+                f"{self.repo} got another version meanwhile; nothing was changed, run the same command again",
+                repo_id=self.repo,
+            )
         if not private and not created:
-            self._require_stated_rows(head)
+            require_stated_rows(self.remote, head, self.folder, self.manifest)
         self._keep_link(head)
         plan = self._plan(head, self._changes(head), created)
         if dry_run:
@@ -245,36 +298,6 @@ class _Push:
         self._require_arrived(commit)
         self.remote.tag(self.version, commit)
         return replace(plan, commit=commit, outcome="published")
-
-    def _require_stated_rows(self, head: Head) -> None:
-        """Raise if rows of a dataset for everybody do not state their source, license and consent.
-
-        Rows that the repository's last version has published already are not new to anybody.
-        """
-        if self.kind != "dataset":
-            return
-        manifest = DatasetManifest.from_json(self.manifest, self.folder / MANIFEST)
-        missing = rows_without(lambda name: find_file(self.folder, name), manifest)
-        if not missing or (head.commit is not None and self.remote.is_private()):
-            return
-        if head.source is not None and kind_of(head.source.manifest()) == self.kind:
-            labels = head.source.need(name for name in head.source.files if name.startswith("labels/"))
-            there = row_digests(lambda name: find_file(labels, name), head.source.files)
-            mine = row_digests(lambda name: find_file(self.folder, name), self.manifest["files"])
-            missing = {name: [row for row in rows if there.get(row) != mine[row]] for name, rows in missing.items()}
-        missing = {name: rows for name, rows in missing.items() if rows}
-        if not missing:
-            return
-        columns = " and ".join({"licence": "license"}.get(name, name) for name in missing)
-        rows = {row for names in missing.values() for row in names}
-        first, relabel = min(rows), command("w2w relabel", self.folder, options=("--labels", "FILE"))
-        raise InvalidInputError(
-            f"{self.folder}: {counted(len(rows), 'row does', 'rows do')} not state the {columns}, as published ones "
-            f"must, the first is {first!r}; state them with {relabel} (columns {', '.join(missing)}), or publish "
-            "for yourself with --private",
-            path=self.folder,
-            name=first,
-        )
 
     def _require_own_name(self) -> None:
         """Raise before a repository is made whose name one of the other kind has, unless the kind was stated."""
@@ -333,12 +356,14 @@ class _Push:
         there = self.remote.tree(head.commit)
         if head.source is not None and CARD in there and not self.files.is_same(CARD, there[CARD]):
             self._keep_card(head.source)
+        if self.kind == "dataset" and WITHDRAWN in there and head.commit is not None:
+            require_not_withdrawn(self.remote, head.commit, self.source)
         send = [name for name in self.files.names if not self.files.is_same(name, there.get(name))]
         if head.manifest is not None and is_same_content(head.manifest, self.manifest) and not {*send} - {CARD}:
             return self._result(head.commit, "tagged")
         # files listed in the last version only; files that others added stay
         listed = head.manifest.get("files", {}) if head.manifest else {}
-        delete = [name for name in listed if name in there and name not in self.files.names]
+        delete = [name for name in (*listed, *self.remove, SIGNATURE) if name in there and name not in self.files.names]
         return replace(
             self._result(None, "planned"),
             sent=tuple(sorted(send)), reused=tuple(sorted(set(self.files.names) - set(send))), deleted=tuple(delete),
@@ -385,6 +410,8 @@ class _Push:
         )
         before = rendered_body(published.folder, was, self.facts)
         text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))
+        if self.kind == "dataset":
+            text = with_change_log(text, DatasetManifest.from_json(self.manifest, self.folder))
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:

@@ -23,7 +23,7 @@ def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> tuple[str, list[st
     CorruptFileError
         If the two differ by more than the bound between two engines.
     """
-    from ..dataset import WeightDataset
+    from ..dataset.weight_dataset import open_located
     from ..space import WeightSpace
     from ..space.fit.rebuild import ANGLE_BOUND, compare_spaces, rebuild
 
@@ -40,7 +40,8 @@ def rebuild_pin(lock: Lock, pin: Pin, options: HubOptions) -> tuple[str, list[st
             what="repository",
             repo_id=pin.repo,
         )
-    dataset = WeightDataset.open(source.need(n for n in source.files if not n.startswith("parquet/")))
+    source.need(n for n in source.files if not n.startswith("parquet/"))
+    dataset = open_located(source, lazy=False)
     published_source = open_pin(pin, options)
     published = WeightSpace.from_pretrained(published_source.need(published_source.files))
     found = compare_spaces(published, rebuild(published, dataset))

@@ -7,17 +7,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from ..common.limits import MAX_FILES
 from ..common.progress import progress
-from ..errors import HubConflictError, HubError, HubNotFoundError, InvalidInputError
+from ..errors import CorruptFileError, HubConflictError, HubError, HubNotFoundError, InvalidInputError
 from ..store.hub.cache import TYPES
 from ..store.hub.client import RETRIES, Token, api, call, retry_delay
 from ..store.hub.options import HubOptions
 from ..store.hub.resolve import FORMATS, open_repository
 from ..store.hub.semver import Version, is_version_tag
-from ..store.hub.source import Source
+from ..store.hub.source import ResolvedRevision, Source, download
 from ..store.manifest import CHECKSUM, upgraded
+from ..store.paths import read_file
 from .outgoing import Outgoing
 
 FILES_PER_BATCH = 50  # after each batch an interrupted push can continue
@@ -88,6 +92,50 @@ class Remote:
             return open_repository(self.repo, self.kind, commit, self.options)
         except (HubNotFoundError, ValueError):
             return None
+
+    def read(self, commit: str, name: str, limit: int) -> bytes | None:
+        """Return the content of a small file of a commit, through the cache; None if the commit does not have it.
+
+        Raises
+        ------
+        CorruptFileError
+            If it has more than `limit` bytes.
+        """
+        revision = ResolvedRevision(self.repo, self.kind, commit, commit)
+        source = Source(Path(), revision, {name: {"size": limit}}, self.options)
+        try:
+            download(revision, name, source)
+        except HubNotFoundError as error:
+            if error.what != "file":
+                raise
+            return None
+        return read_file(source.cache.own_snapshot(commit), name, limit)
+
+    def entries(self, commit: str) -> dict[str, Any]:
+        """Return the files of a commit by path, as huggingface_hub describes them (`RepoFile`).
+
+        Raises
+        ------
+        CorruptFileError
+            If there are more than `MAX_FILES`.
+        """
+        from huggingface_hub.hf_api import RepoFile
+
+        def listing() -> dict[str, Any]:
+            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
+            found = [entry for entry in islice(entries, MAX_FILES + 1) if isinstance(entry, RepoFile)]
+            if len(found) > MAX_FILES:
+                raise CorruptFileError(
+                    f"{self.repo}@{commit} has more than {MAX_FILES:,} files", repo_id=self.repo, revision=commit
+                )
+            return {entry.path: entry for entry in found}
+
+        return call(self.repo, listing)
+
+    def history(self, revision: str) -> list[str]:
+        """Return the commits of a revision, the newest first."""
+        listed = call(self.repo, self.client.list_repo_commits, self.repo, repo_type=self.type, revision=revision)
+        return [str(commit.commit_id) for commit in listed]
 
     def tree(self, commit: str | None) -> dict[str, str]:
         """Return the files of a commit: path to the sha256 of a large file, or git's digest of a small one."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..common.constraints import as_array
 from ..common.text import counted, nearest
+from ..common.warn import warn_caller
 from ..dialects import read_adapter
 from ..errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from ..lora.adapter import Adapter
@@ -17,6 +18,7 @@ from ..store.manifest import POINT, stated_format
 from .contents import SpaceContents
 from .points import SUFFIXES, Point, is_point, load_point
 from .population import Population, as_coefficients, require_near
+from .withdrawn import file_notice, withdrawn_row_of
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -162,6 +164,8 @@ def _opened(space: SpaceContents, what: str | Path) -> Point | Adapter:
             path=path,
         )
     adapter = read_adapter(path)
+    if gone := withdrawn_row_of(adapter.metadata):
+        warn_caller(f"{path}: {file_notice(gone)}")
     incompatibility = space.layout.incompatibility(adapter)
     if incompatibility:
         raise LayoutMismatchError(f"{path} does not fit the layout of space {space.name}: {incompatibility}")

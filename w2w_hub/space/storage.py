@@ -260,7 +260,11 @@ def open_contents(
     """
     if k is not None and not is_whole(k):
         raise InvalidInputError(f"k is a number of components, not {k!r}")
-    source = locate(path, "space", revision=revision, options=HubOptions(**options))
+    return open_located(locate(path, "space", revision=revision, options=HubOptions(**options)), k)
+
+
+def open_located(source: Source, k: int | None = None) -> SpaceContents:
+    """Open the weight space that :func:`w2w_hub.store.hub.locate.locate` found."""
     path = source.need(_needed(source, k))
     require_folder(path)
     try:

@@ -30,6 +30,7 @@ from .points import Point
 from .population import COVARIANCES
 from .previews import add_preview
 from .storage import open_contents, save_space
+from .withdrawn import warn_of_withdrawn
 
 
 class WeightSpace(SpaceContents, Displayed):
@@ -90,6 +91,8 @@ class WeightSpace(SpaceContents, Displayed):
     ) -> WeightSpace:
         """Open a folder, a Hub repository (``org/name``) at a revision, or what a lock file pins.
 
+        Warns if rows of its population were withdrawn from the repository of its dataset.
+
         Parameters
         ----------
         k : int, optional
@@ -102,6 +105,7 @@ class WeightSpace(SpaceContents, Displayed):
         found = open_contents(
             path, k, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
+        warn_of_withdrawn(found)
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
     open = from_pretrained  # the same call by the name that datasets have

@@ -19,10 +19,12 @@ from ...store.hashing import entry_of
 from ...store.manifest import DATASET
 from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
+from ..credits import row_credits
 from ..labels import table as label_table
 from ..licenses import imported_from, row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
+from ..reader import DatasetReader
 from ..splits import kept_rule
 from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
 from ..training_records import kept_records
@@ -127,9 +129,14 @@ def commit(plan: Plan, staging: Path, folder: Path, *, workers: int = 1, dask: A
         manifest.view = {"dtype": plan.view, "max_error": error}
     manifest.files = dict(sorted(files.items()))
     manifest.write(staging)
-    before = None if base is None else dataset_card(base.manifest, row_licenses(base.labels))
-    card = updated_card(folder, manifest, row_licenses(table), before=before)
+    before = None if base is None else _card_of(base)
+    card = updated_card(folder, manifest, row_licenses(table), row_credits(table, manifest), before=before)
     (staging / "README.md").write_text(card, "utf-8")
+
+
+def _card_of(dataset: DatasetReader) -> str:
+    manifest, labels = dataset.manifest, dataset.labels
+    return dataset_card(manifest, row_licenses(labels), row_credits(labels, manifest))
 
 
 def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> DatasetManifest:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GIVEN = ("id", "split", "source", "licence", "consent")  # reserved columns that a caller may give
 RESERVED = (*GIVEN, "row", "row_sha256")  # columns that are not attributes, in stored order
 TAKEN = ("row", "row_sha256", "weights", "coefficients")  # columns that only a dataset writes
+CONTRIBUTOR = "contributor"  # attribute: the account that offered a row, set by the release
+CONTRIBUTOR_SOURCE = "the account on the Hub that offered the row"  # in `column_info`, by which it is known
 SPLIT_NAME = re.compile(r"[A-Za-z0-9]\w*(\.\w+)*", re.ASCII)  # accepted by Hugging Face `datasets` too
 DEFAULT_SPLIT = "train"
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)  # reserved by Windows

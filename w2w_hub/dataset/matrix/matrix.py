@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from ...store.hub.withdrawals import Withdrawal
 from .geometry import GROUP, Geometry
 
 
@@ -23,12 +24,15 @@ class Matrix(Protocol):
         None if the array does not have shards of whole rows.
     is_lazy : bool
         Rows are downloaded from the Hub when they are read.
+    withdrawn : mapping of int to Withdrawal
+        The rows that are not read any more, see :mod:`w2w_hub.dataset.withdrawn`.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     geometry: Geometry | None
     is_lazy: bool = False
+    withdrawn: Mapping[int, Withdrawal] = {}
 
     def rows(self, numbers: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return rows ``(m, width)``; `numbers` may be in any order and may repeat."""

@@ -11,6 +11,7 @@ import numpy as np
 from ...common.text import command
 from ...dataset.labels.kinds import MIN_ROWS_A_CLASS as MIN_ROWS_A_CLASS
 from ...dataset.labels.kinds import AttributeTarget
+from ...dataset.labels.names import CONTRIBUTOR, CONTRIBUTOR_SOURCE
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
 from .missing import condensed
 
@@ -97,6 +98,11 @@ def _split_column(dataset: WeightDataset) -> str | None:
     return None if rule is None else str(rule["column"])
 
 
+def _is_attribution(dataset: WeightDataset, column: str) -> bool:
+    """Return whether a column says who offered a row, which is no attribute of the person."""
+    return column == CONTRIBUTOR and dataset.manifest.column_info.get(column, {}).get("source") == CONTRIBUTOR_SOURCE
+
+
 def _possible(
     space: FittedSpace, dataset: WeightDataset
 ) -> tuple[dict[str, AttributeTarget], dict[str, str], dict[str, AttributeTarget]]:
@@ -106,7 +112,7 @@ def _possible(
     named: dict[str, list[AttributeTarget]] = {}
     split_column = _split_column(dataset)
     for column, kind in dataset.manifest.kinds.items():
-        if column == split_column:
+        if column == split_column or _is_attribution(dataset, column):
             continue
         for target in kind.targets(column, dataset.labels[column].loc[list(population.ids)]):
             named.setdefault(target.name, []).append(target)

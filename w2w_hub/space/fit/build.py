@@ -73,6 +73,8 @@ def build_space(
     file, nor shards, nor an engine's `block_rows` changes a bit. Sign rule: the entry of largest magnitude of
     every component is positive.
 
+    Rows that were withdrawn from the dataset's repository are left out, as if the dataset did not have them.
+
     Parameters
     ----------
     k : int, optional
@@ -123,9 +125,9 @@ def build_space(
         recipe = job.recipe()
         kept = ResumeFolder(checkpoint, passes(recipe))
         found, coefficients, squares = _computed(job, kept)
-    labels = dataset.labels["split"].to_numpy(str)
-    used = np.zeros(len(dataset), bool)
-    used[job.chosen] = True
+    known = job.readable
+    ids, labels = np.asarray(dataset.ids)[known], dataset.labels["split"].to_numpy(str)[known]
+    used = np.isin(known, job.chosen)
     space = WeightSpace(
         coordinates=Coordinates(
             layout=dataset.layout,
@@ -137,12 +139,12 @@ def build_space(
             canonical=canonical is not None,
         ),
         population=Population(
-            ids=dataset.ids,
+            ids=tuple(ids.tolist()),
             splits=labels,
             coefficients=coefficients,
             fitted_split=split,
             squared_norms=squares,
-            left_out=() if rows is None else tuple(np.asarray(dataset.ids)[~used & (labels == split)].tolist()),
+            left_out=() if rows is None else tuple(ids[~used & (labels == split)].tolist()),
         ),
         recipe={**recipe, FOUND: found.moments.constant},
         compatibility=dataset.manifest.compatibility,
@@ -177,11 +179,11 @@ def clear_passes(space: WeightSpace, folder: Path | str) -> None:
 
 
 def _computed(job: Job, kept: ResumeFolder) -> tuple[Components, np.ndarray, np.ndarray]:
-    """Return the components, and all rows' coefficients and squared norms in the dataset's order.
+    """Return the components, and the coefficients and squared norms of all readable rows in the dataset's order.
 
     Results of finished passes are stored in `kept`, which is unlocked afterwards.
     """
-    engine, everyone = job.engine, job.rows(np.arange(len(job.dataset)))
+    engine, everyone = job.engine, job.rows(job.readable)
     engine.resume = kept
     try:
         found = find_components(engine, job.rows(job.chosen), job.k, job.solver, standardize=job.standardize)

@@ -14,6 +14,7 @@ from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.licenses import stated_consent
 from ...dataset.manifest import UNKNOWN
+from ...dataset.withdrawn import require_readable
 from ...errors import InitializationError, InvalidInputError, UnknownNameError
 from .engines import Engine, get_engine
 from .rows import Rows
@@ -68,6 +69,11 @@ class Job:
         solver = choose(n, d, k, get_solvers(solver))
         return cls(dataset, chosen, k, split, standardize, canonical, solver, get_engine(engine))
 
+    @property
+    def readable(self) -> np.ndarray:
+        """The indices of all rows but the withdrawn ones."""
+        return np.setdiff1d(np.arange(len(self.dataset)), list(self.dataset.withdrawn))
+
     # ------------------------------------------------------------ while the engine is running
     def rows(self, indices: np.ndarray) -> Rows:
         """Return rows of the dataset as the engine streams them."""
@@ -115,6 +121,7 @@ def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) 
     if ids is None:
         return inside
     indices = np.array(sorted({dataset.position(row) for row in ids}), int)
+    require_readable(dataset, indices)
     outside = np.setdiff1d(indices, inside)
     if len(outside):
         raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, the split to fit")

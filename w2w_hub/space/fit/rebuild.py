@@ -11,6 +11,7 @@ import numpy as np
 from ...common.arguments import SPACE, checked
 from ...common.constraints import either, flag, instance, optional, path, text
 from ...common.text import ShellText, command, counted
+from ...dataset.withdrawn import require_readable
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
 from .build import build_space
@@ -121,6 +122,8 @@ def rebuild(
     ------
     DatasetChangedError
         If the dataset does not have the digest that the recipe names.
+    WithdrawnError
+        If rows that it was fitted on were withdrawn from the dataset's repository; the error names them.
     """
     recipe = space.recipe
     if "as_published" in recipe:
@@ -132,6 +135,7 @@ def rebuild(
     population = space.population
     if population is None:  # fitted ids are unknown, but the dataset is the same: equal counts mean the whole split
         split, rows = recipe["split"], None
+        _require_rows(space, dataset, np.flatnonzero((dataset.labels["split"] == split).to_numpy(bool)))
         if dataset.manifest.splits.get(split) != recipe["rows"]:
             raise MissingPopulationError(
                 f"{space.name} was fitted to {counted(recipe['rows'], 'row')} of {split!r} and was published without "
@@ -139,9 +143,18 @@ def rebuild(
             )
     else:
         split = population.fitted_split
-        rows = population.fitted_ids if population.left_out else None
+        rows = population.fitted_ids
+        _require_rows(space, dataset, np.array([dataset.position(row) for row in population.ids]))
+        if not population.left_out and len(rows) == len(dataset.where(split=split)):
+            rows = None
     return build_space(
         dataset, recipe.get("k", space.k), split=split, rows=rows, name=space.name, version=space.version,
         directions=directions, standardize=recipe.get("standardised", True), canonical=recipe.get("canonical"),
         solver=solver_of(recipe), engine=engine or recipe.get("engine", "numpy"), checkpoint=checkpoint,
     )  # fmt: skip
+
+
+def _require_rows(space: WeightSpace, dataset: WeightDataset, indices: np.ndarray) -> None:
+    """Raise `WithdrawnError` if rows of a space were withdrawn since."""
+    build = command("w2w build", dataset.revision or dataset.path, options=("--out", ShellText("SPACE")))
+    require_readable(dataset, indices, f"so that {space.name} cannot be rebuilt; build one without them: {build}")

@@ -100,7 +100,7 @@ class RepoCache:
         with suppress(OSError, W2WError):
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.refs().get(revision) != commit:
-                _write(make_parents(self.folder, f"refs/{revision}"), commit)
+                write_text(make_parents(self.folder, f"refs/{revision}"), commit)
 
     # ------------------------------------------------------------ verified files
     def own_snapshot(self, commit: str, *, make: bool = False) -> Path:
@@ -145,7 +145,7 @@ class RepoCache:
             unchanged = _identity(os.fstat(stream.fileno())) == seen
         if unchanged:
             with suppress(OSError):  # in a read-only cache files are hashed every time
-                _write(mark, seen)
+                write_text(mark, seen)
         return unchanged
 
     def was_verified(self, file: Path, sha256: str) -> bool:
@@ -191,7 +191,8 @@ def is_own_blob(folder: Path, name: str) -> bool | None:
     return None
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write a small file of the cache atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replaced(file) as partial:
         partial.write_text(text, "utf-8")

@@ -62,6 +62,10 @@ class Pin:
     recipe : dict
         The manifest's recipe; empty for a dataset.
     base : BasePin or None
+    contributors : tuple of str
+        Accounts on the Hub that offered rows of a dataset.
+    sources : tuple of str
+        Main sources of a dataset's rows, with their numbers.
     """
 
     repo: str
@@ -75,6 +79,8 @@ class Pin:
     licence: str = "unknown"
     recipe: dict[str, Any] = field(default_factory=dict)
     base: BasePin | None = None
+    contributors: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,7 +97,7 @@ class Lock:
     def to_json(self) -> dict[str, Any]:
         pins = sorted(self.pins, key=lambda pin: (pin.kind, pin.repo, pin.revision))
         listed = [
-            {key: value for key, value in asdict(pin).items() if value not in (None, {}) or key == "commit"}
+            {key: value for key, value in asdict(pin).items() if value not in (None, {}, ()) or key == "commit"}
             for pin in pins
         ]
         return {
@@ -155,6 +161,7 @@ def _read_pin(item: Mapping[str, Any]) -> Pin:
         raise ValueError(f"revision {short(pin.revision)}")
     if not isinstance(pin.recipe, dict) or not isinstance(pin.published, (str, type(None))):
         raise ValueError("recipe or published")
+    pin = replace(pin, contributors=_texts(pin, "contributors"), sources=_texts(pin, "sources"))
     for owner in (pin, pin.base) if pin.base else (pin,):
         _require_text(owner, "repo", "commit")
         if not SHA.fullmatch(owner.commit) or not REPO.fullmatch(owner.repo) or ".." in owner.repo:
@@ -173,6 +180,14 @@ def _known(kind: type[Any], item: Any) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         raise ValueError(f"{short(item)} instead of a {kind.__name__}")
     return {key: item[key] for key in kind.__dataclass_fields__ if key in item}
+
+
+def _texts(pin: Pin, name: str) -> tuple[str, ...]:
+    """Return a field of a pin that is a list of texts."""
+    listed: Any = getattr(pin, name)
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(each, str) for each in listed):
+        raise ValueError(f"{name} {short(listed)}")
+    return tuple(listed)
 
 
 def _require_text(owner: Any, *names: str) -> None:
