@@ -138,7 +138,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train_identities": {"steps": 800, "batch_size": 1, "learning_rate": 0.003, "average_last": 0.25, "seed": 0},
     "train_identity": {"engine": "eager", "resume": False, "overwrite": False},
     "train_many": {"at_once": 8, "engine": "eager", "resume": False, "overwrite": False},
-    "import_w2w": {"holdout": 0.1, "parquet_view": False, "overwrite": False},
+    "import_w2w": {"holdout": 0.1, "row_order": "alphanumeric", "parquet_view": False, "overwrite": False},
     "release.archive": {"overwrite": False},
     "release.verify": {"deep": True, "local_files_only": False},
     "release.verify_lock": {"rebuild": False, "local_files_only": False},

@@ -18,8 +18,9 @@ from ..store.manifest import DATASET, FILENAME, SPACE, read_json, read_manifest
 from ..store.paths import read_file
 from .found import Files
 from .identities import decode_published, point_of, read_coefficients, read_saved_adapter
-from .labels import Labels, default_ids, group_column, read_concept_labels, read_identities
+from .labels import ALPHANUMERIC, TABLE, Labels, default_ids, group_column, read_concept_labels, read_identities
 from .layout import Found, find_layout
+from .order import BETTER, label_fit
 from .published import LICENSE, NOTICE, PROJECT, REPOSITORY
 from .rows import require_matrix, write_rows
 from .run import Run
@@ -41,7 +42,7 @@ class ImportJob:
 
     def __init__(
         self, files: Files, k: int | None, split_by: str | None, holdout: float, consent: str | None,
-        parquet_view: bool | str,
+        parquet_view: bool | str, row_order: str,
     ):  # fmt: skip
         self.files, self.consent, self.parquet_view = files, consent, parquet_view
         self.assumed: list[str] = []
@@ -50,7 +51,7 @@ class ImportJob:
         self.rows, self.dogs = self._matrix("rows"), self._matrix("dogs")
         self.found = self._layout()
         self.projections = self._matrix("projections")
-        self.labels = self._labels()
+        self.labels = self._labels(row_order)
         self.rule = self._split(split_by, holdout)
         self.dog_labels = self._dog_labels()
         self.sources = self._sources()
@@ -87,7 +88,7 @@ class ImportJob:
         self.assumed.append("all LoRAs were trained from one initialization (seed 0, as in the published script)")
         return found
 
-    def _labels(self) -> Labels | None:
+    def _labels(self, row_order: str) -> Labels | None:
         counts = {role: tensor.shape[0] for role, tensor in (("rows", self.rows), ("projections", self.projections))
                   if tensor is not None}  # fmt: skip
         rows = next(iter(counts.values()), None)
@@ -100,7 +101,7 @@ class ImportJob:
             )
         where = self.files.get("labels")
         if where is not None:
-            labels = read_identities(where, rows)
+            labels = read_identities(where, rows, row_order)
         elif rows is not None:
             labels = Labels(default_ids(rows, "row"))
             labels.assumed.append("identity_df.pt is not there: rows have numbers as ids, and no labels")
@@ -183,6 +184,7 @@ class ImportJob:
         if self.sources is not None:
             self._space(folder, hashes)
         self._pseudo_inverse()
+        self._label_order()
         self._identities(folder)
         if self.files.license is not None:
             name = self.files.license.relative_to(self.files.folder).as_posix()
@@ -229,6 +231,23 @@ class ImportJob:
             warn_caller(
                 f"{self.files.get('projections')}: its coefficients differ by {error:.0%} from those of the weights; "
                 "they may be of other rows, or of another order"
+            )
+
+    def _label_order(self) -> None:
+        """Measure how well the labels fit the coefficients, and warn if they do better in the order of their table."""
+        if self.projections is None or self.labels is None or not self.labels.columns:
+            return
+        other = self.labels.in_table_order()
+        orders = {ALPHANUMERIC: self.labels.columns} | ({} if other is None else {TABLE: other})
+        fit = label_fit(self.projections, orders)
+        if not fit:
+            return
+        self.checks["label_fit"] = fit
+        if fit.get(TABLE, 0) > BETTER * fit[ALPHANUMERIC]:
+            warn_caller(
+                f"{self.files.get('labels')}: its labels fit the coefficients better in the order of the table "
+                f"({fit[TABLE]:.2f}) than in alphanumeric order ({fit[ALPHANUMERIC]:.2f}; 1 is chance); if the rows "
+                "are in the order of the table: --row-order table (row_order='table')"
             )
 
     def _pseudo_inverse(self) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "file"  # a column that names a row's folder or picture
+ALPHANUMERIC, TABLE = ORDERS = ("alphanumeric", "table")
 CODINGS = {frozenset((0, 1)): "0/1", frozenset((-1, 1)): "-1/+1"}
 
 
@@ -40,6 +41,8 @@ class Labels:
     persons : str or None
         The column that says who is shown, if several rows can show one person.
     assumed : list of str
+    table_order : list of int or None
+        For each row of the table, its row here; None if the orders are equal.
     """
 
     ids: list[str]
@@ -47,6 +50,13 @@ class Labels:
     files: list[str] | None = None
     persons: str | None = None
     assumed: list[str] = field(default_factory=list)
+    table_order: list[int] | None = None
+
+    def in_table_order(self) -> dict[str, Values] | None:
+        """Return the columns in the order of the table; None if that is the order of the ids."""
+        if self.table_order is None:
+            return None
+        return {name: [values[i] for i in self.table_order] for name, values in self.columns.items()}
 
     def table(self) -> pd.DataFrame:
         """Return the labels with the ids as index."""
@@ -61,13 +71,15 @@ class Labels:
         return pd.DataFrame(columns, index=pd.Index(self.ids, dtype=object, name="id"))
 
 
-def read_identities(path: Path, rows: int | None) -> Labels:
+def read_identities(path: Path, rows: int | None, order: str = ALPHANUMERIC) -> Labels:
     """Return the labels of ``identity_df.pt``.
 
     Parameters
     ----------
     rows : int, optional
         Rows that the other files have.
+    order : {"alphanumeric", "table"}
+        The order of the rows of the other files.
 
     Raises
     ------
@@ -77,7 +89,7 @@ def read_identities(path: Path, rows: int | None) -> Labels:
     value = open_file(path).value
     if not is_frame(value):
         raise CorruptFileError(f"{path} holds no DataFrame of labels; fetch it again", path=path)
-    return _of_frame(frame_of(value, path), path, rows)
+    return _of_frame(frame_of(value, path), path, rows, order)
 
 
 def read_concept_labels(path: Path, rows: int, prefix: str) -> Labels:
@@ -133,7 +145,7 @@ def _columns(value: Any, path: Path, rows: int) -> tuple[dict[str, Values], Valu
 
 
 # ------------------------------------------------------------------ a table
-def _of_frame(frame: Frame, path: Path, rows: int | None) -> Labels:
+def _of_frame(frame: Frame, path: Path, rows: int | None, row_order: str = ALPHANUMERIC) -> Labels:
     if rows is not None and len(frame) != rows:
         raise InvalidInputError(
             f"{path} has labels of {counted(len(frame), 'model')}, the other files have {counted(rows, 'row')}; put "
@@ -146,18 +158,26 @@ def _of_frame(frame: Frame, path: Path, rows: int | None) -> Labels:
     if not _names(folders):
         twice = next(name for name, count in Counter(folders).items() if count > 1 or not name)
         raise InvalidInputError(f"{path}: the folder {short(twice)} occurs twice, so its rows have no names", path=path)
-    order = sorted(range(len(folders)), key=folders.__getitem__)
+    order = list(range(len(folders)))
+    if row_order == ALPHANUMERIC:
+        order.sort(key=folders.__getitem__)
     short_names = [name.rstrip("/").rpartition("/")[2] for name in folders]
     chosen = short_names if _names(short_names) else folders
     wrong = next((name for name in chosen if not ROW_ID.fullmatch(name)), None)
     if wrong is not None:
         raise InvalidInputError(f"{path}: the folder {short(wrong)} cannot be a row's id", path=path)
-    where = f"the column {FILE!r}" if by_file else "the index"
     labels = Labels([chosen[i] for i in order])
+    same = order == list(range(len(order)))
+    if not same:
+        labels.table_order = sorted(range(len(order)), key=order.__getitem__)
+    where = f"the column {FILE!r}" if by_file else "the index"
+    put = "as the table is" if same else "unlike the table, which was put into that order"
+    rows_are = (
+        "in the order of the table" if row_order == TABLE
+        else f"in alphanumeric order of these names ({few(labels.ids, 3)}), {put}"
+    )  # fmt: skip
     labels.assumed.append(
-        f"{path.name}: {where} names each model's folder, and the rows of the other files are in alphanumeric order of "
-        f"these names ({few(labels.ids, 3)}), "
-        + ("as the table is" if order == sorted(order) else "unlike the table, which was put into that order")
+        f"{path.name}: {where} names each model's folder, and the rows of the other files are {rows_are}"
     )
     if files is not None and not by_file:
         labels.files = [str(files[i]) for i in order]

@@ -36,6 +36,7 @@ SPLIT = "train"
 SIGNS, PROJECTED, MEASURED, NORMS = "signs.json", "projected.json", "measured.json", "squared-norms.npy"
 COLUMNS_AT_ONCE = 4096
 ROWS_A_GROUP = 1024
+ROWS_TO_PROJECT = 256  # so that the components are not read from memory for each few of them
 
 
 @dataclass
@@ -236,8 +237,8 @@ class SpaceWriter:
             )
             error = norm = 0.0
             with replaced(self._coefficients(start)) as partial, open(partial, "wb") as file:
-                for first in range(0, len(self.ids), ROWS_AT_ONCE):
-                    part = np.empty((min(ROWS_AT_ONCE, len(self.ids) - first), stop - start), np.float32)
+                for first in range(0, len(self.ids), ROWS_TO_PROJECT):
+                    part = np.empty((min(ROWS_TO_PROJECT, len(self.ids) - first), stop - start), np.float32)
                     if own is not None:
                         part[:] = next(own)
                     if there and projections is not None:
@@ -248,20 +249,23 @@ class SpaceWriter:
                         norm += float((given**2).sum())
                         part[:, :there] = given
                     part.tofile(file)
-            if own is not None and there:
-                relative = float(np.sqrt(error / max(norm, 1e-300)))
-                write_json(self.folder / PROJECTED, {"projection_error": relative}, replace=True)
+                if own is not None and there:
+                    relative = float(np.sqrt(error / max(norm, 1e-300)))
+                    write_json(self.folder / PROJECTED, {"projection_error": relative}, replace=True)
 
     def _projected(self, rows: StoredTensor, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yield the coefficients of some rows after the other, float64 ``(<= 64, stop - start)``."""
+        """Yield the coefficients of some rows after the other, float64 ``(<= 256, stop - start)``."""
         basis = read_safetensors(self._file(start))[0]["basis"]
         text = f"projecting on components {start:,} to {stop:,}"
-        for first in progress(range(0, len(self.ids), ROWS_AT_ONCE), text):
-            part = rows[first : first + ROWS_AT_ONCE].astype(np.float64)
-            _require_finite(part, rows.path)
-            part -= self.sources.mean
-            part /= self.sources.std
-            yield OPS.inner(part.astype(np.float32), basis)
+        for first in progress(range(0, len(self.ids), ROWS_TO_PROJECT), text):
+            scaled = np.empty((min(ROWS_TO_PROJECT, len(self.ids) - first), rows.shape[1]), np.float32)
+            for at in range(0, len(scaled), ROWS_AT_ONCE):
+                part = rows[first + at : first + min(at + ROWS_AT_ONCE, len(scaled))].astype(np.float64)
+                _require_finite(part, rows.path)
+                part -= self.sources.mean
+                part /= self.sources.std
+                scaled[at : at + len(part)] = part
+            yield OPS.inner(scaled, basis)
 
     def _rows(self) -> Iterator[np.ndarray]:
         """Yield the coefficients of some rows after the other, float32 ``(<= 1024, k)``."""
