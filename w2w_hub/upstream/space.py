@@ -8,7 +8,7 @@ are made one after the other in a working folder; one that is finished is not ma
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -108,8 +108,7 @@ class SpaceWriter:
     checks: dict[str, Any] = field(default_factory=dict)  # what was measured with the rows
 
     def write(
-        self, *, name: str, dataset: dict[str, str], record: dict[str, Any], published: dict[str, Any],
-        keep: Callable[[dict[str, Any]], object],
+        self, *, name: str, dataset: dict[str, str], record: dict[str, Any], published: dict[str, Any]
     ) -> None:  # fmt: skip
         """Make all files, the manifest last.
 
@@ -121,8 +120,6 @@ class SpaceWriter:
             ``imported`` of the recipe.
         published : dict
             Facts for ``as_published`` of the recipe.
-        keep : callable
-            Called with what was measured with the rows, before the manifest is there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*"):  # of a killed process
@@ -162,7 +159,6 @@ class SpaceWriter:
         }  # fmt: skip
         for name in [SIGNS, PROJECTED, MEASURED, NORMS, *(self._coefficients(start).name for start in self._starts())]:
             (self.folder / name).unlink(missing_ok=True)
-        keep(self.checks)
         write_manifest(self.folder, facts, self.found.layout, {})
 
     # -------------------------------------------------------------- the basis
