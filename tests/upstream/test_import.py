@@ -143,8 +143,13 @@ def test_rows_without_labels_and_components_make_datasets(own: Published, tmp_pa
 @pytest.mark.parametrize(("standardized", "kind"), [(True, "standardized"), (False, "as they are")])
 def test_the_report_says_what_the_components_are_of(standardized: bool, kind: str, tmp_path: Path) -> None:
     publish(tmp_path / "w2w", standardized=standardized, dogs=False)
-    checks = import_w2w(tmp_path / "w2w", tmp_path / "out").report["checks"]
+    made = import_w2w(tmp_path / "w2w", tmp_path / "out")
+    checks = made.report["checks"]
     assert checks["components_of"] == kind
+    assert made.space is not None
+    assert made.space.recipe["as_published"]["measured"]["components_of"] == kind
+    card = (tmp_path / "out" / "space" / "README.md").read_text("utf-8")
+    assert ("not of the standardised ones" in card) != standardized
     assert checks["mean_error"] < 1e-5
     assert checks["std_error"] < 1e-5
     assert checks["pseudo_inverse_error"] < 1e-4

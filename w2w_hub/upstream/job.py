@@ -245,7 +245,7 @@ class ImportJob:
                 name=f"{PROJECT}-space",
                 dataset=dataset,
                 record={"from": REPOSITORY, "license": LICENSE, "consent": self.consent},
-                published={"files": hashes, "assumed": self.assumed},
+                published={"files": self._published(hashes), "assumed": self.assumed},
             )
         manifest = read_manifest(where, SPACE)
         self.checks |= manifest["recipe"]["as_published"]["measured"]
@@ -256,6 +256,11 @@ class ImportJob:
                 f"{self.files.get('projections')}: its coefficients differ by {error:.0%} from those of the weights; "
                 "they may be of other rows, or of another order"
             )
+
+    def _published(self, hashes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the entries of the published files, without those of single people."""
+        names = {path.relative_to(self.files.folder).as_posix() for path in self.files.by_role.values()}
+        return {name: entry for name, entry in hashes.items() if name in names}
 
     def _label_order(self) -> None:
         """Measure how well the labels fit the coefficients, and warn if they do better in the order of their table."""
