@@ -296,6 +296,10 @@ DOG_LABELS: dict[str, Any] = {
     "arrays": {"wavy": np.arange(12) % 2},
     "rows": [{"wavy": i % 2} for i in range(12)],
     "named rows": {f"n{i:02d}": {"wavy": np.int64(i % 2)} for i in range(12)},
+    "columns of named rows": {"wavy": {f"n{i:02d}": np.int64(i % 2) for i in range(12)}},
+    "a list": [i % 2 for i in range(12)],
+    "a tensor": torch.arange(12) % 2,
+    "a matrix": np.stack([np.arange(12) % 2, np.arange(12)], 1),
     "a frame": pd.DataFrame({"wavy": [1 if i % 2 else -1 for i in range(12)]}),
 }
 
@@ -305,8 +309,9 @@ def test_labels_of_dogs_are_read_in_each_form(way: str, own: Published, tmp_path
     own.write("weights_datasets/dogs/dog_labels.pt", DOG_LABELS[way])
     dogs = import_w2w(own.folder, tmp_path / "out", k=2).dogs
     assert dogs is not None
-    assert dogs.labels["wavy"].tolist() == [bool(i % 2) for i in range(12)]
-    assert dogs.ids[0] == ("n00" if way == "named rows" else "dog-000000")
+    name = {"a list": "label", "a tensor": "label", "a matrix": "label-0"}.get(way, "wavy")
+    assert dogs.labels[name].tolist() == [bool(i % 2) for i in range(12)]
+    assert dogs.ids[0] == ("n00" if "named rows" in way else "dog-000000")
 
 
 # ---------------------------------------------------------------- layout

@@ -226,9 +226,15 @@ def test_a_pickle_that_refers_to_itself_takes_no_memory(tmp_path: Path) -> None:
         found = open_file(path).value
     with pytest.raises(CorruptFileError):
         frame_of(found, path)
-    pickled(encoded_again(2000).replace(b"q\x000", b"q\x00a", 1), path)
+    pickled(encoded_again(400).replace(b"q\x000", b"q\x00a", 1), path)
     with little_memory(), pytest.raises(W2WError, match=r"dog_labels\.pt"):
         frame_of(open_file(path).value, path)
+    long, wide = np.zeros(10**6, np.int8), {f"k{i}": 0 for i in range(4000)}
+    shared: list[tuple[Any, int]] = [({f"k{i}": long for i in range(100)}, 10**6), ([wide] * 4000, 4000)]
+    for value, rows in shared:
+        path.write_bytes(pickle.dumps(value, protocol=4))
+        with little_memory(), pytest.raises(W2WError, match=r"dog_labels\.pt"):
+            read_concept_labels(path, rows, "dog")
     table = pd.DataFrame({f"c{i}": ["x" * 1000] * 100 for i in range(3)})
     table.to_pickle(path, protocol=2)
     with little_memory():

@@ -6,10 +6,13 @@ before ``2``; the table names the folders in its index, or in a column ``file`` 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..common.text import counted, few
 from ..dataset.groups import LARGEST_GROUP, names_persons
@@ -17,11 +20,13 @@ from ..dataset.labels.table import ROW_ID
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..store.paths import short
 from .frames import Frame, Values, frame_of, is_frame, plain_values
-from .torch_files import open_file
+from .pickles import Array
+from .torch_files import StoredTensor, open_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_CELLS, MOST = 10_000_000, 10_000  # values and columns of labels that are no table
 FILE = "file"  # a column that names a row's folder or picture
 ALPHANUMERIC, TABLE = ORDERS = ("alphanumeric", "table")
 CODINGS = {frozenset((0, 1)): "0/1", frozenset((-1, 1)): "-1/+1"}
@@ -120,28 +125,54 @@ def default_ids(rows: int, prefix: str) -> list[str]:
 
 
 def _columns(value: Any, path: Path, rows: int) -> tuple[dict[str, Values], Values | None]:
-    """Return columns, and the names of the rows if these are keys of a dict of rows."""
+    """Return columns, and the names of the rows if these are keys of a dict.
+
+    A pickle may name one part many times: what would be copied is counted before it is.
+    """
+    if isinstance(value, (Array, StoredTensor)) and (found := _matrix_columns(value, rows)) is not None:
+        return found, None
     names: Values | None = None
-    if isinstance(value, dict) and value:
-        columns = {str(name): plain_values(each, path) for name, each in value.items()}
-        if all(each is not None and len(each) == rows for each in columns.values()):
-            return {name: each for name, each in columns.items() if each is not None}, None
+    if isinstance(value, dict) and 0 < len(value) * rows <= MAX_CELLS:
+        parts = list(value.values())
+        if all(_length(each) == rows for each in parts):
+            lists = {str(name): plain_values(each, path) for name, each in value.items()}
+            return {name: each for name, each in lists.items() if each is not None}, None
+        keys = list(parts[0]) if isinstance(parts[0], dict) else []
+        if len(keys) == rows and all(isinstance(each, dict) and each.keys() == parts[0].keys() for each in parts):
+            columns = {str(name): plain_values([each[key] for key in keys], path) for name, each in value.items()}
+            return {name: each for name, each in columns.items() if each is not None}, keys
         if len(value) == rows:
-            names, value = list(value), list(value.values())
+            names, value = list(value), parts
     if isinstance(value, (list, tuple)) and len(value) == rows and all(isinstance(row, dict) for row in value):
-        known = list(dict.fromkeys(str(name) for row in value for name in row))
-        found = [{str(name): each for name, each in row.items()} for row in value]
-        if len(known) * rows <= 10_000_000:
-            parts = {name: plain_values([row.get(name) for row in found], path) for name in known}
-            return {name: each for name, each in parts.items() if each is not None}, names
-    listed = plain_values(value, path)
-    if listed is not None and len(listed) == rows:
+        if sum(map(len, value)) <= MAX_CELLS and len(known := {name: None for row in value for name in row}) <= MOST:
+            columns = {str(name): plain_values([row.get(name) for row in value], path) for name in known}
+            return {name: each for name, each in columns.items() if each is not None}, names
+    elif _length(value) == rows and (listed := plain_values(value, path)) is not None:
         return {"label": listed}, names
     raise CorruptFileError(
         f"{path}: its labels are no table, list or dict of {counted(rows, 'row')}, as many as there are weights; fetch "
         "both again",
         path=path,
     )
+
+
+def _length(value: Any) -> int | None:
+    """Return the length of a list or a one-dimensional array; None for anything else."""
+    if isinstance(value, Array):
+        return value.shape[0] if len(value.shape) == 1 else None
+    return len(value) if isinstance(value, (list, tuple)) else None
+
+
+def _matrix_columns(value: Array | StoredTensor, rows: int) -> dict[str, Values] | None:
+    """Return the columns of a matrix of numbers, or a vector as one column; None for another shape."""
+    if value.shape[:1] != (rows,) or len(value.shape) > 2 or math.prod(value.shape) > MAX_CELLS:
+        return None
+    values = value[...] if isinstance(value, StoredTensor) else value.values
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        return None
+    if values.ndim == 1:
+        return {"label": values.tolist()}
+    return {f"label-{number}": column.tolist() for number, column in enumerate(values.T)}
 
 
 # ------------------------------------------------------------------ a table
