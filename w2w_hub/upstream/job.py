@@ -156,6 +156,8 @@ class ImportJob:
         missing = [f"{role}.pt" for role in ("mean", "std") if self.files.get(role) is None]
         if self.projections is None and self.rows is None:
             missing.append("proj_1000pc.pt or all_weights.pt")
+        if not missing and self.labels is not None and len(self.labels.ids) < 2:
+            missing.append("a second row")
         if missing:
             for role in ("basis", "mean", "std", "projections"):
                 if (where := self.files.get(role)) is not None:

@@ -128,17 +128,12 @@ class SpaceWriter:
         self._write_blocks(signs)
         norms = self._measured()
         values = np.sqrt(sum(np.einsum("ij,ij->j", part, part, dtype=np.float64) for part in self._rows()))
-        if not (np.isfinite(values).all() and (values > 0).all()):
-            raise CorruptFileError(
-                f"{self.sources.basis.path}: a component has no spread in the coefficients; fetch the files again",
-                path=self.sources.basis.path,
-            )
         mean, std = self.sources.mean, self.sources.std
         save_tensors({"mean": mean, "std": std, "singular_values": values}, self.folder / "space.safetensors")
         digest = basis_digest(self.found.layout, chain((mean, std), self._parts()))
         self._write_population(norms, digest)
         n, d = len(self.ids), self.found.layout.size - self.sources.constant
-        total = float(norms.sum()) if norms is not None else float((n - 1) * d)
+        total = max(float(norms.sum()) if norms is not None else float((n - 1) * d), 1e-300)
         facts = {
             "name": name, "version": "0.1.0", "licence": LICENSE, "digest": digest, "k": self.k, "fitted_split": SPLIT,
             "splits": [SPLIT],
