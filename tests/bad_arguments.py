@@ -572,7 +572,7 @@ def rows() -> dict[str, Row]:
         "import_w2w": slow(
             upstream.import_w2w,
             {"folder": path, "out": path, "k": "None|whole", "split_by": "None|text", "holdout": number,
-             "consent": "None|text", "parquet_view": "flag|text", "overwrite": flag},
+             "consent": "None|text", "row_order": text, "parquet_view": "flag|text", "overwrite": flag},
             folder=lambda w: w.published, out=lambda w: w.new(),
         ),
         "import_point": slow(

@@ -140,7 +140,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train_identities": {"steps": 800, "batch_size": 1, "learning_rate": 0.003, "average_last": 0.25, "seed": 0},
     "train_identity": {"engine": "auto", "resume": False, "overwrite": False},
     "train_many": {"at_once": 8, "engine": "auto", "resume": False, "overwrite": False},
-    "import_w2w": {"holdout": 0.1, "parquet_view": False, "overwrite": False},
+    "import_w2w": {"holdout": 0.1, "row_order": "alphanumeric", "parquet_view": False, "overwrite": False},
     "release.archive": {"overwrite": False},
     "release.contribute": {"extra_labels": "refuse", "accept_rest": False, "dry_run": False, "allow_torch": False},
     "release.write_start": {"trainer": "w2w", "overwrite": False},

@@ -98,5 +98,5 @@ if TYPE_CHECKING:
     from .space.report import write_report as write_report
 
 
-_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training")
+_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training", "upstream")
 __getattr__, __dir__ = lazy_names(__name__, _WHERE, _FOLDERS)

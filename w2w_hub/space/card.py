@@ -124,6 +124,11 @@ def imported_remarks(recipe: Mapping[str, Any]) -> list[str]:
             "- Mean, deviations and components are kept as they were published there, with the opposite sign in "
             f"{count:,} components; they were not fitted here, and `w2w rebuild` does not apply."
         )
+        measured = published.get("measured")
+        kind = measured.get("components_of", "standardized") if isinstance(measured, Mapping) else "standardized"
+        if kind != "standardized":
+            of = "the rows as they are" if kind == "as they are" else f"{kind or 'other'} rows"
+            lines.append(f"- As measured, its components are of {markdown(of)}, not of the standardised ones.")
     return lines
 
 
