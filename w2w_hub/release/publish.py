@@ -207,7 +207,7 @@ def publish_on(
     HubConflictError
         If main has another version by now, or changes meanwhile.
     """
-    job = _Push(source, repo, "dataset", version, None, token)
+    job = _Push(source, repo, "dataset", version, None, token, private=False)
     job.base, job.remove = base, tuple(remove)
     if sign is not None:
         job.sign(sign)
