@@ -31,6 +31,7 @@ def page(data: dict[str, Any]) -> str:
         spectrum=_spectrum(data),
         reconstruction=_reconstruction(data),
         directions=_directions(data),
+        population_model=data["population_model"],
         entanglement=_entanglement(data),
         scatters=_scatters(data),
         coefficients=_coefficients(data),
