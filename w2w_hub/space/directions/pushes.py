@@ -28,8 +28,8 @@ def measure_curves(
 ) -> dict[str, StrengthCurve]:
     """Return the strength curve of each direction of which there are enough rows with and without the attribute.
 
-    At most 4,096 fitted rows take part. Of these up to 128 without the attribute are pushed; a person shows an attribute
-    if most of the 25 other rows with the largest cosine have it.
+    At most 4,096 fitted rows take part, of which up to 128 without the attribute are pushed. A person shows an
+    attribute if most of the 25 other rows with the largest cosine have it.
 
     Parameters
     ----------
