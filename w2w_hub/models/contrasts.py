@@ -86,13 +86,15 @@ class Contrast(Protocol):
     """Something that a slider can be trained on, made of several examples."""
 
     examples: int
+    anchors: torch.Tensor  # (examples, k)
+    learns_anchors: bool  # from the examples; else they are given
 
     def draw(self, use: Use, generator: torch.Generator, picked: torch.Tensor) -> Batch:
         """Draw noise for some of the examples."""
         ...
 
     def losses(self, use: Use, slider: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the loss per sample ``(n,)`` of a slider, in standardized coefficients ``(k,)``."""
+        """Return the loss per sample ``(n,)`` of a slider, in standardized coefficients: ``(k,)``, or ``(n, k)``."""
         ...
 
 
@@ -115,6 +117,7 @@ class PromptContrast:
 
     def __init__(self, denoiser: Denoiser, anchors: torch.Tensor, latents: torch.Tensor, prompts: Prompts, eta: float):
         self.denoiser, self.anchors, self.latents, self.prompts = denoiser, anchors, latents, prompts
+        self.learns_anchors = False
         self.eta, self.examples = eta, len(latents)
 
     @torch.no_grad()
@@ -137,9 +140,10 @@ class PromptContrast:
 
 
 class PictureContrast:
-    """Pairs of pictures: half of the slider below the mean explains those before, half above it those after.
+    """Pairs of pictures: half of the slider on one side of a point explains that before, on the other that after.
 
-    What two pictures of a pair have in common cancels.
+    The point of each pair, its anchor, is what the two have in common. It is found along with the slider, as by an
+    inversion, from the population's mean.
 
     Parameters
     ----------
@@ -151,16 +155,15 @@ class PictureContrast:
 
     def __init__(self, denoiser: Denoiser, before: torch.Tensor, after: torch.Tensor, prompts: Prompts):
         self.denoiser, self.before, self.after, self.prompts = denoiser, before, after, prompts
-        self.examples = len(before)
+        self.examples, self.learns_anchors = len(before), True
+        self.anchors = torch.zeros(len(before), denoiser.k, device=before.device, requires_grad=True)
 
-    @torch.no_grad()
     def draw(self, use: Use, generator: torch.Generator, picked: torch.Tensor) -> Batch:
         before, after = self.before[picked], self.after[picked]
         noise, t = self.denoiser.noises(generator, before)
         clean, noises, times = torch.cat([before, after]), _times(noise, 2), _times(t, 2)
         target = diffusion_target(self.denoiser.scheduler, clean, noises, times).float()
-        anchors = torch.zeros(len(before), self.denoiser.k, device=clean.device)
-        return Batch(anchors, clean, noises, times, torch.zeros_like(target), target)
+        return Batch(self.anchors[picked], clean, noises, times, torch.zeros_like(target), target)
 
     def losses(self, use: Use, slider: torch.Tensor, batch: Batch) -> torch.Tensor:
         moved = torch.cat([batch.anchors - slider / 2, batch.anchors + slider / 2])

@@ -29,6 +29,7 @@ NEUTRAL = "sks person"
 PEOPLE = 24  # people whose predictions are contrasted, of which a quarter is held out
 SCORED, RANDOM = 24, 39  # samples that a slider is scored on, and random directions beside it
 RESAMPLED = 1000  # bootstrap samples of the interval
+BETAS = (0.9, 0.99)
 METHODS = {True: "slider, prompts", False: "slider, pictures"}
 RULES = {
     "num_steps": COUNT, "learning_rate": positive(), "k": optional(whole(1)), "batch_size": COUNT, "prior": number(0),
@@ -156,7 +157,8 @@ def fit_slider(
                 anchors = torch.stack([_standardized(denoiser, point.coefficients) for point in people])
                 contrast = PromptContrast(denoiser, anchors, latents, prompts, chosen.eta)
             else:
-                contrast = PictureContrast(denoiser, *latents.chunk(2), prompts)
+                first, second = latents.chunk(2)
+                contrast = PictureContrast(denoiser, first, second, prompts)
             fit = _Fit(denoiser, contrast, chosen)
             with frozen(pipe.unet), inject_hooks(pipe.unet, space.layout, denoiser.vectors(fit.start)) as use:
                 slider = fit.descend(use)
@@ -202,6 +204,25 @@ def _standardized(denoiser: Denoiser, coefficients: np.ndarray) -> torch.Tensor:
     return (found - denoiser.center) / denoiser.spread.clamp(min=1e-12)
 
 
+class _Descent:
+    """Adam with one second moment for all coefficients of a point ``(..., k)``.
+
+    With one per coefficient, those in which there is only noise would move as far as the others.
+    """
+
+    def __init__(self, values: torch.Tensor):
+        self.values, self.taken = values, 0
+        self.moment, self.square = torch.zeros_like(values), torch.zeros_like(values[..., :1])
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, rate: float) -> None:
+        self.taken += 1
+        self.moment = BETAS[0] * self.moment + (1 - BETAS[0]) * gradient
+        self.square = BETAS[1] * self.square + (1 - BETAS[1]) * gradient.square().mean(-1, keepdim=True)
+        first, second = (1 - beta**self.taken for beta in BETAS)
+        self.values -= rate * (self.moment / first) / (self.square / second).sqrt().clamp(min=1e-20)
+
+
 class _Fit:
     """One descent and its evidence; the last quarter of the examples, in a seeded order, is held out."""
 
@@ -213,11 +234,15 @@ class _Fit:
         self.start = torch.zeros(1, denoiser.k, device=self.device)
 
     def descend(self, use: Use) -> torch.Tensor:
-        """Return the slider in standardized coefficients ``(k,)``."""
-        settings = self.settings
+        """Return the slider in standardized coefficients ``(k,)``; held-out examples have no influence on it."""
+        settings, contrast = self.settings, self.contrast
         generator = torch.Generator().manual_seed(settings.seed)
         slider = self.start[0].clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([slider], lr=settings.learning_rate, betas=(0.9, 0.99))
+        learnt = [slider, *([contrast.anchors] if contrast.learns_anchors else [])]
+        examples = torch.arange(contrast.examples) if contrast.learns_anchors else self.train
+        counts = torch.zeros(contrast.examples, 1, device=self.device)
+        counts[self.train] = 1
+        descents = [_Descent(values) for values in learnt]
         good, recent = slider.detach().clone(), deque[float](maxlen=1)
 
         def status() -> str:
@@ -226,21 +251,20 @@ class _Fit:
         for step in progress(range(settings.num_steps), "training the slider", status=status):
             # decays in the last half, so that the slider converges
             rate = settings.learning_rate * min(1.0, 2 * (1 - step / settings.num_steps))
-            optimizer.param_groups[0]["lr"] = rate
-            picked = self.train[torch.randint(len(self.train), (settings.batch_size,), generator=generator)]
-            batch = self.contrast.draw(use, generator, picked)
-            loss = self.contrast.losses(use, slider, batch).mean()
-            (gradient,) = torch.autograd.grad(loss + settings.prior * slider.square().mean(), slider)
-            if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
+            picked = examples[torch.randint(len(examples), (settings.batch_size,), generator=generator)]
+            batch = contrast.draw(use, generator, picked)
+            loss = contrast.losses(use, slider * counts[picked], batch).mean()
+            gradients = torch.autograd.grad(loss + settings.prior * slider.square().mean(), learnt)
+            if not (torch.isfinite(loss) and all(torch.isfinite(gradient).all() for gradient in gradients)):
                 return self._last_good(good, step)
             good = slider.detach().clone()
             recent.append(loss.item())
-            slider.grad = gradient
-            optimizer.step()
+            for descent, gradient in zip(descents, gradients, strict=True):
+                descent.step(gradient, rate)
         return slider.detach()
 
     def _last_good(self, good: torch.Tensor, step: int) -> torch.Tensor:
-        if not good.any():
+        if step == 0:
             raise InvalidInputError("the slider's loss is not finite; check the pictures, the prompts and the weights")
         warnings.warn(
             f"the slider's loss is not finite at step {step} of {self.settings.num_steps}; training stops with the "
