@@ -121,6 +121,16 @@ COMMANDS: dict[str, Words] = {
         [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],
         [w.space, "--entanglement", "--out", out],
     ],
+    "calibrate": lambda w, out: [
+        [w.space, "--judge", HOSTILE, "--out", out], [w.space, "--judge", "os:getcwd", "--out", out],
+        [w.space, "--judge", "os:getcwd", "--strengths", HOSTILE, "--out", out],
+        [w.space, "--judge", "os:getcwd", "--base", out, "--out", out.with_name("new")],
+    ],
+    "slider": lambda w, out: [
+        [w.space, "--name", HOSTILE, "--positive", HOSTILE, "--negative", "b", "--out", out],
+        [w.space, "--name", "new", "--before", out, "--after", out, "--base", out, "--out", out.with_name("new")],
+        [w.space, "--name", w.attribute, "--positive", HOSTILE, "--negative", "b", "--out", out],
+    ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
     "sample": lambda w, out: [[w.space, "--out", out]],

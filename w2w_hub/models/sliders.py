@@ -96,7 +96,7 @@ def fit_slider(
     before: Sequence[Any] | None = None,
     after: Sequence[Any] | None = None,
     prompt: str = NEUTRAL,
-    **settings: Any,
+    **options: Any,
 ) -> Direction:
     """Train a direction of the space that does what the contrast of two prompts, or of pairs of pictures, does.
 
@@ -114,7 +114,7 @@ def fit_slider(
         At least four pairs, of which a quarter is held out.
     prompt : str
         The neutral prompt, under which the slider is to work.
-    **settings
+    **options
         Fields of :class:`SliderSettings`.
 
     Returns
@@ -134,7 +134,7 @@ def fit_slider(
     >>> slider = fit_slider(pipe, positive="sks person glasses", negative="sks person")   # doctest: +SKIP
     >>> pipe.space.with_direction("glasses", slider).save("space-with-glasses")           # doctest: +SKIP
     """
-    chosen = SliderSettings(**settings)
+    chosen = SliderSettings(**options)
     by_prompts = _require_one_contrast(positive, negative, before, after)
     space: WeightSpace = pipe.space
     k = space.coordinates.require_k(chosen.k)

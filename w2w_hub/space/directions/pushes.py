@@ -44,7 +44,7 @@ def measure_curves(
         return {}
     rows = _Rows(population, fitted, np.column_stack([t.kind.halves(t.values[fitted]) for t in targets]))
     independent = _independent(rows.halves, [t.attribute for t in targets])
-    found = {}
+    found: dict[str, StrengthCurve] = {}
     for j, target in enumerate(targets):
         direction, others = directions.get(target.name), np.flatnonzero(independent[j])
         if direction is None:
@@ -62,7 +62,7 @@ def measure_curves(
             least_kept=_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
             inside=_fractions(inside),
             rows=len(people),
-            others=tuple(targets[i].name for i in others),
+            others=tuple(targets[i].name for i in others.tolist()),
         )
     return found
 
