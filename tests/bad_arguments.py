@@ -25,7 +25,8 @@ from w2w_hub.lora.adapter import LoraFactors, Target
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
-    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration", "w2w_hub.models.sliders",
+    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
+    "w2w_hub.models.sliders",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)

@@ -57,7 +57,8 @@ def require_other_folder(space: Path, out: Path, force: bool) -> None:
 
 @click.command(
     epilog=examples(
-        "w2w calibrate space --judge w2w_hub.demo.measure:read_avatars --attribute Full_Beard --people 8 --out calibrated",
+        "w2w calibrate space --judge w2w_hub.demo.measure:read_avatars --attribute Full_Beard "
+        "--people 8 --out calibrated",
     )
 )
 @space_argument

@@ -292,6 +292,7 @@ class WeightSpace(SpaceContents, Displayed):
             )
         return replace(self, directions={**self.directions, name: direction})
 
+    @validated(name=text())
     def require_new_direction(self, name: str) -> None:
         """Raise `InvalidInputError` unless a direction may be added under this name."""
         if not name.strip() or not name.isprintable() or COMPONENT_NAME.fullmatch(name):
