@@ -216,7 +216,8 @@ def rebuild(
         print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
     elif found.identical:
         say(f"{space}: mean, deviations and basis are the same, bit for bit ({published.digest[:16]})")
-        differing = sorted(set(published.directions) ^ set(again.directions)) if out is not None else []
+        fitted = {name for name, direction in published.directions.items() if direction.slider is None}
+        differing = sorted(fitted ^ set(again.directions)) if out is not None else []
         if differing:
             say(f"directions of one of them only: {few(differing)}; the labels of {dataset} are not those of the build")
     else:

@@ -8,7 +8,7 @@ the two together are as far from what a judge sees in pictures as .11 of them, e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -151,5 +151,5 @@ def _independent(halves: np.ndarray, attributes: Sequence[str]) -> np.ndarray:
     return result
 
 
-def _fractions(values: np.ndarray) -> tuple[float, ...]:
+def _fractions(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in values)
