@@ -325,6 +325,15 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST if there are directions", directions(lambda data: data.clear())),
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"].pop("strengths"))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"]["strengths"].reverse())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["shown"].pop())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["kept"].__setitem__(1, 1.5))),
+    ("and `rows`, the number of people", directions(lambda data: data["Beard"]["curve"].update(rows=0))),
+    ("`curve` and `picture_curve`: what pushes", directions(lambda data: data["Beard"].update(picture_curve=[]))),
+    ("`strength` (in standard\n  deviations) MUST be there", directions(lambda data: data["Beard"].update(slider={"positive": "a hat"}))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
     ("A writer MUST list both or\nnone", lambda f: (restate(f, without=("population_model.json",)), (f / "population_model.json").unlink())),
     ("a reader MUST refuse a model of another basis", lambda f: (

@@ -43,6 +43,7 @@ NAMES = {
     "face.png": "a mask of the middle of a picture",
     "weights2weights, w2wmodel.pt": "128 LoRAs, published as weights2weights published its own; a point",
     "imported, space-of-imported": "what w2w import-w2w makes of them, and a weight space of its dataset",
+    "plain, smiling": "four pictures each of people who are held out",
     "w2w-demo": "what the demo makes: dataset, space, exported, pictures",
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
 }
@@ -171,9 +172,17 @@ def pictures(assets: Assets, folder: Path) -> None:
         to_picture(picture).save(folder / f"{name}.png")
     (folder / "w2w-demo" / "pictures").mkdir(parents=True)
     link(folder / "picture.png", folder / "w2w-demo" / "pictures" / "person-0960.png")
+    for i in range(4):
+        for name, shown in (("plain", 0), ("smiling", 1)):
+            to_picture(assets.pictures(f"person-096{i}")[shown]).save(made(folder / name) / f"{i}.png")
     mask = np.zeros((64, 64), np.uint8)
     mask[8:56, 8:56] = 255
     Image.fromarray(mask).save(folder / "face.png")
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def of_stable_diffusion(folder: Path, tiny_world: TinyWorld) -> None:

@@ -11,6 +11,7 @@ from .common import Sections
 from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .directions import calibrate, slider
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
@@ -33,7 +34,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, compare, report, directions, nearest, read),
+    "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
     "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),

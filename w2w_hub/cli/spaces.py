@@ -183,9 +183,15 @@ def directions_table(space: WeightSpace) -> list[str]:
         score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
         interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
         more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
-        rows.append(f"{shown}  {score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {more}".rstrip())
+        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
+        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
+        rows.append(f"{shown}  {figures}  {more}".rstrip())
     head = name_column(["direction", *distinct])[0]
-    return [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}", *rows] if rows else []
+    return (
+        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
+        if rows
+        else []
+    )
 
 
 @click.command(
@@ -234,7 +240,8 @@ def rebuild(
         say(f"{space}: mean, deviations and basis are the same, bit for bit ({published.digest[:16]})")
         if found.model_error:
             say(f"population models differ by {found.model_error:.1e} of what they predict")
-        differing = sorted(set(published.directions) ^ set(again.directions)) if out is not None else []
+        fitted = {name for name, direction in published.directions.items() if direction.slider is None}
+        differing = sorted(fitted ^ set(again.directions)) if out is not None else []
         if differing:
             say(f"directions of one of them only: {few(differing)}; the labels of {dataset} are not those of the build")
     else:

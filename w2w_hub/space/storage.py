@@ -119,7 +119,7 @@ def save_space(
             write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
         if space.population_model is not None:
             write_json(folder / MODEL_JSON, model_to_json(space.population_model))
-            _save_tensors(tensors_of(space.population_model), folder / MODEL_TENSORS, {BASIS_KEY: space.digest})
+            save_tensors(tensors_of(space.population_model), folder / MODEL_TENSORS, {BASIS_KEY: space.digest})
         splits = [] if population is None else list(dict.fromkeys(np.asarray(population.splits).tolist()))
         for split in splits:
             assert population is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
+from ..common.constraints import as_array, flag, instance, number, one_of, path, text, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
 from ..common.display import LONGEST, Displayed, listed
 from ..common.text import counted, one_line
@@ -22,6 +22,7 @@ from ..store.hub.verify import verify_source
 from .contents import SpaceContents
 from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
+from .directions.targets import COMPONENT_NAME
 from .edits import Edit, find_direction
 from .integrity import check_space
 from .lookup import PointLike, find
@@ -285,6 +286,31 @@ class WeightSpace(SpaceContents, Displayed):
     def direction(self, name: str) -> Direction:
         """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider."""
         return find_direction(name, self.directions, self.spread, self.diagnostics.get("no_direction", {}))
+
+    @validated(name=text(), direction=instance(Direction, "a Direction, as fit_directions and fit_slider return it"))
+    def with_direction(self, name: str, direction: Direction) -> WeightSpace:
+        """Return the same space with one more direction, for instance a slider.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is a direction of that name, the name is empty or that of a principal component, or the direction
+            is of another space.
+        """
+        self.require_new_direction(name)
+        if len(direction.editing) != self.k:
+            raise InvalidInputError(
+                f"the direction has {len(direction.editing)} coefficients, this weight space {self.k}", name=name
+            )
+        return replace(self, directions={**self.directions, name: direction})
+
+    @validated(name=text())
+    def require_new_direction(self, name: str) -> None:
+        """Raise `InvalidInputError` unless a direction may be added under this name."""
+        if not name.strip() or not name.isprintable() or COMPONENT_NAME.fullmatch(name):
+            raise InvalidInputError(f"{name!r} cannot be the name of a direction; choose another", name=name)
+        if name in self.directions:
+            raise InvalidInputError(f"there is a direction {name!r} already; choose another name", name=name)
 
     def edit(self, point: PointLike, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
         """Move a point along editing directions; strength is in standard deviations of the population along each.
