@@ -14,7 +14,7 @@ import numpy as np
 from ..common.arguments import checked, place
 from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
 from ..common.deprecated import renamed_keywords, warn_renamed
-from ..common.display import LONGEST, Displayed, listed
+from ..common.display import LONGEST, Displayed, listed, percent
 from ..common.text import counted, one_line
 from ..errors import InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
@@ -22,7 +22,7 @@ from ..store.hub.verify import verify_source
 from .contents import SpaceContents
 from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
-from .edits import Edit, find_direction
+from .edits import TYPICAL, Edit, finder
 from .integrity import check_space
 from .lookup import PointLike, find
 from .old_fields import accepts_flat_fields
@@ -272,26 +272,73 @@ class WeightSpace(SpaceContents, Displayed):
     # ------------------------------------------------------------ directions
     def direction(self, name: str) -> Direction:
         """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider."""
-        return find_direction(name, self.directions, self.spread, self.diagnostics.get("no_direction", {}))
+        return finder(self)(name)
 
-    def edit(self, point: PointLike, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
-        """Move a point along editing directions; strength is in standard deviations of the population along each.
+    def edit(
+        self,
+        point: PointLike,
+        strengths: Mapping[str, float] | None = None,
+        *,
+        set: Mapping[str, Any] | None = None,
+        strength: float | str = TYPICAL,
+        unit: str = "sd",
+        layers: str | Iterable[str] | None = None,
+        preserve: Iterable[str] = (),
+    ) -> Point:
+        """Move a point: push it along editing directions, set attributes, or both.
+
+        A push adds the same step to everybody. A set reads the point's own attributes from its coefficients, and adds
+        the difference between the population's mean with the wanted attributes and with its own; attributes that
+        exclude a wanted one change with it. What attributes do not explain stays.
 
         Parameters
         ----------
+        strengths : mapping of str to float, optional
+            Pushes, in standard deviations of the population along each direction.
+        set : mapping of str to value, optional
+            Values by attribute: True or False, a level of a categorical one, or a number. See
+            :attr:`population_model` for what can be set.
+        strength : float or "typical"
+            Factor of what is added by a set, 0 to 10; by default the one that the population model was calibrated to.
+        unit : {"sd", "typical"}
+            Unit of pushes; ``"typical"`` is the strength that each direction recommends, :attr:`Direction.typical`.
+        layers : str or iterable of str, optional
+            Limit the edit to these layers: ``"mid"``, ``"up.1"``, ``["down", "attn2"]``, or shell patterns of module
+            paths. Such a step leaves the space; the point holds its projection, which changes the other layers, too.
+            To keep all of it use :meth:`W2WPipeline.edit` or :func:`w2w_hub.space.identity.edited`.
         preserve : iterable of str
             Attributes whose score the whole edit leaves as it is, beyond what each direction already controls for.
 
+        Raises
+        ------
+        UnknownNameError
+            For an attribute, level or layer that does not exist; suggests the nearest.
+        InvalidInputError
+            For attributes that contradict each other, a strength at which only noise is drawn, or a set in a space
+            without a population model.
+
+        Warns
+        -----
+        UserWarning
+            For a layer-wise edit, with the share of it that the point keeps.
+
         Examples
         --------
-        >>> space.edit("person-0010", {"Full_Beard": 4.5})   # doctest: +SKIP
+        >>> space.edit("person-0010", {"Full_Beard": 4.5})                                # doctest: +SKIP
+        >>> space.edit("person-0010", set={"Full_Beard": True, "hair_color": "RED"})      # doctest: +SKIP
         """
-        edit = Edit.checked(strengths, preserve)
+        edit = Edit.checked(strengths, preserve, wanted=set, strength=strength, unit=unit, layers=layers)
         before, _ = self._find(point)
         kept = before.explained_ratio if isinstance(before, Point) else None
         history = before.history if isinstance(before, Point) else {}
-        moved = edit.apply(self.coefficients_of(before), self.direction, self.spread.std)
-        return self.point_with(moved, edit.recorded(history), kept)
+        moved = edit.moved(self, self.coefficients_of(before))
+        if moved.layer_wise:
+            warnings.warn(
+                f"a point keeps {percent(moved.share_inside(self.coordinates.std))} of this edit of "
+                f"{', '.join(moved.done['layers'])}, and changes other layers, too; pipe.edit keeps all of it",
+                stacklevel=2,
+            )
+        return self.point_with(moved.after, edit.recorded(history, moved), kept)
 
     def read(self, point: PointLike, name: str) -> float:
         """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""

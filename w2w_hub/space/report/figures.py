@@ -13,6 +13,7 @@ from ..directions.targets import require_dataset, targets_of
 from ..fit.build import build_space
 from ..fit.diagnostics import held_out_curve
 from ..fit.nulls import gaussian_spectrum
+from ..layers import block_sizes, shares_by_block
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -50,6 +51,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "synonyms": synonyms(space.directions),
         "entanglement": None if population is None else space.entanglement().to_json(),
         "neighbours": None if population is None else neighbors(population),
+        "layers": layers(space),
     }
     if dataset is not None:
         data["scatter"] = scatters(space, dataset)
@@ -77,6 +79,15 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
     if population is not None and norms is not None and not population.fitted.all():
         found["held_out"] = held_out_curve(population).tolist()
     return found
+
+
+def layers(space: WeightSpace) -> dict[str, Any]:
+    """Return the fraction of the weights in each block of the network, and of each editing direction's squared norm."""
+    sizes = block_sizes(space.layout)
+    return {
+        "weights": {block: size / space.layout.size for block, size in sizes.items()},
+        "directions": shares_by_block(space.coordinates, {n: d.editing for n, d in space.directions.items()}),
+    }
 
 
 def _total(space: WeightSpace) -> float:
