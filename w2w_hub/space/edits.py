@@ -18,6 +18,7 @@ from .directions.direction import Direction, UnreliableDirectionWarning, compone
 from .directions.missing import reason_of
 from .directions.synonyms import synonyms
 from .layers import select_layers
+from .points import Point
 from .population import Spread
 
 if TYPE_CHECKING:
@@ -150,9 +151,10 @@ class Edit:
         amount: float = number().checked(self.strengths[name], f"the strength of {name}")
         if self.unit == TYPICAL:
             if direction.typical is None:
+                known = direction.curve is not None or direction.picture_curve is not None
+                why = "shows it in most people at no strength" if known else "has no strength curve in this space"
                 raise InvalidInputError(
-                    f"{name} has no typical strength, since no strength of it was seen to show the attribute in most "
-                    "people; give its strength in standard deviations (unit 'sd')",
+                    f"{name} has no typical strength, since it {why}; give it in standard deviations (unit 'sd')",
                     name=name,
                 )
             amount *= direction.typical
@@ -270,6 +272,14 @@ def require_model(contents: SpaceContents) -> PopulationModel:
             name="population_model",
         )
     return model
+
+
+def changed_attributes(contents: SpaceContents, point: Point, wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what a set of attributes changes: value before and after, of the wanted ones and those that follow."""
+    model, c = require_model(contents), point.coefficients.astype(np.float64)
+    before, after = model.read(c), model.implied(c, wanted)
+    names = [*wanted, *(name for name in after if name not in wanted and after[name] != before.get(name))]
+    return {name: (before.get(name), after[name]) for name in names}
 
 
 def preserving(
