@@ -19,6 +19,7 @@ from .coordinates import Coordinates
 from .directions.direction import Direction
 from .points import Point
 from .population import Population, Spread, require_near
+from .population_model.model import PopulationModel
 
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
@@ -46,6 +47,8 @@ class SpaceContents(ByValue):
         with a base model.
     stored_spread : Spread or None
         Spread of the population's coefficients, in a space that was published without it.
+    population_model : PopulationModel or None
+        The population's coefficients as a function of its attributes; None without labels.
     path : Path or None
         The folder that it was opened from, or built into.
     source : Source or None
@@ -62,6 +65,7 @@ class SpaceContents(ByValue):
     version: str = "0.1.0"
     licence: str = "unknown"
     stored_spread: Spread | None = None
+    population_model: PopulationModel | None = None
     generation: dict[str, Any] = field(default_factory=dict, compare=False)
     path: Path | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
