@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.constraints import either, names, number, one_of, optional, text
+from ..common.constraints import Rule, either, names, number, one_of, optional, text
 from ..common.text import nearest
 from ..errors import InvalidInputError, UnknownNameError
 from .contents import SpaceContents
@@ -22,7 +22,7 @@ from .points import Point
 from .population import Spread
 
 if TYPE_CHECKING:
-    from .population_model import PopulationModel
+    from .population_model.model import PopulationModel
 
 STRONGEST = 100.0  # standard deviations; the demo's people are noise from about 30
 STRONGEST_SET = 10.0  # times the population's change; 1.75 is typical of the demo
@@ -96,11 +96,17 @@ class Edit:
         for name in kept:
             if name in strengths:
                 raise InvalidInputError(f"{name} is both edited and preserved; leave it out of one")
-        factor = None if isinstance(strength, str) and strength == TYPICAL else number(0, STRONGEST_SET)
+        factor = (
+            None
+            if isinstance(strength, str) and strength == TYPICAL
+            else Rule(f"'typical', or a number of 0 to {STRONGEST_SET:g}", number(0, STRONGEST_SET).take)
+        )
         limited = LAYERS.checked(layers, "layers")
+        if factor is not None and not wanted:
+            raise InvalidInputError("strength is the factor of a set; give set=, or the strengths of pushes")
         found = cls(
             strengths, tuple(dict.fromkeys(kept)), _checked_set(wanted),
-            None if factor is None else factor.checked(strength, "strength, the factor of a set,"),
+            None if factor is None else factor.checked(strength, "the strength of a set"),
             one_of(*UNITS).checked(unit, "unit"), (limited,) if isinstance(limited, str) else tuple(limited or ()),
         )  # fmt: skip
         if layers is not None and not found.layers:
@@ -255,8 +261,8 @@ def _added(earlier: Any, amounts: Mapping[str, float]) -> dict[str, Any]:
     return edits
 
 
-def require_model(contents: SpaceContents) -> PopulationModel:
-    """Return the population model of a space; without one, say what can be done instead.
+def require_model(contents: SpaceContents, need: str = "setting attributes") -> PopulationModel:
+    """Return the population model of a space; without one, say what needs it and what can be done instead.
 
     Raises
     ------
@@ -267,8 +273,8 @@ def require_model(contents: SpaceContents) -> PopulationModel:
         first = next(iter(contents.directions), None)
         pushes = "" if first is None else f"; or push along a direction, such as {first}"
         raise InvalidInputError(
-            f"weight space {contents.name!r} has no population model, which setting attributes needs: build it again "
-            f"from a labeled dataset{pushes}",
+            f"weight space {contents.name!r} has no population model, which {need} needs: build it again from a "
+            f"labeled dataset{pushes}",
             name="population_model",
         )
     return model

@@ -17,12 +17,20 @@ def describe_history(history: Mapping[str, Any], explained_ratio: float | None =
     elif made == "projection":
         found = f"an adapter's point in the weight space{kept}"
     elif made == "sample" and isinstance(seed, int):
-        found = f"a sample, seed {brief(seed)}"
+        found = f"a sample, seed {brief(seed)}{_nearest(history.get('nearest'))}"
     elif made in ("inversion", "interpolation", "mean"):
         found = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}.get(made, f"an {made}")
     else:
         found = "a point of the weight space"
     return found + describe_edits(history)
+
+
+def _nearest(near: object) -> str:
+    """Return the nearest row in the record of a sample, in words."""
+    row, cosine = (near.get("row"), near.get("cosine")) if isinstance(near, Mapping) else (None, None)
+    if not isinstance(row, str) or not isinstance(cosine, float):
+        return ""
+    return f", nearest row {brief(row)} (cosine {cosine:.2f})"
 
 
 def describe_edits(history: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "directions": {name: d.evidence() for name, d in space.directions.items()},
         "synonyms": synonyms(space.directions),
         "entanglement": None if population is None else space.entanglement().to_json(),
-        "neighbours": None if population is None else neighbors(population),
+        "neighbours": None if population is None else neighbors(space, population),
         "layers": layers(space),
     }
     if dataset is not None:
@@ -120,11 +120,12 @@ def histograms(population: Population) -> dict[str, Any]:
     return found
 
 
-def neighbors(population: Population) -> dict[str, Any]:
+def neighbors(space: WeightSpace, population: Population) -> dict[str, Any]:
     """Return the cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
     fitted = unit(population.coefficients[population.fitted])
     held_out = unit(population.coefficients[~population.fitted])
-    samples = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
+    samples = unit(np.stack([point.coefficients for point in space.sample(SAMPLES, seed=0)]))
+    gaussian = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
     names = population.fitted_ids
     others = [name for name, used in zip(population.ids, population.fitted, strict=True) if not used]
     examples = []
@@ -136,6 +137,7 @@ def neighbors(population: Population) -> dict[str, Any]:
         "fitted": _nearest(fitted, fitted, skip_self=True),
         "held_out": _nearest(held_out, fitted),
         "samples": _nearest(samples, fitted),
+        "gaussian": _nearest(gaussian, fitted) if space.population_model is not None else [],
         "examples": examples,
     }
 

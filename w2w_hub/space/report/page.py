@@ -188,6 +188,7 @@ def _neighbors(data: dict[str, Any]) -> dict[str, Any] | None:
     if found is None:
         return None
     names = {"fitted": "fitted rows, to another one", "held_out": "held-out rows", "samples": "samples"}
+    names |= {"gaussian": "Gaussian samples"}
     groups = {text: np.array(found[key]) for key, text in names.items() if found[key]}
     return {"chart": svg.histogram(groups, "cosine to the nearest fitted row"), "examples": found["examples"]}
 
