@@ -31,7 +31,7 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
-    "Person", "TrainingPicture", "TrainingResult",
+    "Attribute", "Factor", "PopulationModel", "Person", "TrainingPicture", "TrainingResult",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -39,7 +39,7 @@ PROTOCOLS = (
     "Dialect", "Solver", "Gram", "Covariance", "Krylov", "Engine", "NumpyEngine", "TorchEngine", "DaskEngine",
 )  # fmt: skip
 # for other modules, with what is checked already
-INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
+INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "Attribute.checked", "Attribute.allowed")
 OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
 NEED_A_HUB = ("release.push", "release.pin", "release.log")
@@ -146,6 +146,7 @@ class World:
             self.space.population,
             self.space.spread,
         )
+        self.model = self.space.population_model
         self.saved_space = self.space.save(folder / "space")
         self.adapter: Adapter = self.layout.unflatten(self.rows[0])
         w2w_hub.write_adapter(self.adapter, folder / "lora")
@@ -487,7 +488,8 @@ def rows() -> dict[str, Row]:
         "build_space": slow(
             s.build_space,
             {"dataset": "", "k": "None|whole", "split": text, "rows": "None|names", "name": "None|text",
-             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text",
+             "version": text, "directions": flag, "population_model": flag, "groups": "None|mapping",
+             "standardize": flag, "canonical": "None|text",
              "solver": "None|text|words", "engine": text, "checkpoint": "None|path"},
             dataset=lambda w: w.dataset, k=lambda w: 3,
         ),
@@ -614,6 +616,25 @@ def rows() -> dict[str, Row]:
         ),
         "Population.mahalanobis": on(
             "population", "mahalanobis", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)
+        ),
+        "PopulationModel.read": on("model", "read", {"c": "array"}, c=lambda w: np.zeros(3)),
+        "PopulationModel.mean_of": on(
+            "model", "mean_of", {"attributes": "mapping"}, attributes=lambda w: {"Age": 0.5}
+        ),
+        "PopulationModel.implied": on(
+            "model", "implied", {"c": "array", "wanted": "mapping"}, c=lambda w: np.zeros(3),
+            wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.step": on(
+            "model", "step", {"c": "array", "wanted": "mapping", "strength": "None|number"},
+            c=lambda w: np.zeros(3), wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.sample": on(
+            "model", "sample", {"count": whole, "seed": whole, "attributes": "None|mapping", "truncation": number}
+        ),
+        "fit_population_model": slow(
+            s.fit_population_model, {"space": "", "dataset": "", "groups": "None|mapping"},
+            space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),

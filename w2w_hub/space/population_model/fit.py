@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.arguments import DATASET, SPACE
+from ...common.constraints import names_by_name, optional, validated
 from ..directions.targets import FittedSpace, require_dataset
 from .columns import columns_of
 from .discovery import find_structure
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ...dataset import WeightDataset
 
 
+@validated(space=SPACE, dataset=DATASET, groups=optional(names_by_name()))
 def fit_population_model(
     space: FittedSpace, dataset: WeightDataset, *, groups: Mapping[str, Sequence[str]] | None = None
 ) -> PopulationModel | None:

@@ -153,7 +153,7 @@ class PopulationModel(ByValue, Displayed):
             Of each sample.
         """
         rng = np.random.default_rng(seed)
-        beliefs = self._drawn(count, rng, attributes or {})
+        beliefs = self._drawn(count, rng, {} if attributes is None else attributes)
         similar = np.stack([self._similar(belief) for belief in beliefs]).astype(np.float32)
         found = self.mean + self.gain * (similar @ self.weights).astype(np.float64)
         shared = rng.standard_normal((count, len(self.residual))) @ self.residual.astype(np.float64)
