@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from w2w_hub import read_adapter
+from w2w_hub import WeightSpace, read_adapter
 from w2w_hub.space.keeping import distinct as _distinct
 from w2w_hub.space.points import load_point
 
@@ -48,6 +48,21 @@ def test_an_edit_reports_distance_and_scores_and_preserves(tiny_space: Path, tmp
     wrong = ("edit", tiny_space, "person-0001", "Ful_Beard=1", "--out", tmp_path / "x.json")
     refused(w2w(*wrong), "did you mean Full_Beard")
     refused(w2w("edit", tiny_space, "person-001", "Full_Beard=1", "--out", tmp_path / "x.json"), "person-00")
+
+
+def test_a_layer_wise_edit_is_whole_as_a_lora_and_says_what_a_point_loses(tiny_space: Path, tmp_path: Path) -> None:
+    edit = ("edit", tiny_space, "person-0001", "Full_Beard=3", "--layers", "up,down", "--json")
+    facts = json.loads(w2w(*edit, "--out", tmp_path / "lora").stdout)
+    assert facts["layers"]["mid"] == 0
+    assert sum(facts["layers"].values()) == pytest.approx(1, abs=1e-3)
+    lost = w2w(*edit, "--out", tmp_path / "p.json")
+    assert "p.json holds a point" in lost.stderr
+    space = WeightSpace.open(tiny_space)
+    whole, before = space.layout.flatten(read_adapter(tmp_path / "lora")), space.decode("person-0001")
+    for slot in space.layout.slots:
+        same = np.array_equal(whole[slot.offset : slot.end], before[slot.offset : slot.end])
+        assert same == slot.target.module.startswith("mid")
+    refused(w2w(*edit[:4], "--layers", "dwn", "--out", tmp_path / "x.json"), "did you mean down")
 
 
 def test_a_grid_shows_strengths_or_prompts_and_a_sweep_moves(tiny_space: Path, tmp_path: Path) -> None:

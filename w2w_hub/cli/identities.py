@@ -95,7 +95,7 @@ def edit(
     from ..space.edits import changed_attributes
     from ..space.identity import edited
     from ..space.keeping import require_identity_output, save_identity
-    from ..space.layers import shares_by_block
+    from ..space.layers import block_shares
 
     if not strengths and not wanted:
         raise click.UsageError("give --set ATTRIBUTE=VALUE, or pushes such as Beard=+2")
@@ -112,7 +112,7 @@ def edit(
     distance, farthest = opened.distance(found.point), opened.largest_distance
     if as_json:
         reads = {n: [round(opened.read(i.point, n), 4) for i in (before, found)] for n in opened.directions}
-        where = shares_by_block(opened.coordinates, {"": found.vector - before.vector})[""]
+        where = block_shares(opened.coordinates, found.vector - before.vector)
         print_json({
             "point": str(out), "distance": distance, "farthest_row": farthest, "before_after": reads,
             "set": {name: list(pair) for name, pair in changes.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -114,27 +115,28 @@ def block_sizes(layout: ParameterLayout) -> dict[str, int]:
 
 
 def shares_by_block(coordinates: Coordinates, steps: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Return, for each step, the share of its squared norm that lies in each block of the network; they sum to 1.
+    """Return the shares of :func:`block_shares` for steps ``(<= k,)`` in coefficients, by name."""
+    return {name: block_shares(coordinates, decode_step(coordinates, step)) for name, step in steps.items()}
+
+
+def block_shares(coordinates: Coordinates, change: np.ndarray) -> dict[str, float]:
+    """Return the share of a change's squared norm that lies in each block of the network; the shares sum to 1.
 
     Each weight is measured in its own standard deviations, so that blocks with large weights do not count more.
 
     Parameters
     ----------
-    steps : mapping
-        Steps ``(<= k,)`` in coefficients by name.
+    change : ndarray
+        ``(d,)``: of the weights. If nothing changes, all shares are 0.
     """
-    layout = coordinates.layout
-    blocks = list(block_sizes(layout))
-    places = [blocks.index(block_of(slot.target)) for slot in layout.slots]
-    starts = [slot.offset for slot in layout.slots]
-    found = {}
-    for name, step in steps.items():
-        change = step.astype(np.float32) @ coordinates.basis[: len(step)]
-        squared = np.zeros(len(blocks))
-        np.add.at(squared, places, np.add.reduceat(change.astype(np.float64) ** 2, starts))
-        total = squared.sum()
-        found[name] = dict(zip(blocks, (squared / total if total else squared).tolist(), strict=True))
-    return found
+    slots = coordinates.layout.slots
+    squared = np.square(change / coordinates.std, dtype=np.float64)
+    sums = np.add.reduceat(squared, [slot.offset for slot in slots])
+    found = dict.fromkeys(block_sizes(coordinates.layout), 0.0)
+    for slot, part in zip(slots, sums.tolist(), strict=True):
+        found[block_of(slot.target)] += part
+    total = sum(found.values())
+    return {block: share / total if total else 0.0 for block, share in found.items()}
 
 
 def _selects(name: str, target: Target) -> bool:
@@ -148,9 +150,9 @@ def _selects(name: str, target: Target) -> bool:
 
 def _unknown(layout: ParameterLayout, name: str) -> str:
     parts = list(dict.fromkeys(part for s in layout.slots for part in s.target.module.split(".")))
-    close = nearest(name, list(dict.fromkeys([*block_sizes(layout), *_groups(layout), *parts])), 1)
+    close = nearest(name[:LONGEST_PATTERN], list(dict.fromkeys([*block_sizes(layout), *_groups(layout), *parts])), 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"no layers {name!r} in this weight space; {hint}available: {_known(layout)}"
+    return f"no layers {reprlib.repr(name)} in this weight space; {hint}available: {_known(layout)}"
 
 
 def _groups(layout: ParameterLayout) -> list[str]:
