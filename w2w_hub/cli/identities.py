@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command, counted, few, files_of
-from .common import FINITE, PROMPT, SEED, StrengthType, WriterChoice, examples, json_option, open_pipeline, out_option
-from .edits import edit_options, factor_option, layer_names, once, set_options
+from .common import (
+    FINITE,
+    PROMPT,
+    SEED,
+    StrengthType,
+    WriterChoice,
+    examples,
+    json_option,
+    open_pipeline,
+    out_option,
+)
+from .edits import ValueType, edit_options, factor_option, layer_names, once, set_options
 from .output import print_json, say
 from .rows import find_identities, find_identity, people_option, say_which
 
@@ -18,42 +28,65 @@ if TYPE_CHECKING:
     from ..store.replacing import OwnFiles
 
 KINDS = ("json", "safetensors")
+METHODS = ("population", "gaussian")  # w2w_hub.space.sampling.METHODS, without importing NumPy for --help
 space_argument = click.argument("space", type=click.Path(path_type=Path))
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="File format.")
 
 
 # ---------------------------------------------------------------- points
-@click.command(epilog=examples("w2w sample space --count 8 --seed 0 --out points"))
+@click.command(
+    epilog=examples(
+        "w2w sample space --count 8 --seed 0 --out points",
+        "w2w sample space --attribute Bald=true --attribute facial_hair=BEARD_LIGHT --out points",
+        "w2w sample space --method gaussian --out points",
+    )
+)
 @space_argument
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="Points to sample.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="The same seed gives the same points.")
 @click.option(
     "--truncation", default=1.0, show_default=True, type=FINITE, help="Factor of the spread: below 1, nearer the mean."
 )
+@click.option(
+    "--attribute",
+    "wanted",
+    multiple=True,
+    type=ValueType(),
+    metavar="ATTRIBUTE=VALUE",
+    help="An attribute of all points: true or false, a level, or a number. May be repeated.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="Through the population model, or Gaussian coefficients as in the paper.  [default: population, where SPACE "
+    "has a model of it]",
+)
 @kind_option
 @out_option("New folder for the points.")
 @json_option
 def sample(
-    space: Path, count: int, seed: int, truncation: float, kind: str, out: Path, force: bool, as_json: bool
-) -> None:
-    """Sample new identities from a weight space."""
+    space: Path, count: int, seed: int, truncation: float, wanted: tuple[tuple[str, str], ...], method: str | None,
+    kind: str, out: Path, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Sample new identities from a weight space, each with the most similar row of the dataset."""
     from ..space import WeightSpace
     from ..space.points import save_point
     from ..store.atomic import new_folder, require_output
 
-    own = _points_named("sample-*")
+    own, attributes = _points_named("sample-*"), once(wanted, "give one value")
     require_output(out, overwrite=force, own=own)
     opened = WeightSpace.from_pretrained(space)
-    points = opened.sample(count, seed, truncation)
+    points = opened.sample(count, seed, truncation, attributes=attributes or None, method=method)
     names = [f"sample-{i:03d}.{kind}" for i in range(count)]
     with new_folder(out, overwrite=force, own=own) as folder:
         for name, point in zip(names, points, strict=True):
             save_point(point, folder / name)
-    rows: list[dict[str, Any]] = [{"point": str(out / file)} for file in names]
-    if opened.population is not None:
-        for row, point in zip(rows, points, strict=True):
-            [(name, cosine)] = opened.nearest(point)
-            row |= {"nearest": name, "cosine": round(cosine, 4)}
+    rows: list[dict[str, Any]] = []
+    for name, point in zip(names, points, strict=True):
+        found = {"point": str(out / name)}
+        if near := point.history.get("nearest"):
+            found |= {"nearest": near["row"], "cosine": near["cosine"]}
+        rows.append(found | {key: point.history[key] for key in ("method", "attributes") if key in point.history})
     if as_json:
         print_json(rows)
         return

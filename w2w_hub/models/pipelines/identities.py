@@ -72,9 +72,26 @@ class IdentityMixin(AttachedSpace):
         """
         return resolve(self.space, what, dataset)
 
-    def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
-        """Sample a new identity, set it and return its point."""
-        point = self.space.sample(1, seed, truncation)[0]
+    def sample_identity(
+        self,
+        seed: int = 0,
+        truncation: float = 1.0,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        method: str | None = None,
+    ) -> Point:
+        """Sample a new identity, set it and return its point; its `history` names the nearest fitted row.
+
+        Parameters
+        ----------
+        truncation, attributes, method
+            See :meth:`WeightSpace.sample`.
+
+        Examples
+        --------
+        >>> pipe.sample_identity(seed=0, attributes={"Bald": True})   # doctest: +SKIP
+        """
+        point = self.space.sample(1, seed, truncation, attributes=attributes, method=method)[0]
         self.identity = point
         return point
 
