@@ -102,7 +102,7 @@ class Edit:
             else Rule(f"'typical', or a number of 0 to {STRONGEST_SET:g}", number(0, STRONGEST_SET).take)
         )
         limited = LAYERS.checked(layers, "layers")
-        if factor is not None and not wanted:
+        if factor is not None and wanted is None:
             raise InvalidInputError("strength is the factor of a set; give set=, or the strengths of pushes")
         found = cls(
             strengths, tuple(dict.fromkeys(kept)), _checked_set(wanted),

@@ -18,7 +18,6 @@ from ..common.equality import ByValue
 from ..errors import InvalidInputError, UnknownNameError
 
 COVARIANCES = ("independent", "full")
-NEAREST_BLOCK = 8192  # rows that are compared at a time
 FARTHEST = 100.0  # widths of the population; an edit of 100 standard deviations reaches at most this
 
 
@@ -178,20 +177,6 @@ class Population(ByValue, Displayed):
         best = np.argsort(-cosines, kind="stable")[:count]
         names = np.asarray(self.ids)[self.fitted]
         return [(str(names[i]), float(cosines[i])) for i in best]
-
-    def nearest_each(self, coefficients: np.ndarray) -> list[tuple[str, float]]:
-        """Return (row id, cosine) of the nearest fitted row for each row of coefficients ``(n, k)``."""
-        rows, names = self.coefficients[self.fitted], np.asarray(self.ids)[self.fitted]
-        c = as_coefficients(coefficients, self.k, several=True).reshape(len(coefficients), -1)
-        c = (c / np.maximum(np.linalg.norm(c, axis=1, keepdims=True), 1e-30)).astype(np.float32)
-        best, where = np.full(len(c), -np.inf), np.zeros(len(c), int)
-        for start in range(0, len(rows), NEAREST_BLOCK):
-            block = rows[start : start + NEAREST_BLOCK, : c.shape[1]]
-            cosines = c @ (block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-30)).T
-            nearer = cosines.max(1) > best
-            where[nearer] = start + cosines.argmax(1)[nearer]
-            best = np.maximum(best, cosines.max(1))
-        return [(str(names[i]), float(cosine)) for i, cosine in zip(where, best, strict=True)]
 
     @checked()
     def reconstruction_error(self, k: int | None = None) -> np.ndarray:

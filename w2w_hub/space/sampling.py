@@ -13,6 +13,7 @@ from .contents import SpaceContents
 from .edits import require_model
 
 POPULATION, GAUSSIAN = "population", "gaussian"
+BLOCK = 8192  # rows that samples are compared with at a time
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,21 @@ METHODS: dict[str, Callable[[SpaceContents, Request], Drawn]] = {POPULATION: _po
 
 def nearest_rows(space: SpaceContents, coefficients: np.ndarray) -> list[dict[str, Any]]:
     """Return the fitted row with the largest cosine to each of several ``(n, k)``, as a record; empty without rows."""
-    if space.population is None:
+    population = space.population
+    if population is None:
         return [{} for _ in coefficients]
-    found = space.population.nearest_each(coefficients)
-    return [{"nearest": {"row": name, "cosine": round(cosine, 4)}} for name, cosine in found]
+    rows, names = population.coefficients[population.fitted], population.fitted_ids
+    given = _unit(coefficients.astype(np.float32))
+    best, where = np.full(len(given), -np.inf), np.zeros(len(given), int)
+    for start in range(0, len(rows), BLOCK):
+        cosines = given @ _unit(rows[start : start + BLOCK]).T
+        nearer = cosines.max(1) > best
+        where[nearer] = start + cosines.argmax(1)[nearer]
+        best = np.maximum(best, cosines.max(1))
+    return [
+        {"nearest": {"row": names[i], "cosine": round(float(cosine), 4)}} for i, cosine in zip(where, best, strict=True)
+    ]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))
