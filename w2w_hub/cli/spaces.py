@@ -161,9 +161,15 @@ def directions_table(space: WeightSpace) -> list[str]:
         score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
         interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
         more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
-        rows.append(f"{shown}  {score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {more}".rstrip())
+        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
+        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
+        rows.append(f"{shown}  {figures}  {more}".rstrip())
     head = name_column(["direction", *distinct])[0]
-    return [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}", *rows] if rows else []
+    return (
+        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
+        if rows
+        else []
+    )
 
 
 @click.command(

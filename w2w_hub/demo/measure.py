@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from .assets import Assets
 from .judge import Judge, identity_score, real_score
 
 if TYPE_CHECKING:
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 def tensor(pictures: np.ndarray) -> torch.Tensor:
     """Return pictures ``(..., h, w, 3)`` as a tensor ``(n, 3, h, w)``."""
     return torch.from_numpy(np.ascontiguousarray(pictures.reshape(-1, *pictures.shape[-3:]))).permute(0, 3, 1, 2)
+
+
+def read_avatars(pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which attributes pictures ``(n, 64, 64, 3)`` of avatars show, by the shipped judge: booleans ``(n,)``.
+
+    A judge for :func:`w2w_hub.models.calibration.calibrate` and ``w2w calibrate --judge``.
+    """
+    return {name: shown.numpy() for name, shown in _shipped_judge().read_attributes(tensor(pictures)).items()}
+
+
+@lru_cache(1)
+def _shipped_judge() -> Judge:
+    return Judge.load(Assets().judge)
 
 
 class IdentityScorer:
