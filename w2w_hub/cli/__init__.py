@@ -11,8 +11,9 @@ from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .directions import calibrate
+from .exports import export
 from .hub import archive, cite, log, pin, push, restore
-from .identities import edit, export, invert, sample
+from .identities import edit, invert, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .sheets import grid, render
