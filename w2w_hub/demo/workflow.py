@@ -196,7 +196,7 @@ class Workflow:
         first, second = (found[method] for method in SAMPLING_METHODS)
         files = sorted((self.out / "points" / "samples").glob("*.json"))
         self.record.metrics |= {
-            "samples": found, "sample_nearest_neighbour_cosine": first["nearest_row_cosine"], "sampled": len(files),
+            "samples": found, "sample_nearest_neighbour_cosine": first["nearest_row_cosine"],
         }  # fmt: skip
         columns = [f"{method}: {caption}" for method in SAMPLING_METHODS for caption in captions()]
         self.sheet(
