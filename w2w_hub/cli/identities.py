@@ -130,7 +130,7 @@ def edit(
     from ..space.layers import block_shares
 
     if not strengths and not wanted:
-        raise click.UsageError("give --set ATTRIBUTE=VALUE, or pushes such as Beard=+2")
+        raise click.UsageError("give STRENGTHS such as Beard=+2, or --set ATTRIBUTE=VALUE")
     pushes, values = once(strengths, "give the sum of its strengths"), once(wanted, "give one value")
     require_identity_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
