@@ -123,6 +123,12 @@ def edit_figures(judge: Judge, before: np.ndarray, after: np.ndarray, attribute:
     }
 
 
+def holds(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
+    """Return which pictures ``(...)`` show the attribute and all other factors as before."""
+    result: np.ndarray = attribute_shown(judge, after, attribute)
+    return result & kept_factors(judge, before, after, attribute).all(0)
+
+
 def reached(edits: Mapping[str, Mapping[str, float]], wished: float) -> list[str]:
     """Return the attributes that are seen, with each other factor kept, in at least this fraction of the pictures."""
     return [name for name, edit in edits.items() if min(edit["after"], edit["each_other_factor_kept"]) >= wished]

@@ -19,7 +19,7 @@ from ..store.atomic import write_bytes
 from .assets import Assets
 from .judge import Judge
 from .lines import ReportLines
-from .measure import IdentityScorer, edit_figures, reached, same_person
+from .measure import IdentityScorer, edit_figures, holds, reached, same_person
 from .report import evaluated_edits, measured_on, report, wished_beside_reached
 from .settings import (
     CASES,
@@ -240,17 +240,18 @@ class Workflow:
             "sets": figures["set"], "set_strength": self.space.population_model.strength,
             "edits_reached": {"pushes": counts["push"], "sets": counts["set"], "attributes": len(figures["set"])},
         }  # fmt: skip
-        for i, person in enumerate(people[:SHOWN_EDITED]):
-            self.edit_sheet(
-                person, before[i], {name: (after["set"][name][i], after["push"][name][i]) for name in names}
-            )
+        held = sum(holds(self.judge, before, after["set"][name], name).mean(1) for name in names)
+        for i in sorted(np.argsort(-np.asarray(held), kind="stable")[:SHOWN_EDITED]):
+            pairs = {name: (after["set"][name][i], after["push"][name][i]) for name in names}
+            self.edit_sheet(people[i], before[i], pairs)
         header = ("attribute", "edit", "people", "before", "after", "others kept", "seen and all kept", "label prior")
         shown = ("people", "before", "after", "other_attributes_kept", "seen_and_all_kept", "label_prior")
         rows = [(name, kind, *(figures[kind][name][key] for key in shown)) for name in figures["set"] for kind in after]
         text = (
             f"Pushes by +{SUMMARY_STRENGTH:g} standard deviations and sets at the weight space's own strength, of "
-            f"{len(people)} held-out people, over those without the attribute. Reached: {counts['set']} of "
-            f"{len(figures['set'])} attributes by sets, {counts['push']} by pushes."
+            f"{len(people)} held-out people, over those without the attribute. Sheets show the {SHOWN_EDITED} whose "
+            f"sets hold best. Reached: {counts['set']} of {len(figures['set'])} attributes by sets, {counts['push']} "
+            "by pushes."
         )
         self.record.sections.append(Section("Edits in figures", text, header=header, rows=rows))
         point = self.out / "points" / "edited.json"

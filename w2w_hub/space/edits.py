@@ -133,10 +133,9 @@ class Edit:
         if self.wanted:
             model = require_model(contents)
             self._require_apart(find)
-            values = model.implied(c, self.wanted)
-            done = {"set": {name: values[name] for name in self.wanted}}
-            done["strength"] = float(model.strength if self.strength is None else self.strength)
             steps.append(model.step(c, self.wanted, self.strength))
+            done = {"set": {name: model.attributes[name].checked(value) for name, value in self.wanted.items()}}
+            done["strength"] = float(model.strength if self.strength is None else self.strength)
         longest = contents.k if layers is not None else max([len(c), *map(len, steps)])
         before = np.pad(c, (0, longest - len(c)))  # missing coefficients are 0
         change = np.zeros_like(before)
