@@ -15,7 +15,7 @@ STRENGTHS: tuple[float, ...] = (3.0, 4.5, 6.0)  # in standard deviations of the 
 SUMMARY_STRENGTH = STRENGTHS[1]  # the one that figures are reported at
 EDIT_WISH = 0.8  # fraction of pictures in which an edit should show, and leave the rest alone
 INVERSION_STEPS, INVERSION_PRIOR = 400, 0.0
-EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Gray_Hair")
+EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Red_Hair", "Wearing_Hat")
 
 DEFINITIONS: dict[str, str] = {
     "identity score": "mean cosine of the pictures' judge embeddings to the normalized mean embedding of the person's "

@@ -34,7 +34,7 @@ from .settings import (
 )  # fmt: skip
 from .stages import Record, Section
 
-SAMPLES, EDITED_PEOPLE, SHOWN_EDITED, INVERTED_PEOPLE, SCORED_PEOPLE, SHOWN_PEOPLE = 8, 6, 4, 4, 24, 8
+SAMPLES, EDITED_PEOPLE, SHOWN_EDITED, INVERTED_PEOPLE, SCORED_PEOPLE, SHOWN_PEOPLE = 8, 8, 4, 4, 24, 8
 SAMPLING_METHODS = ("population", "gaussian")
 DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
 SCALE = 3  # of pictures on sheets
