@@ -96,6 +96,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "contact_sheet": {"scale": 2, "title": ""},
     "animation": {"scale": 2},
     "save_picture": {"milliseconds": 250, "overwrite": False},
+    "SliderSettings": {
+        "num_steps": 300,
+        "learning_rate": 0.05,
+        "batch_size": 8,
+        "prior": 0.0,
+        "eta": 2.0,
+        "seed": 0,
+    },
+    "calibrate": {
+        "people": 24,
+        "cases": (("sks person", 0),),
+        "strengths": (1.5, 3.0, 4.5, 6.0, 8.0),
+        "batch_size": 32,
+    },
+    "fit_slider": {"prompt": "sks person"},
     "InversionSettings": {
         "num_steps": 400,
         "learning_rate": 0.1,

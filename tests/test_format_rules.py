@@ -333,6 +333,7 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
         lambda data: data["Beard"]["curve"]["kept"].__setitem__(1, 1.5))),
     ("and `rows`, the number of people", directions(lambda data: data["Beard"]["curve"].update(rows=0))),
     ("`curve` and `picture_curve`: what pushes", directions(lambda data: data["Beard"].update(picture_curve=[]))),
+    ("`strength` (in standard\n  deviations) MUST be there", directions(lambda data: data["Beard"].update(slider={"positive": "a hat"}))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
         {"base_model": "org/base", "revision": "0" * 40, "generation": {"num_inference_steps": 0}}))),

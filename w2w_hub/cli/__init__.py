@@ -10,7 +10,7 @@ from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
-from .directions import calibrate
+from .directions import calibrate, slider
 from .exports import export
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
@@ -33,7 +33,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, report, directions, calibrate, nearest, read),
+    "Weight space": (build, rebuild, report, directions, calibrate, slider, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, pin, restore, archive, cite),
 }.items():

@@ -26,20 +26,22 @@ MOST_PEOPLE = 10_000
 Judge = Callable[[np.ndarray], Mapping[str, Any]]
 
 
-def _strengths(value: Any) -> tuple[float, ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise ValueError
-    found = tuple(number(above=0, high=100).take(strength) for strength in value)
+    return list(value)
+
+
+def _strengths(value: Any) -> tuple[float, ...]:
+    found = tuple(number(above=0, high=100).take(strength) for strength in _listed(value))
     if not 0 < len(found) < LONGEST or list(found) != sorted(set(found)):
         raise ValueError
     return found
 
 
 def _cases(value: Any) -> tuple[tuple[str, int], ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError
     found = []
-    for case in value:
+    for case in _listed(value):
         if not isinstance(case, (list, tuple)) or len(case) != 2 or not isinstance(case[0], str):
             raise ValueError
         found.append((case[0], int(whole(0, 2**63 - 1).take(case[1]))))

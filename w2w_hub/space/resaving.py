@@ -54,4 +54,4 @@ def _name_base_from(path: Path, old: Path, config: Path) -> None:
     base = stated.get("base_model")
     if isinstance(base, str) and base != EMBEDDED and not REPO.fullmatch(base) and (old / base).is_dir():
         away = os.path.relpath((old / base).resolve(), Path(os.path.abspath(path)))
-        write_json(config, {**stated, "base_model": Path(away).as_posix()})
+        write_json(config, {**stated, "base_model": Path(away).as_posix()}, replace=True)

@@ -2,7 +2,7 @@
 
 A linear reader is satisfied by half of the push that pictures need, since it does not notice when a person has left the
 people with the attribute behind. The nearest rows do: on the avatars, fractions read from them correlate with those
-that a judge reads from pictures at .8 (``scripts/avatars/compare_curves.py``).
+that a judge reads from pictures at .8 (``scripts/avatars/compare_curves.py``), those of a linear reader at .4.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measure_curves(
         return {}
     rows = _Rows(population, fitted, np.column_stack([t.kind.halves(t.values[fitted]) for t in targets]))
     independent = _independent(rows.halves, [t.attribute for t in targets])
-    found = {}
+    found: dict[str, StrengthCurve] = {}
     for j, target in enumerate(targets):
         direction, others = directions.get(target.name), np.flatnonzero(independent[j])
         if direction is None:
@@ -62,7 +62,7 @@ def measure_curves(
             least_kept=_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
             inside=_fractions(inside),
             rows=len(people),
-            others=tuple(targets[i].name for i in others),
+            others=tuple(targets[i].name for i in others.tolist()),
         )
     return found
 
