@@ -560,7 +560,7 @@ def rows() -> dict[str, Row]:
         "WeightSpace.project": on(
             "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
-        "WeightSpace.without_population": on("space", "without_population", {}),
+        "WeightSpace.without_population": on("space", "without_population", {"population_model": flag}),
         "WeightSpace.require_population": on("space", "require_population", {"need": "anything"}, need=lambda w: "row"),
         "WeightSpace.coefficients_of": on(
             "space", "coefficients_of", {"what": COEFFICIENTS, "several": flag}, what=lambda w: w.point

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "WeightSpace.add_preview": {"overwrite": False},
     "WeightSpace.verify": {"deep": True},
     "WeightSpace.coefficients_of": {"several": False},
+    "WeightSpace.without_population": {"population_model": True},
     "WeightSpace.sample": {"count": 1, "seed": 0, "truncation": 1.0},
     "WeightSpace.nearest": {"count": 1},
     "WeightSpace.edit": {"strength": "typical", "unit": "sd", "preserve": ()},

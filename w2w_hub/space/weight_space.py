@@ -139,13 +139,21 @@ class WeightSpace(PointOperations, Displayed):
         """
         return add_preview(self, Path(picture), overwrite=overwrite)
 
-    def without_population(self) -> WeightSpace:
+    @validated(population_model=flag())
+    def without_population(self, *, population_model: bool = True) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
 
         Coordinates, directions and the mean and standard deviation of the coefficients stay, so that it still
         projects, decodes, samples and edits. It is saved as format version 2, which w2w_hub 0.1.0 does not read.
+
+        Parameters
+        ----------
+        population_model : bool
+            Keep the model of the population, which sets attributes. It holds combinations of attributes without ids;
+            the coefficients of a fitted row whose combination nobody else has can be estimated from it.
         """
-        return replace(self, population=None, stored_spread=self.spread, path=None, source=None)
+        model = self.population_model if population_model else None
+        return replace(self, population=None, stored_spread=self.spread, population_model=model, path=None, source=None)
 
     @checked()
     def verify(self, *, deep: bool = True) -> None:

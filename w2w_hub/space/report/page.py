@@ -36,6 +36,7 @@ def page(data: dict[str, Any]) -> str:
         reconstruction=_reconstruction(data),
         directions=_directions(data),
         layers=_layers(data),
+        population_model=data["population_model"],
         entanglement=_entanglement(data),
         scatters=_scatters(data),
         coefficients=_coefficients(data),
