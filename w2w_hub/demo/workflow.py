@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -260,7 +261,9 @@ class Workflow:
     def edited(self, people: list[Any], *strengths: Any, **options: Any) -> list[Any]:
         """Return several identities after one edit."""
         self.pipe.identity = people
-        found = list(self.pipe.edit(*strengths, **options))
+        with warnings.catch_warnings():  # that a strong push leaves the population; the figures say what it does
+            warnings.simplefilter("ignore", UserWarning)
+            found = list(self.pipe.edit(*strengths, **options))
         self.pipe.identity = None
         return found
 
