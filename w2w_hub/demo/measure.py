@@ -124,9 +124,10 @@ def edit_figures(judge: Judge, before: np.ndarray, after: np.ndarray, attribute:
 
 
 def holds(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
-    """Return which pictures ``(...)`` show the attribute and all other factors as before."""
-    result: np.ndarray = attribute_shown(judge, after, attribute)
-    return result & kept_factors(judge, before, after, attribute).all(0)
+    """Return which pictures ``(...)`` show the attribute, did not before, and show all other factors as before."""
+    seen, had = (attribute_shown(judge, pictures, attribute) for pictures in (after, before))
+    result: np.ndarray = seen & ~had & kept_factors(judge, before, after, attribute).all(0)
+    return result
 
 
 def reached(edits: Mapping[str, Mapping[str, float]], wished: float) -> list[str]:
