@@ -17,7 +17,7 @@ from w2w_hub.demo.settings import CASES, PROMPT
 from w2w_hub.models.pictures import contact_sheet, save_picture
 
 PEOPLE = ("person-0001", "person-0007", "person-0010")
-SETS: tuple[dict[str, Any], ...] = ({"Full_Beard": True}, {"hair_color": "RED"}, {"Sunglasses": True})
+SETS: tuple[dict[str, Any], ...] = ({"Full_Beard": True}, {"hair_color": "BLACK"}, {"Sunglasses": True})
 SEED, SCALE, COLORS = 0, 2, 128
 
 

@@ -335,6 +335,13 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("`curve` and `picture_curve`: what pushes", directions(lambda data: data["Beard"].update(picture_curve=[]))),
     ("`strength` (in standard\n  deviations) MUST be there", directions(lambda data: data["Beard"].update(slider={"positive": "a hat"}))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
+    ("A writer MUST list both or\nnone", lambda f: (restate(f, without=("population_model.json",)), (f / "population_model.json").unlink())),
+    ("a reader MUST refuse a model of another basis", lambda f: (
+        save_file(load_file(f / "population_model.safetensors"), f / "population_model.safetensors", {"basis_digest": "0" * 64}),
+        restate(f))),
+    ("All but NaN in `codes` MUST be finite", tensors("population_model.safetensors", lambda a: a["weights"].__setitem__((0, 0), np.inf))),
+    ("(at most 4,096)", tensors("population_model.safetensors", lambda a: a.update(codes=np.zeros((4097, 1))))),
+    ("`counts` int64 `(m)`, positive", tensors("population_model.safetensors", lambda a: a["counts"].__setitem__(0, 0))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
         {"base_model": "org/base", "revision": "0" * 40, "generation": {"num_inference_steps": 0}}))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
@@ -372,6 +379,7 @@ ELSEWHERE = {
     "The next writer MUST, holding the lock, first finish it": "hostile/test_hostile_folders.py::test_the_next_writer_finishes_a_committed_state_first",
     "A published repository MUST NOT hold": "hub/test_refusals.py::test_a_folder_with_an_unfinished_change_is_pushed_after",
     "A file that is listed MUST NOT be changed in place": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
+    "With k' < k components a reader MUST\ntake the first k'": "space/test_population_model.py::test_a_model_is_stored_opened_cut",
     "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
     "it MUST have `format_version` 2": "space/test_population.py::test_version_2_may_hold_a_population_and_version_1_always_does",
     "A reader MUST refuse to name, compare or look up rows": "space/test_population.py::test_what_needs_rows_is_one_typed_line_without_them",

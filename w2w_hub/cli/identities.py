@@ -97,7 +97,7 @@ def sample(
 
 @click.command(
     epilog=examples(
-        "w2w edit space person-0010 --set Full_Beard=true --set hair_color=RED --out red.json",
+        "w2w edit space person-0010 --set Full_Beard=true --set hair_color=BLACK --out black.json",
         "w2w edit space person-0010 Full_Beard=+4.5 --out bearded.json",
         "w2w edit space person-0010 Full_Beard=1 --unit typical --out bearded.json",
         "w2w edit space person-0010 Dark_Skin=+4.5 --layers up --out dark-lora",

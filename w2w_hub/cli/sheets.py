@@ -59,7 +59,7 @@ def render(
 
 @click.command(
     epilog=examples(
-        "w2w grid space person-0001 person-0007 --set hair_color=RED --out red.png",
+        "w2w grid space person-0001 person-0007 --set hair_color=BLACK --out black.png",
         "w2w grid space person-0001 person-0007 --attribute Full_Beard --strengths=0,1.5,3,4.5 --out beards.png",
         "w2w grid space person-0007 --attribute Wearing_Hat --from 0 --to 4.5 --count 10 --out slider.gif",
         'w2w grid space person-0001 person-0007 --prompt "sks person smiling" --prompt "sks person" --out prompts.png',

@@ -56,13 +56,17 @@ def fit_population_model(
     """
     require_dataset(space, dataset)
     population = space.require_population("row to fit a model to")
-    labels, rule = dataset.labels.loc[list(population.ids)], dataset.manifest.split_rule
+    order = np.argsort(np.asarray(population.ids))  # that in which a dataset keeps its rows changes nothing
+    labels, rule = dataset.labels.loc[[population.ids[i] for i in order]], dataset.manifest.split_rule
+    coefficients, fitted = population.coefficients, population.fitted[order]
+    if (np.diff(order) < 0).any():
+        coefficients = coefficients[order]
     kinds = {n: kind for n, kind in dataset.manifest.kinds.items() if rule is None or n != rule["column"]}
-    columns, reasons = columns_of(labels, kinds, population.fitted)
-    structure = find_structure(columns, population.fitted, groups)
-    if not structure.factors or population.fitted.sum() < FEWEST_ROWS:
+    columns, reasons = columns_of(labels, kinds, fitted)
+    structure = find_structure(columns, fitted, groups)
+    if not structure.factors or fitted.sum() < FEWEST_ROWS:
         return None
-    model = fit_to(structure, population.coefficients, population.fitted, reasons)
+    model = fit_to(structure, coefficients, fitted, reasons)
     return (
         replace(model, evidence={**model.evidence, GROUPS: {n: list(g) for n, g in groups.items()}})
         if groups

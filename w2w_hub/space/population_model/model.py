@@ -19,6 +19,7 @@ from .kernel import Belief, Kernel, Similarities, belief_of
 from .readers import Readers, read_codes
 from .setting import Setter
 
+BLOCK = 256  # rows of weights that are widened at once
 TRIES, MOST_TRIES = 64, 100_000  # draws of people per sample with wanted attributes
 
 
@@ -59,7 +60,7 @@ class PopulationModel(ByValue, Displayed):
     attributes: dict[str, Attribute]
     excluded: tuple[Exclusion, ...]
     mean: np.ndarray
-    codes: np.ndarray
+    codes: np.ndarray = field(compare=False)  # by __eq__: NaN marks what is not known
     counts: np.ndarray
     weights: np.ndarray
     rhos: np.ndarray
@@ -71,6 +72,15 @@ class PopulationModel(ByValue, Displayed):
     strength: float
     gain: float
     evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        same = super().__eq__(other)
+        if same is not True:
+            return same
+        assert isinstance(other, PopulationModel)
+        return np.array_equal(self.codes, other.codes, equal_nan=True)
+
+    __hash__ = ByValue.__hash__
 
     def _facts(self) -> Mapping[str, object]:
         return {
@@ -97,7 +107,12 @@ class PopulationModel(ByValue, Displayed):
 
     def _own(self, c: np.ndarray) -> np.ndarray:
         scores = Readers(self.reading, self.intercepts).scores(as_coefficients(c, self.k)[None])
-        return np.asarray(read_codes(self.factors, scores)[0])
+        codes = read_codes(self.factors, scores)[0]
+        for attribute in self.attributes.values():
+            if attribute.is_number:
+                place = list(attribute.factors)
+                codes[place] = np.clip(codes[place], attribute.low, attribute.high)
+        return np.asarray(codes)
 
     def read(self, c: np.ndarray) -> dict[str, Any]:
         """Return a person's own attributes, read from coefficients ``(<= k,)``: bools, levels and numbers."""
@@ -138,7 +153,7 @@ class PopulationModel(ByValue, Displayed):
         own = self._own(c)
         difference = self._similar(self._setter.plan(wanted, own)) - self._similar(belief_of(own))
         amount = self.strength if strength is None else strength
-        return np.asarray(amount * (difference.astype(np.float32) @ self.weights).astype(np.float64))
+        return amount * self._combined(difference)
 
     @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0))
     def sample(
@@ -162,11 +177,17 @@ class PopulationModel(ByValue, Displayed):
         """
         rng = np.random.default_rng(seed)
         beliefs = self._drawn(count, rng, {} if attributes is None else attributes)
-        similar = np.stack([self._similar(belief) for belief in beliefs]).astype(np.float32)
-        found = self.mean + self.gain * (similar @ self.weights).astype(np.float64)
+        means = np.stack([self._mean(belief) for belief in beliefs])
+        found = self.mean + self.gain * (means - self.mean)
         shared = rng.standard_normal((count, len(self.residual))) @ self.residual.astype(np.float64)
         own = rng.standard_normal((count, self.k)) * self.rest
         return found + truncation * (shared + own), [self._setter.values(belief) for belief in beliefs]
+
+    def _combined(self, amounts: np.ndarray) -> np.ndarray:
+        """Return amounts ``(m,)`` times the weights, in float64 without a copy of them all: large terms cancel."""
+        blocks = range(0, len(amounts), BLOCK)
+        parts = [amounts[start : start + BLOCK] @ self.weights[start : start + BLOCK].astype(float) for start in blocks]
+        return np.asarray(sum(parts))
 
     def _drawn(self, count: int, rng: np.random.Generator, wanted: Mapping[str, Any]) -> list[Belief]:
         constraints = self._setter.constraints(wanted)
@@ -187,7 +208,7 @@ class PopulationModel(ByValue, Displayed):
         return self._similarities.of(belief)
 
     def _mean(self, belief: Belief) -> np.ndarray:
-        return np.asarray(self.mean + self._similar(belief) @ self.weights)
+        return self.mean + self._combined(self._similar(belief))
 
 
 def _one_of(belief: Belief, count: int, rng: np.random.Generator) -> np.ndarray:
