@@ -2,8 +2,8 @@
 
     python scripts/avatars/compare_curves.py
 
-The pictures are those of the shipped evaluation (`w2w_hub/demo/assets/evaluation.json`): 64 held-out people without each
-of 18 attributes, at three strengths. The curves are of a space of the shipped rows, k = 400. Takes a minute.
+The pictures are those of the shipped evaluation (`w2w_hub/demo/assets/evaluation.json`): 64 held-out people without
+each of 18 attributes, at three strengths. The curves are of a space of the shipped rows, k = 400. Takes a minute.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ def main() -> None:
     edits = evaluation["edits"]
     space = build_space(WeightDataset.open(assets.rows), COMPONENTS)
     predicted, seen = [], []
-    print(
-        f"{'attribute':<12} {'typical':>7}  shown at {STRENGTHS}: curve, pictures   others kept: curve (least), pictures"
-    )
+    print(f"at {STRENGTHS}: shown by curve and pictures, others kept by curve (least) and pictures")
     for name, figures in edits.items():
         curve = space.directions[name].curve
         assert curve is not None

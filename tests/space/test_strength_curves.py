@@ -115,7 +115,9 @@ def test_a_push_by_the_gap_of_the_classes_shows_the_attribute_and_keeps_the_inde
     assert found.shown[0] < 0.1
     assert found.shown[-1] > 0.95
     gap = GAP / (1 + GAP**2 / 4) ** 0.5  # in standard deviations of the whole population
-    assert found.strength_of(0.5) == pytest.approx(gap / 2, rel=0.35)
+    half = found.strength_of(0.5)
+    assert half is not None
+    assert gap / 2 < half < gap
     assert found.typical is not None
     assert gap / 2 < found.typical < 2 * gap
     assert direction.typical == found.typical

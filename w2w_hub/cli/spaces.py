@@ -240,7 +240,8 @@ def rebuild(
         say(f"{space}: mean, deviations and basis are the same, bit for bit ({published.digest[:16]})")
         if found.model_error:
             say(f"population models differ by {found.model_error:.1e} of what they predict")
-        differing = sorted(set(published.directions) ^ set(again.directions)) if out is not None else []
+        fitted = {name for name, direction in published.directions.items() if direction.slider is None}
+        differing = sorted(fitted ^ set(again.directions)) if out is not None else []
         if differing:
             say(f"directions of one of them only: {few(differing)}; the labels of {dataset} are not those of the build")
     else:

@@ -109,8 +109,9 @@ def calibrate(
 
     Examples
     --------
-    >>> calibrated = calibrate(pipe, my_judge, ["Full_Beard"])   # doctest: +SKIP
-    >>> calibrated.save("calibrated")   # doctest: +SKIP
+    >>> from w2w_hub.demo.measure import read_avatars                                     # doctest: +SKIP
+    >>> calibrated = calibrate(pipe, read_avatars, ["Full_Beard"], people=8)              # doctest: +SKIP
+    >>> calibrated.save("calibrated")                                                     # doctest: +SKIP
     """
     work = _Calibration(pipe, judge, tuple(cases), (0.0, *strengths), batch_size, options)
     space: WeightSpace = pipe.space

@@ -116,7 +116,7 @@ def fit_directions(
         direction = fit.direction(target, effects[j], others)
         if direction is not None:
             found[target.name] = direction
-    curves = measure_curves(population, found, targets, seed)
+    curves = measure_curves(population, found, targets, controlled_for=controlled_for, unit=fit.unit, seed=seed)
     return {name: replace(direction, curve=curves.get(name)) for name, direction in found.items()}
 
 
@@ -156,7 +156,7 @@ class _Fit:
             self.standardized[train][:, :use], truth, self.reading, self.regularization, kind.graded
         )
         weights = np.concatenate([slopes, np.zeros(self.population.k - use)]) / self.scale
-        unit = self._unit(effect, weights, use)
+        unit = self.unit(effect, weights, use)
         if unit is None:
             return None
         scores = self.standardized[test][:, :use] @ (weights * self.scale)[:use]
@@ -184,7 +184,7 @@ class _Fit:
             return choose_components(self.standardized[train], target.values[train], target.kind.graded, self.seed)
         return self.population.k if self.components is None else int(self.components)
 
-    def _unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
+    def unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
         """Return the editing direction in the first components, of unit length; None if it is zero."""
         vector = self.method.vector(effect, weights, self.scale).copy()
         if self.whiten:
