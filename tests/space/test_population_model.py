@@ -25,7 +25,7 @@ from w2w_hub.space.population_model.relations import excluded_levels
 
 from .population import dataset_of, restate
 
-ROWS, HELD_OUT, K = 240, 60, 12
+ROWS, HELD_OUT, K = 200, 50, 10
 HAIR = ("BLACK", "BLOND", "RED")
 FILES = ("population_model.json", "population_model.safetensors")
 
@@ -120,6 +120,7 @@ def test_exclusive_columns_are_one_factor_also_with_a_few_wrong_labels(tmp_path:
     assert not any("Tall" in relation for relation in relations)
 
 
+@pytest.mark.slow
 def test_groups_of_a_caller_replace_those_that_are_found(tmp_path: Path) -> None:
     dataset = binaries(tmp_path / "people", 0.0)
     groups = {"stature": ["Tall", "Hair_2"]}
@@ -195,6 +196,7 @@ def test_the_mean_explains_more_than_additive_effects_and_permuted_labels_nothin
     assert found["permuted"] < 0.05
 
 
+@pytest.mark.slow
 def test_missing_labels_are_the_populations_distribution(tmp_path: Path) -> None:
     space = build_space(people(tmp_path / "people", missing=0.3), K, directions=False)
     found = space.population_model
@@ -310,6 +312,7 @@ def test_the_order_in_which_a_dataset_keeps_its_rows_changes_no_bit(
     assert again.population_model == model
 
 
+@pytest.mark.slow
 def test_a_rebuild_gives_the_same_bits_and_another_engine_the_same_model(
     space: WeightSpace, dataset: WeightDataset
 ) -> None:

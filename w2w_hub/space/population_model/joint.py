@@ -57,7 +57,7 @@ class Joint:
             return bins.astype(float)
         quantiles = factor.shares
         place = (bins + rng.random(len(bins))) / BINS * (len(quantiles) - 1)
-        return np.interp(place, np.arange(len(quantiles)), quantiles)
+        return np.asarray(np.interp(place, np.arange(len(quantiles)), quantiles))
 
     @cached_property
     def _bins(self) -> np.ndarray:
@@ -110,11 +110,9 @@ class Joint:
         """Of each factor its levels' weights by level of the parent, ``(levels of the parent or 1, levels)``."""
         found = {}
         for i, parent in self._tree:
-            own = np.bincount(
-                self._bins[:, i][self._bins[:, i] >= 0], self.counts[self._bins[:, i] >= 0], self._size(i)
-            )
-            if not own.sum():
-                own = np.ones(self._size(i))
+            known = self._bins[:, i] >= 0
+            own = np.bincount(self._bins[known, i], self.counts[known].astype(float), self._size(i))
+            own = own if own.sum() else np.ones(len(own))
             table = own[None] if parent is None else self._table(parent, i)
             found[i] = np.where(table.sum(1, keepdims=True) > 0, table, own)
         return found

@@ -131,7 +131,7 @@ def similarity(factor: Factor, values: np.ndarray, others: np.ndarray) -> np.nda
     for a in first.T:
         for b in second.T:
             total += np.exp(-0.5 * ((a[:, None] - b[None]) / factor.scale) ** 2)
-    return total / (first.shape[1] * second.shape[1])
+    return np.asarray(total / (first.shape[1] * second.shape[1]))
 
 
 def additive(factors: Sequence[Factor], rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -29,6 +29,11 @@ class Constraint:
     def text(self) -> str:
         return f"{self.attribute.name}={self.value}"
 
+    def levels_of(self, factor: int) -> np.ndarray:
+        """Return which levels of one of its factors occur among those that are allowed, boolean ``(levels,)``."""
+        assert self.allowed is not None
+        return np.asarray(self.allowed.any(tuple(a for a, f in enumerate(self.attribute.factors) if f != factor)))
+
 
 @dataclass(frozen=True)
 class Setter:
@@ -246,14 +251,5 @@ def _contradiction(members: Sequence[Constraint]) -> InvalidInputError:
 
 def _clash(one: Constraint, other: Constraint) -> bool:
     """Return whether no levels satisfy both."""
-    assert one.allowed is not None
-    assert other.allowed is not None
     shared = [i for i in one.attribute.factors if i in other.attribute.factors]
-    for i in shared:
-        first, second = (
-            c.allowed.any(tuple(a for a, f in enumerate(c.attribute.factors) if f != i))
-            for c in (one, other)  # type: ignore[union-attr]
-        )
-        if not (first & second).any():
-            return True
-    return False
+    return any(not (one.levels_of(i) & other.levels_of(i)).any() for i in shared)
