@@ -22,6 +22,7 @@ from w2w_hub.common.pipelines import PIPELINES
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import LoraFactors, Target
+from w2w_hub.models.pipelines import W2WMixin
 
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
@@ -643,7 +644,9 @@ def rows() -> dict[str, Row]:
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),
         "WeightSpace.sample": on(
-            "space", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
+            "space", "sample",
+            {"count": whole, "seed": whole, "truncation": number, "method": "None|text", "attributes": "None|mapping",
+             "covariance": "None|text"},
         ),
         "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
         "WeightSpace.with_direction": on(
@@ -652,7 +655,9 @@ def rows() -> dict[str, Row]:
         ),
         "WeightSpace.require_new_direction": on("space", "require_new_direction", {"name": text}, name=lambda w: "new"),
         "WeightSpace.edit": point(
-            "edit", strengths=("mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"])
+            "edit", strengths=("None|mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"]),
+            set=("None|mapping", lambda w: {"Age": 0.5}), strength=("number|text", lambda w: 1.0),
+            unit=(text, lambda w: "sd"), layers=("None|text|names", lambda w: "mid"),
         ),
         "WeightSpace.read": point("read", name=(text, lambda w: "Beard")),
         "WeightSpace.read_all": on("space", "read_all", {"what": COEFFICIENTS}, what=lambda w: w.point),
@@ -775,10 +780,15 @@ def rows() -> dict[str, Row]:
         "W2WMixin.resolve": on(
             "pipe", "resolve", {"what": "array|text|path", "dataset": "None"}, what=lambda w: "person-0000"
         ),
-        "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
+        "W2WMixin.sample_identity": on(
+            "pipe", "sample_identity",
+            {"seed": whole, "truncation": number, "attributes": "None|mapping", "method": "None|text"},
+        ),
         "W2WMixin.edit": on(
-            "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
-            strengths=lambda w: {"PC1": 1.0},
+            "pipe", "edit",
+            {"strengths": "None|mapping", "set": "None|mapping", "strength": "number|text", "unit": text,
+             "layers": "None|text|names", "preserve": names_, "start": number},
+            strengths=lambda w: {"PC1": 1.0}, set=lambda w: {"Full_Beard": True},
         ),
         "W2WMixin.interpolate": on(
             "pipe", "interpolate", {"identities": "names|array", "weights": "array"},
@@ -838,8 +848,8 @@ def rows() -> dict[str, Row]:
         ),
         "strength_grid": slow(
             grids.strength_grid,
-            {"pipe": "", "identities": "names|array", "attribute": text,
-             "strengths": "array", "case": "array|mixed", "preserve": names_, "start": number},
+            {"pipe": "", "identities": "names|array", "attribute": text + "|mapping", "strengths": "array",
+             "case": "array|mixed", "unit": text, "layers": "None|text|names", "preserve": names_, "start": number},
             pipe=lambda w: w.pipe, identities=lambda w: ["person-0000"], attribute=lambda w: "PC1",
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),
@@ -909,7 +919,12 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 yield public, value, _parameters(value)
             if public in PROTOCOLS:
                 continue
-            ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
+            parts = W2WMixin.__mro__ if issubclass(value, W2WMixin) and value is not W2WMixin else ()
+            ours = [
+                c
+                for c in value.__mro__
+                if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE and c not in parts
+            ]
             methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}
             for method, raw in methods.items():
                 function = getattr(raw, "__func__", raw)

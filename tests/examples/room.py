@@ -48,7 +48,7 @@ NAMES = {
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
 }
 DROPPED = ("row", "row_sha256", "top", "skin_color", "accessory")  # rows' numbers, and factors with attributes of both
-EDIT = {"Full_Beard": 4.5}
+EDIT = {"Full_Beard": True}
 
 
 def make_room(folder: Path, tiny_world: TinyWorld) -> None:
@@ -113,7 +113,7 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     (folder / "points").mkdir()
     for i, point in enumerate(space.sample(3, seed=0)):
         point.save(folder / "points" / f"sample-{i:03d}.json")
-    bearded = space.edit("person-0010", EDIT)
+    bearded = space.edit("person-0010", set=EDIT)
     for name in ("bearded.json", "edited.json"):
         bearded.save(folder / name)
     pictures(assets, folder)

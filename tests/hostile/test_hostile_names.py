@@ -149,17 +149,25 @@ COMMANDS: dict[str, Words] = {
     ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
-    "sample": lambda w, out: [[w.space, "--out", out]],
+    "sample": lambda w, out: [
+        [w.space, "--out", out], [w.space, "--attribute", f"{HOSTILE}=x", "--out", out.with_name("points")],
+        [w.space, "--attribute", f"{w.attribute}=true", "--out", out.with_name("points")],
+        [w.space, "--method", HOSTILE, "--out", out.with_name("points")],
+    ],
     "edit": lambda w, out: [
         [w.space, w.id, f"{w.attribute}=2", "--out", out.with_suffix(".json")],
         [w.space, w.id, f"nothing{HOSTILE}=2", "--out", out.with_suffix(".json")],
-        [w.space, w.id, HOSTILE, "--out", out],
+        [w.space, w.id, HOSTILE, "--out", out], [w.space, w.id, "--set", f"{w.attribute}=true", "--out", out],
+        [w.space, w.id, "--set", f"{HOSTILE}=x", "--out", out], [w.space, w.id, "--set", HOSTILE, "--out", out],
+        [w.space, w.id, f"{w.attribute}=1", "--layers", HOSTILE, "--out", out],
+        [w.space, w.id, f"{w.attribute}=1", "--unit", HOSTILE, "--out", out],
     ],
     "invert": lambda w, out: [[w.space, picture(out), "--out", out.with_name("points")]],
     "render": lambda w, out: [[w.space, w.id, "--out", out]],
     "grid": lambda w, out: [
         [w.space, w.id, "--attribute", w.attribute, "--out", out],
         [w.space, w.id, "--attribute", w.attribute, "--strengths", HOSTILE, "--out", out.with_suffix(".png")],
+        [w.space, w.id, "--set", f"{w.attribute}=true", "--out", out.with_suffix(".png")],
     ],
     "export": lambda w, out: [[w.space, w.id, "--out", out], [w.space, w.id, "--dialect", HOSTILE, "--out", out]],
 }  # fmt: skip

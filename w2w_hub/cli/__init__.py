@@ -12,11 +12,13 @@ from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .directions import calibrate, slider
+from .exports import export
 from .hub import archive, cite, log, pin, push, restore
-from .identities import edit, export, grid, invert, render, sample
+from .identities import edit, invert, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
+from .sheets import grid, render
 from .spaces import build, compare, directions, nearest, read, rebuild, report
 from .training import train, train_many
 from .upstream import import_w2w

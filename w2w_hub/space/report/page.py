@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
+WEIGHTS = "share of all weights"
+
+
 def page(data: dict[str, Any]) -> str:
     """Return the whole page, which loads no other resource."""
     return render(
@@ -32,6 +35,7 @@ def page(data: dict[str, Any]) -> str:
         spectrum=_spectrum(data),
         reconstruction=_reconstruction(data),
         directions=_directions(data),
+        layers=_layers(data),
         population_model=data["population_model"],
         entanglement=_entanglement(data),
         scatters=_scatters(data),
@@ -136,6 +140,16 @@ def _direction(name: str, d: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "unreliable": bool(d["unreliable"]), "figures": figures, "held": d["held"]}
 
 
+def _layers(data: dict[str, Any]) -> Markup | None:
+    """Return attributes by blocks of the network, below a row for the weights themselves."""
+    found = data["layers"]
+    blocks, names = list(found["weights"]), [name for name in data["synonyms"] if name in found["directions"]]
+    if len(blocks) < 2 or not names:
+        return None
+    rows = [found["weights"], *(found["directions"][name] for name in names)]
+    return svg.heatmap(np.array([list(row.values()) for row in rows]), [WEIGHTS, *names], columns=blocks)
+
+
 def _typical(d: dict[str, Any]) -> str:
     strength = (d.get("picture_curve") or d.get("curve") or {}).get("typical")
     return "" if strength is None else f"{strength:.1f}"
@@ -183,6 +197,7 @@ def _neighbors(data: dict[str, Any]) -> dict[str, Any] | None:
     if found is None:
         return None
     names = {"fitted": "fitted rows, to another one", "held_out": "held-out rows", "samples": "samples"}
+    names |= {"gaussian": "Gaussian samples"}
     groups = {text: np.array(found[key]) for key, text in names.items() if found[key]}
     return {"chart": svg.histogram(groups, "cosine to the nearest fitted row"), "examples": found["examples"]}
 
