@@ -10,6 +10,7 @@ from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .encoders import fit_encoder
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
@@ -30,7 +31,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, report, directions, nearest, read),
+    "Weight space": (build, rebuild, report, directions, nearest, read, fit_encoder),
     "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, pin, restore, archive, cite),
 }.items():

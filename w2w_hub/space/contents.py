@@ -17,6 +17,7 @@ from ..lora.layout import ParameterLayout
 from ..store.hub.source import Source
 from .coordinates import Coordinates
 from .directions.direction import Direction
+from .encoder.encoder import Encoder, EncoderFile
 from .points import Point
 from .population import Population, Spread, require_near
 
@@ -46,6 +47,8 @@ class SpaceContents(ByValue):
         with a base model.
     stored_spread : Spread or None
         Spread of the population's coefficients, in a space that was published without it.
+    stored_encoder : Encoder, EncoderFile or None
+        The encoder, or the file that holds it until it is used; see :attr:`WeightSpace.encoder`.
     path : Path or None
         The folder that it was opened from, or built into.
     source : Source or None
@@ -63,6 +66,7 @@ class SpaceContents(ByValue):
     licence: str = "unknown"
     stored_spread: Spread | None = None
     generation: dict[str, Any] = field(default_factory=dict, compare=False)
+    stored_encoder: Encoder | EncoderFile | None = field(default=None, compare=False)
     path: Path | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
 

@@ -41,6 +41,8 @@ from .card import space_card
 from .contents import SpaceContents
 from .coordinates import Coordinates
 from .directions.direction import Direction
+from .encoder.encoder import FILE as ENCODER
+from .encoder.encoder import Encoder, EncoderFile
 from .manifest import require_facts
 from .population import Population, Spread
 
@@ -114,6 +116,8 @@ def save_space(
         for split in splits:
             assert population is not None
             _save_coefficients(population, split, space.digest, folder / "coefficients" / f"{split}.parquet")
+        if space.stored_encoder is not None:
+            write_bytes(folder / ENCODER, _opened(space.stored_encoder).to_bytes())
         if extend is not None:
             extend(folder)
         manifest: dict[str, Any] = {
@@ -137,6 +141,10 @@ def save_space(
         card = written or space_card(manifest, list(space.directions.items()), folder)
         (folder / CARD).write_text(card, "utf-8")
     return path
+
+
+def _opened(encoder: Encoder | EncoderFile) -> Encoder:
+    return encoder.open() if isinstance(encoder, EncoderFile) else encoder
 
 
 def _written_card(path: Path) -> str | None:
@@ -236,6 +244,8 @@ def open_contents(
             raise
         raise no_manifest(path, SPACE) from error
     space.source = source
+    if space.stored_encoder is not None:
+        space.stored_encoder = EncoderFile(source)  # which fetches it when it is used
     return space
 
 
@@ -263,6 +273,7 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
             version=data["version"],
             licence=data["licence"],
             generation=_read_generation(state),
+            stored_encoder=EncoderFile(Source(path)) if ENCODER in data["files"] else None,
             path=path,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -19,10 +19,10 @@ from ..common.text import counted, one_line
 from ..errors import InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..store.hub.verify import verify_source
-from .contents import SpaceContents
 from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
 from .edits import Edit, find_direction
+from .encoder.on_space import EncoderMixin
 from .integrity import check_space
 from .lookup import PointLike, find
 from .old_fields import accepts_flat_fields
@@ -32,7 +32,7 @@ from .previews import add_preview
 from .storage import open_contents, save_space
 
 
-class WeightSpace(SpaceContents, Displayed):
+class WeightSpace(EncoderMixin, Displayed):
     """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
 
     Every `point` parameter accepts a :class:`Point`, the path of a saved one, coefficients ``(<= k,)``, an inversion,

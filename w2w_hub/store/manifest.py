@@ -22,11 +22,11 @@ from .paths import OURS, is_name, read_file, read_regular, short
 
 FILENAME, CARD = "manifest.json", "README.md"
 CHECKSUM = "checksum"
-DATASET, SPACE, LOCK, POINT = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point"
-FORMAT_NAMES = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point"}
+DATASET, SPACE, LOCK, POINT, ENCODER = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point", "w2w-encoder"
+FORMAT_NAMES = {DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point", ENCODER: "encoder"}
 OPENED_BY = {
     DATASET: "WeightDataset.open", SPACE: "WeightSpace.from_pretrained", LOCK: "w2w_hub.release.read_lock",
-    POINT: "Point.load",
+    POINT: "Point.load", ENCODER: "Encoder.load",
 }  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,6 +46,7 @@ READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     SPACE: {1: _with_population, 2: _as_it_is},
     LOCK: {1: _as_it_is},
     POINT: {1: _as_it_is},
+    ENCODER: {1: _as_it_is},
 }
 
 
