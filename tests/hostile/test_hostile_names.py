@@ -123,13 +123,19 @@ COMMANDS: dict[str, Words] = {
     ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
+    "fit-encoder": lambda w, out: [
+        [w.space, "--out", out], [out, "--store"], [w.space, "--base", HOSTILE, "--prompt", HOSTILE, "--out", out],
+    ],
     "sample": lambda w, out: [[w.space, "--out", out]],
     "edit": lambda w, out: [
         [w.space, w.id, f"{w.attribute}=2", "--out", out.with_suffix(".json")],
         [w.space, w.id, f"nothing{HOSTILE}=2", "--out", out.with_suffix(".json")],
         [w.space, w.id, HOSTILE, "--out", out],
     ],
-    "invert": lambda w, out: [[w.space, picture(out), "--out", out.with_name("points")]],
+    "invert": lambda w, out: [
+        [w.space, picture(out), "--out", out.with_name("points")],
+        [w.space, picture(out), "--start", HOSTILE, "--encoder", out, "--out", out.with_name("points")],
+    ],
     "render": lambda w, out: [[w.space, w.id, "--out", out]],
     "grid": lambda w, out: [
         [w.space, w.id, "--attribute", w.attribute, "--out", out],

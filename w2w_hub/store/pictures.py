@@ -22,6 +22,7 @@ with optional_imports("diffusers"):
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+__all__ = ["as_mask", "as_rgb", "open_mask", "open_picture"]
 PAPER = "#ffffff"  # behind transparent pixels
 SLACK = 1e-2  # tolerated beyond 0 and 1, since resampling overshoots
 # no format that runs a program (EPS), holds a document (PDF) or reads other files

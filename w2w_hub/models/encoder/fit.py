@@ -13,7 +13,9 @@ import numpy as np
 
 from ...common.constraints import has, optional, path, validated
 from ...common.extras import optional_imports
+from ...common.limits import MAX_ENCODER_PIXELS
 from ...common.version import __version__
+from ...errors import InvalidInputError
 from ...space import Spread, WeightSpace
 from ...space.encoder.encoder import Encoder
 from ...space.encoder.network import reduction
@@ -78,7 +80,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     Raises
     ------
     InvalidInputError
-        If a setting is out of its range.
+        If a setting is out of its range, or the pictures have more pixels than an encoder takes.
 
     Examples
     --------
@@ -91,7 +93,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     prompts = list(settings.prompts) or default_prompts()
     size, clock = picture_size(pipe), Clock(settings.minutes)
     rows, held_out = held_out_points(space, settings.seed)
-    factor = reduction(size, settings.resolution)
+    factor = _factor(size, settings.resolution)
     plan = Plan(prompts, factor, settings.seed, pipe.generation, settings.draw_batch_size)
     pairs = draw_pairs(pipe, plan, rows, settings.pictures, folder, clock.has_time_to_draw)
     pairs = Pairs(pairs.pictures, pairs.coefficients[:, :k])
@@ -116,6 +118,18 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     pictures = _pictures_of(pipe, plan, held_out.points)
     evidence = {"of": held_out.what, **measure(encoder, pictures, held_out.points), "loss": losses}
     return replace(encoder, evidence=evidence)
+
+
+def _factor(size: tuple[int, int], resolution: int) -> int:
+    factor = reduction(size, resolution)
+    height, across = (side // factor for side in size)
+    if height * across > MAX_ENCODER_PIXELS:
+        raise InvalidInputError(
+            f"an encoder takes at most {MAX_ENCODER_PIXELS:,} pixels, not {across}x{height}; choose a resolution below "
+            f"{resolution}",
+            name="resolution",
+        )
+    return factor
 
 
 def _new_network(size: Any, settings: EncoderSettings, k: int) -> EncoderNetwork:

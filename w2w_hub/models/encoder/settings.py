@@ -9,9 +9,10 @@ from typing import Any
 from ...common.constraints import names, optional, positive, whole
 from ...common.limits import MAX_ENCODER_WIDTH
 
-COUNT = whole(1, 100_000_000)
+MANY = 100_000_000
+COUNT = whole(1, MANY)
 RULES = {
-    "pictures": COUNT, "steps": COUNT, "batch_size": COUNT, "learning_rate": positive(),
+    "pictures": whole(2, MANY), "steps": COUNT, "batch_size": whole(2, MANY), "learning_rate": positive(),
     "minutes": optional(positive()), "k": optional(whole(1)), "width": whole(1, MAX_ENCODER_WIDTH),
     "hidden": whole(1, 65_536), "resolution": whole(1), "prompts": names(), "draw_batch_size": COUNT,
     "seed": whole(0, 2**31 - 1),

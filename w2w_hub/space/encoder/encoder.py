@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,13 +160,13 @@ class Encoder(Displayed):
         return bytes(save(tensors, {"format": ENCODER, "format_version": str(FORMAT_VERSION), KEY: facts}))
 
     # ------------------------------------------------------------ use
-    def coefficients(self, pictures: Sequence[Any]) -> np.ndarray:
+    def coefficients(self, pictures: Any) -> np.ndarray:
         """Return the coefficients that pictures show, float64 ``(pictures, k)``, one row for each.
 
         Parameters
         ----------
-        pictures : sequence
-            PIL images or their paths; arrays ``(h, w, 3)`` or tensors ``(3, h, w)`` of uint8, or of floats in 0 to 1.
+        pictures : PIL image, path, ndarray, Tensor, or list of them
+            Arrays ``(h, w, 3)`` or tensors ``(3, h, w)`` are uint8, or floats in 0 to 1; a further axis is a stack.
 
         Raises
         ------
@@ -175,11 +175,11 @@ class Encoder(Displayed):
         MissingExtraError
             If Pillow is not installed.
         """
-        from ...store.pictures import pixels
+        from ...store.pictures import nested, pixels
 
-        found = []
-        for start in range(0, len(pictures), BATCH):
-            part = [pixels(picture, self.size, "this encoder") for picture in pictures[start : start + BATCH]]
+        [given], found = nested(pictures, False, 3), []
+        for start in range(0, len(given), BATCH):
+            part = [pixels(picture, self.size, "this encoder") for picture in given[start : start + BATCH]]
             found.append(forward(self.tensors, reduced(np.stack(part), self.factor)))
         if not found:
             raise InvalidInputError("an encoder needs at least one picture")
