@@ -24,6 +24,7 @@ from w2w_hub.common.pipelines import PIPELINES
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import LoraFactors, Target
+from w2w_hub.models.pipelines import W2WMixin
 
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
@@ -34,7 +35,7 @@ MODULES = (
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Encoder", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
-    "Person", "TrainingPicture", "TrainingResult",
+    "Attribute", "Factor", "PopulationModel", "Person", "TrainingPicture", "TrainingResult",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -42,7 +43,9 @@ PROTOCOLS = (
     "Dialect", "Solver", "Gram", "Covariance", "Krylov", "Engine", "NumpyEngine", "TorchEngine", "DaskEngine",
 )  # fmt: skip
 # for other modules, with what is checked already
-INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "Encoder.require_space")
+INTERNAL = (
+    "SplitRule.apply", "SplitRule.broken_by", "Attribute.checked", "Attribute.allowed", "Encoder.require_space",
+)  # fmt: skip
 OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
 NEED_A_HUB = ("release.push", "release.pin", "release.log")
@@ -150,6 +153,7 @@ class World:
             self.space.spread,
         )
         self.encoder = random_encoder(self.space, size=(8, 8))
+        self.model = self.space.population_model
         self.saved_space = self.space.save(folder / "space")
         self.adapter: Adapter = self.layout.unflatten(self.rows[0])
         w2w_hub.write_adapter(self.adapter, folder / "lora")
@@ -508,7 +512,8 @@ def rows() -> dict[str, Row]:
         "build_space": slow(
             s.build_space,
             {"dataset": "", "k": "None|whole", "split": text, "rows": "None|names", "name": "None|text",
-             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text",
+             "version": text, "directions": flag, "population_model": flag, "groups": "None|mapping",
+             "standardize": flag, "canonical": "None|text",
              "solver": "None|text|words", "engine": text, "checkpoint": "None|path"},
             dataset=lambda w: w.dataset, k=lambda w: 3,
         ),
@@ -595,11 +600,15 @@ def rows() -> dict[str, Row]:
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),
         "WeightSpace.sample": on(
-            "space", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
+            "space", "sample",
+            {"count": whole, "seed": whole, "truncation": number, "method": "None|text", "attributes": "None|mapping",
+             "covariance": "None|text"},
         ),
         "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
         "WeightSpace.edit": point(
-            "edit", strengths=("mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"])
+            "edit", strengths=("None|mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"]),
+            set=("None|mapping", lambda w: {"Age": 0.5}), strength=("number|text", lambda w: 1.0),
+            unit=(text, lambda w: "sd"), layers=("None|text|names", lambda w: "mid"),
         ),
         "WeightSpace.read": point("read", name=(text, lambda w: "Beard")),
         "WeightSpace.read_all": on("space", "read_all", {"what": COEFFICIENTS}, what=lambda w: w.point),
@@ -640,6 +649,25 @@ def rows() -> dict[str, Row]:
         ),
         "Population.mahalanobis": on(
             "population", "mahalanobis", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)
+        ),
+        "PopulationModel.read": on("model", "read", {"c": "array"}, c=lambda w: np.zeros(3)),
+        "PopulationModel.mean_of": on(
+            "model", "mean_of", {"attributes": "mapping"}, attributes=lambda w: {"Age": 0.5}
+        ),
+        "PopulationModel.implied": on(
+            "model", "implied", {"c": "array", "wanted": "mapping"}, c=lambda w: np.zeros(3),
+            wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.step": on(
+            "model", "step", {"c": "array", "wanted": "mapping", "strength": "None|number"},
+            c=lambda w: np.zeros(3), wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.sample": on(
+            "model", "sample", {"count": whole, "seed": whole, "attributes": "None|mapping", "truncation": number}
+        ),
+        "fit_population_model": slow(
+            s.fit_population_model, {"space": "", "dataset": "", "groups": "None|mapping"},
+            space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
@@ -722,10 +750,15 @@ def rows() -> dict[str, Row]:
         "W2WMixin.resolve": on(
             "pipe", "resolve", {"what": "array|text|path", "dataset": "None"}, what=lambda w: "person-0000"
         ),
-        "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
+        "W2WMixin.sample_identity": on(
+            "pipe", "sample_identity",
+            {"seed": whole, "truncation": number, "attributes": "None|mapping", "method": "None|text"},
+        ),
         "W2WMixin.edit": on(
-            "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
-            strengths=lambda w: {"PC1": 1.0},
+            "pipe", "edit",
+            {"strengths": "None|mapping", "set": "None|mapping", "strength": "number|text", "unit": text,
+             "layers": "None|text|names", "preserve": names_, "start": number},
+            strengths=lambda w: {"PC1": 1.0}, set=lambda w: {"Full_Beard": True},
         ),
         "W2WMixin.interpolate": on(
             "pipe", "interpolate", {"identities": "names|array", "weights": "array"},
@@ -767,8 +800,8 @@ def rows() -> dict[str, Row]:
         ),
         "strength_grid": slow(
             grids.strength_grid,
-            {"pipe": "", "identities": "names|array", "attribute": text,
-             "strengths": "array", "case": "array|mixed", "preserve": names_, "start": number},
+            {"pipe": "", "identities": "names|array", "attribute": text + "|mapping", "strengths": "array",
+             "case": "array|mixed", "unit": text, "layers": "None|text|names", "preserve": names_, "start": number},
             pipe=lambda w: w.pipe, identities=lambda w: ["person-0000"], attribute=lambda w: "PC1",
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),
@@ -832,7 +865,12 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 yield public, value, _parameters(value)
             if public in PROTOCOLS:
                 continue
-            ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
+            parts = W2WMixin.__mro__ if issubclass(value, W2WMixin) and value is not W2WMixin else ()
+            ours = [
+                c
+                for c in value.__mro__
+                if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE and c not in parts
+            ]
             methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}
             for method, raw in methods.items():
                 function = getattr(raw, "__func__", raw)

@@ -23,6 +23,7 @@ _WHERE = {
     "ParameterLayout": "lora",
     "Point": "space",
     "Population": "space",
+    "PopulationModel": "space",
     "SplitRule": "dataset",
     "Target": "lora",
     "W2WError": "errors",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from .space import Direction as Direction
     from .space import Point as Point
     from .space import Population as Population
+    from .space import PopulationModel as PopulationModel
     from .space import WeightSpace as WeightSpace
     from .space import build_space as build_space
     from .space import fit_directions as fit_directions

@@ -12,9 +12,10 @@ from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .encoders import fit_encoder
 from .hub import archive, cite, log, pin, push, restore
-from .identities import edit, export, grid, invert, render, sample
+from .identities import edit, export, invert, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
+from .sheets import grid, render
 from .spaces import build, directions, nearest, read, rebuild, report
 from .training import train, train_many
 

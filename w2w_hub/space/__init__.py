@@ -13,6 +13,7 @@ from .fit.engines import Engine, NumpyEngine
 from .fit.solvers import Covariance, Gram, Krylov, Solver
 from .points import Point
 from .population import Population, Spread
+from .population_model import Attribute, Factor, PopulationModel, fit_population_model
 from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from .fit.engines import TorchEngine as TorchEngine
 
 __all__ = [
+    "Attribute",
     "Coordinates",
     "Covariance",
     "DaskEngine",
     "Direction",
     "Engine",
     "Explained",
+    "Factor",
     "Gram",
     "Krylov",
     "NumpyEngine",
     "Point",
     "Population",
+    "PopulationModel",
     "Solver",
     "Spread",
     "TorchEngine",
@@ -38,6 +42,7 @@ __all__ = [
     "build_space",
     "clear_passes",
     "fit_directions",
+    "fit_population_model",
 ]
 
 

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
-from ..common.deprecated import renamed_keywords, warn_renamed
-from ..common.display import LONGEST, Displayed, listed
+from ..common.constraints import as_array, flag, instance, number, one_of, optional, path, validated, whole
+from ..common.deprecated import renamed_keywords
+from ..common.display import LONGEST, Displayed, listed, percent
 from ..common.text import counted, one_line
 from ..errors import InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..store.hub.verify import verify_source
 from .directions.direction import Direction
 from .directions.entanglement import Entanglement, entanglement
-from .edits import Edit, find_direction
+from .edits import TYPICAL, Edit, finder
 from .encoder.on_space import EncoderMixin
 from .integrity import check_space
 from .lookup import PointLike, find
-from .old_fields import accepts_flat_fields
+from .old_fields import accepts_flat_fields, old_attribute
 from .points import Point
 from .population import COVARIANCES
 from .previews import add_preview
+from .sampling import METHODS, Request, draw
 from .storage import open_contents, save_space
 
 
@@ -231,26 +232,52 @@ class WeightSpace(EncoderMixin, Displayed):
         """Return the mean of the fitted rows."""
         return self.point(self.spread.mean, made="mean")
 
-    @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0), covariance=one_of(*COVARIANCES))
+    @validated(
+        count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0), method=optional(one_of(*METHODS)),
+        attributes=optional(instance(Mapping, "a mapping like {'Beard': True}")),
+        covariance=optional(one_of(*COVARIANCES)),
+    )  # fmt: skip
     def sample(
-        self, count: int = 1, seed: int = 0, truncation: float = 1.0, *, covariance: str = "independent"
+        self,
+        count: int = 1,
+        seed: int = 0,
+        truncation: float = 1.0,
+        *,
+        method: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        covariance: str | None = None,
     ) -> list[Point]:
-        """Draw new identities: Gaussian coefficients with the mean and spread of the fitted rows.
+        """Draw new identities; the history of each names its nearest fitted row.
 
         Parameters
         ----------
         truncation : float
-            Factor of the standard deviations: below 1, samples are closer to the mean.
-        covariance : {"independent", "full"}
-            Each component independently, as in the paper, or all with their covariance, which needs a population.
+            Factor of the distance from the mean, or from the mean of people with `attributes`: below 1, samples are
+            closer to it.
+        method : {"population", "gaussian"}, optional
+            ``"population"``, the default where there is a :attr:`population_model`, draws attributes as they occur
+            together, then the mean of people who have them, then a residual: people who look the same under every
+            prompt. ``"gaussian"`` draws coefficients around the mean of the fitted rows, as in the paper.
+        attributes : mapping, optional
+            Attributes that all samples have: ``{"Bald": True, "hair_color": "RED"}``.
+        covariance : {"independent", "full"}, optional
+            Of Gaussian coefficients: each component independently, as in the paper (the default), or all with their
+            covariance, which needs a population.
+
+        Raises
+        ------
+        UnknownNameError, InvalidInputError
+            For attributes that do not exist or contradict each other, or a space without a population model.
+
+        Examples
+        --------
+        >>> space.sample(8, seed=0, attributes={"Bald": True})   # doctest: +SKIP
         """
-        made: dict[str, Any] = {"made": "sample", "seed": seed, "truncation": truncation}
-        if covariance == "independent":
-            drawn = self.spread.sample(count, seed, truncation)
-        else:
-            made["covariance"] = covariance
-            drawn = self.require_population("covariance").sample(count, seed, truncation, covariance=covariance)
-        return [self.point(c, index=i, **made) for i, c in enumerate(drawn)]
+        made = {"made": "sample", "seed": seed, "truncation": truncation}
+        drawn, records = draw(self, Request(count, seed, truncation, attributes, covariance), method)
+        return [
+            self.point(c, index=i, **made, **record) for i, (c, record) in enumerate(zip(drawn, records, strict=True))
+        ]
 
     def nearest(self, point: PointLike, count: int = 1) -> list[tuple[str, float]]:
         """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
@@ -272,26 +299,73 @@ class WeightSpace(EncoderMixin, Displayed):
     # ------------------------------------------------------------ directions
     def direction(self, name: str) -> Direction:
         """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider."""
-        return find_direction(name, self.directions, self.spread, self.diagnostics.get("no_direction", {}))
+        return finder(self)(name)
 
-    def edit(self, point: PointLike, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
-        """Move a point along editing directions; strength is in standard deviations of the population along each.
+    def edit(
+        self,
+        point: PointLike,
+        strengths: Mapping[str, float] | None = None,
+        *,
+        set: Mapping[str, Any] | None = None,
+        strength: float | str = TYPICAL,
+        unit: str = "sd",
+        layers: str | Iterable[str] | None = None,
+        preserve: Iterable[str] = (),
+    ) -> Point:
+        """Move a point: push it along editing directions, set attributes, or both.
+
+        A push adds the same step to everybody. A set reads the point's own attributes from its coefficients, and adds
+        the difference between the population's mean with the wanted attributes and with its own; attributes that
+        exclude a wanted one change with it. What attributes do not explain stays.
 
         Parameters
         ----------
+        strengths : mapping of str to float, optional
+            Pushes, in standard deviations of the population along each direction.
+        set : mapping of str to value, optional
+            Values by attribute: True or False, a level of a categorical one, or a number. See
+            :attr:`population_model` for what can be set.
+        strength : float or "typical"
+            Factor of what is added by a set, 0 to 10; by default the one that the population model was calibrated to.
+        unit : {"sd", "typical"}
+            Unit of pushes; ``"typical"`` is the strength that each direction recommends, :attr:`Direction.typical`.
+        layers : str or iterable of str, optional
+            Limit the edit to these layers: ``"mid"``, ``"up.1"``, ``["down", "attn2"]``, or shell patterns of module
+            paths. Such a step leaves the space; the point holds its projection, which changes the other layers, too.
+            To keep all of it use :meth:`W2WPipeline.edit` or :func:`w2w_hub.space.identity.edited`.
         preserve : iterable of str
             Attributes whose score the whole edit leaves as it is, beyond what each direction already controls for.
 
+        Raises
+        ------
+        UnknownNameError
+            For an attribute, level or layer that does not exist; suggests the nearest.
+        InvalidInputError
+            For attributes that contradict each other, a strength at which only noise is drawn, or a set in a space
+            without a population model.
+
+        Warns
+        -----
+        UserWarning
+            For a layer-wise edit, with the share of it that the point keeps.
+
         Examples
         --------
-        >>> space.edit("person-0010", {"Full_Beard": 4.5})   # doctest: +SKIP
+        >>> space.edit("person-0010", {"Full_Beard": 4.5})                                # doctest: +SKIP
+        >>> space.edit("person-0010", set={"Full_Beard": True, "hair_color": "RED"})      # doctest: +SKIP
         """
-        edit = Edit.checked(strengths, preserve)
+        edit = Edit.checked(strengths, preserve, wanted=set, strength=strength, unit=unit, layers=layers)
         before, _ = self._find(point)
         kept = before.explained_ratio if isinstance(before, Point) else None
         history = before.history if isinstance(before, Point) else {}
-        moved = edit.apply(self.coefficients_of(before), self.direction, self.spread.std)
-        return self.point_with(moved, edit.recorded(history), kept)
+        moved = edit.moved(self, self.coefficients_of(before))
+        if moved.layer_wise:
+            warnings.warn(
+                f"a point keeps {percent(moved.share_inside(self.coordinates.std))} of this edit of "
+                f"{', '.join(moved.done['layers'])}, and changes other layers, too; pipe.edit keeps all of it",
+                stacklevel=2,
+            )
+        return self.point_with(moved.after, edit.recorded(history, moved), kept)
 
     def read(self, point: PointLike, name: str) -> float:
         """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""
@@ -330,28 +404,7 @@ class WeightSpace(EncoderMixin, Displayed):
         """Return the side effects of attributes on each other, see :class:`Entanglement`."""
         return entanglement(self.directions, self.require_population("entanglement"))
 
-    # ------------------------------------------------------------ names before version 0.2
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in MOVED:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            warn_renamed(f"WeightSpace.{name}", f"WeightSpace.{MOVED[name]}")
-            part, attribute = MOVED[name].split(".")
-            owner = self.require_population(name) if part == "population" else getattr(self, part)
-            return getattr(owner, attribute)
-
-
-# attributes that a weight space had itself -> where they are
-MOVED = {
-    **{name: f"coordinates.{name}" for name in (
-        "mean", "std", "basis", "singular_values", "residuals", "represent", "explained")},
-    **{name: f"population.{name}" for name in (
-        "ids", "splits", "coefficients", "fitted_split", "squared_norms", "left_out", "fitted",
-        "reconstruction_error")},
-    "coefficient_mean": "spread.mean",
-    "coefficient_std": "spread.std",
-    "coefficient_covariance": "population.covariance",
-}  # fmt: skip
 
 WeightSpace.__init__ = accepts_flat_fields(WeightSpace.__init__)  # type: ignore[method-assign]
+if not TYPE_CHECKING:  # names before version 0.2
+    WeightSpace.__getattr__ = old_attribute

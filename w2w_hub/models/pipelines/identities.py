@@ -12,6 +12,7 @@ from ...common.constraints import either, names, optional, text, validated
 from ...common.deprecated import renamed_keywords
 from ...errors import InvalidInputError
 from ...space import Point, WeightSpace
+from ...space.edits import TYPICAL
 from ...space.identity import Identity, edited, resolve
 from .attached import AttachedSpace
 from .drawing import Identities
@@ -71,27 +72,65 @@ class IdentityMixin(AttachedSpace):
         """
         return resolve(self.space, what, dataset)
 
-    def sample_identity(self, seed: int = 0, truncation: float = 1.0) -> Point:
-        """Sample a new identity, set it and return its point."""
-        point = self.space.sample(1, seed, truncation)[0]
+    def sample_identity(
+        self,
+        seed: int = 0,
+        truncation: float = 1.0,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        method: str | None = None,
+    ) -> Point:
+        """Sample a new identity, set it and return its point; its `history` names the nearest fitted row.
+
+        Parameters
+        ----------
+        truncation, attributes, method
+            See :meth:`WeightSpace.sample`.
+
+        Examples
+        --------
+        >>> pipe.sample_identity(seed=0, attributes={"Bald": True})   # doctest: +SKIP
+        """
+        point = self.space.sample(1, seed, truncation, attributes=attributes, method=method)[0]
         self.identity = point
         return point
 
     @validated(preserve=either(text(), names()))
     def edit(
-        self, strengths: Mapping[str, float], *, preserve: Iterable[str] = (), start: float = 0.0
+        self,
+        strengths: Mapping[str, float] | None = None,
+        *,
+        set: Mapping[str, Any] | None = None,
+        strength: float | str = TYPICAL,
+        unit: str = "sd",
+        layers: str | Iterable[str] | None = None,
+        preserve: Iterable[str] = (),
+        start: float = 0.0,
     ) -> Identity | tuple[Identity, ...]:
-        """Move the current identity, or each of several, along editing directions; set and return it.
+        """Edit the current identity, or each of several: set attributes, push along directions, or both; return it.
 
-        Strength is in standard deviations of the population: ``pipe.edit({"Beard": 2.0, "Young": -1})``.
+        ``pipe.edit(set={"Beard": True, "hair_color": "RED"})`` sets attributes: the person's own are read from the
+        weights, what the population changes with the wanted ones is added, and the rest of the person stays.
+        ``pipe.edit({"Beard": 2.0, "Young": -1})`` pushes everybody by the same step, in standard deviations of the
+        population.
 
         Parameters
         ----------
+        strengths, set, strength, unit
+            See :meth:`WeightSpace.edit`.
+        layers : str or iterable of str, optional
+            Limit the edit to these layers, ``"mid"`` or ``["down", "up.1"]``, or to the modules that a shell pattern
+            such as ``"*.attn2.*"`` selects; the weights of all others stay as they are.
         preserve : iterable of str
             Attributes whose scores the edit does not change, see :meth:`WeightSpace.edit`.
         start : float
             Fraction of the denoising schedule that still uses the unedited identity: 0.3 to 0.7 keeps the
             composition and changes what the later steps add.
+
+        Raises
+        ------
+        UnknownNameError, InvalidInputError
+            See :meth:`WeightSpace.edit`; the identity stays what it was.
 
         Warns
         -----
@@ -100,7 +139,13 @@ class IdentityMixin(AttachedSpace):
         """
         before = self._required_identity("edit")
         people = before if isinstance(before, tuple) else (before,)
-        after = tuple(edited(self.space, person, strengths, start=start, preserve=preserve) for person in people)
+        after = tuple(
+            edited(
+                self.space, person, strengths, set=set, strength=strength, unit=unit, layers=layers, start=start,
+                preserve=preserve,
+            )
+            for person in people
+        )  # fmt: skip
         warn_if_far(self.space, (identity.point for identity in after), stacklevel=4)  # past the check of arguments
         self._identity = after if isinstance(before, tuple) else after[0]
         return self._identity

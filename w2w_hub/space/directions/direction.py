@@ -16,11 +16,12 @@ from ...common.equality import ByValue
 from ...common.text import counted
 from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
 from ...errors import CorruptFileError, InvalidInputError
+from .curve import MOST_ROWS, StrengthCurve, curve_rule
 
 ARRAYS = ("editing", "reading")
+CURVES = ("curve", "picture_curve")
 STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
 COMPONENT = "component"
-MOST_ROWS = 2**53  # the largest integer that every JSON reader represents exactly
 
 
 class UnreliableDirectionWarning(UserWarning):
@@ -69,6 +70,9 @@ class Direction(ByValue, Displayed):
         Leading components that the vectors use; None for all.
     label_kind : dict or None
         The attribute's entry in ``label_kinds`` of the dataset, for instance the order of its grades.
+    curve, picture_curve : StrengthCurve or None
+        What pushes of each strength do, judged by readers of coefficients at the build, and by a judge of pictures
+        (:func:`w2w_hub.models.calibration.calibrate`).
     """
 
     editing: np.ndarray
@@ -92,11 +96,15 @@ class Direction(ByValue, Displayed):
     controlled_for: tuple[str, ...] = ()
     components: int | None = None
     label_kind: dict[str, Any] | None = None
+    curve: StrengthCurve | None = None
+    picture_curve: StrengthCurve | None = None
 
     def _facts(self) -> Mapping[str, object]:
         score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"
         named = self.attribute if self.level is None else f"{self.attribute}={self.level}"
         facts = {"": named or self.kind, self.read_out.score.name: score, "fitted rows": self.rows, "sd": self.sd}
+        if self.typical is not None:
+            facts["typical push"] = f"{self.typical:.1f} sd"
         if self.controlled_for:
             facts["controlled for"] = listed(map(brief, self.controlled_for))
         return facts | ({"unreliable": self.unreliable} if self.unreliable else {})
@@ -117,6 +125,15 @@ class Direction(ByValue, Displayed):
         """Held-out score: `auc`, or `r2` of a continuous or ordinal attribute."""
         value: float | None = getattr(self, self.read_out.score.field)
         return value
+
+    @property
+    def typical(self) -> float | None:
+        """Recommended strength of a push, in standard deviations: of the curve on pictures, or else of `curve`.
+
+        None without a curve, and if no strength shows the attribute in at least half of the people.
+        """
+        judged = self.picture_curve or self.curve
+        return None if judged is None else judged.typical
 
     @property
     def unreliable(self) -> str:
@@ -148,8 +165,11 @@ class Direction(ByValue, Displayed):
     def evidence(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON, and `unreliable` for display."""
         data = {STORED_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
-        if data["label_kind"] is None:
-            del data["label_kind"]
+        for name in ("label_kind", *CURVES):
+            if data[name] is None:
+                del data[name]
+            elif name in CURVES:
+                data[name] = data[name].to_json()
         return {**data, "unreliable": self.unreliable}
 
     @classmethod
@@ -253,6 +273,7 @@ EVIDENCE: dict[str, Rule] = {
     "held": _tuple(names()),
     "components": optional(whole(1, MOST_ROWS)),
     "label_kind": optional(Rule("the kind of a label column", _label_kind)),
+    **dict.fromkeys(CURVES, optional(curve_rule())),
 }
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
+WEIGHTS = "share of all weights"
+
+
 def page(data: dict[str, Any]) -> str:
     """Return the whole page, which loads no other resource."""
     return render(
@@ -31,6 +34,7 @@ def page(data: dict[str, Any]) -> str:
         spectrum=_spectrum(data),
         reconstruction=_reconstruction(data),
         directions=_directions(data),
+        layers=_layers(data),
         entanglement=_entanglement(data),
         scatters=_scatters(data),
         coefficients=_coefficients(data),
@@ -132,6 +136,16 @@ def _direction(name: str, d: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "unreliable": bool(d["unreliable"]), "figures": figures, "held": d["held"]}
 
 
+def _layers(data: dict[str, Any]) -> Markup | None:
+    """Return attributes by blocks of the network, below a row for the weights themselves."""
+    found = data["layers"]
+    blocks, names = list(found["weights"]), [name for name in data["synonyms"] if name in found["directions"]]
+    if len(blocks) < 2 or not names:
+        return None
+    rows = [found["weights"], *(found["directions"][name] for name in names)]
+    return svg.heatmap(np.array([list(row.values()) for row in rows]), [WEIGHTS, *names], columns=blocks)
+
+
 def _entanglement(data: dict[str, Any]) -> dict[str, Any] | None:
     table = data["entanglement"]
     if table is None or len(table["names"]) < 2:
@@ -174,6 +188,7 @@ def _neighbors(data: dict[str, Any]) -> dict[str, Any] | None:
     if found is None:
         return None
     names = {"fitted": "fitted rows, to another one", "held_out": "held-out rows", "samples": "samples"}
+    names |= {"gaussian": "Gaussian samples"}
     groups = {text: np.array(found[key]) for key, text in names.items() if found[key]}
     return {"chart": svg.histogram(groups, "cosine to the nearest fitted row"), "examples": found["examples"]}
 

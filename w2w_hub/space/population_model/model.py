@@ -1,0 +1,205 @@
+"""PopulationModel: the coefficients of a population as a function of its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...common.constraints import number, optional, validated, whole
+from ...common.display import Displayed, listed
+from ...common.equality import ByValue
+from ..population import as_coefficients
+from .factors import Attribute, Exclusion, Factor
+from .kernel import Belief, Kernel, belief_of
+from .readers import Readers, read_codes
+from .setting import Setter
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PopulationModel(ByValue, Displayed):
+    """The conditional mean of coefficients given attributes, and what varies around it.
+
+    Attributes
+    ----------
+    factors : tuple of Factor
+        Independent variables, found from the label columns.
+    attributes : dict of str to Attribute
+        Columns that can be set, as functions of the factors.
+    strength : float
+        Factor of a step by which an attribute typically shows, calibrated by readers of the coefficients.
+    evidence : dict
+    mean : ndarray
+        float64 ``(k,)`` of the fitted rows.
+    codes, counts : ndarray
+        ``(m, factors)`` and ``(m,)``: configurations of factors, and how often each occurs.
+    weights : ndarray
+        float32 ``(m, k)``: f is `mean` plus the kernel with the configurations times these.
+    rho, noise : float
+        Of the kernel, and of the regression.
+    reading, intercepts : ndarray
+        Linear readers of the factors.
+    residual : ndarray
+        float32 ``(r, k)``: the residual's covariance is ``residual.T @ residual`` plus the diagonal ``rest ** 2``.
+    rest : ndarray
+        float32 ``(k,)``.
+    gain : float
+        Factor of f about the mean in samples.
+    """
+
+    factors: tuple[Factor, ...]
+    attributes: dict[str, Attribute]
+    excluded: tuple[Exclusion, ...]
+    mean: np.ndarray
+    codes: np.ndarray
+    counts: np.ndarray
+    weights: np.ndarray
+    rho: float
+    noise: float
+    reading: np.ndarray
+    intercepts: np.ndarray
+    residual: np.ndarray
+    rest: np.ndarray
+    strength: float
+    gain: float
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "factors": listed(f.name for f in self.factors), "attributes": len(self.attributes), "k": self.k,
+            "configurations": len(self.codes), "strength": self.strength,
+        }  # fmt: skip
+
+    @property
+    def k(self) -> int:
+        """Number of components."""
+        return len(self.mean)
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        return Kernel(self.factors, self.rho)
+
+    @cached_property
+    def _setter(self) -> Setter:
+        excluded = {(e.first, e.second): e.table for e in self.excluded}
+        return Setter(self.factors, self.attributes, excluded, self.codes, self.counts)
+
+    def _own(self, c: np.ndarray) -> np.ndarray:
+        scores = Readers(self.reading, self.intercepts).scores(as_coefficients(c, self.k)[None])
+        return np.asarray(read_codes(self.factors, scores)[0])
+
+    def read(self, c: np.ndarray) -> dict[str, Any]:
+        """Return a person's own attributes, read from coefficients ``(<= k,)``: bools, levels and numbers."""
+        return self._setter.values(belief_of(self._own(c)))
+
+    def mean_of(self, attributes: Mapping[str, Any]) -> np.ndarray:
+        """Return the mean coefficients of people with these attributes, float64 ``(k,)``.
+
+        Attributes that are not given are as in the population.
+
+        Raises
+        ------
+        UnknownNameError, InvalidInputError
+        """
+        return self._mean(self._setter.plan(attributes))
+
+    def implied(self, c: np.ndarray, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all attributes of a person once some are set: these, and what they exclude or imply.
+
+        Raises
+        ------
+        UnknownNameError
+            For an attribute or level that does not exist; suggests the nearest.
+        InvalidInputError
+            If the wanted attributes contradict each other.
+        """
+        return self._setter.values(self._setter.plan(wanted, self._own(c)))
+
+    @validated(strength=optional(number()))
+    def step(self, c: np.ndarray, wanted: Mapping[str, Any], strength: float | None = None) -> np.ndarray:
+        """Return the step that sets attributes: strength times (f(new) - f(own)), float64 ``(k,)``.
+
+        Parameters
+        ----------
+        strength : float, optional
+            By default :attr:`strength`, by which the attributes typically show.
+        """
+        own = self._own(c)
+        difference = self._similar(self._setter.plan(wanted, own)) - self._similar(belief_of(own))
+        amount = self.strength if strength is None else strength
+        return np.asarray(amount * (difference.astype(np.float32) @ self.weights).astype(np.float64))
+
+    @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0))
+    def sample(
+        self, count: int = 1, seed: int = 0, *, attributes: Mapping[str, Any] | None = None, truncation: float = 1.0
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Draw people: attributes as they occur together, then the mean of people with these, then a residual.
+
+        Parameters
+        ----------
+        attributes : mapping, optional
+            Attributes that all samples have.
+        truncation : float
+            Factor of the residual's standard deviations.
+
+        Returns
+        -------
+        coefficients : ndarray
+            float64 ``(count, k)``.
+        attributes : list of dict
+            Of each sample.
+        """
+        rng = np.random.default_rng(seed)
+        beliefs = self._drawn(count, rng, {} if attributes is None else attributes)
+        similar = np.stack([self._similar(belief) for belief in beliefs]).astype(np.float32)
+        found = self.mean + self.gain * (similar @ self.weights).astype(np.float64)
+        shared = rng.standard_normal((count, len(self.residual))) @ self.residual.astype(np.float64)
+        own = rng.standard_normal((count, self.k)) * self.rest
+        return found + truncation * (shared + own), [self._setter.values(belief) for belief in beliefs]
+
+    def _drawn(self, count: int, rng: np.random.Generator, wanted: Mapping[str, Any]) -> list[Belief]:
+        constraints = self._setter.constraints(wanted)
+        fits = np.ones(len(self.codes), bool)
+        for c in constraints:
+            axes = self.codes[:, list(c.attribute.factors)]
+            known = ~np.isnan(axes).any(1)
+            fits &= known
+            if c.allowed is not None:
+                fits[known] &= c.allowed[tuple(axes[known].astype(int).T)]
+        numbers = [c for c in constraints if c.allowed is None]
+        chosen = np.flatnonzero(fits) if fits.any() else np.arange(len(self.codes))
+        shares = self.counts[chosen] / self.counts[chosen].sum()
+        drawn = chosen[rng.choice(len(chosen), count, p=shares)]
+        found = []
+        for row in drawn:
+            codes = np.array([self._filled(i, value, rng) for i, value in enumerate(self.codes[row])])
+            if not fits.any() or numbers:
+                belief = self._setter.plan(wanted, codes)
+                codes = _one_of(belief, len(self.factors), rng)
+            found.append(belief_of(codes))
+        return found
+
+    def _filled(self, i: int, value: float, rng: np.random.Generator) -> float:
+        """Return a code, drawn from the population if it is missing."""
+        if not np.isnan(value):
+            return float(value)
+        factor = self.factors[i]
+        if factor.is_number:
+            return float(rng.choice(factor.shares))
+        return float(rng.choice(len(factor.shares), p=factor.shares / factor.shares.sum()))
+
+    def _similar(self, belief: Belief) -> np.ndarray:
+        return self._kernel.belief(belief, self.codes)
+
+    def _mean(self, belief: Belief) -> np.ndarray:
+        return np.asarray(self.mean + self._similar(belief) @ self.weights)
+
+
+def _one_of(belief: Belief, count: int, rng: np.random.Generator) -> np.ndarray:
+    codes = np.empty(count)
+    for part in belief:
+        codes[list(part.factors)] = part.values[rng.choice(len(part.weights), p=part.weights)]
+    return codes
