@@ -30,9 +30,9 @@ SMALL_SEED = click.IntRange(0, 2**31 - 1)
 @click.command(
     "fit-encoder",
     epilog=examples(
-        "w2w fit-encoder space --pictures 64 --steps 4 --out encoder.safetensors",
-        "w2w fit-encoder space --minutes 20 --num-inference-steps 10 --store",
-        "w2w fit-encoder sd15-space --base my-sd15 --out sd15-space-with-encoder",
+        "w2w fit-encoder space --num-inference-steps 10 --out encoder.safetensors",
+        "w2w fit-encoder space --minutes 20 --store",
+        "w2w fit-encoder space --base my-base-model --out space-with-encoder",
     ),
 )
 @click.argument("space", type=click.Path(path_type=Path))

@@ -166,7 +166,7 @@ def edit(
         "w2w invert space picture.png --out points",
         "w2w invert space a.png b.png --together --out points",
         "w2w invert space picture.png --mask face.png --restarts 3 --out points",
-        "w2w invert space picture.png --start points/sample-000.json --steps 100 --out points",
+        "w2w invert space picture.png --start encoded --encoder encoder.safetensors --steps 40 --out points",
     )
 )
 @space_argument

@@ -75,7 +75,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     -------
     Encoder
         Set ``pipe.space.encoder`` to it, or store it with :meth:`WeightSpace.add_encoder` or :meth:`Encoder.save`.
-        The same seed gives the same encoder on the same machine.
+        The same seed gives the same encoder on the same machine, up to rounding.
 
     Raises
     ------

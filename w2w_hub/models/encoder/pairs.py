@@ -172,7 +172,8 @@ def draw_pairs(
 def _bytes_of(pairs: Pairs) -> bytes:
     from safetensors.numpy import save
 
-    return bytes(save({"pictures": pairs.pictures, "coefficients": pairs.coefficients}))
+    arrays = {"pictures": pairs.pictures, "coefficients": pairs.coefficients}
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
 
 
 def _kept(file: Path) -> Pairs | None:
