@@ -1,14 +1,14 @@
 """Benchmark of encoders: inversion from an encoder's guess and from the population's mean, on held-out people.
 
     python scripts/bench_encoder.py --work work/encoder                            # one GPU, 24,000 pictures, 64 people
-    python scripts/bench_encoder.py --work work/encoder --pictures 4096 --steps 800 --batch-size 64 --width 24 \\
-        --people 16 --device cpu                                                   # two processor cores
-    python scripts/bench_encoder.py --work work/tiny --pictures 64 --steps 2 --people 2 --cells 1 --device cpu  # does it run?
+    python scripts/bench_encoder.py --work work/encoder --pictures 5568 --steps 700 --batch-size 64 --width 24 \\
+        --people 12 --device cpu                                                   # two processor cores
+    python scripts/bench_encoder.py --work work/tiny --pictures 64 --steps 2 --people 2 --cells 1 --device cpu   # a try
 
-The people are those of the demo's assets that no space or encoder is fitted on. One real picture of each is inverted, by
-400 components; the score is the judge's, over the demo's three cases, against the person's other real pictures, relative
-as in the demo: 1 is as good as real pictures, 0 no better than a stranger's. Prints one JSON object, which is kept in
-the work folder after each cell, so that a run that was stopped goes on.
+The people are those of the demo's assets that no space or encoder is fitted on. One real picture of each is inverted,
+by 400 components; the score is the judge's, over the demo's three cases, against the person's other real pictures,
+relative as in the demo: 1 is as good as real pictures, 0 no better than a stranger's. Prints one JSON object, which is
+kept in the work folder after each cell, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from w2w_hub.demo.measure import IdentityScorer, tensor
 from w2w_hub.demo.settings import CASES, COMPONENTS, GUIDANCE, SAMPLING_STEPS
 
 CELLS = (
-    (40, "encoded"), (400, "mean"), (40, "mean"), (100, "encoded"), (100, "mean"), (10, "encoded"), (10, "mean"),
+    (40, "encoded"), (40, "mean"), (400, "mean"), (100, "encoded"), (10, "encoded"), (100, "mean"), (10, "mean"),
     (400, "encoded"),
 )  # fmt: skip
 DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}

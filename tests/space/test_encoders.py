@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.space.encoders import HIDDEN, SIZE, WIDTH, forged, random_encoder
 from tests.space.population import dataset_of, decaying
-from w2w_hub import Encoder, WeightSpace, build_space
+from w2w_hub import Encoder, WeightSpace, build_space, describe
 from w2w_hub.errors import (
     AlreadyExistsError,
     BaseModelMismatchError,
@@ -249,6 +249,15 @@ def test_a_network_wider_than_any_is_refused_before_its_tensors_are_read(space: 
     forged(path, tensors=lambda a: a.update(wide))
     with pytest.raises(CorruptFileError, match="257"):
         Encoder.load(path)
+
+
+def test_inspect_says_what_an_encoder_is_and_that_a_space_has_one(space: WeightSpace, tmp_path: Path) -> None:
+    encoder = random_encoder(space)
+    facts = describe(encoder.save(tmp_path / "e.safetensors"))
+    assert (facts["kind"], facts["digest"], facts["basis digest"]) == ("encoder", encoder.digest, space.digest)
+    assert "encoder" not in describe(space.path)
+    space.add_encoder(encoder)
+    assert describe(space.path)["encoder"]
 
 
 def test_an_unknown_field_and_tensor_are_ignored(space: WeightSpace, tmp_path: Path) -> None:

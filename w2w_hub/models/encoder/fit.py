@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
         file = None if folder is None else folder / f"training-{name}.safetensors"
         losses = train(trainer, settings.steps, clock, file)
     recipe = {
-        **settings.to_json(), "pictures": len(pairs), "steps": trainer.step, "prompts": prompts, "k": k,
+        **asdict(settings), "pictures": len(pairs), "steps": trainer.step, "prompts": prompts, "k": k,
         "generation": dict(pipe.generation), "device": trainer.device.type,
         "software": {"w2w_hub": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }  # fmt: skip

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ...common.constraints import names, optional, positive, whole
 from ...common.limits import MAX_ENCODER_WIDTH
@@ -68,6 +67,3 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
             object.__setattr__(self, name, rule.checked(getattr(self, name), f"fit_encoder: {name}"))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)

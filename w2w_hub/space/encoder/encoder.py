@@ -207,6 +207,11 @@ class Encoder(Displayed):
             )
 
 
+def is_encoder(path: Path) -> bool:
+    """Return whether a file is a saved encoder, of any version."""
+    return path.suffix == SUFFIX and path.is_file() and read_header(path).metadata.get("format") == ENCODER
+
+
 @dataclass(frozen=True)
 class EncoderFile:
     """The encoder in a weight space's folder, which is fetched and read when it is used."""
