@@ -184,7 +184,7 @@ class Inverter:
                 errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
                 tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
-        starts = self.starts or [None] * people
+        starts: Sequence[Start | None] = self.starts or [None] * people
         return [self.result(*entry, start) for entry, start in zip(best, starts, strict=True)]
 
     def injected(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:

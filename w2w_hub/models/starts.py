@@ -36,7 +36,7 @@ class Start:
         mean, std = space.spread.mean[:k], space.spread.std[:k]
         given = np.zeros(k)
         given[: len(self.coefficients)] = self.coefficients[:k]
-        return np.divide(given - mean, std, out=np.zeros(k), where=std > 0)
+        return np.asarray(np.divide(given - mean, std, out=np.zeros(k), where=std > 0))
 
 
 def find_starts(

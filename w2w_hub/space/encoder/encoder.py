@@ -183,7 +183,7 @@ class Encoder(Displayed):
             found.append(forward(self.tensors, reduced(np.stack(part), self.factor)))
         if not found:
             raise InvalidInputError("an encoder needs at least one picture")
-        return self.spread.mean + np.concatenate(found).astype(np.float64) * self.spread.std
+        return np.asarray(self.spread.mean + np.concatenate(found).astype(np.float64) * self.spread.std)
 
     def require_space(self, basis_digest: str, base_digest: str | None) -> None:
         """Raise unless the encoder was fitted for a weight space and a base model of these digests.

@@ -73,7 +73,7 @@ def _convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: in
     n, inputs, height, across = windows.shape[:4]
     columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * across, inputs * KERNEL * KERNEL)
     found = columns @ weight.reshape(len(weight), -1).T + bias
-    return found.reshape(n, height, across, len(weight)).transpose(0, 3, 1, 2)
+    return np.asarray(found.reshape(n, height, across, len(weight)).transpose(0, 3, 1, 2))
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
@@ -101,4 +101,4 @@ def reduced(pictures: np.ndarray, factor: int) -> np.ndarray:
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:
     """Return pictures in [0, 1] as uint8."""
-    return (np.clip(pictures, 0, 1) * 255).round().astype(np.uint8)
+    return np.asarray((np.clip(pictures, 0, 1) * 255).round(), np.uint8)
