@@ -101,9 +101,7 @@ def encoder_of(pipe: W2WPipeline, args: argparse.Namespace, found: dict[str, Any
     encoder = Encoder.load(path)
     evidence = {name: value for name, value in encoder.evidence.items() if name != "loss"}
     recipe = {name: encoder.recipe[name] for name in ("pictures", "steps", "batch_size", "width", "device", "seed")}
-    found.setdefault("fit", {}).update(
-        {"bytes": path.stat().st_size, "loss": encoder.evidence["loss"][-1], **recipe, **evidence}
-    )
+    found.setdefault("fit", {}).update({"bytes": path.stat().st_size, **recipe, "evidence": evidence})
     return encoder
 
 

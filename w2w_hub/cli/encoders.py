@@ -10,9 +10,9 @@ import click
 from ..common.text import command
 from .common import (
     FINITE,
+    GUIDANCE,
     PROMPT,
     examples,
-    generation_options,
     given_settings,
     json_option,
     no_loading_bars,
@@ -38,10 +38,10 @@ SMALL_SEED = click.IntRange(0, 2**31 - 1)
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--base", help="Base model, if SPACE has none: a diffusers folder or org/name.")
 @click.option(
-    "--pictures", default=24_000, show_default=True, type=click.IntRange(1), help="Pictures to draw and learn from."
+    "--pictures", default=24_000, show_default=True, type=click.IntRange(2), help="Pictures to draw and learn from."
 )
 @click.option("--steps", default=5_000, show_default=True, type=click.IntRange(1), help="Training steps.")
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(1), help="Pictures per step.")
+@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(2), help="Pictures per step.")
 @click.option("--minutes", type=FINITE, help="Stop after this time, with what was drawn and trained by then.")
 @click.option(
     "--prompt", "prompts", multiple=True, type=PROMPT,
@@ -50,7 +50,16 @@ SMALL_SEED = click.IntRange(0, 2**31 - 1)
 @click.option("--k", type=click.IntRange(1), help="Components to predict.  [default: all, at most 1,000]")
 @click.option("--width", default=32, show_default=True, type=click.IntRange(1, 256), help="Size of the network.")
 @click.option("--seed", default=0, show_default=True, type=SMALL_SEED, help="The same seed gives the same encoder.")
-@generation_options(", of the pictures.  [default: what SPACE states]")
+@click.option(
+    "--num-inference-steps",
+    type=click.IntRange(1, 1000),
+    help="Denoising steps of the pictures.  [default: what SPACE states]",
+)
+@click.option(
+    "--guidance-scale",
+    type=GUIDANCE,
+    help="How closely the pictures follow the prompts.  [default: what SPACE states]",
+)
 @click.option("--store", is_flag=True, help="Store the encoder in SPACE itself.")
 @out_option(
     "The encoder to write (.safetensors), or a folder for a copy of SPACE with the encoder in it.", required=False
