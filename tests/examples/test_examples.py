@@ -144,6 +144,8 @@ def surroundings(where: str, pipe: Any) -> dict[str, Any]:
     if "Inpaint" in where:  # the shipped base model has another number of channels
         space = w2w_hub.WeightSpace.open("sd15-space")
         pipe = w2w_hub.W2WPipeline.from_base("stable-diffusion-v1-5/stable-diffusion-v1-5", space)
+    else:
+        pipe.space.encoder = w2w_hub.Encoder.load("encoder.safetensors")
     return {
         **{name: getattr(w2w_hub, name) for name in w2w_hub.__all__},
         "np": np, "pd": pd, "diffusers": diffusers, "DataLoader": DataLoader,

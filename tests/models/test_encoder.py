@@ -122,6 +122,19 @@ def test_a_limited_time_ends_drawing_and_training(drawing: W2WPipeline, monkeypa
     assert np.isfinite(found.evidence["cosine"])
 
 
+def test_a_fit_that_diverges_says_so(drawing: W2WPipeline) -> None:
+    with pytest.raises(InvalidInputError, match="learning_rate"):
+        fit_encoder(drawing, **SMALL, learning_rate=1e30)
+
+
+def test_a_network_of_too_many_pixels_is_refused_before_anything_is_drawn(
+    drawing: W2WPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2w_hub.models.encoder.fit.MAX_ENCODER_PIXELS", 1000)
+    with pytest.raises(InvalidInputError, match="resolution"):
+        fit_encoder(drawing, **SMALL)
+
+
 def test_fewer_components_are_predicted_where_asked(drawing: W2WPipeline, picture: np.ndarray) -> None:
     drawing.space.encoder = found = fit_encoder(drawing, **SMALL, k=3)
     assert found.k == 3

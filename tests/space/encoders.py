@@ -25,7 +25,7 @@ def random_encoder(space: SpaceContents, *, seed: int = 0, k: int | None = None,
     fields = {"size": SIZE, "factor": FACTOR, "recipe": {"pictures": 3}, "evidence": {"cosine": 0.5}} | fields
     small = tuple(side // fields["factor"] for side in fields["size"])
     tensors = {
-        name: rng.normal(size=shape).astype(np.float16).astype(np.float32)
+        name: (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float16).astype(np.float32)
         for name, shape in shapes(small, WIDTH, HIDDEN, k).items()
     }
     spread = Spread(space.spread.mean[:k], space.spread.std[:k], space.spread.rows)

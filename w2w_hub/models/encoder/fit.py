@@ -80,7 +80,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     Raises
     ------
     InvalidInputError
-        If a setting is out of its range, or the pictures have more pixels than an encoder takes.
+        If a setting is out of its range, the pictures have more pixels than an encoder takes, or the fit diverged.
 
     Examples
     --------
@@ -113,8 +113,14 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
         "generation": dict(pipe.generation), "device": trainer.device.type,
         "software": {"w2w_hub": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }  # fmt: skip
-    spread = Spread(mean, std, space.spread.rows)
-    encoder = Encoder(network.folded(), spread, space.digest, _base_digest(pipe), size, factor, recipe)
+    tensors, spread = network.folded(), Spread(mean, std, space.spread.rows)
+    if not all(np.isfinite(values).all() for values in tensors.values()):
+        raise InvalidInputError(
+            f"the fit diverged: the loss was {losses[-1][1] if losses else 'not finite'} at the end; use a smaller "
+            "learning_rate",
+            name="learning_rate",
+        )
+    encoder = Encoder(tensors, spread, space.digest, _base_digest(pipe), size, factor, recipe)
     pictures = _pictures_of(pipe, plan, held_out.points)
     evidence = {"of": held_out.what, **measure(encoder, pictures, held_out.points), "loss": losses}
     return replace(encoder, evidence=evidence)

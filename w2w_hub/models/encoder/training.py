@@ -43,6 +43,13 @@ class EncoderTrainer:
     mean, std : ndarray
         ``(k,)``: mean and standard deviation of the population's coefficients, which standardize the outputs. A
         component's weight in the loss is its variance.
+
+    Attributes
+    ----------
+    step : int
+        Finished steps.
+    in_step : bool
+        Whether an interrupt left a step half done, so that the state is of no use.
     """
 
     def __init__(
@@ -56,7 +63,7 @@ class EncoderTrainer:
         self.targets = torch.from_numpy(wide.astype(np.float32))
         self.weights = torch.from_numpy((std**2 / np.mean(std**2)).astype(np.float32)).to(device)
         self.optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=WEIGHT_DECAY)
-        self.step = 0
+        self.step, self.in_step = 0, False
 
     def advance(self, progress: float) -> torch.Tensor:
         """Take one step; return its loss, where 1 is the error of the population's mean.
@@ -70,6 +77,7 @@ class EncoderTrainer:
         index = torch.from_numpy(chosen)
         generator = torch.Generator(self.device).manual_seed(int(chosen[0]) + self.step * 2**31 + self.seed)
         pictures = varied(self.pictures[index].to(self.device), generator)
+        self.in_step = True
         self.network.train()
         error = self.network(pictures) - self.targets[index].to(self.device)
         loss = (error.square() * self.weights).mean()
@@ -78,7 +86,7 @@ class EncoderTrainer:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.step += 1
+        self.step, self.in_step = self.step + 1, False
         return loss.detach()
 
     # ------------------------------------------------------------ state of an unfinished run
@@ -139,7 +147,7 @@ def train(trainer: EncoderTrainer, steps: int, clock: Clock, file: Path | None) 
                     saved = time.monotonic()
                 release()
         except KeyboardInterrupt as interrupt:
-            if file is not None:
+            if file is not None and not trainer.in_step:
                 _save(trainer, losses, file)
                 interrupt.add_note("what was drawn and trained is kept, and the same command goes on")
             raise
