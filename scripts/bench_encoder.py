@@ -1,8 +1,8 @@
 """Benchmark of encoders: inversion from an encoder's guess and from the population's mean, on held-out people.
 
     python scripts/bench_encoder.py --work work/encoder                            # one GPU, 24,000 pictures, 64 people
-    python scripts/bench_encoder.py --work work/encoder --pictures 5568 --steps 700 --batch-size 64 --width 24 \\
-        --people 12 --device cpu                                                   # two processor cores
+    python scripts/bench_encoder.py --work work/encoder --pictures 3200 --steps 200 --batch-size 128 \\
+        --people 8 --device cpu                                                    # two processor cores
     python scripts/bench_encoder.py --work work/tiny --pictures 64 --steps 2 --people 2 --cells 1 --device cpu   # a try
 
 The people are those of the demo's assets that no space or encoder is fitted on. One real picture of each is inverted,
