@@ -29,7 +29,8 @@ from w2w_hub.models.pipelines import W2WMixin
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
-    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
+    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
+    "w2w_hub.models.sliders", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
@@ -214,6 +215,14 @@ class World:
     def face(self) -> Any:
         """A picture of the size that the pipeline draws."""
         return Image.new("RGB", (64, 64))
+
+    @property
+    def quick_pipe(self) -> W2WPipeline:
+        """The same, with little to draw for a slider."""
+        sliders = importlib.import_module("w2w_hub.models.sliders")
+        sliders.PEOPLE, sliders.SCORED, sliders.RANDOM = 4, 1, 1
+        self.pipe.generation = {"num_inference_steps": 1}
+        return self.pipe
 
     @property
     def recipe(self) -> Any:
@@ -579,7 +588,7 @@ def rows() -> dict[str, Row]:
         "WeightSpace.project": on(
             "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
-        "WeightSpace.without_population": on("space", "without_population", {}),
+        "WeightSpace.without_population": on("space", "without_population", {"population_model": flag}),
         "WeightSpace.require_population": on("space", "require_population", {"need": "anything"}, need=lambda w: "row"),
         "WeightSpace.coefficients_of": on(
             "space", "coefficients_of", {"what": COEFFICIENTS, "several": flag}, what=lambda w: w.point
@@ -605,6 +614,11 @@ def rows() -> dict[str, Row]:
              "covariance": "None|text"},
         ),
         "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
+        "WeightSpace.with_direction": on(
+            "space", "with_direction", {"name": text, "direction": ""},
+            name=lambda w: "new", direction=lambda w: w.space.direction("PC1"),
+        ),
+        "WeightSpace.require_new_direction": on("space", "require_new_direction", {"name": text}, name=lambda w: "new"),
         "WeightSpace.edit": point(
             "edit", strengths=("None|mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"]),
             set=("None|mapping", lambda w: {"Age": 0.5}), strength=("number|text", lambda w: 1.0),
@@ -787,6 +801,25 @@ def rows() -> dict[str, Row]:
             w2w_hub.models.pipelines.InversionSettings,
             {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,
              "tolerance": number, "restarts": whole, "seed": whole, "capture": "None|flag"},
+        ),
+        "calibrate": slow(
+            w2w_hub.calibrate,
+            {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
+             "strengths": "array", "batch_size": whole},
+            pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},
+            people=lambda w: 1, strengths=lambda w: [1.0], num_inference_steps=lambda w: 1,
+        ),
+        "fit_slider": without({"positive": TEXT, "negative": TEXT, "prompt": TEXT}, call(
+            w2w_hub.fit_slider,
+            {"pipe": "", "positive": "None|text", "negative": "None|text", "before": "None", "after": "None",
+             "prompt": text},
+            pipe=lambda w: w.quick_pipe, positive=lambda w: "a", negative=lambda w: "b", num_steps=lambda w: 1,
+            batch_size=lambda w: 1,
+        )),
+        "SliderSettings": call(
+            w2w_hub.models.sliders.SliderSettings,
+            {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,
+             "eta": number, "seed": whole},
         ),
         "AutoW2WPipeline.from_pretrained": slow(
             AutoW2WPipeline.from_pretrained, {"path": path, "dtype": "None|text|mapping"}, path=lambda w: w.tiny_space

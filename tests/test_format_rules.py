@@ -340,6 +340,15 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST if there are directions", directions(lambda data: data.clear())),
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"].pop("strengths"))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"]["strengths"].reverse())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["shown"].pop())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["kept"].__setitem__(1, 1.5))),
+    ("and `rows`, the number of people", directions(lambda data: data["Beard"]["curve"].update(rows=0))),
+    ("`curve` and `picture_curve`: what pushes", directions(lambda data: data["Beard"].update(picture_curve=[]))),
+    ("`strength` (in standard\n  deviations) MUST be there", directions(lambda data: data["Beard"].update(slider={"positive": "a hat"}))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
         {"base_model": "org/base", "revision": "0" * 40, "generation": {"num_inference_steps": 0}}))),

@@ -31,11 +31,13 @@ _WHERE = {
     "WeightSpace": "space",
     "add_rows": "dataset",
     "build_space": "space",
+    "calibrate": "models.calibration",
     "convert_adapter": "dialects",
     "describe": "release.describe",
     "find_duplicates": "dataset",
     "fit_directions": "space",
     "fit_encoder": "models.encoder",
+    "fit_slider": "models.sliders",
     "load_dataset": "dataset",
     "load_point": "space.points",
     "pack_adapters": "dataset",
@@ -83,11 +85,13 @@ if TYPE_CHECKING:
     from .lora import LoraFactors as LoraFactors
     from .lora import ParameterLayout as ParameterLayout
     from .lora import Target as Target
+    from .models.calibration import calibrate as calibrate
     from .models.encoder import fit_encoder as fit_encoder
     from .models.pipelines import AutoW2WPipeline as AutoW2WPipeline
     from .models.pipelines import W2WPipeline as W2WPipeline
     from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
     from .models.pipelines import W2WStableDiffusionInpaintPipeline as W2WStableDiffusionInpaintPipeline
+    from .models.sliders import fit_slider as fit_slider
     from .release.describe import describe as describe
     from .space import Coordinates as Coordinates
     from .space import Direction as Direction

@@ -58,7 +58,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         return
     import datasets
 
-    from w2w_hub.models import inversion
+    from w2w_hub.models import inversion, sliders
     from w2w_hub.models.encoder import EncoderSettings, evidence, pairs
     from w2w_hub.training import TrainingRecipe
 
@@ -66,6 +66,12 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 
     def few(self: Any, *args: Any, **options: Any) -> None:
         first(self, *args, **options)
+        object.__setattr__(self, "num_steps", STEPS)
+
+    slide = sliders.SliderSettings.__post_init__
+
+    def short(self: Any) -> None:
+        slide(self)
         object.__setattr__(self, "num_steps", STEPS)
 
     check = TrainingRecipe.__post_init__
@@ -87,6 +93,9 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(evidence, "MOST", STEPS)
     monkeypatch.setattr(inversion.InversionSettings, "__init__", few)
     monkeypatch.setattr(TrainingRecipe, "__post_init__", brief)
+    monkeypatch.setattr(sliders.SliderSettings, "__post_init__", short)
+    for name in ("PEOPLE", "SCORED", "RANDOM"):
+        monkeypatch.setattr(sliders, name, 4)
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 

@@ -156,7 +156,8 @@ def test_a_delayed_layer_wise_edit_is_injected_late(space: WeightSpace) -> None:
     ("layers", "error", "hint"),
     [
         ("dwn", UnknownNameError, "down"), ("up.7", UnknownNameError, "up.1"), ("attn3", UnknownNameError, "attn"),
-        ("*nothing*", UnknownNameError, "mid"), ("", UnknownNameError, "mid"), (["mid", "x"], UnknownNameError, "'x'"),
+        ("*nothing*", UnknownNameError, "mid"), ("", InvalidInputError, "layers"),
+        ([""], UnknownNameError, "mid"), (["mid", "x"], UnknownNameError, "'x'"),
         ("*" * 5000, UnknownNameError, "mid"), ([], InvalidInputError, "layers"), (3, InvalidInputError, "layers"),
         (["mid", 3], InvalidInputError, "layers"), ({"mid": 1}, InvalidInputError, "layers"),
     ],

@@ -10,9 +10,11 @@ from .adapters import convert
 from .common import Sections
 from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .directions import calibrate, slider
 from .encoders import fit_encoder
+from .exports import export
 from .hub import archive, cite, log, pin, push, restore
-from .identities import edit, export, invert, sample
+from .identities import edit, invert, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .sheets import grid, render
@@ -32,7 +34,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, report, directions, nearest, read, fit_encoder),
+    "Weight space": (build, rebuild, report, directions, calibrate, slider, nearest, read, fit_encoder),
     "Identities": (sample, edit, invert, render, grid, export),
     "Hub": (push, log, pin, restore, archive, cite),
 }.items():

@@ -124,15 +124,16 @@ def _pipeline(space: Path, base: str | None) -> Any:
 
 
 def _write(space: WeightSpace, encoder: Encoder, out: Path | None, force: bool) -> None:
-    from ..space.additions import copy_with
-    from ..space.encoder.encoder import FILE, SUFFIX
+    from ..space.encoder.encoder import SUFFIX
+    from ..space.resaving import resave
 
     if out is None:
         space.add_encoder(encoder, overwrite=force)
     elif out.suffix == SUFFIX:
         encoder.save(out, overwrite=force)
     else:
-        copy_with(space, out, FILE, encoder.to_bytes(), overwrite=force)
+        space.encoder = encoder
+        resave(space, out, overwrite=force)
 
 
 def _report(encoder: Encoder, space: Path, out: Path | None) -> None:

@@ -138,6 +138,9 @@ def _dataset_facts(path: Path) -> dict[str, Any]:
     }
 
 
+CURVES = "strength curves"  # shown as JSON only
+
+
 def _space_facts(path: Path) -> dict[str, Any]:
     space = WeightSpace.from_pretrained(path)
     return {
@@ -150,6 +153,8 @@ def _space_facts(path: Path) -> dict[str, Any]:
         "dataset": space.recipe["dataset"],
         "rows fitted": space.recipe["rows"],
         "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
+        "typical push, sd": {n: "-" if d.typical is None else round(d.typical, 2) for n, d in space.directions.items()},
+        CURVES: {n: c.to_json() for n, d in space.directions.items() if (c := d.picture_curve or d.curve) is not None},
         "base model": space.compatibility.base_model or "not stated",
         "generation": space.generation or "not stated",
         "license": space.licence,

@@ -32,6 +32,14 @@ UNITS = ("sd", TYPICAL)
 LAYERS = optional(either(text(), names()))
 
 
+def _factor(value: Any) -> float | None:
+    """Return the factor of a set; None for the typical one."""
+    return None if isinstance(value, str) and value == TYPICAL else float(number(0, STRONGEST_SET).take(value))
+
+
+FACTOR = Rule(f"'typical', or a number of 0 to {STRONGEST_SET:g}", _factor)
+
+
 @dataclass(frozen=True)
 class Edit:
     """What a caller asks for.
@@ -96,22 +104,15 @@ class Edit:
         for name in kept:
             if name in strengths:
                 raise InvalidInputError(f"{name} is both edited and preserved; leave it out of one")
-        factor = (
-            None
-            if isinstance(strength, str) and strength == TYPICAL
-            else Rule(f"'typical', or a number of 0 to {STRONGEST_SET:g}", number(0, STRONGEST_SET).take)
-        )
-        limited = LAYERS.checked(layers, "layers")
+        factor, limited = FACTOR.checked(strength, "the strength of a set"), LAYERS.checked(layers, "layers")
         if factor is not None and wanted is None:
             raise InvalidInputError("strength is the factor of a set; give set=, or the strengths of pushes")
-        found = cls(
-            strengths, tuple(dict.fromkeys(kept)), _checked_set(wanted),
-            None if factor is None else factor.checked(strength, "the strength of a set"),
-            one_of(*UNITS).checked(unit, "unit"), (limited,) if isinstance(limited, str) else tuple(limited or ()),
-        )  # fmt: skip
-        if layers is not None and not found.layers:
+        if limited is not None and not len(limited):
             raise InvalidInputError("layers is empty; leave it out for all layers", name="layers")
-        return found
+        return cls(
+            strengths, tuple(dict.fromkeys(kept)), _checked_set(wanted), factor, one_of(*UNITS).checked(unit, "unit"),
+            (limited,) if isinstance(limited, str) else tuple(limited or ()),
+        )  # fmt: skip
 
     def moved(self, contents: SpaceContents, c: np.ndarray) -> Moved:
         """Return where coefficients ``(<= k,)`` of a space move to, padded where a direction needs more of them.
@@ -133,10 +134,9 @@ class Edit:
         if self.wanted:
             model = require_model(contents)
             self._require_apart(find)
-            values = model.implied(c, self.wanted)
-            done = {"set": {name: values[name] for name in self.wanted}}
-            done["strength"] = float(model.strength if self.strength is None else self.strength)
             steps.append(model.step(c, self.wanted, self.strength))
+            done = {"set": {name: model.attributes[name].checked(value) for name, value in self.wanted.items()}}
+            done["strength"] = float(model.strength if self.strength is None else self.strength)
         longest = contents.k if layers is not None else max([len(c), *map(len, steps)])
         before = np.pad(c, (0, longest - len(c)))  # missing coefficients are 0
         change = np.zeros_like(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +47,8 @@ class StrengthCurve(ByValue, Displayed):
         Name of the judge of pictures; empty if readers of coefficients judged.
     cases : tuple of (str, int)
         Prompts and seeds of the pictures.
+    settings : dict of str to float
+        Numbers that the pictures were generated with, for instance ``num_inference_steps``.
     """
 
     strengths: tuple[float, ...]
@@ -58,6 +60,7 @@ class StrengthCurve(ByValue, Displayed):
     others: tuple[str, ...] = ()
     judge: str = ""
     cases: tuple[tuple[str, int], ...] = ()
+    settings: dict[str, float] = field(default_factory=dict)
 
     def _facts(self) -> Mapping[str, object]:
         return {"judged by": self.judge or "readers of coefficients", "people": self.rows, **self.summary()}
@@ -141,7 +144,7 @@ class StrengthCurve(ByValue, Displayed):
         stored: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.default != value:
+            if f.name in REQUIRED or value:
                 stored[f.name] = [round(v, 6) for v in value] if f.name in ("strengths", *FRACTIONS) else value
         return {**stored, **self.summary()}
 
@@ -204,6 +207,12 @@ def _cases(value: Any) -> tuple[tuple[str, int], ...]:
     return tuple(map(_case, value))
 
 
+def _settings(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or len(value) > LONGEST:
+        raise ValueError
+    return {text().take(name): number().take(setting) for name, setting in value.items()}
+
+
 def _judge(value: Any) -> str:
     if value and not JUDGE.fullmatch(text().take(value)):
         raise ValueError
@@ -217,6 +226,7 @@ RULES: dict[str, Rule] = {
     "others": Rule("names", lambda value: tuple(names().take(value))),
     "judge": Rule("the name of a callable", _judge),
     "cases": Rule("pairs of a prompt and a seed", _cases),
+    "settings": Rule("numbers by name", _settings),
 }
 REQUIRED = ("strengths", *FRACTIONS, "rows")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
+from ...common.constraints import Rule, as_array, either, names, number, one_of, optional, text, whole
 from ...common.deprecated import renamed_keywords, warn_renamed
 from ...common.display import Displayed, brief, listed
 from ...common.equality import ByValue
@@ -19,6 +19,7 @@ from ...errors import CorruptFileError, InvalidInputError
 from .curve import MOST_ROWS, StrengthCurve, curve_rule
 
 ARRAYS = ("editing", "reading")
+MOST_FACTS = 100  # about the training of a slider
 CURVES = ("curve", "picture_curve")
 STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
 COMPONENT = "component"
@@ -73,6 +74,9 @@ class Direction(ByValue, Displayed):
     curve, picture_curve : StrengthCurve or None
         What pushes of each strength do, judged by readers of coefficients at the build, and by a judge of pictures
         (:func:`w2w_hub.models.calibration.calibrate`).
+    slider : dict or None
+        How a slider was trained (:func:`w2w_hub.models.sliders.fit_slider`): its prompts, or its number of pairs of
+        pictures, and its `strength` in standard deviations.
     """
 
     editing: np.ndarray
@@ -98,6 +102,7 @@ class Direction(ByValue, Displayed):
     label_kind: dict[str, Any] | None = None
     curve: StrengthCurve | None = None
     picture_curve: StrengthCurve | None = None
+    slider: dict[str, Any] | None = None
 
     def _facts(self) -> Mapping[str, object]:
         score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"
@@ -130,10 +135,13 @@ class Direction(ByValue, Displayed):
     def typical(self) -> float | None:
         """Recommended strength of a push, in standard deviations: of the curve on pictures, or else of `curve`.
 
-        None without a curve, and if no strength shows the attribute in at least half of the people.
+        Of a slider without a curve, the strength that it was trained at. None if there is neither, and if no strength
+        shows the attribute in at least half of the people.
         """
         judged = self.picture_curve or self.curve
-        return None if judged is None else judged.typical
+        if judged is not None:
+            return judged.typical
+        return None if self.slider is None else float(self.slider["strength"])
 
     @property
     def unreliable(self) -> str:
@@ -142,9 +150,10 @@ class Direction(ByValue, Displayed):
             return ""
         score = self.read_out.score
         if self.p_value >= 0.05 or score.is_useless(self.score):
+            null = "permuted labels" if self.slider is None else "random directions"
             return (
                 f"{score.name} {self.score:.2f} on {counted(self.held_out_rows, 'held-out row')} is no better than "
-                f"permuted labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+                f"{null} (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
             )
         return ""
 
@@ -165,7 +174,7 @@ class Direction(ByValue, Displayed):
     def evidence(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON, and `unreliable` for display."""
         data = {STORED_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
-        for name in ("label_kind", *CURVES):
+        for name in ("label_kind", "slider", *CURVES):
             if data[name] is None:
                 del data[name]
             elif name in CURVES:
@@ -239,6 +248,14 @@ def _label_kind(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _slider(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or len(value) > MOST_FACTS:
+        raise ValueError
+    fact = either(text(), number())
+    found = {text().take(name): fact.take(given) for name, given in value.items()}
+    return {**found, "strength": number(0).take(value.get("strength"))}
+
+
 def _pair(rule: Rule) -> Rule:
     def take(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -274,6 +291,7 @@ EVIDENCE: dict[str, Rule] = {
     "components": optional(whole(1, MOST_ROWS)),
     "label_kind": optional(Rule("the kind of a label column", _label_kind)),
     **dict.fromkeys(CURVES, optional(curve_rule())),
+    "slider": optional(Rule("texts and numbers by name, with a strength", _slider)),
 }
 
 

@@ -3,5 +3,6 @@
 from .factors import Attribute, Factor
 from .fit import fit_population_model
 from .model import PopulationModel
+from .summary import summary_lines
 
-__all__ = ["Attribute", "Factor", "PopulationModel", "fit_population_model"]
+__all__ = ["Attribute", "Factor", "PopulationModel", "fit_population_model", "summary_lines"]

@@ -14,9 +14,12 @@ from ...common.display import Displayed, listed
 from ...common.equality import ByValue
 from ..population import as_coefficients
 from .factors import Attribute, Exclusion, Factor
-from .kernel import Belief, Kernel, belief_of
+from .joint import Joint, holds
+from .kernel import Belief, Kernel, Similarities, belief_of
 from .readers import Readers, read_codes
 from .setting import Setter
+
+TRIES, MOST_TRIES = 64, 100_000  # draws of people per sample with wanted attributes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,8 +41,10 @@ class PopulationModel(ByValue, Displayed):
         ``(m, factors)`` and ``(m,)``: configurations of factors, and how often each occurs.
     weights : ndarray
         float32 ``(m, k)``: f is `mean` plus the kernel with the configurations times these.
-    rho, noise : float
-        Of the kernel, and of the regression.
+    rhos : ndarray
+        float64 ``(factors,)``: how much people who differ in a factor tell of each other, see :class:`.Kernel`.
+    noise : float
+        Penalty of the regression.
     reading, intercepts : ndarray
         Linear readers of the factors.
     residual : ndarray
@@ -57,7 +62,7 @@ class PopulationModel(ByValue, Displayed):
     codes: np.ndarray
     counts: np.ndarray
     weights: np.ndarray
-    rho: float
+    rhos: np.ndarray
     noise: float
     reading: np.ndarray
     intercepts: np.ndarray
@@ -79,13 +84,16 @@ class PopulationModel(ByValue, Displayed):
         return len(self.mean)
 
     @cached_property
-    def _kernel(self) -> Kernel:
-        return Kernel(self.factors, self.rho)
+    def _similarities(self) -> Similarities:
+        return Similarities(Kernel(self.factors, self.rhos), self.codes)
 
     @cached_property
     def _setter(self) -> Setter:
-        excluded = {(e.first, e.second): e.table for e in self.excluded}
-        return Setter(self.factors, self.attributes, excluded, self.codes, self.counts)
+        return Setter(self.factors, self.attributes, self.excluded, self.codes, self.counts)
+
+    @cached_property
+    def _joint(self) -> Joint:
+        return Joint(self.factors, self.excluded, self.codes, self.counts)
 
     def _own(self, c: np.ndarray) -> np.ndarray:
         scores = Readers(self.reading, self.intercepts).scores(as_coefficients(c, self.k)[None])
@@ -162,37 +170,21 @@ class PopulationModel(ByValue, Displayed):
 
     def _drawn(self, count: int, rng: np.random.Generator, wanted: Mapping[str, Any]) -> list[Belief]:
         constraints = self._setter.constraints(wanted)
-        fits = np.ones(len(self.codes), bool)
-        for c in constraints:
-            axes = self.codes[:, list(c.attribute.factors)]
-            known = ~np.isnan(axes).any(1)
-            fits &= known
-            if c.allowed is not None:
-                fits[known] &= c.allowed[tuple(axes[known].astype(int).T)]
-        numbers = [c for c in constraints if c.allowed is None]
-        chosen = np.flatnonzero(fits) if fits.any() else np.arange(len(self.codes))
-        shares = self.counts[chosen] / self.counts[chosen].sum()
-        drawn = chosen[rng.choice(len(chosen), count, p=shares)]
-        found = []
-        for row in drawn:
-            codes = np.array([self._filled(i, value, rng) for i, value in enumerate(self.codes[row])])
-            if not fits.any() or numbers:
-                belief = self._setter.plan(wanted, codes)
-                codes = _one_of(belief, len(self.factors), rng)
-            found.append(belief_of(codes))
-        return found
-
-    def _filled(self, i: int, value: float, rng: np.random.Generator) -> float:
-        """Return a code, drawn from the population if it is missing."""
-        if not np.isnan(value):
-            return float(value)
-        factor = self.factors[i]
-        if factor.is_number:
-            return float(rng.choice(factor.shares))
-        return float(rng.choice(len(factor.shares), p=factor.shares / factor.shares.sum()))
+        if not constraints:
+            return [belief_of(codes) for codes in self._joint.draw(count, rng)]
+        self._setter.plan(wanted)  # raises for a contradiction
+        # people who have the wanted attributes by chance have the others that go with them
+        tables = [(c.attribute.factors, c.allowed) for c in constraints if c.allowed is not None]
+        pool = self._joint.draw(min(TRIES * count, MOST_TRIES) + count, rng)
+        fits = pool[holds(tables, pool)]
+        chosen = fits[:count] if len(fits) >= count else pool[:count]
+        if len(fits) >= count and len(tables) == len(constraints):
+            return [belief_of(codes) for codes in chosen]
+        plans = [self._setter.plan(wanted, codes) for codes in chosen]
+        return [belief_of(_one_of(plan, len(self.factors), rng)) for plan in plans]
 
     def _similar(self, belief: Belief) -> np.ndarray:
-        return self._kernel.belief(belief, self.codes)
+        return self._similarities.of(belief)
 
     def _mean(self, belief: Belief) -> np.ndarray:
         return np.asarray(self.mean + self._similar(belief) @ self.weights)
@@ -203,3 +195,8 @@ def _one_of(belief: Belief, count: int, rng: np.random.Generator) -> np.ndarray:
     for part in belief:
         codes[list(part.factors)] = part.values[rng.choice(len(part.weights), p=part.weights)]
     return codes
+
+
+def means_of(model: PopulationModel, codes: np.ndarray) -> np.ndarray:
+    """Return f of codes ``(n, factors)``, about the population's mean: float64 ``(n, k)``."""
+    return np.asarray(Kernel(model.factors, model.rhos).matrix(codes, model.codes) @ model.weights)

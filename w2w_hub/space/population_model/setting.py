@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInputError
-from .factors import Attribute, Factor, find_attribute
+from .factors import Attribute, Exclusion, Factor, find_attribute
 from .kernel import Belief, Part, unknown_part
 
 MOST_COMBINATIONS = 100_000
@@ -41,7 +42,7 @@ class Setter:
 
     factors: tuple[Factor, ...]
     attributes: Mapping[str, Attribute]
-    excluded: Mapping[tuple[int, int], np.ndarray]
+    excluded: tuple[Exclusion, ...]
     codes: np.ndarray
     counts: np.ndarray
 
@@ -74,16 +75,19 @@ class Setter:
         parts = [self._clamped(members, own, constraints) for members in _components(constraints)]
         self._require_compatible(parts, constraints)
         clamped = {i for part in parts for i in part.factors}
+        possible = self._possible(parts)
+        others = []
         for i, factor in enumerate(self.factors):
             if i in clamped:
                 continue
-            possible = self._possible(i, parts)
-            if own is not None and not np.isnan(own[i]) and (factor.is_number or possible[int(own[i])]):
-                parts.append(Part((i,), np.array([[own[i]]]), np.ones(1)))
-            elif factor.is_number or possible.all():
-                parts.append(unknown_part(self.factors, i))
+            left = possible.get(i)
+            if own is not None and not np.isnan(own[i]) and (left is None or left[int(own[i])]):
+                others.append(Part((i,), np.array([[own[i]]]), np.ones(1)))
+            elif factor.is_number or left is None or left.all():
+                others.append(unknown_part(self.factors, i))
             else:
-                parts.append(self._conditional(i, possible, parts[: len(clamped)]))
+                others.append(self._conditional(i, left, parts))
+        parts += others
         return tuple(parts)
 
     def values(self, belief: Belief) -> dict[str, Any]:
@@ -147,23 +151,21 @@ class Setter:
 
     def _forced(self, axes: tuple[int, ...], combos: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return how many other factors each combination changes, since it excludes the person's own level."""
-        count = np.zeros(len(combos), int)
-        for g, factor in enumerate(self.factors):
-            if g in axes or factor.is_number or np.isnan(own[g]):
-                continue
-            hit = np.zeros(len(combos), bool)
-            for j, i in enumerate(axes):
-                hit |= self._table(i, g)[combos[:, j], int(own[g])]
-            count += hit
-        return count
+        hit: dict[int, np.ndarray] = {}
+        for j, i in enumerate(axes):
+            for g, table in self._excluding[i]:
+                if g not in axes and not np.isnan(own[g]):
+                    hit[g] = hit.get(g, False) | table[combos[:, j], int(own[g])]
+        return np.asarray(sum(hit.values(), np.zeros(len(combos), int)))
 
-    def _table(self, i: int, g: int) -> np.ndarray:
-        """Return which levels of two factors exclude each other, ``(levels of i, levels of g)``."""
-        if (i, g) in self.excluded:
-            return self.excluded[i, g]
-        if (g, i) in self.excluded:
-            return self.excluded[g, i].T
-        return np.zeros((max(len(self.factors[i].levels), 1), max(len(self.factors[g].levels), 1)), bool)
+    @cached_property
+    def _excluding(self) -> list[list[tuple[int, np.ndarray]]]:
+        """Of each factor, those that it excludes levels of, with the table ``(own levels, levels of the other)``."""
+        found: list[list[tuple[int, np.ndarray]]] = [[] for _ in self.factors]
+        for excluded in self.excluded:
+            found[excluded.first].append((excluded.second, excluded.table))
+            found[excluded.second].append((excluded.first, excluded.table.T))
+        return found
 
     def _frequencies(self, axes: tuple[int, ...], combos: np.ndarray) -> np.ndarray:
         """Return how often each combination occurs, as weights; by the levels' own shares if none does."""
@@ -175,17 +177,15 @@ class Setter:
             counts = np.ones(len(combos))
         return np.asarray(counts / counts.sum())
 
-    def _possible(self, g: int, parts: Sequence[Part]) -> np.ndarray:
-        """Return which levels of a factor some clamped level of each part admits."""
-        possible = np.ones(max(len(self.factors[g].levels), 1), bool)
+    def _possible(self, parts: Sequence[Part]) -> dict[int, np.ndarray]:
+        """Return, of each factor that clamped ones exclude levels of, which levels stay possible."""
+        found: dict[int, np.ndarray] = {}
         for part in parts:
-            if g in part.factors or self.factors[g].is_number:
-                continue
             for j, i in enumerate(part.factors):
-                if self.factors[i].levels:
-                    used = np.unique(part.values[part.weights > 0, j]).astype(int)
-                    possible &= ~self._table(i, g)[used].all(0)
-        return possible
+                for g, table in self._excluding[i]:
+                    levels = np.unique(part.values[part.weights > 0, j]).astype(int)
+                    found[g] = found.get(g, True) & ~table[levels].all(0)
+        return found
 
     def _conditional(self, g: int, possible: np.ndarray, parts: Sequence[Part]) -> Part:
         """Return a factor's distribution in the rows that have the clamped levels, else in all, where possible."""
@@ -204,20 +204,15 @@ class Setter:
         return Part((g,), np.arange(len(weights), dtype=float)[:, None], weights / weights.sum())
 
     def _require_compatible(self, parts: Sequence[Part], constraints: Sequence[Constraint]) -> None:
-        for a, first in enumerate(parts):
-            for second in parts[a + 1 :]:
-                for j, i in enumerate(first.factors):
-                    for h, g in enumerate(second.factors):
-                        if self.factors[i].is_number or self.factors[g].is_number:
-                            continue
-                        one, other = (np.unique(p.values[:, c]).astype(int) for p, c in ((first, j), (second, h)))
-                        if self._table(i, g)[np.ix_(one, other)].all():
-                            raise _contradiction(
-                                [
-                                    next(c for c in constraints if i in c.attribute.factors),
-                                    next(c for c in constraints if g in c.attribute.factors),
-                                ]
-                            )
+        where = {i: (part, j) for part in parts for j, i in enumerate(part.factors)}
+        for i, (part, j) in where.items():
+            for g, table in self._excluding[i]:
+                if g not in where or where[g][0] is part:
+                    continue
+                other, h = where[g]
+                one, two = (np.unique(p.values[:, c]).astype(int) for p, c in ((part, j), (other, h)))
+                if table[np.ix_(one, two)].all():
+                    raise _contradiction([next(c for c in constraints if f in c.attribute.factors) for f in (i, g)])
 
 
 def _components(constraints: Sequence[Constraint]) -> list[list[Constraint]]:

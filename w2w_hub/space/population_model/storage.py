@@ -26,7 +26,7 @@ TENSORS: dict[str, type] = {
     "intercepts": np.float64, "residual": np.float32, "rest": np.float32,
 }  # fmt: skip
 NUMBERS: dict[str, Rule] = {
-    "rho": number(0, 1), "noise": number(above=0, high=LARGEST), "strength": number(0, 100), "gain": number(0, 100),
+    "noise": number(above=0, high=LARGEST), "strength": number(0, 100), "gain": number(0, 100),
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def to_json(model: PopulationModel) -> dict[str, Any]:
         "excluded": [
             {"factors": [e.first, e.second], "pairs": np.argwhere(e.table).tolist()} for e in model.excluded
         ],
+        "rhos": model.rhos.tolist(),
         **{name: getattr(model, name) for name in NUMBERS},
         "evidence": model.evidence,
     }  # fmt: skip
@@ -92,11 +93,12 @@ def from_json(
         for i, entry in enumerate(reader.take(data, "excluded", _list(0, MOST_FACTORS**2)))
     )
     numbers = {name: reader.take(data, name, rule) for name, rule in NUMBERS.items()}
+    rhos = reader.take(data, "rhos", _list(len(factors), len(factors), number(0, 1)))
     found = reader.tensors(tensors, factors, k)
     for name in ("mean", "weights", "reading", "residual", "rest"):
         found[name] = found[name][..., :used]
     return PopulationModel(
-        factors=factors, attributes=attributes, excluded=excluded, **found, **numbers,
+        factors=factors, attributes=attributes, excluded=excluded, **found, **numbers, rhos=np.array(rhos, float),
         evidence=reader.take(data, "evidence", _mapping()),
     )  # fmt: skip
 

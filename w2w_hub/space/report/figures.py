@@ -14,6 +14,7 @@ from ..fit.build import build_space
 from ..fit.diagnostics import held_out_curve
 from ..fit.nulls import gaussian_spectrum
 from ..layers import block_sizes, shares_by_block
+from ..population_model import summary_lines
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -48,6 +49,7 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "reconstruction_error": None if population is None else reconstruction(population),
         "coefficients": {} if population is None else histograms(population),
         "directions": {name: d.evidence() for name, d in space.directions.items()},
+        "population_model": _population_model(space),
         "synonyms": synonyms(space.directions),
         "entanglement": None if population is None else space.entanglement().to_json(),
         "neighbours": None if population is None else neighbors(space, population),
@@ -57,6 +59,16 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         data["scatter"] = scatters(space, dataset)
         data["entanglement_by_population"] = entanglement_by_population(space, dataset)
     return data
+
+
+def _population_model(space: WeightSpace) -> dict[str, Any] | None:
+    model = space.population_model
+    if model is None:
+        return None
+    return {
+        "factors": [{"name": f.name, "levels": len(f.levels), "columns": list(f.columns)} for f in model.factors],
+        "strength": model.strength, "evidence": model.evidence, "lines": summary_lines(model),
+    }  # fmt: skip
 
 
 def spectrum(space: WeightSpace) -> dict[str, Any]:
