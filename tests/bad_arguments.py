@@ -16,6 +16,9 @@ import torch
 from PIL import Image
 
 import w2w_hub
+import w2w_hub.models.encoder
+import w2w_hub.store.pictures
+from tests.space.encoders import random_encoder
 from tests.upstream.published import publish
 from w2w_hub import Adapter, AutoW2WPipeline, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
 from w2w_hub.common.pipelines import PIPELINES
@@ -28,13 +31,13 @@ from w2w_hub.models.pipelines import W2WMixin
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
-    "w2w_hub.models.sliders",
+    "w2w_hub.models.sliders", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
     "w2w_hub.upstream",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
-    "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
+    "Coordinates", "Direction", "Encoder", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
     "Attribute", "Factor", "PopulationModel", "Person", "TrainingPicture", "TrainingResult", "Imported", "Overlap",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
@@ -43,7 +46,9 @@ PROTOCOLS = (
     "Dialect", "Solver", "Gram", "Covariance", "Krylov", "Engine", "NumpyEngine", "TorchEngine", "DaskEngine",
 )  # fmt: skip
 # for other modules, with what is checked already
-INTERNAL = ("SplitRule.apply", "SplitRule.broken_by", "Attribute.checked", "Attribute.allowed")
+INTERNAL = (
+    "SplitRule.apply", "SplitRule.broken_by", "Attribute.checked", "Attribute.allowed", "Encoder.require_space",
+)  # fmt: skip
 OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
 NEED_A_HUB = (
@@ -153,6 +158,7 @@ class World:
             self.space.population,
             self.space.spread,
         )
+        self.encoder = random_encoder(self.space, size=(8, 8))
         self.model = self.space.population_model
         self.saved_space = self.space.save(folder / "space")
         self.adapter: Adapter = self.layout.unflatten(self.rows[0])
@@ -223,6 +229,23 @@ class World:
         if not folder.exists():
             importlib.import_module("w2w_hub.upstream").import_w2w(self.published, folder)
         return WeightSpace.from_pretrained(folder / "space")
+
+    @property
+    def encoding(self) -> WeightSpace:
+        """The space with an encoder."""
+        self.space.encoder = self.encoder
+        return self.space
+
+    @property
+    def encoding_pipe(self) -> W2WPipeline:
+        """The pipeline with an encoder of its space."""
+        self.pipe.space.encoder = random_encoder(self.pipe.space, size=(64, 64), factor=8)
+        return self.pipe
+
+    @property
+    def face(self) -> Any:
+        """A picture of the size that the pipeline draws."""
+        return Image.new("RGB", (64, 64))
 
     @property
     def quick_pipe(self) -> W2WPipeline:
@@ -619,6 +642,11 @@ def rows() -> dict[str, Row]:
             lambda w: (WeightSpace.open(w.again().save(w.new())).add_preview, {"picture": w.folder / "picture.png"}),
             {"picture": path, "overwrite": flag}, slow=True,
         ),
+        "WeightSpace.add_encoder": Row(
+            lambda w: (WeightSpace.open(w.again().save(w.new())).add_encoder, {"encoder": w.encoder}),
+            {"encoder": "", "overwrite": flag}, slow=True,
+        ),
+        "WeightSpace.encode": Row(lambda w: (w.encoding.encode, {"pictures": w.picture}), {"pictures": ""}),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(
             "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
@@ -729,6 +757,25 @@ def rows() -> dict[str, Row]:
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
         "require_suffix": call(points.require_suffix, {"path": path}, path=lambda w: "point.json"),
         "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        # ------------------------------------------------------------ encoders
+        "Encoder.load": call(
+            w2w_hub.Encoder.load, {"path": path}, path=lambda w: w.encoder.save(w.new(".safetensors"))
+        ),
+        "Encoder.save": on("encoder", "save", {"path": path, "overwrite": flag}, path=lambda w: w.new(".safetensors")),
+        "Encoder.to_json": on("encoder", "to_json", {}),
+        "Encoder.to_bytes": on("encoder", "to_bytes", {}),
+        "Encoder.coefficients": on("encoder", "coefficients", {"pictures": ""}, pictures=lambda w: [w.picture]),
+        "EncoderSettings": call(
+            w2w_hub.models.encoder.EncoderSettings,
+            {"pictures": whole, "steps": whole, "batch_size": whole, "learning_rate": number, "minutes": "None|number",
+             "prompts": names_, "k": "None|whole", "width": whole, "hidden": whole, "resolution": whole,
+             "draw_batch_size": whole, "seed": whole},
+        ),
+        "fit_encoder": slow(
+            w2w_hub.fit_encoder, {"pipe": "", "work": "None|path"}, pipe=lambda w: w.pipe, pictures=lambda w: 2,
+            steps=lambda w: 1, width=lambda w: 2, hidden=lambda w: 2, draw_batch_size=lambda w: 64,
+            prompts=lambda w: ["x"],
+        ),
         # ------------------------------------------------------------ pictures
         "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),
         "open_mask": call(p.open_mask, {"path": path}, path=lambda w: w.folder / "picture.png"),
@@ -809,9 +856,10 @@ def rows() -> dict[str, Row]:
         ),
         "W2WMixin.invert": on(
             "pipe", "invert",
-            {"images": "", "mask": "None", "prompt": text},
+            {"images": "", "mask": "None", "prompt": text, "start": "array|text|path"},
             images=lambda w: np.zeros((64, 64, 3), np.uint8), num_steps=lambda w: 1, batch_size=lambda w: 1,
         ),
+        "W2WMixin.encode": Row(lambda w: (w.encoding_pipe.encode, {"images": w.face}), {"images": ""}, slow=True),
         "InversionSettings": call(
             w2w_hub.models.pipelines.InversionSettings,
             {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,

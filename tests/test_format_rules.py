@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.space.encoders import forged, random_encoder
 from tests.space.population import dataset_of, decaying
-from w2w_hub import WeightDataset, build_space, write_dataset
+from w2w_hub import WeightDataset, WeightSpace, build_space, write_dataset
 from w2w_hub.dataset import check
 from w2w_hub.dataset.labels import table as label_table
 from w2w_hub.dataset.manifest import dataset_digest
@@ -295,6 +296,20 @@ def two_cases(folder: Path) -> None:
     restate(folder, "labels/TRAIN.parquet")
 
 
+def encoder(
+    facts: Callable[[dict[str, Any]], object] = len, values: Callable[[dict[str, np.ndarray]], object] = len
+) -> Breaker:
+    """Store an encoder in a space, and change what it states and holds."""
+
+    def broken(folder: Path) -> None:
+        space = WeightSpace.open(folder)
+        space.add_encoder(random_encoder(space))
+        forged(folder / "encoder.safetensors", facts, values)
+        restate(folder)
+
+    return broken
+
+
 SPACE_RULES: list[tuple[str, Breaker]] = [
     ("A reader MUST refuse a\nlater version than it knows", fields(format_version=3)),
     ("`format` `\"w2w-space\"`, `format_version` 1 or 2", fields(licence=...)),
@@ -349,6 +364,16 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST name the stock pipeline class", lambda f: (
         text("model_index.json", '{"_class_name": "W2WPipeline"}')(f),
         text("w2w_pipeline.json", '{"base_model": "embedded"}')(f))),
+    ('`"conv-5"`, below; a reader MUST refuse another', encoder(lambda data: data.update(network="conv-6"))),
+    ("a reader MUST refuse to use an encoder with another", encoder(lambda data: data.update(basis_digest="0" * 64))),
+    ("a reader MUST refuse another than the compatibility record's", lambda f: (
+        state(f, compatibility=manifest(f)["compatibility"] | {"base_digest": "0" * 64}),
+        encoder(lambda data: data.update(base_digest="1" * 64))(f))),
+    ("so that `factor` divides both", encoder(lambda data: data.update(factor=5))),
+    ("finite, float16 or\nfloat32 unless stated", encoder(values=lambda a: a["conv.3.bias"].fill(np.nan))),
+    ("A reader MUST check all shapes against each other", encoder(values=lambda a: a.update({"dense.1.bias": a["dense.1.bias"][:-1]}))),
+    ("A reader MUST check all shapes against each other", encoder(values=lambda a: a.pop("conv.2.weight"))),
+    ("(at most 65,536 pixels after averaging)", encoder(lambda data: data.update(size=[514, 512]))),
 ]  # fmt: skip
 
 # rules for writers, and for readers of what is not a folder: the test that breaks them
@@ -400,6 +425,7 @@ ELSEWHERE = {
     "A reader MUST refuse to name, compare or look up rows": "space/test_population.py::test_what_needs_rows_is_one_typed_line_without_them",
     "MUST project, decode,\nsample and edit as ever": "space/test_population.py::test_a_space_without_population_is_used_as_the_whole_one",
     "a reader MUST take 0 and s / √(`recipe.rows` - 1)": "space/test_population.py::test_a_spread_that_is_not_stored_follows_from_the_singular_values",
+    "and a reader MUST NOT need it": "space/test_encoders.py::test_a_damaged_encoder_is_no_obstacle",
     "and MUST ignore other entries": "models/test_generation.py::test_settings_that_are_not_known_are_ignored",
     "and a writer MUST keep it": "store/test_cards.py::test_a_card_of_a_new_state_is_rendered_unless_somebody",
     "A reader MUST hold a base against": "models/test_loading.py::test_a_foreign_base_is_refused",
@@ -466,7 +492,7 @@ def test_a_forgery_that_breaks_no_rule_verifies(make_dataset, space_folder, tmp_
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "people")
     for breaker in (
-        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None), bare,
+        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None), bare, encoder(),
     ):  # fmt: skip
         folder = shutil.copytree(space_folder, tmp_path / "copy")
         breaker(folder)

@@ -18,6 +18,7 @@ _WHERE = {
     "Coordinates": "space",
     "DatasetOptions": "dataset",
     "Direction": "space",
+    "Encoder": "space.encoder.encoder",
     "LoraFactors": "lora",
     "ParameterLayout": "lora",
     "Point": "space",
@@ -35,6 +36,7 @@ _WHERE = {
     "describe": "release.describe",
     "find_duplicates": "dataset",
     "fit_directions": "space",
+    "fit_encoder": "models.encoder",
     "fit_slider": "models.sliders",
     "load_dataset": "dataset",
     "load_point": "space.points",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from .lora import ParameterLayout as ParameterLayout
     from .lora import Target as Target
     from .models.calibration import calibrate as calibrate
+    from .models.encoder import fit_encoder as fit_encoder
     from .models.pipelines import AutoW2WPipeline as AutoW2WPipeline
     from .models.pipelines import W2WPipeline as W2WPipeline
     from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
@@ -98,6 +101,7 @@ if TYPE_CHECKING:
     from .space import WeightSpace as WeightSpace
     from .space import build_space as build_space
     from .space import fit_directions as fit_directions
+    from .space.encoder.encoder import Encoder as Encoder
     from .space.fit.rebuild import rebuild as rebuild
     from .space.points import load_point as load_point
     from .space.points import save_point as save_point

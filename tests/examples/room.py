@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.space.encoders import random_encoder
 from tests.tiny_world import TinyWorld
 from w2w_hub.demo.assets import Assets
 from w2w_hub.demo.settings import COMPONENTS, GUIDANCE, SAMPLING_STEPS
@@ -38,6 +39,7 @@ NAMES = {
     "gone.txt": "ids of two people",
     "points": "three points",
     "bearded.json, edited.json": "person-0010 with a beard",
+    "encoder.safetensors": "an encoder of space, fitted on nothing",
     "picture.png, a.png, b.png": "pictures of people who are held out",
     "photos, photo-folders": "pictures of a person who is held out, and folders of two of them",
     "face.png": "a mask of the middle of a picture",
@@ -116,6 +118,7 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     bearded = space.edit("person-0010", set=EDIT)
     for name in ("bearded.json", "edited.json"):
         bearded.save(folder / name)
+    random_encoder(space, size=(64, 64), factor=4).save(folder / "encoder.safetensors")
     pictures(assets, folder)
     photos(assets, folder)
     link(folder / "people", folder / "w2w-demo" / "dataset")

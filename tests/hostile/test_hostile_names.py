@@ -149,6 +149,9 @@ COMMANDS: dict[str, Words] = {
     ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
+    "fit-encoder": lambda w, out: [
+        [w.space, "--out", out], [out, "--store"], [w.space, "--base", HOSTILE, "--prompt", HOSTILE, "--out", out],
+    ],
     "sample": lambda w, out: [
         [w.space, "--out", out], [w.space, "--attribute", f"{HOSTILE}=x", "--out", out.with_name("points")],
         [w.space, "--attribute", f"{w.attribute}=true", "--out", out.with_name("points")],
@@ -162,7 +165,10 @@ COMMANDS: dict[str, Words] = {
         [w.space, w.id, f"{w.attribute}=1", "--layers", HOSTILE, "--out", out],
         [w.space, w.id, f"{w.attribute}=1", "--unit", HOSTILE, "--out", out],
     ],
-    "invert": lambda w, out: [[w.space, picture(out), "--out", out.with_name("points")]],
+    "invert": lambda w, out: [
+        [w.space, picture(out), "--out", out.with_name("points")],
+        [w.space, picture(out), "--start", HOSTILE, "--encoder", out, "--out", out.with_name("points")],
+    ],
     "render": lambda w, out: [[w.space, w.id, "--out", out]],
     "grid": lambda w, out: [
         [w.space, w.id, "--attribute", w.attribute, "--out", out],

@@ -165,6 +165,7 @@ def edit(
         "w2w invert space picture.png --out points",
         "w2w invert space a.png b.png --together --out points",
         "w2w invert space picture.png --mask face.png --restarts 3 --out points",
+        "w2w invert space picture.png --start encoded --encoder encoder.safetensors --steps 40 --out points",
     )
 )
 @space_argument
@@ -178,6 +179,19 @@ def edit(
     help="Mask of a picture, one for each: only white pixels enter the loss.",
 )
 @click.option("--prompt", default="sks person", show_default=True, type=PROMPT, help="What the pictures show.")
+@click.option(
+    "--start",
+    "starts",
+    multiple=True,
+    default=("mean",),
+    show_default=True,
+    metavar="POINT",
+    help="Start from a saved point, a row's id, an adapter, or encoded: the guess of an encoder (w2w fit-encoder). One "
+    "for all people, or one for each.",
+)
+@click.option(
+    "--encoder", type=click.Path(path_type=Path), help="Encoder for --start encoded, instead of the one in SPACE."
+)
 @click.option(
     "--num-steps", "--steps", "steps", default=400, show_default=True, type=click.IntRange(1), help="Descent steps."
 )
@@ -197,13 +211,14 @@ def edit(
 @out_option("New folder for the points.")
 @json_option
 def invert(
-    space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str, steps: int,
-    learning_rate: float, prior: float, tolerance: float, restarts: int, k: int | None, seed: int, kind: str,
-    out: Path, force: bool, as_json: bool,
+    space: Path, images: tuple[Path, ...], together: bool, masks: tuple[Path, ...], prompt: str,
+    starts: tuple[str, ...], encoder: Path | None, steps: int, learning_rate: float, prior: float, tolerance: float,
+    restarts: int, k: int | None, seed: int, kind: str, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the point of SPACE that reproduces the person in each picture."""
     from ..errors import InvalidInputError
     from ..models.pictures import open_mask, open_picture
+    from ..space.encoder.encoder import Encoder
     from ..space.keeping import distinct
     from ..space.points import save_point
     from ..store.atomic import new_folder, require_output
@@ -219,9 +234,12 @@ def invert(
     opened = [open_mask(path) for path in masks]
     people = [pictures] if together else [[picture] for picture in pictures]
     kept = None if not masks else [opened] if together else [[mask] for mask in opened]
+    loaded = None if encoder is None else Encoder.load(encoder)
     pipe = open_pipeline(space)
+    if loaded is not None:
+        pipe.space.encoder = loaded
     found = pipe.invert(
-        people, mask=kept, prompt=prompt, num_steps=steps, learning_rate=learning_rate, prior=prior,
+        people, mask=kept, prompt=prompt, start=list(starts), num_steps=steps, learning_rate=learning_rate, prior=prior,
         tolerance=tolerance, restarts=restarts, k=k, seed=seed,
     )  # fmt: skip
     names = [f"{stem}.{kind}" for stem in stems]

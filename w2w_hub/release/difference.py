@@ -13,6 +13,7 @@ from ..common.text import counted, few
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..dialects.generation import KEY as GENERATION
 from ..errors import CorruptFileError, HubNotFoundError, MissingPathError
+from ..space.encoder.encoder import FILE as ENCODER
 from ..space.population_model.storage import FILES as MODEL_FILES
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
@@ -173,6 +174,10 @@ def _compare_spaces(old: Source, new: Source) -> list[Change]:
         changes.append(lost if had else Change("minor", "the population was added"))
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
+    if ENCODER in was["files"] and ENCODER not in now["files"]:
+        changes.append(Change("major", "the encoder was removed"))
+    elif ENCODER in differing:
+        changes.append(Change("minor", f"an encoder was {'fitted again' if ENCODER in was['files'] else 'added'}"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
     if CONFIG in base and _has_same_base(old, new):
         base.remove(CONFIG)

@@ -18,9 +18,11 @@ def describe_history(history: Mapping[str, Any], explained_ratio: float | None =
         found = f"an adapter's point in the weight space{kept}"
     elif made == "sample" and isinstance(seed, int):
         found = f"a sample, seed {brief(seed)}{_nearest(history.get('nearest'))}"
-    elif made in ("inversion", "interpolation", "mean", "import"):
-        known = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}
-        found = {**known, "import": "an imported point"}.get(made, f"an {made}")
+    elif made in ("inversion", "interpolation", "mean", "encoding", "import"):
+        found = {
+            "inversion": "an inversion of pictures", "mean": "the mean of the population",
+            "encoding": "an encoder's guess from pictures", "import": "an imported point",
+        }.get(made, f"an {made}")  # fmt: skip
     else:
         found = "a point of the weight space"
     return found + describe_edits(history)

@@ -41,6 +41,8 @@ from .card import space_card
 from .contents import SpaceContents
 from .coordinates import Coordinates
 from .directions.direction import Direction
+from .encoder.encoder import FILE as ENCODER
+from .encoder.encoder import Encoder, EncoderFile
 from .manifest import require_facts
 from .population import Population, Spread
 from .population_model.model import PopulationModel
@@ -124,6 +126,8 @@ def save_space(
         for split in splits:
             assert population is not None
             _save_coefficients(population, split, space.digest, folder / "coefficients" / f"{split}.parquet")
+        if space.stored_encoder is not None:
+            write_bytes(folder / ENCODER, _opened(space.stored_encoder).to_bytes())
         if extend is not None:
             extend(folder)
         facts = {
@@ -167,6 +171,10 @@ def write_manifest(
     write_bytes(folder / FILENAME, seal(manifest))
     text = card or space_card(manifest, list(directions.items()), folder)
     (folder / CARD).write_text(text, "utf-8")
+
+
+def _opened(encoder: Encoder | EncoderFile) -> Encoder:
+    return encoder.open() if isinstance(encoder, EncoderFile) else encoder
 
 
 def _written_card(path: Path) -> str | None:
@@ -283,6 +291,8 @@ def open_located(source: Source, k: int | None = None) -> SpaceContents:
             raise
         raise no_manifest(path, SPACE) from error
     space.source = source
+    if space.stored_encoder is not None:
+        space.stored_encoder = EncoderFile(source)  # which fetches it when it is used
     return space
 
 
@@ -311,6 +321,7 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
             licence=data["licence"],
             population_model=_load_population_model(state, k),
             generation=_read_generation(state),
+            stored_encoder=EncoderFile(Source(path)) if ENCODER in data["files"] else None,
             path=path,
         )
     except (KeyError, TypeError, ValueError) as error:

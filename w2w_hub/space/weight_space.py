@@ -14,6 +14,7 @@ from ..common.display import LONGEST, Displayed, listed
 from ..common.text import counted, one_line
 from ..errors import InvalidInputError
 from ..store.hub.verify import verify_source
+from .encoder.on_space import EncoderMixin
 from .integrity import check_space
 from .old_fields import accepts_flat_fields, old_attribute
 from .operations import PointOperations
@@ -22,7 +23,7 @@ from .storage import open_contents, save_space
 from .withdrawn import warn_of_withdrawn
 
 
-class WeightSpace(PointOperations, Displayed):
+class WeightSpace(EncoderMixin, PointOperations, Displayed):
     """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
 
     Every `point` parameter accepts a :class:`Point`, the path of a saved one, coefficients ``(<= k,)``, an inversion,

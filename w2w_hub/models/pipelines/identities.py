@@ -55,7 +55,7 @@ class IdentityMixin(AttachedSpace):
 
     def _resolved(self, what: Any) -> Identity | Identities:
         """Return one identity, or a tuple of several, in which None is the base model."""
-        if not _several(what):
+        if not is_several_identities(what):
             return self.resolve(what)
         if not len(what):
             raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
@@ -184,7 +184,7 @@ def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3
         )
 
 
-def _several(what: Any) -> bool:
+def is_several_identities(what: Any) -> bool:
     """Return whether a value is several identities: a list of anything but numbers, or a matrix of coefficients."""
     if isinstance(what, (list, tuple)):
         return not all(isinstance(item, Real) for item in what) or not what
