@@ -378,12 +378,15 @@ def test_a_file_of_something_else_is_refused_by_name(name: str, value: Any, own:
 
 def test_a_damaged_row_is_refused_before_anything_is_written(own: Published, tmp_path: Path) -> None:
     path = own.file("all_weights.pt")
-    data = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    data = bytearray(whole)
     data[data.index(own.weights[5].tobytes()) + 4] ^= 1
     path.write_bytes(data)
     with pytest.raises(CorruptFileError, match=r"all_weights\.pt"):
         import_w2w(own.folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["w2w"]
+    path.write_bytes(whole)  # fetched again
+    assert import_w2w(own.folder, tmp_path / "out", k=2).dataset is not None
 
 
 def test_two_different_files_of_one_kind_are_refused(own: Published, tmp_path: Path) -> None:

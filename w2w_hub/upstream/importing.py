@@ -13,6 +13,7 @@ from ..common.constraints import number, one_of, optional, path, text
 from ..common.display import Displayed
 from ..dataset.weight_dataset import WeightDataset
 from ..dialects.writing import adapter_files
+from ..errors import W2WError
 from ..space.points import POINT_FILES
 from ..space.weight_space import WeightSpace
 from ..store.atomic import as_disk_error, require_output
@@ -168,6 +169,9 @@ def import_w2w(
             report = job.make(run)
         except KeyboardInterrupt as interrupt:
             interrupt.__notes__ = ["finished parts are kept and the same command continues from them"]
+            raise
+        except W2WError:
+            run.discard_if_empty()
             raise
         run.finish(overwrite=overwrite, own=import_files)
     return Imported(out, report)

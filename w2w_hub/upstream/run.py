@@ -89,6 +89,11 @@ class Run:
                 write_json(where, found, replace=True)
         return found
 
+    def discard_if_empty(self) -> None:
+        """Remove the working folder if no part was begun, so that another file can take the place of a damaged one."""
+        if not any(self.folder.iterdir()):
+            shutil.rmtree(self.work, ignore_errors=True)
+
     def finish(self, *, overwrite: bool, own: OwnFiles) -> None:
         """Make the parts the output, in one step, without what killed writers left in them."""
         for left in sorted(self.folder.rglob(".*"), reverse=True):  # locks, and unfinished files and folders
