@@ -2,7 +2,8 @@
 
     python scripts/bench_training.py --save build/bench-training.json       # one GPU, SD1.5-shaped, bfloat16
     python scripts/bench_training.py --save build/bench-training.json --minutes 8.5     # and again to go on
-    python scripts/bench_training.py --only peft-eager,captured-1,compiled-16,compiled-32
+    python scripts/bench_training.py --only peft-eager,captured-1,compiled+captured-8,curves-captured-8
+    python scripts/bench_training.py --devices 2 --only captured-8,2x-captured-8         # two GPUs
     python scripts/bench_training.py --device cpu --size tiny --rounds 1 --steps 2       # does it run?
 
 Prints one JSON object, and a line per peer as it is measured. The UNet has random weights and the shape of Stable
@@ -14,10 +15,16 @@ train from the same initialization on the same pictures, noise and timesteps:
 
 - `peft-eager`, `peft-compiled`: diffusers' `train_dreambooth_lora` loop, one identity at a time, with its latents,
   text and noise on the device beforehand; adapters in the model's dtype, fused AdamW, `clip_grad_norm_`.
-- `ENGINE-N`: `w2w_hub.training.Trainer` with N identities at once, its draws of noise included.
+- `peft-mixed-N`: the same loop with N of PEFT's adapters in one batch, chosen per sample by its `adapter_names`.
+- `ENGINE-N`: `w2w_hub.training.Trainer` with N identities at once, its draws of noise included. `ENGINE-N-plain`
+  computes the frozen projections of the prompts in each step, as the eager engine does.
+- `DEVICESx-ENGINE-N`: the same in one process per device at once; its time is that of the slowest.
+- `curves-ENGINE-N`: the losses of N identities trained together beside those of each trained alone, eager, over
+  `--curve-steps` steps: the largest and mean relative difference, of single steps and of means over 20.
 
 A peer takes `--warm-up` steps (compilation and capture included, timed as "first step"), then `--rounds` rounds of
-`--steps` steps; its time is that of the best round, since whatever else a machine does only adds to it. The
+`--steps` steps; its time is that of the best round, since whatever else a machine does only adds to it. After
+`--minutes-per-peer`, no further round is begun. The
 validation loss is the mean over fixed noise and timesteps of the first identity's pictures after all steps.
 """
 
@@ -27,6 +34,8 @@ import argparse
 import copy
 import gc
 import json
+import multiprocessing
+import re
 import sys
 import time
 import traceback
@@ -44,6 +53,7 @@ from w2w_hub import ParameterLayout
 from w2w_hub.models.injection import inject_hooks
 from w2w_hub.training import TrainingRecipe, kaiming_start
 from w2w_hub.training.data import Batch, Draws, Prompts, TrainingData
+from w2w_hub.training.engines import Engine
 from w2w_hub.training.objective import DiffusionObjective, sample_losses
 from w2w_hub.training.trainer import Trainer
 
@@ -58,9 +68,18 @@ TINY: dict[str, Any] = {
     "cross_attention_dim": 32, "norm_num_groups": 4,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
 }  # fmt: skip
-PEFT = ("peft-eager", "peft-compiled")
-OURS = ("captured-1", "compiled-8", "compiled-16", "captured-8", "eager-8", "eager-1", "compiled-1", "eager-16",
-        "captured-16")  # fmt: skip
+PEERS = (  # in the order of what a short run should measure
+    "peft-eager", "captured-1", "compiled+captured-8", "compiled+captured-16", "curves-captured-8", "captured-8",
+    "eager-8", "peft-mixed-16", "peft-mixed-32", "compiled+captured-32", "compiled+captured-8-plain", "peft-compiled",
+    "compiled-8", "compiled-16", "curves-compiled+captured-8", "captured-16", "compiled+captured-1", "eager-1",
+)  # fmt: skip
+NAMES = re.compile(
+    r"peft-(?P<peft>eager|compiled|mixed-(?P<mixed>\d+))"
+    r"|((?P<devices>\d+)x-|(?P<curves>curves-))?(?P<engine>eager|compiled|captured|compiled\+captured)-(?P<people>\d+)"
+    r"(?P<plain>-plain)?"
+)
+SMOOTHED = 20  # steps
+NO_SETTINGS = ("only", "json", "save", "minutes", "minutes_per_peer", "devices")
 PICTURES, CLASS_PICTURES, VALIDATION = 4, 16, 32
 
 
@@ -96,24 +115,70 @@ class Bench:
         )  # fmt: skip
 
     # ------------------------------------------------------------ the peers
-    def trainer(self, engine: str, people: int) -> tuple[Callable[[int], object], Callable[[], float]]:
-        found = Trainer(
-            self.unet, self.layout, self.objective, self.data(people), self.start, self.recipe, engine=engine
-        )
+    def trainer(self, name: str, data: TrainingData, *, plain: bool = False) -> Trainer:
+        engine = Engine(name)
+        engine.shares_text = engine.shares_text and not plain
+        return Trainer(self.unet, self.layout, self.objective, data, self.start, self.recipe, engine=engine)
+
+    def ours(self, name: str, people: int, plain: bool) -> tuple[Callable[[int], object], Callable[[], float]]:
+        found = self.trainer(name, self.data(people), plain=plain)
         return lambda _: found.advance(), lambda: self.validation(self.unet, found.weights[:1])
+
+    def started(self, unet: torch.nn.Module, adapter: str) -> list[torch.nn.Parameter]:
+        """Return the parameters of one of PEFT's adapters, which start as ours do."""
+        parameters = []
+        for target, pair in self.layout.unflatten(self.start.numpy()).factors.items():
+            module = unet.get_submodule(target.module)
+            for name, values in (("lora_A", pair.A), ("lora_B", pair.B)):
+                weight = getattr(module, name)[adapter].weight
+                weight.data.copy_(torch.from_numpy(np.array(values)))
+                parameters.append(weight.requires_grad_(True))
+        return parameters
+
+    def mixed(self, people: int) -> tuple[Callable[[int], object], Callable[[], float]]:
+        from peft import LoraConfig, get_peft_model
+
+        unet, recipe = copy.deepcopy(self.unet), self.recipe
+        config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets))
+        names = [f"person{i}" for i in range(people)]
+        model = get_peft_model(unet, config, adapter_name=names[0])
+        for name in names[1:]:
+            model.add_adapter(name, config)
+        model.to(self.device, self.dtype).eval()  # in training mode PEFT refuses adapter_names; there is no dropout
+        each = [self.started(unet, name) for name in names]
+        optimizer = torch.optim.AdamW(
+            [weight for parameters in each for weight in parameters], lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay, fused=self.device.type == "cuda",
+        )  # fmt: skip
+        data = self.data(people)
+        draws = Draws(data, self.objective.steps, recipe.steps, recipe.batch_size, recipe.seed)
+        batches = [draws.batch(step) for step in range(self.steps)]
+        text = data.prompts.of(batches[0].prompts)[0]
+        samples = names * 2  # pictures, then class pictures
+
+        def denoiser(*args: Any, **more: Any) -> Any:
+            return model(*args, adapter_names=samples, **more)
+
+        def step(number: int) -> None:
+            losses = self.losses(denoiser, batches[number], text).view(2, people).sum(1)
+            (losses[0] + recipe.prior_weight * losses[1]).backward()
+            for parameters in each:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm or 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        def validate() -> float:
+            model.set_adapter(names[0])
+            return self.validation(model, None)
+
+        return step, validate
 
     def peft(self, compiled: bool) -> tuple[Callable[[int], object], Callable[[], float]]:
         from peft import LoraConfig
 
         unet, recipe = copy.deepcopy(self.unet), self.recipe
         unet.add_adapter(LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets)))
-        parameters = []
-        for target, pair in self.layout.unflatten(self.start.numpy()).factors.items():
-            module = unet.get_submodule(target.module)
-            for name, values in (("lora_A", pair.A), ("lora_B", pair.B)):
-                weight = getattr(module, name)["default"].weight
-                weight.data.copy_(torch.from_numpy(np.array(values)))
-                parameters.append(weight.requires_grad_(True))
+        parameters = self.started(unet, "default")
         optimizer = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=self.device.type == "cuda"
         )
@@ -132,7 +197,7 @@ class Bench:
 
         return step, lambda: self.validation(unet, None)
 
-    def losses(self, model: torch.nn.Module, batch: Batch, text: torch.Tensor) -> torch.Tensor:
+    def losses(self, model: Any, batch: Batch, text: torch.Tensor) -> torch.Tensor:
         return sample_losses(model, self.objective, batch.clean, batch.noise, batch.t, text, {})
 
     @torch.no_grad()
@@ -153,14 +218,22 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def measure(self, name: str) -> dict[str, Any]:
-        """Return the figures of one peer."""
-        kind, _, last = name.partition("-")
-        people = 1 if kind == "peft" else int(last)
+    def measure(self, name: str, ready: Callable[[], object] = lambda: None) -> dict[str, Any]:
+        """Return the figures of one peer; `ready` is called before the rounds."""
+        parts = parts_of(name)
+        people = int(parts["people"] or parts["mixed"] or 1)
+        if parts["curves"]:
+            return self.curves(str(parts["engine"]), people)
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        step, validate = self.peft(last == "compiled") if kind == "peft" else self.trainer(kind, people)
+        started = time.perf_counter()
+        if parts["mixed"]:
+            step, validate = self.mixed(people)
+        elif parts["peft"]:
+            step, validate = self.peft(parts["peft"] == "compiled")
+        else:
+            step, validate = self.ours(str(parts["engine"]), people, parts["plain"] is not None)
         self.sync()
         began = time.perf_counter()
         step(0)
@@ -169,8 +242,11 @@ class Bench:
         for number in range(1, self.options.warm_up):
             step(number)
         self.sync()
-        rounds = []
+        rounds: list[float] = []
+        ready()
         for round_ in range(self.options.rounds):
+            if rounds and time.perf_counter() - started > self.options.minutes_per_peer * 60:
+                break
             began = time.perf_counter()
             for number in range(self.options.steps):
                 step(self.options.warm_up + round_ * self.options.steps + number)
@@ -184,6 +260,72 @@ class Bench:
             "peak GiB": None if peak is None else round(peak, 2), "validation loss": validate(),
         }  # fmt: skip
 
+    def curves(self, engine: str, people: int) -> dict[str, Any]:
+        """Return how far the losses of identities trained together are from those of each trained alone."""
+        data, steps = self.data(people), self.options.curve_steps
+
+        def losses(found: Trainer) -> torch.Tensor:
+            return torch.stack([found.advance().clone() for _ in range(steps)]).cpu()  # (steps, identities)
+
+        together = losses(self.trainer(engine, data))
+        alone = torch.cat([losses(self.trainer("eager", data.part([i]))) for i in range(people)], 1)
+        width = min(SMOOTHED, steps)
+        smooth = [curve.unfold(0, width, 1).mean(-1) for curve in (together, alone)]
+        single, means = ((a - b).abs() / b for a, b in ((together, alone), smooth))
+        return {
+            "identities at once": people, "steps": steps, "dtype": str(self.dtype),
+            "largest relative difference of a step's loss": rounded(single.max()),
+            "mean relative difference of a step's loss": rounded(single.mean()),
+            f"largest relative difference of means over {width} steps": rounded(means.max()),
+        }  # fmt: skip
+
+
+def parts_of(name: str) -> dict[str, str | None]:
+    """Return the parts of a peer's name; an empty mapping if there is no such peer."""
+    found = NAMES.fullmatch(name)
+    return found.groupdict() if found else {}
+
+
+def rounded(value: torch.Tensor) -> float:
+    return float(f"{float(value):.3g}")
+
+
+def on_several(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of the same work in one process per device at once."""
+    count = int(parts_of(name)["devices"] or 1)
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    work = [
+        context.Process(target=_on_one, args=(name.partition("x-")[2], options, index, barrier, results), daemon=True)
+        for index in range(count)
+    ]
+    for process in work:
+        process.start()
+    found = [results.get(timeout=3600) for _ in work]
+    for process in work:
+        process.join()
+    errors = [each["error"] for each in found if "error" in each]
+    if errors:
+        raise RuntimeError(errors[0])
+    slowest = max(found, key=lambda each: each["ms per step"])
+    return slowest | {
+        "devices": count, "identities at once": count * slowest["identities at once"],
+        "identities per hour": round(count * slowest["identities per hour"], 2),
+    }  # fmt: skip
+
+
+def _on_one(name: str, options: argparse.Namespace, index: int, barrier: Any, results: Any) -> None:
+    warnings.filterwarnings("ignore")
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        if options.device.startswith("cuda"):
+            options.device = f"cuda:{index}"
+            torch.cuda.set_device(index)
+        results.put(Bench(options).measure(name, ready=lambda: barrier.wait(1800)))
+    except Exception as error:
+        barrier.abort()
+        results.put({"error": f"{type(error).__name__}: {error}"})
+
 
 def options_of() -> argparse.Namespace:
     """Return the options, with defaults that fit the device."""
@@ -195,6 +337,9 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=5, help="steps before the rounds, at least 2")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--curve-steps", type=int, default=100)
+    parser.add_argument("--devices", type=int, default=1, help="GPUs: adds peers that use two and more of them")
+    parser.add_argument("--minutes-per-peer", type=float, default=3.0)
     parser.add_argument("--only", help="peers, separated by commas")
     parser.add_argument("--minutes", type=float, help="start no further peer after so many minutes")
     parser.add_argument("--save", type=Path, help="keep each peer's figures in this file, and go on from it")
@@ -202,12 +347,12 @@ def options_of() -> argparse.Namespace:
     options = parser.parse_args()
     on_gpu = options.device.startswith("cuda")
     options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    every = [name for name in (*PEFT, *OURS) if on_gpu or not name.startswith("captured")]
+    every = [name for name in PEERS if on_gpu or "captured" not in name]
+    every += [f"{count}x-captured-8" for count in (2, 4) if on_gpu and count <= options.devices]
     options.only = options.only.split(",") if options.only else every
     for name in options.only:
-        kind, _, last = name.partition("-")
-        if name not in PEFT and (kind not in ("eager", "compiled", "captured") or not last.isdigit()):
-            parser.error(f"unknown peer {name}; choose from {', '.join((*PEFT, *OURS))} or ENGINE-N")
+        if not parts_of(name):
+            parser.error(f"unknown peer {name}; choose from {', '.join(PEERS)}, ENGINE-N or DEVICESx-ENGINE-N")
     return options
 
 
@@ -244,7 +389,7 @@ def main() -> None:
         "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "setting": {
-            name: value for name, value in vars(options).items() if name not in ("only", "json", "save", "minutes")
+            name: value for name, value in vars(options).items() if name not in NO_SETTINGS
         },
         "recipe": bench.recipe.to_json(), "numbers": bench.layout.size,
         "validation loss before": bench.validation(bench.unet, bench.start.to(bench.device)[None]), "peers": {},
@@ -258,7 +403,7 @@ def main() -> None:
         if name in peers or (options.minutes is not None and time.monotonic() - began > options.minutes * 60):
             continue
         try:
-            peers[name] = bench.measure(name)
+            peers[name] = on_several(name, options) if parts_of(name)["devices"] else bench.measure(name)
         except Exception as error:
             traceback.print_exc()
             peers[name] = {"error": f"{type(error).__name__}: {str(error)[:200]}"}

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import w2w_hub
+from tests.upstream.published import publish
 from w2w_hub import Adapter, AutoW2WPipeline, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
 from w2w_hub.common.pipelines import PIPELINES
 from w2w_hub.dataset import SplitRule
@@ -27,11 +28,12 @@ MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
+    "w2w_hub.upstream",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
-    "Person", "TrainingPicture", "TrainingResult",
+    "Person", "TrainingPicture", "TrainingResult", "Imported", "Overlap",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -203,6 +205,23 @@ class World:
         return self._pipe
 
     @property
+    def published(self) -> Path:
+        """Files as weights2weights published them."""
+        folder = self.folder / "w2w"
+        if not folder.exists():
+            made = publish(folder, dogs=False)
+            made.write("w2wmodel.pt", torch.from_numpy(made.projections[:1]))
+        return folder
+
+    @property
+    def imported(self) -> WeightSpace:
+        """The weight space of them."""
+        folder = self.folder / "imported"
+        if not folder.exists():
+            importlib.import_module("w2w_hub.upstream").import_w2w(self.published, folder)
+        return WeightSpace.from_pretrained(folder / "space")
+
+    @property
     def recipe(self) -> Any:
         """A training run that is over at once."""
         return importlib.import_module("w2w_hub.training").TrainingRecipe(class_prompt=None, steps=1)
@@ -299,6 +318,7 @@ def rows() -> dict[str, Row]:
     text, number, whole, flag, path = "text", "number", "whole", "flag", "path"
     names_ = "names|text"
     r = importlib.import_module("w2w_hub.release")
+    upstream = importlib.import_module("w2w_hub.upstream")
     found: dict[str, Row] = {
         # ------------------------------------------------------------ versions
         "release.verify": slow(
@@ -544,6 +564,21 @@ def rows() -> dict[str, Row]:
              "regularization": number, "seed": whole},
             space=lambda w: w.space, dataset=lambda w: w.dataset,
         ),
+        "compare_components": call(
+            s.compare_components, {"first": "", "second": ""}, first=lambda w: w.space, second=lambda w: w.space
+        ),
+        "Overlap.to_json": Row(lambda w: (s.compare_components(w.space, w.space).to_json, {}), {}),
+        # ------------------------------------------------------------ import
+        "import_w2w": slow(
+            upstream.import_w2w,
+            {"folder": path, "out": path, "k": "None|whole", "split_by": "None|text", "holdout": number,
+             "consent": "None|text", "parquet_view": "flag|text", "overwrite": flag},
+            folder=lambda w: w.published, out=lambda w: w.new(),
+        ),
+        "import_point": slow(
+            upstream.import_point, {"path": path, "space": ""}, path=lambda w: w.published / "w2wmodel.pt",
+            space=lambda w: w.imported,
+        ),
         "Point": call(
             s.Point,
             {"coefficients": "array", "basis_digest": text, "history": "mapping", "explained_ratio": "None|number"},
@@ -777,9 +812,15 @@ def rows() -> dict[str, Row]:
             size=lambda w: (8, 8),
         ),
         "read_people": call(training.read_people, {"source": path}, source=lambda w: w.portraits),
+        "Validation": call(
+            training.Validation,
+            {"every": whole, "prompts": "names", "seed": whole, "num_inference_steps": "None|whole",
+             "guidance_scale": "None|number"},
+        ),
         "train_identity": slow(
             training.train_identity,
-            {"pictures": path, **TRAINING, "caption": "None|text", "device": "None|text", "on_step": "None"},
+            {"pictures": path, **TRAINING, "caption": "None|text", "device": "None|text", "validate": "None",
+             "on_step": "None"},
             pictures=lambda w: w.folder / "picture.png", base=lambda w: w.tiny_base, recipe=lambda w: w.recipe,
         ),
         "train_many": slow(

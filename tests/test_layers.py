@@ -14,7 +14,7 @@ import w2w_hub
 PRODUCT = Path(w2w_hub.__file__).parent
 # from the bottom to the top; units of one row are independent of each other
 LAYERS = (
-    ("common",), ("lora", "store"), ("store.hub", "dialects"), ("dataset",), ("space",), ("release",),
+    ("common",), ("lora", "store"), ("store.hub", "dialects"), ("dataset",), ("space",), ("release", "upstream"),
     ("models",), ("training",), ("demo", "explore"), ("cli",),
 )  # fmt: skip
 # the facade over all of them, the old module paths, and `python -m w2w_hub`

@@ -1,4 +1,4 @@
-"""Stage `assets`: what the package ships, under ``w2w_hub/demo/assets``."""
+"""Stage `assets`: what the package ships under ``w2w_hub/demo/assets``, written into another folder unless asked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from w2w_hub.dialects import write_adapter
 from w2w_hub.dialects.base_model import digest_of_folder
 from w2w_hub.lora.layout import ParameterLayout
 
-ASSETS = Path(__file__).parents[2] / "w2w_hub" / "demo" / "assets"
+SHIPPED = Path(__file__).parents[2] / "w2w_hub" / "demo" / "assets"
 BASE_NAME = "w2w-hub/avatars-base"
 LICENCE = "apache-2.0"
 SOURCE = "drawn by python-avatars; no likeness of a real person"
@@ -67,7 +67,7 @@ def copy_base(source: Path, target: Path) -> None:
                 file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def assets(config: Config, work: Path, minutes: float, folder: Path = ASSETS) -> None:
+def assets(config: Config, work: Path, minutes: float, folder: Path) -> None:
     stage = Stage(work, "assets", minutes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter
@@ -111,3 +114,18 @@ def test_no_shipped_text_names_a_folder_of_the_machine_that_made_it() -> None:
     for path in FOLDER.rglob("*.json"):
         assert '"_name_or_path"' not in path.read_text(), path
         assert not re.search(r'"/\w+/', path.read_text()), path
+
+
+def test_the_recipe_replaces_the_packages_assets_only_when_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "avatars" / "recipe.py"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    main = runpy.run_path(str(script))["main"]
+    work = ["--work", str(tmp_path / "work")]
+    for words in (["assets"], ["all"], ["all", "--out", str(tmp_path / "new"), "--into-package"]):
+        assert CliRunner().invoke(main, [*words, *work]).exit_code == 2
+    found = CliRunner().invoke(main, ["assets", "--out", str(tmp_path), *work])
+    assert (found.exit_code, str(tmp_path) in found.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []

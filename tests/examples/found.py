@@ -41,7 +41,7 @@ class Example:
     def lines(self) -> list[str]:
         """The commands of a shell example, without comments; `a && b` are two."""
         found = []
-        for line in self.text.splitlines():
+        for line in self.text.replace("\\\n", " ").splitlines():
             words = without_comment(line)
             while words:
                 end = words.index("&&") if "&&" in words else len(words)

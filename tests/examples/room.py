@@ -41,6 +41,8 @@ NAMES = {
     "picture.png, a.png, b.png": "pictures of people who are held out",
     "photos, photo-folders": "pictures of a person who is held out, and folders of two of them",
     "face.png": "a mask of the middle of a picture",
+    "weights2weights, w2wmodel.pt": "128 LoRAs, published as weights2weights published its own; a point",
+    "imported, space-of-imported": "what w2w import-w2w makes of them, and a weight space of its dataset",
     "w2w-demo": "what the demo makes: dataset, space, exported, pictures",
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
 }
@@ -119,6 +121,21 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     link(folder / "space", folder / "w2w-demo" / "space")
     write_adapter(space.adapter(bearded), folder / "w2w-demo" / "exported")
     of_stable_diffusion(folder, tiny_world)
+    of_weights2weights(folder)
+
+
+def of_weights2weights(folder: Path) -> None:
+    import torch
+
+    from tests.upstream.published import publish
+    from w2w_hub import build_space
+    from w2w_hub.upstream import import_w2w
+
+    published = publish(folder / "weights2weights", celebrities=True, count=128, width=40)
+    torch.save(torch.from_numpy(published.projections[:1]), folder / "w2wmodel.pt")
+    made = import_w2w(folder / "weights2weights", folder / "imported")
+    assert made.dataset is not None
+    build_space(made.dataset, 20, directions=False).save(folder / "space-of-imported")
 
 
 def in_other_dialects(folder: Path) -> None:

@@ -82,6 +82,8 @@ COMMANDS: dict[str, Words] = {
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
         [picture(out), "--base", out, "--for", w.people, "--out", out],
         [picture(out), "--base", HOSTILE, "--target", HOSTILE, "--engine", HOSTILE, "--out", out],
+        [picture(out), "--base", w.space, "--no-class-pictures", "--steps", 1, "--validate", 1, "--validate-prompt",
+         HOSTILE, "--out", out],
     ],
     "train-many": lambda w, out: [
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
@@ -101,6 +103,10 @@ COMMANDS: dict[str, Words] = {
         [out.with_name(FILE_NAME), "--out", out],
         [adapter(out.with_name("d") / FILE_NAME[:50]).parent, "--out", out.with_name("scanned"), "--holdout", 0.5,
          "--extra-labels", "ignore", "--labels", labels(out.with_name("m.jsonl"), w)],
+    ],
+    "import-w2w": lambda w, out: [
+        [out.with_name(FILE_NAME), "--out", out], [w.people, "--out", out, "--split-by", HOSTILE],
+        [out.with_name(FILE_NAME), "--space", w.space, "--out", out.with_suffix(".json")],
     ],
     "add": lambda w, out: [[copied(w, out), w.later], [w.people, adapter(out.with_name("b"))], [w.people, out.parent]],
     "remove": lambda w, out: [[copied(w, out), "p00001"], [w.people, "nobody" + HOSTILE], [w.people, "--ids", out]],
@@ -125,6 +131,7 @@ COMMANDS: dict[str, Words] = {
     "dedupe": lambda w, out: [[w.people], [w.people, "--exact-only"]],
     "build": lambda w, out: [[w.people, "--k", 3, "--out", out], [w.people, "--split", HOSTILE, "--out", out]],
     "rebuild": lambda w, out: [[w.space, "--check", "--dataset", w.people]],
+    "compare": lambda w, out: [[w.space, w.space], [w.space, out.with_name(FILE_NAME)]],
     "report": lambda w, out: [[w.space, "--out", out]],
     "directions": lambda w, out: [
         [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],

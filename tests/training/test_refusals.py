@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ import torch
 from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
 
-from w2w_hub import ParameterLayout, WeightDataset, convert_adapter, read_adapter, write_adapter, write_dataset
+from w2w_hub import (
+    ParameterLayout,
+    WeightDataset,
+    add_rows,
+    convert_adapter,
+    read_adapter,
+    remove_rows,
+    write_adapter,
+    write_dataset,
+)
 from w2w_hub.cli import main
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -22,7 +32,7 @@ from w2w_hub.errors import (
     InitializationError,
     InvalidInputError,
 )
-from w2w_hub.training import TrainingRecipe, kaiming_start, train_identity, train_many
+from w2w_hub.training import TrainingRecipe, kaiming_start, read_people, train_identity, train_many
 from w2w_hub.training.opening import open_base
 from w2w_hub.training.runs import unfinished
 from w2w_hub.training.trainer import Trainer
@@ -46,7 +56,7 @@ def vector(folder: Path) -> np.ndarray:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
     """Press Ctrl-C in the middle of a step of the n-th trainer."""
-    advance, seen = Trainer._work, []
+    advance, seen = Trainer.work, []
 
     def work(self: Trainer, drawn: object) -> None:
         if self not in seen:
@@ -55,7 +65,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, batch: int = 1) -> None:
             signal.raise_signal(signal.SIGINT)
         advance(self, drawn)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_work", work)
+    monkeypatch.setattr(Trainer, "work", work)
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -84,6 +94,51 @@ def test_rows_of_another_initialization_and_modules_that_are_not_there_are_refus
         )
     with pytest.raises(InvalidInputError, match="to_nowhere"):
         train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, targets=("to_nowhere",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "subject"),
+    [
+        ({"device": "meta"}, "meta"), ({"device": "abacus"}, "abacus"), ({"device": "cuda:99"}, "cuda:99"),
+        ({"caption": "x" * 5000}, "caption"), ({"engine": "captured", "device": "cpu"}, "captured"),
+        ({"recipe": replace(QUICK, targets=("to_nowhere",))}, "base"),
+    ],
+    ids=lambda given: next(iter(given), "") if isinstance(given, dict) else given,
+)  # fmt: skip
+def test_an_argument_that_cannot_work_is_one_line_before_anything_is_encoded(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any],
+    subject: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("w2w_hub.training.one.encode", None)
+    with pytest.raises(InvalidInputError, match=subject) as caught:
+        train_identity(people / "ann", tiny_world.base, tmp_path / "out", **{"recipe": QUICK, **given})
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["folders"]
+
+
+def test_every_device_is_checked_before_the_first_batch(tiny_world: TinyWorld, people: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cuda:99"):
+        train_many(people, tiny_world.base, tmp_path / "out", recipe=QUICK, devices=["cpu", "cuda:99"])
+
+
+def test_a_table_without_rows_or_with_a_long_caption_names_itself_and_a_picture_may_stand_for_a_folder(
+    people: Path,
+) -> None:
+    table = people / "people.csv"
+    for text, subject in (("id,pictures\n", "people.csv"), (f"id,pictures,caption\na,ann,{'x' * 5000}\n", "'a'")):
+        table.write_text(text, "utf-8")
+        with pytest.raises(InvalidInputError, match=subject):
+            read_people(table)
+    table.write_text("id,pictures\na,ann/0.png\n", "utf-8")
+    assert [person.folder for person in read_people(table)[0]] == [people / "ann" / "0.png"]
+
+
+def test_prompts_that_are_too_long_are_said_in_one_line(
+    tiny_world: TinyWorld, people: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match="1 prompt or caption is longer than the 16 tokens"):
+        train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, steps=1), caption="word " * 100)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_too_many_identities_for_the_disk_are_refused_before_the_first_step(
@@ -143,7 +198,7 @@ def test_loading_and_training_are_silent_but_for_pictures_that_were_cropped(
         train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, precision=precision, steps=1))
     assert capfd.readouterr() == ("", "")
     portrait(people / "ann" / "1.png", seed=5, size=(96, 64))
-    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+    with pytest.warns(UserWarning, match="1 of 2 pictures was"):
         train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, steps=1))
 
 
@@ -158,6 +213,23 @@ def test_an_adapters_files_say_how_it_was_trained_in_every_dialect(
         convert_adapter(tmp_path / "lora", tmp_path / dialect, dialect)
         found = read_adapter(tmp_path / dialect).metadata
         assert {name: found[name] for name in adapter.metadata} == adapter.metadata
+
+
+def test_an_adapter_that_is_trained_for_a_dataset_becomes_a_row_of_it(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    rows = Path(shutil.copytree(tiny_world.rows, tmp_path / "rows"))
+    assert WeightDataset.open(rows).manifest.dtype == "float16"
+    train_identity(people / "ann", tiny_world.base, tmp_path / "ann", recipe=QUICK, reference=rows)
+    train_identity(people / "ann", tiny_world.base, tmp_path / "eve", recipe=QUICK)  # from PEFT's own initialization
+    many = train_many(people, tiny_world.base, tmp_path / "many", recipe=QUICK, reference=rows).dataset
+    dataset = add_rows(rows, tmp_path / "ann")
+    assert np.array_equal(dataset["ann"], vector(tmp_path / "ann"))
+    assert not dataset.manifest.float16_max_error  # nothing was rounded
+    remove_rows(rows, "ann")
+    assert np.array_equal(add_rows(rows, many.path)["bob"], many["bob"])
+    with pytest.raises(InitializationError, match="peft-seed-0"):
+        add_rows(rows, tmp_path / "eve")
 
 
 # ---------------------------------------------------------------- several devices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from w2w_hub import ParameterLayout, WeightDataset, read_adapter
+from w2w_hub import ParameterLayout, WeightDataset, add_rows, read_adapter, remove_rows, write_dataset
 from w2w_hub.cli import main
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -30,6 +31,7 @@ from w2w_hub.errors import (
     MissingPathError,
     W2WError,
 )
+from w2w_hub.store.manifest import seal
 from w2w_hub.training import TrainingRecipe, read_people, read_pictures, train_identity, train_many
 from w2w_hub.training.encoding import with_parts_left_out
 from w2w_hub.training.runs import unfinished
@@ -273,7 +275,7 @@ def test_memory_that_runs_out_halves_a_batch_and_says_so(
 ) -> None:
     from w2w_hub.training import trainer
 
-    work: Callable[..., None] = trainer.Trainer._work
+    work: Callable[..., None] = trainer.Trainer.work
 
     def small(self: trainer.Trainer, batch: object) -> None:
         if len(self.data) > 2:
@@ -281,13 +283,71 @@ def test_memory_that_runs_out_halves_a_batch_and_says_so(
         work(self, batch)
 
     whole = train_many(people, tiny_world.base, tmp_path / "whole", recipe=QUICK, at_once=4)
-    monkeypatch.setattr(trainer.Trainer, "_work", small)
+    monkeypatch.setattr(trainer.Trainer, "work", small)
     with pytest.warns(UserWarning, match="at most 2 at once"):
         found = train_many(people, tiny_world.base, tmp_path / "halved", recipe=QUICK, at_once=4)
     assert list(found.dataset.ids) == list(whole.dataset.ids)
     assert found.batch_sizes == [1, 2]
+    [record] = WeightDataset.open(tmp_path / "halved").manifest.training
+    assert record["batches"] == [{"together": 1, "ids": ["ann"]}, {"together": 2, "ids": ["bob", "cy"]}]
+    assert (record["engine"], record["recipe"]["steps"], record["device"]) == ("eager", 4, "cpu")
+    [record] = whole.dataset.manifest.training
+    assert record["batches"] == [{"together": 3, "ids": ["ann", "bob", "cy"]}]
     difference = np.abs(found.dataset.to_numpy() - whole.dataset.to_numpy()).max()
     assert difference < 0.02 * np.abs(whole.dataset.to_numpy()).max()
+
+
+def test_a_run_that_goes_on_does_not_try_again_what_did_not_fit(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from w2w_hub.training import trainer
+
+    work, sizes = trainer.Trainer.work, list[int]()
+
+    def small(self: trainer.Trainer, batch: object) -> None:
+        sizes.append(len(self.data))
+        if len(self.data) > 2:
+            raise torch.OutOfMemoryError
+        if len(self.data) == 2 and stop:
+            raise KeyboardInterrupt
+        work(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer.Trainer, "work", small)
+    stop = True
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="at most 2 at once"):
+        train_many(people, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=4)
+    sizes.clear()
+    stop = False
+    train_many(people, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=4, resume=True)
+    assert set(sizes) == {2}
+
+
+def test_the_record_of_training_goes_with_the_rows(tiny_world: TinyWorld, people: Path, tmp_path: Path) -> None:
+    made = train_many(people, tiny_world.base, tmp_path / "made", recipe=QUICK, at_once=2).dataset
+    given = {"layout": made.layout, "compatibility": made.manifest.compatibility}
+    dataset = write_dataset(made.to_numpy()[:1] * 1.5, tmp_path / "all", ids=["eve"], **given)
+    assert dataset.manifest.training is None
+    dataset = add_rows(tmp_path / "all", tmp_path / "made")
+    assert dataset.manifest.training == made.manifest.training
+    dataset = remove_rows(tmp_path / "all", ["cy", "ann"])
+    assert [batch["ids"] for record in dataset.manifest.training for batch in record["batches"]] == [["bob"]]
+    assert remove_rows(tmp_path / "all", "bob").manifest.training is None
+    dataset.verify()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        1, {}, {"batches": {}}, {"batches": [1]}, {"batches": [{"together": 0, "ids": ["ann"]}]},
+        {"batches": [{"together": 2, "ids": "ann"}]}, {"batches": [{"together": 2, "ids": [1]}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_malformed_record_of_training_is_refused(tiny_world: TinyWorld, tmp_path: Path, record: object) -> None:
+    file = Path(shutil.copytree(tiny_world.rows, tmp_path / "rows")) / "manifest.json"
+    file.write_bytes(seal(json.loads(file.read_text("utf-8")) | {"training": [record]}))
+    with pytest.raises(CorruptFileError, match="training"):
+        WeightDataset.open(tmp_path / "rows")
 
 
 # ---------------------------------------------------------------- command line

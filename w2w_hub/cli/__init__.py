@@ -16,8 +16,9 @@ from .identities import edit, export, grid, invert, render, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
-from .spaces import build, directions, nearest, read, rebuild, report
+from .spaces import build, compare, directions, nearest, read, rebuild, report
 from .training import train, train_many
+from .upstream import import_w2w
 
 wait_quietly()  # the commands import torch and scikit-learn, which is when it takes effect
 
@@ -31,8 +32,8 @@ def main() -> None:
 for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
-    "Dataset": (pack, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, report, directions, nearest, read),
+    "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
+    "Weight space": (build, rebuild, compare, report, directions, nearest, read),
     "Identities": (sample, edit, invert, render, grid, export),
     "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),

@@ -1,4 +1,4 @@
-"""`w2w build`, `rebuild`, `report`, `directions`, `nearest` and `read`."""
+"""`w2w build`, `rebuild`, `compare`, `report`, `directions`, `nearest` and `read`."""
 
 from __future__ import annotations
 
@@ -252,6 +252,35 @@ def report(space: Path, out: Path, force: bool, dataset: Path | None, as_json: b
     say(f"{out / 'report.html'}: open it in a browser; the same figures are in {out / 'report.json'}")
     if dataset is None:
         say("add --dataset DATASET for components by attribute and entanglement by population size")
+
+
+@click.command(epilog=examples("w2w compare imported/space space-of-imported", "w2w compare space space --k 10 --json"))
+@space_argument
+@click.argument("other", type=click.Path(path_type=Path))
+@click.option("--k", type=click.IntRange(1), help="Compare only so many components of each.")
+@json_option
+def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
+    """Compare the components of two weight spaces: cosines one by one, and principal angles of what they span.
+
+    For spaces of different origin, such as an imported one and one that was built from its rows; whether a space is
+    what its recipe gives is checked by w2w rebuild --check.
+    """
+    import numpy as np
+
+    from ..space import WeightSpace, compare_components
+
+    found = compare_components(*(WeightSpace.from_pretrained(each, k) for each in (space, other)))
+    if as_json:
+        print_json(found.to_json())
+        return
+    data(f"{'components':>10}  {'median angle':>12}  {'largest':>8}  {'median cosine':>13}")
+    for count, angles in found.angles.items():
+        cosine = float(np.median(found.cosines[:count]))
+        data(f"{count:>10,}  {np.median(angles):>11.3f}°  {angles.max():>7.3f}°  {cosine:>13.4f}")
+    for name, shares, kind in zip((space, other), found.explained_variance, found.components_of, strict=True):
+        curve = ", ".join(f"{share:.3f} by {count:,}" for count, share in shares.items())
+        of = "unknown data" if kind is None else "the rows as they are" if kind == "as they are" else f"{kind} rows"
+        say(f"{name}: components of {of}; explained variance {curve or 'not stated'}")
 
 
 @click.command(

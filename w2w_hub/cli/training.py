@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..common.text import command, counted, few
+from ..store.manifest import DATASET, stated_format
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE
 from .output import print_json, say
@@ -37,7 +38,7 @@ OPTIONS = (
         "--for",
         "for_",
         type=click.Path(path_type=Path),
-        help="Dataset or weight space that the adapter is for: its layout and scale are used.",
+        help="Dataset or weight space that the adapter is for: its layout, scale and initialization are used.",
     ),
     click.option(
         "--start",
@@ -67,10 +68,10 @@ OPTIONS = (
     ),
     click.option(
         "--engine",
-        type=click.Choice(["eager", "compiled", "captured"]),
-        default="eager",
+        type=click.Choice(["auto", "eager", "compiled", "captured", "compiled+captured"]),
+        default="auto",
         show_default=True,
-        help="How steps run: captured (one CUDA graph) is fastest on a GPU.",
+        help="How steps run: captured is one CUDA graph; compiled takes minutes to start.",
     ),
     click.option("--resume", is_flag=True, help="Go on with an unfinished run of the same command."),
 )
@@ -81,22 +82,28 @@ OPTIONS = (
         "w2w train photos --base my-base-model --out trained",
         "w2w train photos --base space --for people --no-class-pictures --steps 300 --out fitting",
         "w2w train photos --base my-base-model --caption-dropout 0.3 --out captioned --resume",
+        "w2w train photos --base space --no-class-pictures --steps 40 --validate 20 --out watched",
     )
 )
 @click.argument("pictures", type=click.Path(path_type=Path))
 @recipe_options
 @click.option("--caption", help="Caption of pictures without one, instead of the prompt.")
+@click.option("--validate", type=click.IntRange(1), help="Draw pictures into OUT-validation every so many steps.")
+@click.option("--validate-prompt", multiple=True, help="Prompt of these pictures; repeatable.  [default: --prompt]")
 @out_option("The new folder of the adapter, in the PEFT and diffusers dialects.")
 @json_option
 def train(
     pictures: Path, base: str, for_: Path | None, start: Path | None, caption: str | None, no_class_pictures: bool,
-    devices: tuple[str, ...], engine: str, resume: bool, out: Path, force: bool, as_json: bool, **settings: Any,
+    devices: tuple[str, ...], engine: str, validate: int | None, validate_prompt: tuple[str, ...], resume: bool,
+    out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth)."""
-    from ..training import train_identity
+    from ..training import Validation, train_identity
 
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
+    if validate_prompt and not validate:
+        raise click.UsageError("--validate-prompt needs --validate STEPS")
     no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     losses: list[float] = []
@@ -104,6 +111,7 @@ def train(
         adapter = train_identity(
             pictures, base, out, recipe=recipe, reference=for_, start=start, caption=caption,
             device=devices[0] if devices else None, engine=engine, resume=resume, overwrite=force,
+            validate=None if validate is None else Validation(validate, validate_prompt),
             on_step=lambda _, loss: losses.append(loss),
         )  # fmt: skip
     if as_json:
@@ -113,8 +121,17 @@ def train(
         few = max(1, len(losses) // 10)
         first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
         say(f"{out}: mean loss {first:.4f} in the first {few} steps, {last:.4f} in the last")
+    if validate is not None:
+        say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
-    say(f"next: {then if for_ is None else command('w2w inspect', out, options=('--against', for_))}")
+    say(f"next: {then if for_ is None else _next_with(out, for_)}")
+
+
+def _next_with(out: Path, for_: Path) -> str:
+    """Return the command that makes an adapter a row of a dataset, or compares it with a weight space."""
+    if stated_format(for_) == DATASET:
+        return command("w2w add", for_, out)
+    return command("w2w inspect", out, options=("--against", for_))
 
 
 def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:

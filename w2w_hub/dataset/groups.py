@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # names of columns that say who is shown, alone or as a word of the name: person, Person_ID, subject.name
 PERSON_WORDS = frozenset(
-    ("person", "people", "subject", "identity", "individual", "character", "celebrity", "participant", "speaker",
-     "actor", "who", "name")
+    ("person", "people", "subject", "identity", "individual", "character", "celebrity", "celeb", "participant",
+     "speaker", "actor", "who", "name")
 )  # fmt: skip
 ID_WORDS = frozenset(("id", "number", "no", "key", "uuid", "label"))
 LARGEST_GROUP = 20  # rows of one person on average; larger groups are kinds of people, such as men and women
@@ -71,7 +71,7 @@ def _sign(table: pd.DataFrame) -> tuple[str | None, str] | None:
         if groups < 2 or groups == len(values):
             continue
         text = str(table[name].dtype) == "string"
-        named = _names_persons(name) and len(values) <= 5 * LARGEST_GROUP * groups
+        named = names_persons(name) and len(values) <= 5 * LARGEST_GROUP * groups
         if named or (text and groups >= MANY_VALUES and len(values) <= 4 * groups):
             rows = counted(len(values), "row")
             return (
@@ -87,7 +87,8 @@ def _sign(table: pd.DataFrame) -> tuple[str | None, str] | None:
     return None
 
 
-def _names_persons(column: str) -> bool:
+def names_persons(column: str) -> bool:
+    """Return whether a column's name says that it holds who is shown."""
     words: Sequence[str] = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower())
     return any(word in PERSON_WORDS for word in words) and all(word in PERSON_WORDS | ID_WORDS for word in words)
 

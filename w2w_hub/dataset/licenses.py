@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.text import Markdown, code, markdown
+from ..common.text import Markdown, code, few, markdown
 from ..store.parquet import read_table
 from .manifest import UNKNOWN, DatasetManifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMN = "licence"  # of the labels
-STATED = ("source", COLUMN, "consent")  # what every published row states
+COLUMN, CONSENT = "licence", "consent"  # of the labels
+STATED = ("source", COLUMN, CONSENT)  # what every published row states
 OTHER = "other"  # several licenses: the Hub's word for what it has no name for
 NAMED = 10  # licenses that a card lists
+# licenses of rows that can be imported, and that allow neither every use nor stand for the people shown -> the source
+RESTRICTED = {
+    "weights2weights license: non-commercial, academic purposes only": "snap-research/weights2weights",
+}
 
 RowLicenses = Mapping[str | None, int]  # license to its number of rows; None: rows that state none
 
@@ -64,6 +68,32 @@ def row_digests(find: Callable[[str], Path], files: Iterable[str]) -> dict[str, 
             table = read_table(find(name), ["id", "row_sha256"], None, "dataset").to_pydict()
             found.update(zip(table["id"], table["row_sha256"], strict=True))
     return found
+
+
+def imported_from(rows: RowLicenses) -> dict[str, str] | None:
+    """Return source and license of rows that were imported under a restricted license; None if there are none."""
+    return next(({"from": RESTRICTED[each], "license": each} for each in rows if each in RESTRICTED), None)
+
+
+def read_consent(find: Callable[[str], Path], manifest: DatasetManifest) -> str | None:
+    """Return the consent that a dataset's rows state, the first ones of several; None if a row states none.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the path of a listed file.
+    """
+    found: list[str | None] = []
+    for split in manifest.splits:
+        column = read_table(find(f"labels/{split}.parquet"), [CONSENT], None, "dataset").column(CONSENT)
+        found += column.unique().to_pylist()
+    return stated_consent(found)
+
+
+def stated_consent(values: Iterable[object]) -> str | None:
+    """Return the consent that values of a column state, the first ones of several; None if one states none."""
+    texts = [value if isinstance(value, str) and value.strip() else None for value in values]
+    return None if not texts or None in texts else few(list(dict.fromkeys(filter(None, texts))))
 
 
 def license_of(stated: str, rows: RowLicenses) -> str:

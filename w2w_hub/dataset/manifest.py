@@ -24,6 +24,7 @@ from ..store.paths import short
 from .labels.kinds import LabelKind, stored_kinds
 from .labels.names import RESERVED as RESERVED
 from .labels.names import is_split_name as is_split_name
+from .training_records import require_records
 
 FORMAT_VERSION = 1
 ROW_TAG, DATASET_TAG = b"w2w-row-v1\n", b"w2w-dataset-v1\n"
@@ -35,9 +36,15 @@ _KINDS = {
     "licence": str, "files": dict,
 }  # fmt: skip
 _OPTIONAL_KINDS = {
-    "column_info": dict, "split_rule": dict, "view": dict, "rescaled": dict, "label_kinds": dict,
+    "column_info": dict,
+    "split_rule": dict,
+    "view": dict,
+    "rescaled": dict,
+    "label_kinds": dict,
+    "training": list,
+    "imported": dict,
     "history": list,
-}  # fmt: skip
+}
 _RULE_KINDS = {"column": str, "holdout": (int, float), "seed": int, "split": str}
 
 
@@ -100,6 +107,9 @@ class DatasetManifest(Displayed):
     rescaled: dict[str, dict[str, int]] | None = None
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
     history: list[dict[str, Any]] = field(default_factory=list)  # version, date, changes, contributors of releases
+    training: list[dict[str, Any]] | None = None  # recipe, engine and batches of rows that `train_many` trained
+    # source and license of rows that were imported from another project, whose license is restricted
+    imported: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
@@ -146,6 +156,7 @@ class DatasetManifest(Displayed):
             raise InvalidInputError(f"view has dtype {short(self.view.get('dtype'))}, not {' or '.join(DTYPES)}")
         if not all(isinstance(modules, dict) for modules in (self.rescaled or {}).values()):
             raise InvalidInputError("rescaled does not map each row to a number of modules per scale")
+        require_records(self.training or ())
 
     @property
     def kinds(self) -> dict[str, LabelKind]:

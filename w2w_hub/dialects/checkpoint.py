@@ -21,6 +21,7 @@ CONFIG = "adapter_config.json"
 
 
 PROVENANCE = ("w2w.", "modelspec.")  # prefixes of header fields that say how an adapter was made; writers keep them
+TRAINED_FROM = "w2w.initialization"  # among them: the name of the initialization
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -42,6 +42,7 @@ from .card import is_written, published_card, rendered_body
 from .difference import compare
 from .hub_facts import hub_facts
 from .outgoing import Outgoing, collect
+from .permission import require_permission
 from .remote import Head, Remote, is_same_content
 from .row_rules import require_not_withdrawn, require_stated_rows
 from .signing import FILENAME as SIGNATURE
@@ -167,8 +168,9 @@ def push(
     UnsafePathError
         If anything below the folder is a link, or a listed file is not a regular file.
     InvalidInputError
-        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes, or if rows of a
-        dataset for everybody do not state their source, license and consent.
+        If a killed writer left an unfinished change in the folder, which ``w2w repair`` finishes; or if the repository
+        is not private, and rows do not state their source, license and consent, or the LoRAs were imported from
+        weights2weights without the consent of the people shown.
     HubAccessError, HubError
 
     Examples
@@ -178,7 +180,7 @@ def push(
     kind, name = split_kind(repo)
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), name, kind, version, dataset, token)
+    job = _Push(_source_of(path), name, kind, version, dataset, token, private=private)
     if sign is not None:
         job.sign(sign)
     return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
@@ -205,7 +207,7 @@ def publish_on(
     HubConflictError
         If main has another version by now, or changes meanwhile.
     """
-    job = _Push(source, repo, "dataset", version, None, token)
+    job = _Push(source, repo, "dataset", version, None, token, private=False)
     job.base, job.remove = base, tuple(remove)
     if sign is not None:
         job.sign(sign)
@@ -228,8 +230,9 @@ class _Push:
     """One call of `push`: compares a verified folder with the repository and publishes it."""
 
     def __init__(
-        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None, token: Token
-    ):
+        self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None,
+        token: Token, *, private: bool,
+    ):  # fmt: skip
         self.source, self.folder, self.repo, self.stated_kind = source, source.folder, repo, kind
         self.files: Outgoing = collect(source, version)
         self.manifest, self.version = self.files.manifest, self.files.version
@@ -241,6 +244,7 @@ class _Push:
                 name="repo",
             )
         self.remote = Remote(repo, self.kind, token)
+        require_permission(self.folder, self.manifest, repo, private=lambda: private or self.remote.is_private())
         self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())

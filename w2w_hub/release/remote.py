@@ -155,8 +155,8 @@ class Remote:
         call(self.repo, self.client.create_repo, self.repo, repo_type=self.type, private=private or None, exist_ok=True)
 
     def is_private(self) -> bool:
-        found: Any = call(self.repo, self.client.repo_info, self.repo, repo_type=self.type)
-        return bool(found.private)
+        """Return whether the repository exists and is private."""
+        return bool(call(self.repo, self.client.repo_info, self.repo, repo_type=self.type).private)
 
     def require_closed(self, head: Head, private: bool, gated: str | None, dry_run: bool) -> None:
         """Raise if an existing repository is more open than requested; gate one without a version.

@@ -11,6 +11,7 @@ from .fit import engines as _engines
 from .fit.build import build_space, clear_passes
 from .fit.engines import Engine, NumpyEngine
 from .fit.solvers import Covariance, Gram, Krylov, Solver
+from .overlap import Overlap, compare_components
 from .points import Point
 from .population import Population, Spread
 from .weight_space import WeightSpace
@@ -29,6 +30,7 @@ __all__ = [
     "Gram",
     "Krylov",
     "NumpyEngine",
+    "Overlap",
     "Point",
     "Population",
     "Solver",
@@ -37,6 +39,7 @@ __all__ = [
     "WeightSpace",
     "build_space",
     "clear_passes",
+    "compare_components",
     "fit_directions",
 ]
 

@@ -68,6 +68,7 @@ def space_card(
             "- Its population is not included: it projects, samples and edits, and knows no rows and no neighbors. "
             "This is format version 2, which w2w_hub 0.1.0 does not read."
         )
+    remarks += imported_remarks(recipe)
     remarks += [f"- {code(n)} is unreliable: {markdown(d.unreliable)}." for n, d in directions if d.unreliable]
     remarks += [
         f"- No direction for {few([code(name) for name in names])}: {markdown(why)}."
@@ -108,6 +109,22 @@ def space_card(
         "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }
     return render_card("space_card.md", metadata, values)
+
+
+def imported_remarks(recipe: Mapping[str, Any]) -> list[str]:
+    """Return lines of a card about a weight space of another project's LoRAs."""
+    lines, imported, published = [], recipe.get("imported"), recipe.get("as_published")
+    if isinstance(imported, Mapping):
+        source, license = code(str(imported.get("from"))), markdown(str(imported.get("license")))
+        lines.append(f"- Its LoRAs were published by {source}: {license}.")
+    if isinstance(published, Mapping):
+        flipped = published.get("flipped")
+        count = len(flipped) if isinstance(flipped, list) else 0
+        lines.append(
+            "- Mean, deviations and components are kept as they were published there, with the opposite sign in "
+            f"{count:,} components; they were not fitted here, and `w2w rebuild` does not apply."
+        )
+    return lines
 
 
 def _direction_rows(directions: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,6 +24,14 @@ from .population import as_coefficients
 
 OPS = NumpyOps()
 BASIS_TAG = b"w2w-basis-v1\n"
+
+
+def basis_digest(layout: ParameterLayout, values: Iterable[np.ndarray]) -> str:
+    """Return the sha256 of a layout, and of mean, std and basis as float32; the basis may come in parts."""
+    digest = hashlib.sha256(BASIS_TAG + f"{layout.digest}\n".encode())
+    for part in values:
+        digest.update(np.ascontiguousarray(part, "<f4").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,10 +107,7 @@ class Coordinates(ByValue, Displayed):
         """sha256 of layout, mean, std and basis; identifies what coefficients belong to."""
         if self.full_digest is not None:
             return self.full_digest
-        digest = hashlib.sha256(BASIS_TAG + f"{self.layout.digest}\n".encode())
-        for values in (self.mean, self.std, self.basis):
-            digest.update(np.ascontiguousarray(values, "<f4").tobytes())
-        return digest.hexdigest()
+        return basis_digest(self.layout, (self.mean, self.std, self.basis))
 
     def require_k(self, k: int | None) -> int:
         """Return `k` if there are that many components; all of them for None.

@@ -18,8 +18,9 @@ def describe_history(history: Mapping[str, Any], explained_ratio: float | None =
         found = f"an adapter's point in the weight space{kept}"
     elif made == "sample" and isinstance(seed, int):
         found = f"a sample, seed {brief(seed)}"
-    elif made in ("inversion", "interpolation", "mean"):
-        found = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}.get(made, f"an {made}")
+    elif made in ("inversion", "interpolation", "mean", "import"):
+        known = {"inversion": "an inversion of pictures", "mean": "the mean of the population"}
+        found = {**known, "import": "an imported point"}.get(made, f"an {made}")
     else:
         found = "a point of the weight space"
     return found + describe_edits(history)

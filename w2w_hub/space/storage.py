@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from .population import Population, Spread
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 FORMAT, FORMAT_VERSION = SPACE, 1
 space_files = files_listed(SPACE)
@@ -108,7 +109,7 @@ def save_space(
             arrays = {
                 f"{n}.{kind}": getattr(d, kind) for n, d in space.directions.items() for kind in ("editing", "reading")
             }
-            _save_tensors(arrays, folder / "directions.safetensors", {BASIS_KEY: space.digest})
+            save_tensors(arrays, folder / "directions.safetensors", {BASIS_KEY: space.digest})
             write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
         splits = [] if population is None else list(dict.fromkeys(np.asarray(population.splits).tolist()))
         for split in splits:
@@ -116,9 +117,7 @@ def save_space(
             _save_coefficients(population, split, space.digest, folder / "coefficients" / f"{split}.parquet")
         if extend is not None:
             extend(folder)
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            **({"format_version": FORMAT_VERSION} if population is not None else WITHOUT_POPULATION),
+        facts = {
             "name": space.name,
             "version": space.version,
             "licence": space.licence,
@@ -129,14 +128,36 @@ def save_space(
             "recipe": space.recipe | ({"saved_from": revision.to_json()} if revision else {}),
             "diagnostics": space.diagnostics,
             "compatibility": asdict(space.compatibility),
-            "layout": {"digest": space.layout.digest, "size": space.layout.size, **space.layout.to_json()},
-            "directions": list(space.directions),
         }
-        manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
-        write_bytes(folder / FILENAME, seal(manifest))
-        card = written or space_card(manifest, list(space.directions.items()), folder)
-        (folder / CARD).write_text(card, "utf-8")
+        write_manifest(folder, facts, space.layout, space.directions, card=written)
     return path
+
+
+def write_manifest(
+    folder: Path, facts: Mapping[str, Any], layout: ParameterLayout, directions: Mapping[str, Direction],
+    card: str | None = None,
+) -> None:  # fmt: skip
+    """Write the manifest and the card of a weight-space folder in which all other files are.
+
+    Parameters
+    ----------
+    facts : mapping
+        The fields of the manifest besides the formats, layout, directions and files; a space without splits has no
+        population.
+    card : str, optional
+        A card that somebody wrote.
+    """
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        **({"format_version": FORMAT_VERSION} if facts["splits"] else WITHOUT_POPULATION),
+        **facts,
+        "layout": {"digest": layout.digest, "size": layout.size, **layout.to_json()},
+        "directions": list(directions),
+    }
+    manifest["files"] = {found.name: entry_of(folder / found.name) for found in walk(folder) if found.is_file}
+    write_bytes(folder / FILENAME, seal(manifest))
+    text = card or space_card(manifest, list(directions.items()), folder)
+    (folder / CARD).write_text(text, "utf-8")
 
 
 def _written_card(path: Path) -> str | None:
@@ -172,13 +193,13 @@ def _save_coordinates(space: SpaceContents, folder: Path) -> None:
         tensors["residuals"] = found.residuals
     if space.population is None:
         tensors |= {"coefficient_mean": space.spread.mean, "coefficient_std": space.spread.std}
-    _save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
+    save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "space.safetensors")
     for start in range(0, space.k, COMPONENTS_A_FILE):
         part = np.ascontiguousarray(found.basis[start : start + COMPONENTS_A_FILE])
-        _save_tensors({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
+        save_tensors({"basis": part}, folder / f"basis-{start // COMPONENTS_A_FILE:05d}.safetensors")
 
 
-def _save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -189,22 +210,35 @@ def _save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str,
 
 
 def _save_coefficients(population: Population, split: str, digest: str, path: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     chosen = np.flatnonzero(np.asarray(population.splits) == split)
-    flat = pa.array(population.coefficients[chosen].ravel())
-    offsets = pa.array(np.arange(len(chosen) + 1) * population.k, pa.int64())
-    columns = {
-        "id": pa.array([population.ids[i] for i in chosen], pa.string()),
-        "row": pa.array(chosen, pa.int64()),
-        "fitted": pa.array(population.fitted[chosen]),
-        "coefficients": pa.LargeListArray.from_arrays(offsets, flat),
-    }
-    if population.squared_norms is not None:
-        columns["squared_norm"] = pa.array(population.squared_norms[chosen])
+    norms = population.squared_norms
+    table = coefficients_table(
+        [population.ids[i] for i in chosen], chosen, population.fitted[chosen], population.coefficients[chosen], digest,
+        None if norms is None else norms[chosen],
+    )  # fmt: skip
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table(columns).replace_schema_metadata({BASIS_KEY: digest}), path)
+    pq.write_table(table, path)
+
+
+def coefficients_table(
+    ids: Sequence[str], rows: np.ndarray, fitted: np.ndarray, coefficients: np.ndarray, digest: str,
+    squared_norms: np.ndarray | None = None,
+) -> pa.Table:  # fmt: skip
+    """Return rows of ``coefficients/<split>.parquet`` as a table of Arrow; `digest` is that of the basis."""
+    import pyarrow as pa
+
+    offsets = pa.array(np.arange(len(ids) + 1) * coefficients.shape[1], pa.int64())
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "row": pa.array(rows, pa.int64()),
+        "fitted": pa.array(fitted),
+        "coefficients": pa.LargeListArray.from_arrays(offsets, pa.array(coefficients.ravel())),
+    }
+    if squared_norms is not None:
+        columns["squared_norm"] = pa.array(squared_norms)
+    return pa.table(columns).replace_schema_metadata({BASIS_KEY: digest})
 
 
 # ------------------------------------------------------------------ reading

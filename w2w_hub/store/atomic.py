@@ -125,16 +125,26 @@ def new_folder(path: Path | str, *, overwrite: bool = False, own: OwnFiles | Non
             readable = partial.stat().st_mode & 0o666  # by the umask
             for file in partial.rglob("*.safetensors"):  # safetensors writes them for their owner alone
                 file.chmod(readable)
-            flush_tree(partial)
-            require_new(path, overwrite=overwrite, own=own)
-            if os.path.lexists(path):
-                _replace_folder(partial, path)
-            else:
-                os.rename(partial, path)
-            flush(path.parent)
+            put_in_place(partial, path, overwrite=overwrite, own=own)
         finally:
             os.close(holder)
             shutil.rmtree(partial, ignore_errors=True)  # by now the old folder, if one was replaced
+
+
+def put_in_place(folder: Path, path: Path, *, overwrite: bool = False, own: OwnFiles | None = None) -> None:
+    """Flush a finished folder to the disk and rename it to `path`; what was replaced has the folder's name then.
+
+    Raises
+    ------
+    AlreadyExistsError
+    """
+    flush_tree(folder)
+    require_new(path, overwrite=overwrite, own=own)
+    if os.path.lexists(path):
+        _replace_folder(folder, path)
+    else:
+        os.rename(folder, path)
+    flush(path.parent)
 
 
 def _replace_folder(partial: Path, path: Path) -> None:

@@ -13,8 +13,9 @@ from .people import Person, read_people
 from .pictures import TrainingPicture, read_pictures
 from .recipe import TrainingRecipe
 from .tensors import kaiming_start, train_identities
+from .validation import Validation
 
 __all__ = [
-    "Person", "TrainingPicture", "TrainingRecipe", "TrainingResult", "kaiming_start", "read_people", "read_pictures",
-    "train_identities", "train_identity", "train_many",
+    "Person", "TrainingPicture", "TrainingRecipe", "TrainingResult", "Validation", "kaiming_start", "read_people",
+    "read_pictures", "train_identities", "train_identity", "train_many",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from .opening import OpenedBase
 from .recipe import TrainingRecipe
 
 DRAWN_AT_ONCE = 4
-STEPS, GUIDANCE = 30, 7.5
+DRAWN_WITH = {"num_inference_steps": 30, "guidance_scale": 7.5}  # unless a weight space states its own
 
 
 def cache_folder() -> Path:
@@ -38,11 +38,12 @@ def class_pictures(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None 
     list of PIL image
         `recipe.class_pictures` of them, drawn with the seeds 0, 1, ...
     """
-    pipe, prompt = base.pipe, recipe.class_prompt
+    pipe, prompt, settings = base.pipe, recipe.class_prompt, DRAWN_WITH | dict(base.generation)
     key = {
         "base": base.digest, "class": type(pipe).__name__, "prompt": prompt, "count": recipe.class_pictures,
-        "size": base.size, "steps": STEPS, "guidance": GUIDANCE, "scheduler": type(pipe.scheduler).__name__,
-        "dtype": str(pipe.unet.dtype),
+        "size": base.size, "steps": settings["num_inference_steps"], "guidance": settings["guidance_scale"],
+        "scheduler": type(pipe.scheduler).__name__,
+        "dtype": str(base.denoiser.dtype),
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "class-pictures" / name
@@ -54,8 +55,8 @@ def class_pictures(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None 
             for start in progress(starts, f"drawing {len(names)} class pictures", total=len(starts)):
                 seeds = range(start, min(start + DRAWN_AT_ONCE, len(names)))
                 drawn = pipe(
-                    [prompt] * len(seeds), num_inference_steps=STEPS, guidance_scale=GUIDANCE,
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    [prompt] * len(seeds), generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    **settings,
                 ).images  # fmt: skip
                 for seed, picture in zip(seeds, drawn, strict=True):
                     picture.save(partial / names[seed])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..common.text import counted
 from ..errors import InvalidInputError
 from ..models.pipelines.inputs import encode_pictures, encode_text
+from ..models.pipelines.quiet import no_truncation_notes
 from .class_pictures import class_pictures
 from .data import Prompts, TrainingData
 from .opening import OpenedBase
@@ -62,11 +65,28 @@ class _PromptBook:
         return self.numbers.setdefault(prompt, len(self.numbers))
 
     def encoded(self) -> Prompts:
-        found = [encode_text(self.pipe, prompt) for prompt in self.numbers]
+        with no_truncation_notes(self.pipe):  # of prompts that are too long, which is said once
+            found = [encode_text(self.pipe, prompt) for prompt in self.numbers]
         if not found:
             raise InvalidInputError("there are no prompts to train on")
+        self._note_long()
         added = {name: torch.stack([more[name] for _, more in found]) for name in found[0][1]}
         return Prompts(torch.stack([text for text, _ in found]), added)
+
+    def _note_long(self) -> None:
+        """Warn of prompts that the text encoder reads only in part."""
+        tokenizer = getattr(self.pipe, "tokenizer", None)
+        most = getattr(tokenizer, "model_max_length", None)
+        if tokenizer is None or most is None:
+            return
+        with no_truncation_notes(self.pipe):
+            long = [prompt for prompt in self.numbers if len(tokenizer(prompt).input_ids) > most]
+        if long:
+            prompts = counted(len(long), "prompt or caption is", "prompts and captions are")
+            warnings.warn(
+                f"{prompts} longer than the {most:,} tokens that the base model reads; the rest has no effect",
+                stacklevel=3,
+            )
 
 
 def _numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,19 @@ import torch
 from ..common.arguments import place
 from ..common.constraints import flag, instance, names, one_of, optional, path, validated, whole
 from ..common.text import counted
-from ..dataset import WeightDataset, write_dataset
-from ..dataset.changes.commit import require_dataset_output
-from ..dataset.changes.options import merged
-from ..dataset.changes.write import split_labels
+from ..dataset import WeightDataset
+from ..dataset.changes.commit import create, require_dataset_output
+from ..dataset.changes.options import DatasetOptions, merged
+from ..dataset.changes.write import plan_matrix, split_labels
 from ..dataset.problems import Problems
 from ..errors import ConvergenceError, DiskError
 from ..models.pipelines import best_device
 from .class_pictures import class_pictures
-from .opening import OpenedBase, open_base
+from .engines import AUTO, ENGINES, engine_for
+from .opening import OpenedBase, open_base, require_device
 from .people import read_people
 from .recipe import TrainingRecipe
 from .runs import Run
-from .trainer import ENGINES
 from .workers import Job, Worker, halves, plan_of, work_on
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def train_many(
     start: Path | str | None = None,
     at_once: int = 8,
     devices: Sequence[str] | None = None,
-    engine: str = "eager",
+    engine: str = AUTO,
     cache: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -78,7 +78,8 @@ def train_many(
 
     `at_once` identities share each forward and backward pass; each gets the result of training alone, up to rounding.
     A killed run goes on with ``resume=True`` to the same bits, on the same machine with the same arguments. If memory
-    runs out, a batch is halved, with a warning; the results then differ in rounding.
+    runs out, a batch is halved, with a warning; the results then differ in rounding. The dataset's manifest records who
+    trained together, and with which engine.
 
     Parameters
     ----------
@@ -92,7 +93,11 @@ def train_many(
         Identities per batch.
     devices : sequence of str, optional
         For several, such as ``["cuda:0", "cuda:1"]``, each has a process of its own with a part of the batches.
-    reference, start, engine, cache, resume, overwrite
+    engine : {"auto", "eager", "compiled", "captured", "compiled+captured"}
+        See :func:`train_identity`. On a GPU, "auto" compiles where there are enough batches that it pays.
+    reference
+        See :func:`train_identity`; the new dataset has the dtype of a reference that is one.
+    start, cache, resume, overwrite
         See :func:`train_identity`.
     **options
         Options of the dataset, see :class:`w2w_hub.dataset.DatasetOptions`.
@@ -117,7 +122,12 @@ def train_many(
         persons, str(base), target, recipe, None if reference is None else Path(reference),
         None if start is None else Path(start), at_once, engine, None if cache is None else Path(cache),
     )  # fmt: skip
+    steps = -(-len(job.batches) // len(chosen)) * recipe.steps
+    job = replace(job, engine=engine_for(engine, chosen[0], at_once=min(at_once, len(persons)), steps=steps))
+    for device in chosen:
+        require_device(device, job.engine)
     opened = open_base(job.base, recipe, chosen[0], job.reference, job.start)
+    stated = merged(None, {"compatibility": opened.compatibility, **options})  # type: ignore[typeddict-item]
     _require_room(target, len(persons), opened.layout.size)
     run = Run(target, plan_of(job, opened), resume=resume, restart=overwrite)
     if len(chosen) == 1:
@@ -129,7 +139,7 @@ def train_many(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         work_on(chosen, job, run)
-    return _write(job, opened, run, labels, {"overwrite": overwrite, **options})
+    return _write(job, opened, run, labels, stated, overwrite)
 
 
 def _require_room(out: Path, rows: int, size: int) -> None:
@@ -145,20 +155,22 @@ def _require_room(out: Path, rows: int, size: int) -> None:
 
 
 def _write(
-    job: Job, opened: OpenedBase, run: Run, labels: pd.DataFrame | None, options: dict[str, Any]
+    job: Job, opened: OpenedBase, run: Run, labels: pd.DataFrame | None, options: DatasetOptions, overwrite: bool
 ) -> TrainingResult:
     """Write the finished batches as a dataset, without the identities that were lost."""
     ids: list[str] = []
     lost: list[str] = []
     sizes: list[int] = []
+    together: list[dict[str, Any]] = []
     matrix = np.lib.format.open_memmap(
-        run.folder / "rows.npy", mode="w+", dtype=np.float32, shape=(len(job.people), opened.layout.size)
+        run.folder / "rows.npy", mode="w+", dtype=opened.dtype, shape=(len(job.people), opened.layout.size)
     )
     for batch in job.batches:
         for part in _parts(run, batch):
             done = run.finished(part)
             assert done is not None
             sizes.append(len(part))
+            together.append({"together": done.together, "ids": [job.people[number].id for number in part]})
             for number, row, gone in zip(part, done.rows, done.lost, strict=True):
                 name = job.people[number].id
                 if gone or not np.isfinite(row).all():
@@ -173,11 +185,10 @@ def _write(
         )
     if labels is not None:
         labels = labels[labels["id"].astype(str).isin(ids)]
-    start = opened.layout.unflatten(opened.start.numpy())
-    dataset = write_dataset(
-        matrix[: len(ids)], job.out, layout=opened.layout, ids=ids, labels=labels,
-        **{"compatibility": opened.compatibility, "start_adapter": start, **options},
-    )  # fmt: skip
+    plan = plan_matrix(matrix[: len(ids)], job.out, opened.layout, ids, labels, "refuse", options)
+    plan.start = opened.start.numpy()
+    plan.manifest.training = [opened.record(job.recipe, job.engine) | {"batches": together}]
+    dataset = create(job.out, plan, overwrite=overwrite)
     run.remove()
     return TrainingResult(dataset, lost, sizes)
 

@@ -6,28 +6,34 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ..common.arguments import place
 from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
 from ..common.version import __version__
 from ..dialects import write_adapter
+from ..dialects.checkpoint import TRAINED_FROM
 from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
-from ..errors import ConvergenceError
+from ..errors import ConvergenceError, InvalidInputError
 from ..lora.adapter import Adapter
 from ..models.pipelines import best_device
 from ..store.atomic import require_output
 from .encoding import encode
+from .engines import AUTO, ENGINES, engine_for
 from .objective import objective_of
-from .opening import OpenedBase, open_base
-from .pictures import fingerprint, note_cropped, read_pictures
+from .opening import OpenedBase, open_base, require_device
+from .pictures import fingerprint, note_cropped, read_pictures, require_caption
 from .recipe import TrainingRecipe
 from .runs import Run, train
-from .trainer import ENGINES, Trainer
+from .trainer import Trainer
+from .validation import Validation, ValidationPictures
 
 
 @validated(
     pictures=path(), base=place(), out=optional(path()), recipe=instance(TrainingRecipe, "a TrainingRecipe"),
     reference=optional(path()), start=optional(path()), caption=optional(text()), device=optional(text()),
-    engine=one_of(*ENGINES), cache=optional(path()), resume=flag(), overwrite=flag(),
+    engine=one_of(*ENGINES), cache=optional(path()),
+    validate=optional(instance(Validation, "a Validation")), resume=flag(), overwrite=flag(),
     on_step=optional(has("__call__", "a function")),
 )  # fmt: skip
 def train_identity(
@@ -40,8 +46,9 @@ def train_identity(
     start: Path | str | None = None,
     caption: str | None = None,
     device: str | None = None,
-    engine: str = "eager",
+    engine: str = AUTO,
     cache: Path | str | None = None,
+    validate: Validation | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_step: Callable[[int, float], None] | None = None,
@@ -59,18 +66,21 @@ def train_identity(
         A new folder for the adapter, in the PEFT and diffusers dialects.
     reference : path, optional
         Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
-        recipe's, and the base model must be its own.
+        recipe's, and the base model must be its own. The result is rounded to the dtype of a dataset.
     start : path, optional
-        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one that the
-        reference publishes, or else PEFT's with seed 0.
+        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one in the
+        reference, if it is a dataset with an ``initialisation.safetensors``, else PEFT's with seed 0.
     caption : str, optional
         Caption of the pictures without one; by default the recipe's prompt.
     device : str, optional
         By default the fastest of the machine.
-    engine : {"eager", "compiled", "captured"}
-        See :class:`Trainer`.
+    engine : {"auto", "eager", "compiled", "captured", "compiled+captured"}
+        How steps run. On a GPU, "captured" (one CUDA graph) is fastest for one identity and is what "auto" chooses;
+        compiling takes minutes. On a CPU, "auto" is "eager". All give the same weights up to rounding.
     cache : path, optional
         Folder of cached class pictures; by default ``$W2W_CACHE`` or ``w2w_hub`` in the user's cache folder.
+    validate : Validation, optional
+        Draw pictures while it trains, into the folder ``OUT-validation``; they do not change the result.
     resume : bool
         Go on with an unfinished run of the same settings and pictures, if there is one; it ends in the same bits on the
         same machine.
@@ -104,23 +114,32 @@ def train_identity(
     Source: weights2weights, section 4.1, whose settings are the defaults of :class:`TrainingRecipe`.
     """
     target = None if out is None else require_output(Path(out), overwrite=overwrite, own=adapter_files)
-    source = Path(pictures)
-    opened = open_base(base, recipe, device or best_device(), reference, start)
+    if target is None and validate is not None:
+        raise InvalidInputError("validate draws pictures beside the adapter's folder; give out as well", name="out")
+    source, device = Path(pictures), device or best_device()
+    engine = engine_for(engine, device, at_once=1, steps=recipe.steps)
+    require_device(device, engine)
+    require_caption(caption, "caption")
+    opened = open_base(base, recipe, device, reference, start)
     found = read_pictures(source, opened.size)
     note_cropped(found)
     plan = opened.plan(recipe, engine, caption=caption)
     run = None if target is None else Run(target, plan, resume=resume, restart=overwrite)
+    watch = None
+    if target is not None and validate is not None:
+        watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
     data = encode([found], [caption], opened, recipe, None if cache is None else Path(cache))
-    trainer = Trainer(opened.pipe.unet, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
+    trainer = Trainer(opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
                       engine=engine)  # fmt: skip
-    train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step)
+    train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step, watch=watch)
     if bool(trainer.lost.any()):
         if run is not None:
             run.remove()
         raise ConvergenceError(
             f"{source}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
         )
-    adapter = opened.layout.unflatten(trainer.rows()[0].cpu().numpy())
+    row = trainer.rows()[0].cpu().numpy().astype(opened.dtype)  # a row of the reference is rounded to its dtype
+    adapter = opened.layout.unflatten(row.astype(np.float32))
     adapter.base_model = opened.name
     adapter.metadata = provenance(opened, recipe)
     if target is not None and run is not None:
@@ -133,5 +152,5 @@ def provenance(opened: OpenedBase, recipe: TrainingRecipe) -> dict[str, str]:
     """Return how an adapter was trained, as metadata that is written with it."""
     return {
         "w2w.version": __version__, "w2w.recipe": json.dumps(recipe.to_json(), sort_keys=True),
-        "w2w.base": opened.name, "w2w.base_digest": opened.digest, "w2w.initialization": opened.start_name,
+        "w2w.base": opened.name, "w2w.base_digest": opened.digest, TRAINED_FROM: opened.start_name,
     }  # fmt: skip

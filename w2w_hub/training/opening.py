@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from ..common.text import counted
 from ..dataset.manifest import UNKNOWN, Compatibility
 from ..dataset.reference import ReferenceLayout
 from ..dialects import read_adapter
+from ..dialects.base_model import CONFIG
+from ..dialects.generation import read_settings
 from ..dialects.initialization import SAME_START
 from ..errors import BaseModelMismatchError, InitializationError, InvalidInputError, LayoutMismatchError
 from ..lora.layout import ParameterLayout
 from ..models.injection import base_digest, target_modules
-from ..models.pipelines.inputs import picture_size
+from ..models.pipelines.inputs import denoiser_of, picture_size
 from ..models.pipelines.loading import base_at, open_stock
+from ..store.manifest import read_json_in
+from ..store.paths import has_file, short
+from .engines import Engine
 from .recipe import TrainingRecipe
 from .tensors import kaiming_start
 
 START_SEED = 0
+TRANSFORMERS = ("SD3Transformer2DModel",)  # those that take latents as they are
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class OpenedBase:
         float32 ``(layout.size,)``: the initialization.
     start_name : str
         Its name in a dataset.
+    dtype : str
+        In which trained rows are stored: the reference's, if it is a dataset, else float32.
+    generation : mapping
+        Generation settings of a weight space that is the base model: steps and guidance.
     """
 
     name: str
@@ -49,6 +60,13 @@ class OpenedBase:
     digest: str
     start: torch.Tensor
     start_name: str
+    dtype: str = "float32"
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> Any:
+        """The model that is trained: the pipeline's UNet or transformer."""
+        return denoiser_of(self.pipe)[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,11 +80,16 @@ class OpenedBase:
 
     def plan(self, recipe: TrainingRecipe, engine: str, **more: Any) -> dict[str, Any]:
         """Return everything besides the pictures that decides the result of a run."""
-        unet = self.pipe.unet
+        model = self.denoiser
         return {
             "recipe": recipe.to_json(), "layout": self.layout.digest, "base": self.digest, "engine": engine,
-            "start": _digest(self.start), "dtype": str(unet.dtype), "device": str(unet.device.type), **more,
+            "start": _digest(self.start), "dtype": str(model.dtype), "device": str(model.device.type), **more,
         }  # fmt: skip
+
+    def record(self, recipe: TrainingRecipe, engine: str) -> dict[str, Any]:
+        """Return how rows are trained, as a dataset records it; see :mod:`w2w_hub.dataset.training_records`."""
+        plan = self.plan(recipe, engine)
+        return {"base_digest": self.digest} | {name: plan[name] for name in ("recipe", "engine", "dtype", "device")}
 
 
 def open_base(
@@ -82,14 +105,15 @@ def open_base(
     reference : path, optional
         Dataset or weight space that the adapters are for: its layout instead of the recipe's.
     start : path, optional
-        Adapter to start from; by default the initialization that the reference publishes, else PEFT's with seed 0.
+        Adapter to start from; by default the reference's own initialization, if it is a dataset with one in it, else
+        PEFT's with seed 0.
 
     Raises
     ------
     MissingPathError, CorruptFileError
         If something cannot be opened.
     BaseModelMismatchError
-        If the denoiser is not a UNet, or not the one that the reference was made for.
+        If its kind cannot be trained, or it is not the one that the reference was made for.
     InvalidInputError
         If the base model has no module that the recipe's targets name, or there is no such device.
     LayoutMismatchError
@@ -97,17 +121,20 @@ def open_base(
     InitializationError
         If the reference's rows were trained from another initialization.
     """
-    _require_device(device)
+    require_device(device)
     wanted = None if reference is None else ReferenceLayout(reference)
     pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
-    unet = getattr(pipe, "unet", None)
-    if unet is None:
-        raise BaseModelMismatchError(f"{base} is a {type(pipe).__name__}; only base models with a UNet can be trained")
-    layout = ParameterLayout.from_model(unet, recipe.targets, recipe.rank, recipe.scale) if wanted is None else (
-        wanted.layout
-    )  # fmt: skip
-    target_modules(unet, layout)
-    digest = base_digest(unet, layout)
+    component, model = _trainable(pipe, base)
+    if wanted is None:
+        layout = _layout(model, recipe, component, base)
+    else:
+        layout = wanted.layout
+        _require_component(layout, component, base, reference)
+    try:
+        target_modules(model, layout)
+    except BaseModelMismatchError as error:
+        raise BaseModelMismatchError(f"{base} is not the base model of {reference}: {error}; give that one") from error
+    digest = base_digest(model, layout)
     made_for = None if wanted is None else wanted.compatibility
     if made_for is not None and made_for.base_digest not in (None, digest):
         raise BaseModelMismatchError(
@@ -119,9 +146,10 @@ def open_base(
         if isinstance(part, torch.nn.Module):
             # diffusers' own `to` remarks that a dtype is better chosen on loading
             torch.nn.Module.to(part.requires_grad_(False).eval(), dtype=precision(recipe, device))
-    published = None if wanted is None or start is not None else wanted.start
-    vector = _start(layout, start) if published is None else torch.from_numpy(published)
-    name = f"peft-seed-{START_SEED}" if start is None and published is None else f"start-{_digest(vector)[:12]}"
+    if start is None and wanted is not None:
+        start = wanted.initialization
+    vector = _start(layout, start)
+    name = f"peft-seed-{START_SEED}" if start is None else f"start-{_digest(vector)[:12]}"
     cosine = None if wanted is None else wanted.compare(layout.unflatten(vector.numpy())).get("initialisation_cosine")
     if cosine is not None and cosine < SAME_START:
         raise InitializationError(
@@ -130,17 +158,73 @@ def open_base(
         )
     if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
         name = made_for.initialisation
-    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name)
+    dtype = "float32" if wanted is None else wanted.dtype
+    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name, dtype, _generation(base))
 
 
-def _require_device(name: str) -> None:
+def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
+    """Return the component to train and its model.
+
+    Raises
+    ------
+    BaseModelMismatchError
+        Unless it is a text-to-image model of latents: a UNet, or a transformer of Stable Diffusion 3's kind.
+    """
+    component, model = denoiser_of(pipe)
+    known = component == "unet" or type(model).__name__ in TRANSFORMERS
+    vae = getattr(pipe, "vae", None)
+    latent = None if vae is None else getattr(vae.config, "latent_channels", None)
+    if not known or not hasattr(pipe, "encode_prompt") or model.config.in_channels != latent:
+        raise BaseModelMismatchError(
+            f"{base} is a {type(pipe).__name__}, which training does not support; choose a text-to-image base model "
+            "of Stable Diffusion, SDXL or Stable Diffusion 3"
+        )
+    return component, model
+
+
+def _layout(model: Any, recipe: TrainingRecipe, component: str, base: Path | str) -> ParameterLayout:
+    try:
+        return ParameterLayout.from_model(model, recipe.targets, recipe.rank, recipe.scale, component)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{base}: {error}; choose other targets (--target)", name="targets") from error
+
+
+def _require_component(layout: ParameterLayout, component: str, base: Path | str, reference: Any) -> None:
+    others = sorted({slot.target.component for slot in layout.slots} - {component})
+    if others:
+        raise BaseModelMismatchError(
+            f"the rows of {reference} adapt {', '.join(others)}, but only the {component} of {base} can be trained"
+        )
+
+
+def _generation(base: Path | str) -> dict[str, Any]:
+    folder = Path(base)
+    has_settings = folder.is_dir() and has_file(folder, CONFIG)
+    return read_settings(read_json_in(folder, CONFIG), folder / CONFIG) if has_settings else {}
+
+
+def require_device(name: str, engine: str = "eager") -> None:
+    """Raise unless there is such a device, on which the engine runs.
+
+    Raises
+    ------
+    InvalidInputError
+    """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidInputError(f"device {name!r} is not one of torch's, such as cpu, cuda or cuda:1") from error
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InvalidInputError(f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another")
+        count = torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) >= count:
+            raise InvalidInputError(
+                f"device {name!r}: torch finds {counted(count, 'CUDA device')} here; choose another", name="device"
+            )
+        usable = device.type != "meta" and torch.zeros(1, device=device).item() == 0
+    except (RuntimeError, NotImplementedError, AssertionError):  # unknown to torch, or not in this build of it
+        usable = False
+    if not usable:
+        raise InvalidInputError(
+            f"device {short(name)} is none that torch can use here; choose another, such as cpu or cuda", name="device"
+        )
+    Engine(engine).require(device)
 
 
 def precision(recipe: TrainingRecipe, device: str) -> torch.dtype:

@@ -11,6 +11,7 @@ from ..common.constraints import path, validated
 from ..dataset import read_labels
 from ..errors import InvalidInputError, MissingPathError
 from ..store.paths import short
+from .pictures import require_caption
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,8 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     ----------
     source : path
         A folder, whose subfolders' names are the ids; or a CSV, Parquet or JSON Lines file with the columns ``id`` and
-        ``pictures`` (a folder relative to the file's), optionally ``caption``, and labels in the other columns.
+        ``pictures`` (a folder, or one picture, relative to the file's folder), optionally ``caption``, and labels in
+        the other columns.
 
     Returns
     -------
@@ -66,13 +68,16 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     twice = next((name for name, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
         raise InvalidInputError(f"{source} has the id {short(twice)} twice; ids must be unique", path=source)
+    if not ids:
+        raise InvalidInputError(f"{source} has no rows; add one per identity", path=source)
     captions = table[CAPTION] if CAPTION in table.columns else [None] * len(table)
     people = []
     for name, folder, caption in zip(ids, table[PICTURES], captions, strict=True):
         if not isinstance(folder, str) or not folder:
             raise InvalidInputError(f"{source}: {short(name)} has no folder in the column {PICTURES!r}", path=source)
         person = Person(name, source.parent / folder, caption if isinstance(caption, str) and caption else None)
-        if not person.folder.is_dir():
+        require_caption(person.caption, f"{source}: the caption of {short(name)}")
+        if not person.folder.exists():
             raise MissingPathError(
                 f"{source}: the pictures of {short(name)} are not at {person.folder}; correct the table", path=source
             )

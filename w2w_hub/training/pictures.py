@@ -121,7 +121,8 @@ def note_cropped(pictures: Sequence[TrainingPicture]) -> None:
     """Warn if pictures were cropped."""
     cropped = sum(picture.cropped > 0 for picture in pictures)
     if cropped:
-        warnings.warn(f"{cropped} of {counted(len(pictures), 'picture')} were cropped to the middle", stacklevel=3)
+        were = "was" if cropped == 1 else "were"
+        warnings.warn(f"{cropped} of {counted(len(pictures), 'picture')} {were} cropped to the middle", stacklevel=3)
 
 
 def _is_picture(path: Path) -> bool:
@@ -157,6 +158,17 @@ def _caption(text: object, where: Path) -> str | None:
     if not isinstance(text, str) or len(text) > MAX_CAPTION:
         raise CorruptFileError(f"{where}: a caption is text of at most {MAX_CAPTION:,} characters", path=where)
     return " ".join(text.split()) or None
+
+
+def require_caption(text: str | None, where: str) -> None:
+    """Raise if a caption is too long.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if text is not None and len(text) > MAX_CAPTION:
+        raise InvalidInputError(f"{where} has {len(text):,} characters; a caption has at most {MAX_CAPTION:,}")
 
 
 def _metadata(folder: Path, names: set[str]) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ from ..store.manifest import read_json_in
 from ..store.tensorfile import read_safetensors
 from .trainer import Trainer
 
-PLAN, PICTURES = "plan.json", "pictures"
+PLAN, LIMIT, PICTURES, TOGETHER = "plan.json", "limit.json", "pictures", "together"
 SAVE_SECONDS = 60.0
 
 
@@ -35,10 +35,21 @@ def unfinished(out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """The rows of a finished batch: float32 ``(n, size)``, and Boolean ``(n,)``, whether the loss was not finite."""
+    """A finished batch.
+
+    Attributes
+    ----------
+    rows : ndarray
+        float32 ``(n, size)``.
+    lost : ndarray
+        Boolean ``(n,)``: whether the loss was not finite.
+    together : int
+        Identities in a forward pass, including copies that only filled the batch.
+    """
 
     rows: np.ndarray
     lost: np.ndarray
+    together: int
 
 
 class Run:
@@ -94,9 +105,12 @@ class Run:
         return self.folder / f"{kind}-{batch.start:06d}-{batch.stop:06d}.safetensors"
 
     def _write(self, file: Path, data: bytes) -> None:
+        self._write_plan()
+        write_bytes(file, data, replace=True)
+
+    def _write_plan(self) -> None:
         if not (self.folder / PLAN).exists():
             write_json(self.folder / PLAN, self.plan, replace=True)  # other processes write the same
-        write_bytes(file, data, replace=True)
 
     def _read(self, file: Path, pictures: str) -> dict[str, np.ndarray] | None:
         if not file.exists():
@@ -125,6 +139,19 @@ class Run:
         if values is not None:
             trainer.restore({name: torch.from_numpy(np.array(value)) for name, value in values.items()})
 
+    # ------------------------------------------------------------ what fits in memory
+    @property
+    def limit(self) -> int | None:
+        """The number of identities that fit in memory together, if it ran out before."""
+        file = self.folder / LIMIT
+        found = read_json_in(self.folder, LIMIT).get("identities") if file.exists() else None
+        return found if isinstance(found, int) and found > 0 else None
+
+    @limit.setter
+    def limit(self, identities: int) -> None:
+        self._write_plan()
+        write_json(self.folder / LIMIT, {"identities": identities}, replace=True)
+
     # ------------------------------------------------------------ finished batches
     def has(self, batch: range) -> bool:
         """Return whether a batch is finished."""
@@ -137,12 +164,14 @@ class Run:
             return None
         values, header = read_safetensors(file)
         self._require_same([PICTURES] if pictures not in (None, header.get(PICTURES)) else [])
-        return Finished(values["rows"], values["lost"].astype(bool))
+        return Finished(values["rows"], values["lost"].astype(bool), int(header.get(TOGETHER, len(batch))))
 
     def finish(self, batch: range, pictures: str, trainer: Trainer) -> None:
-        """Keep a batch's rows, and remove its state."""
-        values = {"rows": trainer.rows().cpu().numpy(), "lost": trainer.lost.cpu().numpy().astype(np.uint8)}
-        self._write(self._file("rows", batch), safetensors.numpy.save(values, {PICTURES: pictures}))
+        """Keep a batch's rows, and remove its state; the trainer's further identities only filled its batch."""
+        rows, lost = trainer.rows()[: len(batch)], trainer.lost[: len(batch)]
+        values = {"rows": rows.cpu().numpy(), "lost": lost.cpu().numpy().astype(np.uint8)}
+        facts = {PICTURES: pictures, TOGETHER: str(len(trainer.data))}
+        self._write(self._file("rows", batch), safetensors.numpy.save(values, facts))
         self._file("state", batch).unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -158,11 +187,13 @@ def train(
     pictures: str = "",
     on_step: Callable[[int, float], None] | None = None,
     *,
+    watch: Callable[[Trainer], None] | None = None,
     bar: bool = True,
 ) -> None:
     """Advance to the last step with progress, from the state that the run has of the batch.
 
-    The state is saved once a minute and on an interrupt, which acts between two steps and says what was kept.
+    The state is saved once a minute and on an interrupt, which acts between two steps and says what was kept. `watch`
+    is called with the trainer before the first step and after every step, and changes nothing of it.
     """
     if run is not None:
         run.restore(batch, pictures, trainer)
@@ -173,6 +204,9 @@ def train(
 
     with held_interrupts() as release:
         try:
+            if watch is not None:
+                watch(trainer)
+                release()
             for step in progress(steps, text, total=len(steps), status=status) if bar else steps:
                 losses = trainer.advance()
                 if on_step is not None or step % 10 == 0:  # reading a loss waits for the device
@@ -181,6 +215,8 @@ def train(
                     on_step(trainer.step, recent[-1])
                 if run is not None:
                     run.save(batch, pictures, trainer)
+                if watch is not None:
+                    watch(trainer)
                 release()
         except KeyboardInterrupt as interrupt:
             if run is not None and not trainer.in_step:

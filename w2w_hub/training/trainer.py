@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from ..errors import CorruptFileError, InvalidInputError
 from ..lora.layout import ParameterLayout
 from ..models.injection import inject_hooks
 from .data import Batch, Draws, TrainingData, sent
-from .objective import Objective, sample_losses
+from .engines import Engine
+from .objective import Objective, predict, sample_losses
 from .recipe import TrainingRecipe
+from .shared_text import SharedText
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 STATE = ("weights", "first", "second", "mean")
-ENGINES = ("eager", "compiled", "captured")
-WARM_UP = 3  # steps before a graph is captured, so that libraries have chosen their kernels
 
 
 class Trainer:
@@ -33,9 +34,8 @@ class Trainer:
         The base model's denoiser, frozen. Its dtype is the dtype of computation.
     start : Tensor
         float32 ``(layout.size,)``: the shared initialization, see :func:`kaiming_start`.
-    engine : {"eager", "compiled", "captured"}
-        "compiled" runs `torch.compile`; "captured" replays the whole step as one CUDA graph, which is fastest for a
-        few identities. Both give the eager result up to rounding.
+    engine : str or Engine
+        How steps run, see :class:`Engine`. Give one to all trainers of a model, so that it is compiled once.
 
     Attributes
     ----------
@@ -60,27 +60,24 @@ class Trainer:
         start: torch.Tensor,
         recipe: TrainingRecipe,
         *,
-        engine: str = "eager",
+        engine: str | Engine = "eager",
         autocast_dtype: torch.dtype | None = None,
     ):
         if start.shape != (layout.size,) or not torch.isfinite(start).all():
             raise InvalidInputError(f"start must be {layout.size:,} finite numbers, not {tuple(start.shape)}")
-        if engine not in ENGINES:
-            raise InvalidInputError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
-        if engine == "captured" and data.device.type != "cuda":
-            raise InvalidInputError("the engine 'captured' needs a CUDA device; choose 'eager'")
+        self.engine = Engine(engine) if isinstance(engine, str) else engine
+        self.engine.require(data.device)
         self.model, self.layout, self.objective, self.data, self.recipe = model, layout, objective, data, recipe
-        self.engine, self.autocast_dtype = engine, autocast_dtype
+        self.autocast_dtype = autocast_dtype
         self.draws = Draws(data, objective.steps, recipe.steps, recipe.batch_size, recipe.seed)
         self.weights = start.to(data.device, torch.float32)[None].repeat(len(data), 1)
         self.first, self.second, self.mean = (torch.zeros_like(self.weights) for _ in range(3))
         self.losses = torch.zeros(len(data), device=data.device)
         self.lost = torch.zeros(len(data), dtype=torch.bool, device=data.device)
         self.step, self.in_step = 0, False
-        self._call = torch.compile(model) if engine == "compiled" else model
+        self._call, self._capture = self.engine.callable_of(model), self.engine.capture()
+        self._text = self._shared_text()
         self._factors = torch.ones(3, device=data.device)  # learning rate and the two bias corrections of a step
-        self._graph: Any = None
-        self._static: Batch | None = None
 
     @property
     def averaged_from(self) -> int:
@@ -99,16 +96,22 @@ class Trainer:
             rate *= 0.5 + 0.5 * math.cos(math.pi * self.step / self.recipe.steps)
         corrections = [1 - beta ** (self.step + 1) for beta in BETAS]
         self._factors.copy_(sent(torch.tensor([rate, *corrections]), self.data.device))
-        if self.engine == "captured":
-            self._replay(batch)
-        else:
-            self._work(batch)
+        with self.engine.one_line_errors():
+            if self._capture is None:
+                self.work(batch)
+            else:
+                self._capture.step(self, batch)
         if self.step >= self.averaged_from:
             self.mean += (self.weights - self.mean) / (self.step - self.averaged_from + 1)
         self.lost |= ~torch.isfinite(self.losses)
         self.step += 1
         self.in_step = False
         return self.losses
+
+    @property
+    def averaged(self) -> torch.Tensor:
+        """The weights as far as they are averaged, float32 ``(n, layout.size)``: what :meth:`rows` will return."""
+        return self.mean if self.step > self.averaged_from else self.weights
 
     def rows(self) -> torch.Tensor:
         """Return the trained weights, float32 ``(n, layout.size)``: the mean over the last steps.
@@ -126,16 +129,35 @@ class Trainer:
     def identity_losses(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the loss of each identity ``(n,)``: its pictures' plus the weighted one of the class pictures."""
         text, added = self.data.prompts.of(batch.prompts)
-        enabled = self.autocast_dtype is not None
-        with (
-            inject_hooks(self.model, self.layout, rows),
-            torch.autocast(self.data.device.type, self.autocast_dtype, enabled=enabled),
-        ):
+        shared = nullcontext() if self._text is None else self._text.used(batch.prompts)
+        with inject_hooks(self.model, self.layout, rows), shared, self._autocast():
             losses = sample_losses(self._call, self.objective, batch.clean, batch.noise, batch.t, text, added)
         kinds = losses.view(-1, self.recipe.batch_size, len(self.data)).mean(1)
         return kinds[0] if len(kinds) == 1 else kinds[0] + self.recipe.prior_weight * kinds[1]
 
-    def _work(self, batch: Batch) -> None:
+    def _autocast(self) -> AbstractContextManager[Any]:
+        found: AbstractContextManager[Any] = torch.autocast(
+            self.data.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
+        )
+        return found
+
+    def _shared_text(self) -> SharedText | None:
+        """Return what the frozen layers make of the prompts, if the engine keeps that and a step repeats prompts."""
+        data, prompts = self.data, self.data.prompts
+        count, kinds = len(prompts.text), 1 if data.class_latents is None else 2
+        if not self.engine.shares_text or count > kinds * self.recipe.batch_size * len(data):
+            return None
+        latents = data.latents[0][:1].expand(count, *data.latents[0].shape[1:])
+        time = self.objective.time(torch.zeros(count, dtype=torch.long, device=data.device))
+
+        def call() -> None:
+            with self._autocast():
+                predict(self.model, latents, time, prompts.text, prompts.added)
+
+        return SharedText(self.model, call, prompts)
+
+    def work(self, batch: Batch) -> None:
+        """Compute the gradients of one step's samples, and update the weights."""
         with torch.enable_grad():
             leaf = self.weights.detach().requires_grad_(True)
             losses = self.identity_losses(leaf, batch)
@@ -156,24 +178,15 @@ class Trainer:
         denominator = (self.second / second_correction).sqrt_().add_(EPS)
         self.weights.sub_(self.first / first_correction / denominator * rate)
 
-    def _replay(self, batch: Batch) -> None:
-        if self._static is None:
-            self._static = batch
-            kept = [getattr(self, name).clone() for name in STATE]
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self._work(batch)
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._work(batch)
-            for name, values in zip(STATE, kept, strict=True):
-                getattr(self, name).copy_(values)
-        else:
-            self._static.copy_(batch)
-        self._graph.replay()
+    # ------------------------------------------------------------ steps that do not count
+    def kept(self) -> list[torch.Tensor]:
+        """Return copies of what a step changes."""
+        return [getattr(self, name).clone() for name in STATE]
+
+    def put_back(self, kept: Sequence[torch.Tensor]) -> None:
+        """Undo all steps since :meth:`kept`, in the same memory."""
+        for name, values in zip(STATE, kept, strict=True):
+            getattr(self, name).copy_(values)
 
     # ------------------------------------------------------------ stopping and going on
     def state(self) -> dict[str, torch.Tensor]:

@@ -14,7 +14,9 @@ import torch
 
 from ..common.progress import progress
 from ..common.text import counted
+from .data import TrainingData
 from .encoding import encode
+from .engines import Engine
 from .objective import objective_of
 from .opening import OpenedBase, open_base
 from .people import Person
@@ -68,7 +70,8 @@ class Worker:
 
     def __init__(self, job: Job, opened: OpenedBase, run: Run, *, bars: bool = True):
         self.job, self.opened, self.run, self.bars = job, opened, run, bars
-        self.most = job.at_once  # identities that fit in memory together
+        self.engine = Engine(job.engine)  # one for all batches, so that the model is compiled once
+        self.most = min(job.at_once, run.limit or job.at_once)  # identities that fit in memory together
 
     def work(self, batches: Sequence[range]) -> None:
         """Train what is not finished yet."""
@@ -83,7 +86,7 @@ class Worker:
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
-                self.most = max(map(len, halves(batch)))
+                self.run.limit = self.most = max(map(len, halves(batch)))
                 warnings.warn(
                     f"memory ran out with {counted(len(batch), 'identity')} in a batch; training at most {self.most} "
                     "at once, whose results differ in rounding",
@@ -102,12 +105,19 @@ class Worker:
         pictures = [read_pictures(person.folder, opened.size) for person in people]
         note_cropped([picture for shown in pictures for picture in shown])
         data = encode(pictures, [person.caption for person in people], opened, job.recipe, job.cache)
+        if self.engine.compiles:
+            data = _filled(data, min(self.most, len(job.people)))
         trainer = Trainer(
-            opened.pipe.unet, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, job.recipe,
-            engine=job.engine,
+            opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, job.recipe,
+            engine=self.engine,
         )  # fmt: skip
         train(trainer, text, self.run, batch, digest, bar=self.bars)
         self.run.finish(batch, digest, trainer)
+
+
+def _filled(data: TrainingData, count: int) -> TrainingData:
+    """Return data of `count` identities, the last one repeated: a compiled model takes batches of one size."""
+    return data.part([min(i, len(data) - 1) for i in range(max(count, len(data)))])
 
 
 def work_on(devices: Sequence[str], job: Job, run: Run) -> None:

@@ -12,6 +12,8 @@ from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
 from ...common.text import ShellText, command, counted, quote
+from ...dialects import read_adapter
+from ...dialects.checkpoint import TRAINED_FROM
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ...store.manifest import FILENAME
 from ..initialization import FILE as START_FILE
@@ -66,7 +68,7 @@ def add_rows(
         Labels of the added checkpoints; datasets have their own. Existing columns keep their kind.
     initialization : str, optional
         Name of the initialization that the added checkpoints were trained from. It must be the dataset's, if that
-        has one, since a checkpoint does not state its initialization. It may be left out if the dataset publishes its
+        has one. Checkpoints of `w2w train` state theirs; for others it must be given, unless the dataset publishes its
         initialization, with which each row's A is compared.
     extra_labels, column_info, version, workers, dask
         See :class:`DatasetOptions` and :func:`pack_adapters`.
@@ -114,6 +116,7 @@ def plan_addition(
     rule = None if draft.split_rule is None else SplitRule.from_json(draft.split_rule)
     old = dataset.labels.reset_index(names="id")
     ids, added = list(dataset.ids), list[str]()  # of all rows; of added checkpoints
+    files: list[Path] = []  # added checkpoints
     parts: list[tuple[RowSource, Sequence[int]]] = [(DatasetRows.of(dataset), range(len(dataset)))]
     tables, known = [old], used_kinds(dataset)
     for are_checkpoints, group in groupby(sources, lambda source: source[1] is not None):
@@ -121,7 +124,7 @@ def plan_addition(
         if are_checkpoints:
             names = [name for _, name in pairs if name is not None]
             parts.append((AdapterRows([path for path, _ in pairs], dataset.layout, names), range(len(names))))
-            ids, added = ids + names, added + names
+            ids, added, files = ids + names, added + names, files + [path for path, _ in pairs]
             continue
         for source, _ in pairs:
             other = WeightDataset.open(source)
@@ -137,9 +140,10 @@ def plan_addition(
                 draft.float16_max_error = max(rounded, draft.float16_max_error or 0.0)
             draft.column_info = dict(other.manifest.column_info) | draft.column_info
             draft.rescaled = (draft.rescaled or {}) | (other.manifest.rescaled or {})
+            draft.training = [*(draft.training or ()), *(other.manifest.training or ())]
     if added:
         with problems.collecting():
-            _require_initialization(dataset, initialization)
+            _require_initialization(dataset, initialization or _stated_initialization(dataset, files))
         given = _labels_of(added, labels, problems, dataset, extra_labels)
         known = label_table.grown_kinds(given, known, problems)
         given = as_written(given, known)
@@ -187,6 +191,14 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
                 f"{source} has {name} {its!r}, but {dataset.path} has {mine!r}; rows of one dataset must share it",
                 path=source,
             )
+
+
+def _stated_initialization(dataset: WeightDataset, files: Sequence[Path]) -> str | None:
+    """Return the initialization that all added checkpoints state, as `w2w train` writes it; None if some state none."""
+    if dataset.manifest.compatibility.initialisation == UNKNOWN:
+        return None
+    names = {read_adapter(file).metadata.get(TRAINED_FROM) for file in files}
+    return names.pop() if len(names) == 1 else None
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:

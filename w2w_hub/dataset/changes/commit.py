@@ -21,12 +21,13 @@ from ...store.replacing import files_named
 from ..card import dataset_card, updated_card
 from ..credits import row_credits
 from ..labels import table as label_table
-from ..licenses import row_licenses
+from ..licenses import imported_from, row_licenses
 from ..manifest import DatasetManifest, dataset_digest
 from ..matrix.geometry import ARRAY, GROUP, next_geometry
 from ..reader import DatasetReader
 from ..splits import kept_rule
 from ..tables import ViewPart, same_view_part, view_parts, write_labels, write_view_part
+from ..training_records import kept_records
 from ..weight_dataset import WeightDataset
 from .derived import write_derived
 from .matrix_files import WrittenMatrix, write_matrix
@@ -159,6 +160,8 @@ def _manifest(plan: Plan, table: pd.DataFrame, matrix: WrittenMatrix) -> Dataset
         files=dict(matrix.files),
         column_info={k: v for k, v in draft.column_info.items() if v},
         split_rule=kept_rule(draft.split_rule, table, before),
+        training=kept_records(draft.training or (), set(table["id"])) or None,
+        imported=draft.imported or imported_from(row_licenses(table)),
         rescaled={name: rescaled[name] for name in sorted(set(table["id"]) & set(rescaled))} or None,
     )
 

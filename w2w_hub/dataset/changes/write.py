@@ -18,6 +18,7 @@ from ..splits import SplitRule, states_splits
 from ..weight_dataset import WeightDataset
 from .commit import create
 from .options import DatasetOptions, OptionKeywords, merged, plan_new, takes_options
+from .plan import Plan
 from .shard_writer import ArrayRows
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def write_dataset(
         Nothing is written if an error is raised.
     """
     path, options = Path(path), merged(options, keywords)
+    return create(path, plan_matrix(weights, path, layout, ids, labels, extra_labels, options), overwrite=overwrite)
+
+
+def plan_matrix(
+    weights: Any, path: Path, layout: ParameterLayout, ids: Sequence[str] | None, labels: pd.DataFrame | None,
+    extra_labels: str, options: DatasetOptions,
+) -> Plan:  # fmt: skip
+    """Plan a dataset of the rows of a matrix; see :func:`write_dataset`."""
     matrix = as_matrix(weights)
     ids = row_names(weights) if ids is None else ids
     if matrix.ndim != 2 or matrix.shape[1] != layout.size:
@@ -83,8 +92,7 @@ def write_dataset(
         raise InvalidInputError(f"{counted(len(names), 'id')} for {counted(len(matrix), 'row')}; give one per row")
     problems = Problems()
     table = split_labels(labels, names, options.split_rule, problems, extra_labels)
-    plan = plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
-    return create(path, plan, overwrite=overwrite)
+    return plan_new(options, path, layout, names, ArrayRows(matrix), table, problems, matrix.dtype)
 
 
 def split_labels(

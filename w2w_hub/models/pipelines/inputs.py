@@ -39,9 +39,15 @@ def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
     return [each(person) for person in values] if several else [each(values)]
 
 
+def denoiser_of(pipe: Any) -> tuple[str, Any]:
+    """Return the name of the component that predicts the noise, ``unet`` or ``transformer``, and its model."""
+    name = "transformer" if getattr(pipe, "unet", None) is None else "unet"
+    return name, getattr(pipe, name, None)
+
+
 def picture_size(pipe: Any) -> tuple[int, int]:
     """Return the height and width in pixels that the base model was trained on."""
-    size = pipe.unet.config.sample_size
+    size = denoiser_of(pipe)[1].config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
 
@@ -64,7 +70,8 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     processed = pipe.image_processor.preprocess(found)
     vae = pipe.vae
     encoded = vae.encode(processed.to(pipe._execution_device, vae.dtype)).latent_dist.mean
-    return (encoded * vae.config.scaling_factor).to(pipe.unet.dtype)
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return ((encoded - shift) * vae.config.scaling_factor).to(denoiser_of(pipe)[1].dtype)
 
 
 def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
@@ -149,9 +156,13 @@ def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def encode_text(pipe: Any, prompt: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the encoded prompt ``(tokens, width)`` and, for SDXL, added conditions of one picture."""
+    """Return the encoded prompt ``(tokens, width)`` and, for SDXL and SD3, added conditions of one picture."""
     device = pipe._execution_device
-    encoded = pipe.encode_prompt(prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+    given: dict[str, Any] = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    if denoiser_of(pipe)[0] == "transformer":
+        encoded = pipe.encode_prompt(prompt, None, None, **given)
+        return encoded[0][0], {"pooled_projections": encoded[2][0]}
+    encoded = pipe.encode_prompt(prompt, **given)
     if getattr(pipe, "text_encoder_2", None) is None:
         return encoded[0][0], {}
     pooled, size = encoded[2][0], picture_size(pipe)

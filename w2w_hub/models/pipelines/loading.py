@@ -228,8 +228,17 @@ def open_stock(base: Base, dtype: torch.dtype) -> Any:
 
     if isinstance(base.place, Path):
         check(base.place)
-        return _opened(stock_class, base, dtype)
+        return _opened(stock_class, _without_absent(base, base.place, stock_class), dtype)
     return _opened(checked(stock_class, check), base, dtype)
+
+
+def _without_absent(base: Base, folder: Path, stock_class: Any) -> Base:
+    """Return a base model with None for each component that it was saved without, such as Stable Diffusion 3's T5."""
+    expected, _ = stock_class._get_signature_keys(stock_class)
+    needed = set(expected) - set(stock_class._optional_components)
+    index = read_json_in(folder, MODEL_INDEX)
+    absent = {name: None for name in needed if index.get(name) == [None, None]}
+    return Base(base.place, {**absent, **base.options})
 
 
 def _require_folder(stock_class: Any, folder: Path, space: WeightSpace, dtype: Any, base: Base) -> bool:

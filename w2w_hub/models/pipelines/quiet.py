@@ -1,4 +1,4 @@
-"""Leaves out two remarks of the stock libraries that nobody can act on, for as long as this package loads them."""
+"""Leaves out remarks of the stock libraries that nobody can act on, or that this package makes in its own words."""
 
 from __future__ import annotations
 
@@ -8,20 +8,31 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-NOTES = "transformers.utils.import_utils"
+NOTES, TOKENIZERS = "transformers.utils.import_utils", "transformers.tokenization_utils_base"
 
 
 @contextmanager
 def no_torchvision_note() -> Iterator[None]:
-    """Drop transformers' note that an image processor, which no pipeline here uses, would need torchvision.
+    """Drop transformers' note that an image processor, which no pipeline here uses, would need torchvision."""
+    with _without("torchvision", NOTES):
+        yield
 
-    Levels and handlers, which are the user's, stay as they are.
-    """
+
+@contextmanager
+def no_truncation_notes(pipe: Any) -> Iterator[None]:
+    """Drop the notes of a pipeline and its tokenizers on a prompt that is too long, which repeat it whole."""
+    with _without("was truncated", type(pipe).__module__), _without("sequence length", TOKENIZERS):
+        yield
+
+
+@contextmanager
+def _without(words: str, name: str) -> Iterator[None]:
+    """Drop a logger's messages with some words; its level and handlers, which are the user's, stay as they are."""
 
     def is_other(record: logging.LogRecord) -> bool:
-        return "torchvision" not in record.getMessage()
+        return words not in record.getMessage()
 
-    logger = logging.getLogger(NOTES)
+    logger = logging.getLogger(name)
     logger.addFilter(is_other)
     try:
         yield

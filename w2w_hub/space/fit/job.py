@@ -12,6 +12,7 @@ import numpy as np
 from ...common.text import ShellText, command, counted
 from ...common.version import __version__
 from ...dataset import WeightDataset
+from ...dataset.licenses import stated_consent
 from ...dataset.manifest import UNKNOWN
 from ...dataset.withdrawn import require_readable
 from ...errors import InitializationError, InvalidInputError, UnknownNameError
@@ -97,7 +98,13 @@ class Job:
             **self.engine.describe(),
             "tile_rows": fitted.tile_rows,
             "software": {"w2w_hub": __version__, "numpy": np.__version__},
+            **({} if dataset.manifest.imported is None else {"imported": self._imported()}),
         }
+
+    def _imported(self) -> dict[str, Any]:
+        """Return where the rows were imported from, with the license and consent that they state now."""
+        labels, stated = self.dataset.labels, dict(self.dataset.manifest.imported or {})
+        return stated | {"license": self.dataset.license, "consent": stated_consent(labels["consent"].tolist())}
 
 
 def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # between engines, thread counts and releases of a BLAS; measured in BENCHMARKS.md
 SINGULAR_VALUE_BOUND, ANGLE_BOUND = 1e-5, 1e-3
+NEW = ShellText("NEW")
 SEPARATED = 1e-2  # relative gap to the neighboring eigenvalues from which on a component is determined by itself
 
 
@@ -124,8 +125,13 @@ def rebuild(
     WithdrawnError
         If rows that it was fitted on were withdrawn from the dataset's repository; the error names them.
     """
-    require_dataset(space, dataset)
     recipe = space.recipe
+    if "as_published" in recipe:
+        raise InvalidInputError(
+            f"{space.name} was imported as another project published it, not built from a recipe; build a weight space "
+            f"of the imported rows with: {command('w2w build', dataset.path, options=('--k', space.k, '--out', NEW))}"
+        )
+    require_dataset(space, dataset)
     population = space.population
     if population is None:  # fitted ids are unknown, but the dataset is the same: equal counts mean the whole split
         split, rows = recipe["split"], None
