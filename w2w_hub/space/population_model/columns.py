@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LEVELS = 100
+NO_ATTRIBUTES = ("contributor",)  # columns that say where a row is from
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def columns_of(
     """
     found, reasons = [], {}
     for name, kind in kinds.items():
+        if name in NO_ATTRIBUTES:
+            continue
         column, reason = _column(name, kind, labels[name], used)
         if reason:
             reasons[name] = reason

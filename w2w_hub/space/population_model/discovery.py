@@ -145,7 +145,8 @@ def _cliques(names: Sequence[str], relations: Sequence[Relation]) -> list[tuple[
         if relation.kind == "excludes" and relation.first in apart and relation.second in apart:
             apart[relation.first].add(relation.second)
             apart[relation.second].add(relation.first)
-    left, found = list(names), []
+    left: list[str] = list(names)
+    found: list[tuple[str, ...]] = []
     while True:
         best: tuple[str, ...] = ()
         for start in left:

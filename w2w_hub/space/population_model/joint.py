@@ -112,7 +112,7 @@ class Joint:
         for i, parent in self._tree:
             known = self._bins[:, i] >= 0
             own = np.bincount(self._bins[known, i], self.counts[known].astype(float), self._size(i))
-            own = own if own.sum() else np.ones(len(own))
+            own = np.asarray(own, float) + float(not own.any())
             table = own[None] if parent is None else self._table(parent, i)
             found[i] = np.where(table.sum(1, keepdims=True) > 0, table, own)
         return found

@@ -208,7 +208,7 @@ class PopulationModel(ByValue, Displayed):
         return self._similarities.of(belief)
 
     def _mean(self, belief: Belief) -> np.ndarray:
-        return self.mean + self._combined(self._similar(belief))
+        return np.asarray(self.mean + self._combined(self._similar(belief)))
 
 
 def _one_of(belief: Belief, count: int, rng: np.random.Generator) -> np.ndarray:

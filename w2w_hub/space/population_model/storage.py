@@ -97,8 +97,9 @@ def from_json(
     found = reader.tensors(tensors, factors, k)
     for name in ("mean", "weights", "reading", "residual", "rest"):
         found[name] = found[name][..., :used]
+    fields: dict[str, Any] = {**found, **numbers}
     return PopulationModel(
-        factors=factors, attributes=attributes, excluded=excluded, **found, **numbers, rhos=np.array(rhos, float),
+        factors=factors, attributes=attributes, excluded=excluded, **fields, rhos=np.array(rhos, float),
         evidence=reader.take(data, "evidence", _mapping()),
     )  # fmt: skip
 
