@@ -277,7 +277,8 @@ def test_commands_work_without_a_population(dataset: WeightDataset, tmp_path: Pa
     out, points = tmp_path / "space", tmp_path / "points"
     run("build", dataset.path, "--k", 6, "--out", out, "--without-population", "--json")
     assert WeightSpace.from_pretrained(out).population is None
-    assert [set(row) for row in run("sample", out, "--count", 2, "--out", points, "--json")] == [{"point"}] * 2
+    sampled = run("sample", out, "--count", 2, "--out", points, "--json")
+    assert [set(row) for row in sampled] == [{"point", "method", "attributes"}] * 2  # and no nearest row
     point = points / "sample-000.json"
     assert run("edit", out, point, "Beard=2", "--out", tmp_path / "e.json", "--json")["farthest_row"] is None
     read = run("read", out, point, "--json")
