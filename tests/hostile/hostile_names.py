@@ -62,6 +62,7 @@ def _make_world(folder: Path) -> World:
         "Hair": [f"red{HOSTILE}" if value else "grey" for value in rng.random(40) < 0.5],
         "source": f"web{HOSTILE}",
         "licence": f"mit{HOSTILE}",
+        "consent": f"given{HOSTILE}",
     }
     options = {
         "held_out": 10,
