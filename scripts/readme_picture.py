@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 
 from w2w_hub import AutoW2WPipeline
-from w2w_hub.demo.settings import CASES, PROMPT, SUMMARY_STRENGTH
+from w2w_hub.demo.settings import CASES, PROMPT
 from w2w_hub.models.pictures import contact_sheet, save_picture
 
 PEOPLE = ("person-0001", "person-0007", "person-0010")
-EDITS = ("Full_Beard", "Sunglasses", "Wearing_Hat")
+SETS: tuple[dict[str, Any], ...] = ({"Full_Beard": True}, {"hair_color": "BLACK"}, {"Sunglasses": True})
 SEED, SCALE, COLORS = 0, 2, 128
 
 
 def draw(demo: Path) -> Any:
-    """Return the sheet: one row per person; as they are, one column per edit, and two other prompts."""
+    """Return the sheet: one row per person; as they are, one column per attribute, and two other prompts."""
     pipe = AutoW2WPipeline.from_pretrained(demo / "space")
     pipe.set_progress_bar_config(disable=True)
-    edits: list[dict[str, float]] = [{}, *({name: SUMMARY_STRENGTH} for name in EDITS)]
-    columns = [pipe.render([pipe.space.edit(p, e) if e else p for p in PEOPLE], [(PROMPT, SEED)]) for e in edits]
+    edited = [list(PEOPLE), *([pipe.space.edit(person, set=wanted) for person in PEOPLE] for wanted in SETS)]
+    columns = [pipe.render(people, [(PROMPT, SEED)]) for people in edited]
     others = [(prompt, SEED) for prompt, _ in CASES[1:]]
     pictures = np.concatenate([*columns, pipe.render(list(PEOPLE), others)], axis=1)
-    names = [PROMPT, *(f"{name} +{SUMMARY_STRENGTH:g} sd" for name in EDITS)]
+    names = [PROMPT, *(f"{name} = {value}" for wanted in SETS for name, value in wanted.items())]
     return contact_sheet(pictures, list(PEOPLE), [*names, *(prompt for prompt, _ in others)], scale=SCALE)
 
 

@@ -16,24 +16,29 @@ import torch
 from PIL import Image
 
 import w2w_hub
+import w2w_hub.models.encoder
+import w2w_hub.store.pictures
+from tests.space.encoders import random_encoder
 from tests.upstream.published import publish
 from w2w_hub import Adapter, AutoW2WPipeline, ParameterLayout, W2WPipeline, WeightDataset, WeightSpace
 from w2w_hub.common.pipelines import PIPELINES
 from w2w_hub.dataset import SplitRule
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import LoraFactors, Target
+from w2w_hub.models.pipelines import W2WMixin
 
 # modules whose `__all__` (or, without one, own public functions) are public calls
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
-    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids",
+    "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
+    "w2w_hub.models.sliders", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
     "w2w_hub.upstream",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
-    "Coordinates", "Direction", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
-    "Person", "TrainingPicture", "TrainingResult", "Imported", "Overlap",
+    "Coordinates", "Direction", "Encoder", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
+    "Attribute", "Factor", "PopulationModel", "Person", "TrainingPicture", "TrainingResult", "Imported", "Overlap",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -41,7 +46,9 @@ PROTOCOLS = (
     "Dialect", "Solver", "Gram", "Covariance", "Krylov", "Engine", "NumpyEngine", "TorchEngine", "DaskEngine",
 )  # fmt: skip
 # for other modules, with what is checked already
-INTERNAL = ("SplitRule.apply", "SplitRule.broken_by")
+INTERNAL = (
+    "SplitRule.apply", "SplitRule.broken_by", "Attribute.checked", "Attribute.allowed", "Encoder.require_space",
+)  # fmt: skip
 OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
 NEED_A_HUB = (
@@ -151,6 +158,8 @@ class World:
             self.space.population,
             self.space.spread,
         )
+        self.encoder = random_encoder(self.space, size=(8, 8))
+        self.model = self.space.population_model
         self.saved_space = self.space.save(folder / "space")
         self.adapter: Adapter = self.layout.unflatten(self.rows[0])
         w2w_hub.write_adapter(self.adapter, folder / "lora")
@@ -220,6 +229,31 @@ class World:
         if not folder.exists():
             importlib.import_module("w2w_hub.upstream").import_w2w(self.published, folder)
         return WeightSpace.from_pretrained(folder / "space")
+
+    @property
+    def encoding(self) -> WeightSpace:
+        """The space with an encoder."""
+        self.space.encoder = self.encoder
+        return self.space
+
+    @property
+    def encoding_pipe(self) -> W2WPipeline:
+        """The pipeline with an encoder of its space."""
+        self.pipe.space.encoder = random_encoder(self.pipe.space, size=(64, 64), factor=8)
+        return self.pipe
+
+    @property
+    def face(self) -> Any:
+        """A picture of the size that the pipeline draws."""
+        return Image.new("RGB", (64, 64))
+
+    @property
+    def quick_pipe(self) -> W2WPipeline:
+        """The same, with little to draw for a slider."""
+        sliders = importlib.import_module("w2w_hub.models.sliders")
+        sliders.PEOPLE, sliders.SCORED, sliders.RANDOM = 4, 1, 1
+        self.pipe.generation = {"num_inference_steps": 1}
+        return self.pipe
 
     @property
     def recipe(self) -> Any:
@@ -535,7 +569,8 @@ def rows() -> dict[str, Row]:
         "build_space": slow(
             s.build_space,
             {"dataset": "", "k": "None|whole", "split": text, "rows": "None|names", "name": "None|text",
-             "version": text, "directions": flag, "standardize": flag, "canonical": "None|text",
+             "version": text, "directions": flag, "population_model": flag, "groups": "None|mapping",
+             "standardize": flag, "canonical": "None|text",
              "solver": "None|text|words", "engine": text, "checkpoint": "None|path"},
             dataset=lambda w: w.dataset, k=lambda w: 3,
         ),
@@ -572,7 +607,7 @@ def rows() -> dict[str, Row]:
         "import_w2w": slow(
             upstream.import_w2w,
             {"folder": path, "out": path, "k": "None|whole", "split_by": "None|text", "holdout": number,
-             "consent": "None|text", "parquet_view": "flag|text", "overwrite": flag},
+             "consent": "None|text", "row_order": text, "parquet_view": "flag|text", "overwrite": flag},
             folder=lambda w: w.published, out=lambda w: w.new(),
         ),
         "import_point": slow(
@@ -607,11 +642,16 @@ def rows() -> dict[str, Row]:
             lambda w: (WeightSpace.open(w.again().save(w.new())).add_preview, {"picture": w.folder / "picture.png"}),
             {"picture": path, "overwrite": flag}, slow=True,
         ),
+        "WeightSpace.add_encoder": Row(
+            lambda w: (WeightSpace.open(w.again().save(w.new())).add_encoder, {"encoder": w.encoder}),
+            {"encoder": "", "overwrite": flag}, slow=True,
+        ),
+        "WeightSpace.encode": Row(lambda w: (w.encoding.encode, {"pictures": w.picture}), {"pictures": ""}),
         "WeightSpace.verify": Row(lambda w: (w.again().verify, {}), {"deep": flag}),
         "WeightSpace.project": on(
             "space", "project", {"what": "array", "k": "None|whole"}, what=lambda w: w.adapter
         ),
-        "WeightSpace.without_population": on("space", "without_population", {}),
+        "WeightSpace.without_population": on("space", "without_population", {"population_model": flag}),
         "WeightSpace.require_population": on("space", "require_population", {"need": "anything"}, need=lambda w: "row"),
         "WeightSpace.coefficients_of": on(
             "space", "coefficients_of", {"what": COEFFICIENTS, "several": flag}, what=lambda w: w.point
@@ -632,11 +672,20 @@ def rows() -> dict[str, Row]:
         "WeightSpace.row": on("space", "row", {"row_id": text}, row_id=lambda w: "p0"),
         "WeightSpace.mean_point": on("space", "mean_point", {}),
         "WeightSpace.sample": on(
-            "space", "sample", {"count": whole, "seed": whole, "truncation": number, "covariance": text}
+            "space", "sample",
+            {"count": whole, "seed": whole, "truncation": number, "method": "None|text", "attributes": "None|mapping",
+             "covariance": "None|text"},
         ),
         "WeightSpace.direction": on("space", "direction", {"name": text}, name=lambda w: "PC1"),
+        "WeightSpace.with_direction": on(
+            "space", "with_direction", {"name": text, "direction": ""},
+            name=lambda w: "new", direction=lambda w: w.space.direction("PC1"),
+        ),
+        "WeightSpace.require_new_direction": on("space", "require_new_direction", {"name": text}, name=lambda w: "new"),
         "WeightSpace.edit": point(
-            "edit", strengths=("mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"])
+            "edit", strengths=("None|mapping", lambda w: {"PC1": 1.0}), preserve=(names_, lambda w: ["Beard"]),
+            set=("None|mapping", lambda w: {"Age": 0.5}), strength=("number|text", lambda w: 1.0),
+            unit=(text, lambda w: "sd"), layers=("None|text|names", lambda w: "mid"),
         ),
         "WeightSpace.read": point("read", name=(text, lambda w: "Beard")),
         "WeightSpace.read_all": on("space", "read_all", {"what": COEFFICIENTS}, what=lambda w: w.point),
@@ -678,6 +727,25 @@ def rows() -> dict[str, Row]:
         "Population.mahalanobis": on(
             "population", "mahalanobis", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)
         ),
+        "PopulationModel.read": on("model", "read", {"c": "array"}, c=lambda w: np.zeros(3)),
+        "PopulationModel.mean_of": on(
+            "model", "mean_of", {"attributes": "mapping"}, attributes=lambda w: {"Age": 0.5}
+        ),
+        "PopulationModel.implied": on(
+            "model", "implied", {"c": "array", "wanted": "mapping"}, c=lambda w: np.zeros(3),
+            wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.step": on(
+            "model", "step", {"c": "array", "wanted": "mapping", "strength": "None|number"},
+            c=lambda w: np.zeros(3), wanted=lambda w: {"Age": 0.5},
+        ),
+        "PopulationModel.sample": on(
+            "model", "sample", {"count": whole, "seed": whole, "attributes": "None|mapping", "truncation": number}
+        ),
+        "fit_population_model": slow(
+            s.fit_population_model, {"space": "", "dataset": "", "groups": "None|mapping"},
+            space=lambda w: w.space, dataset=lambda w: w.dataset,
+        ),
         "Spread.sample": on("spread", "sample", {"count": whole, "seed": whole, "truncation": number}),
         "Spread.distance": on("spread", "distance", {"coefficients": "array"}, coefficients=lambda w: np.ones(3)),
         "Point.save": on("point", "save", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")),
@@ -689,6 +757,25 @@ def rows() -> dict[str, Row]:
         "load_point": call(points.load_point, {"path": path}, path=lambda w: w.folder / "point.json"),
         "require_suffix": call(points.require_suffix, {"path": path}, path=lambda w: "point.json"),
         "is_point": call(points.is_point, {"path": path}, path=lambda w: w.folder / "point.json"),
+        # ------------------------------------------------------------ encoders
+        "Encoder.load": call(
+            w2w_hub.Encoder.load, {"path": path}, path=lambda w: w.encoder.save(w.new(".safetensors"))
+        ),
+        "Encoder.save": on("encoder", "save", {"path": path, "overwrite": flag}, path=lambda w: w.new(".safetensors")),
+        "Encoder.to_json": on("encoder", "to_json", {}),
+        "Encoder.to_bytes": on("encoder", "to_bytes", {}),
+        "Encoder.coefficients": on("encoder", "coefficients", {"pictures": ""}, pictures=lambda w: [w.picture]),
+        "EncoderSettings": call(
+            w2w_hub.models.encoder.EncoderSettings,
+            {"pictures": whole, "steps": whole, "batch_size": whole, "learning_rate": number, "minutes": "None|number",
+             "prompts": names_, "k": "None|whole", "width": whole, "hidden": whole, "resolution": whole,
+             "draw_batch_size": whole, "seed": whole},
+        ),
+        "fit_encoder": slow(
+            w2w_hub.fit_encoder, {"pipe": "", "work": "None|path"}, pipe=lambda w: w.pipe, pictures=lambda w: 2,
+            steps=lambda w: 1, width=lambda w: 2, hidden=lambda w: 2, draw_batch_size=lambda w: 64,
+            prompts=lambda w: ["x"],
+        ),
         # ------------------------------------------------------------ pictures
         "open_picture": call(p.open_picture, {"path": path}, path=lambda w: w.folder / "picture.png"),
         "open_mask": call(p.open_mask, {"path": path}, path=lambda w: w.folder / "picture.png"),
@@ -740,10 +827,15 @@ def rows() -> dict[str, Row]:
         "W2WMixin.resolve": on(
             "pipe", "resolve", {"what": "array|text|path", "dataset": "None"}, what=lambda w: "person-0000"
         ),
-        "W2WMixin.sample_identity": on("pipe", "sample_identity", {"seed": whole, "truncation": number}),
+        "W2WMixin.sample_identity": on(
+            "pipe", "sample_identity",
+            {"seed": whole, "truncation": number, "attributes": "None|mapping", "method": "None|text"},
+        ),
         "W2WMixin.edit": on(
-            "pipe", "edit", {"strengths": "mapping", "preserve": names_, "start": number},
-            strengths=lambda w: {"PC1": 1.0},
+            "pipe", "edit",
+            {"strengths": "None|mapping", "set": "None|mapping", "strength": "number|text", "unit": text,
+             "layers": "None|text|names", "preserve": names_, "start": number},
+            strengths=lambda w: {"PC1": 1.0}, set=lambda w: {"Full_Beard": True},
         ),
         "W2WMixin.interpolate": on(
             "pipe", "interpolate", {"identities": "names|array", "weights": "array"},
@@ -764,13 +856,33 @@ def rows() -> dict[str, Row]:
         ),
         "W2WMixin.invert": on(
             "pipe", "invert",
-            {"images": "", "mask": "None", "prompt": text},
+            {"images": "", "mask": "None", "prompt": text, "start": "array|text|path"},
             images=lambda w: np.zeros((64, 64, 3), np.uint8), num_steps=lambda w: 1, batch_size=lambda w: 1,
         ),
+        "W2WMixin.encode": Row(lambda w: (w.encoding_pipe.encode, {"images": w.face}), {"images": ""}, slow=True),
         "InversionSettings": call(
             w2w_hub.models.pipelines.InversionSettings,
             {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,
              "tolerance": number, "restarts": whole, "seed": whole, "capture": "None|flag"},
+        ),
+        "calibrate": slow(
+            w2w_hub.calibrate,
+            {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
+             "strengths": "array", "batch_size": whole},
+            pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},
+            people=lambda w: 1, strengths=lambda w: [1.0], num_inference_steps=lambda w: 1,
+        ),
+        "fit_slider": without({"positive": TEXT, "negative": TEXT, "prompt": TEXT}, call(
+            w2w_hub.fit_slider,
+            {"pipe": "", "positive": "None|text", "negative": "None|text", "before": "None", "after": "None",
+             "prompt": text},
+            pipe=lambda w: w.quick_pipe, positive=lambda w: "a", negative=lambda w: "b", num_steps=lambda w: 1,
+            batch_size=lambda w: 1,
+        )),
+        "SliderSettings": call(
+            w2w_hub.models.sliders.SliderSettings,
+            {"num_steps": whole, "learning_rate": number, "k": "None|whole", "batch_size": whole, "prior": number,
+             "eta": number, "seed": whole},
         ),
         "AutoW2WPipeline.from_pretrained": slow(
             AutoW2WPipeline.from_pretrained, {"path": path, "dtype": "None|text|mapping"}, path=lambda w: w.tiny_space
@@ -784,8 +896,8 @@ def rows() -> dict[str, Row]:
         ),
         "strength_grid": slow(
             grids.strength_grid,
-            {"pipe": "", "identities": "names|array", "attribute": text,
-             "strengths": "array", "case": "array|mixed", "preserve": names_, "start": number},
+            {"pipe": "", "identities": "names|array", "attribute": text + "|mapping", "strengths": "array",
+             "case": "array|mixed", "unit": text, "layers": "None|text|names", "preserve": names_, "start": number},
             pipe=lambda w: w.pipe, identities=lambda w: ["person-0000"], attribute=lambda w: "PC1",
             strengths=lambda w: [1.0], case=lambda w: ("x", 0), num_inference_steps=lambda w: 1,
         ),
@@ -855,7 +967,12 @@ def public_calls() -> Iterator[tuple[str, Any, list[str]]]:
                 yield public, value, _parameters(value)
             if public in PROTOCOLS:
                 continue
-            ours = [c for c in value.__mro__ if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE]
+            parts = W2WMixin.__mro__ if issubclass(value, W2WMixin) and value is not W2WMixin else ()
+            ours = [
+                c
+                for c in value.__mro__
+                if c.__module__.startswith("w2w_hub.") and c.__name__ not in MADE and c not in parts
+            ]
             methods = {name: raw for c in reversed([value, *ours]) for name, raw in vars(c).items()}
             for method, raw in methods.items():
                 function = getattr(raw, "__func__", raw)

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.space.encoders import forged, random_encoder
 from tests.space.population import dataset_of, decaying
-from w2w_hub import WeightDataset, build_space, write_dataset
+from w2w_hub import WeightDataset, WeightSpace, build_space, write_dataset
 from w2w_hub.dataset import check
 from w2w_hub.dataset.labels import table as label_table
 from w2w_hub.dataset.manifest import dataset_digest
@@ -295,6 +296,20 @@ def two_cases(folder: Path) -> None:
     restate(folder, "labels/TRAIN.parquet")
 
 
+def encoder(
+    facts: Callable[[dict[str, Any]], object] = len, values: Callable[[dict[str, np.ndarray]], object] = len
+) -> Breaker:
+    """Store an encoder in a space, and change what it states and holds."""
+
+    def broken(folder: Path) -> None:
+        space = WeightSpace.open(folder)
+        space.add_encoder(random_encoder(space))
+        forged(folder / "encoder.safetensors", facts, values)
+        restate(folder)
+
+    return broken
+
+
 SPACE_RULES: list[tuple[str, Breaker]] = [
     ("A reader MUST refuse a\nlater version than it knows", fields(format_version=3)),
     ("`format` `\"w2w-space\"`, `format_version` 1 or 2", fields(licence=...)),
@@ -325,7 +340,23 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST if there are directions", directions(lambda data: data.clear())),
     ("The names in both MUST be those of `directions`", directions(lambda data: data.update(Other=data["Beard"]))),
     ("`directions.json` — MUST if there are directions", directions(lambda data: data["Beard"].update(sd=-1))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"].pop("strengths"))),
+    ("MUST: `strengths` (standard deviations along", directions(lambda data: data["Beard"]["curve"]["strengths"].reverse())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["shown"].pop())),
+    ("as many of each of\n  `shown`, `kept`, `least_kept` and `inside`, between 0 and 1", directions(
+        lambda data: data["Beard"]["curve"]["kept"].__setitem__(1, 1.5))),
+    ("and `rows`, the number of people", directions(lambda data: data["Beard"]["curve"].update(rows=0))),
+    ("`curve` and `picture_curve`: what pushes", directions(lambda data: data["Beard"].update(picture_curve=[]))),
+    ("`strength` (in standard\n  deviations) MUST be there", directions(lambda data: data["Beard"].update(slider={"positive": "a hat"}))),
     ("`label_kind` (the attribute's entry", directions(lambda data: data["Beard"].update(label_kind={"kind": "ordinal"}))),
+    ("A writer MUST list both or\nnone", lambda f: (restate(f, without=("population_model.json",)), (f / "population_model.json").unlink())),
+    ("a reader MUST refuse a model of another basis", lambda f: (
+        save_file(load_file(f / "population_model.safetensors"), f / "population_model.safetensors", {"basis_digest": "0" * 64}),
+        restate(f))),
+    ("All but NaN in `codes` MUST be finite", tensors("population_model.safetensors", lambda a: a["weights"].__setitem__((0, 0), np.inf))),
+    ("(at most 4,096)", tensors("population_model.safetensors", lambda a: a.update(codes=np.zeros((4097, 1))))),
+    ("`counts` int64 `(m)`, positive", tensors("population_model.safetensors", lambda a: a["counts"].__setitem__(0, 0))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
         {"base_model": "org/base", "revision": "0" * 40, "generation": {"num_inference_steps": 0}}))),
     ("A reader MUST refuse\n  another value of these two", text("w2w_pipeline.json", json.dumps(
@@ -333,6 +364,16 @@ SPACE_RULES: list[tuple[str, Breaker]] = [
     ("MUST name the stock pipeline class", lambda f: (
         text("model_index.json", '{"_class_name": "W2WPipeline"}')(f),
         text("w2w_pipeline.json", '{"base_model": "embedded"}')(f))),
+    ('`"conv-5"`, below; a reader MUST refuse another', encoder(lambda data: data.update(network="conv-6"))),
+    ("a reader MUST refuse to use an encoder with another", encoder(lambda data: data.update(basis_digest="0" * 64))),
+    ("a reader MUST refuse another than the compatibility record's", lambda f: (
+        state(f, compatibility=manifest(f)["compatibility"] | {"base_digest": "0" * 64}),
+        encoder(lambda data: data.update(base_digest="1" * 64))(f))),
+    ("so that `factor` divides both", encoder(lambda data: data.update(factor=5))),
+    ("finite, float16 or\nfloat32 unless stated", encoder(values=lambda a: a["conv.3.bias"].fill(np.nan))),
+    ("A reader MUST check all shapes against each other", encoder(values=lambda a: a.update({"dense.1.bias": a["dense.1.bias"][:-1]}))),
+    ("A reader MUST check all shapes against each other", encoder(values=lambda a: a.pop("conv.2.weight"))),
+    ("(at most 65,536 pixels after averaging)", encoder(lambda data: data.update(size=[514, 512]))),
 ]  # fmt: skip
 
 # rules for writers, and for readers of what is not a folder: the test that breaks them
@@ -340,6 +381,7 @@ ELSEWHERE = {
     "A reader MUST ignore an entry of a `kind` that it does not": "dataset/test_ordinal.py::test_a_kind_that_is_not_known_is_ignored",
     "A writer that changes labels MUST keep it": "dataset/test_ordinal.py::test_every_change_keeps_the_order",
     "one of a `kind` that is\n  not known MUST be ignored": "space/test_ordinal_directions.py::test_evidence_keeps_the_order_and_reads_as_a_number",
+    "A writer that removes rows MUST\nremove their ids": "training/test_runs.py::test_the_record_of_training_goes_with_the_rows",
     "Every row's A MUST have a cosine above\n0.3": "dataset/test_sketches.py::test_rows_of_another_initialization_are_refused_and_named",
     "A dataset whose `initialisation` is `unknown` MUST NOT have these files, and a\nwriter MUST drop them": "dataset/test_sketches.py::test_another_name_of_the_initialization_drops_its_files",
     "A reader MUST refuse to use a file that does not fit the layout": "dataset/test_sketches.py::test_a_start_file_that_does_not_fit_is_refused",
@@ -354,7 +396,6 @@ ELSEWHERE = {
     "`split`, `row` and `row_sha256` MUST NOT": "hub/test_contribution_checks.py::test_what_the_dataset_decides_is_refused",
     "`licence` MUST be an identifier of SPDX or of the Hub": "hub/test_contribution_checks.py::test_license_identifiers_are_those_of_spdx",
     "The maintainers' side MUST check all of this again, and MUST take the files from the commit that it checked": "hub/test_contribution_checks.py::test_each_refused_adapter_has_its_own_verdict",
-    "A writer that removes rows MUST\nremove their ids": "training/test_runs.py::test_the_record_of_training_goes_with_the_rows",
     "MUST read every earlier one": "dataset/test_archives.py::test_a_dataset_of_every_earlier_format_opens",
     "A reader MUST ignore fields it does not know": "test_format_rules.py::test_fields_that_are_not_known_are_ignored_at_every_level",
     "a reader MUST NOT follow a link": "hostile/test_hostile_folders.py::test_a_link_in_a_folder_is_never_followed",
@@ -378,11 +419,13 @@ ELSEWHERE = {
     "The next writer MUST, holding the lock, first finish it": "hostile/test_hostile_folders.py::test_the_next_writer_finishes_a_committed_state_first",
     "A published repository MUST NOT hold": "hub/test_refusals.py::test_a_folder_with_an_unfinished_change_is_pushed_after",
     "A file that is listed MUST NOT be changed in place": "dataset/test_pack_scale.py::test_readers_always_find_a_whole_state",
+    "With k' < k components a reader MUST\ntake the first k'": "space/test_population_model.py::test_a_model_is_stored_opened_cut",
     "a reader MUST\ndo the same with an adapter": "space/test_variants_rebuild_report.py::test_a_canonical_space_is_the_same_whatever_gauge",
     "it MUST have `format_version` 2": "space/test_population.py::test_version_2_may_hold_a_population_and_version_1_always_does",
     "A reader MUST refuse to name, compare or look up rows": "space/test_population.py::test_what_needs_rows_is_one_typed_line_without_them",
     "MUST project, decode,\nsample and edit as ever": "space/test_population.py::test_a_space_without_population_is_used_as_the_whole_one",
     "a reader MUST take 0 and s / √(`recipe.rows` - 1)": "space/test_population.py::test_a_spread_that_is_not_stored_follows_from_the_singular_values",
+    "and a reader MUST NOT need it": "space/test_encoders.py::test_a_damaged_encoder_is_no_obstacle",
     "and MUST ignore other entries": "models/test_generation.py::test_settings_that_are_not_known_are_ignored",
     "and a writer MUST keep it": "store/test_cards.py::test_a_card_of_a_new_state_is_rendered_unless_somebody",
     "A reader MUST hold a base against": "models/test_loading.py::test_a_foreign_base_is_refused",
@@ -449,7 +492,7 @@ def test_a_forgery_that_breaks_no_rule_verifies(make_dataset, space_folder, tmp_
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "people")
     for breaker in (
-        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None), bare,
+        tensors("space.safetensors", lambda a: None), coefficients(lambda t: t), directions(lambda data: None), bare, encoder(),
     ):  # fmt: skip
         folder = shutil.copytree(space_folder, tmp_path / "copy")
         breaker(folder)

@@ -18,10 +18,12 @@ _WHERE = {
     "Coordinates": "space",
     "DatasetOptions": "dataset",
     "Direction": "space",
+    "Encoder": "space.encoder.encoder",
     "LoraFactors": "lora",
     "ParameterLayout": "lora",
     "Point": "space",
     "Population": "space",
+    "PopulationModel": "space",
     "SplitRule": "dataset",
     "Target": "lora",
     "W2WError": "errors",
@@ -29,10 +31,13 @@ _WHERE = {
     "WeightSpace": "space",
     "add_rows": "dataset",
     "build_space": "space",
+    "calibrate": "models.calibration",
     "convert_adapter": "dialects",
     "describe": "release.describe",
     "find_duplicates": "dataset",
     "fit_directions": "space",
+    "fit_encoder": "models.encoder",
+    "fit_slider": "models.sliders",
     "load_dataset": "dataset",
     "load_point": "space.points",
     "pack_adapters": "dataset",
@@ -80,23 +85,28 @@ if TYPE_CHECKING:
     from .lora import LoraFactors as LoraFactors
     from .lora import ParameterLayout as ParameterLayout
     from .lora import Target as Target
+    from .models.calibration import calibrate as calibrate
+    from .models.encoder import fit_encoder as fit_encoder
     from .models.pipelines import AutoW2WPipeline as AutoW2WPipeline
     from .models.pipelines import W2WPipeline as W2WPipeline
     from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
     from .models.pipelines import W2WStableDiffusionInpaintPipeline as W2WStableDiffusionInpaintPipeline
+    from .models.sliders import fit_slider as fit_slider
     from .release.describe import describe as describe
     from .space import Coordinates as Coordinates
     from .space import Direction as Direction
     from .space import Point as Point
     from .space import Population as Population
+    from .space import PopulationModel as PopulationModel
     from .space import WeightSpace as WeightSpace
     from .space import build_space as build_space
     from .space import fit_directions as fit_directions
+    from .space.encoder.encoder import Encoder as Encoder
     from .space.fit.rebuild import rebuild as rebuild
     from .space.points import load_point as load_point
     from .space.points import save_point as save_point
     from .space.report import write_report as write_report
 
 
-_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training")
+_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training", "upstream")
 __getattr__, __dir__ = lazy_names(__name__, _WHERE, _FOLDERS)

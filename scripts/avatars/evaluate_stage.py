@@ -108,8 +108,8 @@ class Evaluation:
         }
 
     def samples(self) -> dict[str, Any]:
-        """Score sampled identities: consistent across cases, distinct from each other, not copies."""
-        points = self.space.sample(64, seed=0)
+        """Score Gaussian samples: consistent across cases, distinct from each other, not copies."""
+        points = self.space.sample(64, seed=0, method="gaussian")
         pictures = self.base.draw(torch.from_numpy(self.space.decode(np.stack([p.coefficients for p in points]))))
         embedded = self.scorer.judge.embed(pictures.flatten(0, 1)).view(64, len(CASES), -1)
         same = (embedded[:, 0] * embedded[:, 1]).sum(-1).mean().item()

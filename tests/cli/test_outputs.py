@@ -142,14 +142,14 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
     def started(*args: object, **options: object) -> None:
         raise AssertionError("the work began")
 
-    for work in ("w2w_hub.space.fit.build_and_save.build_space", "w2w_hub.cli.identities.open_pipeline"):
-        monkeypatch.setattr(work, started)
+    for work in ("space.fit.build_and_save.build_space", "cli.identities.open_pipeline", "cli.sheets.open_pipeline"):
+        monkeypatch.setattr(f"w2w_hub.{work}", started)
     Path("file.png").write_text("x")
     words: dict[str, list[str]] = {
         "invert": ["space", "file.png"], "render": ["space", "p1"], "grid": ["space", "p1", "--attribute", "PC1"],
         "directions": ["space", "--entanglement"], "demo": [], "pin": ["org/space@v1.0.0"], "archive": [str(LOCK)],
         "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
-        "init": ["people"],
+        "init": ["people"], "import-w2w": ["people"],
     }  # fmt: skip
     picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json"}.get(command, "")
     result = w2w(command, *words.get(command, FOLDERS.get(command, [])), "--out", f"file.png/out{picture}", status=2)

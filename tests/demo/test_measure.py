@@ -20,8 +20,11 @@ from w2w_hub.demo.measure import (
     IdentityScorer,
     able_to_gain,
     attribute_shown,
+    edit_figures,
     kept_factors,
     others_kept,
+    reached,
+    same_person,
     tensor,
 )
 from w2w_hub.demo.report import (
@@ -148,6 +151,31 @@ def test_people_are_scored_against_their_own_pictures_and_strangers_against_the_
     assert scorer.relative(scorer.real_id_score) == pytest.approx(1)
     assert scorer.relative(scorer.cross_id_score) == pytest.approx(0)
     assert scorer.relative(2 * scorer.real_id_score - scorer.cross_id_score) == pytest.approx(2)
+
+
+def test_an_edit_counts_the_worst_kept_factor_and_both_in_one_picture() -> None:
+    before = np.stack([[picture((1, 0, 0)), picture((1, 0, 0))], [picture((1, 2, 0)), picture((1, 2, 0))]])
+    after = np.stack([[picture((1, 0, 1)), picture((2, 0, 1))], [picture((1, 0, 1)), picture((1, 2, 0))]])
+    found = edit_figures(JUDGE, before, after, "Glasses")
+    assert found == {
+        "before": 0.0, "after": 0.75, "other_attributes_kept": pytest.approx((3 + 3) / 8),
+        "each_other_factor_kept": 0.75, "seen_and_all_kept": 0.25,
+    }  # fmt: skip
+    edits = {"a": {"after": 0.8, "each_other_factor_kept": 0.8}, "b": {"after": 1.0, "each_other_factor_kept": 0.79}}
+    assert reached(edits, 0.8) == ["a"]
+
+
+def test_pictures_of_one_person_are_compared_with_each_other_and_not_with_themselves() -> None:
+    same = np.stack([[picture((0, 0, 0), person)] * 3 for person in range(4)])
+    alike, different = same_person(JUDGE, same)
+    assert alike == pytest.approx(1, abs=1e-6)
+    means = [JUDGE.embed(tensor(pictures)).numpy().mean(0) for pictures in same]
+    pairs = [float(a @ b) for i, a in enumerate(means) for j, b in enumerate(means) if i != j]
+    assert different == pytest.approx(np.mean(pairs), abs=1e-5)
+    mixed = np.stack([[picture((0, 0, 0), 2 * person + case) for case in range(2)] for person in range(2)])
+    assert same_person(JUDGE, mixed)[0] == pytest.approx(
+        np.mean([JUDGE.embed(tensor(p)).numpy()[0] @ JUDGE.embed(tensor(p)).numpy()[1] for p in mixed]), abs=1e-5
+    )
 
 
 def test_a_judge_reads_every_picture_of_many_and_is_the_same_from_its_file(tmp_path: Path) -> None:

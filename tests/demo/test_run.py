@@ -53,6 +53,9 @@ def test_the_demo_leaves_everything_it_promises(told: list[Path]) -> None:
         "lora_id_score",
         "mean_only_id_score",
         "edits",
+        "sets",
+        "edits_reached",
+        "samples",
         "inversion_id_score",
         "sample_nearest_neighbour_cosine",
         "export_max_abs_diff",
@@ -60,8 +63,12 @@ def test_the_demo_leaves_everything_it_promises(told: list[Path]) -> None:
     ):
         assert key in metrics, key
     assert metrics["dataset"]["rows"] == 56
-    for edit in metrics["edits"].values():
+    for edit in [*metrics["edits"].values(), *metrics["sets"].values()]:
         assert {"before", "after", "other_attributes_kept", "label_prior"} <= set(edit)
+    assert metrics["edits"].keys() == metrics["sets"].keys()
+    assert metrics["edits_reached"]["attributes"] == len(metrics["sets"])
+    for figures in metrics["samples"].values():
+        assert {"same_person_cosine", "different_people_cosine", "nearest_row_cosine"} <= set(figures)
     assert len(list(told[0].glob("*.png"))) >= 8
     WeightDataset.open(told[0] / "dataset").verify()
     assert read_adapter(told[0] / "exported").dialect == "peft"
@@ -126,15 +133,15 @@ def test_the_report_has_a_link_to_each_section_and_fits_a_phone(told: list[Path]
 def test_an_edit_stands_beside_the_unedited_person_under_the_same_prompt(told: list[Path]) -> None:
     sheet = np.asarray(Image.open(next(told[0].glob("edits-*.png"))).convert("RGB"))
     side, gap = 64 * workflow.SCALE, 4
-    columns = len(workflow.STRENGTHS) + 1 + 2 * (len(workflow.CASES) - 1)
+    columns = 3 * len(workflow.CASES)  # before, set, push
     left, top = sheet.shape[1] - columns * (side + gap), sheet.shape[0] - 3 * (side + gap)
     rows = [
         [sheet[top + i * (side + gap) :, left + j * (side + gap) :][:side, :side] for j in range(columns)]
         for i in range(3)
     ]
-    for before in (0, len(workflow.STRENGTHS) + 1, len(workflow.STRENGTHS) + 3):
+    for before in range(0, columns, 3):
         assert all((row[before] == rows[0][before]).all() for row in rows)  # nobody is edited there
-        assert all((row[before + 1] != row[before]).any() for row in rows)
+        assert all((row[before + i] != row[before]).any() for row in rows for i in (1, 2))
 
 
 def test_a_failing_demo_keeps_its_finished_stages_and_says_how_to_go_on(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.space.encoders import random_encoder
 from tests.tiny_world import TinyWorld
 from w2w_hub.demo.assets import Assets
 from w2w_hub.demo.settings import COMPONENTS, GUIDANCE, SAMPLING_STEPS
@@ -38,16 +39,18 @@ NAMES = {
     "gone.txt": "ids of two people",
     "points": "three points",
     "bearded.json, edited.json": "person-0010 with a beard",
+    "encoder.safetensors": "an encoder of space, fitted on nothing",
     "picture.png, a.png, b.png": "pictures of people who are held out",
     "photos, photo-folders": "pictures of a person who is held out, and folders of two of them",
     "face.png": "a mask of the middle of a picture",
     "weights2weights, w2wmodel.pt": "128 LoRAs, published as weights2weights published its own; a point",
     "imported, space-of-imported": "what w2w import-w2w makes of them, and a weight space of its dataset",
+    "plain, smiling": "four pictures each of people who are held out",
     "w2w-demo": "what the demo makes: dataset, space, exported, pictures",
     "w2w.lock, bundle": "pins of org/people@v1.0.0 and org/space@v1.0.0, and an archive of both",
 }
 DROPPED = ("row", "row_sha256", "top", "skin_color", "accessory")  # rows' numbers, and factors with attributes of both
-EDIT = {"Full_Beard": 4.5}
+EDIT = {"Full_Beard": True}
 
 
 def make_room(folder: Path, tiny_world: TinyWorld) -> None:
@@ -112,9 +115,10 @@ def make_room(folder: Path, tiny_world: TinyWorld) -> None:
     (folder / "points").mkdir()
     for i, point in enumerate(space.sample(3, seed=0)):
         point.save(folder / "points" / f"sample-{i:03d}.json")
-    bearded = space.edit("person-0010", EDIT)
+    bearded = space.edit("person-0010", set=EDIT)
     for name in ("bearded.json", "edited.json"):
         bearded.save(folder / name)
+    random_encoder(space, size=(64, 64), factor=4).save(folder / "encoder.safetensors")
     pictures(assets, folder)
     photos(assets, folder)
     link(folder / "people", folder / "w2w-demo" / "dataset")
@@ -171,9 +175,17 @@ def pictures(assets: Assets, folder: Path) -> None:
         to_picture(picture).save(folder / f"{name}.png")
     (folder / "w2w-demo" / "pictures").mkdir(parents=True)
     link(folder / "picture.png", folder / "w2w-demo" / "pictures" / "person-0960.png")
+    for i in range(4):
+        for name, shown in (("plain", 0), ("smiling", 1)):
+            to_picture(assets.pictures(f"person-096{i}")[shown]).save(made(folder / name) / f"{i}.png")
     mask = np.zeros((64, 64), np.uint8)
     mask[8:56, 8:56] = 255
     Image.fromarray(mask).save(folder / "face.png")
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def of_stable_diffusion(folder: Path, tiny_world: TinyWorld) -> None:

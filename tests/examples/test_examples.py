@@ -54,18 +54,25 @@ def of(language: str, hub: bool, among: list[Example] = EXAMPLES) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Descents and training have few steps, and `datasets` caches elsewhere, where something is run."""
+    """Descents, training and encoders have few steps, and `datasets` caches elsewhere, where something is run."""
     if request.node.get_closest_marker("slow") is None:
         return
     import datasets
 
-    from w2w_hub.models import inversion
+    from w2w_hub.models import inversion, sliders
+    from w2w_hub.models.encoder import EncoderSettings, evidence, pairs
     from w2w_hub.training import TrainingRecipe
 
     first = inversion.InversionSettings.__init__
 
     def few(self: Any, *args: Any, **options: Any) -> None:
         first(self, *args, **options)
+        object.__setattr__(self, "num_steps", STEPS)
+
+    slide = sliders.SliderSettings.__post_init__
+
+    def short(self: Any) -> None:
+        slide(self)
         object.__setattr__(self, "num_steps", STEPS)
 
     check = TrainingRecipe.__post_init__
@@ -75,8 +82,21 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         for name in ("steps", "class_pictures"):
             object.__setattr__(self, name, 2)
 
+    check_encoder = EncoderSettings.__post_init__
+
+    def small(self: Any) -> None:
+        check_encoder(self)
+        for name in ("pictures", "steps", "batch_size"):
+            object.__setattr__(self, name, STEPS)
+
+    monkeypatch.setattr(EncoderSettings, "__post_init__", small)
+    monkeypatch.setattr(pairs, "CHUNK", STEPS)
+    monkeypatch.setattr(evidence, "MOST", STEPS)
     monkeypatch.setattr(inversion.InversionSettings, "__init__", few)
     monkeypatch.setattr(TrainingRecipe, "__post_init__", brief)
+    monkeypatch.setattr(sliders.SliderSettings, "__post_init__", short)
+    for name in ("PEOPLE", "SCORED", "RANDOM"):
+        monkeypatch.setattr(sliders, name, 4)
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
@@ -143,6 +163,8 @@ def surroundings(where: str, pipe: Any) -> dict[str, Any]:
     if "Inpaint" in where:  # the shipped base model has another number of channels
         space = w2w_hub.WeightSpace.open("sd15-space")
         pipe = w2w_hub.W2WPipeline.from_base("stable-diffusion-v1-5/stable-diffusion-v1-5", space)
+    else:
+        pipe.space.encoder = w2w_hub.Encoder.load("encoder.safetensors")
     return {
         **{name: getattr(w2w_hub, name) for name in w2w_hub.__all__},
         "np": np, "pd": pd, "diffusers": diffusers, "DataLoader": DataLoader,

@@ -137,19 +137,43 @@ COMMANDS: dict[str, Words] = {
         [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],
         [w.space, "--entanglement", "--out", out],
     ],
+    "calibrate": lambda w, out: [
+        [w.space, "--judge", HOSTILE, "--out", out], [w.space, "--judge", "os:getcwd", "--out", out],
+        [w.space, "--judge", "os:getcwd", "--strengths", HOSTILE, "--out", out],
+        [w.space, "--judge", "os:getcwd", "--base", out, "--out", out.with_name("new")],
+    ],
+    "slider": lambda w, out: [
+        [w.space, "--name", HOSTILE, "--positive", HOSTILE, "--negative", "b", "--out", out],
+        [w.space, "--name", "new", "--before", out, "--after", out, "--base", out, "--out", out.with_name("new")],
+        [w.space, "--name", w.attribute, "--positive", HOSTILE, "--negative", "b", "--out", out],
+    ],
     "nearest": lambda w, out: [[w.space, w.id], [w.space, out]],
     "read": lambda w, out: [[w.space, w.id], [w.space, out]],
-    "sample": lambda w, out: [[w.space, "--out", out]],
+    "fit-encoder": lambda w, out: [
+        [w.space, "--out", out], [out, "--store"], [w.space, "--base", HOSTILE, "--prompt", HOSTILE, "--out", out],
+    ],
+    "sample": lambda w, out: [
+        [w.space, "--out", out], [w.space, "--attribute", f"{HOSTILE}=x", "--out", out.with_name("points")],
+        [w.space, "--attribute", f"{w.attribute}=true", "--out", out.with_name("points")],
+        [w.space, "--method", HOSTILE, "--out", out.with_name("points")],
+    ],
     "edit": lambda w, out: [
         [w.space, w.id, f"{w.attribute}=2", "--out", out.with_suffix(".json")],
         [w.space, w.id, f"nothing{HOSTILE}=2", "--out", out.with_suffix(".json")],
-        [w.space, w.id, HOSTILE, "--out", out],
+        [w.space, w.id, HOSTILE, "--out", out], [w.space, w.id, "--set", f"{w.attribute}=true", "--out", out],
+        [w.space, w.id, "--set", f"{HOSTILE}=x", "--out", out], [w.space, w.id, "--set", HOSTILE, "--out", out],
+        [w.space, w.id, f"{w.attribute}=1", "--layers", HOSTILE, "--out", out],
+        [w.space, w.id, f"{w.attribute}=1", "--unit", HOSTILE, "--out", out],
     ],
-    "invert": lambda w, out: [[w.space, picture(out), "--out", out.with_name("points")]],
+    "invert": lambda w, out: [
+        [w.space, picture(out), "--out", out.with_name("points")],
+        [w.space, picture(out), "--start", HOSTILE, "--encoder", out, "--out", out.with_name("points")],
+    ],
     "render": lambda w, out: [[w.space, w.id, "--out", out]],
     "grid": lambda w, out: [
         [w.space, w.id, "--attribute", w.attribute, "--out", out],
         [w.space, w.id, "--attribute", w.attribute, "--strengths", HOSTILE, "--out", out.with_suffix(".png")],
+        [w.space, w.id, "--set", f"{w.attribute}=true", "--out", out.with_suffix(".png")],
     ],
     "export": lambda w, out: [[w.space, w.id, "--out", out], [w.space, w.id, "--dialect", HOSTILE, "--out", out]],
 }  # fmt: skip
@@ -219,7 +243,7 @@ def test_a_card_shows_names_as_text_and_its_metadata_holds_them_whole(kind: str,
     for fence in fences:
         assert f"people{HOSTILE}\0" in compile(fence, "card", "exec").co_consts
     cells = "".join({"tr_open": "\n", "td_open": ".", "th_open": "."}.get(token.type, "") for token in tokens).split()
-    assert set(map(len, cells)) <= {2, 3, 4, 5}  # no bar of a name makes a cell
+    assert set(map(len, cells)) <= {2, 3, 4, 5, 7}  # no bar of a name makes a cell
     assert MARK in body
 
 

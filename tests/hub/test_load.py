@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from w2w_hub import WeightDataset
+from tests.space.encoders import random_encoder
+from w2w_hub import WeightDataset, WeightSpace
 
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
@@ -382,6 +383,29 @@ out(recipe=json.loads(Path("copy/manifest.json").read_text())["recipe"]["saved_f
     assert found["saved"][0] == found["much"][0] == "InvalidInputError"
     assert [told[0] for told in found["no_number"]] == ["InvalidInputError"] * 3
     assert any("basis-00000" in r.path for r in requests)
+
+
+def test_an_encoder_is_fetched_and_verified_when_it_is_used(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    space = WeightSpace.open(shutil.copytree(folders.space, tmp_path / "space"))
+    space.add_encoder(random_encoder(space))
+    seed(hub, space.path, "org/space")
+    reader = client()
+    with hub.counted() as opening:
+        reader.run("import w2w_hub\nout(k=w2w_hub.WeightSpace.from_pretrained('org/space', revision='v1.0.0').k)")
+    assert not any("encoder" in request.path for request in opening)
+    with hub.counted() as using:
+        found = reader.run(
+            """
+import numpy as np, w2w_hub
+s = w2w_hub.WeightSpace.from_pretrained("org/space", revision="v1.0.0")
+point = s.encode(np.full((12, 8, 3), 0.5))
+out(made=point.history["made"], k=len(point.coefficients), digest=s.encoder.digest)
+"""
+        )
+    assert any("encoder" in request.path for request in using)
+    assert (found["made"], found["k"], found["digest"]) == ("encoding", space.k, space.encoder.digest)
 
 
 def test_what_is_built_from_a_repository_records_its_commit(

@@ -19,8 +19,8 @@ from w2w_hub.lora.adapter import Target
 from w2w_hub.models.pictures import contact_sheet
 from w2w_hub.models.pipelines import W2WMixin, strength_grid
 from w2w_hub.models.pipelines.grids import preview_sheets
+from w2w_hub.models.pipelines.identities import warn_if_far
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
-from w2w_hub.models.pipelines.mixin import warn_if_far
 from w2w_hub.space import Coordinates, Population
 
 from ..tiny_world import ATTRIBUTES, TinyWorld

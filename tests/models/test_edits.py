@@ -88,6 +88,49 @@ def test_each_of_several_identities_is_edited(pipe: W2WPipeline) -> None:
         np.testing.assert_array_equal(identity.point.coefficients, expected.coefficients)
 
 
+def test_a_set_of_several_people_is_each_ones_own_and_moves_their_pictures(pipe: W2WPipeline) -> None:
+    points = pipe.space.sample(3, seed=3)
+    pipe.identity = points
+    before = draw(pipe, ["sks person"] * 3)
+    wanted = {"Full_Beard": not points[0].history["attributes"]["Full_Beard"]}
+    after = pipe.edit({"Dark_Skin": 1.0}, set=wanted, strength=1.5)
+    for point, identity in zip(points, after, strict=True):
+        expected = pipe.space.edit(point, {"Dark_Skin": 1.0}, set=wanted, strength=1.5)
+        np.testing.assert_array_equal(identity.point.coefficients, expected.coefficients)
+        assert identity.point.history["steps"] == [{"set": wanted, "strength": 1.5}]
+    assert np.abs(draw(pipe, ["sks person"] * 3)[0] - before[0]).max() > 1e-3
+
+
+def test_an_edit_that_is_refused_leaves_the_identity(pipe: W2WPipeline) -> None:
+    pipe.sample_identity(0)
+    before = pipe.identity
+    for wrong in (
+        {"set": {"Halo": True}}, {"strengths": {"Full_Beard": True}}, {"strengths": {"Full_Beard": "yes"}},
+        {"set": {"Full_Beard": True}, "strength": 11}, {"strengths": {"PC1": 1}, "layers": "dwn"},
+    ):  # fmt: skip
+        with pytest.raises((InvalidInputError, UnknownNameError)):
+            pipe.edit(**wrong)
+        assert pipe.identity is before
+
+
+def test_an_edit_of_some_layers_leaves_the_other_modules_of_the_model_as_they_are(pipe: W2WPipeline) -> None:
+    pipe.sample_identity(0)
+    before = pipe.identity.vector
+    after = pipe.edit({"Sunglasses": 3.0}, layers=["up", "mid"]).vector
+    for slot in pipe.space.layout.slots:
+        same = np.array_equal(before[slot.offset : slot.end], after[slot.offset : slot.end])
+        assert same == slot.target.module.startswith("down")
+
+
+def test_a_sampled_identity_has_what_was_asked_for_and_is_set(pipe: W2WPipeline) -> None:
+    point = pipe.sample_identity(seed=2, attributes={"Sunglasses": True, "Dark_Skin": False})
+    assert pipe.identity.point is point
+    assert (point.history["attributes"]["Sunglasses"], point.history["attributes"]["Dark_Skin"]) == (True, False)
+    assert point.history["nearest"]["row"] in pipe.identity.note
+    gaussian = pipe.sample_identity(seed=2, method="gaussian")
+    np.testing.assert_array_equal(gaussian.coefficients, np.float32(pipe.space.spread.sample(1, 2)[0]))  # the paper's
+
+
 def test_interpolation_is_the_weighted_mean_and_is_set(pipe: W2WPipeline) -> None:
     a, b = pipe.space.sample(2, seed=5)
     point = pipe.interpolate([a, b], [3, 1])

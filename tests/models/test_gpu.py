@@ -16,6 +16,10 @@ from w2w_hub.models.injection.sums import write_sum
 from w2w_hub.models.inversion import InversionSettings, Inverter
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
 from w2w_hub.space import TorchEngine
+from w2w_hub.training import TrainingRecipe, kaiming_start, train_identity, train_many
+
+from ..tiny_world import TinyWorld
+from ..training.test_runs import portrait
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -152,3 +156,29 @@ def test_the_device_finds_the_components_that_the_processor_finds(
     assert apart.sum() > 4
     assert (cosines[:-1][apart[:-1]] > 1 - 1e-6).all()
     assert np.array_equal(again.basis, theirs.basis)  # the same bits, on the same device
+
+
+@pytest.mark.parametrize("engine", ["captured", "compiled", "compiled+captured"])
+def test_every_engine_trains_the_eager_rows_and_goes_on_from_a_saved_state(
+    tiny_world: TinyWorld, tmp_path: Path, engine: str
+) -> None:
+    for i in range(3):
+        portrait(tmp_path / "people" / f"p{i}" / "0.png", seed=i)
+    recipe = TrainingRecipe(class_prompt=None, steps=20, learning_rate=1e-3, precision="float32")
+    given = {"recipe": recipe, "devices": ["cuda"], "at_once": 2}
+    eager = train_many(tmp_path / "people", tiny_world.base, tmp_path / "eager", engine="eager", **given).dataset
+    found = train_many(tmp_path / "people", tiny_world.base, tmp_path / "found", engine=engine, **given).dataset
+    change = np.abs(eager.to_numpy() - kaiming_start(eager.layout, 0).numpy()).max()
+    assert np.abs(found.to_numpy() - eager.to_numpy()).max() < 0.02 * change
+
+    def stop(step: int, _: float) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    one = {"recipe": recipe, "device": "cuda", "engine": engine}
+    whole = train_identity(tmp_path / "people" / "p0", tiny_world.base, **one)
+    with pytest.raises(KeyboardInterrupt):
+        train_identity(tmp_path / "people" / "p0", tiny_world.base, tmp_path / "out", on_step=stop, **one)
+    again = train_identity(tmp_path / "people" / "p0", tiny_world.base, tmp_path / "out", resume=True, **one)
+    layout = eager.layout
+    assert np.abs(layout.flatten(again) - layout.flatten(whole)).max() < 0.02 * change

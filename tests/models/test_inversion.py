@@ -149,7 +149,6 @@ def test_an_inversion_that_diverges_stops_with_the_last_good_point(pipe: W2WPipe
         np.full((64, 64, 3), -0.5),
         np.zeros((0, 0, 3), np.float32),
         np.zeros((10, 10, 3), np.float32),
-        "picture.png",
     ],
     ids=lambda wrong: f"{type(wrong).__name__}-{getattr(wrong, 'dtype', '')}-{getattr(wrong, 'shape', '')}",
 )

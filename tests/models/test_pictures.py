@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnsafePathError, W2WError
-from w2w_hub.models import pictures
 from w2w_hub.models.pictures import as_mask, as_rgb, open_mask, open_picture
+from w2w_hub.store import pictures
 
 ORIENTATION = 0x0112
 # one colour in each corner of an upright picture of 6 x 4 pixels

@@ -94,13 +94,17 @@ def test_a_sample_is_the_mean_and_so_many_deviations_drawn_with_its_seed(
     space: WeightSpace, fitted: np.ndarray, truncation: float
 ) -> None:
     drawn = np.random.default_rng(5).standard_normal((3, K))
-    points = space.sample(3, 5, truncation)
+    points = space.sample(3, 5, truncation, method="gaussian")
     expected = fitted.mean(0) + truncation * fitted.std(0, ddof=1) * drawn
     np.testing.assert_allclose([p.coefficients for p in points], expected, rtol=1e-5)
-    history = {"made": "sample", "seed": 5, "truncation": truncation}
-    assert [p.history for p in points] == [{**history, "index": i} for i in range(3)]
     full = space.sample(3, 5, truncation, covariance="full")
-    assert [p.history for p in full] == [{**history, "index": i, "covariance": "full"} for i in range(3)]
+    for drawn_by, more in ((points, {}), (full, {"covariance": "full"})):
+        for i, point in enumerate(drawn_by):
+            [(row, cosine)] = space.nearest(point)
+            assert point.history == {
+                "made": "sample", "seed": 5, "truncation": truncation, "method": "gaussian", "index": i,
+                "nearest": {"row": row, "cosine": pytest.approx(cosine, abs=1e-4)}, **more,
+            }  # fmt: skip
     # an affine map of the same draws: the sizes by the covariance are those of the draws
     apart = np.array([p.coefficients for p in full]) - fitted.mean(0)
     sizes = np.sqrt((apart @ np.linalg.inv(np.cov(fitted, rowvar=False)) * apart).sum(1))
@@ -109,7 +113,8 @@ def test_a_sample_is_the_mean_and_so_many_deviations_drawn_with_its_seed(
 
 
 def test_a_sample_without_arguments_is_one_point_of_seed_zero_and_whole_spread(space: WeightSpace) -> None:
-    assert space.sample() == space.sample(1, 0, 1.0, covariance="independent")
+    assert space.sample() == space.sample(1, 0, 1.0, method="population")
+    assert space.sample(method="gaussian") == space.sample(1, 0, 1.0, covariance="independent")
 
 
 @pytest.mark.parametrize("count", [1, 3, K])

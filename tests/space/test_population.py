@@ -35,8 +35,8 @@ from w2w_hub.space.fit.build_and_save import build_and_save
 from w2w_hub.space.fit.rebuild import rebuild
 from w2w_hub.space.identity import edited, resolve
 from w2w_hub.space.integrity import check_space
+from w2w_hub.space.old_fields import MOVED
 from w2w_hub.space.report import write_report
-from w2w_hub.space.weight_space import MOVED
 from w2w_hub.store.hashing import entry_of
 from w2w_hub.store.manifest import seal
 

@@ -376,7 +376,8 @@ def test_the_page_tells_every_direction_with_its_figures(space: WeightSpace, dat
             f"{d.interval[0]:.3f} to {d.interval[1]:.3f}", f"{d.p_value:.3f}", f"{d.sd:.2f}",
         ]  # fmt: skip
         more = f" and {len(d.controlled_for) - 3} more" if len(d.controlled_for) > 3 else ""
-        assert shown[8] == ((", ".join(d.controlled_for[:3]) + more) or "nothing")
+        assert shown[8] == ("" if d.typical is None else f"{d.typical:.1f}")
+        assert shown[9] == ((", ".join(d.controlled_for[:3]) + more) or "nothing")
         assert (f'class="bad">{name}<' in html) == bool(d.unreliable)
     assert {bool(d.unreliable) for d in space.directions.values()} == {True, False}
     assert "3 of 80" in cells(html, "Rare")[1]

@@ -184,18 +184,47 @@ class Recorded:
         self.work()
 
 
-def test_a_captured_step_warms_up_without_a_trace_and_reads_each_steps_samples(
-    unet: Any, layout: ParameterLayout, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
-    class Stream:
-        def wait_stream(self, _: object) -> None: ...
+class Stream:
+    def wait_stream(self, _: object) -> None: ...
 
-    @contextmanager
-    def graph(recorded: Recorded) -> Iterator[None]:
-        Recorded.now = recorded
+
+@contextmanager
+def recording(recorded: Recorded) -> Iterator[None]:
+    Recorded.now = recorded
+    try:
         yield
+    except torch.OutOfMemoryError:
+        raise RuntimeError("the capture was invalidated")  # noqa: B904, as torch does
+    finally:
         Recorded.now = None
 
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine that captures, where there is no GPU."""
+    for name, value in {"Stream": Stream, "current_stream": Stream, "stream": lambda _: nullcontext(),
+                        "CUDAGraph": Recorded, "graph": recording}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    engine = sharing()
+    engine.capture = Capture  # type: ignore[method-assign]
+    return engine
+
+
+def test_memory_that_runs_out_in_a_capture_is_told_as_such(
+    unet: Any, layout: ParameterLayout, recorder: Engine, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    def work(self: Trainer, batch: Any) -> None:
+        if Recorded.now is not None:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Trainer, "work", work)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(unet, layout, data([1]), recorder)
+
+
+def test_a_captured_step_warms_up_without_a_trace_and_reads_each_steps_samples(
+    unet: Any, layout: ParameterLayout, recorder: Engine, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
     def work(self: Trainer, batch: Any) -> None:
         if Recorded.now is None:
             plain_work(self, batch)
@@ -203,15 +232,10 @@ def test_a_captured_step_warms_up_without_a_trace_and_reads_each_steps_samples(
             Recorded.now.work = lambda: plain_work(self, batch)  # recording runs nothing
 
     plain_work = Trainer.work
-    for name, value in {"Stream": Stream, "current_stream": Stream, "stream": lambda _: nullcontext(),
-                        "CUDAGraph": Recorded, "graph": graph}.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
     people = data([2, 1], classes=2)
     _, eager = trained(unet, layout, people, sharing())
     monkeypatch.setattr(Trainer, "work", work)
-    engine = sharing()
-    engine.capture = Capture  # type: ignore[method-assign]
-    _, captured = trained(unet, layout, people, engine)
+    _, captured = trained(unet, layout, people, recorder)
     assert torch.equal(captured, eager)
 
 

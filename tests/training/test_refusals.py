@@ -228,7 +228,7 @@ def test_an_adapter_that_is_trained_for_a_dataset_becomes_a_row_of_it(
     assert not dataset.manifest.float16_max_error  # nothing was rounded
     remove_rows(rows, "ann")
     assert np.array_equal(add_rows(rows, many.path)["bob"], many["bob"])
-    with pytest.raises(InitializationError, match="peft-seed-0"):
+    with pytest.raises(InitializationError, match=dataset.manifest.compatibility.initialisation):
         add_rows(rows, tmp_path / "eve")
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tests.upstream.published import PROJECTED, PUBLISHED, ROWS, Published, dimensions, modules, publish
+from tests.upstream.test_reading import nested
 from w2w_hub import WeightDataset, WeightSpace, build_space, fit_directions, read_adapter, rebuild
 from w2w_hub.errors import (
     AlreadyExistsError,
@@ -142,8 +143,13 @@ def test_rows_without_labels_and_components_make_datasets(own: Published, tmp_pa
 @pytest.mark.parametrize(("standardized", "kind"), [(True, "standardized"), (False, "as they are")])
 def test_the_report_says_what_the_components_are_of(standardized: bool, kind: str, tmp_path: Path) -> None:
     publish(tmp_path / "w2w", standardized=standardized, dogs=False)
-    checks = import_w2w(tmp_path / "w2w", tmp_path / "out").report["checks"]
+    made = import_w2w(tmp_path / "w2w", tmp_path / "out")
+    checks = made.report["checks"]
     assert checks["components_of"] == kind
+    assert made.space is not None
+    assert made.space.recipe["as_published"]["measured"]["components_of"] == kind
+    card = (tmp_path / "out" / "space" / "README.md").read_text("utf-8")
+    assert ("not of the standardised ones" in card) != standardized
     assert checks["mean_error"] < 1e-5
     assert checks["std_error"] < 1e-5
     assert checks["pseudo_inverse_error"] < 1e-4
@@ -250,11 +256,29 @@ def test_rows_are_in_alphanumeric_order_of_the_folders(way: str, own: Published,
     np.testing.assert_array_equal(people["10"], own.weights[1])
 
 
+def test_labels_that_fit_another_order_are_noticed(own: Published, tmp_path: Path) -> None:
+    by_table = own.labels.copy()
+    for name in ("Male", "Young"):  # as if the rows were in the order of the table
+        by_table[name] = own.labels[name].loc[own.ids].to_numpy()
+    right = import_w2w(own.folder, tmp_path / "right").report["checks"]["label_fit"]
+    own.write("files/identity_df.pt", by_table)
+    with pytest.warns(UserWarning, match=r"identity_df\.pt"):
+        wrong = import_w2w(own.folder, tmp_path / "wrong").report["checks"]["label_fit"]
+    assert right["alphanumeric"] > 1.5 * wrong["alphanumeric"]
+    assert wrong["table"] == pytest.approx(right["alphanumeric"], rel=0.2)
+    made = import_w2w(own.folder, tmp_path / "table", row_order="table")
+    assert made.dataset is not None
+    assert list(made.dataset.ids) == own.folders
+    assert made.dataset.labels["Male"].tolist() == (by_table["Male"] > 0).tolist()
+
+
 BAD_TABLES: dict[str, Any] = {
     "a row less": lambda table: table[:-1],
     "a folder twice": lambda table: table.set_index(pd.Index(["1", *table.index[:-1]])),
     "no coding": lambda table: table.assign(Male=[-1, 0, 1, *[1] * (ROWS - 3)]),
     "no table": lambda table: [1, 2, 3],
+    "no Unicode": lambda table: table.assign(name=pd.Series(["\ud800"] * ROWS, table.index, dtype=object)),
+    "huge numbers": lambda table: table.assign(age=pd.Series([2**70] * ROWS, table.index, dtype=object)),
 }
 
 
@@ -272,6 +296,10 @@ DOG_LABELS: dict[str, Any] = {
     "arrays": {"wavy": np.arange(12) % 2},
     "rows": [{"wavy": i % 2} for i in range(12)],
     "named rows": {f"n{i:02d}": {"wavy": np.int64(i % 2)} for i in range(12)},
+    "columns of named rows": {"wavy": {f"n{i:02d}": np.int64(i % 2) for i in range(12)}},
+    "a list": [i % 2 for i in range(12)],
+    "a tensor": torch.arange(12) % 2,
+    "a matrix": np.stack([np.arange(12) % 2, np.arange(12)], 1),
     "a frame": pd.DataFrame({"wavy": [1 if i % 2 else -1 for i in range(12)]}),
 }
 
@@ -281,8 +309,9 @@ def test_labels_of_dogs_are_read_in_each_form(way: str, own: Published, tmp_path
     own.write("weights_datasets/dogs/dog_labels.pt", DOG_LABELS[way])
     dogs = import_w2w(own.folder, tmp_path / "out", k=2).dogs
     assert dogs is not None
-    assert dogs.labels["wavy"].tolist() == [bool(i % 2) for i in range(12)]
-    assert dogs.ids[0] == ("n00" if way == "named rows" else "dog-000000")
+    name = {"a list": "label", "a tensor": "label", "a matrix": "label-0"}.get(way, "wavy")
+    assert dogs.labels[name].tolist() == [bool(i % 2) for i in range(12)]
+    assert dogs.ids[0] == ("n00" if "named rows" in way else "dog-000000")
 
 
 # ---------------------------------------------------------------- layout
@@ -317,13 +346,15 @@ def changed_dimensions(way: str) -> Any:
         items[0] = (items[0][0], (items[0][1][0] + 1, items[0][1][1]))
     elif way == "half a module":
         items = items[:-1]
+    elif way == "nested":
+        items[0] = (items[0][0], nested(60))
     elif way == "unknown keys":
         items = [(f"k{i}", value) for i, (_, value) in enumerate(items)]
     return dict(items)
 
 
 @pytest.mark.parametrize(
-    "way", ["another order", "another sum", "count and shape differ", "half a module", "unknown keys"]
+    "way", ["another order", "another sum", "count and shape differ", "half a module", "unknown keys", "nested"]
 )
 def test_wrong_dimensions_are_refused(way: str, own: Published, tmp_path: Path) -> None:
     own.write("files/weight_dimensions.pt", changed_dimensions(way))
@@ -428,6 +459,7 @@ def test_adapters_saved_for_diffusers_are_adapters(configured: bool, own: Publis
     adapter = read_adapter(made.adapters[0])
     np.testing.assert_array_equal(made.dataset.layout.flatten(adapter), own.weights[4])
     assert {pair.scale for pair in adapter.factors.values()} == {27}
+    assert "non-commercial" in adapter.metadata["w2w.license"]
     assert all(".identity1." not in key for key in load_file(made.adapters[0] / "adapter_model.safetensors"))
 
 

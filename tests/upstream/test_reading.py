@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.test_small_files import little_memory
+from tests.upstream.published import dimensions
 from w2w_hub.errors import CorruptFileError, UnsupportedFormatError, W2WError
 from w2w_hub.upstream.frames import frame_of
+from w2w_hub.upstream.identities import read_coefficients
+from w2w_hub.upstream.labels import read_concept_labels, read_identities
+from w2w_hub.upstream.layout import find_layout
 from w2w_hub.upstream.torch_files import StoredTensor, hash_file, open_file
 
 FORMATS = [pytest.param(True, id="zip"), pytest.param(False, id="legacy")]
@@ -221,9 +226,15 @@ def test_a_pickle_that_refers_to_itself_takes_no_memory(tmp_path: Path) -> None:
         found = open_file(path).value
     with pytest.raises(CorruptFileError):
         frame_of(found, path)
-    pickled(encoded_again(2000).replace(b"q\x000", b"q\x00a", 1), path)
+    pickled(encoded_again(400).replace(b"q\x000", b"q\x00a", 1), path)
     with little_memory(), pytest.raises(W2WError, match=r"dog_labels\.pt"):
         frame_of(open_file(path).value, path)
+    long, wide = np.zeros(10**6, np.int8), {f"k{i}": 0 for i in range(4000)}
+    shared: list[tuple[Any, int]] = [({f"k{i}": long for i in range(100)}, 10**6), ([wide] * 4000, 4000)]
+    for value, rows in shared:
+        path.write_bytes(pickle.dumps(value, protocol=4))
+        with little_memory(), pytest.raises(W2WError, match=r"dog_labels\.pt"):
+            read_concept_labels(path, rows, "dog")
     table = pd.DataFrame({f"c{i}": ["x" * 1000] * 100 for i in range(3)})
     table.to_pickle(path, protocol=2)
     with little_memory():
@@ -248,6 +259,52 @@ def test_a_damaged_byte_of_a_tensor_is_found_by_the_archives_checksum(tmp_path: 
     path.write_bytes(data)
     with pytest.raises(CorruptFileError, match=r"mean\.pt"):
         hash_file(path)
+
+
+STEPS = b"(tRbh}]lauseq\x85\x86\x87NK\x01.\x81\x88\x89"  # short instructions of pickles
+
+
+def changed(data: bytes, draw: random.Random) -> bytes:
+    """Some bytes replaced, removed or repeated, or instructions put in."""
+    found = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at, way = draw.randrange(len(found)), draw.randrange(4)
+        if way == 0:
+            found[at] = draw.randrange(256)
+        elif way == 1:
+            found[at:at] = bytes([draw.choice(STEPS)])
+        elif way == 2 and len(found) > 20:
+            del found[at : at + draw.randrange(1, 9)]
+        else:
+            start = draw.randrange(len(found))
+            found[at:at] = found[start : start + draw.randrange(1, 40)]
+    return bytes(found)
+
+
+def test_changed_bytes_are_refused_by_name_or_read_as_something_else(tmp_path: Path) -> None:
+    table = pd.DataFrame({"Male": [1, -1, 1], "f": [0.5, 1, 2], "file": ["a", None, "ü"]}, index=["1", "10", "2"])
+    path, outcomes = tmp_path / "file.pt", set()
+    files: list[tuple[Any, Callable[[Path], object]]] = [
+        (table, lambda where: read_identities(where, 3)),
+        ({"wavy": [np.int64(1), np.int64(0)]}, lambda where: read_concept_labels(where, 2, "dog")),
+        (dimensions(), lambda where: find_layout(where, None, 52)),
+        (torch.ones(1, 6), read_coefficients),
+    ]
+    for number, (value, read) in enumerate(files):
+        for zipped in (True, False):
+            original, draw = saved(value, path, zipped).read_bytes(), random.Random(number)
+            for _ in range(40):
+                path.write_bytes(original)
+                if zipped:
+                    rewritten(path, lambda name, data, d=draw: changed(data, d) if name.endswith("data.pkl") else data)
+                else:
+                    path.write_bytes(changed(original, draw))
+                try:
+                    read(path)
+                    outcomes.add("read")
+                except W2WError as error:
+                    outcomes.add(f"refused {error.path}")
+    assert outcomes == {"read", f"refused {path}"}
 
 
 def rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:

@@ -11,11 +11,15 @@ from .common import Sections
 from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
 from .demo import demo
+from .directions import calibrate, slider
+from .encoders import fit_encoder
+from .exports import export
 from .hub import archive, cite, log, pin, push, restore
-from .identities import edit, export, grid, invert, render, sample
+from .identities import edit, invert, sample
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
+from .sheets import grid, render
 from .spaces import build, compare, directions, nearest, read, rebuild, report
 from .training import train, train_many
 from .upstream import import_w2w
@@ -33,7 +37,7 @@ for section, commands in {
     "Start here": (demo,),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, compare, report, directions, nearest, read),
+    "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read, fit_encoder),
     "Identities": (sample, edit, invert, render, grid, export),
     "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),

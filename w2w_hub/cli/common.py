@@ -249,7 +249,8 @@ class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         strength = finite(number)
         if not name or not sign or strength is None:
             reason = " with a finite number" if name and sign else ""
-            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH{reason}, for instance Beard=+2", param, ctx)
+            advice = f"; to set the attribute: --set {value}" if name and number and number[0].isalpha() else ""
+            self.fail(f"{value!r} is not ATTRIBUTE=STRENGTH{reason}, for instance Beard=+2{advice}", param, ctx)
         return name, strength
 
 

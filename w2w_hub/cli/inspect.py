@@ -12,7 +12,7 @@ from ..common.text import one_line
 from .common import adapter_options, examples, json_option
 from .output import data, print_json, say
 
-_OLD_NAMES = ("passengers", "misfit")  # deprecated keys, in JSON until 0.3
+_JSON_ONLY = ("passengers", "misfit", "strength curves")  # the first two are deprecated, until 0.3
 _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
 
 
@@ -122,7 +122,7 @@ def _scanned(
 def _print_facts(facts: dict[str, Any]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
-        if value is not None and name not in _OLD_NAMES:
+        if value is not None and name not in _JSON_ONLY:
             data(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
 
 

@@ -13,7 +13,7 @@ from .output import data, name_column, print_json, say
 from .rows import find_identity, people_option
 
 if TYPE_CHECKING:
-    from ..space import Engine, WeightSpace
+    from ..space import Engine, PopulationModel, WeightSpace
 
 space_argument = click.argument("space", type=click.Path(path_type=Path))
 
@@ -93,6 +93,14 @@ def engine_from(name: str, devices: tuple[str, ...], scheduler: str | None) -> E
 @click.option("--standardize/--no-standardize", default=True, show_default=True, help="Scale features to unit std.")
 @click.option("--directions/--no-directions", default=True, show_default=True, help="Fit a direction per attribute.")
 @click.option(
+    "--population-model/--no-population-model", default=True, show_default=True,
+    help="Fit the model of the population by which attributes are set.",
+)  # fmt: skip
+@click.option(
+    "--groups", type=click.Path(path_type=Path),
+    help="JSON file of attributes that exclude each other, by group; by default they are found from the labels.",
+)  # fmt: skip
+@click.option(
     "--without-population", is_flag=True,
     help="Leave out ids and coefficients of the rows, to publish a basis without people's data.",
 )  # fmt: skip
@@ -101,7 +109,7 @@ def build(
     dataset: Path, k: int | None, out: Path, force: bool, base: Path | None, num_inference_steps: int | None,
     guidance_scale: float | None, split: str, version: str, engine: str | None, devices: tuple[str, ...],
     scheduler: str | None, solver: str, tolerance: float, seed: int, canonical: str | None, standardize: bool,
-    directions: bool, without_population: bool, as_json: bool,
+    directions: bool, population_model: bool, groups: Path | None, without_population: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a weight space: PCA of the training split and a direction for each attribute.
 
@@ -111,13 +119,16 @@ def build(
     from ..space.directions import missing_lines
     from ..space.fit.build_and_save import build_and_save, unfinished
     from ..space.fit.solvers import get_solvers
+    from ..space.population_model import summary_lines
+    from ..store.manifest import read_json
 
     opened = WeightDataset.open(dataset)
     if unfinished(out).is_dir():
         say(f"continuing the unfinished build in {unfinished(out)}, if it has the same options")
     space = build_and_save(
         opened, out, k, base=base, overwrite=force, population=not without_population, split=split, version=version,
-        directions=directions, standardize=standardize, canonical=canonical,
+        directions=directions, population_model=population_model,
+        groups=None if groups is None else read_json(groups), standardize=standardize, canonical=canonical,
         generation=given_settings(num_inference_steps, guidance_scale),
         solver=get_solvers(solver, tolerance=tolerance, seed=seed),
         engine=engine_from(engine or "numpy", devices, scheduler),
@@ -126,7 +137,8 @@ def build(
         print_json(
             {"path": str(out), "k": space.k, "digest": space.digest, "recipe": space.recipe,
              "diagnostics": space.diagnostics,
-             "directions": {name: d.evidence() for name, d in space.directions.items()}}
+             "directions": {name: d.evidence() for name, d in space.directions.items()},
+             "population_model": model_json(space.population_model)}
         )  # fmt: skip
         return
     explained = list(space.diagnostics["explained_variance"].values())[-1]
@@ -143,11 +155,21 @@ def build(
         say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
     for line in (*directions_table(space), *missing_lines(space.diagnostics.get("no_direction", {}))):
         say(f"  {line}")
+    for line in () if space.population_model is None else summary_lines(space.population_model):
+        say(line)
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
     say(f"digest {space.digest[:16]}; next: {then}")
     say(f"or: {command('w2w sample', out, options=('--count', 8, '--out', 'points'))}")
     if base is None:
         say("without --base nothing can be drawn from this weight space on the command line")
+
+
+def model_json(model: PopulationModel | None) -> dict[str, Any] | None:
+    """Return the factors, typical strength and evidence of a population model."""
+    if model is None:
+        return None
+    factors = {factor.name: {"columns": factor.columns, "levels": factor.levels} for factor in model.factors}
+    return {"factors": factors, "strength": model.strength, "gain": model.gain, "evidence": model.evidence}
 
 
 def directions_table(space: WeightSpace) -> list[str]:
@@ -161,9 +183,15 @@ def directions_table(space: WeightSpace) -> list[str]:
         score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
         interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
         more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
-        rows.append(f"{shown}  {score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {more}".rstrip())
+        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
+        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
+        rows.append(f"{shown}  {figures}  {more}".rstrip())
     head = name_column(["direction", *distinct])[0]
-    return [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}", *rows] if rows else []
+    return (
+        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
+        if rows
+        else []
+    )
 
 
 @click.command(
@@ -210,7 +238,10 @@ def rebuild(
         print_json({"path": str(space), "digest": published.digest, "rebuilt_digest": again.digest, **found.to_json()})
     elif found.identical:
         say(f"{space}: mean, deviations and basis are the same, bit for bit ({published.digest[:16]})")
-        differing = sorted(set(published.directions) ^ set(again.directions)) if out is not None else []
+        if found.model_error:
+            say(f"population models differ by {found.model_error:.1e} of what they predict")
+        fitted = {name for name, direction in published.directions.items() if direction.slider is None}
+        differing = sorted(fitted ^ set(again.directions)) if out is not None else []
         if differing:
             say(f"directions of one of them only: {few(differing)}; the labels of {dataset} are not those of the build")
     else:

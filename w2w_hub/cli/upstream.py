@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     "--holdout", type=float, default=0.1, show_default=True, help="Fraction of the rows that the split holds out."
 )
 @click.option("--consent", help="The consent of the people shown; without it, nothing can be pushed publicly.")
+@click.option(
+    "--row-order", type=click.Choice(["alphanumeric", "table"]), default="alphanumeric", show_default=True,
+    help="Order of the published rows: by the names of the folders, or as in the table of labels.",
+)  # fmt: skip
 @click.option("--parquet-view", is_flag=True, help="Also write the view that stock datasets reads.")
 @click.option(
     "--space", type=click.Path(path_type=Path),
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
 @json_option
 def import_w2w(
     files: Path, out: Path, k: int | None, split_by: str | None, holdout: float, consent: str | None,
-    parquet_view: bool, space: Path | None, force: bool, as_json: bool,
+    row_order: str, parquet_view: bool, space: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Import the published files of weights2weights as datasets and a weight space.
 
@@ -63,8 +67,9 @@ def import_w2w(
         say(f"{out}: {counted(len(point.coefficients), 'coefficient')}")
         return
     made = import_files(
-        files, out, k=k, split_by=split_by, holdout=holdout, consent=consent, parquet_view=parquet_view, overwrite=force
-    )
+        files, out, k=k, split_by=split_by, holdout=holdout, consent=consent, row_order=row_order,
+        parquet_view=parquet_view, overwrite=force,
+    )  # fmt: skip
     if as_json:
         print_json(made.report)
         return
@@ -85,6 +90,8 @@ def _show(made: Imported) -> None:
         kind = report["checks"]["components_of"]
         rows = {None: "something else than the rows", "as they are": "the rows as they are"}.get(kind, f"{kind} rows")
         say(f"measured: V.pt has the components of {rows}")
+    for name, fit in report["checks"].get("label_fit", {}).items():
+        say(f"measured: label fit in {name} order {fit:.2f}, where 1 is chance")
     for name, reason in report["skipped"].items():
         say(f"left out: {name}: {reason}")
     say(report["notice"])

@@ -36,6 +36,11 @@ MAX_NUMBERS = 2**40  # of a vector
 MAX_PICTURE_BYTES = 256 * MIB
 MAX_PICTURE_PIXELS = 2**26  # 8,192 x 8,192
 
+# encoders; the default one has 1 MB
+MAX_ENCODER_BYTES = 256 * MIB
+MAX_ENCODER_PIXELS = 2**16  # of the picture that its network takes, after averaging
+MAX_ENCODER_WIDTH = 256  # channels after its first convolution, a quarter of those after its last
+
 # checkpoint files
 MAX_TENSORS = 100_000  # of one file; the largest adapter seen has 3,000
 MAX_TENSOR_AXES = 8  # dimensions of one tensor

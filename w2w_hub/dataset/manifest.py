@@ -106,10 +106,10 @@ class DatasetManifest(Displayed):
     # id -> {scale: modules}, of rows with modules whose own scale was not the layout's: the ratio is folded into B
     rescaled: dict[str, dict[str, int]] | None = None
     label_kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # attribute -> what `columns` does not say
-    history: list[dict[str, Any]] = field(default_factory=list)  # version, date, changes, contributors of releases
     training: list[dict[str, Any]] | None = None  # recipe, engine and batches of rows that `train_many` trained
     # source and license of rows that were imported from another project, whose license is restricted
     imported: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)  # version, date, changes, contributors of releases
 
     def __post_init__(self) -> None:
         for name, kind in (_KINDS | _OPTIONAL_KINDS).items():

@@ -15,11 +15,10 @@ from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, read_json, read_json_in
-from ..store.paths import find_file, has_file
+from ..store.paths import has_file
+from .initialization import initialization_of
 from .manifest import Compatibility
 from .weight_dataset import WeightDataset
-
-INITIALIZATION = "initialisation.safetensors"  # the adapter that all rows were trained from, with B zero
 
 
 class ReferenceLayout:
@@ -73,12 +72,10 @@ class ReferenceLayout:
         """The dtype of a dataset's rows; float32 for everything else."""
         return "float32" if self._dataset is None else self._dataset.manifest.dtype
 
-    @property
-    def initialization(self) -> Path | None:
-        """The file of the adapter that all rows were trained from, if the dataset has one."""
-        if self._dataset is None or self._dataset.path is None or INITIALIZATION not in self._dataset.manifest.files:
-            return None
-        return find_file(self._dataset.path, INITIALIZATION)
+    @cached_property
+    def start(self) -> np.ndarray | None:
+        """The initialization that a dataset publishes, float32 ``(size,)``; None without one."""
+        return None if self._dataset is None else initialization_of(self._dataset)
 
     @cached_property
     def _first_a(self) -> np.ndarray:

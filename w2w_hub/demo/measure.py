@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from .assets import Assets
 from .judge import Judge, identity_score, real_score
 
 if TYPE_CHECKING:
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 def tensor(pictures: np.ndarray) -> torch.Tensor:
     """Return pictures ``(..., h, w, 3)`` as a tensor ``(n, 3, h, w)``."""
     return torch.from_numpy(np.ascontiguousarray(pictures.reshape(-1, *pictures.shape[-3:]))).permute(0, 3, 1, 2)
+
+
+def read_avatars(pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which attributes pictures ``(n, 64, 64, 3)`` of avatars show, by the shipped judge: booleans ``(n,)``.
+
+    A judge for :func:`w2w_hub.models.calibration.calibrate` and ``w2w calibrate --judge``.
+    """
+    return {name: shown.numpy() for name, shown in _shipped_judge().read_attributes(tensor(pictures)).items()}
+
+
+@lru_cache(1)
+def _shipped_judge() -> Judge:
+    return Judge.load(Assets().judge)
 
 
 class IdentityScorer:
@@ -90,3 +105,43 @@ def others_kept(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: 
     """Return the fraction of :func:`kept_factors` per picture."""
     result: np.ndarray = kept_factors(judge, before, after, attribute).mean(0)
     return result
+
+
+def edit_figures(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> dict[str, float]:
+    """Return what an edit reaches, of pictures ``(people, cases, h, w, 3)`` before and after it.
+
+    `before` and `after` are fractions of pictures with the attribute, `other_attributes_kept` the mean over the other
+    factors, `each_other_factor_kept` the smallest of them, and `seen_and_all_kept` both in one picture.
+    """
+    seen, kept = attribute_shown(judge, after, attribute), kept_factors(judge, before, after, attribute)
+    return {
+        "before": float(attribute_shown(judge, before, attribute).mean()),
+        "after": float(seen.mean()),
+        "other_attributes_kept": float(kept.mean()),
+        "each_other_factor_kept": float(kept.reshape(len(kept), -1).mean(1).min()),
+        "seen_and_all_kept": float((seen & kept.all(0)).mean()),
+    }
+
+
+def holds(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -> np.ndarray:
+    """Return which pictures ``(...)`` show the attribute, did not before, and show all other factors as before."""
+    seen, had = (attribute_shown(judge, pictures, attribute) for pictures in (after, before))
+    result: np.ndarray = seen & ~had & kept_factors(judge, before, after, attribute).all(0)
+    return result
+
+
+def reached(edits: Mapping[str, Mapping[str, float]], wished: float) -> list[str]:
+    """Return the attributes that are seen, with each other factor kept, in at least this fraction of the pictures."""
+    return [name for name, edit in edits.items() if min(edit["after"], edit["each_other_factor_kept"]) >= wished]
+
+
+def same_person(judge: Judge, pictures: np.ndarray) -> tuple[float, float]:
+    """Return how alike pictures ``(people, cases, h, w, 3)`` of one person are, and how alike those of different ones.
+
+    Both are mean cosines of embeddings.
+    """
+    people, cases = pictures.shape[:2]
+    embedded = judge.embed(tensor(pictures)).numpy().astype(np.float64).reshape(people * cases, -1)
+    cosines, person = embedded @ embedded.T, np.repeat(np.arange(people), cases)
+    same, itself = person[:, None] == person, np.eye(len(person), dtype=bool)
+    return float(cosines[same & ~itself].mean()), float(cosines[~same].mean()) if people > 1 else 0.0

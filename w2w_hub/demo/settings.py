@@ -15,7 +15,7 @@ STRENGTHS: tuple[float, ...] = (3.0, 4.5, 6.0)  # in standard deviations of the 
 SUMMARY_STRENGTH = STRENGTHS[1]  # the one that figures are reported at
 EDIT_WISH = 0.8  # fraction of pictures in which an edit should show, and leave the rest alone
 INVERSION_STEPS, INVERSION_PRIOR = 400, 0.0
-EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Gray_Hair")
+EDIT_ATTRIBUTES = ("Sunglasses", "Full_Beard", "Dark_Skin", "Red_Hair", "Wearing_Hat")
 
 DEFINITIONS: dict[str, str] = {
     "identity score": "mean cosine of the pictures' judge embeddings to the normalized mean embedding of the person's "
@@ -23,7 +23,14 @@ DEFINITIONS: dict[str, str] = {
     "somebody else's",
     "relative score": "(score - strangers) / (real - strangers): 1 is as good as real pictures, "
     "0 no better than a stranger's",
+    "push, set": "a push adds the same step along an attribute's direction to everybody; a set adds the difference "
+    "between the population's mean with the attribute and with the person's own, times the weight space's own factor",
     "before, after": "fraction of pictures in which the judge sees the attribute, over people without it",
+    "reached": f"attributes that are seen in at least {EDIT_WISH:g} of the pictures, with each of the other factors "
+    f"kept in at least {EDIT_WISH:g}",
+    "seen and all kept": "fraction of pictures in which the attribute is seen and all other factors are kept",
+    "same person": "mean cosine of the judge's embeddings of one person's pictures under the prompts to each other; of "
+    "different people, the same between them",
     "others kept": "fraction of the other identity factors (top, hair color, skin, facial hair, glasses) that the "
     "judge reads as before; a hair color that cannot be seen counts as kept",
     "label prior": "fraction of the fitted people with the attribute: what a random identity would show",

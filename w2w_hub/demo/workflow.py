@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,27 +15,28 @@ import torch
 from ..common.progress import progress
 from ..dataset import WeightDataset, load_dataset
 from ..models.pictures import contact_sheet, save_picture, to_picture
-from ..models.pipelines import AutoW2WPipeline, strength_grid
+from ..models.pipelines import AutoW2WPipeline
 from ..store.atomic import write_bytes
 from .assets import Assets
 from .judge import Judge
 from .lines import ReportLines
-from .measure import IdentityScorer, attribute_shown, others_kept
+from .measure import IdentityScorer, edit_figures, holds, reached, same_person
 from .report import evaluated_edits, measured_on, report, wished_beside_reached
 from .settings import (
     CASES,
     COMPONENTS,
     EDIT_ATTRIBUTES,
+    EDIT_WISH,
     GUIDANCE,
     INVERSION_PRIOR,
     INVERSION_STEPS,
     SAMPLING_STEPS,
-    STRENGTHS,
     SUMMARY_STRENGTH,
 )  # fmt: skip
 from .stages import Record, Section
 
-SAMPLES, EDITED_PEOPLE, INVERTED_PEOPLE, SCORED_PEOPLE, SHOWN_PEOPLE = 8, 4, 4, 24, 8
+SAMPLES, EDITED_PEOPLE, SHOWN_EDITED, INVERTED_PEOPLE, SCORED_PEOPLE, SHOWN_PEOPLE = 8, 8, 4, 4, 24, 8
+SAMPLING_METHODS = ("population", "gaussian")
 DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE}
 SCALE = 3  # of pictures on sheets
 
@@ -66,7 +68,7 @@ class Workflow:
             "dataset": (self.make_dataset, ("dataset",)),
             "weight space": (self.make_space, ("space",)),
             "held-out people": (self.render_people, ("held-out.png",)),
-            "samples": (self.render_samples, ("points/samples", "samples.png", "samples-one-seed.png")),
+            "samples": (self.render_samples, ("points/samples*", "samples.png", "samples-one-seed.png")),
             "edits": (self.render_edits, ("edits-*.png", "points/edited.json")),
             "inversion": (self.invert_pictures, ("pictures", "points/inverted", "inversion.png")),
             "export": (self.export_person, ("exported", "export.png")),
@@ -179,17 +181,35 @@ class Workflow:
         return self.lines.line(name, *words, "--prompt", CASES[0][0], "--seed", CASES[0][1], "--out", out)
 
     def render_samples(self) -> None:
-        points = self.out / "points" / "samples"
-        self.command("sample", self.folder, "--count", SAMPLES, "--seed", 0, "--out", points)
-        files = sorted(points.glob("*.json"))
-        nearest = [self.space.nearest(self.pipe.resolve(f).point)[0][1] for f in files]
-        self.record.metrics["sample_nearest_neighbour_cosine"] = float(np.mean(nearest))
-        drawn = [self.render(list(files), (case,)) for case in progress(CASES, "samples")]
+        drawn, found = {}, {}
+        for method in SAMPLING_METHODS:
+            points = self.out / "points" / ("samples" if method == SAMPLING_METHODS[0] else f"samples-{method}")
+            self.command("sample", self.folder, "--count", SAMPLES, "--seed", 0, "--method", method, "--out", points)
+            files = sorted(points.glob("*.json"))
+            pictures = [self.render(list(files), (case,)) for case in progress(CASES, f"{method} samples")]
+            drawn[method] = np.concatenate(pictures, 1)
+            near = [self.pipe.resolve(file).point.history["nearest"]["cosine"] for file in files]
+            alike, different = same_person(self.judge, drawn[method])
+            found[method] = {
+                "same_person_cosine": alike, "different_people_cosine": different,
+                "nearest_row_cosine": float(np.mean(near)),
+            }  # fmt: skip
+        first, second = (found[method] for method in SAMPLING_METHODS)
+        files = sorted((self.out / "points" / "samples").glob("*.json"))
+        self.record.metrics |= {
+            "samples": found, "sample_nearest_neighbour_cosine": first["nearest_row_cosine"],
+        }  # fmt: skip
+        columns = [f"{method}: {caption}" for method in SAMPLING_METHODS for caption in captions()]
         self.sheet(
-            "samples", np.concatenate(drawn, 1), [f.stem for f in files], captions(),
-            "New people, sampled from the weight space",
-            "Each row is one point of the weight space. The columns differ in the prompt and in the noise seed. Mean "
-            f"cosine to the nearest fitted person: {np.mean(nearest):.2f} (a copy would be 1).",
+            "samples", np.concatenate([drawn[method] for method in SAMPLING_METHODS], 1), [f.stem for f in files],
+            columns, "New people, sampled from the weight space",
+            "Three columns are one point of the weight space under three prompts and noise seeds. On the left, people "
+            "drawn through the population model: attributes as they occur, then the mean of people with them, then "
+            f"what attributes do not explain. The same person: {first['same_person_cosine']:.2f}, different people: "
+            f"{first['different_people_cosine']:.2f}. On the right, each coefficient drawn on its own, as in the "
+            f"paper: {second['same_person_cosine']:.2f} and {second['different_people_cosine']:.2f}. Mean cosine to "
+            f"the nearest fitted person: {first['nearest_row_cosine']:.2f} and {second['nearest_row_cosine']:.2f} (a "
+            "copy would be 1).",
             self.redraw("render", self.folder, files, out="samples.png"),
         )  # fmt: skip
         cases = [word for prompt, _ in CASES for word in ("--prompt", prompt)]
@@ -204,57 +224,66 @@ class Workflow:
         people = list(table.sum(axis=1).sort_values(kind="stable").index[:EDITED_PEOPLE])
         own = [self.own(p) for p in people]
         before = self.render(own)  # (people, cases, h, w, 3)
-        jobs = [(name, case) for name in names for case in CASES]
-        drawn = {
-            (name, case): strength_grid(self.pipe, own, name, STRENGTHS, case, **DRAWN)
-            for name, case in progress(jobs, "edits")
-        }
-        after = {n: np.stack([drawn[n, case] for case in CASES], 2) for n in names}  # (people, strengths, cases, ...)
-        summary = STRENGTHS.index(SUMMARY_STRENGTH)
-        edits = {}
-        for name in names:
-            without = np.flatnonzero(~table.loc[people, name].to_numpy())
-            if not len(without):
-                continue
-            first, second, direction = before[without], after[name][without, summary], self.space.direction(name)
-            edits[name] = {
-                "people": len(without),
-                "before": float(attribute_shown(self.judge, first, name).mean()),
-                "after": float(attribute_shown(self.judge, second, name).mean()),
-                "other_attributes_kept": float(others_kept(self.judge, first, second, name).mean()),
-                "label_prior": direction.positives / direction.rows,
-            }
-        self.record.metrics |= {"edits": edits, "edit_strength_sd": SUMMARY_STRENGTH}
-        for i, person in enumerate(people):
-            self.edit_sheet(person, before[i], {name: after[name][i] for name in names}, summary)
-        header = ("attribute", "people", "before", "after", "others kept", "label prior")
-        text = f"At +{SUMMARY_STRENGTH:g} standard deviations, over the people above without the attribute."
-        rows = [(n, *e.values()) for n, e in edits.items()]
+        after: dict[str, dict[str, np.ndarray]] = {"push": {}, "set": {}}
+        figures: dict[str, dict[str, Any]] = {"push": {}, "set": {}}
+        for name in progress(names, "edits"):
+            without = np.flatnonzero(~table[name].loc[people].to_numpy())
+            pushed, changed = self.edited(own, {name: SUMMARY_STRENGTH}), self.edited(own, set={name: True})
+            after["push"][name], after["set"][name] = np.split(self.render([*pushed, *changed]), 2)
+            direction = self.space.direction(name)
+            for kind in after if len(without) else ():
+                found = edit_figures(self.judge, before[without], after[kind][name][without], name)
+                prior = {"people": len(without), "label_prior": direction.positives / direction.rows}
+                figures[kind][name] = prior | found
+        counts = {kind: len(reached(figures[kind], EDIT_WISH)) for kind in figures}
+        self.record.metrics |= {
+            "edits": figures["push"], "edit_strength_sd": SUMMARY_STRENGTH,
+            "sets": figures["set"], "set_strength": self.space.population_model.strength,
+            "edits_reached": {"pushes": counts["push"], "sets": counts["set"], "attributes": len(figures["set"])},
+        }  # fmt: skip
+        held = sum(holds(self.judge, before, after["set"][name], name).mean(1) for name in names)
+        for i in sorted(np.argsort(-np.asarray(held), kind="stable")[:SHOWN_EDITED]):
+            pairs = {name: (after["set"][name][i], after["push"][name][i]) for name in names}
+            self.edit_sheet(people[i], before[i], pairs)
+        header = ("attribute", "edit", "people", "before", "after", "others kept", "seen and all kept", "label prior")
+        shown = ("people", "before", "after", "other_attributes_kept", "seen_and_all_kept", "label_prior")
+        rows = [(name, kind, *(figures[kind][name][key] for key in shown)) for name in figures["set"] for kind in after]
+        text = (
+            f"Pushes by +{SUMMARY_STRENGTH:g} standard deviations and sets at the weight space's own strength, of "
+            f"{len(people)} held-out people, over those without the attribute. Sheets show the {SHOWN_EDITED} whose "
+            f"sets hold best. Reached: {counts['set']} of {len(figures['set'])} attributes by sets, {counts['push']} "
+            "by pushes."
+        )
         self.record.sections.append(Section("Edits in figures", text, header=header, rows=rows))
         point = self.out / "points" / "edited.json"
-        self.command("edit", self.folder, people[0], f"{names[0]}={SUMMARY_STRENGTH:g}", "--out", point)
+        self.command("edit", self.folder, people[0], "--set", f"{names[0]}=true", "--out", point)
 
-    def edit_sheet(self, person: str, before: np.ndarray, after: dict[str, np.ndarray], summary: int) -> None:
-        """Write one person's sheet: for the first prompt all strengths, for the others one, each after its *before*.
+    def edited(self, people: list[Any], *strengths: Any, **options: Any) -> list[Any]:
+        """Return several identities after one edit."""
+        self.pipe.identity = people
+        with warnings.catch_warnings():  # that a strong push leaves the population; the figures say what it does
+            warnings.simplefilter("ignore", UserWarning)
+            found = list(self.pipe.edit(*strengths, **options))
+        self.pipe.identity = None
+        return found
 
-        `before` is ``(cases, h, w, 3)``, and `after` has ``(strengths, cases, h, w, 3)`` per attribute.
+    def edit_sheet(self, person: str, before: np.ndarray, after: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Write one person's sheet: for each case the person before an edit, with the attribute set, and pushed.
+
+        `before` is ``(cases, h, w, 3)``, as are the two arrays per attribute.
         """
-        rows = []
-        for edited in after.values():
-            row = [before[0], *edited[:, 0]]
-            for case in range(1, len(CASES)):
-                row += [before[case], edited[summary, case]]
-            rows.append(row)
-        middle, (first, *others) = f"+{SUMMARY_STRENGTH:g} sd", captions()
-        columns = [f"before: {first}", *(f"+{s:g} sd" for s in STRENGTHS)]
-        columns += [text for caption in others for text in (f"before: {caption}", middle)]
-        strengths = f"--strengths=0,{','.join(f'{s:g}' for s in STRENGTHS)}"
-        words = [self.folder, person, "--dataset", self.dataset.path, "--attribute", next(iter(after)), strengths]
+        rows = [[part[case] for case in range(len(CASES)) for part in (before, *edits)] for edits in after.values()]
+        columns = [
+            f"{kind}{caption}"
+            for caption in captions()
+            for kind in ("before: ", "set, ", f"push +{SUMMARY_STRENGTH:g} sd, ")
+        ]
+        words = [self.folder, person, "--dataset", self.dataset.path, "--set", f"{next(iter(after))}=true"]
         self.sheet(
             f"edits-{person}", np.array(rows), list(after), columns, f"Edits of {person}, who is held out",
-            "The person's own LoRA, moved along the direction of the attribute in the row, by the strength in the "
-            "column in standard deviations (sd) of the population. To the left of an edit, the same prompt and seed "
-            "without it.",
+            "The person's own LoRA; the attribute in the row set, and pushed along its direction by "
+            f"{SUMMARY_STRENGTH:g} standard deviations (sd) of the population. To the left of both, the same prompt "
+            "and seed without an edit.",
             self.redraw("grid", *words, out="edits.png"),
         )  # fmt: skip
 

@@ -160,7 +160,9 @@ class PickleReading:
             raise self._damaged()
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             if not isinstance(key, (str, int, float, type(None))):
-                raise UnsupportedFormatError(f"{self._path} holds a dict with keys that are not text; save it again")
+                raise UnsupportedFormatError(
+                    f"{self._path} holds a dict with keys that are not text; save it again", path=self._path
+                )
             into[key] = value
 
     def _get(self, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ with optional_imports("diffusers"):
 from .denoising import draw_noise, identity_losses, pick, training_schedule
 from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
 from .injection.stack import drain
+from .starts import Start
 
 WINDOW = 50  # steps per mean loss of the convergence test
 COMPARED = 64  # noises and timesteps on which restarts are compared
@@ -128,6 +129,8 @@ class Inverter:
         ``(people, pictures, 1, h, w)`` in [0, 1]: weights of the latents in the loss.
     conditions : mapping, optional
         Added conditions of one sample, which SDXL's UNet requires.
+    starts : sequence of Start, optional
+        Where each person's optimization starts; by default the population's mean.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class Inverter:
         settings: InversionSettings,
         masks: torch.Tensor | None = None,
         conditions: Mapping[str, torch.Tensor] | None = None,
+        starts: Sequence[Start] | None = None,
     ):
         require_differentiable(unet)
         self.unet, self.space, self.settings = unet, space, settings
@@ -153,6 +157,11 @@ class Inverter:
         self.spread = torch.from_numpy(space.spread.std[:k]).to(device, torch.float32)
         self.center = torch.from_numpy(space.spread.mean[:k]).to(device, torch.float32)
         self.mean, self.std = (torch.from_numpy(v).to(device) for v in (space.coordinates.mean, space.coordinates.std))
+        self.starts = None if starts is None else list(starts)
+        self.first = torch.zeros((len(latents), k), device=device)
+        if self.starts is not None:
+            rows = [start.standardized(space, k) for start in self.starts]
+            self.first = torch.from_numpy(np.stack(rows)).to(device, torch.float32)
         captures = device.type == "cuda" and rewritable(unet, space.layout)  # offloading copies inside the step
         self.capture = captures if settings.capture is None else settings.capture
 
@@ -175,7 +184,8 @@ class Inverter:
                 errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
                 tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
-        return [self.result(*entry) for entry in best]
+        starts: Sequence[Start | None] = self.starts or [None] * people
+        return [self.result(*entry, start) for entry, start in zip(best, starts, strict=True)]
 
     def injected(self, vectors: torch.Tensor) -> AbstractContextManager[Use]:
         """Inject the people's vectors: one person's into the weights, several by hooks.
@@ -188,12 +198,12 @@ class Inverter:
         return inject_hooks(self.unet, layout, vectors)
 
     def start(self, restart: int) -> torch.Tensor:
-        """Return standardized coefficients to start from: the mean, and for later restarts seeded points near it."""
-        shape, device = (len(self.latents), self.k), self.latents.device
+        """Return standardized coefficients to start from: the starts, and for later restarts seeded points near."""
         if restart == 0:
-            return torch.zeros(shape, device=device)
+            return self.first.clone()
         generator = torch.Generator().manual_seed(self.settings.seed + restart)
-        return 0.5 * torch.randn((1, self.k), generator=generator).expand(shape).to(device)
+        near = 0.5 * torch.randn((1, self.k), generator=generator)
+        return self.first + near.to(self.first.device)
 
     # ------------------------------------------------------------ the loss
     def vectors(self, standardized: torch.Tensor) -> torch.Tensor:
@@ -276,9 +286,13 @@ class Inverter:
         errors = errors + self.settings.prior * standardized.square().mean(1)
         return [float(error) if torch.isfinite(error) else float("inf") for error in errors]
 
-    def result(self, error: float, standardized: torch.Tensor, losses: list[float], restart: int) -> Inversion:
+    def result(
+        self, error: float, standardized: torch.Tensor, losses: list[float], restart: int, start: Start | None
+    ) -> Inversion:
         coefficients: np.ndarray = (self.center + standardized * self.spread).cpu().numpy()
         history: dict[str, Any] = {"steps": len(losses), "seed": self.settings.seed, "k": self.k}
+        if start is not None:
+            history["start"] = dict(start.record)
         history["loss"] = [round(losses[0], 6), round(losses[-1], 6)]
         if self.settings.restarts > 1:
             history |= {"restarts": self.settings.restarts, "restart": restart, "error": round(error, 6)}

@@ -1,4 +1,4 @@
-"""Describe a path or repository: an adapter, dataset, weight space, saved point or lock."""
+"""Describe a path or repository: an adapter, dataset, weight space, saved point, encoder or lock."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..dialects.checkpoint import ReadOptions
 from ..dialects.initialization import InitializationTracker
 from ..dialects.inspection import inspect_adapter
 from ..errors import MissingPathError
+from ..space.encoder.encoder import Encoder, is_encoder
 from ..space.points import is_point, load_point
 from ..space.weight_space import WeightSpace
 from ..space.withdrawn import file_notice, withdrawn_row_of
@@ -37,7 +38,7 @@ def describe(
     against: Path | str | ReferenceLayout | None = None,
     tracker: InitializationTracker | None = None,
 ) -> dict[str, Any]:
-    """Return the facts of an adapter, dataset, weight space, saved point or lock, as ``w2w inspect`` shows them.
+    """Return the facts of an adapter, dataset, weight space, point, encoder or lock, as ``w2w inspect`` shows them.
 
     Parameters
     ----------
@@ -74,6 +75,8 @@ def describe(
         return {"kind": "lock", "path": str(path), "pins": [f"{p.name} ({p.kind})" for p in read_lock(path).pins]}
     if is_point(path):
         return _point_facts(path)
+    if is_encoder(path):
+        return _encoder_facts(path)
     if folder.is_dir() and has_file(folder, FILENAME):
         if read_json_in(folder, FILENAME).get("format") == DATASET:
             return _dataset_facts(opened) | {"path": str(path)} | commit
@@ -103,6 +106,20 @@ def _point_facts(path: Path) -> dict[str, Any]:
     }
 
 
+def _encoder_facts(path: Path) -> dict[str, Any]:
+    encoder = Encoder.load(path)
+    return {
+        "kind": "encoder",
+        "path": str(path),
+        "pictures": f"{encoder.size[1]}x{encoder.size[0]} pixels",
+        "coefficients": encoder.k,
+        "basis digest": encoder.basis_digest,
+        "base digest": encoder.base_digest or "not stated",
+        "evidence": {name: value for name, value in encoder.evidence.items() if name != "loss"},
+        "digest": encoder.digest,
+    }
+
+
 def _dataset_facts(path: Path) -> dict[str, Any]:
     dataset = WeightDataset.open(path)
     manifest = dataset.manifest
@@ -126,6 +143,9 @@ def _dataset_facts(path: Path) -> dict[str, Any]:
     }
 
 
+CURVES = "strength curves"  # shown as JSON only
+
+
 def _space_facts(path: Path) -> dict[str, Any]:
     space = WeightSpace.from_pretrained(path)
     return {
@@ -138,8 +158,11 @@ def _space_facts(path: Path) -> dict[str, Any]:
         "dataset": space.recipe["dataset"],
         "rows fitted": space.recipe["rows"],
         "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
+        "typical push, sd": {n: "-" if d.typical is None else round(d.typical, 2) for n, d in space.directions.items()},
+        CURVES: {n: c.to_json() for n, d in space.directions.items() if (c := d.picture_curve or d.curve) is not None},
         "base model": space.compatibility.base_model or "not stated",
         "generation": space.generation or "not stated",
         "license": space.licence,
         "digest": space.digest,
+        **({"encoder": "stored"} if space.stored_encoder is not None else {}),
     }

@@ -13,6 +13,8 @@ from ..common.text import counted, few
 from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..dialects.generation import KEY as GENERATION
 from ..errors import CorruptFileError, HubNotFoundError, MissingPathError
+from ..space.encoder.encoder import FILE as ENCODER
+from ..space.population_model.storage import FILES as MODEL_FILES
 from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
@@ -160,12 +162,22 @@ def _compare_spaces(old: Source, new: Source) -> list[Change]:
     differing = {n for n in {**was["files"], **now["files"]} if was["files"].get(n) != now["files"].get(n)}
     if not (gone or more) and any(name.startswith("directions.") for name in differing):
         changes.append(Change("minor", "directions were estimated again"))
+    modeled = [MODEL_FILES[1] in manifest["files"] for manifest in (was, now)]
+    if modeled[0] != modeled[1]:
+        lost = Change("major", "the population model was removed: no attribute can be set")
+        changes.append(lost if modeled[0] else Change("minor", "a population model was added"))
+    elif any(name in differing for name in MODEL_FILES) and was["digest"] == now["digest"]:
+        changes.append(Change("minor", "the population model was estimated again"))
     had, has = (bool(manifest.get("population", True)) for manifest in (was, now))
     if had != has:
         lost = Change("major", "the population was removed: no rows, no neighbors")
         changes.append(lost if had else Change("minor", "the population was added"))
     elif any(name.startswith("coefficients/") for name in differing) and was["digest"] == now["digest"]:
         changes.append(Change("minor", "coefficients of other rows"))
+    if ENCODER in was["files"] and ENCODER not in now["files"]:
+        changes.append(Change("major", "the encoder was removed"))
+    elif ENCODER in differing:
+        changes.append(Change("minor", f"an encoder was {'fitted again' if ENCODER in was['files'] else 'added'}"))
     base = {n for n in differing if n in (CONFIG, MODEL_INDEX) or ("/" in n and not n.startswith(OWN_FOLDERS))}
     if CONFIG in base and _has_same_base(old, new):
         base.remove(CONFIG)

@@ -14,6 +14,7 @@ from .fit.solvers import Covariance, Gram, Krylov, Solver
 from .overlap import Overlap, compare_components
 from .points import Point
 from .population import Population, Spread
+from .population_model import Attribute, Factor, PopulationModel, fit_population_model
 from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -21,18 +22,21 @@ if TYPE_CHECKING:
     from .fit.engines import TorchEngine as TorchEngine
 
 __all__ = [
+    "Attribute",
     "Coordinates",
     "Covariance",
     "DaskEngine",
     "Direction",
     "Engine",
     "Explained",
+    "Factor",
     "Gram",
     "Krylov",
     "NumpyEngine",
     "Overlap",
     "Point",
     "Population",
+    "PopulationModel",
     "Solver",
     "Spread",
     "TorchEngine",
@@ -41,6 +45,7 @@ __all__ = [
     "clear_passes",
     "compare_components",
     "fit_directions",
+    "fit_population_model",
 ]
 
 

@@ -21,9 +21,12 @@ from ..errors import W2WError
 from ..store.cards import TAGS, render_card
 from ..store.hub.cache import REPO
 from ..store.manifest import read_json_in
+from .directions.curve import StrengthCurve
 from .directions.missing import by_reason
 from .directions.synonyms import synonyms, synonyms_text
 
+BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"  # from one eighth of a line's height to all of it
+SHOWN_STRENGTHS = range(13)  # standard deviations
 REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)  # of a link: a tag, a branch or a commit
 
 
@@ -105,7 +108,8 @@ def space_card(
                 for c, v in diagnostics.get("explained_variance", {}).items()
             )
         ),
-        "directions": Markdown(_direction_rows(dict(directions)) or "| - | - | - | - | - |"),
+        "directions": Markdown(_direction_rows(dict(directions)) or "| - | - | - | - | - | - | - |"),
+        "strengths": f"{SHOWN_STRENGTHS[0]} to {SHOWN_STRENGTHS[-1]} sd",
         "remarks": Markdown("\n".join(["", *remarks, ""]) if remarks else ""),
     }
     return render_card("space_card.md", metadata, values)
@@ -124,6 +128,11 @@ def imported_remarks(recipe: Mapping[str, Any]) -> list[str]:
             "- Mean, deviations and components are kept as they were published there, with the opposite sign in "
             f"{count:,} components; they were not fitted here, and `w2w rebuild` does not apply."
         )
+        measured = published.get("measured")
+        kind = measured.get("components_of", "standardized") if isinstance(measured, Mapping) else "standardized"
+        if kind != "standardized":
+            of = "the rows as they are" if kind == "as they are" else f"{kind or 'other'} rows"
+            lines.append(f"- As measured, its components are of {markdown(of)}, not of the standardised ones.")
     return lines
 
 
@@ -137,7 +146,19 @@ def _direction_rows(directions: Mapping[str, Any]) -> str:
 def _direction_row(name: str, direction: Any) -> Markdown:
     figure = "-" if direction.score is None else direction.read_out.score.shown(direction.score)
     interval = "-" if direction.interval is None else f"{direction.interval[0]:.3f} to {direction.interval[1]:.3f}"
-    return table_row(name, figure, interval, direction.held_out_rows, f"{direction.sd:.2f}")
+    judged = direction.picture_curve or direction.curve
+    typical = "-" if direction.typical is None else f"{direction.typical:.1f}"
+    return table_row(
+        name, figure, interval, direction.held_out_rows, f"{direction.sd:.2f}", typical, _sparkline(judged)
+    )  # fmt: skip
+
+
+def _sparkline(curve: StrengthCurve | None) -> str:
+    """Return the fractions that show the attribute after pushes of `SHOWN_STRENGTHS`, as a line of bars."""
+    if curve is None:
+        return "-"
+    shown = [curve.at(strength)["shown"] for strength in SHOWN_STRENGTHS if strength <= curve.strengths[-1]]
+    return "".join(BARS[round(fraction * (len(BARS) - 1))] for fraction in shown)
 
 
 def _share(value: float | None) -> str:

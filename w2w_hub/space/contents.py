@@ -17,8 +17,10 @@ from ..lora.layout import ParameterLayout
 from ..store.hub.source import Source
 from .coordinates import Coordinates
 from .directions.direction import Direction
+from .encoder.encoder import Encoder, EncoderFile
 from .points import Point
 from .population import Population, Spread, require_near
+from .population_model.model import PopulationModel
 
 if TYPE_CHECKING:
     from ..store.hub.source import ResolvedRevision
@@ -46,7 +48,11 @@ class SpaceContents(ByValue):
         with a base model.
     stored_spread : Spread or None
         Spread of the population's coefficients, in a space that was published without it.
-    path : Path or None
+        population_model : PopulationModel or None
+        The population's coefficients as a function of its attributes; None without labels.
+        stored_encoder : Encoder, EncoderFile or None
+        The encoder, or the file that holds it until it is used; see :attr:`WeightSpace.encoder`.
+        path : Path or None
         The folder that it was opened from, or built into.
     source : Source or None
         Where it was opened from: that folder, or a commit on the Hub.
@@ -62,7 +68,9 @@ class SpaceContents(ByValue):
     version: str = "0.1.0"
     licence: str = "unknown"
     stored_spread: Spread | None = None
+    population_model: PopulationModel | None = None
     generation: dict[str, Any] = field(default_factory=dict, compare=False)
+    stored_encoder: Encoder | EncoderFile | None = field(default=None, compare=False)
     path: Path | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
 

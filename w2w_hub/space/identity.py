@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..common.display import Displayed, brief, percent
 from ..common.equality import ByValue
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter
-from .edits import warn_unreliable
+from .edits import TYPICAL, Edit, warn_unreliable
+from .layers import decode_step
 from .lookup import find_own_row, find_point, is_row
 from .notes import describe_edits, describe_history
 from .points import Point
@@ -42,6 +43,8 @@ class Identity(ByValue, Displayed):
         float32 ``(d,)``: the identity before its delayed edits.
     exact : bool
         True if the vector is an adapter's own weights, which may have more than the point.
+    layer_wise : bool
+        True if an edit of some layers moved the vector out of the space, so that it has more than the point.
     """
 
     vector: np.ndarray
@@ -49,11 +52,15 @@ class Identity(ByValue, Displayed):
     start: float = 0.0
     early: np.ndarray | None = None
     exact: bool = False
+    layer_wise: bool = False
 
     @property
     def note(self) -> str:
         """What is injected, in words: a row's point in the space or its own weights, and how much these share."""
         history, known = self.point.history, self.point.explained_ratio
+        if self.layer_wise and not self.exact:
+            inside = "" if known is None else f"; {percent(known)} of the variance in the weight space"
+            return describe_history(history) + inside
         if not self.exact:
             return describe_history(history, known)
         whose = f"{brief(history['row'])}: its own LoRA" if "row" in history else "an adapter's own weights"
@@ -111,30 +118,38 @@ def adapter_of(space: WeightSpace, what: Any) -> Adapter:
 def edited(
     space: WeightSpace,
     identity: Identity,
-    strengths: Mapping[str, float],
+    strengths: Mapping[str, float] | None = None,
     *,
+    set: Mapping[str, Any] | None = None,
+    strength: float | str = TYPICAL,
+    unit: str = "sd",
+    layers: str | Iterable[str] | None = None,
     start: float = 0.0,
     preserve: Iterable[str] = (),
 ) -> Identity:
-    """Return an identity moved along editing directions; what lies outside the space stays.
+    """Return an identity after pushes along editing directions, sets of attributes, or both.
+
+    What lies outside the space stays.
 
     Parameters
     ----------
-    strengths : mapping of str to float
-        In standard deviations of the population along each direction.
+    strengths, set, strength, unit, preserve
+        See :meth:`WeightSpace.edit`.
+    layers : str or iterable of str, optional
+        Limit the edit to these layers, see :func:`w2w_hub.space.layers.select_layers`; the weights of all others stay
+        bit for bit. Such a step leaves the space: the identity's vector moves by all of it, its point by its
+        projection.
     start : float
         Delayed injection: the unedited identity is injected until this fraction of the denoising schedule, so that the
         composition stays (the paper's T of 400 to 1,000 of 1,000 steps is 0.6 to 0).
-    preserve : iterable of str
-        Attributes whose score, by the reading direction, the edit leaves as it is; see :meth:`WeightSpace.edit`.
 
     Raises
     ------
     UnknownNameError
-        For an attribute without a direction; suggests the nearest names.
+        For an attribute without a direction, or a layer, that does not exist; suggests the nearest names.
     InvalidInputError
         If `start` is not in [0, 1), an attribute is both edited and preserved, or the identity has edits with another
-        delay.
+        delay; and as :meth:`WeightSpace.edit` does.
 
     Warns
     -----
@@ -146,16 +161,32 @@ def edited(
         raise InvalidInputError(
             f"this identity has edits with start={identity.start:g}, which all its edits share; got start={start:g}"
         )
+    edit = Edit.checked(strengths, preserve, wanted=set, strength=strength, unit=unit, layers=layers)
     before = pad_to_k(space, identity.point)
-    point = space.edit(before, strengths, preserve=preserve)
-    warn_unreliable({name: space.direction(name) for name in strengths})
-    step = space.decode(point) - space.decode(before)
+    moved = edit.moved(space, before.coefficients.astype(np.float64))
+    point = space.point_with(moved.after, edit.recorded(before.history, moved), before.explained_ratio)
+    warn_unreliable({name: space.direction(name) for name in edit.strengths})
+    if moved.change is None:
+        step = decode_step(space.coordinates, point.coefficients.astype(np.float64) - before.coefficients)
+    else:
+        step = moved.change
+    vector = identity.vector + step
+    layer_wise = identity.layer_wise or moved.layer_wise
+    if layer_wise:
+        point = replace(point, explained_ratio=share_inside(space, vector, point))
     early = identity.early
     if start:
         early = identity.vector if early is None else early
     elif early is not None:
         early = early + step
-    return Identity(identity.vector + step, point, max(start, identity.start), early, identity.exact)
+    return Identity(vector, point, max(start, identity.start), early, identity.exact, layer_wise)
+
+
+def share_inside(space: WeightSpace, vector: np.ndarray, point: Point) -> float:
+    """Return the fraction of the variance of weights ``(d,)`` that their point keeps."""
+    whole = (vector.astype(np.float64) - space.coordinates.mean) / space.coordinates.std
+    total, inside = float(whole @ whole), point.coefficients.astype(np.float64)
+    return float(np.clip(inside @ inside / total, 0, 1)) if total else 1.0
 
 
 def pad_to_k(space: WeightSpace, point: Point) -> Point:

@@ -24,6 +24,8 @@ from ..store.manifest import FILENAME, FORMAT_NAMES, SPACE, parse_json
 from ..store.paths import has_file, is_name, read_file, short
 from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .contents import SpaceContents
+from .encoder.encoder import FILE as ENCODER
+from .encoder.encoder import Encoder
 from .population import Population
 from .storage import FIELDS, read_contents, require_folder
 
@@ -68,6 +70,7 @@ def check_space(path: Path | str, *, deep: bool = True, vouched: bool = False) -
     _check_rows(report, state, space.population)
     _check_numbers(report, space, state.data["files"])
     _check_base(report, state, space)
+    _check_encoder(report, state, space)
     return report
 
 
@@ -168,6 +171,16 @@ def _check_base(report: Report, state: State, space: SpaceContents) -> None:
                 )
     except W2WError as error:
         report.add(CONFIG, str(error))
+
+
+def _check_encoder(report: Report, state: State, space: SpaceContents) -> None:
+    """Check that an encoder is one, of this space and its base model."""
+    if ENCODER not in state.data["files"] or ENCODER in report.broken:
+        return
+    try:
+        Encoder.load(state.find(ENCODER)).require_space(space.digest, space.compatibility.base_digest)
+    except W2WError as error:
+        report.add(ENCODER, str(error))
 
 
 def _check_reference(report: Report, settings: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def save_identity(
             )
         return export_identity(space, identity, path, overwrite=overwrite)
     lost, kept = [], identity.explained_ratio
-    if identity.exact and (kept is None or kept < 0.9995):
+    if (identity.exact or identity.layer_wise) and (kept is None or kept < 0.9995):
         share = "" if kept is None else f" ({percent(kept)} of the variance is inside)"
         lost.append(f"the weights outside of the weight space{share}: to keep them, leave out {path.suffix}")
     if identity.start:

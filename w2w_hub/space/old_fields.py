@@ -1,4 +1,4 @@
-"""The flat constructor of 0.1, ``WeightSpace(layout=, mean=, ..., ids=, ...)``; remove this file in 0.3."""
+"""Old names of 0.1: the constructor ``WeightSpace(layout=, ids=, ...)`` and attributes; remove this file in 0.3."""
 
 from __future__ import annotations
 
@@ -34,3 +34,26 @@ def accepts_flat_fields(construct: F) -> F:
         construct(self, *args, **given)
 
     return call  # type: ignore[return-value]
+
+
+# attributes that a weight space had itself -> where they are
+MOVED = {
+    **{name: f"coordinates.{name}" for name in (
+        "mean", "std", "basis", "singular_values", "residuals", "represent", "explained")},
+    **{name: f"population.{name}" for name in (
+        "ids", "splits", "coefficients", "fitted_split", "squared_norms", "left_out", "fitted",
+        "reconstruction_error")},
+    "coefficient_mean": "spread.mean",
+    "coefficient_std": "spread.std",
+    "coefficient_covariance": "population.covariance",
+}  # fmt: skip
+
+
+def old_attribute(space: Any, name: str) -> Any:
+    """Return an attribute that a weight space had itself, for its ``__getattr__``."""
+    if name not in MOVED:
+        raise AttributeError(f"{type(space).__name__!r} object has no attribute {name!r}")
+    warn_renamed(f"WeightSpace.{name}", f"WeightSpace.{MOVED[name]}")
+    part, attribute = MOVED[name].split(".")
+    owner = space.require_population(name) if part == "population" else getattr(space, part)
+    return getattr(owner, attribute)

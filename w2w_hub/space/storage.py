@@ -41,8 +41,15 @@ from .card import space_card
 from .contents import SpaceContents
 from .coordinates import Coordinates
 from .directions.direction import Direction
+from .encoder.encoder import FILE as ENCODER
+from .encoder.encoder import Encoder, EncoderFile
 from .manifest import require_facts
 from .population import Population, Spread
+from .population_model.model import PopulationModel
+from .population_model.storage import FILES as MODEL_FILES
+from .population_model.storage import from_json as model_from_json
+from .population_model.storage import tensors_of
+from .population_model.storage import to_json as model_to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +59,7 @@ FORMAT, FORMAT_VERSION = SPACE, 1
 space_files = files_listed(SPACE)
 WITHOUT_POPULATION = {"format_version": 2, "population": False}
 COMPONENTS_A_FILE = 1000
+MODEL_JSON, MODEL_TENSORS = MODEL_FILES
 BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
 _KINDS = {
     "name": str, "version": str, "licence": str, "digest": str, "k": int, "population": bool, "fitted_split": str,
@@ -111,10 +119,15 @@ def save_space(
             }
             save_tensors(arrays, folder / "directions.safetensors", {BASIS_KEY: space.digest})
             write_json(folder / "directions.json", {n: d.evidence() for n, d in space.directions.items()})
+        if space.population_model is not None:
+            write_json(folder / MODEL_JSON, model_to_json(space.population_model))
+            save_tensors(tensors_of(space.population_model), folder / MODEL_TENSORS, {BASIS_KEY: space.digest})
         splits = [] if population is None else list(dict.fromkeys(np.asarray(population.splits).tolist()))
         for split in splits:
             assert population is not None
             _save_coefficients(population, split, space.digest, folder / "coefficients" / f"{split}.parquet")
+        if space.stored_encoder is not None:
+            write_bytes(folder / ENCODER, _opened(space.stored_encoder).to_bytes())
         if extend is not None:
             extend(folder)
         facts = {
@@ -158,6 +171,10 @@ def write_manifest(
     write_bytes(folder / FILENAME, seal(manifest))
     text = card or space_card(manifest, list(directions.items()), folder)
     (folder / CARD).write_text(text, "utf-8")
+
+
+def _opened(encoder: Encoder | EncoderFile) -> Encoder:
+    return encoder.open() if isinstance(encoder, EncoderFile) else encoder
 
 
 def _written_card(path: Path) -> str | None:
@@ -274,6 +291,8 @@ def open_located(source: Source, k: int | None = None) -> SpaceContents:
             raise
         raise no_manifest(path, SPACE) from error
     space.source = source
+    if space.stored_encoder is not None:
+        space.stored_encoder = EncoderFile(source)  # which fetches it when it is used
     return space
 
 
@@ -300,7 +319,9 @@ def read_contents(state: State, k: int | None = None) -> SpaceContents:
             name=data["name"],
             version=data["version"],
             licence=data["licence"],
+            population_model=_load_population_model(state, k),
             generation=_read_generation(state),
+            stored_encoder=EncoderFile(Source(path)) if ENCODER in data["files"] else None,
             path=path,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -414,6 +435,7 @@ def _needed(source: Source, k: int | None) -> list[str]:
         for name in source.files
         if name in ("space.safetensors", CONFIG)
         or name.startswith(("coefficients/", "directions."))
+        or name in MODEL_FILES
         or ((match := basis.fullmatch(name)) and int(match[1]) < last)
     ]
 
@@ -488,6 +510,20 @@ def _load_directions(state: State, k: int | None = None) -> dict[str, Direction]
         except CorruptFileError as error:
             raise CorruptFileError(f"{state.root}/directions.json: {error}") from error
     return found
+
+
+def _load_population_model(state: State, k: int | None = None) -> PopulationModel | None:
+    """Return the model of the population, cut to the first `k` components if that is given; None if there is none."""
+    stated = [name for name in MODEL_FILES if name in state.data["files"]]
+    if not stated:
+        return None
+    if len(stated) == 1:
+        raise _corrupt(state.manifest_path, f"it lists {stated[0]} without the other of {', '.join(MODEL_FILES)}")
+    path, data = state.find(MODEL_TENSORS), state.data
+    tensors, metadata = read_safetensors(path)
+    if metadata.get(BASIS_KEY, data["digest"]) != data["digest"]:
+        raise _corrupt(path, f"it belongs to another basis than {data['digest'][:12]}")
+    return model_from_json(read_json(state.find(MODEL_JSON)), tensors, data["k"], k, f"{state.root}/{MODEL_JSON}")
 
 
 def load_directions(folder: Path) -> dict[str, Direction]:

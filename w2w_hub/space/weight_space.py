@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import reprlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..common.arguments import checked, place
-from ..common.constraints import as_array, flag, number, one_of, path, validated, whole
-from ..common.deprecated import renamed_keywords, warn_renamed
+from ..common.constraints import flag, path, validated
 from ..common.display import LONGEST, Displayed, listed
 from ..common.text import counted, one_line
-from ..errors import InvalidInputError, UnknownNameError
-from ..lora.adapter import Adapter
+from ..errors import InvalidInputError
 from ..store.hub.verify import verify_source
-from .contents import SpaceContents
-from .directions.direction import Direction
-from .directions.entanglement import Entanglement, entanglement
-from .edits import Edit, find_direction
+from .encoder.on_space import EncoderMixin
 from .integrity import check_space
-from .lookup import PointLike, find
-from .old_fields import accepts_flat_fields
-from .points import Point
-from .population import COVARIANCES
+from .old_fields import accepts_flat_fields, old_attribute
+from .operations import PointOperations
 from .previews import add_preview
 from .storage import open_contents, save_space
 from .withdrawn import warn_of_withdrawn
 
 
-class WeightSpace(SpaceContents, Displayed):
+class WeightSpace(EncoderMixin, PointOperations, Displayed):
     """A linear space of adapters; two are equal if their coordinates, populations, directions and metadata are.
 
     Every `point` parameter accepts a :class:`Point`, the path of a saved one, coefficients ``(<= k,)``, an inversion,
@@ -154,13 +144,21 @@ class WeightSpace(SpaceContents, Displayed):
         """
         return add_preview(self, Path(picture), overwrite=overwrite)
 
-    def without_population(self) -> WeightSpace:
+    @validated(population_model=flag())
+    def without_population(self, *, population_model: bool = True) -> WeightSpace:
         """Return the same space without ids and coefficients of rows, to publish a basis without people's data.
 
         Coordinates, directions and the mean and standard deviation of the coefficients stay, so that it still
         projects, decodes, samples and edits. It is saved as format version 2, which w2w_hub 0.1.0 does not read.
+
+        Parameters
+        ----------
+        population_model : bool
+            Keep the model of the population, which sets attributes. It holds combinations of attributes without ids;
+            the coefficients of a fitted row whose combination nobody else has can be estimated from it.
         """
-        return replace(self, population=None, stored_spread=self.spread, path=None, source=None)
+        model = self.population_model if population_model else None
+        return replace(self, population=None, stored_spread=self.spread, population_model=model, path=None, source=None)
 
     @checked()
     def verify(self, *, deep: bool = True) -> None:
@@ -189,173 +187,7 @@ class WeightSpace(SpaceContents, Displayed):
         for note in report.notes:
             warnings.warn(note, stacklevel=2)
 
-    # ------------------------------------------------------------ coordinates
-    def project(self, what: Adapter | np.ndarray, k: int | None = None) -> np.ndarray:
-        """Return coefficients, float32: ``(k,)`` of an adapter or vector, ``(n, k)`` of a matrix ``(n, d)``."""
-        return self.coordinates.project(what, k)
-
-    def decode(self, coefficients: PointLike, k: int | None = None) -> np.ndarray:
-        """Decode a point, or coefficients ``(k,)`` or ``(n, k)``, to adapter vectors, float32 ``(d,)`` or ``(n, d)``.
-
-        Parameters
-        ----------
-        k : int, optional
-            Use only the first k coefficients.
-        """
-        return self.coordinates.decode(self.coefficients_of(coefficients, several=True), k)
-
-    def adapter(self, point: PointLike) -> Adapter:
-        """Return a point as a LoRA."""
-        vector = self.decode(self.coefficients_of(point))
-        return self.layout.unflatten(vector, base_model=self.compatibility.base_model)
-
-    @validated(several=flag())
-    def coefficients_of(self, what: PointLike, *, several: bool = False) -> np.ndarray:
-        """Return the coefficients of a point, float64 ``(<= k,)``; with `several` also a matrix ``(n, <= k)``.
-
-        Raises
-        ------
-        LayoutMismatchError
-            For a point or adapter of another space.
-        UnknownNameError, InvalidInputError
-        """
-        found, _ = self._find(what, several)
-        return found.coefficients.astype(np.float64) if isinstance(found, Point) else found
-
-    def _find(self, what: Any, several: bool = False) -> tuple[Point | np.ndarray, np.ndarray | None]:
-        try:
-            return find(self, what, several=several)
-        except UnknownNameError:
-            if isinstance(what, str) and "/" not in what:
-                self.require_population(f"row {what!r}")
-            raise
-
-    # ------------------------------------------------------------ population
-    def mean_point(self) -> Point:
-        """Return the mean of the fitted rows."""
-        return self.point(self.spread.mean, made="mean")
-
-    @validated(count=whole(1, 2**31 - 1), seed=whole(0), truncation=number(0), covariance=one_of(*COVARIANCES))
-    def sample(
-        self, count: int = 1, seed: int = 0, truncation: float = 1.0, *, covariance: str = "independent"
-    ) -> list[Point]:
-        """Draw new identities: Gaussian coefficients with the mean and spread of the fitted rows.
-
-        Parameters
-        ----------
-        truncation : float
-            Factor of the standard deviations: below 1, samples are closer to the mean.
-        covariance : {"independent", "full"}
-            Each component independently, as in the paper, or all with their covariance, which needs a population.
-        """
-        made: dict[str, Any] = {"made": "sample", "seed": seed, "truncation": truncation}
-        if covariance == "independent":
-            drawn = self.spread.sample(count, seed, truncation)
-        else:
-            made["covariance"] = covariance
-            drawn = self.require_population("covariance").sample(count, seed, truncation, covariance=covariance)
-        return [self.point(c, index=i, **made) for i, c in enumerate(drawn)]
-
-    def nearest(self, point: PointLike, count: int = 1) -> list[tuple[str, float]]:
-        """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
-        return self.require_population("nearest row").nearest(self.coefficients_of(point), count)
-
-    def distance(self, point: PointLike) -> float:
-        """Return the root mean square of a point's standardized coefficients: 1 is typical of the population."""
-        return self.spread.distance(self.coefficients_of(point))
-
-    @property
-    def largest_distance(self) -> float | None:
-        """Distance of the fitted row that is farthest from the mean; None without a population."""
-        return None if self.population is None else self.population.largest_distance
-
-    def mahalanobis(self, point: PointLike) -> float:
-        """Return the Mahalanobis distance of a point, see :meth:`Population.mahalanobis`."""
-        return self.require_population("covariance").mahalanobis(self.coefficients_of(point))
-
-    # ------------------------------------------------------------ directions
-    def direction(self, name: str) -> Direction:
-        """Return an attribute's direction, or for ``PC1`` to ``PCk`` a principal component as a slider."""
-        return find_direction(name, self.directions, self.spread, self.diagnostics.get("no_direction", {}))
-
-    def edit(self, point: PointLike, strengths: Mapping[str, float], *, preserve: Iterable[str] = ()) -> Point:
-        """Move a point along editing directions; strength is in standard deviations of the population along each.
-
-        Parameters
-        ----------
-        preserve : iterable of str
-            Attributes whose score the whole edit leaves as it is, beyond what each direction already controls for.
-
-        Examples
-        --------
-        >>> space.edit("person-0010", {"Full_Beard": 4.5})   # doctest: +SKIP
-        """
-        edit = Edit.checked(strengths, preserve)
-        before, _ = self._find(point)
-        kept = before.explained_ratio if isinstance(before, Point) else None
-        history = before.history if isinstance(before, Point) else {}
-        moved = edit.apply(self.coefficients_of(before), self.direction, self.spread.std)
-        return self.point_with(moved, edit.recorded(history), kept)
-
-    def read(self, point: PointLike, name: str) -> float:
-        """Return what a reading direction predicts for a point: a probability, or the value of a numeric attribute."""
-        return self.direction(name).read(self.coefficients_of(point))
-
-    def read_all(self, what: PointLike) -> dict[str, float]:
-        """Return what each direction reads from a point, an adapter, weights ``(d,)`` or coefficients ``(k,)``."""
-        c = self.coefficients_of(what)
-        return {name: direction.read(c) for name, direction in self.directions.items()}
-
-    @renamed_keywords(shares="weights")
-    @checked()
-    def interpolate(self, points: Sequence[PointLike], weights: Sequence[float]) -> Point:
-        """Return the weighted mean of points; those with fewer coefficients are padded with zeros.
-
-        Raises
-        ------
-        InvalidInputError
-            If there are not as many weights as points, or they are not finite numbers or sum to 0.
-        """
-        if isinstance(points, (str, Point)) or not isinstance(points, Iterable):
-            raise InvalidInputError(f"interpolate takes a list of points, not {reprlib.repr(points)}")
-        amounts = as_array(weights, "weights").astype(np.float64)
-        values = [self.coefficients_of(p) for p in points]
-        total = amounts.sum()
-        if amounts.shape != (len(values),) or not len(values) or not np.isfinite(total) or total == 0:
-            raise InvalidInputError(
-                f"{counted(len(values), 'point needs', 'points need')} as many finite weights that do not "
-                f"sum to 0, got {reprlib.repr(weights)}"
-            )
-        longest = max(map(len, values))
-        padded = np.stack([np.pad(c, (0, longest - len(c))) for c in values])
-        return self.point(amounts / total @ padded, made="interpolation")
-
-    def entanglement(self) -> Entanglement:
-        """Return the side effects of attributes on each other, see :class:`Entanglement`."""
-        return entanglement(self.directions, self.require_population("entanglement"))
-
-    # ------------------------------------------------------------ names before version 0.2
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in MOVED:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            warn_renamed(f"WeightSpace.{name}", f"WeightSpace.{MOVED[name]}")
-            part, attribute = MOVED[name].split(".")
-            owner = self.require_population(name) if part == "population" else getattr(self, part)
-            return getattr(owner, attribute)
-
-
-# attributes that a weight space had itself -> where they are
-MOVED = {
-    **{name: f"coordinates.{name}" for name in (
-        "mean", "std", "basis", "singular_values", "residuals", "represent", "explained")},
-    **{name: f"population.{name}" for name in (
-        "ids", "splits", "coefficients", "fitted_split", "squared_norms", "left_out", "fitted",
-        "reconstruction_error")},
-    "coefficient_mean": "spread.mean",
-    "coefficient_std": "spread.std",
-    "coefficient_covariance": "population.covariance",
-}  # fmt: skip
 
 WeightSpace.__init__ = accepts_flat_fields(WeightSpace.__init__)  # type: ignore[method-assign]
+if not TYPE_CHECKING:  # names before version 0.2
+    WeightSpace.__getattr__ = old_attribute

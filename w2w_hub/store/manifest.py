@@ -22,15 +22,15 @@ from .paths import OURS, is_name, read_file, read_regular, short
 
 FILENAME, CARD = "manifest.json", "README.md"
 CHECKSUM = "checksum"
-DATASET, SPACE, LOCK, POINT = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point"
+DATASET, SPACE, LOCK, POINT, ENCODER = "w2w-dataset", "w2w-space", "w2w-lock", "w2w-point", "w2w-encoder"
 WITHDRAWALS, MERGE = "w2w-withdrawals", "w2w-merge"
 FORMAT_NAMES = {
-    DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point",
+    DATASET: "dataset", SPACE: "weight space", LOCK: "lock", POINT: "saved point", ENCODER: "encoder",
     WITHDRAWALS: "list of withdrawn rows", MERGE: "merged contribution",
 }  # fmt: skip
 OPENED_BY = {
     DATASET: "WeightDataset.open", SPACE: "WeightSpace.from_pretrained", LOCK: "w2w_hub.release.read_lock",
-    POINT: "Point.load", WITHDRAWALS: "WeightDataset.open, with the name of its repository",
+    POINT: "Point.load", ENCODER: "Encoder.load", WITHDRAWALS: "WeightDataset.open, with the name of its repository",
     MERGE: "w2w release",
 }  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -53,6 +53,7 @@ READERS: dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     POINT: {1: _as_it_is},
     WITHDRAWALS: {1: _as_it_is},
     MERGE: {1: _as_it_is},
+    ENCODER: {1: _as_it_is},
 }
 
 

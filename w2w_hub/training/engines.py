@@ -122,12 +122,20 @@ class Capture:
                     trainer.work(batch)
             torch.cuda.current_stream().wait_stream(side)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                trainer.work(batch)
+            self._record(trainer, batch)
             trainer.put_back(kept)
         else:
             self.batch.copy_(batch)
         self.graph.replay()
+
+    def _record(self, trainer: Steps, batch: Batch) -> None:
+        try:
+            with torch.cuda.graph(self.graph):
+                trainer.work(batch)
+        except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None  # leaving the capture failed as well, with an error of its own
+            raise
 
 
 def engine_for(name: str, device: str, *, at_once: int, steps: int) -> str:

@@ -127,7 +127,8 @@ def train_many(
     for device in chosen:
         require_device(device, job.engine)
     opened = open_base(job.base, recipe, chosen[0], job.reference, job.start)
-    stated = merged(None, {"compatibility": opened.compatibility, **options})  # type: ignore[typeddict-item]
+    start_adapter = opened.layout.unflatten(opened.start.numpy())
+    stated = merged(None, {"compatibility": opened.compatibility, "start_adapter": start_adapter, **options})  # type: ignore[typeddict-item]
     _require_room(target, len(persons), opened.layout.size)
     run = Run(target, plan_of(job, opened), resume=resume, restart=overwrite)
     if len(chosen) == 1:

@@ -68,8 +68,8 @@ def train_identity(
         Dataset or weight space that the adapter is for: its rank, scale and target modules are used instead of the
         recipe's, and the base model must be its own. The result is rounded to the dtype of a dataset.
     start : path, optional
-        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one in the
-        reference, if it is a dataset with an ``initialisation.safetensors``, else PEFT's with seed 0.
+        Adapter to start from, whose B may be zero: the shared initialization of a dataset. By default the one that the
+        reference publishes, or else PEFT's with seed 0.
     caption : str, optional
         Caption of the pictures without one; by default the recipe's prompt.
     device : str, optional

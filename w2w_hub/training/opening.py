@@ -105,8 +105,7 @@ def open_base(
     reference : path, optional
         Dataset or weight space that the adapters are for: its layout instead of the recipe's.
     start : path, optional
-        Adapter to start from; by default the reference's own initialization, if it is a dataset with one in it, else
-        PEFT's with seed 0.
+        Adapter to start from; by default the initialization that the reference publishes, else PEFT's with seed 0.
 
     Raises
     ------
@@ -146,10 +145,9 @@ def open_base(
         if isinstance(part, torch.nn.Module):
             # diffusers' own `to` remarks that a dtype is better chosen on loading
             torch.nn.Module.to(part.requires_grad_(False).eval(), dtype=precision(recipe, device))
-    if start is None and wanted is not None:
-        start = wanted.initialization
-    vector = _start(layout, start)
-    name = f"peft-seed-{START_SEED}" if start is None else f"start-{_digest(vector)[:12]}"
+    published = None if wanted is None or start is not None else wanted.start
+    vector = _start(layout, start) if published is None else torch.from_numpy(published)
+    name = f"peft-seed-{START_SEED}" if start is None and published is None else f"start-{_digest(vector)[:12]}"
     cosine = None if wanted is None else wanted.compare(layout.unflatten(vector.numpy())).get("initialisation_cosine")
     if cosine is not None and cosine < SAME_START:
         raise InitializationError(

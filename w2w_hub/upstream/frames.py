@@ -83,7 +83,15 @@ class _Reader:
         """Return a value of a cell; a float that is not a number is None."""
         if isinstance(value, float) and value != value:
             return None
-        if value is None or isinstance(value, (str, bool, int, float)):
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise self.wrong("a text is not Unicode") from None
+            return value
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise self.wrong("a number has more than 64 bits")
+        if value is None or isinstance(value, (bool, int, float)):
             return value
         raise self.wrong(f"a value is neither text nor a number but a {type(value).__name__}")
 

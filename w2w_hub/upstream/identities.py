@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..lora.layout import ParameterLayout
 from ..space.points import Point
 from ..space.weight_space import WeightSpace
 from ..store.paths import has_file
-from .published import ALPHA, PROJECT
+from .published import ALPHA, LICENSE, PROJECT, REPOSITORY
 from .space import COLUMNS_AT_ONCE, Sources
 from .torch_files import StoredTensor, open_file
 
@@ -87,7 +88,9 @@ def point_of(coefficients: np.ndarray, path: Path, recipe: Mapping[str, Any], k:
         )
     signs = np.ones(k, np.float32)
     signs[[each for each in flipped if isinstance(each, int) and 0 <= each < k]] = -1
-    return Point(coefficients * signs[: len(coefficients)], digest, {"made": "import", "file": path.name})
+    return Point(
+        coefficients * signs[: len(coefficients)], digest, {"made": "import", "file": path.name, "license": LICENSE}
+    )
 
 
 def decode_published(coefficients: np.ndarray, sources: Sources, layout: ParameterLayout, base_model: str) -> Adapter:
@@ -97,7 +100,12 @@ def decode_published(coefficients: np.ndarray, sources: Sources, layout: Paramet
     for start in range(0, d, COLUMNS_AT_ONCE):
         part = sources.basis[start : start + COLUMNS_AT_ONCE, :count].astype(np.float64)
         vector[start : start + COLUMNS_AT_ONCE] = part @ coefficients.astype(np.float64)
-    return layout.unflatten(vector * sources.std + sources.mean, base_model=base_model)
+    return _licensed(layout.unflatten(vector * sources.std + sources.mean, base_model=base_model))
+
+
+def _licensed(adapter: Adapter) -> Adapter:
+    """Return an adapter whose files say where it is from, and under which license."""
+    return replace(adapter, metadata={**adapter.metadata, "w2w.source": REPOSITORY, "w2w.license": LICENSE})
 
 
 def read_saved_adapter(path: Path, layout: ParameterLayout | None) -> Adapter:
@@ -118,4 +126,4 @@ def read_saved_adapter(path: Path, layout: ParameterLayout | None) -> Adapter:
     adapter = read_adapter(path, alpha=None if has_file(path.parent, CONFIG) else ALPHA)
     if layout is not None and (why := layout.incompatibility(adapter)):
         raise LayoutMismatchError(f"{path} does not fit the published layout: {why}", path=path)
-    return adapter
+    return _licensed(adapter)

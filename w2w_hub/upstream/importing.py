@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import checked
-from ..common.constraints import number, optional, path, text
+from ..common.constraints import number, one_of, optional, path, text
 from ..common.display import Displayed
 from ..dataset.weight_dataset import WeightDataset
 from ..dialects.writing import adapter_files
@@ -20,6 +20,7 @@ from ..store.manifest import DATASET, SPACE
 from ..store.replacing import files_below, files_listed, files_named, files_of_any
 from .found import find_files
 from .job import ADAPTERS, DOGS, LABELS, PEOPLE, POINTS, REPORT, SPACE_FOLDER, TERMS, ImportJob
+from .labels import ALPHANUMERIC, ORDERS
 from .published import LICENSE
 from .rows import stamp
 from .run import Run, one_import
@@ -82,6 +83,7 @@ def import_files(folder: Path) -> Iterable[str]:
 
 @checked(
     folder=path(), out=path(), split_by=optional(text()), holdout=number(above=0, below=1), consent=optional(text()),
+    row_order=one_of(*ORDERS),
 )  # fmt: skip
 def import_w2w(
     folder: Path | str,
@@ -91,6 +93,7 @@ def import_w2w(
     split_by: str | None = None,
     holdout: float = 0.1,
     consent: str | None = None,
+    row_order: str = ALPHANUMERIC,
     parquet_view: bool | str = False,
     overwrite: bool = False,
 ) -> Imported:
@@ -120,6 +123,9 @@ def import_w2w(
     consent : str, optional
         The consent of the people shown, as the rows and the weight space shall state it. Without it, nothing that was
         imported, or is made of it, can be pushed publicly.
+    row_order : {"alphanumeric", "table"}
+        The order of the published rows: alphanumeric by the names of the models' folders, as documented, or that of the
+        table of labels. A warning says if the labels fit the other order better.
     parquet_view : bool or {"float16", "float32"}
         Also write the view that stock `datasets` reads, see :class:`DatasetOptions`.
     overwrite : bool
@@ -151,10 +157,11 @@ def import_w2w(
     require_output(out, overwrite=overwrite, own=import_files)
     with as_disk_error(out, "; finished parts are kept, run the same again to continue"), one_import(out):
         files = find_files(folder)
-        job = ImportJob(files, k, split_by, holdout, consent, parquet_view)
+        job = ImportJob(files, k, split_by, holdout, consent, parquet_view, row_order)
         plan = {
             "folder": str(folder.resolve()), "files": {name: stamp(each) for name, each in files.all.items()},
             "k": k, "split_by": split_by, "holdout": holdout, "consent": consent, "parquet_view": parquet_view,
+            "row_order": row_order,
         }  # fmt: skip
         run = Run(out, plan, restart=overwrite)
         try:

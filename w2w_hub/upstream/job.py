@@ -12,14 +12,14 @@ from ..common.warn import warn_caller
 from ..dataset.splits import SplitRule
 from ..dialects.writing import write_adapter
 from ..errors import CorruptFileError, InvalidInputError, LayoutMismatchError
-from ..lora.layout import ParameterLayout
 from ..store.atomic import write_json
-from ..store.manifest import DATASET, FILENAME, SPACE, read_json, read_manifest
+from ..store.manifest import DATASET, FILENAME, SPACE, read_manifest
 from ..store.paths import read_file
 from .found import Files
 from .identities import decode_published, point_of, read_coefficients, read_saved_adapter
-from .labels import Labels, default_ids, group_column, read_concept_labels, read_identities
+from .labels import ALPHANUMERIC, TABLE, Labels, default_ids, group_column, read_concept_labels, read_identities
 from .layout import Found, find_layout
+from .order import BETTER, label_fit
 from .published import LICENSE, NOTICE, PROJECT, REPOSITORY
 from .rows import require_matrix, write_rows
 from .run import Run
@@ -41,26 +41,35 @@ class ImportJob:
 
     def __init__(
         self, files: Files, k: int | None, split_by: str | None, holdout: float, consent: str | None,
-        parquet_view: bool | str,
+        parquet_view: bool | str, row_order: str,
     ):  # fmt: skip
-        self.files, self.consent, self.parquet_view = files, consent, parquet_view
+        self.files, self.parquet_view = files, parquet_view
+        self.consent = consent if consent and consent.strip() else None
         self.assumed: list[str] = []
         self.skipped: dict[str, str] = {}
         self.checks: dict[str, Any] = {}
         self.rows, self.dogs = self._matrix("rows"), self._matrix("dogs")
         self.found = self._layout()
         self.projections = self._matrix("projections")
-        self.labels = self._labels()
+        self.labels = self._labels(row_order)
         self.rule = self._split(split_by, holdout)
         self.dog_labels = self._dog_labels()
         self.sources = self._sources()
         self.k = None if self.sources is None else self.sources.components(k)
+        self.inverse = self._pseudo_inverse()
         self.coefficients = {name: read_coefficients(files.folder / name) for name in files.points}
+        layout = None if self.found is None else self.found.layout
+        self.adapters = {name: read_saved_adapter(files.folder / name, layout) for name in files.adapters}
 
     # -------------------------------------------------------------- reading
     def _matrix(self, role: str) -> StoredTensor | None:
         where = self.files.get(role)
-        return None if where is None else require_matrix(open_file(where).value, where)
+        if where is None:
+            return None
+        found = require_matrix(open_file(where).value, where)
+        if found.dtype == np.float64 and role != "pseudo_inverse":
+            self.assumed.append(f"{where.name}: its float64 values are rounded to float32")
+        return found
 
     def _layout(self) -> Found | None:
         """Return the layout of vectors whose size all files agree on."""
@@ -87,7 +96,7 @@ class ImportJob:
         self.assumed.append("all LoRAs were trained from one initialization (seed 0, as in the published script)")
         return found
 
-    def _labels(self) -> Labels | None:
+    def _labels(self, row_order: str) -> Labels | None:
         counts = {role: tensor.shape[0] for role, tensor in (("rows", self.rows), ("projections", self.projections))
                   if tensor is not None}  # fmt: skip
         rows = next(iter(counts.values()), None)
@@ -100,7 +109,7 @@ class ImportJob:
             )
         where = self.files.get("labels")
         if where is not None:
-            labels = read_identities(where, rows)
+            labels = read_identities(where, rows, row_order)
         elif rows is not None:
             labels = Labels(default_ids(rows, "row"))
             labels.assumed.append("identity_df.pt is not there: rows have numbers as ids, and no labels")
@@ -147,8 +156,12 @@ class ImportJob:
         missing = [f"{role}.pt" for role in ("mean", "std") if self.files.get(role) is None]
         if self.projections is None and self.rows is None:
             missing.append("proj_1000pc.pt or all_weights.pt")
+        if not missing and self.labels is not None and len(self.labels.ids) < 2:
+            missing.append("a second row")
         if missing:
-            self.skipped["V.pt"] = f"no weight space: {few(missing)} is not there"
+            for role in ("basis", "mean", "std", "projections"):
+                if (where := self.files.get(role)) is not None:
+                    self.skipped[where.name] = f"no weight space: {few(missing)} is not there"
             return None
         size = self.found.layout.size
         mean, std = (
@@ -169,6 +182,20 @@ class ImportJob:
             )
         return Sources(basis, mean, np.where(std == 0, np.float32(1), std), projected, self.rows, constant)
 
+    def _pseudo_inverse(self) -> StoredTensor | None:
+        """Return the published pseudo-inverse of the coefficients; it is not stored, since it follows from them."""
+        inverse, projected = self._matrix("pseudo_inverse"), self.projections
+        if inverse is None or projected is None:
+            return None
+        if inverse.shape != projected.shape[::-1]:
+            raise CorruptFileError(
+                f"{inverse.path} has shape {inverse.shape}, the pseudo-inverse of {projected.path.name} has "
+                f"{projected.shape[::-1]}; fetch both again",
+                path=inverse.path,
+            )
+        self.skipped[inverse.path.name] = f"it follows from {projected.path.name}"
+        return inverse
+
     # -------------------------------------------------------------- making
     def make(self, run: Run) -> dict[str, Any]:
         """Make the parts that are not finished yet, and the report."""
@@ -182,7 +209,8 @@ class ImportJob:
             self._dataset(self.dogs, folder / DOGS, self.dog_labels, f"{PROJECT}-dogs", None)
         if self.sources is not None:
             self._space(folder, hashes)
-        self._pseudo_inverse()
+        self._inverse_error()
+        self._label_order()
         self._identities(folder)
         if self.files.license is not None:
             name = self.files.license.relative_to(self.files.folder).as_posix()
@@ -204,7 +232,7 @@ class ImportJob:
             )  # fmt: skip
 
     def _space(self, folder: Path, hashes: dict[str, dict[str, Any]]) -> None:
-        where, measured = folder / SPACE_FOLDER, folder / "measured.json"
+        where = folder / SPACE_FOLDER
         if not (where / FILENAME).is_file():
             assert self.sources is not None
             assert self.k is not None
@@ -216,14 +244,14 @@ class ImportJob:
                 dataset |= {"dataset_version": manifest["version"], "dataset_digest": manifest["digest"]}
             writer = SpaceWriter(self.sources, self.found, self.labels.ids, self.k, where)
             writer.write(
-                name=f"{PROJECT}-space", dataset=dataset,
+                name=f"{PROJECT}-space",
+                dataset=dataset,
                 record={"from": REPOSITORY, "license": LICENSE, "consent": self.consent},
-                published={"files": hashes, "assumed": self.assumed},
-                keep=lambda checks: write_json(measured, checks, replace=True),
-            )  # fmt: skip
-        self.checks |= read_json(measured) if measured.is_file() else {}
-        measured.unlink(missing_ok=True)
-        self.checks["orthogonality_error"] = read_manifest(where, SPACE)["diagnostics"]["orthogonality_error"]
+                published={"files": self._published(hashes), "assumed": self.assumed},
+            )
+        manifest = read_manifest(where, SPACE)
+        self.checks |= manifest["recipe"]["as_published"]["measured"]
+        self.checks["orthogonality_error"] = manifest["diagnostics"]["orthogonality_error"]
         error = self.checks.get("projection_error", 0.0)
         if error > 0.05:
             warn_caller(
@@ -231,49 +259,63 @@ class ImportJob:
                 "they may be of other rows, or of another order"
             )
 
-    def _pseudo_inverse(self) -> None:
-        """Compare the published pseudo-inverse with the coefficients; it is not stored, since it follows from them."""
-        inverse, projected = self._matrix("pseudo_inverse"), self.projections
+    def _published(self, hashes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the entries of the published files, without those of single people."""
+        names = {path.relative_to(self.files.folder).as_posix() for path in self.files.by_role.values()}
+        return {name: entry for name, entry in hashes.items() if name in names}
+
+    def _label_order(self) -> None:
+        """Measure how well the labels fit the coefficients, and warn if they do better in the order of their table."""
+        if self.projections is None or self.labels is None or not self.labels.columns:
+            return
+        other = self.labels.in_table_order()
+        orders = {ALPHANUMERIC: self.labels.columns} | ({} if other is None else {TABLE: other})
+        fit = label_fit(self.projections, orders)
+        if not fit:
+            return
+        self.checks["label_fit"] = fit
+        if fit.get(TABLE, 0) > BETTER * fit[ALPHANUMERIC]:
+            warn_caller(
+                f"{self.files.get('labels')}: its labels fit the coefficients better in the order of the table "
+                f"({fit[TABLE]:.2f}) than in alphanumeric order ({fit[ALPHANUMERIC]:.2f}; 1 is chance); if the rows "
+                "are in the order of the table: --row-order table (row_order='table')"
+            )
+
+    def _inverse_error(self) -> None:
+        """Compare the published pseudo-inverse with the coefficients."""
+        inverse, projected = self.inverse, self.projections
         if inverse is None or projected is None:
             return
-        if inverse.shape != projected.shape[::-1]:
-            raise CorruptFileError(
-                f"{inverse.path} has shape {inverse.shape}, the pseudo-inverse of {projected.path.name} has "
-                f"{projected.shape[::-1]}; fetch both again",
-                path=inverse.path,
-            )
         product = np.zeros((projected.shape[1], projected.shape[1]))
         for start in range(0, projected.shape[0], 1024):
             part = slice(start, start + 1024)
             product += inverse[:, part].astype(np.float64) @ projected[part].astype(np.float64)
         self.checks["pseudo_inverse_error"] = float(np.abs(product - np.eye(len(product))).max())
-        self.skipped[inverse.path.name] = f"it follows from {projected.path.name}"
 
     def _identities(self, folder: Path) -> None:
         """Make points and adapters of single people."""
-        layout: ParameterLayout | None = None if self.found is None else self.found.layout
         manifest = read_manifest(folder / SPACE_FOLDER, SPACE) if self.sources is not None else None
+        names: set[str] = set()
         for name, values in self.coefficients.items():
-            where, own = self.files.folder / name, name.removesuffix(".pt").replace("/", "-")
+            where = self.files.folder / name
             if values is None:
                 self.skipped[name] = "it is no point (1, k)"
             elif manifest is not None and len(values) <= manifest["k"]:
                 point = point_of(values, where, manifest["recipe"], manifest["k"], manifest["digest"])
                 (folder / POINTS).mkdir(exist_ok=True)
-                point.save(folder / POINTS / f"{own}.json", overwrite=True)
+                point.save(folder / POINTS / f"{_own_name(name.removesuffix('.pt'), names)}.json", overwrite=True)
             elif self.sources is not None and self.found is not None and len(values) <= self.sources.basis.shape[1]:
                 adapter = decode_published(values, self.sources, self.found.layout, self.found.base_model)
+                own = _own_name(name.removesuffix(".pt"), names)
                 write_adapter(adapter, folder / ADAPTERS / own, ("peft",), overwrite=True)
-                assert manifest is not None
                 self.assumed.append(
-                    f"{name}: it has {counted(len(values), 'coefficient')}, the weight space {manifest['k']:,} "
-                    "components; it is an adapter here, of all its coefficients"
+                    f"{name}: it has {counted(len(values), 'coefficient')}, more than the weight space has components; "
+                    "it is an adapter here, of all its coefficients"
                 )
             else:
                 self.skipped[name] = f"no weight space with {len(values):,} components is there"
-        for name in self.files.adapters:
-            own = Path(name).parent.as_posix().replace("/", "-").strip(".") or "adapter"
-            saved = read_saved_adapter(self.files.folder / name, layout)
+        for name, saved in self.adapters.items():
+            own = _own_name(Path(name).parent.as_posix(), names)
             write_adapter(saved, folder / ADAPTERS / own, ("peft",), overwrite=True)
 
     def _made(self, folder: Path) -> dict[str, Any]:
@@ -286,3 +328,11 @@ class ImportJob:
             if (folder / name).is_dir():
                 made[name] = sorted(each.stem if name == POINTS else each.name for each in (folder / name).iterdir())
         return made
+
+
+def _own_name(path: str, names: set[str]) -> str:
+    """Return a name in one folder for a path in another, and add it to the names that are taken."""
+    plain = path.replace("/", "-").strip(".-") or "adapter"
+    found = next(each for each in (plain, *(f"{plain}-{n}" for n in range(2, len(names) + 3))) if each not in names)
+    names.add(found)
+    return found

@@ -6,10 +6,13 @@ before ``2``; the table names the folders in its index, or in a column ``file`` 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..common.text import counted, few
 from ..dataset.groups import LARGEST_GROUP, names_persons
@@ -17,12 +20,15 @@ from ..dataset.labels.table import ROW_ID
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..store.paths import short
 from .frames import Frame, Values, frame_of, is_frame, plain_values
-from .torch_files import open_file
+from .pickles import Array
+from .torch_files import StoredTensor, open_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_CELLS, MOST = 10_000_000, 10_000  # values and columns of labels that are no table
 FILE = "file"  # a column that names a row's folder or picture
+ALPHANUMERIC, TABLE = ORDERS = ("alphanumeric", "table")
 CODINGS = {frozenset((0, 1)): "0/1", frozenset((-1, 1)): "-1/+1"}
 
 
@@ -40,6 +46,8 @@ class Labels:
     persons : str or None
         The column that says who is shown, if several rows can show one person.
     assumed : list of str
+    table_order : list of int or None
+        For each row of the table, its row here; None if the orders are equal.
     """
 
     ids: list[str]
@@ -47,6 +55,13 @@ class Labels:
     files: list[str] | None = None
     persons: str | None = None
     assumed: list[str] = field(default_factory=list)
+    table_order: list[int] | None = None
+
+    def in_table_order(self) -> dict[str, Values] | None:
+        """Return the columns in the order of the table; None if that is the order of the ids."""
+        if self.table_order is None:
+            return None
+        return {name: [values[i] for i in self.table_order] for name, values in self.columns.items()}
 
     def table(self) -> pd.DataFrame:
         """Return the labels with the ids as index."""
@@ -61,13 +76,15 @@ class Labels:
         return pd.DataFrame(columns, index=pd.Index(self.ids, dtype=object, name="id"))
 
 
-def read_identities(path: Path, rows: int | None) -> Labels:
+def read_identities(path: Path, rows: int | None, order: str = ALPHANUMERIC) -> Labels:
     """Return the labels of ``identity_df.pt``.
 
     Parameters
     ----------
     rows : int, optional
         Rows that the other files have.
+    order : {"alphanumeric", "table"}
+        The order of the rows of the other files.
 
     Raises
     ------
@@ -77,7 +94,7 @@ def read_identities(path: Path, rows: int | None) -> Labels:
     value = open_file(path).value
     if not is_frame(value):
         raise CorruptFileError(f"{path} holds no DataFrame of labels; fetch it again", path=path)
-    return _of_frame(frame_of(value, path), path, rows)
+    return _of_frame(frame_of(value, path), path, rows, order)
 
 
 def read_concept_labels(path: Path, rows: int, prefix: str) -> Labels:
@@ -108,22 +125,29 @@ def default_ids(rows: int, prefix: str) -> list[str]:
 
 
 def _columns(value: Any, path: Path, rows: int) -> tuple[dict[str, Values], Values | None]:
-    """Return columns, and the names of the rows if these are keys of a dict of rows."""
+    """Return columns, and the names of the rows if these are keys of a dict.
+
+    A pickle may name one part many times: what would be copied is counted before it is.
+    """
+    if isinstance(value, (Array, StoredTensor)) and (found := _matrix_columns(value, rows)) is not None:
+        return found, None
     names: Values | None = None
-    if isinstance(value, dict) and value:
-        columns = {str(name): plain_values(each, path) for name, each in value.items()}
-        if all(each is not None and len(each) == rows for each in columns.values()):
-            return {name: each for name, each in columns.items() if each is not None}, None
+    if isinstance(value, dict) and 0 < len(value) * rows <= MAX_CELLS:
+        parts = list(value.values())
+        if all(_length(each) == rows for each in parts):
+            lists = {str(name): plain_values(each, path) for name, each in value.items()}
+            return {name: each for name, each in lists.items() if each is not None}, None
+        keys = list(parts[0]) if isinstance(parts[0], dict) else []
+        if len(keys) == rows and all(isinstance(each, dict) and each.keys() == parts[0].keys() for each in parts):
+            columns = {str(name): plain_values([each[key] for key in keys], path) for name, each in value.items()}
+            return {name: each for name, each in columns.items() if each is not None}, keys
         if len(value) == rows:
-            names, value = list(value), list(value.values())
+            names, value = list(value), parts
     if isinstance(value, (list, tuple)) and len(value) == rows and all(isinstance(row, dict) for row in value):
-        known = list(dict.fromkeys(str(name) for row in value for name in row))
-        found = [{str(name): each for name, each in row.items()} for row in value]
-        if len(known) * rows <= 10_000_000:
-            parts = {name: plain_values([row.get(name) for row in found], path) for name in known}
-            return {name: each for name, each in parts.items() if each is not None}, names
-    listed = plain_values(value, path)
-    if listed is not None and len(listed) == rows:
+        if sum(map(len, value)) <= MAX_CELLS and len(known := {name: None for row in value for name in row}) <= MOST:
+            columns = {str(name): plain_values([row.get(name) for row in value], path) for name in known}
+            return {name: each for name, each in columns.items() if each is not None}, names
+    elif _length(value) == rows and (listed := plain_values(value, path)) is not None:
         return {"label": listed}, names
     raise CorruptFileError(
         f"{path}: its labels are no table, list or dict of {counted(rows, 'row')}, as many as there are weights; fetch "
@@ -132,8 +156,27 @@ def _columns(value: Any, path: Path, rows: int) -> tuple[dict[str, Values], Valu
     )
 
 
+def _length(value: Any) -> int | None:
+    """Return the length of a list or a one-dimensional array; None for anything else."""
+    if isinstance(value, Array):
+        return value.shape[0] if len(value.shape) == 1 else None
+    return len(value) if isinstance(value, (list, tuple)) else None
+
+
+def _matrix_columns(value: Array | StoredTensor, rows: int) -> dict[str, Values] | None:
+    """Return the columns of a matrix of numbers, or a vector as one column; None for another shape."""
+    if value.shape[:1] != (rows,) or len(value.shape) > 2 or math.prod(value.shape) > MAX_CELLS:
+        return None
+    values = value[...] if isinstance(value, StoredTensor) else value.values
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        return None
+    if values.ndim == 1:
+        return {"label": values.tolist()}
+    return {f"label-{number}": column.tolist() for number, column in enumerate(values.T)}
+
+
 # ------------------------------------------------------------------ a table
-def _of_frame(frame: Frame, path: Path, rows: int | None) -> Labels:
+def _of_frame(frame: Frame, path: Path, rows: int | None, row_order: str = ALPHANUMERIC) -> Labels:
     if rows is not None and len(frame) != rows:
         raise InvalidInputError(
             f"{path} has labels of {counted(len(frame), 'model')}, the other files have {counted(rows, 'row')}; put "
@@ -146,18 +189,26 @@ def _of_frame(frame: Frame, path: Path, rows: int | None) -> Labels:
     if not _names(folders):
         twice = next(name for name, count in Counter(folders).items() if count > 1 or not name)
         raise InvalidInputError(f"{path}: the folder {short(twice)} occurs twice, so its rows have no names", path=path)
-    order = sorted(range(len(folders)), key=folders.__getitem__)
+    order = list(range(len(folders)))
+    if row_order == ALPHANUMERIC:
+        order.sort(key=folders.__getitem__)
     short_names = [name.rstrip("/").rpartition("/")[2] for name in folders]
     chosen = short_names if _names(short_names) else folders
     wrong = next((name for name in chosen if not ROW_ID.fullmatch(name)), None)
     if wrong is not None:
         raise InvalidInputError(f"{path}: the folder {short(wrong)} cannot be a row's id", path=path)
-    where = f"the column {FILE!r}" if by_file else "the index"
     labels = Labels([chosen[i] for i in order])
+    same = order == list(range(len(order)))
+    if not same:
+        labels.table_order = sorted(range(len(order)), key=order.__getitem__)
+    where = f"the column {FILE!r}" if by_file else "the index"
+    put = "as the table is" if same else "unlike the table, which was put into that order"
+    rows_are = (
+        "in the order of the table" if row_order == TABLE
+        else f"in alphanumeric order of these names ({few(labels.ids, 3)}), {put}"
+    )  # fmt: skip
     labels.assumed.append(
-        f"{path.name}: {where} names each model's folder, and the rows of the other files are in alphanumeric order of "
-        f"these names ({few(labels.ids, 3)}), "
-        + ("as the table is" if order == sorted(order) else "unlike the table, which was put into that order")
+        f"{path.name}: {where} names each model's folder, and the rows of the other files are {rows_are}"
     )
     if files is not None and not by_file:
         labels.files = [str(files[i]) for i in order]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.limits import MAX_TENSOR_NAME
 from ..dialects.checkpoint import CONFIG
 from ..dialects.names import factor_key
 from ..dialects.peft import PREFIX, peft_target
@@ -79,13 +80,15 @@ def _entries(path: Path) -> list[tuple[str, Shape]]:
         raise CorruptFileError(f"{path} is not a dictionary of sizes; fetch it again", path=path)
     found: list[tuple[str, Shape]] = []
     for key, entry in value.items():
-        if not (isinstance(key, str) and isinstance(entry, (tuple, list)) and len(entry) == 2):
-            raise CorruptFileError(f"{path}: {short(key)} has no pair of sizes; fetch it again", path=path)
-        count, shape = entry
+        if not isinstance(key, str) or len(key) > MAX_TENSOR_NAME or not isinstance(entry, (tuple, list)):
+            raise CorruptFileError(f"{path}: {short(str(key)[:80])} has no pair of sizes; fetch it again", path=path)
+        count, shape = entry if len(entry) == 2 else (None, ())
+        if isinstance(count, (tuple, list)) and len(count) == 1:  # the size of a vector
+            count = count[0]
         shape = tuple(shape) if isinstance(shape, (tuple, list)) else ()
-        if len(shape) != 2 or not all(map(is_count, shape)) or type(count) is not int or math.prod(shape) != count:
+        if len(shape) != 2 or not all(map(is_count, shape)) or not is_count(count) or math.prod(shape) != count:
             raise CorruptFileError(
-                f"{path}: {short(key)} has the sizes {short(entry)}, not those of a matrix; fetch it again", path=path
+                f"{path}: {short(key)} has no number and shape of a matrix that agree; fetch it again", path=path
             )
         found.append((key, shape))
     return found

@@ -90,7 +90,12 @@ class Run:
         return found
 
     def finish(self, *, overwrite: bool, own: OwnFiles) -> None:
-        """Make the parts the output, in one step."""
+        """Make the parts the output, in one step, without what killed writers left in them."""
+        for left in sorted(self.folder.rglob(".*"), reverse=True):  # locks, and unfinished files and folders
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
         write_json(self.work / DONE, {}, replace=True)
         put_in_place(self.folder, self.out, overwrite=overwrite, own=own)
         shutil.rmtree(self.work, ignore_errors=True)  # and what was replaced

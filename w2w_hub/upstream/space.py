@@ -8,7 +8,7 @@ are made one after the other in a working folder; one that is finished is not ma
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,7 @@ SPLIT = "train"
 SIGNS, PROJECTED, MEASURED, NORMS = "signs.json", "projected.json", "measured.json", "squared-norms.npy"
 COLUMNS_AT_ONCE = 4096
 ROWS_A_GROUP = 1024
+ROWS_TO_PROJECT = 256  # so that the components are not read from memory for each few of them
 
 
 @dataclass
@@ -107,8 +108,7 @@ class SpaceWriter:
     checks: dict[str, Any] = field(default_factory=dict)  # what was measured with the rows
 
     def write(
-        self, *, name: str, dataset: dict[str, str], record: dict[str, Any], published: dict[str, Any],
-        keep: Callable[[dict[str, Any]], object],
+        self, *, name: str, dataset: dict[str, str], record: dict[str, Any], published: dict[str, Any]
     ) -> None:  # fmt: skip
         """Make all files, the manifest last.
 
@@ -120,8 +120,6 @@ class SpaceWriter:
             ``imported`` of the recipe.
         published : dict
             Facts for ``as_published`` of the recipe.
-        keep : callable
-            Called with what was measured with the rows, before the manifest is there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*"):  # of a killed process
@@ -130,17 +128,12 @@ class SpaceWriter:
         self._write_blocks(signs)
         norms = self._measured()
         values = np.sqrt(sum(np.einsum("ij,ij->j", part, part, dtype=np.float64) for part in self._rows()))
-        if not (np.isfinite(values).all() and (values > 0).all()):
-            raise CorruptFileError(
-                f"{self.sources.basis.path}: a component has no spread in the coefficients; fetch the files again",
-                path=self.sources.basis.path,
-            )
         mean, std = self.sources.mean, self.sources.std
         save_tensors({"mean": mean, "std": std, "singular_values": values}, self.folder / "space.safetensors")
         digest = basis_digest(self.found.layout, chain((mean, std), self._parts()))
         self._write_population(norms, digest)
         n, d = len(self.ids), self.found.layout.size - self.sources.constant
-        total = float(norms.sum()) if norms is not None else float((n - 1) * d)
+        total = max(float(norms.sum()) if norms is not None else float((n - 1) * d), 1e-300)
         facts = {
             "name": name, "version": "0.1.0", "licence": LICENSE, "digest": digest, "k": self.k, "fitted_split": SPLIT,
             "splits": [SPLIT],
@@ -161,7 +154,6 @@ class SpaceWriter:
         }  # fmt: skip
         for name in [SIGNS, PROJECTED, MEASURED, NORMS, *(self._coefficients(start).name for start in self._starts())]:
             (self.folder / name).unlink(missing_ok=True)
-        keep(self.checks)
         write_manifest(self.folder, facts, self.found.layout, {})
 
     # -------------------------------------------------------------- the basis
@@ -236,8 +228,8 @@ class SpaceWriter:
             )
             error = norm = 0.0
             with replaced(self._coefficients(start)) as partial, open(partial, "wb") as file:
-                for first in range(0, len(self.ids), ROWS_AT_ONCE):
-                    part = np.empty((min(ROWS_AT_ONCE, len(self.ids) - first), stop - start), np.float32)
+                for first in range(0, len(self.ids), ROWS_TO_PROJECT):
+                    part = np.empty((min(ROWS_TO_PROJECT, len(self.ids) - first), stop - start), np.float32)
                     if own is not None:
                         part[:] = next(own)
                     if there and projections is not None:
@@ -248,20 +240,23 @@ class SpaceWriter:
                         norm += float((given**2).sum())
                         part[:, :there] = given
                     part.tofile(file)
-            if own is not None and there:
-                relative = float(np.sqrt(error / max(norm, 1e-300)))
-                write_json(self.folder / PROJECTED, {"projection_error": relative}, replace=True)
+                if own is not None and there:
+                    relative = float(np.sqrt(error / max(norm, 1e-300)))
+                    write_json(self.folder / PROJECTED, {"projection_error": relative}, replace=True)
 
     def _projected(self, rows: StoredTensor, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yield the coefficients of some rows after the other, float64 ``(<= 64, stop - start)``."""
+        """Yield the coefficients of some rows after the other, float64 ``(<= 256, stop - start)``."""
         basis = read_safetensors(self._file(start))[0]["basis"]
         text = f"projecting on components {start:,} to {stop:,}"
-        for first in progress(range(0, len(self.ids), ROWS_AT_ONCE), text):
-            part = rows[first : first + ROWS_AT_ONCE].astype(np.float64)
-            _require_finite(part, rows.path)
-            part -= self.sources.mean
-            part /= self.sources.std
-            yield OPS.inner(part.astype(np.float32), basis)
+        for first in progress(range(0, len(self.ids), ROWS_TO_PROJECT), text):
+            scaled = np.empty((min(ROWS_TO_PROJECT, len(self.ids) - first), rows.shape[1]), np.float32)
+            for at in range(0, len(scaled), ROWS_AT_ONCE):
+                part = rows[first + at : first + min(at + ROWS_AT_ONCE, len(scaled))].astype(np.float64)
+                _require_finite(part, rows.path)
+                part -= self.sources.mean
+                part /= self.sources.std
+                scaled[at : at + len(part)] = part
+            yield OPS.inner(scaled, basis)
 
     def _rows(self) -> Iterator[np.ndarray]:
         """Yield the coefficients of some rows after the other, float32 ``(<= 1024, k)``."""

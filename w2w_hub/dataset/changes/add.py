@@ -68,7 +68,7 @@ def add_rows(
         Labels of the added checkpoints; datasets have their own. Existing columns keep their kind.
     initialization : str, optional
         Name of the initialization that the added checkpoints were trained from. It must be the dataset's, if that
-        has one. Checkpoints of `w2w train` state theirs; for others it must be given, unless the dataset publishes its
+        has one. Checkpoints of `w2w train` state theirs; for others it may be left out if the dataset publishes its
         initialization, with which each row's A is compared.
     extra_labels, column_info, version, workers, dask
         See :class:`DatasetOptions` and :func:`pack_adapters`.
@@ -194,11 +194,11 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
 
 
 def _stated_initialization(dataset: WeightDataset, files: Sequence[Path]) -> str | None:
-    """Return the initialization that all added checkpoints state, as `w2w train` writes it; None if some state none."""
-    if dataset.manifest.compatibility.initialisation == UNKNOWN:
-        return None
-    names = {read_adapter(file).metadata.get(TRAINED_FROM) for file in files}
-    return names.pop() if len(names) == 1 else None
+    """Return the dataset's initialization if every added checkpoint states it, as `w2w train` writes it, or None."""
+    mine = dataset.manifest.compatibility.initialisation
+    if mine != UNKNOWN and all(read_adapter(file).metadata.get(TRAINED_FROM) == mine for file in files):
+        return mine
+    return None
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:

@@ -22,7 +22,8 @@ with no_torchvision_note():
     from ..inversion import InversionSettings
     from .grids import strength_grid
     from .handover import StockPipelineWarning
-    from .mixin import PROMPT, W2WMixin
+    from .inverting import PROMPT
+    from .mixin import W2WMixin
     from .registry import AutoW2WPipeline, pipeline_for
     from .stable_diffusion import W2WPipeline, W2WStableDiffusionImg2ImgPipeline, W2WStableDiffusionInpaintPipeline
 

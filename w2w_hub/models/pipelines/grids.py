@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...common.constraints import either, has, names, number, text, validated
+from ...common.constraints import either, has, instance, names, number, text, validated
 from ...errors import InvalidInputError
 from ...space.directions.synonyms import synonyms
-from ...space.identity import edited
+from ...space.identity import Identity, edited
 from ..pictures import contact_sheet
 from .inputs import as_list
 
@@ -20,32 +20,36 @@ SAMPLES, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)
 
 
 @validated(
-    pipe=has("render", "a pipeline with a weight space"), attribute=text(), preserve=either(text(), names()),
-    start=number(0, below=1),
+    pipe=has("render", "a pipeline with a weight space"), attribute=either(text(), instance(Mapping, "a mapping")),
+    preserve=either(text(), names()), start=number(0, below=1),
 )  # fmt: skip
 def strength_grid(
     pipe: Any,
     identities: Sequence[Any],
-    attribute: str,
+    attribute: str | Mapping[str, Any],
     strengths: Sequence[float],
     case: tuple[str, int],
     *,
+    unit: str = "sd",
+    layers: str | Iterable[str] | None = None,
     preserve: Iterable[str] = (),
     start: float = 0.0,
     **options: Any,
 ) -> np.ndarray:
-    """Return pictures of identities under one attribute's edit at several strengths.
+    """Return pictures of identities under one edit at several strengths.
 
     Parameters
     ----------
     pipe : W2WMixin
     identities : sequence
         Each anything that :attr:`W2WMixin.identity` accepts as one.
+    attribute : str or mapping
+        The attribute to push along, or what to set: ``{"hair_color": "RED"}``.
     strengths : sequence of float
-        In standard deviations of the population; 0 is the unedited identity.
+        Of a push, in standard deviations of the population; of a set, its factors. 0 is the unedited identity.
     case : (str, int)
         Prompt and seed.
-    preserve, start
+    unit, layers, preserve, start
         See :meth:`W2WMixin.edit`.
     **options
         Keywords of :meth:`W2WMixin.render`.
@@ -58,14 +62,16 @@ def strength_grid(
     identities, strengths = as_list(identities, "identities"), as_list(strengths, "strengths")
     if not identities or not strengths:
         raise InvalidInputError("a grid needs at least one identity and one strength")
-    pipe.space.direction(attribute)  # raise for an unknown name before anything is generated
     if not isinstance(case, (tuple, list)):
         raise InvalidInputError(f"case must be a prompt and a seed, not {reprlib.repr(case)}")
-    jobs = [
-        edited(pipe.space, identity, {attribute: strength}, preserve=preserve, start=start)
-        for identity in map(pipe.resolve, identities)
-        for strength in strengths
-    ]
+    common: dict[str, Any] = {"unit": unit, "layers": layers, "preserve": preserve, "start": start}
+
+    def edit(identity: Identity, strength: float) -> Identity:
+        if isinstance(attribute, str):
+            return edited(pipe.space, identity, {attribute: strength}, **common)
+        return edited(pipe.space, identity, set=attribute, strength=strength, **common)
+
+    jobs = [edit(identity, strength) for identity in map(pipe.resolve, identities) for strength in strengths]
     pictures = pipe.render(jobs, [case], **options)
     result: np.ndarray = pictures[:, 0].reshape(len(identities), len(strengths), *pictures.shape[2:])
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ import PIL.Image
 import torch
 
 from ...errors import InvalidInputError
-from ..pictures import as_mask, as_rgb
-
-SLACK = 1e-2  # tolerated beyond 0 and 1, since resampling overshoots
+from ...store.pictures import as_mask, open_mask, pixels
+from ...store.pictures import nested as nested
 
 
 def as_list(values: Any, what: str) -> list[Any]:
@@ -27,16 +27,6 @@ def as_list(values: Any, what: str) -> list[Any]:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
     return list(values)
-
-
-def nested(values: Any, several: bool, axes: int) -> list[list[Any]]:
-    """Return one list of values per person; an array of more than `axes` axes is a stack of values."""
-
-    def each(given: Any) -> list[Any]:
-        items = list(given) if isinstance(given, (list, tuple)) else [given]
-        return [part for item in items for part in (item if getattr(item, "ndim", 0) > axes else [item])]
-
-    return [each(person) for person in values] if several else [each(values)]
 
 
 def denoiser_of(pipe: Any) -> tuple[str, Any]:
@@ -59,7 +49,7 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     Parameters
     ----------
     pictures : sequence
-        PIL images; arrays ``(h, w, 3)``; tensors ``(3, h, w)``. See :func:`pixels`.
+        PIL images or their paths; arrays ``(h, w, 3)``; tensors ``(3, h, w)``. See :func:`pixels`.
 
     Raises
     ------
@@ -74,70 +64,19 @@ def encode_pictures(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
     return ((encoded - shift) * vae.config.scaling_factor).to(denoiser_of(pipe)[1].dtype)
 
 
-def pixels(picture: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return a picture as float32 ``(height, width, 3)`` in [0, 1].
-
-    Parameters
-    ----------
-    picture : PIL image, ndarray or Tensor
-        A PIL image that :func:`w2w_hub.models.pictures.as_rgb` accepts. An array ``(h, w, 3)`` or a tensor
-        ``(3, h, w)``, in RGB order, of uint8 or of floats in 0 to 1.
-    size : (int, int)
-        Required height and width.
-
-    Raises
-    ------
-    InvalidInputError
-        For another size, number of channels or dtype, NaN, and floats out of range.
-    """
-    if isinstance(picture, PIL.Image.Image):
-        values, order = np.asarray(as_rgb(picture)), "(h, w, 3)"
-    elif isinstance(picture, np.ndarray):
-        values, order = picture, "(h, w, 3)"
-    elif isinstance(picture, torch.Tensor):
-        whole = picture.detach().cpu()
-        values, order = (whole.float() if whole.is_floating_point() else whole).numpy(), "(3, h, w)"
-        if values.ndim == 3:
-            values = values.transpose(1, 2, 0)
-    else:
-        raise InvalidInputError(f"{reprlib.repr(picture)} is not a picture; open it with PIL.Image.open")
-    if values.ndim != 3 or values.shape[2] != 3:
-        raise InvalidInputError(f"a picture of shape {tuple(np.shape(picture))} is not {order}")
-    if values.shape[:2] != size:
-        channels = "" if isinstance(picture, PIL.Image.Image) else " of 3 channels"
-        raise InvalidInputError(
-            f"a picture is {values.shape[1]}x{values.shape[0]} pixels{channels}, this base model needs "
-            f"{size[1]}x{size[0]}"
-        )
-    return _in_zero_to_one(values)
-
-
-def _in_zero_to_one(values: np.ndarray) -> np.ndarray:
-    """Return pixels as float32 in 0 to 1; values in another range are refused, not scaled."""
-    if values.dtype == np.uint8:
-        return values.astype(np.float32) / np.float32(255)
-    if values.dtype.kind != "f":
-        raise InvalidInputError(f"a picture of {values.dtype}; give uint8 in 0 to 255 or floats in 0 to 1")
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise InvalidInputError("a picture holds NaN or infinite values; replace them")
-    if low < -SLACK or high > 1 + SLACK:
-        raise InvalidInputError(f"a picture of floats must be in 0 to 1, this one is in {low:.3g} to {high:.3g}")
-    return np.clip(values.astype(np.float32), 0, 1)
-
-
 def latent_masks(pipe: Any, masks: Sequence[Any]) -> torch.Tensor:
     """Return masks averaged over each latent's pixels, float32 ``(masks, 1, h, w)``.
 
     Parameters
     ----------
     masks : sequence
-        PIL images that :func:`w2w_hub.models.pictures.as_mask` accepts; arrays or tensors ``(h, w)`` of booleans,
-        of 0 to 1 or of 0 to 255.
+        PIL images that :func:`w2w_hub.models.pictures.as_mask` accepts, or their paths; arrays or tensors ``(h, w)``
+        of booleans, of 0 to 1 or of 0 to 255.
     """
     size, found = picture_size(pipe), []
     for mask in masks:
-        given = as_mask(mask) if isinstance(mask, PIL.Image.Image) else mask
+        given = open_mask(mask) if isinstance(mask, (str, Path)) else mask
+        given = as_mask(given) if isinstance(given, PIL.Image.Image) else given
         given = given.detach().float().cpu() if isinstance(given, torch.Tensor) else given
         try:
             values = np.asarray(given)

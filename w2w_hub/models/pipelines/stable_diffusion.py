@@ -16,7 +16,7 @@ class W2WPipeline(W2WMixin, StableDiffusionPipeline):  # type: ignore[misc]
     --------
     >>> pipe = W2WPipeline.from_pretrained("space")                  # doctest: +SKIP
     >>> pipe.sample_identity(seed=0)                                 # doctest: +SKIP
-    >>> pipe.edit({"Sunglasses": 4.5})                               # doctest: +SKIP
+    >>> pipe.edit(set={"Sunglasses": True})                          # doctest: +SKIP
     >>> pipe("sks person", num_inference_steps=15).images[0]         # doctest: +SKIP
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .curve import StrengthCurve
 from .direction import Direction, UnreliableDirectionWarning
 from .editing import overlap, partial_effects
 from .entanglement import Entanglement, entanglement
@@ -14,6 +15,7 @@ __all__ = [
     "MIN_ROWS_A_CLASS",
     "Direction",
     "Entanglement",
+    "StrengthCurve",
     "UnreliableDirectionWarning",
     "entanglement",
     "fit_directions",

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ...common.constraints import Rule, as_array, names, number, one_of, optional, text, whole
+from ...common.constraints import Rule, as_array, either, names, number, one_of, optional, text, whole
 from ...common.deprecated import renamed_keywords, warn_renamed
 from ...common.display import Displayed, brief, listed
 from ...common.equality import ByValue
 from ...common.text import counted
 from ...dataset.labels.kinds import KINDS, Binary, Continuous, LabelKind, read_out_kind
 from ...errors import CorruptFileError, InvalidInputError
+from .curve import MOST_ROWS, StrengthCurve, curve_rule
 
 ARRAYS = ("editing", "reading")
+MOST_FACTS = 100  # about the training of a slider
+CURVES = ("curve", "picture_curve")
 STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
 COMPONENT = "component"
-MOST_ROWS = 2**53  # the largest integer that every JSON reader represents exactly
 
 
 class UnreliableDirectionWarning(UserWarning):
@@ -69,6 +71,12 @@ class Direction(ByValue, Displayed):
         Leading components that the vectors use; None for all.
     label_kind : dict or None
         The attribute's entry in ``label_kinds`` of the dataset, for instance the order of its grades.
+    curve, picture_curve : StrengthCurve or None
+        What pushes of each strength do, judged by readers of coefficients at the build, and by a judge of pictures
+        (:func:`w2w_hub.models.calibration.calibrate`).
+    slider : dict or None
+        How a slider was trained (:func:`w2w_hub.models.sliders.fit_slider`): its prompts, or its number of pairs of
+        pictures, and its `strength` in standard deviations.
     """
 
     editing: np.ndarray
@@ -92,11 +100,16 @@ class Direction(ByValue, Displayed):
     controlled_for: tuple[str, ...] = ()
     components: int | None = None
     label_kind: dict[str, Any] | None = None
+    curve: StrengthCurve | None = None
+    picture_curve: StrengthCurve | None = None
+    slider: dict[str, Any] | None = None
 
     def _facts(self) -> Mapping[str, object]:
         score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"
         named = self.attribute if self.level is None else f"{self.attribute}={self.level}"
         facts = {"": named or self.kind, self.read_out.score.name: score, "fitted rows": self.rows, "sd": self.sd}
+        if self.typical is not None:
+            facts["typical push"] = f"{self.typical:.1f} sd"
         if self.controlled_for:
             facts["controlled for"] = listed(map(brief, self.controlled_for))
         return facts | ({"unreliable": self.unreliable} if self.unreliable else {})
@@ -119,15 +132,28 @@ class Direction(ByValue, Displayed):
         return value
 
     @property
+    def typical(self) -> float | None:
+        """Recommended strength of a push, in standard deviations: of the curve on pictures, or else of `curve`.
+
+        Of a slider without a curve, the strength that it was trained at. None if there is neither, and if no strength
+        shows the attribute in at least half of the people.
+        """
+        judged = self.picture_curve or self.curve
+        if judged is not None:
+            return judged.typical
+        return None if self.slider is None else float(self.slider["strength"])
+
+    @property
     def unreliable(self) -> str:
         """Reason not to trust the direction; empty if there is none."""
         if self.score is None or self.p_value is None or self.null is None:
             return ""
         score = self.read_out.score
         if self.p_value >= 0.05 or score.is_useless(self.score):
+            null = "permuted labels" if self.slider is None else "random directions"
             return (
                 f"{score.name} {self.score:.2f} on {counted(self.held_out_rows, 'held-out row')} is no better than "
-                f"permuted labels (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
+                f"{null} (95 % of them reach {self.null[1]:.2f}, p = {self.p_value:.2f})"
             )
         return ""
 
@@ -148,8 +174,11 @@ class Direction(ByValue, Displayed):
     def evidence(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON, and `unreliable` for display."""
         data = {STORED_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name not in ARRAYS}
-        if data["label_kind"] is None:
-            del data["label_kind"]
+        for name in ("label_kind", "slider", *CURVES):
+            if data[name] is None:
+                del data[name]
+            elif name in CURVES:
+                data[name] = data[name].to_json()
         return {**data, "unreliable": self.unreliable}
 
     @classmethod
@@ -219,6 +248,14 @@ def _label_kind(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _slider(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or len(value) > MOST_FACTS:
+        raise ValueError
+    fact = either(text(), number())
+    found = {text().take(name): fact.take(given) for name, given in value.items()}
+    return {**found, "strength": number(0).take(value.get("strength"))}
+
+
 def _pair(rule: Rule) -> Rule:
     def take(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -253,6 +290,8 @@ EVIDENCE: dict[str, Rule] = {
     "held": _tuple(names()),
     "components": optional(whole(1, MOST_ROWS)),
     "label_kind": optional(Rule("the kind of a label column", _label_kind)),
+    **dict.fromkeys(CURVES, optional(curve_rule())),
+    "slider": optional(Rule("texts and numbers by name, with a strength", _slider)),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ from ...errors import InvalidInputError
 from ..population import Population
 from .direction import Direction
 from .editing import CONTROLLING, EDITING_METHODS, EditingMethod, partial_effects
+from .pushes import measure_curves
 from .reading import READINGS, choose_components, fit_reading
 from .targets import FittedSpace, preserved_by_name, targets_of
 
@@ -85,7 +86,8 @@ def fit_directions(
     regularization : float
         Inverse strength C of the logistic regression's penalty, divided by the number of rows.
     seed : int
-        Seed of the folds of ``components="cv"``, of the null of permuted labels and of the bootstrap.
+        Seed of the folds of ``components="cv"``, of the null of permuted labels, of the bootstrap, and of the rows
+        that strength curves are measured on.
 
     Raises
     ------
@@ -114,7 +116,8 @@ def fit_directions(
         direction = fit.direction(target, effects[j], others)
         if direction is not None:
             found[target.name] = direction
-    return found
+    curves = measure_curves(population, found, targets, controlled_for=controlled_for, unit=fit.unit, seed=seed)
+    return {name: replace(direction, curve=curves.get(name)) for name, direction in found.items()}
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class _Fit:
             self.standardized[train][:, :use], truth, self.reading, self.regularization, kind.graded
         )
         weights = np.concatenate([slopes, np.zeros(self.population.k - use)]) / self.scale
-        unit = self._unit(effect, weights, use)
+        unit = self.unit(effect, weights, use)
         if unit is None:
             return None
         scores = self.standardized[test][:, :use] @ (weights * self.scale)[:use]
@@ -181,7 +184,7 @@ class _Fit:
             return choose_components(self.standardized[train], target.values[train], target.kind.graded, self.seed)
         return self.population.k if self.components is None else int(self.components)
 
-    def _unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
+    def unit(self, effect: np.ndarray, weights: np.ndarray, use: int) -> np.ndarray | None:
         """Return the editing direction in the first components, of unit length; None if it is zero."""
         vector = self.method.vector(effect, weights, self.scale).copy()
         if self.whiten:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...common.arguments import DATASET, SPACE
-from ...common.constraints import Rule, either, flag, instance, names, one_of, optional, path, text, validated, whole
+from ...common.constraints import (
+    Rule,
+    either,
+    flag,
+    instance,
+    names,
+    names_by_name,
+    one_of,
+    optional,
+    path,
+    text,
+    validated,
+    whole,
+)
 from ...dataset import WeightDataset
 from ...errors import InvalidInputError
 from ..coordinates import Coordinates
 from ..directions import fit_directions, why_not
 from ..population import Population
+from ..population_model import fit_population_model
 from ..weight_space import WeightSpace
 from .diagnostics import measure
 from .engines import Engine
@@ -45,6 +59,8 @@ def _solvers(value: Any) -> Any:
     name=optional(text()),
     version=text(),
     directions=flag(),
+    population_model=flag(),
+    groups=optional(names_by_name()),
     standardize=flag(),
     canonical=optional(one_of(CANONICAL)),
     solver=optional(Rule("a solver's name, a Solver or a list of them", _solvers)),
@@ -60,6 +76,8 @@ def build_space(
     name: str | None = None,
     version: str = "0.1.0",
     directions: bool = True,
+    population_model: bool = True,
+    groups: Mapping[str, Sequence[str]] | None = None,
     standardize: bool = True,
     canonical: str | None = None,
     solver: str | Solver | Sequence[str | Solver] | None = AUTO,
@@ -83,6 +101,11 @@ def build_space(
         Ids of the rows of `split` to fit; by default all. The others count as held out.
     directions : bool
         Fit a direction for each attribute.
+    population_model : bool
+        Fit a :class:`PopulationModel`, by which attributes are set and people are sampled; None without labels.
+    groups : mapping of str to sequence of str, optional
+        Binary columns that exclude each other, by the name of their group: ``{"hair": ["Black_Hair", "Blond_Hair"]}``.
+        By default they are found from the labels.
     standardize : bool
         If False, columns are centered but not scaled; the recipe records this.
     canonical : {"svd"}, optional
@@ -156,6 +179,8 @@ def build_space(
     if directions:
         space.diagnostics["no_direction"] = why_not(space, dataset)
         space.directions = fit_directions(space, dataset)
+    if population_model:
+        space.population_model = fit_population_model(space, dataset, groups=groups)
     return space
 
 

@@ -20,7 +20,7 @@ from .job import FOUND, Job
 from .old_keywords import flat_keywords
 from .resume import discard, is_unfinished_build
 
-BUILT_ONLY = ("name", "version", "directions")  # options that the recipe does not record
+BUILT_ONLY = ("name", "version", "directions", "population_model", "groups")  # options that the recipe does not record
 
 
 @flat_keywords

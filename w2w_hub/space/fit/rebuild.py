@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.arguments import SPACE, checked
-from ...common.constraints import either, flag, instance, optional, path, text
+from ...common.constraints import either, flag, instance, names_by_name, optional, path, text
 from ...common.text import ShellText, command, counted
 from ...dataset.withdrawn import require_readable
 from ...errors import InvalidInputError, MissingPopulationError
 from ..directions.targets import require_dataset
+from ..population_model.fit import GROUPS
+from ..population_model.model import means_of
 from .build import build_space
 from .engines import Engine
 from .solvers import solver_of
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from ..weight_space import WeightSpace
 
 # between engines, thread counts and releases of a BLAS; measured in BENCHMARKS.md
-SINGULAR_VALUE_BOUND, ANGLE_BOUND = 1e-5, 1e-3
+SINGULAR_VALUE_BOUND, ANGLE_BOUND, MODEL_BOUND = 1e-5, 1e-3, 1e-3
+COMPARED = 64  # configurations at which population models are compared
 NEW = ShellText("NEW")
 SEPARATED = 1e-2  # relative gap to the neighboring eigenvalues from which on a component is determined by itself
 
@@ -44,6 +47,8 @@ class Agreement:
         Components whose eigenvalue is at least 1 % away from its neighbors; only the span of others is determined.
     mean_error : float
         Largest difference of a mean or std, relative to std.
+    model_error : float or None
+        Difference of what the population models predict, relative to its size; None unless both spaces have one.
     """
 
     identical: bool
@@ -51,15 +56,19 @@ class Agreement:
     angle: float
     separated: int
     mean_error: float
+    model_error: float | None = None
 
     @property
     def within_bound(self) -> bool:
         """True if the differences are no larger than those between two engines."""
         errors = (self.singular_value_error, self.mean_error)
-        return self.identical or (max(errors) <= SINGULAR_VALUE_BOUND and self.angle <= ANGLE_BOUND)
+        same = self.identical or (max(errors) <= SINGULAR_VALUE_BOUND and self.angle <= ANGLE_BOUND)
+        return same and (self.model_error or 0.0) <= MODEL_BOUND
 
     def to_json(self) -> dict[str, Any]:
-        bounds = {"singular_value_bound": SINGULAR_VALUE_BOUND, "angle_bound": ANGLE_BOUND}
+        bounds = {
+            "singular_value_bound": SINGULAR_VALUE_BOUND, "angle_bound": ANGLE_BOUND, "model_bound": MODEL_BOUND,
+        }  # fmt: skip
         return {**asdict(self), "within_bound": self.within_bound, **bounds}
 
 
@@ -78,7 +87,7 @@ def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
         )
     one, other = first.coordinates, second.coordinates
     if one.digest == other.digest:
-        return Agreement(True, 0.0, 0.0, int(separated(one.singular_values).sum()), 0.0)
+        return Agreement(True, 0.0, 0.0, int(separated(one.singular_values).sum()), 0.0, model_error(first, second))
     relative = np.abs(other.singular_values / np.maximum(one.singular_values, 1e-300) - 1)
     sines = np.array(
         [
@@ -89,7 +98,28 @@ def compare_spaces(first: WeightSpace, second: WeightSpace) -> Agreement:
     apart = separated(one.singular_values)
     moved = np.maximum(np.abs(one.mean - other.mean), np.abs(one.std - other.std)) / one.std
     angle = float(sines[apart].max()) if apart.any() else 0.0
-    return Agreement(False, float(relative.max()), angle, int(apart.sum()), float(moved.max()))
+    return Agreement(
+        False, float(relative.max()), angle, int(apart.sum()), float(moved.max()), model_error(first, second)
+    )
+
+
+def model_error(first: WeightSpace, second: WeightSpace) -> float | None:
+    """Return the relative difference of two spaces' population models: of the weights of some people's means.
+
+    None unless both have one; infinity if their factors differ.
+    """
+    one, other = first.population_model, second.population_model
+    if one is None or other is None:
+        return None
+    if one == other and first.digest == second.digest:
+        return 0.0
+    if one.factors != other.factors or one.codes.shape != other.codes.shape:
+        return float("inf")
+    means = [
+        means_of(model, one.codes[:COMPARED]) @ space.coordinates.basis
+        for model, space in ((one, first), (other, second))
+    ]
+    return float(np.linalg.norm(means[0] - means[1]) / max(float(np.linalg.norm(means[0])), 1e-300))
 
 
 def separated(singular_values: np.ndarray) -> np.ndarray:
@@ -150,6 +180,7 @@ def rebuild(
     return build_space(
         dataset, recipe.get("k", space.k), split=split, rows=rows, name=space.name, version=space.version,
         directions=directions, standardize=recipe.get("standardised", True), canonical=recipe.get("canonical"),
+        population_model=space.population_model is not None, groups=_groups(space),
         solver=solver_of(recipe), engine=engine or recipe.get("engine", "numpy"), checkpoint=checkpoint,
     )  # fmt: skip
 
@@ -158,3 +189,9 @@ def _require_rows(space: WeightSpace, dataset: WeightDataset, indices: np.ndarra
     """Raise `WithdrawnError` if rows of a space were withdrawn since."""
     build = command("w2w build", dataset.revision or dataset.path, options=("--out", ShellText("SPACE")))
     require_readable(dataset, indices, f"so that {space.name} cannot be rebuilt; build one without them: {build}")
+
+
+def _groups(space: WeightSpace) -> dict[str, list[str]] | None:
+    """Return the groups of exclusive attributes that the model was fitted with, if its evidence states any."""
+    stated = {} if space.population_model is None else space.population_model.evidence.get(GROUPS)
+    return names_by_name().take(stated) if stated else None

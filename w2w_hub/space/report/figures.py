@@ -13,6 +13,8 @@ from ..directions.targets import require_dataset, targets_of
 from ..fit.build import build_space
 from ..fit.diagnostics import held_out_curve
 from ..fit.nulls import gaussian_spectrum
+from ..layers import block_sizes, shares_by_block
+from ..population_model import summary_lines
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -47,14 +49,26 @@ def figures(space: WeightSpace, dataset: WeightDataset | None = None) -> dict[st
         "reconstruction_error": None if population is None else reconstruction(population),
         "coefficients": {} if population is None else histograms(population),
         "directions": {name: d.evidence() for name, d in space.directions.items()},
+        "population_model": _population_model(space),
         "synonyms": synonyms(space.directions),
         "entanglement": None if population is None else space.entanglement().to_json(),
-        "neighbours": None if population is None else neighbors(population),
+        "neighbours": None if population is None else neighbors(space, population),
+        "layers": layers(space),
     }
     if dataset is not None:
         data["scatter"] = scatters(space, dataset)
         data["entanglement_by_population"] = entanglement_by_population(space, dataset)
     return data
+
+
+def _population_model(space: WeightSpace) -> dict[str, Any] | None:
+    model = space.population_model
+    if model is None:
+        return None
+    return {
+        "factors": [{"name": f.name, "levels": len(f.levels), "columns": list(f.columns)} for f in model.factors],
+        "strength": model.strength, "evidence": model.evidence, "lines": summary_lines(model),
+    }  # fmt: skip
 
 
 def spectrum(space: WeightSpace) -> dict[str, Any]:
@@ -77,6 +91,15 @@ def spectrum(space: WeightSpace) -> dict[str, Any]:
     if population is not None and norms is not None and not population.fitted.all():
         found["held_out"] = held_out_curve(population).tolist()
     return found
+
+
+def layers(space: WeightSpace) -> dict[str, Any]:
+    """Return the fraction of the weights in each block of the network, and of each editing direction's squared norm."""
+    sizes = block_sizes(space.layout)
+    return {
+        "weights": {block: size / space.layout.size for block, size in sizes.items()},
+        "directions": shares_by_block(space.coordinates, {n: d.editing for n, d in space.directions.items()}),
+    }
 
 
 def _total(space: WeightSpace) -> float:
@@ -109,11 +132,12 @@ def histograms(population: Population) -> dict[str, Any]:
     return found
 
 
-def neighbors(population: Population) -> dict[str, Any]:
+def neighbors(space: WeightSpace, population: Population) -> dict[str, Any]:
     """Return the cosine to the nearest fitted row: of fitted rows to another one, of held-out rows, and of samples."""
     fitted = unit(population.coefficients[population.fitted])
     held_out = unit(population.coefficients[~population.fitted])
-    samples = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
+    samples = unit(np.stack([point.coefficients for point in space.sample(SAMPLES, seed=0)]))
+    gaussian = unit(population.sample(SAMPLES, seed=0).astype(np.float32))
     names = population.fitted_ids
     others = [name for name, used in zip(population.ids, population.fitted, strict=True) if not used]
     examples = []
@@ -125,6 +149,7 @@ def neighbors(population: Population) -> dict[str, Any]:
         "fitted": _nearest(fitted, fitted, skip_self=True),
         "held_out": _nearest(held_out, fitted),
         "samples": _nearest(samples, fitted),
+        "gaussian": _nearest(gaussian, fitted) if space.population_model is not None else [],
         "examples": examples,
     }
 

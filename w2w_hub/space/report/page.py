@@ -14,9 +14,13 @@ from ..directions.direction import read_out_of
 from ..directions.missing import by_reason
 from ..directions.synonyms import synonyms_text
 from . import svg
+from .curves import strength_charts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+
+WEIGHTS = "share of all weights"
 
 
 def page(data: dict[str, Any]) -> str:
@@ -31,6 +35,8 @@ def page(data: dict[str, Any]) -> str:
         spectrum=_spectrum(data),
         reconstruction=_reconstruction(data),
         directions=_directions(data),
+        layers=_layers(data),
+        population_model=data["population_model"],
         entanglement=_entanglement(data),
         scatters=_scatters(data),
         coefficients=_coefficients(data),
@@ -113,6 +119,7 @@ def _directions(data: dict[str, Any]) -> dict[str, Any]:
         "methods": ", ".join(sorted({d["interval_method"] for d in found.values() if d["interval_method"]})),
         "distinct": len(distinct),
         "rows": [{**_direction(name, d), "same": same[name]} for name, d in found.items()],
+        "curves": strength_charts(found, list(distinct)),
         "missing": {few(names): reason for names, reason in by_reason(data["diagnostics"].get("no_direction", {}))},
     }
 
@@ -128,8 +135,24 @@ def _direction(name: str, d: dict[str, Any]) -> dict[str, Any]:
         "" if d["interval"] is None else f"{d['interval'][0]:.3f} to {d['interval'][1]:.3f}",
         "" if d["p_value"] is None else f"{d['p_value']:.3f}",
         f"{d['sd']:.2f}",
+        _typical(d),
     )
     return {"name": name, "unreliable": bool(d["unreliable"]), "figures": figures, "held": d["held"]}
+
+
+def _layers(data: dict[str, Any]) -> Markup | None:
+    """Return attributes by blocks of the network, below a row for the weights themselves."""
+    found = data["layers"]
+    blocks, names = list(found["weights"]), [name for name in data["synonyms"] if name in found["directions"]]
+    if len(blocks) < 2 or not names:
+        return None
+    rows = [found["weights"], *(found["directions"][name] for name in names)]
+    return svg.heatmap(np.array([list(row.values()) for row in rows]), [WEIGHTS, *names], columns=blocks)
+
+
+def _typical(d: dict[str, Any]) -> str:
+    strength = (d.get("picture_curve") or d.get("curve") or {}).get("typical")
+    return "" if strength is None else f"{strength:.1f}"
 
 
 def _entanglement(data: dict[str, Any]) -> dict[str, Any] | None:
@@ -174,6 +197,7 @@ def _neighbors(data: dict[str, Any]) -> dict[str, Any] | None:
     if found is None:
         return None
     names = {"fitted": "fitted rows, to another one", "held_out": "held-out rows", "samples": "samples"}
+    names |= {"gaussian": "Gaussian samples"}
     groups = {text: np.array(found[key]) for key, text in names.items() if found[key]}
     return {"chart": svg.histogram(groups, "cosine to the nearest fitted row"), "examples": found["examples"]}
 

@@ -233,24 +233,29 @@ def bars(
     return plot.svg(xlabel)
 
 
-def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> Markup:
-    """Return a square of signed numbers: blue below zero, orange above."""
-    cell = 30 if len(names) <= 24 else max(8, 720 // len(names))
-    names = [one_line(name, LONGEST_NAME) for name in names]
-    left = 16 + 7 * max(map(len, names))
-    top = left
+def heatmap(
+    matrix: np.ndarray, names: Sequence[str], limit: float = 1.0, *, columns: Sequence[str] | None = None
+) -> Markup:
+    """Return a table of signed numbers: blue below zero, orange above; a square one if no `columns` are named."""
+    across = names if columns is None else columns
+    cell = 30 if len(across) <= 24 else max(8, 720 // len(across))
+    line = cell if columns is None else min(cell, 20)
+    names, across = ([one_line(name, LONGEST_NAME) for name in given] for given in (names, across))
+    left, top = (16 + 7 * max(map(len, given)) for given in (names, across))
     parts = []
+    for j, other in enumerate(across):
+        x = left + cell * (j + 0.5)
+        parts.append(element("text", other, transform=f"translate({x + 4:.1f} {top - 6}) rotate(-90)"))
     for i, name in enumerate(names):
-        y, x = top + cell * (i + 0.5), left + cell * (i + 0.5)
+        y = top + line * (i + 0.5)
         parts.append(element("text", name, x=left - 6, y=f"{y + 4:.1f}", text_anchor="end"))
-        parts.append(element("text", name, transform=f"translate({x + 4:.1f} {top - 6}) rotate(-90)"))
-        for j, other in enumerate(names):
+        for j, other in enumerate(across):
             value = float(matrix[i, j])
             strength = min(abs(value) / limit, 1.0)
             color = COLORS[1] if value > 0 else COLORS[0]
             title = element("title", f"{name} / {other}: {value:.2f}")
             parts.append(element(
-                "rect", title, x=left + cell * j, y=top + cell * i, width=cell - 1, height=cell - 1, fill=color,
+                "rect", title, x=left + cell * j, y=top + line * i, width=cell - 1, height=line - 1, fill=color,
                 fill_opacity=f"{strength:.3f}",
             ))  # fmt: skip
             if cell >= 26:
@@ -259,8 +264,8 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], limit: float = 1.0) -> Mar
                     "text", _short(value), class_="cell", x=f"{left + cell * (j + 0.5) - 0.5:.1f}", y=f"{y + 3.5:.1f}",
                     text_anchor="middle", style=f"fill:{ink}",
                 ))  # fmt: skip
-    side = cell * len(names)
-    return wrap(parts, left + side + 6, top + side + 6, "matrix of " + ", ".join(names))
+    what = "matrix of " + ", ".join(names if columns is None else [*names, "by", *across])
+    return wrap(parts, left + cell * len(across) + 6, top + line * len(names) + 6, what)
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,190 @@
+"""Commands `w2w calibrate` and `slider`: directions that need a base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..common.text import ShellText, command, counted
+from .common import (
+    FINITE,
+    PROMPT,
+    SEED,
+    examples,
+    generation_options,
+    given_settings,
+    json_option,
+    no_loading_bars,
+    out_option,
+)
+from .output import data, print_json, say
+from .spaces import directions_table, space_argument
+
+if TYPE_CHECKING:
+    from ..space import WeightSpace
+
+base_option = click.option(
+    "--base", type=click.Path(path_type=Path), help="Base model, for a SPACE that has none: a folder or org/name."
+)
+
+
+def open_with_base(space: Path, base: Path | None) -> Any:
+    """Open a weight space with its base model, or another one, on the best device."""
+    from ..models.pipelines import AutoW2WPipeline, best_device
+    from ..space import WeightSpace
+
+    no_loading_bars()
+    if base is None:
+        pipe = AutoW2WPipeline.from_pretrained(space)
+    else:
+        pipe = AutoW2WPipeline.from_base(str(base), WeightSpace.from_pretrained(space))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(best_device())
+
+
+def require_other_folder(space: Path, out: Path, force: bool) -> None:
+    """Raise an error unless the output can be written, before anything takes time."""
+    from ..errors import InvalidInputError
+    from ..space.storage import space_files
+    from ..store.atomic import require_output
+
+    if out.resolve() == space.resolve():
+        raise InvalidInputError(f"--out {out} is SPACE itself; name another folder", path=out)
+    require_output(out, overwrite=force, own=space_files)
+
+
+@click.command(
+    epilog=examples(
+        "w2w calibrate space --judge w2w_hub.demo.measure:read_avatars --attribute Full_Beard "
+        "--people 8 --out calibrated",
+    )
+)
+@space_argument
+@base_option
+@click.option(
+    "--judge", "judge_name", required=True, metavar="MODULE:CALLABLE",
+    help="Function from pictures (n, h, w, 3) to a mapping by attribute. Its module is imported: name your own.",
+)  # fmt: skip
+@click.option(
+    "--attribute", "attributes", multiple=True, help="Direction to calibrate.  [default: all the judge knows]"
+)
+@click.option("--strengths", help="Comma-separated, in standard deviations.  [default: 1.5,3,4.5,6,8]")
+@click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")
+@click.option(
+    "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+)
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]")
+@generation_options(".  [default: what SPACE states, or else its pipeline's]")
+@out_option("The weight-space folder to make: SPACE with the measured curves.")
+@json_option
+def calibrate(
+    space: Path, base: Path | None, judge_name: str, attributes: tuple[str, ...], strengths: str | None, people: int,
+    prompts: tuple[str, ...], seeds: tuple[int, ...], num_inference_steps: int | None, guidance_scale: float | None,
+    out: Path, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure on pictures how strong pushes of SPACE must be, with a judge of attributes.
+
+    People without an attribute are drawn before and after pushes of each strength.
+    """
+    from ..common.callables import find_callable
+    from ..models.calibration import STRENGTHS
+    from ..models.calibration import calibrate as measure
+    from ..space.resaving import resave
+
+    require_other_folder(space, out, force)
+    judge = find_callable(judge_name, "judge")
+    wanted = STRENGTHS if strengths is None else _numbers(strengths)
+    pipe = open_with_base(space, base)
+    cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+    found = measure(
+        pipe, judge, list(attributes) or None, people=people, cases=cases, strengths=wanted,
+        **given_settings(num_inference_steps, guidance_scale),
+    )  # fmt: skip
+    resave(found, out, overwrite=force)
+    measured = {n: d.picture_curve for n, d in found.directions.items() if d.picture_curve is not None}
+    if as_json:
+        print_json({"path": str(out), "curves": {name: curve.to_json() for name, curve in measured.items()}})
+        return
+    say(f"{out}: strength curves of {counted(len(measured), 'attribute')}")
+    _print_table(found)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--strengths {text!r} is not a list of numbers such as 1.5,3,4.5") from None
+
+
+def _print_table(space: WeightSpace) -> None:
+    data(*directions_table(space))
+
+
+@click.command(
+    epilog=examples(
+        'w2w slider space --name glasses --positive "sks person glasses" --negative "sks person" --out with-glasses',
+        "w2w slider space --name smile --before plain --after smiling --out with-smile",
+    )
+)
+@space_argument
+@base_option
+@click.option("--name", required=True, help="Name of the new direction.")
+@click.option("--positive", type=PROMPT, help="Prompt that the slider moves towards.")
+@click.option("--negative", type=PROMPT, help="Prompt that it moves away from.")
+@click.option("--before", type=click.Path(path_type=Path), help="Folder of pictures without the attribute.")
+@click.option("--after", type=click.Path(path_type=Path), help="The same with it, in the same order of their names.")
+@click.option(
+    "--prompt", default="sks person", show_default=True, type=PROMPT, help="What the slider is to work under."
+)
+@click.option(
+    "--num-steps", "--steps", "steps", default=300, show_default=True, type=click.IntRange(1), help="Descent steps."
+)
+@click.option("--learning-rate", default=0.05, show_default=True, type=FINITE, help="Size of a step.")
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="People or pairs per step.")
+@click.option("--eta", default=2.0, show_default=True, type=FINITE, help="Factor of the contrast of the prompts.")
+@click.option("--prior", default=0.0, show_default=True, type=FINITE, help="Pull towards the population.")
+@click.option("--k", type=click.IntRange(1), help="Components to use; all by default.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of people, noises and timesteps.")
+@out_option("The weight-space folder to make: SPACE with the new direction.")
+@json_option
+def slider(
+    space: Path, base: Path | None, name: str, positive: str | None, negative: str | None, before: Path | None,
+    after: Path | None, prompt: str, steps: int, learning_rate: float, batch_size: int, eta: float, prior: float,
+    k: int | None, seed: int, out: Path, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a direction of SPACE for an attribute that nobody labeled, from two prompts or pairs of pictures."""
+    from ..models.pipelines.inputs import picture_size
+    from ..models.sliders import fit_slider
+    from ..space import WeightSpace
+    from ..space.resaving import resave
+
+    require_other_folder(space, out, force)
+    WeightSpace.from_pretrained(space).require_new_direction(name)
+    pipe = open_with_base(space, base)
+    pictures = {}
+    if before is not None or after is not None:
+        from ..training.pictures import read_pictures
+
+        size = picture_size(pipe)
+        for side, folder in (("before", before), ("after", after)):
+            pictures[side] = None if folder is None else [p.image for p in read_pictures(folder, size)]
+    found = fit_slider(
+        pipe, positive=positive, negative=negative, prompt=prompt, num_steps=steps, learning_rate=learning_rate,
+        batch_size=batch_size, eta=eta, prior=prior, k=k, seed=seed, **pictures,
+    )  # fmt: skip
+    resave(pipe.space.with_direction(name, found), out, overwrite=force)
+    if as_json:
+        print_json({"path": str(out), "name": name, "direction": found.evidence()})
+        return
+    assert found.r2 is not None
+    assert found.null is not None
+    say(
+        f"{out}: {name} explains {found.r2:.1%} of the contrast on held-out examples (95 % of random directions stay "
+        f"below {found.null[1]:.1%}); trained strength {found.typical:.1f} sd"
+    )
+    if found.unreliable:
+        say(f"unreliable: {found.unreliable}")
+    strength = f"{name}={found.typical:+.1f}"
+    say(f"next: {command('w2w edit', out, ShellText('IDENTITY'), strength, options=('--out', 'edited.json'))}")

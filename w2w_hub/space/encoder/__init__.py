@@ -1,0 +1,1 @@
+"""Encoders: from one picture to a point, in NumPy."""
