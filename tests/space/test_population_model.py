@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from w2w_hub import WeightDataset, WeightSpace, build_space, rebuild
+from w2w_hub.cli import main
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.release import diff
 from w2w_hub.space import PopulationModel, TorchEngine, fit_population_model
@@ -385,3 +387,18 @@ def test_a_space_without_labels_has_no_model_and_one_may_be_left_out(tmp_path: P
     plain = dataset_of(tmp_path / "plain", np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32))
     assert build_space(plain, 3).population_model is None
     assert build_space(dataset, 3, population_model=False, directions=False).population_model is None
+
+
+def test_a_build_on_the_command_line_tells_its_model(dataset: WeightDataset, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.json"
+    groups.write_text(json.dumps({"head": ["Hat", "Red_Hair"]}))
+    words = ["build", str(dataset.path), "--k", "3", "--no-directions", "--out", str(tmp_path / "space")]
+    told = CliRunner().invoke(main, [*words, "--groups", str(groups)])
+    assert told.exit_code == 0, told.output
+    assert "head" in told.stderr
+    assert "permuted labels" in told.stderr
+    groups.write_text(json.dumps({"head": ["Hat", "Red_Har"]}))
+    wrong = CliRunner().invoke(main, [*words[:-1], str(tmp_path / "other"), "--groups", str(groups)])
+    assert wrong.exit_code == 2
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "other").exists()

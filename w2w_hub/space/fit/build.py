@@ -25,11 +25,13 @@ from ...common.constraints import (
     whole,
 )
 from ...dataset import WeightDataset
+from ...dataset.labels.kinds import BINARY
 from ...errors import InvalidInputError
 from ..coordinates import Coordinates
 from ..directions import fit_directions, why_not
 from ..population import Population
 from ..population_model import fit_population_model
+from ..population_model.discovery import checked_groups
 from ..weight_space import WeightSpace
 from .diagnostics import measure
 from .engines import Engine
@@ -142,6 +144,8 @@ def build_space(
     job = Job.checked(
         dataset, k, split=split, rows=rows, standardize=standardize, canonical=canonical, solver=solver, engine=engine
     )
+    kinds = dataset.manifest.kinds
+    checked_groups(groups, [name for name in kinds if kinds[name].name == BINARY.name])  # before anything is computed
     with job.engine.running():
         recipe = job.recipe()
         kept = ResumeFolder(checkpoint, passes(recipe))

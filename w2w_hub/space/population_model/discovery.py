@@ -58,7 +58,7 @@ def find_structure(
     binary = [c for c in fitted if c.is_binary]
     levels = [c for c in fitted if c.levels and not c.is_binary]
     relations = relations_of(binary)
-    stated = _checked_groups(groups or {}, binary)
+    stated = checked_groups(groups, [c.name for c in binary])
     grouped = {name for members in stated.values() for name in members}
     derived = _derived([c for c in binary if c.name not in grouped], levels)
     free = [c for c in binary if c.name not in derived and c.name not in grouped]
@@ -162,8 +162,15 @@ def _cliques(names: Sequence[str], relations: Sequence[Relation]) -> list[tuple[
         left = [name for name in left if name not in best]
 
 
-def _checked_groups(groups: Mapping[str, Sequence[str]], binary: Sequence[Column]) -> dict[str, tuple[str, ...]]:
-    known = [c.name for c in binary]
+def checked_groups(groups: Mapping[str, Sequence[str]] | None, known: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return groups of binary columns as tuples; `known` are the binary columns.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        If a group names another column, one twice, or fewer than two.
+    """
+    groups = {} if groups is None else groups
     taken: dict[str, str] = {}
     for group, members in groups.items():
         if len(members) < 2:

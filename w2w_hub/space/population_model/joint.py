@@ -111,8 +111,8 @@ class Joint:
         found = {}
         for i, parent in self._tree:
             known = self._bins[:, i] >= 0
-            own = np.bincount(self._bins[known, i], self.counts[known].astype(float), self._size(i))
-            own = np.asarray(own, float) + float(not own.any())
+            counted = np.bincount(self._bins[known, i], self.counts[known].astype(float), self._size(i))
+            own = counted if counted.any() else np.ones(self._size(i))
             table = own[None] if parent is None else self._table(parent, i)
             found[i] = np.where(table.sum(1, keepdims=True) > 0, table, own)
         return found
