@@ -228,7 +228,8 @@ def entanglement_by_population(
             try:
                 smaller = build_space(
                     dataset, min(space.k, size - 1), split=population.fitted_split, rows=rows, directions=False,
-                    standardize=space.recipe.get("standardised", True), canonical=space.recipe.get("canonical"),
+                    population_model=False, standardize=space.recipe.get("standardised", True),
+                    canonical=space.recipe.get("canonical"),
                 ).require_population("row")  # fmt: skip
             except InvalidInputError:  # few rows may span fewer dimensions
                 continue
