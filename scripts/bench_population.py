@@ -60,9 +60,16 @@ def timed(n: int, k: int, attributes: int) -> dict[str, object]:
     start = time.perf_counter()
     model = fit_to(find_structure(columns, fitted), coefficients, fitted, {})
     seconds = time.perf_counter() - start
+    person = coefficients[~fitted][0]
+    changed = {"Attribute_7": not model.read(person)["Attribute_7"]}
+    start = time.process_time()
+    for _ in range(20):
+        model.step(person, changed)
+    step = (time.process_time() - start) / 20
     return {
-        "rows": n, "k": k, "attributes": attributes, "seconds": round(seconds, 1), "factors": len(model.factors),
-        "stored_rows": len(model.codes), "strength": model.strength, **model.evidence["explained_variance"],
+        "fitted": n, "k": k, "attributes": attributes, "seconds": round(seconds, 1), "step_ms": round(1e3 * step, 2),
+        "factors": len(model.factors), "stored_rows": len(model.codes), "strength": model.strength,
+        **model.evidence["explained_variance"],
         "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "coefficients_GiB": round(coefficients.nbytes / 2**30, 2),
     }  # fmt: skip

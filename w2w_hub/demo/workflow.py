@@ -220,14 +220,14 @@ class Workflow:
 
     def render_edits(self) -> None:
         names = [n for n in EDIT_ATTRIBUTES if n in self.space.directions] or list(self.space.directions)[:5]
-        table = self.dataset.labels.loc[list(self.real), names].astype(bool)
-        people = list(table.sum(axis=1).sort_values(kind="stable").index[:EDITED_PEOPLE])
+        people = list(self.real)[:EDITED_PEOPLE]
+        table = self.dataset.labels.loc[people, names].astype(bool)
         own = [self.own(p) for p in people]
         before = self.render(own)  # (people, cases, h, w, 3)
         after: dict[str, dict[str, np.ndarray]] = {"push": {}, "set": {}}
         figures: dict[str, dict[str, Any]] = {"push": {}, "set": {}}
         for name in progress(names, "edits"):
-            without = np.flatnonzero(~table[name].loc[people].to_numpy())
+            without = np.flatnonzero(~table[name].to_numpy())
             pushed, changed = self.edited(own, {name: SUMMARY_STRENGTH}), self.edited(own, set={name: True})
             after["push"][name], after["set"][name] = np.split(self.render([*pushed, *changed]), 2)
             direction = self.space.direction(name)
@@ -241,9 +241,16 @@ class Workflow:
             "sets": figures["set"], "set_strength": self.space.population_model.strength,
             "edits_reached": {"pushes": counts["push"], "sets": counts["set"], "attributes": len(figures["set"])},
         }  # fmt: skip
-        held = sum(holds(self.judge, before, after["set"][name], name).mean(1) for name in names)
+        held = sum(
+            holds(self.judge, before, after["set"][name], name).mean(1) * ~table[name].to_numpy() for name in names
+        )
         for i in sorted(np.argsort(-np.asarray(held), kind="stable")[:SHOWN_EDITED]):
-            pairs = {name: (after["set"][name][i], after["push"][name][i]) for name in names}
+            pairs = {
+                f"{name}{' (is there already)' if table[name].iloc[i] else ''}": (
+                    after["set"][name][i], after["push"][name][i],
+                )
+                for name in names
+            }  # fmt: skip
             self.edit_sheet(people[i], before[i], pairs)
         header = ("attribute", "edit", "people", "before", "after", "others kept", "seen and all kept", "label prior")
         shown = ("people", "before", "after", "other_attributes_kept", "seen_and_all_kept", "label_prior")
@@ -256,7 +263,8 @@ class Workflow:
         )
         self.record.sections.append(Section("Edits in figures", text, header=header, rows=rows))
         point = self.out / "points" / "edited.json"
-        self.command("edit", self.folder, people[0], "--set", f"{names[0]}=true", "--out", point)
+        lacking = next((name for name in names if not table[name].iloc[0]), names[0])
+        self.command("edit", self.folder, people[0], "--set", f"{lacking}=true", "--out", point)
 
     def edited(self, people: list[Any], *strengths: Any, **options: Any) -> list[Any]:
         """Return several identities after one edit."""
@@ -278,7 +286,8 @@ class Workflow:
             for caption in captions()
             for kind in ("before: ", "set, ", f"push +{SUMMARY_STRENGTH:g} sd, ")
         ]
-        words = [self.folder, person, "--dataset", self.dataset.path, "--set", f"{next(iter(after))}=true"]
+        name = next((name for name in after if " " not in name), next(iter(after)).partition(" ")[0])
+        words = [self.folder, person, "--dataset", self.dataset.path, "--set", f"{name}=true"]
         self.sheet(
             f"edits-{person}", np.array(rows), list(after), columns, f"Edits of {person}, who is held out",
             "The person's own LoRA; the attribute in the row set, and pushed along its direction by "
