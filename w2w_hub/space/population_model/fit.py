@@ -20,7 +20,7 @@ from .joint import Joint
 from .kernel import Kernel
 from .model import PopulationModel
 from .readers import fit_readers
-from .regression import Configurations, Regression, fit
+from .regression import Regression, fit
 from .residual import nearest_cosines, residual_factor
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def fit_to(
     model = fit(Kernel(factors, chosen.rhos), chosen.noise, codes, values, mean)
     calibration = calibrate(factors, structure.attributes, structure.excluded, chosen, codes, values)
     readers = fit_readers(factors, codes, values)
-    factor, rest = residual_factor(_left(model, codes, values, mean))
+    some = sample_of(len(codes), RESIDUAL_ROWS)
+    factor, rest = residual_factor(values[some] - mean - model.predict(codes[some]))
     joint = Joint(factors, structure.excluded, model.codes, model.counts)
     gain, scale, nearest = _sampling(model, joint, factor, rest, values, coefficients[~fitted], mean)
     evidence: dict[str, Any] = {
@@ -103,7 +104,7 @@ def fit_to(
         "relations": [asdict(relation) for relation in structure.relations],
         "no_attribute": dict(reasons),
         "rows": len(used),
-        "inducing": model.left_out is None,
+        "inducing": model.induced,
     }
     return PopulationModel(
         factors=factors, attributes=structure.attributes, excluded=structure.excluded, mean=mean,
@@ -112,19 +113,6 @@ def fit_to(
         residual=factor * np.float32(scale), rest=rest * np.float32(scale), strength=calibration.strength, gain=gain,
         evidence=evidence,
     )  # fmt: skip
-
-
-def _left(model: Regression, codes: np.ndarray, values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return what the model leaves of some rows ``(n, k)``: of each, under a fit without its configuration."""
-    rows = sample_of(len(codes), RESIDUAL_ROWS)
-    left = values[rows] - mean - model.predict(codes[rows])
-    if model.left_out is None:
-        return np.asarray(left)
-    found = Configurations.of(codes)
-    means = model.predict(found.codes)
-    # the error of a configuration's mean, in place of what the fit leaves of it
-    averages = found.sums(values, mean) / found.counts[:, None] - means
-    return np.asarray(left + (model.left_out - averages)[found.inverse[rows]])
 
 
 def _sampling(
@@ -138,7 +126,9 @@ def _sampling(
 ) -> tuple[float, float, dict[str, float]]:
     """Return the gain of f and the factor of the residual in samples, and how near samples are to fitted rows.
 
-    Samples are as spread as the fitted rows; :data:`RESIDUAL_SHARE` of their variance is residual.
+    Samples are as spread as fitted rows; :data:`RESIDUAL_SHARE` of their variance is residual, by which those of the
+    shipped population are no nearer to a row than held-out people. The residual is what the fit itself leaves: that of
+    left-out people also has the looks that f does not predict, which do not fit another person's.
     """
     rng = np.random.default_rng(0)
     means = model.predict(joint.draw(PEOPLE, rng))
@@ -147,7 +137,7 @@ def _sampling(
     total, explained, left = (float((part**2).sum(1).mean()) for part in (rows, means, residuals))
     gain = ((1 - RESIDUAL_SHARE) * total / explained) ** 0.5 if explained > 0 else 1.0
     scale = (RESIDUAL_SHARE * total / left) ** 0.5 if left > 0 else 1.0
-    gain, scale = round(float(np.clip(gain, 0, MOST_GAIN)), 2), round(float(min(scale, 1.0)), 2)
+    gain, scale = round(float(np.clip(gain, 0, MOST_GAIN)), 2), round(scale, 2)
     nearest = {"samples": round(float(nearest_cosines(gain * means + scale * residuals, rows).mean()), 4)}
     if len(held_out):
         nearest["held_out"] = round(float(nearest_cosines(held_out[:PEOPLE] - mean, rows).mean()), 4)

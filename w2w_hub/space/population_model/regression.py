@@ -41,14 +41,14 @@ class Configurations:
 class Regression:
     """A fitted mean: the kernel with `codes` ``(m, factors)`` times `weights` ``(m, k)``.
 
-    `left_out` is the ``(m, k)`` error of each configuration's mean under a fit without it; None with inducing rows.
+    `induced` is true if `codes` are some of the configurations only.
     """
 
     kernel: Kernel
     codes: np.ndarray
     counts: np.ndarray
     weights: np.ndarray
-    left_out: np.ndarray | None
+    induced: bool
 
     def predict(self, codes: np.ndarray) -> np.ndarray:
         """Return the mean about the population's, float64 ``(n, k)``."""
@@ -77,10 +77,8 @@ def _exact(kernel: Kernel, noise: float, found: Configurations, means: np.ndarra
 
     gram = kernel.matrix(found.codes, found.codes)
     gram[np.diag_indices_from(gram)] += noise / found.counts
-    factor = cho_factor(gram, lower=True, overwrite_a=True)
-    inverse = cho_solve(factor, np.eye(len(gram)))
-    weights = cho_solve(factor, means)
-    return Regression(kernel, found.codes, found.counts, weights, weights / np.diag(inverse)[:, None])
+    weights = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), means)
+    return Regression(kernel, found.codes, found.counts, weights, induced=False)
 
 
 def _induced(
@@ -103,4 +101,4 @@ def _induced(
         cross = kernel.matrix(found.codes[found.inverse[part]], codes).astype(np.float32)
         right += cross.T @ (values[part] - mean.astype(np.float32))
     weights = cho_solve(cho_factor(normal, lower=True, overwrite_a=True), right, overwrite_b=True)
-    return Regression(kernel, codes, found.counts[chosen], weights, None)
+    return Regression(kernel, codes, found.counts[chosen], weights, induced=True)
