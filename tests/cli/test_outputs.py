@@ -149,9 +149,11 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
         "invert": ["space", "file.png"], "render": ["space", "p1"], "grid": ["space", "p1", "--attribute", "PC1"],
         "directions": ["space", "--entanglement"], "demo": [], "pin": ["org/space@v1.0.0"], "archive": [str(LOCK)],
         "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
-        "init": ["people"], "import-w2w": ["people"],
+        "init": ["people"], "import-w2w": ["people"], "review": ["org/people#1", "--base", "base"],
+        "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
+        "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"],
     }  # fmt: skip
-    picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json"}.get(command, "")
+    picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(command, "")
     result = w2w(command, *words.get(command, FOLDERS.get(command, [])), "--out", f"file.png/out{picture}", status=2)
     assert "file.png/out" in result.stderr
 

@@ -99,7 +99,7 @@ def test_every_optional_package_names_an_extra_of_this_project() -> None:
 
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     for package, extra in OPTIONAL.values():
-        assert any(line.startswith(package) for line in extras["optional-dependencies"][extra]), package
+        assert any(line.lower().startswith(package.lower()) for line in extras["optional-dependencies"][extra]), package
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,7 @@ HOSTILE: dict[str, dict[str, bytes | None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_hostile_contributions_are_refused_by_review_and_by_merge_and_change_nothing(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:

@@ -189,7 +189,7 @@ def test_a_stack_of_pictures_is_several_pictures_with_a_mask_each(pipe: W2WPipel
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_steps": 2.5}, {"batch_size": 2.5}, {"seed": None}, {"k": 2.5}, {"k": True}, {"mask": "mask.png"}],
+    [{"num_steps": 2.5}, {"batch_size": 2.5}, {"seed": None}, {"k": 2.5}, {"k": True}, {"mask": 7}],
 )
 def test_settings_that_are_no_numbers_are_refused(wrong: dict, pipe: W2WPipeline) -> None:
     with pytest.raises(InvalidInputError):

@@ -36,6 +36,8 @@ BUILD = {
     "name": NOT_A_TEXT,
     "version": [*NOT_A_TEXT, None],
     "directions": NOT_A_FLAG,
+    "population_model": NOT_A_FLAG,
+    "groups": [7, True, "Beard", ["Beard"], {"hair": "Beard"}, {7: ["Beard"]}, {"hair": ["Halo", "Wings"]}],
     "standardize": NOT_A_FLAG,
     "canonical": [True, 7, "qr", ["svd"]],
     "solver": [7, True, "magic", ["magic"], [], [7], {"gram": 1}, Krylov],
@@ -73,7 +75,9 @@ SAMPLE = {
     "count": [*NOT_WHOLE, None, 0, -1],
     "seed": [*NOT_WHOLE, None, -1],
     "truncation": [*NOT_A_NUMBER, None, -0.1],
-    "covariance": [*NOT_A_TEXT, None, "none"],
+    "covariance": [*NOT_A_TEXT, "none"],
+    "method": [*NOT_A_TEXT, "none"],
+    "attributes": [7, True, "Beard", ["Beard"], {"Halo": True}, {7: True}],
 }
 NEAREST = {
     "point": ["nobody", None, 7, [], [[0.0]], [NAN], ["a"], {}, object()],

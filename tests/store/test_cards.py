@@ -196,6 +196,10 @@ def direction(**given: Any) -> SimpleNamespace:
         "level": None,
         "editing": vector,
         "reading": vector,
+        "curve": None,
+        "picture_curve": None,
+        "slider": None,
+        "typical": None,
     }
     found = SimpleNamespace(**plain | given)
     found.read_out = read_out_of(found.kind, None)
@@ -228,7 +232,7 @@ def test_a_spaces_card_has_every_figure_in_its_column(tmp_path: Path) -> None:
     card = space_card(
         space(),
         [
-            ("Beard", direction()), ("Age", direction(kind="float", score=0.5)),
+            ("Beard", direction(typical=4.5)), ("Age", direction(kind="float", score=0.5)),
             ("Odd", direction(unreliable="too few rows", score=None, interval=None)),
         ],
         tmp_path,
@@ -238,9 +242,9 @@ def test_a_spaces_card_has_every_figure_in_its_column(tmp_path: Path) -> None:
     assert cells(card, "dataset |")[1] == "org/people 3.0.0"
     assert cells(card, "1") == ["1", "0.111", "0.222", "0.033"]
     assert cells(card, "5") == ["5", "0.555", "0.444", "0.066"]
-    assert cells(card, "Beard") == ["Beard", "0.750", "0.610 to 0.890", "17", "1.25"]
+    assert cells(card, "Beard") == ["Beard", "0.750", "0.610 to 0.890", "17", "1.25", "4.5", "-"]
     assert cells(card, "Age")[1] == "R² 0.500"
-    assert cells(card, "Odd") == ["Odd", "-", "-", "17", "1.25"]
+    assert cells(card, "Odd") == ["Odd", "-", "-", "17", "1.25", "-", "-"]
     assert cells(card, "largest residual, orthogonality error")[1] == "1.5e-09, 2.5e-07"
     assert "12 held-out rows" in card
     assert card.count("too few rows") == 1
