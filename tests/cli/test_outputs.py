@@ -153,7 +153,9 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
         "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
         "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"],
     }  # fmt: skip
-    picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(command, "")
+    picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(
+        command, ""
+    )
     result = w2w(command, *words.get(command, FOLDERS.get(command, [])), "--out", f"file.png/out{picture}", status=2)
     assert "file.png/out" in result.stderr
 

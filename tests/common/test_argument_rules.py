@@ -190,8 +190,8 @@ def test_a_shared_rule_of_a_number_ends_where_it_says(name: str, least: int, mos
 def test_shared_rules_take_none_just_where_it_means_something() -> None:
     optionals = {
         "base", "revision", "token", "cache_dir", "lazy", "compatibility", "name", "version", "column_info", "dtype",
-        "dask", "start_adapter", "trust", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
-        "columns", "drop_columns", "key", "indices", "points", "dialects", "workers",
+        "dask", "trust", "component", "canonical", "alpha", "svd_rank", "k", "cosine", "ids", "sources", "adapters",
+        "columns", "drop_columns", "key", "indices", "points", "dialects", "start_adapter", "workers",
     }  # fmt: skip
     assert {name for name, rule in RULES.items() if takes(rule, None)} == optionals
     assert {name for name, rule in RULES.items() if takes(rule, True)} >= {"token", "lazy", "centered", "parquet_view"}
