@@ -126,25 +126,21 @@ def similarity(factor: Factor, values: np.ndarray, others: np.ndarray) -> np.nda
     """Return the similarity of a factor's values ``(n,)`` and ``(m,)``, ``(n, m)``: 0 to 1."""
     if factor.levels:
         return np.asarray(inner_products(factor)[positions(factor, values)][:, positions(factor, others)])
-    first, second = (_spread_out(factor, v) for v in (values, others))  # (n, 1 or quantiles)
-    total = np.zeros((len(values), len(others)))
-    for a in first.T:
-        for b in second.T:
-            total += np.exp(-0.5 * ((a[:, None] - b[None]) / factor.scale) ** 2)
-    return np.asarray(total / (first.shape[1] * second.shape[1]))
+    found = _gaussian(values[:, None] - others[None], factor)  # NaN where one is missing
+    unknown, unknown_others = np.isnan(values), np.isnan(others)
+    found[:, unknown_others] = _gaussian(values[:, None] - factor.shares, factor).mean(1)[:, None]
+    found[unknown] = _gaussian(others[:, None] - factor.shares, factor).mean(1)
+    found[np.ix_(unknown, unknown_others)] = _gaussian(factor.shares[:, None] - factor.shares, factor).mean()
+    return found
+
+
+def _gaussian(differences: np.ndarray, factor: Factor) -> np.ndarray:
+    return np.asarray(np.exp(-0.5 * (differences / factor.scale) ** 2))
 
 
 def additive(factors: Sequence[Factor], rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the sum of the factors' similarities ``(n, m)``: the kernel of a model without interactions."""
     return np.asarray(sum(similarity(f, rows[:, i], others[:, i]) for i, f in enumerate(factors)))
-
-
-def _spread_out(factor: Factor, values: np.ndarray) -> np.ndarray:
-    """Return values ``(n, 1)``, or with missing ones ``(n, quantiles)``."""
-    missing = np.isnan(values)
-    if not missing.any():
-        return values[:, None]
-    return np.where(missing[:, None], factor.shares[None], values[:, None])
 
 
 def belief_of(codes: np.ndarray) -> Belief:
