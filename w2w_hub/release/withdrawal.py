@@ -93,7 +93,7 @@ def withdraw(
 
     Examples
     --------
-    >>> withdraw("org/people", "person-07", reason="consent")   # doctest: +SKIP
+    >>> withdraw("org/people", "person-0007", reason="consent")   # doctest: +SKIP
     """
     name, wanted = dataset_name(repo), list(dict.fromkeys(text_list(ids, "an id")))
     if not wanted:

@@ -80,6 +80,7 @@ def merge(repo: str, number: int, *, commit: str | None = None, token: Token = N
 
     Examples
     --------
+    >>> from w2w_hub.release import merge, review
     >>> merge("org/people", 12, commit=review("org/people", 12).commit)   # doctest: +SKIP
     """
     remote = Remote(dataset_name(repo), "dataset", token)

@@ -18,6 +18,7 @@ ROWS, COMPONENTS = 1024, 256  # at most: a sample of the rows, the leading compo
 STARTS, START_ROWS = (0.6, 0.9, 0.98), 512
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 STEPS = 25
+NOISE_RANGE = (np.log(0.01), np.log(1e3))  # less makes weights so large that their rounding to float32 shows
 EDGE = 5.0  # of the logits of rho: 0.007 to 0.993
 
 
@@ -52,7 +53,7 @@ def choose(factors: Sequence[Factor], codes: np.ndarray, values: np.ndarray, mea
     _, rho, noise = min(starts)
     at = np.append(np.full(len(factors), np.log(rho / (1 - rho))), np.log(noise))
     problem = _LeftOut(tuple(factors), codes, values)
-    bounds = [(-EDGE, EDGE)] * len(factors) + [(np.log(1e-3), np.log(1e3))]
+    bounds = [(-EDGE, EDGE)] * len(factors) + [NOISE_RANGE]
     found = minimize(problem, at, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS}).x
     rhos = np.round(1 / (1 + np.exp(-found[:-1])), 2)
     return Hyperparameters(np.clip(rhos, 0.01, 0.99), float(f"{np.exp(found[-1]):.2g}"))
