@@ -18,7 +18,7 @@ ROWS, COMPONENTS = 1024, 256  # at most: a sample of the rows, the leading compo
 STARTS, START_ROWS = (0.6, 0.9, 0.98), 512
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 STEPS = 25
-NOISE_RANGE = (np.log(0.01), np.log(1e3))  # less makes weights so large that their rounding to float32 shows
+NOISE_RANGE = (np.log(0.03), np.log(1e3))  # less makes weights so large that their rounding to float32 shows
 EDGE = 5.0  # of the logits of rho: 0.007 to 0.993
 
 
