@@ -6,7 +6,9 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -156,6 +158,8 @@ class _Measured:
         Its sketch with length 1; None if the dataset has no sketches.
     near : (int, float) or None
         The row of the dataset that it nearly equals, and the cosine.
+    digest : str
+        Of the row in the dataset's dtype.
     """
 
     cosine: float
@@ -163,20 +167,27 @@ class _Measured:
     directions: float
     unit: np.ndarray | None = None
     near: tuple[int, float] | None = None
+    digest: str = ""
 
 
 def _measure(rows: np.ndarray, reference: Reference) -> list[_Measured]:
     """Measure all rows of a batch at once, which is many times as fast as one by one."""
     layout, start, sketches = reference.dataset.layout, reference.start, reference.sketches
-    with np.errstate(all="ignore"):  # values that are not finite have a verdict of their own
+    near: list[tuple[int, float] | None] = [None] * len(rows)
+    units: list[np.ndarray | None] = [None] * len(rows)
+    # values that are not finite have a verdict of their own; a sha256 runs beside NumPy
+    with np.errstate(all="ignore"), ThreadPoolExecutor(os.cpu_count()) as threads:
+        digests = threads.map(row_digest, rows.astype(reference.dataset.dtype, copy=False))
         cosines = np.zeros(len(rows)) if start is None else start_cosines(layout, start, rows)
         norms, directions = norm_and_concentration(layout, rows)
-        facts = list(zip(cosines.round(6).tolist(), norms.tolist(), directions.tolist(), strict=True))
-        if sketches is None:
-            return [_Measured(*each) for each in facts]
-        units = np.nan_to_num(sketches.units_of(rows))
-    near = nearest_units(sketches.units, units, layout.size)
-    return [_Measured(*each, unit, other) for each, unit, other in zip(facts, units, near, strict=True)]
+        facts = zip(cosines.round(6).tolist(), norms.tolist(), directions.tolist(), strict=True)
+        if sketches is not None:
+            found = np.nan_to_num(sketches.units_of(rows))
+            units, near = list(found), list(nearest_units(sketches.units, found, layout.size))
+        return [
+            _Measured(*each, unit, other, digest)
+            for each, unit, other, digest in zip(facts, units, near, digests, strict=True)
+        ]
 
 
 class _Checker:
@@ -277,7 +288,7 @@ class _Checker:
             )  # fmt: skip
 
     def _duplicates(self, stored: np.ndarray, measured: _Measured, name: str) -> Iterator[Finding]:
-        digest, where = row_digest(stored), self.reference.name
+        digest, where = measured.digest, self.reference.name
         if digest in self.withdrawn:
             yield Finding(
                 "withdrawn", f"this adapter was withdrawn on {self.withdrawn[digest]} and is not accepted again"
