@@ -30,32 +30,11 @@ from typing import Any
 
 import numpy as np
 from figures import save_figures
+from sizes import WIDTH, sd15_layout
 
 import w2w_hub
-from w2w_hub.lora.adapter import Target
 
-WIDTH = 99_648
 SECTIONS = ("reads", "pack", "memory", "compression", "view")
-BLOCKS = [
-    *((f"down_blocks.{i // 2}.attentions.{i % 2}", d) for i, d in enumerate((320, 320, 640, 640, 1280, 1280))),
-    ("mid_block.attentions.0", 1280),
-    *((f"up_blocks.{1 + i // 3}.attentions.{i % 3}", d) for i, d in enumerate((1280,) * 3 + (640,) * 3 + (320,) * 3)),
-]
-
-
-def sd15_layout() -> w2w_hub.ParameterLayout:
-    """Return the layout of rank 1 on to_q and to_v of Stable Diffusion 1.5: the paper's 99,648 numbers."""
-    sizes = {
-        Target("unet", f"{block}.transformer_blocks.0.{attention}.{name}"): (
-            1, 768 if (attention, name) == ("attn2", "to_v") else width, width,
-        )
-        for block, width in BLOCKS
-        for attention in ("attn1", "attn2")
-        for name in ("to_q", "to_v")
-    }  # fmt: skip
-    layout = w2w_hub.ParameterLayout(sizes, 27.0)
-    assert layout.size == WIDTH
-    return layout
 
 
 def timed(work: Callable[[], Any]) -> float:

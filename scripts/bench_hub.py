@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from figures import save_figures
+from sizes import sd15_layout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -85,24 +86,6 @@ def paper_size() -> None:
     size = len(sketches.to_bytes(["0" * 64] * blocks[0])) + len(start_bytes(layout.unflatten(started(layout))))
     print(f"| check one adapter against 65,000 rows of {layout.size:,} | 2 | {size:,} | 0 | 5 MB |", flush=True)
     figures.append(("check one adapter at the paper's size", size, "bytes"))
-
-
-def sd15_layout() -> ParameterLayout:
-    """The 64 modules of `to_q` and `to_v` in Stable Diffusion 1.5's UNet, rank 1: 99,648 numbers."""
-    widths = {"down_blocks.0": 320, "down_blocks.1": 640, "down_blocks.2": 1280, "mid_block": 1280,
-              "up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320}  # fmt: skip
-    sizes = {}
-    for block, width in widths.items():
-        for i in range(1 if block == "mid_block" else 3 if block.startswith("up") else 2):
-            inside = f"{block}.attentions.{i}.transformer_blocks.0"
-            for module, inputs in (
-                ("attn1.to_q", width),
-                ("attn1.to_v", width),
-                ("attn2.to_q", width),
-                ("attn2.to_v", 768),
-            ):
-                sizes[Target("unet", f"{inside}.{module}")] = (1, inputs, width)
-    return ParameterLayout(sizes, 27.0)
 
 
 def wide_space(folder: Path) -> None:

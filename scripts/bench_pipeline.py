@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from figures import save_figures
+from sizes import SD15, TINY
 from torch import nn
 
 from w2w_hub import ParameterLayout, WeightSpace, write_adapter
@@ -45,17 +46,6 @@ from w2w_hub.models.inversion import WARM_UP, InversionSettings, Inverter, froze
 from w2w_hub.space import Coordinates, Population
 
 SECTIONS = ("step", "switch", "batch", "inversion")
-SD15: dict[str, Any] = {
-    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "attention_head_dim": 8,
-    "cross_attention_dim": 768,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}  # fmt: skip
-TINY: dict[str, Any] = {
-    "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": 2,
-    "cross_attention_dim": 32, "norm_num_groups": 4,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}  # fmt: skip
 
 
 class UpstreamLayer(nn.Module):

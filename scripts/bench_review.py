@@ -22,7 +22,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_hub import sd15_layout, started
+from bench_hub import started
+from sizes import sd15_layout
 
 from w2w_hub import WeightDataset, write_dataset
 from w2w_hub.dataset.manifest import Compatibility

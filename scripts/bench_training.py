@@ -48,6 +48,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from figures import save_figures
+from sizes import SD15, TINY
 
 from w2w_hub import ParameterLayout
 from w2w_hub.models.injection import inject_hooks
@@ -57,17 +58,6 @@ from w2w_hub.training.engines import Engine
 from w2w_hub.training.objective import DiffusionObjective, sample_losses
 from w2w_hub.training.trainer import Trainer
 
-SD15: dict[str, Any] = {
-    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "attention_head_dim": 8,
-    "cross_attention_dim": 768,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}  # fmt: skip
-TINY: dict[str, Any] = {
-    "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": 2,
-    "cross_attention_dim": 32, "norm_num_groups": 4,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}  # fmt: skip
 PEERS = (  # in the order of what a short run should measure
     "peft-eager", "captured-1", "compiled+captured-8", "compiled+captured-16", "curves-captured-8", "captured-8",
     "eager-8", "peft-mixed-16", "peft-mixed-32", "compiled+captured-32", "compiled+captured-8-plain", "peft-compiled",

@@ -104,7 +104,7 @@ def main() -> None:
     import pandas as pd
 
     sys.path.insert(0, str(Path(__file__).parent))
-    from bench_dataset import sd15_layout
+    from sizes import sd15_layout
 
     import w2w_hub
     from w2w_hub.dataset import check

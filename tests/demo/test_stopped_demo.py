@@ -25,29 +25,29 @@ from pathlib import Path
 import pytest
 import w2w_hub.demo.run
 from tests.demo.test_run import make_quick
+from tests.killing import kill_at
 from w2w_hub.cli import main
 
 make_quick(pytest.MonkeyPatch())
 root, assets = Path(sys.argv[1]), sys.argv[2]
 
-def started(out, kill_at=None):
+def started(out, at=None):
     pid = os.fork()
     if pid:
         return pid
     with open(f"{out}.log", "w") as log:
         os.dup2(log.fileno(), 2)
-    journals = renames = 0
+    journals = 0
 
-    def hook(event, arguments):
-        nonlocal journals, renames
-        if event in ("os.rename", "os.link") and str(arguments[1]).startswith(f"{out}/"):
-            if journals:
-                renames += 1
-                if renames == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            journals += str(arguments[1]) == f"{out}/demo.json"
+    def counts(event, arguments):
+        nonlocal journals
+        if event not in ("os.rename", "os.link") or not str(arguments[1]).startswith(f"{out}/"):
+            return False
+        before = journals
+        journals += str(arguments[1]) == f"{out}/demo.json"
+        return before > 0
 
-    sys.addaudithook(hook)
+    kill_at(at, counts)
     code = 70
     try:
         main(["demo", "--out", str(out), "--assets", assets, "--resume"])
@@ -68,7 +68,7 @@ def log(out):
 killed, out = [], root / "killed" / "out"
 out.parent.mkdir()
 for stage in range(7):
-    code = status(started(out, kill_at=1 + stage % 2))
+    code = status(started(out, at=1 + stage % 2))
     killed.append([code, finished(out), log(out).count("is there already")])
 last = [status(started(out)), log(out).count("is there already")]
 stopped, out = [], root / "stopped" / "out"

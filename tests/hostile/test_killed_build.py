@@ -17,9 +17,10 @@ import w2w_hub
 # that touches a path below its folder, and the same call runs again in another process, which is killed too in some
 # of the cases, and then to the end.
 FORKS = """
-import json, os, random, shutil, signal, sys
+import json, os, random, shutil, sys
 from pathlib import Path
 import numpy as np, pyarrow.parquet, scipy.linalg
+from tests.killing import kill_at
 from tests.space.population import dataset_of, decaying
 from w2w_hub import WeightSpace
 from w2w_hub.store import atomic
@@ -48,17 +49,11 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def build(folder, at=None, count=None):
-    seen, below = 0, str(folder.parent)
-    def hook(event, arguments):
-        nonlocal seen
-        if event in WATCHED and str(arguments[0]).startswith(below):
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
+    below = str(folder.parent)
+    calls = kill_at(at, lambda event, arguments: event in WATCHED and str(arguments[0]).startswith(below))
     built = build_and_save(dataset, folder, 3, solver=Krylov(block=4), directions=False)
     if count is not None:
-        count.write_text(json.dumps([seen, built.digest]))
+        count.write_text(json.dumps([calls.seen, built.digest]))
 
 def fresh(name, start):
     folder = root / name / "space"

@@ -19,6 +19,7 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow.parquet
 import w2w_hub
+from tests.killing import kill_at
 from w2w_hub.dataset import integrity, relabel_rows, remove_rows  # imports all that writes
 from w2w_hub.store import atomic
 from w2w_hub.store import commit as state
@@ -64,17 +65,10 @@ def forked(work):
     return pid
 
 def write(folder, at=None, count=None):
-    seen = 0
-    def hook(event, _):
-        nonlocal seen
-        if event in WATCHED:
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
+    calls = kill_at(at, lambda event, _: event in WATCHED)
     run(folder)
     if count is not None:
-        Path(count).write_text(str(seen))
+        Path(count).write_text(str(calls.seen))
 
 def judge(folder, out):
     found = {"there": folder.exists()}

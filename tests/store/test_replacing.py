@@ -19,8 +19,9 @@ from w2w_hub.store.replacing import OwnFiles, files_listed, files_named
 OWN = files_named("*.txt", "inner/*.txt")
 # forks a writer for each call that touches the file system, which kills it there; the next writer judges what is left
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
+from tests.killing import kill_at
 from w2w_hub.store import atomic
 from w2w_hub.store.replacing import files_named
 
@@ -32,15 +33,8 @@ WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmt
            "ctypes.call_function"}
 
 def write(folder, text, at=None):
-    seen = 0
-    def hook(event, _):
-        nonlocal seen
-        if event in WATCHED:
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
     if at is not None:
-        sys.addaudithook(hook)
+        kill_at(at, lambda event, _: event in WATCHED)
     with atomic.new_folder(folder, overwrite=True, own=own) as partial:
         (partial / "inner").mkdir()
         for name in ("a.txt", "inner/b.txt"):
@@ -169,7 +163,11 @@ def test_a_manifest_vouches_for_the_files_that_it_lists_and_for_its_own_kind_onl
 @pytest.mark.parametrize("swaps", ["with", "without"])
 def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path: Path, swaps: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), swaps], capture_output=True, text=True, check=False
+        [sys.executable, "-c", KILLED, str(tmp_path), swaps],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
     left = done.stdout.splitlines()

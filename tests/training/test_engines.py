@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from w2w_hub import ParameterLayout, WeightDataset
 from w2w_hub.errors import InvalidInputError
@@ -24,7 +24,7 @@ from w2w_hub.training.trainer import Trainer
 from ..small_denoiser import LAYOUT, Denoiser, pictures, prompt
 from ..tiny_world import TinyWorld
 from .test_runs import QUICK, portrait
-from .test_trainer import WIDTH, data, layout, random, run, scheduler, unet  # noqa: F401, two fixtures
+from .test_trainer import data, flow_transformer, layout, random, run, scheduler, unet  # noqa: F401, two fixtures
 
 
 def trained(model: Any, layout: ParameterLayout, people: TrainingData, engine: Engine, sampler: Any = None) -> Any:  # noqa: F811
@@ -61,11 +61,7 @@ def test_prompts_that_no_two_samples_share_are_not_kept(unet: Any, layout: Param
 
 
 def test_projections_of_a_transformers_prompts_are_kept_too() -> None:
-    torch.manual_seed(0)
-    model = SD3Transformer2DModel(
-        sample_size=4, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=WIDTH, caption_projection_dim=16, pooled_projection_dim=8, out_channels=4,
-    ).eval().requires_grad_(False)  # fmt: skip
+    model = flow_transformer()
     adapted = ParameterLayout.from_model(model, rank=2, scale=1.0, component="transformer")
     one = data([1, 1])
     added = {"pooled_projections": random(len(one.prompts.text), 8, seed=8)}

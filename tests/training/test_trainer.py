@@ -192,12 +192,17 @@ def test_a_flows_path_is_straight_and_its_levels_are_the_schedulers() -> None:
         objective_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
 
 
-def test_a_transformer_with_a_flow_is_trained() -> None:
+def flow_transformer() -> Any:
+    """A tiny transformer of Stable Diffusion 3's kind, with random weights."""
     torch.manual_seed(0)
-    model = SD3Transformer2DModel(
+    return SD3Transformer2DModel(
         sample_size=4, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=WIDTH, caption_projection_dim=16, pooled_projection_dim=8, out_channels=4,
     ).eval().requires_grad_(False)  # fmt: skip
+
+
+def test_a_transformer_with_a_flow_is_trained() -> None:
+    model = flow_transformer()
     layout = ParameterLayout.from_model(model, rank=2, scale=1.0, component="transformer")
     plain = data([2, 2])
     pooled = random(len(plain.prompts.text), 8, seed=8)

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 FORKS = """
 import json, os, random, signal, sys, warnings
 from pathlib import Path
+from tests.killing import kill_at
 from w2w_hub.store import atomic
 from w2w_hub.upstream import import_w2w
 from w2w_hub.upstream.importing import import_files
@@ -40,17 +41,10 @@ def forked(out, at, count=None):
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    seen = 0
-    def hook(event, _):
-        nonlocal seen
-        if event in WATCHED:
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
+    calls = kill_at(at, lambda event, _: event in WATCHED)
     import_w2w(source, out)
     if count is not None:
-        Path(count).write_text(str(seen))
+        Path(count).write_text(str(calls.seen))
     os._exit(0)
 
 expected = made(root / "warm")
@@ -75,7 +69,13 @@ def killed(tmp_path: Path, points: int) -> dict[str, int]:
     publish(tmp_path / "w2w")
     (tmp_path / "outs").mkdir()
     command = [sys.executable, "-c", FORKS, str(tmp_path / "w2w"), str(tmp_path / "outs"), str(points)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, int] = json.loads(done.stdout)
     return found
