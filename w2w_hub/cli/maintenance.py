@@ -231,12 +231,12 @@ def withdraw(
     for row in done.rows:
         data(f"{row.id}  {row.date}  {row.reason}")
     many = counted(len(done.rows), "row")
+    if done.outcome == "unchanged":
+        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
+        return
     if dry_run:
         options: list[object] = ["--reason", reason, *(["--message", message] if message else [])]
         say(f"{many} would be withdrawn; next: {command('w2w withdraw', repo, *ids, options=options)}")
-        return
-    if done.outcome == "unchanged":
-        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
         return
     say(f"{many} of {done.repo} withdrawn: w2w_hub reads them at no revision any more")
     if done.versions:
