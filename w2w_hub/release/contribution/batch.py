@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...common.text import counted
+from ...dataset.manifest import row_digest
 from ...errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnsafePathError, UnsupportedFormatError
 from ...lora.layout import ParameterLayout
 from ...store.hashing import sha256_file
@@ -57,6 +58,11 @@ class Batch:
     rows: np.ndarray
     labels: tuple[dict[str, Any], ...]
     meta: Mapping[str, str] = field(default_factory=dict)
+
+
+def digests_of(batch: Batch, dtype: Any) -> list[str]:
+    """Return the digest that each row of a batch has in a dataset of this dtype."""
+    return [row_digest(row.astype(dtype, copy=False)) for row in batch.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ...common.limits import MAX_CONFIG_BYTES
@@ -109,12 +110,12 @@ class Pending:
     others: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]]
 
-    @property
+    @cached_property
     def ids(self) -> dict[str, MergeRecord]:
         """The record of each row's id in lower case."""
         return {name.lower(): record for record in self.records for name in record.rows}
 
-    @property
+    @cached_property
     def digests(self) -> dict[str, MergeRecord]:
         """The record of each row's digest."""
         return {digest: record for record in self.records for digest in record.rows.values()}
