@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
 from ..common.limits import MAX_CARD_BYTES
+from ..common.warn import warn_caller
 from ..dataset.credits import with_change_log
 from ..dataset.manifest import DatasetManifest
 from ..dialects.base_model import CONFIG, MODEL_INDEX
@@ -397,10 +397,9 @@ class _Push:
         if is_rendered(theirs):
             return
         if is_written(self.folder):
-            warnings.warn(
+            warn_caller(
                 f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
                 "keeps the edit",
-                stacklevel=6,  # past the check of arguments
             )
             return
         published.need(
