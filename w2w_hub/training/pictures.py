@@ -183,6 +183,8 @@ def _metadata(folder: Path, names: set[str]) -> Mapping[str, str]:
         try:
             row = json.loads(line)
             name = row["file_name"]
+            if not isinstance(name, str):
+                raise TypeError
             caption = next((row[column] for column in CAPTION_COLUMNS if column in row), None)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorruptFileError(
