@@ -1,11 +1,11 @@
 """The typical strength of a step that sets attributes, measured by cross-validation on the fitted rows.
 
-f, the mean of people with given attributes, varies less than people do, because it is shrunk and explains only a part of
-the variance. The typical step is longer by the ratio of the two standard deviations, so that people with and without an
-attribute end up as far apart as in the population. It follows from coefficients alone, not from pictures.
+f, the mean of people with given attributes, varies less than people do, because it is shrunk and explains only a part
+of the variance. The typical step is longer by the ratio of the two standard deviations, so that people with and without
+an attribute end up as far apart as in the population. It follows from coefficients alone, not from pictures.
 
-For comparison, linear readers of the left-out rows say at which strength the median person's score reaches that of people
-who have the attribute. A person is never read by a reader that was fitted with that person.
+For comparison, linear readers of the left-out rows say at which strength the median person's score reaches that of
+people who have the attribute. A person is never read by a reader that was fitted with that person.
 """
 
 from __future__ import annotations
