@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LEVELS = 100
-NO_ATTRIBUTES = ("contributor",)  # columns that say where a row is from
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,6 @@ def columns_of(
     """
     found, reasons = [], {}
     for name, kind in kinds.items():
-        if name in NO_ATTRIBUTES:
-            continue
         column, reason = _column(name, kind, labels[name], used)
         if reason:
             reasons[name] = reason
