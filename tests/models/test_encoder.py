@@ -26,6 +26,8 @@ from w2w_hub.models.encoder.training import EncoderTrainer, varied
 from w2w_hub.models.pictures import to_picture
 from w2w_hub.space import Spread
 from w2w_hub.space.encoder.network import forward
+from w2w_hub.space.encoder.stated import stored_bytes
+from w2w_hub.store.tensorfile import read_header
 
 SMALL: dict[str, Any] = {
     "pictures": 12, "steps": 6, "batch_size": 4, "width": 2, "hidden": 3, "prompts": ["x"], "draw_batch_size": 8,
@@ -133,6 +135,22 @@ def test_a_network_of_too_many_pixels_is_refused_before_anything_is_drawn(
     monkeypatch.setattr("w2w_hub.models.encoder.fit.MAX_ENCODER_PIXELS", 1000)
     with pytest.raises(InvalidInputError, match="resolution"):
         fit_encoder(drawing, **SMALL)
+
+
+@pytest.mark.parametrize("large", [{"hidden": 65_536, "width": 32}, {"hidden": 16_384, "width": 256}])
+def test_an_encoder_too_large_to_be_read_again_is_refused_before_anything_is_drawn(
+    drawing: W2WPipeline, monkeypatch: pytest.MonkeyPatch, large: dict[str, int]
+) -> None:
+    monkeypatch.setattr("w2w_hub.models.encoder.fit.draw_pairs", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(InvalidInputError, match="hidden") as error:
+        fit_encoder(drawing, **SMALL | large)
+    assert "\n" not in str(error.value)
+
+
+def test_the_size_that_is_checked_before_a_fit_is_that_of_the_file(drawing: W2WPipeline, tmp_path: Path) -> None:
+    encoder = fit_encoder(drawing, **SMALL, k=3)
+    size = read_header(encoder.save(tmp_path / "e.safetensors")).size
+    assert size == stored_bytes(encoder.size, SMALL["width"], SMALL["hidden"], 3)
 
 
 def test_fewer_components_are_predicted_where_asked(drawing: W2WPipeline, picture: np.ndarray) -> None:

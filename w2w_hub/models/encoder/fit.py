@@ -13,12 +13,13 @@ import numpy as np
 
 from ...common.constraints import has, optional, path, validated
 from ...common.extras import optional_imports
-from ...common.limits import MAX_ENCODER_PIXELS
+from ...common.limits import MAX_ENCODER_BYTES, MAX_ENCODER_PIXELS
 from ...common.version import __version__
 from ...errors import InvalidInputError
 from ...space import Spread, WeightSpace
 from ...space.encoder.encoder import Encoder
 from ...space.encoder.network import reduction
+from ...space.encoder.stated import stored_bytes
 
 with optional_imports("diffusers"):
     import torch
@@ -80,7 +81,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     Raises
     ------
     InvalidInputError
-        If a setting is out of its range, the pictures have more pixels than an encoder takes, or the fit diverged.
+        If a setting is out of its range, the encoder would be larger than one may be, or the fit diverged.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     prompts = list(settings.prompts) or default_prompts()
     size, clock = picture_size(pipe), Clock(settings.minutes)
     rows, held_out = held_out_points(space, settings.seed)
-    factor = _factor(size, settings.resolution)
+    factor = _factor(size, settings, k)
     plan = Plan(prompts, factor, settings.seed, pipe.generation, settings.draw_batch_size)
     pairs = draw_pairs(pipe, plan, rows, settings.pictures, folder, clock.has_time_to_draw)
     pairs = Pairs(pairs.pictures, pairs.coefficients[:, :k])
@@ -126,14 +127,22 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     return replace(encoder, evidence=evidence)
 
 
-def _factor(size: tuple[int, int], resolution: int) -> int:
-    factor = reduction(size, resolution)
+def _factor(size: tuple[int, int], settings: EncoderSettings, k: int) -> int:
+    """Return by how much pictures are averaged, after a check that the encoder will be one that can be read."""
+    factor = reduction(size, settings.resolution)
     height, across = (side // factor for side in size)
     if height * across > MAX_ENCODER_PIXELS:
         raise InvalidInputError(
             f"an encoder takes at most {MAX_ENCODER_PIXELS:,} pixels, not {across}x{height}; choose a resolution below "
-            f"{resolution}",
+            f"{settings.resolution}",
             name="resolution",
+        )
+    needed = stored_bytes((height, across), settings.width, settings.hidden, k)
+    if needed > MAX_ENCODER_BYTES:
+        raise InvalidInputError(
+            f"an encoder has at most {MAX_ENCODER_BYTES:,} bytes, not {needed:,}; choose a smaller hidden (now "
+            f"{settings.hidden:,}), width ({settings.width}) or resolution ({settings.resolution})",
+            name="hidden",
         )
     return factor
 
