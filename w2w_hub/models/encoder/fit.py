@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +26,14 @@ with optional_imports("diffusers"):
 from ..injection import base_digest, use_base
 from ..pipelines.inputs import picture_size
 from ..pipelines.loading import EXACT
+from .clock import Clock
 from .evidence import held_out_points, measure
 from .network import EncoderNetwork
 from .pairs import Pairs, Plan, default_prompts, draw, draw_pairs
 from .settings import MOST_COMPONENTS, EncoderSettings
 from .training import EncoderTrainer, train
 
-DRAWING = 2 / 3  # fraction of a limited time in which pictures are drawn
 PICTURES_EACH = 2  # of a held-out point
-
-
-@dataclass
-class Clock:
-    """The time that a fit may take; without a limit, whatever it needs."""
-
-    minutes: float | None
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def spent(self) -> float:
-        """Fraction of the time that has passed; 0 without a limit."""
-        return 0.0 if self.minutes is None else (time.monotonic() - self.began) / (60 * self.minutes)
-
-    def has_time_to_draw(self) -> bool:
-        return self.spent < DRAWING
 
 
 @validated(pipe=has("invert", "a pipeline with a weight space"), work=optional(path()))
