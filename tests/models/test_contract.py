@@ -399,11 +399,12 @@ def test_a_variant_and_its_weights_are_saved_opened_and_verified_as_asked(pipe: 
         {"base_model": "a", "revision": "b"},
     ],
 )  # fmt: skip
-def test_what_cannot_be_saved_is_refused_and_writes_nothing(
-    wrong: dict[str, Any], pipe: W2WPipeline, tmp_path: Path
+def test_what_cannot_be_saved_is_refused_before_previews_are_drawn_and_writes_nothing(
+    wrong: dict[str, Any], pipe: W2WPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipe, "render", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(InvalidInputError):
-        pipe.save_pretrained(tmp_path / "space", **wrong)
+        pipe.save_pretrained(tmp_path / "space", previews={"num_inference_steps": 1}, **wrong)
     assert not list(tmp_path.iterdir())
 
 
