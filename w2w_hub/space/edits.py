@@ -17,7 +17,7 @@ from .contents import SpaceContents
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
 from .directions.missing import reason_of
 from .directions.synonyms import synonyms
-from .layers import select_layers
+from .layers import in_space, select_layers
 from .points import Point
 from .population import Spread
 
@@ -149,7 +149,7 @@ class Edit:
             change, readings, contents.spread.std, lambda step: layers.projected(contents.coordinates, step)
         )
         outside = layers.vector(contents.coordinates, change)
-        change = layers.projected(contents.coordinates, change)
+        (change,) = in_space(contents.coordinates, [outside])
         return Moved(before, change, amounts, {**done, "layers": list(layers.names)}, outside)
 
     def _amount(self, name: str, direction: Direction) -> float:
