@@ -55,7 +55,8 @@ def columns_of(
     used : ndarray
         Boolean ``(n,)``: rows that decide which levels there are.
     """
-    found, reasons = [], {}
+    found: list[Column] = []
+    reasons: dict[str, str] = {}
     for name, kind in kinds.items():
         column, reason = _column(name, kind, labels[name], used)
         if reason or len(found) == MOST_COLUMNS:
