@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ...common.arguments import DATASET
-from ...common.constraints import either, names, optional, text, validated
+from ...common.constraints import as_list, either, names, optional, text, validated
 from ...common.deprecated import renamed_keywords
 from ...common.warn import warn_caller
 from ...errors import InvalidInputError
@@ -17,7 +17,6 @@ from ...space.identity import Identity, edited, resolve
 from .attached import AttachedSpace
 from .drawing import Identities
 from .handover import notice_identity
-from .inputs import as_list
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
