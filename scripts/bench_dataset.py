@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from figures import save_figures
-from sizes import WIDTH, sd15_layout
+from sizes import SIZE, sd15_layout
 
 import w2w_hub
 
@@ -356,7 +356,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     layout = sd15_layout()
-    rows = np.random.default_rng(0).standard_normal((options.rows, WIDTH), np.float32)
+    rows = np.random.default_rng(0).standard_normal((options.rows, SIZE), np.float32)
     with tempfile.TemporaryDirectory(prefix="w2w-bench-") as name:
         folder = Path(name)
         found: dict[str, dict[str, list[float]]] = {}
@@ -369,7 +369,7 @@ def main() -> None:
         memory = bench_memory(folder) if "memory" in sections else {}
         compression = bench_compression(folder, rows[:400], layout) if "compression" in sections else []
         view = bench_view(folder, rows[:400], layout) if "view" in sections else []
-    print(f"{options.rows:,} x {WIDTH:,} float32, {os.cpu_count()} processors, Python {platform.python_version()}\n")
+    print(f"{options.rows:,} x {SIZE:,} float32, {os.cpu_count()} processors, Python {platform.python_version()}\n")
     against = {"whole matrix to memory": "np.load", "pack from PEFT files": "load_file + write"}
     figures = [(f"{what}, peak memory", mb, "MB") for what, mb in memory.items()]
     print("| measured | peer | times as fast as the bound | median seconds |\n| --- | --- | --- | --- |")

@@ -23,7 +23,6 @@ from w2w_hub.demo.measure import (
     edit_figures,
     kept_factors,
     others_kept,
-    reached,
     same_person,
     tensor,
 )
@@ -33,6 +32,7 @@ from w2w_hub.demo.report import (
     edits_reached,
     evaluated_edits,
     measured_on,
+    reached,
     width_of,
     wished_beside_reached,
 )

@@ -21,7 +21,7 @@ from w2w_hub.models.pipelines import W2WMixin, strength_grid
 from w2w_hub.models.pipelines.grids import preview_sheets
 from w2w_hub.models.pipelines.identities import warn_if_far
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
-from w2w_hub.space import Coordinates, Population
+from w2w_hub.space import Coordinates, Direction, Population
 
 from ..tiny_world import ATTRIBUTES, TinyWorld
 
@@ -139,6 +139,21 @@ def test_a_warning_begins_where_the_farthest_fitted_row_is_whoever_is_far(pipe: 
     for points in ([far], [near, far], [far, near]):
         with pytest.warns(UserWarning, match="population"):
             warn_if_far(space, points)
+
+
+def test_warnings_of_edits_and_of_what_is_kept_point_to_the_callers_line(
+    pipe: W2WPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Direction, "unreliable", "for this test")
+    pipe.identity = "person-0000"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pipe.edit({"Full_Beard": 60.0}, start=0.5)  # unreliable, and far
+        pipe.save_identity(tmp_path / "p.json")  # without the start of the edit
+        pipe.save_identity(tmp_path / "lora")
+        pipe.space.edit(pipe.space.mean_point(), {"Full_Beard": 1.0}, layers="down")
+    assert len(told) == 5
+    assert {warning.filename for warning in told} == {__file__}
 
 
 @pytest.mark.parametrize("what", [[1, 2], [1, 0.5], (np.float32(1), 2), [np.int64(1)]])
@@ -384,11 +399,12 @@ def test_a_variant_and_its_weights_are_saved_opened_and_verified_as_asked(pipe: 
         {"base_model": "a", "revision": "b"},
     ],
 )  # fmt: skip
-def test_what_cannot_be_saved_is_refused_and_writes_nothing(
-    wrong: dict[str, Any], pipe: W2WPipeline, tmp_path: Path
+def test_what_cannot_be_saved_is_refused_before_previews_are_drawn_and_writes_nothing(
+    wrong: dict[str, Any], pipe: W2WPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipe, "render", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(InvalidInputError):
-        pipe.save_pretrained(tmp_path / "space", **wrong)
+        pipe.save_pretrained(tmp_path / "space", previews={"num_inference_steps": 1}, **wrong)
     assert not list(tmp_path.iterdir())
 
 

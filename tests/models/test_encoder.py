@@ -13,12 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from tests.space.encoders import random_encoder
 from w2w_hub import Encoder, Point, W2WPipeline, WeightSpace, fit_encoder
 from w2w_hub.cli import main
 from w2w_hub.errors import InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
 from w2w_hub.models.encoder import evidence, pairs, training
+from w2w_hub.models.encoder.clock import Clock
 from w2w_hub.models.encoder.evidence import held_out_points, measure
 from w2w_hub.models.encoder.network import EncoderNetwork
 from w2w_hub.models.encoder.pairs import Pairs, Plan, draw_chunk, varied_points
@@ -26,6 +28,8 @@ from w2w_hub.models.encoder.training import EncoderTrainer, varied
 from w2w_hub.models.pictures import to_picture
 from w2w_hub.space import Spread
 from w2w_hub.space.encoder.network import forward
+from w2w_hub.space.encoder.stated import stored_bytes
+from w2w_hub.store.tensorfile import read_header
 
 SMALL: dict[str, Any] = {
     "pictures": 12, "steps": 6, "batch_size": 4, "width": 2, "hidden": 3, "prompts": ["x"], "draw_batch_size": 8,
@@ -135,6 +139,22 @@ def test_a_network_of_too_many_pixels_is_refused_before_anything_is_drawn(
         fit_encoder(drawing, **SMALL)
 
 
+@pytest.mark.parametrize("large", [{"hidden": 65_536, "width": 32}, {"hidden": 16_384, "width": 256}])
+def test_an_encoder_too_large_to_be_read_again_is_refused_before_anything_is_drawn(
+    drawing: W2WPipeline, monkeypatch: pytest.MonkeyPatch, large: dict[str, int]
+) -> None:
+    monkeypatch.setattr("w2w_hub.models.encoder.fit.draw_pairs", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(InvalidInputError, match="hidden") as error:
+        fit_encoder(drawing, **SMALL | large)
+    assert "\n" not in str(error.value)
+
+
+def test_the_size_that_is_checked_before_a_fit_is_that_of_the_file(drawing: W2WPipeline, tmp_path: Path) -> None:
+    encoder = fit_encoder(drawing, **SMALL, k=3)
+    size = read_header(encoder.save(tmp_path / "e.safetensors")).size
+    assert size == stored_bytes(encoder.size, SMALL["width"], SMALL["hidden"], 3)
+
+
 def test_fewer_components_are_predicted_where_asked(drawing: W2WPipeline, picture: np.ndarray) -> None:
     drawing.space.encoder = found = fit_encoder(drawing, **SMALL, k=3)
     assert found.k == 3
@@ -183,6 +203,52 @@ def test_the_network_without_torch_is_the_one_that_was_trained() -> None:
         expected = network(shown).numpy()
     found = forward(network.folded(), shown.permute(0, 2, 3, 1).numpy())
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=5e-3)  # weights are rounded to float16
+
+
+def _trainer() -> EncoderTrainer:
+    rng = np.random.default_rng(0)
+    shown = Pairs(rng.integers(0, 256, (6, 8, 8, 3)).astype(np.uint8), rng.normal(size=(6, 3)).astype(np.float32))
+    torch.manual_seed(0)
+    return EncoderTrainer(
+        EncoderNetwork((8, 8), 2, 3, 3), shown, np.zeros(3), np.ones(3), batch_size=4, learning_rate=1e-3, seed=0,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+STATES: dict[str, Any] = {
+    "losses": None, "step": None, "network.first.weight": None, "optimizer.0.exp_avg": None,
+    "network.second.bias": np.zeros(4, np.float32), "optimizer.1.exp_avg_sq": np.zeros(1, np.float32),
+    "optimizer.99.exp_avg": np.zeros(1, np.float32), "optimizer.x": np.zeros(1, np.float32),
+    "another": np.zeros(1, np.float32), "losses ": np.zeros(1), "step ": np.array([2, 3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_readable_state_with_missing_or_other_tensors_starts_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file, clock = tmp_path / "state.safetensors", Clock(None)
+    expected = training.train(_trainer(), 4, clock, None)
+    advance = EncoderTrainer.advance
+
+    def stopped(self: EncoderTrainer, progress: float) -> torch.Tensor:
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return advance(self, progress)
+
+    monkeypatch.setattr(EncoderTrainer, "advance", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(_trainer(), 4, clock, file)
+    state = {n: v for n, v in load_file(file).items() if n != name.strip()}
+    if STATES[name] is not None:
+        state[name.strip()] = STATES[name]
+    save_file(state, file)
+    again = _trainer()
+    steps: list[int] = []
+    monkeypatch.setattr(EncoderTrainer, "advance", lambda self, p: (steps.append(self.step), advance(self, p))[1])
+    found = training.train(again, 4, clock, file)
+    assert steps == [0, 1, 2, 3]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_pictures_are_varied_in_place_light_and_noise_but_little() -> None:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from w2w_hub.common.constraints import as_list
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.pipelines.drawing import arguments_of, one_prompt_each
-from w2w_hub.models.pipelines.inputs import as_list, latent_masks, nested, picture_size, pixels
+from w2w_hub.models.pipelines.inputs import latent_masks, nested, picture_size, pixels
 from w2w_hub.models.pipelines.loading import is_repository, torch_dtype
 from w2w_hub.models.pipelines.schedule import Progress, follow_schedule
 

@@ -16,12 +16,15 @@ from safetensors.numpy import load_file, save_file
 
 from w2w_hub import WeightDataset, WeightSpace, build_space, rebuild
 from w2w_hub.cli import main
+from w2w_hub.dataset.labels.kinds import BINARY, kind_of
+from w2w_hub.dataset.labels.names import CONTRIBUTOR_SOURCE
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.release import diff
 from w2w_hub.space import PopulationModel, TorchEngine, fit_population_model
 from w2w_hub.space.fit.rebuild import compare_spaces
 from w2w_hub.space.population_model.columns import columns_of
 from w2w_hub.space.population_model.discovery import find_structure
+from w2w_hub.space.population_model.factors import MOST_LEVELS
 from w2w_hub.space.population_model.kernel import Kernel
 from w2w_hub.space.population_model.relations import excluded_levels
 
@@ -108,6 +111,39 @@ def binaries(folder: Path, noise: float, seed: int = 0) -> WeightDataset:
         wrong = rng.random(n) < noise
         labels[name] = labels[name] ^ (wrong & labels[name])  # some that have it are not labeled
     return dataset_of(folder, values.astype(np.float32), columns={k: list(v) for k, v in labels.items()})
+
+
+@pytest.mark.parametrize("source", [None, CONTRIBUTOR_SOURCE])
+def test_a_column_contributor_is_an_attribute_unless_a_release_wrote_it(tmp_path: Path, source: str | None) -> None:
+    rng = np.random.default_rng(0)
+    labels = {name: rng.random(100) < 0.5 for name in ("contributor", "Tall")}
+    values = np.stack(list(labels.values()), 1) @ rng.normal(size=(2, 40)) + rng.normal(size=(100, 40))
+    dataset = dataset_of(
+        tmp_path / "people", values.astype(np.float32), columns={k: list(v) for k, v in labels.items()},
+        column_info={} if source is None else {"contributor": {"source": source}},
+    )  # fmt: skip
+    space = build_space(dataset, 5)
+    model = space.population_model
+    assert model is not None
+    names = {"Tall"} if source else {"contributor", "Tall"}
+    assert set(model.attributes) == set(space.directions) == names
+    assert not model.evidence["no_attribute"]
+    if source is None:
+        changed = space.edit("p00000", set={"contributor": not labels["contributor"][0]})
+        assert np.abs(changed.coefficients - space.row("p00000").coefficients).max() > 0
+
+
+def test_no_more_columns_and_levels_are_attributes_than_a_stored_model_may_have() -> None:
+    flags = np.arange(20) < 10
+    labels = pd.DataFrame({f"flag_{i}": pd.array(flags, dtype="boolean") for i in range(1005)})
+    columns, reasons = columns_of(labels, dict.fromkeys(labels, BINARY), np.ones(20, bool))
+    assert [c.name for c in columns] == list(labels)[:999]
+    assert list(reasons) == list(labels)[999:]
+    for most, expected in ((MOST_LEVELS, True), (MOST_LEVELS + 1, False)):
+        grades = [str(i) for i in range(most)]
+        grade = pd.DataFrame({"grade": pd.Categorical(grades * 5, grades, ordered=True)})
+        columns, reasons = columns_of(grade, {"grade": kind_of(grade["grade"])}, np.ones(5 * most, bool))
+        assert ([c.name for c in columns], list(reasons)) == (["grade"], []) if expected else ([], ["grade"])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.005])

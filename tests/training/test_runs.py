@@ -82,6 +82,8 @@ def test_pictures_are_cropped_to_the_middle_and_their_captions_read(tmp_path: Pa
     [
         ("metadata.jsonl", "{", CorruptFileError),
         ("metadata.jsonl", "[1]", CorruptFileError),
+        ("metadata.jsonl", '{"file_name": ["a.png"]}', CorruptFileError),
+        ("metadata.jsonl", '{"file_name": {"a": 1}}', CorruptFileError),
         ("metadata.jsonl", '{"file_name": "no.png", "text": "x"}', InvalidInputError),
         ("metadata.jsonl", 2 * '{"file_name": "a.png", "text": "x"}\n', InvalidInputError),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 3}', CorruptFileError),

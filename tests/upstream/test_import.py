@@ -346,6 +346,8 @@ def changed_dimensions(way: str) -> Any:
         items[0] = (items[0][0], (items[0][1][0] + 1, items[0][1][1]))
     elif way == "half a module":
         items = items[:-1]
+    elif way == "two keys of one factor":
+        items.append((items[0][0].removesuffix(".weight"), items[0][1]))
     elif way == "nested":
         items[0] = (items[0][0], nested(60))
     elif way == "unknown keys":
@@ -354,7 +356,16 @@ def changed_dimensions(way: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "way", ["another order", "another sum", "count and shape differ", "half a module", "unknown keys", "nested"]
+    "way",
+    [
+        "another order",
+        "another sum",
+        "count and shape differ",
+        "half a module",
+        "unknown keys",
+        "nested",
+        "two keys of one factor",
+    ],
 )
 def test_wrong_dimensions_are_refused(way: str, own: Published, tmp_path: Path) -> None:
     own.write("files/weight_dimensions.pt", changed_dimensions(way))
@@ -374,6 +385,23 @@ def test_a_file_of_something_else_is_refused_by_name(name: str, value: Any, own:
         import_w2w(own.folder, tmp_path / "out")
     assert caught.value.path is not None
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["w2w"]
+
+
+def test_a_row_of_values_that_are_not_finite_is_named_with_its_file(own: Published, tmp_path: Path) -> None:
+    weights = torch.from_numpy(own.weights.copy())
+    weights[5, 3] = torch.inf
+    torch.save(weights, own.file("all_weights.pt"))
+    with pytest.raises((CorruptFileError, InvalidInputError), match=r"all_weights\.pt: row 5"):
+        import_w2w(own.folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_two_copies_of_a_file_that_is_damaged_is_refused_by_name(own: Published, tmp_path: Path) -> None:
+    copy = own.folder / "V.pt"
+    copy.write_bytes(own.file("V.pt").read_bytes()[:900])
+    with pytest.raises((CorruptFileError, InvalidInputError)) as caught:
+        import_w2w(own.folder, tmp_path / "out")
+    assert caught.value.path == copy
 
 
 def test_a_damaged_row_is_refused_before_anything_is_written(own: Published, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from w2w_hub.upstream.frames import frame_of
 from w2w_hub.upstream.identities import read_coefficients
 from w2w_hub.upstream.labels import read_concept_labels, read_identities
 from w2w_hub.upstream.layout import find_layout
+from w2w_hub.upstream.pickles import Record
 from w2w_hub.upstream.torch_files import StoredTensor, hash_file, open_file
 
 FORMATS = [pytest.param(True, id="zip"), pytest.param(False, id="legacy")]
@@ -57,7 +58,7 @@ def saved(value: Any, path: Path, zipped: bool = True) -> Path:
 )
 def test_a_tensor_has_the_values_that_torch_loads(zipped: bool, change: Callable[..., Any], tmp_path: Path) -> None:
     tensor = change(torch.arange(42.0).reshape(7, 6) / 3)
-    found = open_file(saved(tensor, tmp_path / "V.pt", zipped)).value
+    found = open_file(saved(tensor, tmp_path / "V.pt", zipped))
     expected = tensor.detach().float().numpy() if tensor.dtype != torch.float64 else tensor.numpy()
     assert isinstance(found, StoredTensor)
     np.testing.assert_array_equal(found[...], expected)
@@ -69,7 +70,7 @@ def test_a_tensor_has_the_values_that_torch_loads(zipped: bool, change: Callable
 @pytest.mark.parametrize("zipped", FORMATS)
 def test_sizes_and_scalars_are_plain_values(zipped: bool, tmp_path: Path) -> None:
     value = {"a": (6, torch.Size([2, 3])), "b": [np.int64(-1), np.float32(0.5), np.bool_(True)], "c": None}
-    found = open_file(saved(value, tmp_path / "x.pt", zipped)).value
+    found = open_file(saved(value, tmp_path / "x.pt", zipped))
     assert found == {"a": (6, (2, 3)), "b": [-1, 0.5, True], "c": None}
 
 
@@ -99,13 +100,30 @@ def test_a_frame_has_the_values_that_pandas_wrote(data: Any, kinds: list[str], r
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "identity_df.pt")
         path.write_bytes(buffer.getvalue())
-        found = frame_of(open_file(path).value, path)
+        found = frame_of(open_file(path), path)
     assert found.index == frame.index.tolist()
     assert found.is_default == (way % 2 == 0)
     assert list(found.columns) == list(frame.columns)
     for name in frame:
         expected = [None if isinstance(v, float) and v != v else v for v in frame[name].tolist()]
         assert found.columns[name] == expected
+
+
+@pytest.mark.parametrize("zipped", FORMATS)
+def test_the_stride_of_an_axis_of_one_may_be_any(zipped: bool, tmp_path: Path) -> None:
+    row = torch.arange(3.0).as_strided((1, 3), (2**61, 1))
+    np.testing.assert_array_equal(open_file(saved(row, tmp_path / "mean.pt", zipped))[...], [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("place", [(0, 3, 2), (1, 3, 1), (0, 1, 1)])
+def test_columns_that_are_placed_outside_of_a_frame_are_refused(place: tuple[int, int, int], tmp_path: Path) -> None:
+    path = saved(pd.DataFrame({"a": [1, 2], "b": [3, 4]}), tmp_path / "identity_df.pt", True)
+    frame = open_file(path)
+    block = frame.state["_mgr"].arguments[0][0]
+    block.arguments = (block.arguments[0], Record("builtins.slice", place), *block.arguments[2:])
+    with pytest.raises(CorruptFileError) as caught:
+        frame_of(frame, path)
+    assert caught.value.path == path
 
 
 # ---------------------------------------------------------------- payloads
@@ -202,6 +220,7 @@ CLAIMS = {
     "bytes longer than the file": b"B\xff\xff\xff\x7fabc",
     "a number of 2^31 digits": b"\x8b\xff\xff\xff\x7f1",
     "a size of torch that is no tuple": b"ctorch\nSize\n(]tR",
+    "a list as a number": b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00O8\x89\x88tR]tR",
 }
 
 
@@ -223,12 +242,12 @@ def test_a_pickle_that_refers_to_itself_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "dog_labels.pt"
     path.write_bytes(pickle.dumps(nested(60), protocol=2))
     with little_memory():
-        found = open_file(path).value
+        found = open_file(path)
     with pytest.raises(CorruptFileError):
         frame_of(found, path)
     pickled(encoded_again(400).replace(b"q\x000", b"q\x00a", 1), path)
     with little_memory(), pytest.raises(W2WError, match=r"dog_labels\.pt"):
-        frame_of(open_file(path).value, path)
+        frame_of(open_file(path), path)
     long, wide = np.zeros(10**6, np.int8), {f"k{i}": 0 for i in range(4000)}
     shared: list[tuple[Any, int]] = [({f"k{i}": long for i in range(100)}, 10**6), ([wide] * 4000, 4000)]
     for value, rows in shared:
@@ -238,7 +257,7 @@ def test_a_pickle_that_refers_to_itself_takes_no_memory(tmp_path: Path) -> None:
     table = pd.DataFrame({f"c{i}": ["x" * 1000] * 100 for i in range(3)})
     table.to_pickle(path, protocol=2)
     with little_memory():
-        assert len(frame_of(open_file(path).value, path)) == 100
+        assert len(frame_of(open_file(path), path)) == 100
 
 
 @pytest.mark.parametrize("zipped", FORMATS)

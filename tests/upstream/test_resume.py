@@ -13,6 +13,7 @@ import pytest
 from tests.upstream.published import publish
 from w2w_hub.errors import BusyError, InvalidInputError
 from w2w_hub.upstream import import_w2w
+from w2w_hub.upstream.importing import import_files
 from w2w_hub.upstream.run import one_import, working_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -107,6 +108,11 @@ def test_an_unfinished_import_goes_on_only_with_the_same_files_and_options(
     after = (made.path / "space" / "basis-00000.safetensors").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)  # it was not made again
     assert not work.exists()
+    whole = import_w2w(tmp_path / "w2w", tmp_path / "whole")
+    assert made.space is not None
+    assert made.space.recipe["as_published"]["flipped"]  # a sign that is lost would show
+    assert made.space == whole.space
+    assert import_files(made.path) == import_files(whole.path)
 
 
 def test_another_options_import_starts_again_on_demand(tmp_path: Path) -> None:

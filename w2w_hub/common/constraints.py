@@ -204,6 +204,19 @@ def either(*rules: Rule) -> Rule:
     return Rule(" or ".join(rule.expected for rule in rules), take)
 
 
+def as_list(values: Any, what: str) -> list[Any]:
+    """Return several values as a list.
+
+    Raises
+    ------
+    InvalidInputError
+        For a string, bytes, a mapping or a single value.
+    """
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
+    return list(values)
+
+
 def as_array(values: Any, what: str) -> np.ndarray:
     """Return real numbers (a list, an array or a torch tensor on any device) as an array, without a copy if possible.
 

@@ -130,11 +130,6 @@ def holds(judge: Judge, before: np.ndarray, after: np.ndarray, attribute: str) -
     return result
 
 
-def reached(edits: Mapping[str, Mapping[str, float]], wished: float) -> list[str]:
-    """Return the attributes that are seen, with each other factor kept, in at least this fraction of the pictures."""
-    return [name for name, edit in edits.items() if min(edit["after"], edit["each_other_factor_kept"]) >= wished]
-
-
 def same_person(judge: Judge, pictures: np.ndarray) -> tuple[float, float]:
     """Return how alike pictures ``(people, cases, h, w, 3)`` of one person are, and how alike those of different ones.
 

@@ -67,13 +67,14 @@ def measured_on(evaluation: Mapping[str, Any]) -> str:
     return " and ".join(f"{machine} ({', '.join(names)})" for machine, names in parts.items())
 
 
-def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_WISH) -> list[str]:
+def reached(edits: Mapping[str, Mapping[str, float]], wished: float) -> list[str]:
     """Return the attributes whose edit shows, and keeps each other factor, in a fraction of at least `wished`."""
-    return [
-        name
-        for name, edit in edits.items()
-        if min(edit[strength]["after"], edit[strength]["each_other_factor_kept"]) >= wished
-    ]
+    return [name for name, edit in edits.items() if min(edit["after"], edit["each_other_factor_kept"]) >= wished]
+
+
+def edits_reached(edits: Mapping[str, Any], strength: str, wished: float = EDIT_WISH) -> list[str]:
+    """Return the attributes that an evaluation's edits reach at one strength, see :func:`reached`."""
+    return reached({name: edit[strength] for name, edit in edits.items()}, wished)
 
 
 def wished_beside_reached(evaluation: Mapping[str, Any]) -> list[tuple[str, str, float, str]]:

@@ -20,8 +20,8 @@ from ..store.atomic import write_bytes
 from .assets import Assets
 from .judge import Judge
 from .lines import ReportLines
-from .measure import IdentityScorer, edit_figures, holds, reached, same_person
-from .report import evaluated_edits, measured_on, report, wished_beside_reached
+from .measure import IdentityScorer, edit_figures, holds, same_person
+from .report import evaluated_edits, measured_on, reached, report, wished_beside_reached
 from .settings import (
     CASES,
     COMPONENTS,

@@ -139,15 +139,18 @@ def _load(items: dict[str, Tensor], opener: Callable[[], BinaryIO], root: str, p
     return {key: _array(tensor, storages[tensor.storage]) for key, tensor in items.items()}
 
 
+def view_of(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
+    """Return a tensor that is not empty as a read-only view of its storage's values."""
+    # the stride of an axis of one value means nothing, and may be any number
+    strides = [
+        stride * storage.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides, strict=True)
+    ]
+    return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
+
+
 def _array(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
     """Return a tensor's own values; bfloat16 widens to float32."""
-    if not math.prod(tensor.shape):
-        values = np.empty(tensor.shape, storage.dtype)
-    else:
-        strides = [
-            stride * storage.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides, strict=True)
-        ]
-        values = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
+    values = view_of(tensor, storage) if math.prod(tensor.shape) else np.empty(tensor.shape, storage.dtype)
     if tensor.dtype == "BF16":
         return np.ascontiguousarray(values.astype(np.uint32) << 16).view(np.float32).reshape(tensor.shape)
     return values.astype(storage.dtype.newbyteorder("="), order="C", copy=True)

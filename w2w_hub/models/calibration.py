@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..common.callables import name_of
-from ..common.constraints import Rule, has, names, number, optional, validated, whole
+from ..common.constraints import Rule, as_list, has, names, number, optional, validated, whole
 from ..common.progress import progress
 from ..common.text import few
 from ..errors import InvalidInputError
 from ..space import Direction, Point, WeightSpace
-from ..space.directions.curve import LONGEST, StrengthCurve
+from ..space.directions.curve import LONGEST, StrengthCurve, as_case, as_fractions
 from ..space.directions.synonyms import synonyms
 
 __all__ = ["calibrate"]
@@ -26,28 +26,18 @@ MOST_PEOPLE = 10_000
 Judge = Callable[[np.ndarray], Mapping[str, Any]]
 
 
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        raise ValueError
-    return list(value)
-
-
 def _strengths(value: Any) -> tuple[float, ...]:
-    found = tuple(number(above=0, high=100).take(strength) for strength in _listed(value))
+    found = tuple(number(above=0, high=100).take(strength) for strength in as_list(value, "strengths"))
     if not 0 < len(found) < LONGEST or list(found) != sorted(set(found)):
         raise ValueError
     return found
 
 
 def _cases(value: Any) -> tuple[tuple[str, int], ...]:
-    found = []
-    for case in _listed(value):
-        if not isinstance(case, (list, tuple)) or len(case) != 2 or not isinstance(case[0], str):
-            raise ValueError
-        found.append((case[0], int(whole(0, 2**63 - 1).take(case[1]))))
+    found = tuple(as_case(case) for case in as_list(value, "cases"))
     if not 0 < len(found) <= LONGEST:
         raise ValueError
-    return tuple(found)
+    return found
 
 
 @validated(
@@ -208,10 +198,10 @@ class _Calibration:
         numbers = {**self.pipe.generation, **self.options}
         return StrengthCurve(
             strengths=self.strengths,
-            shown=_fractions(shown),
-            kept=_fractions(np.mean(kept, axis=1)),
-            least_kept=_fractions(np.min(kept, axis=1)),
-            inside=_fractions(inside),
+            shown=as_fractions(shown),
+            kept=as_fractions(np.mean(kept, axis=1)),
+            least_kept=as_fractions(np.min(kept, axis=1)),
+            inside=as_fractions(inside),
             rows=len(points),
             others=tuple(others),
             judge=name_of(self.judge),
@@ -225,7 +215,3 @@ class _Calibration:
             return other in direction.curve.others
         found = self.space.directions.get(other)
         return other != name and (found is None or found.attribute is None or found.attribute != direction.attribute)
-
-
-def _fractions(values: Any) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ..common.deprecated import renamed_names
 from ..common.display import Displayed
 from ..common.extras import optional_imports
 from ..common.progress import progress
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError
 from ..space import Point, WeightSpace
 
@@ -171,7 +171,7 @@ class Inverter:
             return self.best_of_restarts()
         except _NotCapturedError as error:
             reason = str(error)
-        warnings.warn(f"the inversion step could not be captured and runs eagerly ({reason})", stacklevel=2)
+        warn_caller(f"the inversion step could not be captured and runs eagerly ({reason})")
         self.capture = False
         return self.best_of_restarts()
 
@@ -261,10 +261,9 @@ class Inverter:
             raise InvalidInputError(
                 "the loss is not finite at the first step; check the pictures and the weights for NaN and infinity"
             )
-        warnings.warn(
+        warn_caller(
             f"the loss is not finite at step {len(history)} of {self.settings.num_steps}; the inversion stops with the "
-            "last good point: use a smaller learning_rate, or float32 weights",
-            stacklevel=2,
+            "last good point: use a smaller learning_rate, or float32 weights"
         )
         return descent.good.detach(), torch.stack(history, 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,8 @@ def draw_rows(
     pipe = AutoW2WPipeline.from_base(base, _bare_space(layout, compatibility))
     pipe.set_progress_bar_config(disable=True)
     pipe = pipe.to(best_device())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # that a row is far from the mean of no rows
-        adapters = [layout.unflatten(np.asarray(row, np.float32)) for row in rows]
-        pictures: np.ndarray = pipe.render([None, *adapters], list(cases), **options)
+    adapters = [layout.unflatten(np.asarray(row, np.float32)) for row in rows]
+    pictures: np.ndarray = pipe.render([None, *adapters], list(cases), **options)
     return pictures
 
 

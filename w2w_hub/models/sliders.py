@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from ..common.constraints import Rule, has, number, optional, positive, text, validated, whole
 from ..common.extras import optional_imports
 from ..common.progress import progress
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError
 from ..space import Direction, WeightSpace
 
@@ -266,10 +266,9 @@ class _Fit:
     def _last_good(self, good: torch.Tensor, step: int) -> torch.Tensor:
         if step == 0:
             raise InvalidInputError("the slider's loss is not finite; check the pictures, the prompts and the weights")
-        warnings.warn(
+        warn_caller(
             f"the slider's loss is not finite at step {step} of {self.settings.num_steps}; training stops with the "
-            "last good slider: use a smaller learning_rate, or float32 weights",
-            stacklevel=2,
+            "last good slider: use a smaller learning_rate, or float32 weights"
         )
         return good
 

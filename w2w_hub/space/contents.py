@@ -48,11 +48,11 @@ class SpaceContents(ByValue):
         with a base model.
     stored_spread : Spread or None
         Spread of the population's coefficients, in a space that was published without it.
-        population_model : PopulationModel or None
+    population_model : PopulationModel or None
         The population's coefficients as a function of its attributes; None without labels.
-        stored_encoder : Encoder, EncoderFile or None
+    stored_encoder : Encoder, EncoderFile or None
         The encoder, or the file that holds it until it is used; see :attr:`WeightSpace.encoder`.
-        path : Path or None
+    path : Path or None
         The folder that it was opened from, or built into.
     source : Source or None
         Where it was opened from: that folder, or a commit on the Hub.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -12,12 +11,13 @@ import numpy as np
 
 from ..common.constraints import Rule, either, names, number, one_of, optional, text
 from ..common.text import nearest
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError, UnknownNameError
 from .contents import SpaceContents
 from .directions.direction import Direction, UnreliableDirectionWarning, component_direction
 from .directions.missing import reason_of
 from .directions.synonyms import synonyms
-from .layers import select_layers
+from .layers import in_space, select_layers
 from .points import Point
 from .population import Spread
 
@@ -149,7 +149,7 @@ class Edit:
             change, readings, contents.spread.std, lambda step: layers.projected(contents.coordinates, step)
         )
         outside = layers.vector(contents.coordinates, change)
-        change = layers.projected(contents.coordinates, change)
+        (change,) = in_space(contents.coordinates, [outside])
         return Moved(before, change, amounts, {**done, "layers": list(layers.names)}, outside)
 
     def _amount(self, name: str, direction: Direction) -> float:
@@ -351,12 +351,8 @@ def find_direction(
     raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}available: {known}")
 
 
-def warn_unreliable(directions: Mapping[str, Direction], stacklevel: int = 3) -> None:
+def warn_unreliable(directions: Mapping[str, Direction]) -> None:
     """Warn about directions that read held-out rows no better than permuted labels do."""
     for name, direction in directions.items():
         if direction.unreliable:
-            warnings.warn(
-                f"the direction of {name} is unreliable: {direction.unreliable}",
-                UnreliableDirectionWarning,
-                stacklevel=stacklevel,
-            )
+            warn_caller(f"the direction of {name} is unreliable: {direction.unreliable}", UnreliableDirectionWarning)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.display import percent
+from ..common.warn import warn_caller
 from ..dialects import write_adapter
 from ..dialects.writing import adapter_files
 from ..errors import InvalidInputError
@@ -19,9 +19,7 @@ from .points import SUFFIXES
 from .weight_space import WeightSpace
 
 
-def save_identity(
-    space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False, stacklevel: int = 2
-) -> Path:
+def save_identity(space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False) -> Path:
     """Write an identity to where its path sets it again, and return the path.
 
     With the suffix ``.json`` or ``.safetensors`` its point is saved; without a suffix, all of its weights are, as a
@@ -43,10 +41,9 @@ def save_identity(
     path = require_identity_output(path, overwrite=overwrite)
     if not path.suffix:
         if identity.start:
-            warnings.warn(
+            warn_caller(
                 f"{path} is a LoRA, without that its edits start at {identity.start:.3g} of the schedule: they apply "
-                "from the first step",
-                stacklevel=stacklevel,
+                "from the first step"
             )
         return export_identity(space, identity, path, overwrite=overwrite)
     lost, kept = [], identity.explained_ratio
@@ -56,7 +53,7 @@ def save_identity(
     if identity.start:
         lost.append(f"that its edits start at {identity.start:.3g} of the schedule: they apply from the first step")
     if lost:
-        warnings.warn(f"{path} holds a point, without {'; and without '.join(lost)}", stacklevel=stacklevel)
+        warn_caller(f"{path} holds a point, without {'; and without '.join(lost)}")
     return identity.point.save(path, overwrite=overwrite)
 
 

@@ -49,9 +49,13 @@ class Layers:
         step : ndarray
             ``(k,)``, or several as columns ``(k, n)``.
         """
-        columns = [self.vector(coordinates, column) / coordinates.std for column in np.atleast_2d(step.T)]
-        found = (np.stack(columns) @ coordinates.basis.T).astype(np.float64)
+        found = in_space(coordinates, (self.vector(coordinates, column) for column in np.atleast_2d(step.T)))
         return np.asarray(found[0] if step.ndim == 1 else found.T)
+
+
+def in_space(coordinates: Coordinates, changes: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the part of changes of the weights, each ``(d,)``, that lies in the space, float64 ``(n, k)``."""
+    return np.asarray(np.stack([change / coordinates.std for change in changes]) @ coordinates.basis.T, np.float64)
 
 
 def decode_step(coordinates: Coordinates, step: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -15,6 +14,7 @@ from ..common.constraints import as_array, flag, instance, number, one_of, optio
 from ..common.deprecated import renamed_keywords
 from ..common.display import percent
 from ..common.text import counted
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from .contents import SpaceContents
@@ -230,10 +230,9 @@ class PointOperations(SpaceContents):
         history = before.history if isinstance(before, Point) else {}
         moved = edit.moved(self, self.coefficients_of(before))
         if moved.layer_wise:
-            warnings.warn(
+            warn_caller(
                 f"a point keeps {percent(moved.share_inside(self.coordinates.std))} of this edit of "
-                f"{', '.join(moved.done['layers'])}, and changes other layers, too; pipe.edit keeps all of it",
-                stacklevel=2,
+                f"{', '.join(moved.done['layers'])}, and changes other layers, too; pipe.edit keeps all of it"
             )
         return self.point_with(moved.after, edit.recorded(history, moved), kept)
 

@@ -250,6 +250,11 @@ def require_near(spread: Spread, rows: np.ndarray) -> None:
         )
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Return rows ``(n, k)`` divided by their lengths; a row of zeros stays."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))
+
+
 def as_coefficients(what: np.ndarray, k: int, *, several: bool = False) -> np.ndarray:
     """Return coefficients as float64 ``(<= k,)``; with `several` also a matrix ``(n, <= k)``.
 

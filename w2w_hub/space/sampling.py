@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from .contents import SpaceContents
 from .edits import require_model
+from .population import unit_rows
 
 POPULATION, GAUSSIAN = "population", "gaussian"
 BLOCK = 8192  # rows that samples are compared with at a time
@@ -87,18 +88,16 @@ def nearest_rows(space: SpaceContents, coefficients: np.ndarray) -> list[dict[st
     population = space.population
     if population is None:
         return [{} for _ in coefficients]
-    rows, names = population.coefficients[population.fitted], population.fitted_ids
-    given = _unit(coefficients.astype(np.float32))
+    fitted = np.flatnonzero(population.fitted)
+    given = unit_rows(coefficients.astype(np.float32))
     best, where = np.full(len(given), -np.inf), np.zeros(len(given), int)
-    for start in range(0, len(rows), BLOCK):
-        cosines = given @ _unit(rows[start : start + BLOCK]).T
+    for start in range(0, len(fitted), BLOCK):
+        block = fitted[start : start + BLOCK]
+        cosines = given @ unit_rows(population.coefficients[block]).T
         nearer = cosines.max(1) > best
-        where[nearer] = start + cosines.argmax(1)[nearer]
+        where[nearer] = block[cosines.argmax(1)[nearer]]
         best = np.maximum(best, cosines.max(1))
     return [
-        {"nearest": {"row": names[i], "cosine": round(float(cosine), 4)}} for i, cosine in zip(where, best, strict=True)
+        {"nearest": {"row": population.ids[i], "cosine": round(float(cosine), 4)}}
+        for i, cosine in zip(where, best, strict=True)
     ]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))

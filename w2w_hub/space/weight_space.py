@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..common.arguments import checked, place
 from ..common.constraints import flag, path, validated
 from ..common.display import LONGEST, Displayed, listed
 from ..common.text import counted, one_line
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError
 from ..store.hub.verify import verify_source
 from .encoder.on_space import EncoderMixin
@@ -185,7 +185,7 @@ class WeightSpace(EncoderMixin, PointOperations, Displayed):
             raise InvalidInputError(f"weight space {self.name!r} is in memory only; save it and verify the saved one")
         report.raise_if_any()
         for note in report.notes:
-            warnings.warn(note, stacklevel=2)
+            warn_caller(note)
 
 
 WeightSpace.__init__ = accepts_flat_fields(WeightSpace.__init__)  # type: ignore[method-assign]

@@ -27,14 +27,13 @@ def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
     uses the list that was seen last.
     """
     source, population = space.source, space.population
-    repo = _dataset_of(space)
-    if source is None or repo is None or population is None:
+    if source is None or population is None:
+        return []
+    repo = _dataset_of(space.recipe, source)
+    if repo is None:
         return []
     listed = last_seen(repo, source.options) if source.revision is None else withdrawals_of(repo, source.options)
-    if not len(listed):
-        return []
-    found = [listed.find(row) for row in population.ids if row in listed.ids]
-    return [each for each in found if each is not None]
+    return [found for row in population.ids if row in listed.ids and (found := listed.find(row))]
 
 
 def warn_of_withdrawn(space: SpaceContents) -> None:
@@ -66,13 +65,10 @@ def file_notice(row: Withdrawal) -> str:
     return f"it was made of {row.id!r}, which was withdrawn on {row.date} ({row.reason}); use it no more"
 
 
-def _dataset_of(space: SpaceContents) -> str | None:
+def _dataset_of(recipe: Mapping[str, Any], source: Source) -> str | None:
     """Return the repository of the dataset that a space was opened from for the build, or that its card links."""
-    named = dataset_repository(space.recipe)
-    source = space.source
-    if named is None and source is not None:
-        named = _linked(source)
-    return named[0] if named is not None and REPO.fullmatch(named[0]) else None
+    repo, _ = dataset_repository(recipe) or _linked(source) or ("", "")
+    return repo if REPO.fullmatch(repo) else None
 
 
 def _linked(source: Source) -> tuple[str, str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ..common.text import counted
+from ..common.warn import warn_caller
 from ..errors import InvalidInputError
 from ..models.pipelines.inputs import encode_pictures, encode_text
 from ..models.pipelines.quiet import no_truncation_notes
@@ -26,26 +26,30 @@ PICTURES_AT_ONCE = 8
 
 def encode(
     people: Sequence[Sequence[TrainingPicture]], captions: Sequence[str | None], base: OpenedBase,
-    recipe: TrainingRecipe, cache: Path | None = None,
+    recipe: TrainingRecipe, class_latents: torch.Tensor | None,
 ) -> TrainingData:  # fmt: skip
-    """Return the encoded pictures and captions of identities, and the class pictures.
+    """Return the encoded pictures and captions of identities.
 
     Parameters
     ----------
     captions : sequence of str or None
         Caption of each identity's pictures that have none; by default the recipe's prompt.
+    class_latents : Tensor or None
+        The encoded class pictures, see :func:`class_latents_of`.
     """
     book = _PromptBook(base.pipe)
     numbers = [_numbers(book, shown, recipe, caption) for shown, caption in zip(people, captions, strict=True)]
-    class_latents, class_prompt = None, 0
-    if recipe.class_prompt is not None:
-        class_prompt = book.number(recipe.class_prompt)
-        class_latents = _latents(base.pipe, class_pictures(base, recipe, cache))
+    class_prompt = 0 if recipe.class_prompt is None else book.number(recipe.class_prompt)
     latents = [_latents(base.pipe, [picture.image for picture in shown]) for shown in people]
     device = latents[0].device
     return TrainingData(
         tuple(latents), tuple(number.to(device) for number in numbers), book.encoded(), class_latents, class_prompt
     )
+
+
+def class_latents_of(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None = None) -> torch.Tensor | None:
+    """Return the encoded class pictures, which all identities share; None for a recipe without any."""
+    return None if recipe.class_prompt is None else _latents(base.pipe, class_pictures(base, recipe, cache))
 
 
 def _latents(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
@@ -83,10 +87,7 @@ class _PromptBook:
             long = [prompt for prompt in self.numbers if len(tokenizer(prompt).input_ids) > most]
         if long:
             prompts = counted(len(long), "prompt or caption is", "prompts and captions are")
-            warnings.warn(
-                f"{prompts} longer than the {most:,} tokens that the base model reads; the rest has no effect",
-                stacklevel=3,
-            )
+            warn_caller(f"{prompts} longer than the {most:,} tokens that the base model reads; the rest has no effect")
 
 
 def _numbers(

@@ -18,7 +18,7 @@ from ..errors import ConvergenceError, InvalidInputError
 from ..lora.adapter import Adapter
 from ..models.pipelines import best_device
 from ..store.atomic import require_output
-from .encoding import encode
+from .encoding import class_latents_of, encode
 from .engines import AUTO, ENGINES, engine_for
 from .objective import objective_of
 from .opening import OpenedBase, open_base, require_device
@@ -128,7 +128,8 @@ def train_identity(
     watch = None
     if target is not None and validate is not None:
         watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
-    data = encode([found], [caption], opened, recipe, None if cache is None else Path(cache))
+    kept = None if cache is None else Path(cache)
+    data = encode([found], [caption], opened, recipe, class_latents_of(opened, recipe, kept))
     trainer = Trainer(opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
                       engine=engine)  # fmt: skip
     train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step, watch=watch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..common.checks import is_whole
 from ..common.constraints import Rule, path, validated
 from ..common.limits import MAX_JSON_BYTES
 from ..common.text import counted
+from ..common.warn import warn_caller
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
 from ..store.paths import read_regular, short
@@ -122,7 +122,7 @@ def note_cropped(pictures: Sequence[TrainingPicture]) -> None:
     cropped = sum(picture.cropped > 0 for picture in pictures)
     if cropped:
         were = "was" if cropped == 1 else "were"
-        warnings.warn(f"{cropped} of {counted(len(pictures), 'picture')} {were} cropped to the middle", stacklevel=3)
+        warn_caller(f"{cropped} of {counted(len(pictures), 'picture')} {were} cropped to the middle")
 
 
 def _is_picture(path: Path) -> bool:
@@ -183,6 +183,8 @@ def _metadata(folder: Path, names: set[str]) -> Mapping[str, str]:
         try:
             row = json.loads(line)
             name = row["file_name"]
+            if not isinstance(name, str):
+                raise TypeError
             caption = next((row[column] for column in CAPTION_COLUMNS if column in row), None)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorruptFileError(

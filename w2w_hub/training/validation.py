@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.constraints import Rule, names, number, optional, whole
+from ..common.constraints import Rule, names, optional, whole
+from ..common.warn import warn_caller
+from ..dialects.generation import SETTINGS as GENERATION
 from ..errors import InvalidInputError
 from ..models.injection import inject_hooks
 from ..models.pictures import contact_sheet, open_picture
@@ -61,7 +62,7 @@ class Validation:
 
 RULES: dict[str, Rule] = {
     "every": whole(1), "prompts": names(), "seed": whole(0, LARGEST_SEED),
-    "num_inference_steps": optional(whole(1, 1000)), "guidance_scale": optional(number(0, 100)),
+    **{name: optional(rule) for name, rule in GENERATION.items()},
 }  # fmt: skip
 
 
@@ -99,21 +100,20 @@ class ValidationPictures:
         else:
             require_output(self.folder, overwrite=overwrite, own=OWN)
             remove_output(self.folder, OWN)
-        self.wanted, self.last = wanted, -1
+        self.wanted, self.started = wanted, False
 
     def __call__(self, trainer: Trainer) -> None:
         """Draw if it is time to, and write the pictures and the sheet so far."""
-        step, started = trainer.step, self.last < 0
-        self.last = step
+        step, is_first, self.started = trainer.step, not self.started, True
         is_due = step % self.every == 0 or step == self.recipe.steps
         if not is_due or bool(trainer.lost.any()):
             return
-        if started and self._is_drawn(step):
+        if is_first and self._is_drawn(step):
             return  # drawn before the run was interrupted
         try:
             pictures = self.drawn(trainer.averaged[0])
         except torch.OutOfMemoryError:
-            warnings.warn(f"{self.folder}: memory ran out while drawing at step {step:,}; not drawn", stacklevel=2)
+            warn_caller(f"{self.folder}: memory ran out while drawing at step {step:,}; not drawn")
             return
         if not (self.folder / SETTINGS).exists():
             write_json(self.folder / SETTINGS, self.wanted, replace=True)

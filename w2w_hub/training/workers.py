@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 
 from ..common.progress import progress
 from ..common.text import counted
+from ..common.warn import warn_caller
 from .data import TrainingData
-from .encoding import encode
+from .encoding import class_latents_of, encode
 from .engines import Engine
 from .objective import objective_of
 from .opening import OpenedBase, open_base
@@ -73,6 +74,11 @@ class Worker:
         self.engine = Engine(job.engine)  # one for all batches, so that the model is compiled once
         self.most = min(job.at_once, run.limit or job.at_once)  # identities that fit in memory together
 
+    @cached_property
+    def class_latents(self) -> torch.Tensor | None:
+        """The encoded class pictures, the same for all batches."""
+        return class_latents_of(self.opened, self.job.recipe, self.job.cache)
+
     def work(self, batches: Sequence[range]) -> None:
         """Train what is not finished yet."""
         for number, batch in enumerate(batches, 1):
@@ -87,10 +93,9 @@ class Worker:
                 if len(batch) == 1:
                     raise
                 self.run.limit = self.most = max(map(len, halves(batch)))
-                warnings.warn(
+                warn_caller(
                     f"memory ran out with {counted(len(batch), 'identity')} in a batch; training at most {self.most} "
-                    "at once, whose results differ in rounding",
-                    stacklevel=2,
+                    "at once, whose results differ in rounding"
                 )
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # now that the error no longer holds what filled the memory
@@ -104,7 +109,7 @@ class Worker:
             return
         pictures = [read_pictures(person.folder, opened.size) for person in people]
         note_cropped([picture for shown in pictures for picture in shown])
-        data = encode(pictures, [person.caption for person in people], opened, job.recipe, job.cache)
+        data = encode(pictures, [person.caption for person in people], opened, job.recipe, self.class_latents)
         if self.engine.compiles:
             data = _filled(data, min(self.most, len(job.people)))
         trainer = Trainer(

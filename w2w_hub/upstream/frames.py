@@ -117,7 +117,7 @@ class _Reader:
             if columns.keys() & set(numbers) or len(set(numbers)) != len(numbers):
                 raise self.wrong("two of its columns are one")
             columns |= zip(numbers, self.block_columns(content, len(numbers), len(index)), strict=True)
-        if len(columns) != len(names):
+        if columns.keys() != set(range(len(names))):
             raise self.wrong(f"{len(names)} columns are named and {len(columns)} are there")
         return Frame({name: columns[number] for number, name in enumerate(names)}, index, is_default)
 

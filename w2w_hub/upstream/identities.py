@@ -57,7 +57,7 @@ def import_point(path: Path | str, space: WeightSpace) -> Point:
 
 def read_coefficients(path: Path) -> np.ndarray | None:
     """Return the coefficients in a file, float32 ``(m,)``; None if it holds something else that is harmless."""
-    value = open_file(path).value
+    value = open_file(path)
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     if not isinstance(value, StoredTensor) or value.dtype.kind != "f":

@@ -66,7 +66,7 @@ class ImportJob:
         where = self.files.get(role)
         if where is None:
             return None
-        found = require_matrix(open_file(where).value, where)
+        found = require_matrix(open_file(where), where)
         if found.dtype == np.float64 and role != "pseudo_inverse":
             self.assumed.append(f"{where.name}: its float64 values are rounded to float32")
         return found
@@ -77,7 +77,7 @@ class ImportJob:
         for role in ("basis", "mean", "std"):
             where = self.files.get(role)
             if where is not None:
-                value = open_file(where).value
+                value = open_file(where)
                 if not isinstance(value, StoredTensor):
                     raise CorruptFileError(f"{where} holds no tensor; fetch it again", path=where)
                 sizes[where] = value.shape[0] if role == "basis" else int(np.prod(value.shape))
@@ -165,8 +165,7 @@ class ImportJob:
             return None
         size = self.found.layout.size
         mean, std = (
-            read_vector(open_file(self.files.by_role[role]).value, self.files.by_role[role], size)
-            for role in ("mean", "std")
+            read_vector(open_file(self.files.by_role[role]), self.files.by_role[role], size) for role in ("mean", "std")
         )
         if (std < 0).any():
             raise CorruptFileError(

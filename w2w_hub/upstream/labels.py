@@ -91,7 +91,7 @@ def read_identities(path: Path, rows: int | None, order: str = ALPHANUMERIC) -> 
     CorruptFileError, InvalidInputError
         If it is not a DataFrame, has another number of rows, or has a column that is no label.
     """
-    value = open_file(path).value
+    value = open_file(path)
     if not is_frame(value):
         raise CorruptFileError(f"{path} holds no DataFrame of labels; fetch it again", path=path)
     return _of_frame(frame_of(value, path), path, rows, order)
@@ -105,7 +105,7 @@ def read_concept_labels(path: Path, rows: int, prefix: str) -> Labels:
     prefix : str
         Of the ids, where the file has no names.
     """
-    value = open_file(path).value
+    value = open_file(path)
     if is_frame(value):
         kind, frame = "table without names", frame_of(value, path)
     else:

@@ -75,7 +75,7 @@ def find_layout(dimensions: Path | None, config: Path | None, width: int) -> Fou
 
 def _entries(path: Path) -> list[tuple[str, Shape]]:
     """Return key and shape of each tensor, in the file's order, after their sizes were checked."""
-    value = open_file(path).value
+    value = open_file(path)
     if not isinstance(value, dict) or not value:
         raise CorruptFileError(f"{path} is not a dictionary of sizes; fetch it again", path=path)
     found: list[tuple[str, Shape]] = []
@@ -141,6 +141,8 @@ def _sizes(
 
 def _by_name(named: list[tuple[Target, str]], shapes: list[Shape], path: Path) -> dict[Target, tuple[int, int, int]]:
     halves = dict(zip(named, shapes, strict=True))
+    if len(halves) != len(named):
+        raise LayoutMismatchError(f"{path}: two of its keys name one factor; fetch it again", path=path)
     sizes: dict[Target, tuple[int, int, int]] = {}
     for target, _ in named:
         a, b = halves.get((target, "A")), halves.get((target, "B"))

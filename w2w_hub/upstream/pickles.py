@@ -181,7 +181,7 @@ class UpstreamReading(PickleReading):
         return Dtype(code)
 
     def _scalar(self, arguments: tuple[Any, ...]) -> Any:
-        if len(arguments) != 2 or not isinstance(arguments[0], Dtype):
+        if len(arguments) != 2 or not isinstance(arguments[0], Dtype) or arguments[0].code[0] == "O":
             raise self._damaged()
         array = Array()
         self._fill(array, arguments[1], arguments[0], (), False)

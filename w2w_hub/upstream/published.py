@@ -21,7 +21,6 @@ BASE_MODEL = "stablediffusionapi/realistic-vision-v51"
 INITIALIZATION = "weights2weights-seed-0"  # every LoRA was trained with seed 0
 ALPHA, RANK = 27.0, 1
 SIZE = 99_648  # numbers of a LoRA of Stable Diffusion 1.5, rank 1, on to_q and to_v
-PUBLISHED_COMPONENTS = 1000  # of proj_1000pc.pt
 
 _CROSS = 768  # width of Stable Diffusion 1.5's text encoder
 _WIDTHS = (320, 640, 1280)

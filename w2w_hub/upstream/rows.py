@@ -39,7 +39,13 @@ class TensorRows(RowSource):
         for start in range(0, len(numbers), ROWS_AT_ONCE):
             part = numbers[start : start + ROWS_AT_ONCE]
             contiguous = part == list(range(part[0], part[0] + len(part)))
-            yield from self.tensor[part[0] : part[-1] + 1] if contiguous else self.tensor[part]
+            values = self.tensor[part[0] : part[-1] + 1] if contiguous else self.tensor[part]
+            for number, row in zip(part, values, strict=True):
+                yield row if np.isfinite(row).all() else self._damaged(number)
+
+    def _damaged(self, number: int) -> CorruptFileError:
+        path = self.tensor.path
+        return CorruptFileError(f"{path}: row {number} has NaN or infinite values; fetch it again", path=path)
 
     def fingerprint(self, numbers: list[int]) -> Any:
         return [str(self.tensor.path), *stamp(self.tensor.path), numbers[:1], len(numbers)]

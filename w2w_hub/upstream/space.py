@@ -122,6 +122,7 @@ class SpaceWriter:
             Facts for ``as_published`` of the recipe.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._work.mkdir(exist_ok=True)
         for left in self.folder.glob(".*"):  # of a killed process
             left.unlink()
         signs = self._basis()
@@ -152,9 +153,12 @@ class SpaceWriter:
             },
             "compatibility": asdict(Compatibility(self.found.base_model, None, INITIALIZATION)),
         }  # fmt: skip
-        for name in [SIGNS, PROJECTED, MEASURED, NORMS, *(self._coefficients(start).name for start in self._starts())]:
-            (self.folder / name).unlink(missing_ok=True)
         write_manifest(self.folder, facts, self.found.layout, {})
+
+    @property
+    def _work(self) -> Path:
+        """The folder of working files, which stay until the import is finished: a manifest may be made again."""
+        return self.folder.with_name(f".{self.folder.name}.w2w-work")
 
     # -------------------------------------------------------------- the basis
     def _starts(self) -> range:
@@ -170,7 +174,7 @@ class SpaceWriter:
 
     def _basis(self) -> np.ndarray:
         """Write the components; return their signs, -1 where one was flipped."""
-        where, signs = self.folder / SIGNS, np.ones(self.k, np.float32)
+        where, signs = self._work / SIGNS, np.ones(self.k, np.float32)
         if where.is_file():
             signs[:] = np.asarray(json.loads(where.read_text("utf-8")), np.float32)
         for start in progress(self._starts(), "writing components", len(self._starts())):
@@ -212,7 +216,7 @@ class SpaceWriter:
     # -------------------------------------------------------------- the rows
     def _coefficients(self, start: int) -> Path:
         """Return the working file of all rows' coefficients along the components of a file, float32."""
-        return self.folder / f"coefficients-{start // COMPONENTS_A_FILE:05d}.part"
+        return self._work / f"coefficients-{start // COMPONENTS_A_FILE:05d}.part"
 
     def _write_blocks(self, signs: np.ndarray) -> None:
         """Write the coefficients of all rows: the published ones, and the rows' own where none were published."""
@@ -242,7 +246,7 @@ class SpaceWriter:
                     part.tofile(file)
                 if own is not None and there:
                     relative = float(np.sqrt(error / max(norm, 1e-300)))
-                    write_json(self.folder / PROJECTED, {"projection_error": relative}, replace=True)
+                    write_json(self._work / PROJECTED, {"projection_error": relative}, replace=True)
 
     def _projected(self, rows: StoredTensor, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yield the coefficients of some rows after the other, float64 ``(<= 256, stop - start)``."""
@@ -270,7 +274,7 @@ class SpaceWriter:
 
     def _measured(self) -> np.ndarray | None:
         """Return the squared norms of the standardized rows; None without rows."""
-        where, norms = self.folder / MEASURED, self.folder / NORMS
+        where, norms = self._work / MEASURED, self._work / NORMS
         if self.sources.rows is None:
             return None
         if not where.is_file():
@@ -278,7 +282,7 @@ class SpaceWriter:
             measured = measure_rows(self.sources.rows, self.sources.mean, self.sources.std, first)
             np.save(norms, measured.squared_norms)
             write_json(where, measured.facts, replace=True)
-        for each in (where, self.folder / PROJECTED):
+        for each in (where, self._work / PROJECTED):
             self.checks |= json.loads(each.read_text("utf-8")) if each.is_file() else {}
         return np.asarray(np.load(norms))
 

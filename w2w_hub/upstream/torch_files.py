@@ -25,6 +25,7 @@ from ..common.limits import MAX_TENSORS, MIB
 from ..common.progress import progress
 from ..dialects.archives import open_archive, read_member
 from ..dialects.pickled import STORAGES, Storage, Tensor
+from ..dialects.torchfile import view_of
 from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
 from ..store.paths import open_regular, short
 from ..store.tensorfile import LFS
@@ -82,8 +83,7 @@ class StoredTensor:
             except (OSError, ValueError) as error:
                 raise CorruptFileError(f"{self.path} was changed while it was read", path=self.path) from error
         flat = np.frombuffer(pages, kind, self.tensor.storage.numbers, before)
-        strides = [stride * flat.itemsize for stride in self.tensor.strides]
-        yield np.lib.stride_tricks.as_strided(flat[self.tensor.offset :], self.shape, strides, writeable=False)
+        yield view_of(self.tensor, flat)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Return a copy of some of the values, as NumPy's indexing does."""
@@ -112,22 +112,8 @@ class StoredTensor:
         return block
 
 
-@dataclass(frozen=True)
-class TorchFile:
-    """A file that was read: its value, with a :class:`StoredTensor` where torch had a tensor.
-
-    Attributes
-    ----------
-    form : {"zip", "legacy", "pickle"}
-    """
-
-    path: Path
-    value: Any
-    form: str
-
-
-def open_file(path: Path) -> TorchFile:
-    """Open one of the published files.
+def open_file(path: Path) -> Any:
+    """Return the value of one of the published files, with a :class:`StoredTensor` where torch had a tensor.
 
     Raises
     ------
@@ -136,27 +122,31 @@ def open_file(path: Path) -> TorchFile:
         and a DataFrame; the error names what it found, and nothing of it was executed.
     UnsupportedFormatError, MissingPathError
     """
-    with open(open_regular(path), "rb") as file:
+    with open(open_regular(path), "rb") as file, _naming_damage(path):
         start = file.read(len(LFS))
         file.seek(0)
-        try:
-            if start == LFS:
-                raise CorruptFileError(
-                    f"{path} is a pointer of git-lfs, not the file; fetch it: git lfs pull", path=path
-                )
-            if start[:4] == _ZIP:
-                return _zipped(file, path)
-            if start[:1] == _PROTOCOL:
-                return _sequence(file, path)
-        except W2WError:
-            raise
-        except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise CorruptFileError(f"{path} is truncated or damaged ({error}); fetch it again", path=path) from error
+        if start == LFS:
+            raise CorruptFileError(f"{path} is a pointer of git-lfs, not the file; fetch it: git lfs pull", path=path)
+        if start[:4] == _ZIP:
+            return _zipped(file, path)
+        if start[:1] == _PROTOCOL:
+            return _sequence(file, path)
     raise CorruptFileError(f"{path} is not a file of torch; fetch it again", path=path)
 
 
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Raise what Python raises for a damaged file as a `CorruptFileError` that names the file."""
+    try:
+        yield
+    except W2WError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise CorruptFileError(f"{path} is truncated or damaged ({error}); fetch it again", path=path) from error
+
+
 # ------------------------------------------------------------------ zip archives
-def _zipped(file: BinaryIO, path: Path) -> TorchFile:
+def _zipped(file: BinaryIO, path: Path) -> Any:
     archive, members = open_archive(file)
     if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
         raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
@@ -178,7 +168,7 @@ def _zipped(file: BinaryIO, path: Path) -> TorchFile:
             places[storage.key] = _data_of(file, member, path), member.file_size
         return places[storage.key]
 
-    return TorchFile(path, _with_tensors(value, find, path, swapped), "zip")
+    return _with_tensors(value, find, path, swapped)
 
 
 def _data_of(file: BinaryIO, member: zipfile.ZipInfo, path: Path) -> int:
@@ -214,7 +204,7 @@ class _Window:
         return line
 
 
-def _sequence(file: BinaryIO, path: Path) -> TorchFile:
+def _sequence(file: BinaryIO, path: Path) -> Any:
     """Read a plain pickle, or a file of torch before 1.6."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -223,7 +213,7 @@ def _sequence(file: BinaryIO, path: Path) -> TorchFile:
     if first != _MAGIC or type(first) is not int:
         if file.tell() != size:
             raise ValueError("there are bytes after its pickle")
-        return TorchFile(path, _with_tensors(first, _no_storage, path), "pickle")
+        return _with_tensors(first, _no_storage, path)
     version, _, value, keys = (UpstreamReading(path).result(window) for _ in range(4))
     if version != _VERSION or not isinstance(keys, list) or len(keys) > MAX_TENSORS:
         raise ValueError("its header is not torch's")
@@ -246,7 +236,7 @@ def _sequence(file: BinaryIO, path: Path) -> TorchFile:
             raise CorruptFileError(f"{path}: a tensor's storage is not in the file; fetch it again", path=path)
         return places[storage.key]
 
-    return TorchFile(path, _with_tensors(value, find, path), "legacy")
+    return _with_tensors(value, find, path)
 
 
 def _no_storage(storage: Storage) -> tuple[int, int]:
@@ -309,7 +299,8 @@ def hash_file(path: Path) -> dict[str, Any]:
     """
     digest, position = hashlib.sha256(), 0
     with open(open_regular(path), "rb") as file:
-        members = _checksums(file, path)
+        with _naming_damage(path):
+            members = _checksums(file, path)
         found = dict.fromkeys(members, 0)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -10,6 +10,7 @@ import numpy as np
 from ...space import WeightSpace
 from ...space.encoder.encoder import Encoder
 from ...space.encoder.network import forward
+from ...space.population import unit_rows
 
 MOST = 64  # points
 SET_ASIDE = 0.1  # fraction of the fitted rows that are not drawn from where no row is held out
@@ -66,7 +67,7 @@ def measure(encoder: Encoder, pictures: np.ndarray, points: np.ndarray) -> dict[
     guesses = forward(encoder.tensors, pictures.astype(np.float32) / 255).astype(np.float64) * encoder.spread.std
     apart = points[:, : encoder.k].astype(np.float64) - encoder.spread.mean
     own = np.repeat(np.arange(len(points)), each)
-    cosines = _unit(guesses) @ _unit(apart).T
+    cosines = unit_rows(guesses) @ unit_rows(apart).T
     found = cosines[np.arange(len(own)), own]
     people = found.reshape(len(points), each).mean(1)
     error = 1.96 * people.std(ddof=1) / np.sqrt(len(people)) if len(people) > 1 else 0.0
@@ -81,10 +82,6 @@ def measure(encoder: Encoder, pictures: np.ndarray, points: np.ndarray) -> dict[
         "explained_variance_mean_only": 0.0,
         "nearest": _rounded((cosines.argmax(1) == own).mean()), "nearest_chance": _rounded(1 / len(points)),
     }  # fmt: skip
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))
 
 
 def _rounded(value: Any) -> float:

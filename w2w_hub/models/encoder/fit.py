@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 
 from ...common.constraints import has, optional, path, validated
 from ...common.extras import optional_imports
-from ...common.limits import MAX_ENCODER_PIXELS
+from ...common.limits import MAX_ENCODER_BYTES, MAX_ENCODER_PIXELS
 from ...common.version import __version__
 from ...errors import InvalidInputError
 from ...space import Spread, WeightSpace
 from ...space.encoder.encoder import Encoder
 from ...space.encoder.network import reduction
+from ...space.encoder.stated import stored_bytes
 
 with optional_imports("diffusers"):
     import torch
@@ -26,30 +26,14 @@ with optional_imports("diffusers"):
 from ..injection import base_digest, use_base
 from ..pipelines.inputs import picture_size
 from ..pipelines.loading import EXACT
+from .clock import Clock
 from .evidence import held_out_points, measure
 from .network import EncoderNetwork
 from .pairs import Pairs, Plan, default_prompts, draw, draw_pairs
 from .settings import MOST_COMPONENTS, EncoderSettings
 from .training import EncoderTrainer, train
 
-DRAWING = 2 / 3  # fraction of a limited time in which pictures are drawn
 PICTURES_EACH = 2  # of a held-out point
-
-
-@dataclass
-class Clock:
-    """The time that a fit may take; without a limit, whatever it needs."""
-
-    minutes: float | None
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def spent(self) -> float:
-        """Fraction of the time that has passed; 0 without a limit."""
-        return 0.0 if self.minutes is None else (time.monotonic() - self.began) / (60 * self.minutes)
-
-    def has_time_to_draw(self) -> bool:
-        return self.spent < DRAWING
 
 
 @validated(pipe=has("invert", "a pipeline with a weight space"), work=optional(path()))
@@ -80,7 +64,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     Raises
     ------
     InvalidInputError
-        If a setting is out of its range, the pictures have more pixels than an encoder takes, or the fit diverged.
+        If a setting is out of its range, the encoder would be larger than one may be, or the fit diverged.
 
     Examples
     --------
@@ -93,7 +77,7 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     prompts = list(settings.prompts) or default_prompts()
     size, clock = picture_size(pipe), Clock(settings.minutes)
     rows, held_out = held_out_points(space, settings.seed)
-    factor = _factor(size, settings.resolution)
+    factor = _factor(size, settings, k)
     plan = Plan(prompts, factor, settings.seed, pipe.generation, settings.draw_batch_size)
     pairs = draw_pairs(pipe, plan, rows, settings.pictures, folder, clock.has_time_to_draw)
     pairs = Pairs(pairs.pictures, pairs.coefficients[:, :k])
@@ -126,14 +110,22 @@ def fit_encoder(pipe: Any, *, work: Path | str | None = None, **options: Any) ->
     return replace(encoder, evidence=evidence)
 
 
-def _factor(size: tuple[int, int], resolution: int) -> int:
-    factor = reduction(size, resolution)
+def _factor(size: tuple[int, int], settings: EncoderSettings, k: int) -> int:
+    """Return by how much pictures are averaged, after a check that the encoder will be one that can be read."""
+    factor = reduction(size, settings.resolution)
     height, across = (side // factor for side in size)
     if height * across > MAX_ENCODER_PIXELS:
         raise InvalidInputError(
             f"an encoder takes at most {MAX_ENCODER_PIXELS:,} pixels, not {across}x{height}; choose a resolution below "
-            f"{resolution}",
+            f"{settings.resolution}",
             name="resolution",
+        )
+    needed = stored_bytes((height, across), settings.width, settings.hidden, k)
+    if needed > MAX_ENCODER_BYTES:
+        raise InvalidInputError(
+            f"an encoder has at most {MAX_ENCODER_BYTES:,} bytes, not {needed:,}; choose a smaller hidden (now "
+            f"{settings.hidden:,}), width ({settings.width}) or resolution ({settings.resolution})",
+            name="hidden",
         )
     return factor
 

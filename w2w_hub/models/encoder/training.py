@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ...common.progress import progress
 from ...errors import CorruptFileError, MissingPathError
 from ...store.atomic import write_bytes
 from ...store.tensorfile import read_safetensors
+from .clock import Clock
 from .network import EncoderNetwork
 from .pairs import Pairs
 
@@ -98,8 +99,20 @@ class EncoderTrainer:
         return found | {"step": torch.tensor(self.step)}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Continue from a state."""
-        self.step = int(state["step"])
+        """Continue from a state.
+
+        Raises
+        ------
+        ValueError
+            If its tensors are not those of this network and its optimizer; nothing is changed.
+        """
+        step = state.get("step")
+        if step is None or step.shape or step.dtype != torch.int64 or step < 0:
+            raise ValueError("a state without its step")
+        wanted = self._shapes(begun=bool(step > 0))
+        if {name: (value.shape, value.dtype) for name, value in state.items() if name != "step"} != wanted:
+            raise ValueError("the state of another network")
+        self.step = int(step)
         prefix = "network."
         self.network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         entries: dict[int, dict[str, Any]] = {}
@@ -110,12 +123,13 @@ class EncoderTrainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
-
-class Clock(Protocol):
-    """Says which fraction of a limited time has passed."""
-
-    @property
-    def spent(self) -> float: ...
+    def _shapes(self, begun: bool) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Return shape and dtype of each tensor of a state besides its step; the optimizer has none before a step."""
+        found = {f"network.{name}": (value.shape, value.dtype) for name, value in self.network.state_dict().items()}
+        for i, value in enumerate(self.network.parameters() if begun else ()):
+            found[f"optimizer.{i}.step"] = torch.Size(), torch.float32
+            found |= {f"optimizer.{i}.{name}": (value.shape, value.dtype) for name in ("exp_avg", "exp_avg_sq")}
+        return found
 
 
 def train(trainer: EncoderTrainer, steps: int, clock: Clock, file: Path | None) -> list[list[float]]:
@@ -164,16 +178,18 @@ def _save(trainer: EncoderTrainer, losses: list[list[float]], file: Path) -> Non
 
 
 def _restore(trainer: EncoderTrainer, file: Path | None) -> list[list[float]]:
-    """Continue from the state in a file, if it is there and whole; return the loss curve until then."""
+    """Continue from the state in a file, if it is there and one of this network; return the loss curve until then."""
     if file is None:
         return []
     try:
         arrays, _ = read_safetensors(file)
-    except (MissingPathError, CorruptFileError):
+        losses = arrays.pop("losses", None)
+        if losses is None or losses.shape[1:] != (2,) or not np.isfinite(losses[:, 0]).all():
+            return []
+        trainer.restore({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+    except (MissingPathError, CorruptFileError, ValueError):
         return []
-    losses = arrays.pop("losses").tolist()
-    trainer.restore({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-    return [[int(step), loss] for step, loss in losses]
+    return [[int(step), float(loss)] for step, loss in losses.tolist()]
 
 
 def schedule(progress: float) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from ...common.constraints import flag, path, validated
+from ...common.warn import warn_caller
 from ...dialects.base_model import mixed_note
 from ...errors import InvalidInputError
 from ...space.keeping import export_identities, export_identity, save_identity
@@ -52,7 +52,7 @@ class ExportMixin(IdentityMixin):
                 f"save_identity writes one identity, and pipe.identity holds {len(one)}; save pipe.identity[0].point "
                 "and the others, or export them"
             )
-        return save_identity(self.space, one, path, overwrite=overwrite, stacklevel=4)
+        return save_identity(self.space, one, path, overwrite=overwrite)
 
     @validated(path=path(), overwrite=flag())
     def export(
@@ -93,7 +93,7 @@ class ExportMixin(IdentityMixin):
         chosen = self._required_identity("export", None if identity is None else self._resolved(identity))
         note = mixed_note(self.space.path)
         if note is not None:
-            warnings.warn(note, stacklevel=3)  # past the check of arguments
+            warn_caller(note)
         if isinstance(chosen, tuple):
             return export_identities(self.space, chosen, path, overwrite=overwrite, **options)
         return export_identity(self.space, chosen, path, overwrite=overwrite, **options)

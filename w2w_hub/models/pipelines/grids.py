@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ...common.constraints import either, has, instance, names, number, text, validated
+from ...common.constraints import as_list, either, has, instance, names, number, text, validated
 from ...errors import InvalidInputError
 from ...space.directions.synonyms import synonyms
 from ...space.identity import Identity, edited
 from ..pictures import contact_sheet
-from .inputs import as_list
 
 __all__ = ["strength_grid"]
 SAMPLES, SLIDERS, STRENGTHS = 6, 5, (-3.0, 0.0, 3.0, 4.5)

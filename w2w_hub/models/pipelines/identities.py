@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ...common.arguments import DATASET
-from ...common.constraints import either, names, optional, text, validated
+from ...common.constraints import as_list, either, names, optional, text, validated
 from ...common.deprecated import renamed_keywords
+from ...common.warn import warn_caller
 from ...errors import InvalidInputError
 from ...space import Point, WeightSpace
 from ...space.edits import TYPICAL
@@ -17,7 +17,6 @@ from ...space.identity import Identity, edited, resolve
 from .attached import AttachedSpace
 from .drawing import Identities
 from .handover import notice_identity
-from .inputs import as_list
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
@@ -146,7 +145,7 @@ class IdentityMixin(AttachedSpace):
             )
             for person in people
         )  # fmt: skip
-        warn_if_far(self.space, (identity.point for identity in after), stacklevel=4)  # past the check of arguments
+        warn_if_far(self.space, (identity.point for identity in after))
         self._identity = after if isinstance(before, tuple) else after[0]
         return self._identity
 
@@ -173,14 +172,13 @@ class IdentityMixin(AttachedSpace):
         return people
 
 
-def warn_if_far(space: WeightSpace, points: Iterable[Point], stacklevel: int = 3) -> None:
+def warn_if_far(space: WeightSpace, points: Iterable[Point]) -> None:
     """Warn if a point is farther from the population's mean than every fitted row, with both distances."""
     farthest, known = max(space.distance(point) for point in points), space.largest_distance
     if known is not None and farthest > known:
-        warnings.warn(
+        warn_caller(
             f"this edit leaves the population: {farthest:.2f} standard deviations from its mean (Mahalanobis, root "
-            f"mean square), the farthest fitted row has {known:.2f}; use a smaller strength",
-            stacklevel=stacklevel,
+            f"mean square), the farthest fitted row has {known:.2f}; use a smaller strength"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,6 @@ import torch
 from ...errors import InvalidInputError
 from ...store.pictures import as_mask, open_mask, pixels
 from ...store.pictures import nested as nested
-
-
-def as_list(values: Any, what: str) -> list[Any]:
-    """Return several values as a list.
-
-    Raises
-    ------
-    InvalidInputError
-        For a string, bytes, a mapping or a single value.
-    """
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-        raise InvalidInputError(f"{what} must be a list, not {reprlib.repr(values)}")
-    return list(values)
 
 
 def denoiser_of(pipe: Any) -> tuple[str, Any]:

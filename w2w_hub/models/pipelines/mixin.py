@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -190,10 +191,10 @@ class W2WMixin(ExportMixin, RenderMixin, InvertMixin):
             Keywords of the stock `save_pretrained` (`variant`, `max_shard_size`).
         """
         require_output(path, overwrite=overwrite, own=space_files)
-        sheets = None if previews is None else preview_sheets(self, PROMPT, previews)
+        drawn = None if previews is None else partial(preview_sheets, self, PROMPT, previews)
         stock = self.stock_class(**parts_for(self.stock_class, self))
         save_folder(
-            self.space, stock, path, base_model, revision, custom_pipeline, options, self.generation, sheets, overwrite
+            self.space, stock, path, base_model, revision, custom_pipeline, options, self.generation, drawn, overwrite
         )
 
     @validated(repo_id=text(), version=optional(text()), private=flag(), token=HUB["token"], dry_run=flag())

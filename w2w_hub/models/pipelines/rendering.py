@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...common.constraints import validated, whole
+from ...common.constraints import as_list, validated, whole
 from ...common.progress import progress
 from ...errors import InvalidInputError
 from ..injection import injection
 from ..inversion import SEED
 from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each, with_settings
 from .identities import IdentityMixin
-from .inputs import as_list
 
 # arguments of the stock call that `render` sets itself
 RENDERED = ("prompt", "prompt_embeds", "generator", "latents", "return_dict", "num_images_per_prompt")

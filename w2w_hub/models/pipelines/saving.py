@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,16 @@ def save_folder(
     custom_pipeline: bool,
     options: Mapping[str, Any],
     generation: Mapping[str, Any],
-    sheets: Mapping[str, Any] | None = None,
+    previews: Callable[[], Mapping[str, Any]] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a space with its base model as a stock pipeline; see :meth:`W2WMixin.save_pretrained`."""
+    """Write a space with its base model as a stock pipeline; see :meth:`W2WMixin.save_pretrained`.
+
+    Parameters
+    ----------
+    previews : callable, optional
+        Draws the card's previews, by name; it is called once all else is checked.
+    """
     unet = uncompiled(stock.unet)
     if getattr(unet, "peft_config", None):
         raise InvalidInputError("a style LoRA is loaded; call pipe.unload_lora_weights() before saving")
@@ -60,6 +66,8 @@ def save_folder(
     if custom_pipeline and row is None:
         raise InvalidInputError(f"custom_pipeline needs a class of this package; {type(stock).__name__} has none")
 
+    sheets = {} if previews is None else previews()
+
     def extend(folder: Path) -> None:
         if base_model is None:
             stock.save_pretrained(folder, **options)
@@ -68,7 +76,7 @@ def save_folder(
         else:
             base = {"base_model": base_model, "revision": str(revision)}
         write_json(folder / CONFIG, base | stored_settings(generation))
-        for name, sheet in (sheets or {}).items():
+        for name, sheet in sheets.items():
             save_picture(sheet, folder / "previews" / f"{name}.png")
         if custom_pipeline and row is not None:
             write_bytes(folder / CUSTOM, _custom_code(row.name).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -195,7 +195,13 @@ def _numbers(low: float, high: float) -> Rule:
     return Rule(f"at most {LONGEST:,} numbers from {low:g} to {high:g}", take)
 
 
-def _case(value: Any) -> tuple[str, int]:
+def as_fractions(values: Iterable[float]) -> tuple[float, ...]:
+    """Return the fractions of a curve with the digits that are stored."""
+    return tuple(round(float(value), 4) for value in values)
+
+
+def as_case(value: Any) -> tuple[str, int]:
+    """Return a prompt and a seed; raises ValueError for anything else."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError
     return text().take(value[0]), whole(0, 2**63 - 1).take(value[1])
@@ -204,7 +210,7 @@ def _case(value: Any) -> tuple[str, int]:
 def _cases(value: Any) -> tuple[tuple[str, int], ...]:
     if not isinstance(value, (list, tuple)) or len(value) > LONGEST:
         raise ValueError
-    return tuple(map(_case, value))
+    return tuple(map(as_case, value))
 
 
 def _settings(value: Any) -> dict[str, float]:

@@ -47,9 +47,9 @@ class HalfReaders:
         columns = np.flatnonzero(self.usable)
         self.scores = np.zeros(halves.shape)
         self.weights, self.effects, self.rows = np.zeros((2, used, halves.shape[1])), [], []
+        z = (coefficients[:, :used] - mean[:used]) / scale[:used]
         for h in (0, 1):
             own, other = self.half == h, self.half != h
-            z = (coefficients[:, :used] - mean[:used]) / scale[:used]
             labels = halves[other][:, columns]
             centered = np.nan_to_num(labels - np.nanmean(labels, axis=0)) if len(columns) else labels
             gram = z[other].T @ z[other] + RIDGE * other.sum() * np.eye(used)

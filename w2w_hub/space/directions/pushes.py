@@ -8,13 +8,13 @@ the two together are as far from what a judge sees in pictures as .11 of them, e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ...dataset.labels.kinds import MIN_ROWS_A_CLASS, AttributeTarget
 from ..population import Population
-from .curve import StrengthCurve
+from .curve import StrengthCurve, as_fractions
 from .direction import Direction
 from .editing import overlap
 from .half_readers import HalfReaders, Unit
@@ -75,10 +75,10 @@ def measure_curves(
         shown, kept = _judged([reading for reading in readings if reading is not None])
         found[target.name] = StrengthCurve(
             strengths=STRENGTHS,
-            shown=_fractions(shown),
-            kept=_fractions(kept.mean(1) if len(others) else np.ones(len(shown))),
-            least_kept=_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
-            inside=_fractions(rows.inside(people, direction)),
+            shown=as_fractions(shown),
+            kept=as_fractions(kept.mean(1) if len(others) else np.ones(len(shown))),
+            least_kept=as_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
+            inside=as_fractions(rows.inside(people, direction)),
             rows=len(people),
             others=tuple(targets[i].name for i in others.tolist()),
         )
@@ -149,7 +149,3 @@ def _independent(halves: np.ndarray, attributes: Sequence[str]) -> np.ndarray:
     names = np.asarray(attributes, object)
     result: np.ndarray = overlap(halves) & ~alike & (names[:, None] != names[None])
     return result
-
-
-def _fractions(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)

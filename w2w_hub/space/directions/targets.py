@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...common.text import command
+from ...dataset.credits import states_contributors
 from ...dataset.labels.kinds import MIN_ROWS_A_CLASS as MIN_ROWS_A_CLASS
-from ...dataset.labels.kinds import AttributeTarget
-from ...dataset.labels.names import CONTRIBUTOR, CONTRIBUTOR_SOURCE
+from ...dataset.labels.kinds import AttributeTarget, LabelKind
+from ...dataset.labels.names import CONTRIBUTOR
 from ...errors import DatasetChangedError, InvalidInputError, UnknownNameError
 from .missing import condensed
 
@@ -98,9 +99,13 @@ def _split_column(dataset: WeightDataset) -> str | None:
     return None if rule is None else str(rule["column"])
 
 
-def _is_attribution(dataset: WeightDataset, column: str) -> bool:
-    """Return whether a column says who offered a row, which is no attribute of the person."""
-    return column == CONTRIBUTOR and dataset.manifest.column_info.get(column, {}).get("source") == CONTRIBUTOR_SOURCE
+def attribute_kinds(dataset: WeightDataset) -> dict[str, LabelKind]:
+    """Return the kinds of the columns that describe a person, by name.
+
+    Left out are the column that the rows are split by, and that of releases which says who offered a row.
+    """
+    others = {_split_column(dataset), CONTRIBUTOR if states_contributors(dataset.manifest) else None}
+    return {name: kind for name, kind in dataset.manifest.kinds.items() if name not in others}
 
 
 def _possible(
@@ -110,10 +115,7 @@ def _possible(
     require_dataset(space, dataset)
     population = space.require_population("row to fit directions to")
     named: dict[str, list[AttributeTarget]] = {}
-    split_column = _split_column(dataset)
-    for column, kind in dataset.manifest.kinds.items():
-        if column == split_column or _is_attribution(dataset, column):
-            continue
+    for column, kind in attribute_kinds(dataset).items():
         for target in kind.targets(column, dataset.labels[column].loc[list(population.ids)]):
             named.setdefault(target.name, []).append(target)
     found: dict[str, AttributeTarget] = {}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Encoder(Displayed):
         """Number of coefficients that it predicts, the first of the space's."""
         return len(self.spread.mean)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of all that the encoder holds."""
         found = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def require_shapes(entries: Mapping[str, Entry], size: tuple[int, int], path: Pa
     for name in ("mean", "std"):
         if entries[name].shape != (k,) or entries[name].dtype != "F64":
             raise corrupt(path, f"{name} is {entries[name].dtype} {entries[name].shape}, expected F64 ({k},)")
+
+
+def stored_bytes(size: Sequence[int], width: int, hidden: int, k: int) -> int:
+    """Return the bytes of a file's tensors: float16 weights, float64 mean and deviation; see :func:`.shapes`."""
+    return 2 * sum(map(math.prod, shapes(size, width, hidden, k).values())) + 2 * 8 * k
 
 
 def _length(shape: tuple[int, ...]) -> int:

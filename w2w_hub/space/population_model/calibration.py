@@ -1,12 +1,11 @@
-"""How strong a step is typical, measured on fitted rows that the fit did not see.
+"""The typical strength of a step that sets attributes, measured by cross-validation on the fitted rows.
 
-The mean f of people who were left out is shorter than people are apart, since it is shrunk and explains a part only. A
-step is as much longer as people's standard deviation is larger than that of f: after it, people with the attribute and
-without are as far apart as in the population. Pictures have no part in it.
+f, the mean of people with given attributes, varies less than people do, because it is shrunk and explains only a part
+of the variance. The typical step is longer by the ratio of the two standard deviations, so that people with and without
+an attribute end up as far apart as in the population. It follows from coefficients alone, not from pictures.
 
-Beside it: the strength that linear readers ask for. These are fitted to the left-out rows, each person's without that
-person, so that they share no row with f; at that strength the median person's score is that of people who have the
-attribute.
+For comparison, linear readers of the left-out rows say at which strength the median person's score reaches that of
+people who have the attribute. A person is never read by a reader that was fitted with that person.
 """
 
 from __future__ import annotations

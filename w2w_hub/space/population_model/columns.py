@@ -10,12 +10,13 @@ import numpy as np
 
 from ...common.text import counted
 from ...dataset.labels.kinds import BINARY, CONTINUOUS, MIN_ROWS_A_CLASS, LabelKind
+from .factors import MOST_FACTORS, MOST_LEVELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_LEVELS = 100
-NO_ATTRIBUTES = ("contributor",)  # columns that say where a row is from
+MOST_CATEGORIES = 100  # of a categorical column
+MOST_COLUMNS = min(MOST_FACTORS, MOST_LEVELS - 1)  # as many factors, or one whose levels are they all and none
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,12 @@ def columns_of(
     used : ndarray
         Boolean ``(n,)``: rows that decide which levels there are.
     """
-    found, reasons = [], {}
+    found: list[Column] = []
+    reasons: dict[str, str] = {}
     for name, kind in kinds.items():
-        if name in NO_ATTRIBUTES:
-            continue
         column, reason = _column(name, kind, labels[name], used)
-        if reason:
-            reasons[name] = reason
+        if reason or len(found) == MOST_COLUMNS:
+            reasons[name] = reason or f"{MOST_COLUMNS} columns before it are attributes, more than these are not used"
         else:
             found.append(column)
     return found, reasons
@@ -83,10 +83,12 @@ def _column(name: str, kind: LabelKind, labels: pd.Series, used: np.ndarray) -> 
         return Column(name, kind.name, (), values), reason
     texts: Any = labels.astype("string").to_numpy(object, na_value=None)
     order = kind.levels(labels)  # type: ignore[attr-defined]
-    if len(order) > MOST_LEVELS and not hasattr(kind, "order"):
-        return Column(name, kind.name, (), np.empty(0)), f"{len(order):,} levels are more than {MOST_LEVELS}"
+    if len(order) > MOST_CATEGORIES and not hasattr(kind, "order"):
+        return Column(name, kind.name, (), np.empty(0)), f"{len(order):,} levels are more than {MOST_CATEGORIES}"
     counts = {level: int((texts[used] == level).sum()) for level in order}
     levels = tuple(level for level in order if counts[level] >= MIN_ROWS_A_CLASS)
+    if len(levels) > MOST_LEVELS:
+        return Column(name, kind.name, (), np.empty(0)), f"{len(levels):,} levels are more than {MOST_LEVELS:,}"
     places = {level: float(i) for i, level in enumerate(levels)}
     values = np.array([places.get(value, np.nan) for value in texts])
     reason = "" if len(levels) > 1 else f"fewer than two levels have {MIN_ROWS_A_CLASS} fitted rows"

@@ -15,6 +15,7 @@ from ...dataset.labels.kinds import CONTINUOUS
 from ...dataset.labels.values import as_number, as_truth
 from ...errors import InvalidInputError, UnknownNameError
 
+MOST_FACTORS, MOST_LEVELS = 1000, 1000  # of a model, and of a factor; readers refuse more
 NONE = "none"  # the level of a group of exclusive attributes of which a person has none
 SHOWN_LEVELS = 10
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...common.arguments import DATASET, SPACE
 from ...common.constraints import names_by_name, optional, validated
-from ..directions.targets import FittedSpace, require_dataset
+from ..directions.targets import FittedSpace, attribute_kinds, require_dataset
 from .calibration import calibrate
 from .columns import columns_of
 from .discovery import Structure, find_structure
@@ -57,12 +57,11 @@ def fit_population_model(
     require_dataset(space, dataset)
     population = space.require_population("row to fit a model to")
     order = np.argsort(np.asarray(population.ids))  # that in which a dataset keeps its rows changes nothing
-    labels, rule = dataset.labels.loc[[population.ids[i] for i in order]], dataset.manifest.split_rule
+    labels = dataset.labels.loc[[population.ids[i] for i in order]]
     coefficients, fitted = population.coefficients, population.fitted[order]
     if (np.diff(order) < 0).any():
         coefficients = coefficients[order]
-    kinds = {n: kind for n, kind in dataset.manifest.kinds.items() if rule is None or n != rule["column"]}
-    columns, reasons = columns_of(labels, kinds, fitted)
+    columns, reasons = columns_of(labels, attribute_kinds(dataset), fitted)
     structure = find_structure(columns, fitted, groups)
     if not structure.factors or fitted.sum() < FEWEST_ROWS:
         return None

@@ -25,7 +25,7 @@ TRIES, MOST_TRIES = 64, 100_000  # draws of people per sample with wanted attrib
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PopulationModel(ByValue, Displayed):
-    """The conditional mean of coefficients given attributes, and what varies around it.
+    """The mean coefficients of people with given attributes, f, and how people vary around it.
 
     Attributes
     ----------
@@ -33,9 +33,14 @@ class PopulationModel(ByValue, Displayed):
         Independent variables, found from the label columns.
     attributes : dict of str to Attribute
         Columns that can be set, as functions of the factors.
+    excluded : tuple of Exclusion
+        Pairs of levels of two factors that do not occur together.
     strength : float
-        Factor of a step by which an attribute typically shows, calibrated by readers of the coefficients.
+        Default multiple of ``f(new) - f(own)`` in a step that sets attributes. f varies less than people do; this is
+        the ratio of the two standard deviations, measured on people who were left out of the fit.
     evidence : dict
+        Variance of held-out rows that f explains, beside an additive model's and that under permuted labels; the
+        relations between attributes that were found; columns that are no attributes, each with the reason.
     mean : ndarray
         float64 ``(k,)`` of the fitted rows.
     codes, counts : ndarray
@@ -43,7 +48,7 @@ class PopulationModel(ByValue, Displayed):
     weights : ndarray
         float32 ``(m, k)``: f is `mean` plus the kernel with the configurations times these.
     rhos : ndarray
-        float64 ``(factors,)``: how much people who differ in a factor tell of each other, see :class:`.Kernel`.
+        float64 ``(factors,)``: similarity, 0 to 1, of two people who differ in that factor only, see :class:`.Kernel`.
     noise : float
         Penalty of the regression.
     reading, intercepts : ndarray

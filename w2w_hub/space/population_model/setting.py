@@ -77,7 +77,7 @@ class Setter:
         UnknownNameError
         """
         constraints = self.constraints(wanted)
-        parts = [self._clamped(members, own, constraints) for members in _components(constraints)]
+        parts = [self._clamped(members, own) for members in _components(constraints)]
         self._require_compatible(parts, constraints)
         clamped = {i for part in parts for i in part.factors}
         possible = self._possible(parts)
@@ -129,7 +129,7 @@ class Setter:
                 total += float(np.prod([p.weights[c] for p, c in zip(parts, choice, strict=True)]))
         return total
 
-    def _clamped(self, members: list[Constraint], own: np.ndarray | None, all_: Sequence[Constraint]) -> Part:
+    def _clamped(self, members: list[Constraint], own: np.ndarray | None) -> Part:
         """Return the combinations of levels that satisfy constraints, of those that change the fewest factors."""
         axes = tuple(dict.fromkeys(i for c in members for i in c.attribute.factors))
         if members[0].attribute.is_number:

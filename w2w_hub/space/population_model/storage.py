@@ -12,13 +12,13 @@ from ...common.constraints import Rule, names, number, one_of, text, whole
 from ...dataset.labels.kinds import BINARY, CONTINUOUS, KINDS
 from ...errors import CorruptFileError
 from .discovery import QUANTILES
-from .factors import Attribute, Exclusion, Factor
+from .factors import MOST_FACTORS, MOST_LEVELS, Attribute, Exclusion, Factor
 from .model import PopulationModel
 from .readers import outputs_of
 from .regression import MOST_ROWS
 
 FILES = ("population_model.json", "population_model.safetensors")
-MOST_FACTORS, MOST_LEVELS, MOST_COUNT = 1000, 1000, 2**53
+MOST_COUNT = 2**53
 LARGEST = 1e30
 # tensor -> dtype
 TENSORS: dict[str, type] = {
