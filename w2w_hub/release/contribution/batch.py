@@ -59,13 +59,13 @@ class Batch:
     labels: tuple[dict[str, Any], ...]
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 def digests_of(batch: Batch, dtype: Any) -> list[str]:
     """Return the digest that each row of a batch has in a dataset of this dtype."""
     return [row_digest(row.astype(dtype, copy=False)) for row in batch.rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def batch_name(rows_sha256: str, labels_sha256: str) -> str:
