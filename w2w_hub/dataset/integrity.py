@@ -201,7 +201,7 @@ def _check_rows(report: Report, dataset: DatasetReader, wrong: set[str], sketche
 
 
 def _unlike(sketches: Sketches, first: int, block: np.ndarray) -> np.ndarray:
-    """Return the positions in a block, which starts at row `first`, of rows whose sketches are not the published ones."""
+    """Return the positions in a block, which starts at row `first`, of rows that differ from their sketch."""
     made = quantized(sketch(block.astype(np.float32, copy=False)), sketches.center)
     # sums in another order may round to a neighbor
     return np.flatnonzero((np.abs(made.astype(np.int16) - sketches.values[first : first + len(block)]) > 1).any(1))
