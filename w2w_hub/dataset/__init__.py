@@ -40,6 +40,10 @@ _WHERE = {
     "write_dataset": "dataset.changes.write",
 }
 __all__ = sorted(_WHERE)
+# modules that are attributes before they are imported
+_MODULES = (
+    "changes", "compare", "duplicates", "integrity", "labels", "manifest", "matrix", "splits", "views",
+    "weight_dataset",
+)  # fmt: skip
 
-
-__getattr__, __dir__ = lazy_names(__name__, _WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE, _MODULES)

@@ -26,6 +26,11 @@ _WHERE = {
     "writers": "dialects.registry",
 }
 __all__ = sorted(_WHERE)
+# modules that are attributes before they are imported
+_MODULES = (
+    "base_model", "checkpoint", "dialect", "loading", "reading", "registry", "scan", "writing",
+)  # fmt: skip
 
-
-__getattr__, __dir__ = lazy_names(__name__, _WHERE, renamed={"CheckpointFormat": "Dialect", "detect": "recognize"})
+__getattr__, __dir__ = lazy_names(
+    __name__, _WHERE, _MODULES, renamed={"CheckpointFormat": "Dialect", "detect": "recognize"}
+)

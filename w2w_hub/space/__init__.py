@@ -47,6 +47,10 @@ _NAMES = {
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_WHERE)
+# modules that are attributes before they are imported
+_MODULES = (
+    "coordinates", "directions", "encoder", "fit", "overlap", "points", "population", "population_model", "storage",
+    "weight_space",
+)  # fmt: skip
 
-
-__getattr__, __dir__ = lazy_names(__name__, _WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE, _MODULES)
