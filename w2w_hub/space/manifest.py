@@ -76,7 +76,7 @@ RECIPE: dict[str, Check] = REQUIRED | {
     "row_ids_sha256": _text, "canonical": _canonical, "solver": _text, "block": _count, "tolerance": _number,
     "max_passes": _count, "seed": _integer, "engine": _text, "threads": _count, "tile_rows": _count,
     "software": _object, "dataset_revision": _object, "saved_from": _object, "imported": _object,
-    "as_published": _object,
+    "as_published": _object, "trigger_phrase": _text,
 }  # fmt: skip
 DIAGNOSTICS: dict[str, Check] = {
     "orthogonality_error": _number, "explained_variance": _curve, "held_out": _held_out, "largest_residual": _number,
