@@ -49,11 +49,19 @@ def _signs(size: int) -> np.ndarray:
 def sketch(rows: np.ndarray) -> np.ndarray:
     """Return the sketches of rows ``(n, size)``, float64 ``(n, 47)``; it is linear in the rows."""
     n, size = rows.shape
-    made = np.empty((n, WIDTH))
-    signed = np.zeros(-(-size // WIDTH) * WIDTH)
+    made, signed = np.empty((n, WIDTH)), np.empty(size)
     for i, row in enumerate(rows):  # one in memory as float64
-        np.multiply(row, _signs(size), out=signed[:size])
-        np.sum(signed.reshape(-1, WIDTH), axis=0, out=made[i])
+        made[i] = sketch_one(row, signed)
+    return made
+
+
+def sketch_one(row: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Return the sketch of one row ``(size,)``, float64 ``(47,)``; `work`, float64 ``(size,)``, is overwritten."""
+    size = row.size
+    np.multiply(row, _signs(size), out=work)
+    whole = size - size % WIDTH
+    made: np.ndarray = work[:whole].reshape(-1, WIDTH).sum(axis=0)
+    made[: size - whole] += work[whole:]
     return made
 
 
@@ -90,6 +98,11 @@ def norm_and_concentration(layout: ParameterLayout, rows: np.ndarray) -> tuple[n
             inner = (wide_a @ wide_a.transpose(0, 2, 1)) @ (wide_b.transpose(0, 2, 1) @ wide_b)
             squares += np.trace(inner, axis1=1, axis2=2)
             fourths += np.einsum("nij,nji->n", inner, inner)
+    return ratio_of(layout, squares, fourths)
+
+
+def ratio_of(layout: ParameterLayout, squares: np.ndarray, fourths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return :func:`norm_and_concentration` of sums of s^2 and of s^4 over all singular values, without the scale."""
     squares, fourths = np.maximum(squares, 0), np.maximum(fourths, 0)
     ratio = np.divide(squares**2, fourths, out=np.zeros(len(rows)), where=fourths > 0)
     return layout.scale * np.sqrt(squares), ratio
@@ -149,7 +162,11 @@ class Sketches:
 
     def units_of(self, rows: np.ndarray) -> np.ndarray:
         """Return :meth:`unit` of each of some rows, ``(n, 47)``."""
-        return _units(quantized(sketch(rows.astype(np.float32, copy=False)), self.center))
+        return self.units_of_sketches(sketch(rows.astype(np.float32, copy=False)))
+
+    def units_of_sketches(self, raw: np.ndarray) -> np.ndarray:
+        """Return sketches ``(n, 47)`` about this center with length 1, float32."""
+        return _units(quantized(raw, self.center))
 
     def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
         """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
