@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..common.text import counted, few
-from .common import PROMPT, WriterChoice, examples, open_pipeline, out_option
+from .common import PROMPT, WriterChoice, examples, open_pipeline, out_option, space_argument
 from .output import say
 from .rows import find_identities, people_option, say_which
 
 if TYPE_CHECKING:
     from ..space.identity import Identity
-
-space_argument = click.argument("space", type=click.Path(path_type=Path))
 
 
 @click.command(

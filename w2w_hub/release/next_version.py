@@ -28,11 +28,11 @@ from ..errors import (
     UnsupportedFormatError,
     VersionError,
 )
-from ..store.commit import writer_lock
 from ..store.hub.client import Token
 from ..store.hub.semver import Version
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import WithdrawalList
+from ..store.locks import writer_lock
 from ..store.manifest import FILENAME, kind_of
 from ..store.paths import find_file, make_parents
 from .contribution.batch import Batch, digests_of

@@ -20,7 +20,7 @@ from .written import as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-REFUSE, IGNORE = EXTRA_LABELS = ("refuse", "ignore")  # labels of ids that are not among the rows
+REFUSE, IGNORE = ("refuse", "ignore")  # labels of ids that are not among the rows
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

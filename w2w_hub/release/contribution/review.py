@@ -12,11 +12,13 @@ import numpy as np
 from ...common.arguments import checked
 from ...common.constraints import flag, optional, text, whole
 from ...common.text import command, counted, markdown, one_line
+from ...dataset.matrix.geometry import GROUP
 from ...dataset.opening import open_folder, open_source
 from ...dataset.reader import DatasetReader
 from ...dataset.sketches import FILE as SKETCHES
 from ...errors import ContributionError, UnsupportedFormatError, W2WError
 from ...store.hub.client import Token, call
+from ...store.manifest import DATASET
 from ..remote import Remote
 from ..small_commit import main_commit
 from ..withdrawal import dataset_name, read_list
@@ -268,12 +270,12 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
 def dataset_at(remote: Remote, head: str) -> DatasetReader:
     """Return the dataset of main, withdrawn rows included, so that new ones are compared with them."""
     source = remote.source(head)
-    if source is None or source.manifest().get("format") != "w2w-dataset":
+    if source is None or source.manifest().get("format") != DATASET:
         raise UnsupportedFormatError(
             f"{remote.repo} is not a dataset of w2w_hub; name one that was published with w2w push",
             repo_id=remote.repo,
         )
-    weights = [name for name in source.files if name.startswith("weights.zarr/")]
+    weights = [name for name in source.files if name.startswith(f"{GROUP}/")]
     if SKETCHES in source.files or sum(source.files[name]["size"] for name in weights) > FETCHED:
         return DatasetReader(*open_source(source, guarded=False))
     source.need([*weights, *(name for name in source.files if "/" not in name or name.startswith("labels/"))])
