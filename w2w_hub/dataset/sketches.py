@@ -104,7 +104,7 @@ def norm_and_concentration(layout: ParameterLayout, rows: np.ndarray) -> tuple[n
 def ratio_of(layout: ParameterLayout, squares: np.ndarray, fourths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return :func:`norm_and_concentration` of sums of s^2 and of s^4 over all singular values, without the scale."""
     squares, fourths = np.maximum(squares, 0), np.maximum(fourths, 0)
-    ratio = np.divide(squares**2, fourths, out=np.zeros(len(rows)), where=fourths > 0)
+    ratio = np.divide(squares**2, fourths, out=np.zeros(len(squares)), where=fourths > 0)
     return layout.scale * np.sqrt(squares), ratio
 
 

@@ -6,7 +6,7 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,7 +33,8 @@ from .waiting import Waiting
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
 DECIDED = ("split", "row", "row_sha256")  # columns that the dataset decides
 STATED = ("source", "licence", "consent")  # that every row must state
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula
+# what spreadsheets take for the start of a formula, also in full width
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MARKUP = "<>"
 NOTHING = frozenset({"", "unknown", "none", "null", "nan", "n/a", "na", "tbd", "todo", "?", "-"})
 
@@ -134,8 +135,9 @@ class Reference:
 
 
 def check_batch(
-    batch: Batch, reference: Reference, *, withdrawn: Mapping[str, str] | None = None, waiting: Waiting | None = None
-) -> list[Verdict]:
+    batch: Batch, reference: Reference, *, withdrawn: Mapping[str, str] | None = None, waiting: Waiting | None = None,
+    digests: Sequence[str] | None = None,
+) -> list[Verdict]:  # fmt: skip
     """Check every row of a batch; return one verdict per row, in the batch's order.
 
     Parameters
@@ -144,10 +146,14 @@ def check_batch(
         Ids and row digests that were withdrawn, with their date; by default those of `reference`.
     waiting : Waiting, optional
         Rows that were merged and not yet released.
+    digests : sequence of str, optional
+        Of the rows in the dataset's dtype, if they are known.
     """
     dataset, waiting = reference.dataset, waiting or Waiting()
     checker = _Checker(reference, reference.withdrawn if withdrawn is None else withdrawn, waiting)
-    measured = measure(batch.rows, dataset.layout, dataset.dtype, reference.start, reference.sketches, waiting.units)
+    measured = measure(
+        batch.rows, dataset.layout, dataset.dtype, reference.start, reference.sketches, waiting.units, digests
+    )
     return [checker.verdict(*each) for each in zip(batch.rows, batch.labels, measured, strict=True)]
 
 
@@ -278,8 +284,8 @@ class _Checker:
             )  # fmt: skip
         if measured.waiting is not None and merged is None:
             yield Finding(
-                "near_duplicate", f"it nearly equals {self.waiting.names[measured.waiting[0]]}, which is merged (cosine "
-                f"about the mean: {measured.waiting[1]:.3f}, limit {NEAR:g}); leave it out",
+                "near_duplicate", f"it nearly equals {self.waiting.names[measured.waiting[0]]}, which is merged "
+                f"(cosine about the mean: {measured.waiting[1]:.3f}, limit {NEAR:g}); leave it out",
             )  # fmt: skip
         alike = near_units(np.array(self.seen_units), one, stored.size)[:1] if self.seen_units else []
         for number, cosine in alike:
@@ -310,7 +316,7 @@ class _Checker:
 
     def _stated(self, name: str, value: Any) -> Iterator[Finding]:
         option = {"licence": "license"}.get(name, name)
-        if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
+        if value is None or (isinstance(value, str) and _says_nothing(value)):
             yield Finding(name, f"it states no {option}; add --{option} ..., or a column {name!r} to the labels")
             return
         if wrong := _bad_text(value):
@@ -352,6 +358,11 @@ class _Checker:
     def _levels(self, name: str) -> list[str]:
         found: list[str] = self.reference.dataset.labels[name].dropna().unique().tolist()
         return found
+
+
+def _says_nothing(value: str) -> bool:
+    """Return whether a text states nothing: ``None.``, ``n/a`` or no letter and no digit."""
+    return value.strip(" .!?-").lower() in NOTHING or not any(letter.isalnum() for letter in value)
 
 
 def _bad_text(value: Any) -> str:

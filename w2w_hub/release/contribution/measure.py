@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -65,7 +66,7 @@ class _Facts(NamedTuple):
 
 def measure(
     rows: np.ndarray, layout: ParameterLayout, dtype: np.dtype, start: np.ndarray | None, sketches: Sketches | None,
-    waiting: np.ndarray | None = None,
+    waiting: np.ndarray | None = None, digests: Sequence[str] | None = None,
 ) -> list[Measured]:  # fmt: skip
     """Measure the rows ``(n, size)`` of a batch.
 
@@ -77,6 +78,8 @@ def measure(
         The initialization ``(size,)``.
     waiting : ndarray, optional
         Sketches ``(m, 47)`` of length 1 of the rows that wait for the next release.
+    digests : sequence of str, optional
+        Of the rows, if they are known.
     """
     count = len(rows)
     units: list[np.ndarray | None] = [None] * count
@@ -84,7 +87,7 @@ def measure(
     near_waiting = list(near)
     # values that are not finite have a verdict of their own; a sha256 runs beside NumPy
     with np.errstate(all="ignore"), ThreadPoolExecutor(os.cpu_count()) as threads:
-        digests = threads.map(row_digest, rows.astype(dtype, copy=False))
+        found_digests = threads.map(row_digest, rows.astype(dtype, copy=False)) if digests is None else digests
         facts = _facts(layout, rows, start)
         if sketches is not None:
             found = np.nan_to_num(sketches.units_of_sketches(facts.sketches))
@@ -94,7 +97,7 @@ def measure(
                 near_waiting = nearest_units(waiting, found, layout.size)
         numbers = (facts.finite, facts.cosines.round(6), facts.norms, facts.concentrations)
         columns = [values.tolist() for values in numbers]
-        return [Measured(*each) for each in zip(*columns, units, near, near_waiting, digests, strict=True)]
+        return [Measured(*each) for each in zip(*columns, units, near, near_waiting, found_digests, strict=True)]
 
 
 def _facts(layout: ParameterLayout, rows: np.ndarray, start: np.ndarray | None) -> _Facts:
@@ -121,7 +124,7 @@ def _rank_one_facts(layout: ParameterLayout, rows: np.ndarray, start: np.ndarray
         squares[i], fourths[i], totals[i] = each.sum(), (each**2).sum(), lengths.sum()
         of_start = length * float(np.sqrt(lengths[0::2].sum()))
         if wanted is not None and of_start:
-            cosines[i] = (wide @ wanted) / of_start
+            cosines[i] = np.multiply(wide, wanted, out=product).sum() / of_start
         sketches[i] = sketch_one(wide, product)
     norms, concentrations = ratio_of(layout, squares, fourths)
     return _Facts(cosines, norms, concentrations, sketches, np.isfinite(totals))
