@@ -5,8 +5,9 @@ They are checked once, when a space is opened. Fields that are not in these tabl
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import CorruptFileError
@@ -82,6 +83,11 @@ DIAGNOSTICS: dict[str, Check] = {
     "orthogonality_error": _number, "explained_variance": _curve, "held_out": _held_out, "largest_residual": _number,
     "passes": _count, "missed": _number, "reconstruction_error": _errors, "nulls": _nulls, "no_direction": _reasons,
 }  # fmt: skip
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 
 def require_facts(data: Mapping[str, Any], where: object) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from ...dataset.manifest import UNKNOWN
 from ...dataset.training_records import trigger_phrase
 from ...dataset.withdrawn import require_readable
 from ...errors import InitializationError, InvalidInputError, UnknownNameError
+from ..manifest import ids_digest
 from .engines import Engine, get_engine
 from .rows import Rows
 from .solvers import AUTO, SOLVERS, Solver, choose, get_solvers
@@ -129,8 +129,3 @@ def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) 
     if len(outside):
         raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, the split to fit")
     return indices
-
-
-def ids_digest(ids: Iterable[str]) -> str:
-    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
