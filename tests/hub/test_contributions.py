@@ -261,6 +261,34 @@ out(nothing=release("org/people").outcome)
 
 
 @pytest.mark.slow
+def test_a_further_release_fetches_only_what_changed_and_a_dry_run_no_shard(
+    hub: LoopbackHub, client: MakeClient, tmp_path: Path
+) -> None:
+    row_bytes = 4 * LAYOUT.size
+    seed(hub, write_crowd(tmp_path / "people", 24, shard_size=8 * row_bytes, parquet_view=False), "org/people")
+    people = hub.repos[("dataset", "org/people")]
+    reviewer, maintainer = client("ann", "ann"), client("boss", "ann")  # each with a cache of its own
+
+    def release(number: int) -> tuple[int, int, int]:
+        offer(hub, people, batch([f"new-{number}"], number)[1])
+        assert reviewer.w2w("merge", f"org/people#{number}").status == 0
+        with hub.counted() as planned:
+            plan = json.loads(maintainer.w2w("release", "org/people", "--dry-run", "--json").stdout)
+        with hub.counted() as requests:
+            assert maintainer.w2w("release", "org/people").status == 0
+        read = [[r.sent for r in found if r.cdn or "/resolve/" in r.path] for found in (planned, requests)]
+        dry, wet = map(sum, read)
+        return plan["to_download"], dry, wet
+
+    matrix = 24 * row_bytes
+    told, dry, wet = release(1)
+    assert min(told, wet) > matrix
+    assert dry < matrix / 3  # labels and the batch
+    told, dry, wet = release(2)
+    assert max(told, dry, wet) < matrix / 3  # and the shard of the first release's row
+
+
+@pytest.mark.slow
 def test_a_row_may_be_withdrawn_between_its_merge_and_its_release(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
