@@ -107,9 +107,8 @@ def release(
 
     The present version is downloaded as a whole: every file and row of what is published is verified before the tag is
     set, sketches and the Parquet view are made of rows of many shards, and of a version with a missing file nothing
-    could be said. Each file is fetched once into the cache, so that a further release from the same computer fetches
-    only what changed since: the last shard, its view and the labels. A dry run fetches labels and batches, and returns
-    how much is missing.
+    could be said. A file that is in the cache, of whatever version, is not fetched again. A dry run fetches labels and
+    batches, and returns how much is missing.
 
     Parameters
     ----------
