@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..common.text import command, counted, few
-from ..store.manifest import DATASET, stated_format
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE, build_command
 from .output import print_json, say
@@ -129,6 +128,8 @@ def train(
 
 def _next_with(out: Path, for_: Path) -> str:
     """Return the command that makes an adapter a row of a dataset, or compares it with a weight space."""
+    from ..store.manifest import DATASET, stated_format
+
     if stated_format(for_) == DATASET:
         return command("w2w add", for_, out)
     return command("w2w inspect", out, options=("--against", for_))
