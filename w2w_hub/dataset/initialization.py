@@ -86,7 +86,7 @@ def start_cosines(layout: ParameterLayout, start: np.ndarray, rows: np.ndarray) 
     length = float(np.sqrt(np.sum(wanted**2)))
     made, product = np.zeros(len(rows)), np.empty(layout.size)
     for i, row in enumerate(rows):
-        of_factors = np.add.reduceat(np.square(row, out=product), starts)
+        of_factors = np.add.reduceat(np.square(row, out=product, dtype=np.float64), starts)
         size = length * float(np.sqrt(of_factors[0::2].sum()))
         made[i] = np.sum(np.multiply(row, wanted, out=product)) / size if size else 0.0
     return made

@@ -17,7 +17,7 @@ from ...common.license_ids import normal_license
 from ...common.text import few, nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of
 from ...dataset.labels.kinds import LabelKind
-from ...dataset.labels.names import RESERVED, TAKEN
+from ...dataset.labels.names import CONTRIBUTOR, RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN
 from ...dataset.reader import DatasetReader
@@ -31,7 +31,7 @@ from .measure import Measured, measure
 from .waiting import Waiting
 
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
-DECIDED = ("split", "row", "row_sha256")  # columns that the dataset decides
+DECIDED = ("split", "row", "row_sha256", CONTRIBUTOR)  # columns that the dataset or its release decides
 STATED = ("source", "licence", "consent")  # that every row must state
 # what spreadsheets take for the start of a formula, also in full width
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -304,10 +304,10 @@ class _Checker:
         for name in STATED:
             yield from self._stated(name, label.get(name))
         for name, value in label.items():
-            if name in RESERVED or value is None:
+            if name in (*RESERVED, *DECIDED) or value is None:
                 continue
             yield from self._label(name, value)
-        missing = [name for name in self.kinds if label.get(name) is None]
+        missing = [name for name in self.kinds if label.get(name) is None and name != CONTRIBUTOR]
         if missing:
             self.notes.append(f"no value for {few([one_line(name, 40) for name in missing])}")
         rule = self.manifest.split_rule
