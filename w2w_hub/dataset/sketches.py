@@ -34,7 +34,7 @@ LARGE = 1_000_000  # bytes; the rows of a smaller matrix are fetched anyway when
 NEAR = 0.99
 SAFETY = 8.0  # standard deviations of the estimate by which a near duplicate may be missed
 ROUNDING = 0.01  # of the cosine of two sketches, by their 8 bits
-BLOCK = 64  # rows
+BLOCK, COMPARED = 64, 128  # rows that are sketched, and sketches that are compared, at a time
 OUTLIER, LEAST_SPREAD = 8.0, 0.1  # limit in robust standard deviations of a logarithm, and their smallest value
 
 
@@ -49,19 +49,22 @@ def _signs(size: int) -> np.ndarray:
 def sketch(rows: np.ndarray) -> np.ndarray:
     """Return the sketches of rows ``(n, size)``, float64 ``(n, 47)``; it is linear in the rows."""
     n, size = rows.shape
-    made, signed = np.empty((n, WIDTH)), np.empty(size)
+    made, work = np.empty((n, WIDTH)), np.empty(size)
     for i, row in enumerate(rows):  # one in memory as float64
-        made[i] = sketch_one(row, signed)
+        made[i] = sketch_of_signed(signed(row, work))
     return made
 
 
-def sketch_one(row: np.ndarray, work: np.ndarray) -> np.ndarray:
-    """Return the sketch of one row ``(size,)``, float64 ``(47,)``; `work`, float64 ``(size,)``, is overwritten."""
-    size = row.size
-    np.multiply(row, _signs(size), out=work)
-    whole = size - size % WIDTH
-    made: np.ndarray = work[:whole].reshape(-1, WIDTH).sum(axis=0)
-    made[: size - whole] += work[whole:]
+def signed(row: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Return a row ``(size,)`` times its signs in `work`, float64 ``(size,)``."""
+    return np.multiply(row, _signs(row.size), out=work)
+
+
+def sketch_of_signed(row: np.ndarray) -> np.ndarray:
+    """Return the sums of every 47th number of a row ``(size,)``, float64 ``(47,)``."""
+    whole = row.size - row.size % WIDTH
+    made: np.ndarray = row[:whole].reshape(-1, WIDTH).sum(axis=0)
+    made[: row.size - whole] += row[whole:]
     return made
 
 
@@ -239,8 +242,8 @@ def nearest_units(
 ) -> list[tuple[int, float] | None]:
     """Return the first result of :func:`near_units` for each of ``(m, 47)`` sketches; None where there is none."""
     limit, found = _limit(size, cosine), list[tuple[int, float] | None]()
-    for start in range(0, len(ones), BLOCK):
-        cosines = ones[start : start + BLOCK] @ units.T
+    for start in range(0, len(ones), COMPARED):
+        cosines = ones[start : start + COMPARED] @ units.T
         best = cosines.argmax(1)
         values = cosines[np.arange(len(best)), best]
         found += [(int(i), float(value)) if value >= limit else None for i, value in zip(best, values, strict=True)]

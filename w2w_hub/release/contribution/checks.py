@@ -6,6 +6,7 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ from ...dataset.labels.names import CONTRIBUTOR, RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN
 from ...dataset.reader import DatasetReader
-from ...dataset.sketches import NEAR, Sketches, near_units, sketches_of
+from ...dataset.sketches import NEAR, WIDTH, Sketches, near_units, sketches_of
 from ...dataset.splits import BY_ROWS
 from ...dataset.withdrawn import with_all_rows
 from ...store.hub.withdrawals import last_seen
@@ -36,6 +37,7 @@ STATED = ("source", "licence", "consent")  # that every row must state
 # what spreadsheets take for the start of a formula, also in full width
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MARKUP = "<>"
+_WORD = re.compile(r"[^\W_]")  # a letter or digit of any script
 NOTHING = frozenset({"", "unknown", "none", "null", "nan", "n/a", "na", "tbd", "todo", "?", "-"})
 
 
@@ -166,7 +168,7 @@ class _Checker:
         self.kinds = self.manifest.kinds
         self.seen_ids: dict[str, str] = {}
         self.seen_digests: dict[str, str] = {}
-        self.seen_units: list[np.ndarray] = []
+        self.seen_units = np.empty((0, WIDTH), np.float32)
         self.seen_names: list[str] = []
         self.notes: list[str] = []
         self.facts: dict[str, float] = {}
@@ -287,13 +289,17 @@ class _Checker:
                 "near_duplicate", f"it nearly equals {self.waiting.names[measured.waiting[0]]}, which is merged "
                 f"(cosine about the mean: {measured.waiting[1]:.3f}, limit {NEAR:g}); leave it out",
             )  # fmt: skip
-        alike = near_units(np.array(self.seen_units), one, stored.size)[:1] if self.seen_units else []
+        alike = near_units(self.seen_units[: len(self.seen_names)], one, stored.size)[:1]
         for number, cosine in alike:
             yield Finding(
                 "near_duplicate", f"it nearly equals {self.seen_names[number]!r} of this batch (cosine about the mean: "
                 f"{cosine:.3f}); leave one out",
             )  # fmt: skip
-        self.seen_units.append(one)
+        if len(self.seen_names) == len(self.seen_units):
+            self.seen_units = np.concatenate(
+                [self.seen_units, np.empty((len(self.seen_names) + 16, WIDTH), np.float32)]
+            )
+        self.seen_units[len(self.seen_names)] = one
         self.seen_names.append(name)
 
     # -------------------------------------------------------------- labels
@@ -362,7 +368,7 @@ class _Checker:
 
 def _says_nothing(value: str) -> bool:
     """Return whether a text states nothing: ``None.``, ``n/a`` or no letter and no digit."""
-    return value.strip(" .!?-").lower() in NOTHING or not any(letter.isalnum() for letter in value)
+    return value.strip(" .!?-").lower() in NOTHING or _WORD.search(value) is None
 
 
 def _bad_text(value: Any) -> str:

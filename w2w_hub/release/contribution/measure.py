@@ -18,10 +18,13 @@ from ...dataset.sketches import (
     nearest_units,
     norm_and_concentration,
     ratio_of,
+    signed,
     sketch,
-    sketch_one,
+    sketch_of_signed,
 )
 from ...lora.layout import ParameterLayout
+
+STEP = 44  # sketches' widths that are added at a time
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def measure(
     near: list[tuple[int, float] | None] = [None] * count
     near_waiting = list(near)
     # values that are not finite have a verdict of their own; a sha256 runs beside NumPy
-    with np.errstate(all="ignore"), ThreadPoolExecutor(os.cpu_count()) as threads:
+    with np.errstate(all="ignore"), ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1)) as threads:
         found_digests = threads.map(row_digest, rows.astype(dtype, copy=False)) if digests is None else digests
         facts = _facts(layout, rows, start)
         if sketches is not None:
@@ -125,9 +128,19 @@ def _rank_one_facts(layout: ParameterLayout, rows: np.ndarray, start: np.ndarray
         of_start = length * float(np.sqrt(lengths[0::2].sum()))
         if wanted is not None and of_start:
             cosines[i] = np.multiply(wide, wanted, out=product).sum() / of_start
-        sketches[i] = sketch_one(wide, product)
+        sketches[i] = _sketch(wide, product)
     norms, concentrations = ratio_of(layout, squares, fourths)
     return _Facts(cosines, norms, concentrations, sketches, np.isfinite(totals))
+
+
+def _sketch(row: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Return the sketch of a row, which is summed in longer steps than that of :func:`sketch`, and so faster.
+
+    The order of the sum changes its last bits, which no comparison sees; published sketches have one order.
+    """
+    whole = row.size - row.size % (WIDTH * STEP)
+    made: np.ndarray = signed(row, work)[:whole].reshape(-1, WIDTH * STEP).sum(axis=0).reshape(STEP, WIDTH).sum(axis=0)
+    return made + sketch_of_signed(work[whole:])
 
 
 __all__ = ["Measured", "measure"]
