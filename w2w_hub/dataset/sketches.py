@@ -57,7 +57,8 @@ def sketch(rows: np.ndarray) -> np.ndarray:
 
 def signed(row: np.ndarray, work: np.ndarray) -> np.ndarray:
     """Return a row ``(size,)`` times its signs in `work`, float64 ``(size,)``."""
-    return np.multiply(row, _signs(row.size), out=work)
+    np.multiply(row, _signs(row.size), out=work)
+    return work
 
 
 def sketch_of_signed(row: np.ndarray) -> np.ndarray:

@@ -139,8 +139,9 @@ def _sketch(row: np.ndarray, work: np.ndarray) -> np.ndarray:
     The order of the sum changes its last bits, which no comparison sees; published sketches have one order.
     """
     whole = row.size - row.size % (WIDTH * STEP)
-    made: np.ndarray = signed(row, work)[:whole].reshape(-1, WIDTH * STEP).sum(axis=0).reshape(STEP, WIDTH).sum(axis=0)
-    return made + sketch_of_signed(work[whole:])
+    steps = signed(row, work)[:whole].reshape(-1, WIDTH * STEP).sum(axis=0)
+    made: np.ndarray = steps.reshape(STEP, WIDTH).sum(axis=0) + sketch_of_signed(work[whole:])
+    return made
 
 
 __all__ = ["Measured", "measure"]
