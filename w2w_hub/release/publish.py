@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from ..errors import (
     VersionError,
 )
 from ..space.card import dataset_repository, linked_dataset
+from ..space.resaving import resave_without
+from ..store.atomic import write_bytes
 from ..store.cards import is_rendered, with_facts
 from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
@@ -101,6 +104,7 @@ class Published:
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
     gated=optional(one_of("auto", "manual")), dataset=optional(place()), sign=optional(place()),
+    population=flag(), population_model=flag(),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -114,6 +118,8 @@ def push(
     sign: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
+    population: bool = True,
+    population_model: bool = True,
 ) -> Published:
     """Publish a dataset or weight-space folder as one version of a Hub repository (`w2w push`).
 
@@ -150,6 +156,11 @@ def push(
         As in huggingface_hub.
     dry_run : bool
         Return the plan and send nothing.
+    population : bool
+        Send ids and coefficients of a weight space's rows. Without them, see :meth:`WeightSpace.without_population`.
+    population_model : bool
+        Send its model of the population, from which the coefficients of a fitted row can be estimated if nobody else
+        has its attributes. What is left out stays in the folder; a card that was written by hand is sent as it is.
 
     Returns
     -------
@@ -180,10 +191,15 @@ def push(
     kind, name = split_kind(repo)
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), name, kind, version, dataset, token, private=private)
-    if sign is not None:
-        job.sign(sign)
-    return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
+    with ExitStack() as stack:
+        source = _source_of(path)
+        if not (population and population_model):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w2w-")))
+            source = _without(source, scratch, population=population, population_model=population_model)
+        job = _Push(source, name, kind, version, dataset, token, private=private)
+        if sign is not None:
+            job.sign(sign)
+        return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
 publish = deprecated_alias("publish", push)
@@ -224,6 +240,22 @@ def _source_of(what: Any) -> Source:
     if source.manifest()["digest"] != what.manifest.digest:
         raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
     return source
+
+
+def _without(source: Source, scratch: Path, *, population: bool, population_model: bool) -> Source:
+    """Return the files of a verified weight space in a folder of its own, without what must not be published."""
+    from ..space import WeightSpace
+
+    if kind_of(collect(source, None).manifest) == "dataset":
+        raise InvalidInputError(
+            f"{source.folder} is a dataset; only a weight space can be published without its population",
+            path=source.folder,
+        )
+    folder = scratch / source.folder.absolute().name
+    resave_without(WeightSpace.open(source.folder), folder, population=population, population_model=population_model)
+    if is_written(source.folder):
+        write_bytes(folder / CARD, read_file(source.folder, CARD, MAX_CARD_BYTES), replace=True)
+    return Source(folder)
 
 
 class _Push:
