@@ -117,7 +117,7 @@ def fit_directions(
         if direction is not None:
             found[target.name] = direction
     curves = measure_curves(population, found, targets, controlled_for=controlled_for, unit=fit.unit, seed=seed)
-    return {name: replace(direction, curve=curves.get(name)) for name, direction in found.items()}
+    return {name: replace(direction, **curves.get(name, {})) for name, direction in found.items()}
 
 
 @dataclass(frozen=True)
