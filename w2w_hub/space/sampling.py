@@ -65,7 +65,8 @@ def _default(space: SpaceContents, request: Request) -> str:
 
 
 def _population(space: SpaceContents, request: Request) -> Drawn:
-    model, center = require_model(space, "sampling people with attributes"), space.spread.mean
+    instead = f"leave out attributes, and edit the samples; or choose method {GAUSSIAN!r}"
+    model, center = require_model(space, "sampling by attributes", instead), space.spread.mean
     wanted = None if request.attributes is None else dict(request.attributes)
     drawn, attributes = model.sample(request.count, request.seed, attributes=wanted)
     asked: dict[str, Any] = {}
