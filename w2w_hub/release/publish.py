@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from .card import published_card
 from .difference import compare
 from .hub_facts import hub_facts
 from .kept_card import kept_card, kept_link
+from .leaving_out import source_without
 from .outgoing import Outgoing, collect, source_of
 from .permission import require_permission
 from .remote import Head, Remote, is_same_content
@@ -93,6 +95,7 @@ class Published:
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
     gated=optional(one_of("auto", "manual")), dataset=optional(place()), sign=optional(place()),
+    population=flag(), population_model=flag(),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -106,6 +109,8 @@ def push(
     sign: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
+    population: bool = True,
+    population_model: bool = True,
 ) -> Published:
     """Publish a dataset or weight-space folder as one version of a Hub repository (`w2w push`).
 
@@ -142,6 +147,11 @@ def push(
         As in huggingface_hub.
     dry_run : bool
         Return the plan and send nothing.
+    population : bool
+        Send ids and coefficients of a weight space's rows. Without them, see :meth:`WeightSpace.without_population`.
+    population_model : bool
+        Send its model of the population, from which the coefficients of a fitted row can be estimated if nobody else
+        has its attributes. What is left out stays in the folder; a card that was written by hand is sent as it is.
 
     Returns
     -------
@@ -172,10 +182,15 @@ def push(
     kind, name = split_kind(repo)
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(source_of(path), name, kind, version, dataset, token, private=private)
-    if sign is not None:
-        job.sign(sign)
-    return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
+    with ExitStack() as stack:
+        source = source_of(path)
+        if not (population and population_model):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w2w-")))
+            source = source_without(source, scratch, population=population, population_model=population_model)
+        job = _Push(source, name, kind, version, dataset, token, private=private)
+        if sign is not None:
+            job.sign(sign)
+        return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
 publish = deprecated_alias("publish", push)
