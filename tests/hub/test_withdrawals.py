@@ -144,6 +144,8 @@ def test_withdrawing_again_changes_nothing_and_who_may_not_write_is_refused(
     assert (first["outcome"], first["commit"]) == ("withdrawn", people.branches["main"])
     again = json.loads(ann.w2w("withdraw", "org/people", "person-01", "--reason", "other", "--json").stdout)
     assert (again["outcome"], again["commit"], again["rows"]) == ("unchanged", None, first["rows"])
+    dry = ann.w2w("withdraw", "org/people", "person-01", "--reason", "consent", "--dry-run")
+    assert "next:" not in dry.stderr  # there is nothing to do
     assert people.branches["main"] == first["commit"]
     for words, told in (
         (("org/people", "nobody"), "nobody"),

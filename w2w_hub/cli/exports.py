@@ -7,11 +7,9 @@ from pathlib import Path
 import click
 
 from ..common.text import counted, few
-from .common import WriterChoice, examples, out_option
+from .common import WriterChoice, examples, out_option, space_argument
 from .output import say
 from .rows import find_identities, people_option, say_which
-
-space_argument = click.argument("space", type=click.Path(path_type=Path))
 
 
 @click.command(

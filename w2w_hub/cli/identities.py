@@ -18,6 +18,7 @@ from .common import (
     json_option,
     open_pipeline,
     out_option,
+    space_argument,
 )
 from .edits import ValueType, edit_options, factor_option, layer_names, once, set_options
 from .output import print_json, say
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 KINDS = ("json", "safetensors")
 METHODS = ("population", "neighbors", "gaussian")  # w2w_hub.space.sampling.METHODS, without importing NumPy for --help
-space_argument = click.argument("space", type=click.Path(path_type=Path))
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="File format.")
 
 

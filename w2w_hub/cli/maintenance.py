@@ -11,6 +11,7 @@ from ..common.text import command, counted, few, one_line
 from .common import (
     PROMPT,
     SEED,
+    drawing_cases,
     examples,
     generation_options,
     given_settings,
@@ -75,7 +76,7 @@ def review(
     else:
         _show_review(found)
     if base is not None and out is not None:
-        cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+        cases = drawing_cases(prompts, seeds)
         _draw(found, base, cases, given_settings(num_inference_steps, guidance_scale), scale, out, force)
     if found.outcome == "refuse":
         ctx.exit(1)
@@ -231,12 +232,12 @@ def withdraw(
     for row in done.rows:
         data(f"{row.id}  {row.date}  {row.reason}")
     many = counted(len(done.rows), "row")
+    if done.outcome == "unchanged":
+        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
+        return
     if dry_run:
         options: list[object] = ["--reason", reason, *(["--message", message] if message else [])]
         say(f"{many} would be withdrawn; next: {command('w2w withdraw', repo, *ids, options=options)}")
-        return
-    if done.outcome == "unchanged":
-        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
         return
     say(f"{many} of {done.repo} withdrawn: w2w_hub reads them at no revision any more")
     if done.versions:

@@ -130,34 +130,15 @@ class Sketches:
         facts = norm.astype(np.float32), concentration.astype(np.float32)
         return cls(quantized(raw, center), center, count, *facts)
 
-    @classmethod
-    def of_rows(cls, layout: ParameterLayout, rows: np.ndarray, digests: Sequence[str]) -> Sketches:
-        """Sketch a matrix in memory ``(n, size)``."""
-        wide = rows.astype(np.float32, copy=False)
-        return cls.of_sketches(sketch(wide), *norm_and_concentration(layout, wide[sample_of(digests)]))
-
     # ------------------------------------------------------------- comparing
     @cached_property
     def units(self) -> np.ndarray:
         """The sketches with length 1, float32 ``(n, 47)``; zeros stay zeros."""
         return _units(self.values)
 
-    def unit(self, row: np.ndarray) -> np.ndarray:
-        """Return the sketch of a row ``(size,)`` about this center with length 1, float32 ``(47,)``."""
-        unit: np.ndarray = self.units_of(row[None])[0]
-        return unit
-
     def units_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return :meth:`unit` of each of some rows, ``(n, 47)``."""
+        """Return the sketches of rows ``(n, size)`` about this center with length 1, float32 ``(n, 47)``."""
         return _units(quantized(sketch(rows.astype(np.float32, copy=False)), self.center))
-
-    def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
-        """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
-
-        Each comes with the estimate of its cosine about the mean. A near duplicate is missed only if the estimate is
-        off by 8 standard deviations.
-        """
-        return near_units(self.units, self.unit(row), row.size, cosine)
 
     def outlier(self, what: str, value: float) -> tuple[float, float] | None:
         """Return the usual range of ``"norm"`` or ``"concentration"`` if a value is outside of it; else None.
@@ -219,12 +200,15 @@ class Sketches:
 
 
 def near_units(units: np.ndarray, one: np.ndarray, size: int, cosine: float = NEAR) -> list[tuple[int, float]]:
-    """Return the numbers and estimated cosines of sketches ``(n, 47)`` near one ``(47,)``, see :meth:`Sketches.near`.
+    """Return the numbers of sketches ``(n, 47)`` whose rows may be near duplicates of that of one, the nearest first.
+
+    Each comes with the estimate of the cosine of both rows about the mean. A near duplicate is missed only if the
+    estimate is off by 8 standard deviations.
 
     Parameters
     ----------
     units, one : ndarray
-        float32, of length 1.
+        float32 ``(n, 47)`` and ``(47,)``, of length 1, see :meth:`Sketches.units_of`.
     size : int
         Numbers in a row.
     """

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...common.license_ids import normal_license
-from ...common.text import nearest, one_line
+from ...common.text import few, nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of, start_cosines
 from ...dataset.labels.kinds import LabelKind
 from ...dataset.labels.names import RESERVED, TAKEN
@@ -31,6 +31,7 @@ from ...store.paths import short
 from .batch import Batch
 
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
+DECIDED = ("split", "row", "row_sha256")  # columns that the dataset decides
 STATED = ("source", "licence", "consent")  # that every row must state
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula
 MARKUP = "<>"
@@ -320,7 +321,7 @@ class _Checker:
 
     # -------------------------------------------------------------- labels
     def _labels(self, label: Mapping[str, Any]) -> Iterator[Finding]:
-        for name in ("split", "row", "row_sha256"):
+        for name in DECIDED:
             if name in label:
                 yield Finding("split" if name == "split" else "label", f"leave out {name!r}: the dataset decides it")
         for name in STATED:
@@ -331,8 +332,7 @@ class _Checker:
             yield from self._label(name, value)
         missing = [name for name in self.kinds if label.get(name) is None]
         if missing:
-            self.notes.append(f"no value for {', '.join(one_line(n, 40) for n in missing[:5])}"
-                              + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""))  # fmt: skip
+            self.notes.append(f"no value for {few([one_line(name, 40) for name in missing])}")
         rule = self.manifest.split_rule
         if rule and rule["column"] != BY_ROWS and label.get(rule["column"]) is None:
             yield Finding("label", f"{rule['column']!r} is missing: it decides the split; state it")
@@ -396,4 +396,4 @@ def _bad_text(value: Any) -> str:
     return ""
 
 
-__all__ = ["MAX_TEXT", "STATED", "Finding", "Reference", "Verdict", "check_batch"]
+__all__ = ["DECIDED", "MAX_TEXT", "STATED", "Finding", "Reference", "Verdict", "check_batch"]

@@ -28,12 +28,11 @@ from ...errors import HubError, InvalidInputError, LayoutMismatchError, W2WError
 from ...lora.adapter import Adapter
 from ...store.hub.client import Token, api, call, retry_delay
 from .batch import MAX_BATCH_ROWS, Batch, pack_batch
-from .checks import STATED, Finding, Reference, Verdict, check_batch
+from .checks import DECIDED, STATED, Finding, Reference, Verdict, check_batch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DECIDED = ("split", "row", "row_sha256")  # by the dataset
 NAMED = 3  # adapters in the title
 
 
