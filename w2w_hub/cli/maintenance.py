@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command, counted, few, one_line
+from ..common.text import command, counted, few, file_size, one_line
 from .common import (
     PROMPT,
     SEED,
@@ -194,7 +194,9 @@ def release(repo: str, version: str | None, sign: Path | None, dry_run: bool, as
     if done.outcome == "unchanged":
         say(f"{done.repo}: nothing to release; open pull requests are listed by: {command('w2w review', done.repo)}")
     elif done.outcome == "planned":
-        say(f"{done.tag} would be a {done.level} change; next: {command('w2w release', done.repo, done.version)}")
+        fetched = f", which fetches {file_size(done.to_download)} first" if done.to_download else ""
+        then = command("w2w release", done.repo, done.version)
+        say(f"{done.tag} would be a {done.level} change; next: {then}{fetched}")
     else:
         made = "is complete now, after an interrupted release" if done.outcome == "tagged" else "is published"
         then = command("w2w verify", f"{done.repo}@{done.tag}", options=("--deep",))

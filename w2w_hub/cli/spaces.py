@@ -322,6 +322,8 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
     Beside each is the probability of it, or the value of a continuous attribute.
     """
     from ..dialects.loading import provenance_in
+    from ..dialects.thumbnails import FIELD as THUMBNAIL
+    from ..dialects.thumbnails import shown_header
     from ..space import WeightSpace
     from ..space.directions import synonyms
 
@@ -336,7 +338,7 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
              "distance": distance,
              "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
              "largest_distance": farthest, "note": found.note, "own_weights": found.exact,
-             "kept": found.explained_ratio, "provenance": provenance_in(identity) or None}
+             "kept": found.explained_ratio, "provenance": shown_header(provenance_in(identity)) or None}
         )  # fmt: skip
         return
     distinct = list(synonyms(opened.directions))
@@ -345,8 +347,11 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
     say(found.note)
-    if told := provenance_in(identity):
+    if told := shown_header(provenance_in(identity)):
         title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")
         say(f"its header says: {title}, license {license}")
+        for field, words in (("modelspec.trigger_phrase", "trigger phrase"), (THUMBNAIL, "thumbnail")):
+            if field in told:
+                say(f"{words}: {told[field]}")
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

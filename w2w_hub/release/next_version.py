@@ -71,6 +71,8 @@ class Released:
         What the change log of the card says.
     skipped : tuple of str
         Files below ``contributions/`` that are not merged contributions, each with the reason.
+    to_download : int
+        Of a plan: bytes of the present version that are not in the cache of this computer, which the release fetches.
     """
 
     repo: str
@@ -82,6 +84,7 @@ class Released:
     dropped: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    to_download: int = 0
 
     @property
     def tag(self) -> str | None:
@@ -102,7 +105,10 @@ def release(
     its tag follows. A call that was interrupted can be repeated: it continues, and nothing is lost or doubled. What is
     merged meanwhile waits for the next release.
 
-    The dataset is downloaded once, into the cache.
+    The present version is downloaded as a whole: every file and row of what is published is verified before the tag is
+    set, sketches and the Parquet view are made of rows of many shards, and of a version with a missing file nothing
+    could be said. A file that is in the cache, of whatever version, is not fetched again. A dry run fetches labels and
+    batches, and returns how much is missing.
 
     Parameters
     ----------
@@ -283,8 +289,14 @@ class _Next:
     def _result(self) -> Released:
         return Released(
             self.remote.repo, "planned", str(self.version), None, self.level, dict(self.added), self.state.gone,
-            tuple(self._changes()), self.state.pending.others,
+            tuple(self._changes()), self.state.pending.others, self._missing_bytes(),
         )  # fmt: skip
+
+    def _missing_bytes(self) -> int:
+        """Return the bytes of the present version that are not in the cache."""
+        source = self.state.source
+        sizes = {entry["sha256"]: int(entry["size"]) for entry in source.files.values()}
+        return sum(size for sha256, size in sizes.items() if not source.cache.has_content(sha256))
 
     def _changes(self) -> list[str]:
         found = []

@@ -34,13 +34,13 @@ from .card import published_card
 from .difference import compare
 from .hub_facts import hub_facts
 from .kept_card import kept_card, kept_link
+from .leaving_out import source_without
 from .outgoing import Outgoing, collect, source_of
 from .permission import require_permission
 from .remote import Head, Remote, is_same_content
 from .row_rules import require_not_withdrawn, require_stated_rows
 from .signing import FILENAME as SIGNATURE
 from .signing import sign_manifest
-from .without_people import without_people
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
@@ -186,7 +186,7 @@ def push(
         source = source_of(path)
         if not (population and population_model):
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w2w-")))
-            source = without_people(source, scratch, population=population, population_model=population_model)
+            source = source_without(source, scratch, population=population, population_model=population_model)
         job = _Push(source, name, kind, version, dataset, token, private=private)
         if sign is not None:
             job.sign(sign)

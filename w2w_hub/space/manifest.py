@@ -5,8 +5,9 @@ They are checked once, when a space is opened. Fields that are not in these tabl
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,17 @@ RECIPE: dict[str, Check] = REQUIRED | {
     "row_ids_sha256": _text, "canonical": _canonical, "solver": _text, "block": _count, "tolerance": _number,
     "max_passes": _count, "seed": _integer, "engine": _text, "threads": _count, "tile_rows": _count,
     "software": _object, "dataset_revision": _object, "saved_from": _object, "imported": _object,
-    "as_published": _object,
+    "as_published": _object, "trigger_phrase": _text,
 }  # fmt: skip
 DIAGNOSTICS: dict[str, Check] = {
     "orthogonality_error": _number, "explained_variance": _curve, "held_out": _held_out, "largest_residual": _number,
     "passes": _count, "missed": _number, "reconstruction_error": _errors, "nulls": _nulls, "no_direction": _reasons,
 }  # fmt: skip
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 
 def require_facts(data: Mapping[str, Any], where: object) -> None:

@@ -24,7 +24,7 @@ from ..errors import CorruptFileError, InvalidInputError
 from ..space.coordinate_files import COMPONENTS_A_FILE
 from ..space.coordinates import OPS, basis_digest
 from ..space.fit.diagnostics import at_steps
-from ..space.fit.job import ids_digest
+from ..space.manifest import ids_digest
 from ..space.population_files import coefficients_table
 from ..space.storage import write_manifest
 from ..store.atomic import replaced, write_json

@@ -219,7 +219,9 @@ def _labels(
     for name in (*given, *label):
         if name in DECIDED:
             raise InvalidInputError(
-                f"leave out the label {name!r}: the dataset decides the split and the place of a row", name=name
+                f"leave out the label {name!r}: the dataset decides the split and the place of a row, its release who "
+                "offered it",
+                name=name,
             )
     columns: dict[str, dict[str, Any]] = {name: dict.fromkeys(names, value) for name, value in label.items()}
     if labels is not None:

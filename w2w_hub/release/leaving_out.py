@@ -1,4 +1,4 @@
-"""Weight spaces as they are published without their population or its model."""
+"""Publish a weight space without its population: the files of a push, written to a folder of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..common.limits import MAX_CARD_BYTES
 from ..errors import InvalidInputError
-from ..space import WeightSpace
 from ..space.resaving import resave_without
 from ..store.atomic import write_bytes
 from ..store.hub.source import Source
@@ -16,20 +15,10 @@ from .card import is_written
 from .outgoing import collect
 
 
-def without_people(source: Source, scratch: Path, *, population: bool, population_model: bool) -> Source:
-    """Verify a weight space, and return its files in a folder below `scratch` without what must not be published.
+def source_without(source: Source, scratch: Path, *, population: bool, population_model: bool) -> Source:
+    """Return the files of a verified weight space in a folder of its own, without what must not be published."""
+    from ..space import WeightSpace
 
-    Parameters
-    ----------
-    population, population_model : bool
-        False leaves them out. A card that was written by hand is kept as it is.
-
-    Raises
-    ------
-    InvalidInputError
-        For a dataset.
-    CorruptFileError, UnsafePathError, MissingPathError
-    """
     if kind_of(collect(source, None).manifest) == "dataset":
         raise InvalidInputError(
             f"{source.folder} is a dataset; only a weight space can be published without its population",
