@@ -31,6 +31,7 @@ from w2w_hub.models.pipelines import W2WMixin
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
+    "w2w_hub.models.set_calibration",
     "w2w_hub.models.sliders", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
     "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
     "w2w_hub.upstream",
@@ -869,6 +870,13 @@ def rows() -> dict[str, Row]:
         ),
         "calibrate": slow(
             w2w_hub.calibrate,
+            {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
+             "strengths": "array", "batch_size": whole},
+            pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},
+            people=lambda w: 1, strengths=lambda w: [1.0], num_inference_steps=lambda w: 1,
+        ),
+        "calibrate_sets": slow(
+            w2w_hub.calibrate_sets,
             {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
              "strengths": "array", "batch_size": whole},
             pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},

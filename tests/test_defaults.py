@@ -114,6 +114,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "strengths": (1.5, 3.0, 4.5, 6.0, 8.0),
         "batch_size": 32,
     },
+    "calibrate_sets": {
+        "people": 24,
+        "cases": (("sks person", 0),),
+        "strengths": (1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
+        "batch_size": 32,
+    },
     "fit_slider": {"prompt": "sks person"},
     "InversionSettings": {
         "num_steps": 400,

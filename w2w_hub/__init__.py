@@ -32,6 +32,7 @@ _WHERE = {
     "add_rows": "dataset",
     "build_space": "space",
     "calibrate": "models.calibration",
+    "calibrate_sets": "models.set_calibration",
     "convert_adapter": "dialects",
     "describe": "release.describe",
     "find_duplicates": "dataset",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from .models.pipelines import W2WPipeline as W2WPipeline
     from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
     from .models.pipelines import W2WStableDiffusionInpaintPipeline as W2WStableDiffusionInpaintPipeline
+    from .models.set_calibration import calibrate_sets as calibrate_sets
     from .models.sliders import fit_slider as fit_slider
     from .release.describe import describe as describe
     from .space import Coordinates as Coordinates
