@@ -15,6 +15,7 @@ from .overlap import Overlap, compare_components
 from .points import Point
 from .population import Population, Spread
 from .population_model import Attribute, Factor, PopulationModel, fit_population_model
+from .slider import Slider, make_slider
 from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "Point",
     "Population",
     "PopulationModel",
+    "Slider",
     "Solver",
     "Spread",
     "TorchEngine",
@@ -46,6 +48,7 @@ __all__ = [
     "compare_components",
     "fit_directions",
     "fit_population_model",
+    "make_slider",
 ]
 
 
