@@ -87,7 +87,7 @@ class Atlas(Displayed):
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Write a Parquet file and return its path.
 
-        Columns: `id`, `split`, `x`, `y`, the labels, `neighbors` (a struct of `ids`, which are row numbers from 0, and
+        Columns: `id`, `split`, the labels, `x`, `y`, `neighbors` (a struct of `ids`, which are row numbers from 0, and
         `distances`: the format of embedding-atlas) and, if there are pictures, `thumbnail` (a struct of `bytes` and
         `path`: an image feature of `datasets`). A label of one of these names is written as ``label_x``.
 

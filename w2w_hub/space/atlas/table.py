@@ -25,11 +25,10 @@ def parquet_bytes(atlas: Atlas) -> bytes:
     columns: dict[str, Any] = {
         "id": pa.array(atlas.ids, pa.string()),
         "split": pa.array(atlas.splits.tolist(), pa.string()),
-        "x": pa.array(atlas.positions[:, 0]),
-        "y": pa.array(atlas.positions[:, 1]),
     }
     for name, shown in zip(atlas.labels.columns, column_names(atlas.labels.columns), strict=True):
         columns[shown] = _plain(pa.array(atlas.labels[name], from_pandas=True))
+    columns |= {name: pa.array(atlas.positions[:, axis]) for axis, name in enumerate("xy")}
     lists = [_lists(values) for values in (atlas.neighbors, atlas.distances)]
     columns["neighbors"] = pa.StructArray.from_arrays(lists, ["ids", "distances"])
     if atlas.thumbnails is not None:
@@ -67,10 +66,11 @@ def column_names(labels: Iterable[str]) -> list[str]:
 
 
 def _plain(values: Any) -> Any:
-    """Return ordered categories, which some viewers do not show, as text."""
+    """Return texts, and ordered categories, which some viewers do not show, as one type of text."""
     import pyarrow as pa
 
-    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+    kind = values.type
+    return values.cast(pa.string()) if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind) else values
 
 
 def _lists(values: np.ndarray) -> Any:
@@ -89,5 +89,5 @@ def _feature(kind: Any) -> Any:
         return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
-    names = {pa.float32(): "float32", pa.float64(): "float64", pa.bool_(): "bool", pa.large_string(): "large_string"}
+    names = {pa.float32(): "float32", pa.float64(): "float64", pa.bool_(): "bool"}
     return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
