@@ -124,6 +124,15 @@ def test_umap_that_is_not_installed_is_named_with_the_command(world: World, monk
     assert missing.value.name == "umap-learn"
 
 
+def test_umap_places_people_who_are_alike_together(world: World) -> None:
+    import umap  # noqa: F401
+
+    one, same = (make_atlas(world[0], by="umap", neighbors=5, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.positions, same.positions)
+    apart = np.linalg.norm(one.positions[:, None] - one.positions[one.neighbors], axis=2).mean()
+    assert apart < 0.8 * np.linalg.norm(one.positions[:, None] - one.positions, axis=2).mean()
+
+
 def test_a_limit_is_a_seeded_sample_whose_neighbors_are_in_it(world: World) -> None:
     space, people = world
     one, same, other = (make_atlas(space, people, limit=20, seed=seed) for seed in (1, 1, 2))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from ...common.arguments import DATASET, SPACE
 from ...common.constraints import flag, names, one_of, optional, path, validated, whole
-from ...common.display import Displayed
 from ...common.text import counted
 from ...errors import InvalidInputError
 from ...store.atomic import write_bytes
@@ -19,6 +17,7 @@ from ..directions.synonyms import synonyms
 from ..directions.targets import require_dataset
 from ..weight_space import WeightSpace
 from ..withdrawn import withdrawn_rows
+from .contents import AtlasContents
 from .neighbors import nearest_neighbors
 from .page import page
 from .placing import PLACINGS, chosen_axes, placed
@@ -34,54 +33,8 @@ ON_A_PAGE = 10_000  # people that a browser shows smoothly
 BY_DATASET, BY_SPACE = "dataset", "space"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Atlas(Displayed):
-    """People of a weight space with positions, labels, nearest neighbors and pictures.
-
-    Attributes
-    ----------
-    space : WeightSpace
-    ids : tuple of str
-    splits : ndarray
-        str ``(n,)``.
-    positions : ndarray
-        float32 ``(n, 2)``: x and y.
-    by : {"components", "directions", "umap"}
-    axes : (str, str)
-        Names of x and y.
-    neighbors : ndarray
-        int32 ``(n, m)``: positions in `ids` of each person's nearest neighbors, the nearest first.
-    distances : ndarray
-        float32 ``(n, m)``: one less the cosine of the coefficients.
-    labels : DataFrame
-        ``(n, columns)`` by id: the dataset's labels, or what the space's directions read from the weights.
-    labeled_by : {"dataset", "space"}
-        Which of the two.
-    thumbnails : tuple of bytes or None
-        A WebP picture of each person.
-    """
-
-    space: WeightSpace
-    ids: tuple[str, ...]
-    splits: np.ndarray
-    positions: np.ndarray
-    by: str
-    axes: tuple[str, str]
-    neighbors: np.ndarray
-    distances: np.ndarray
-    labels: pd.DataFrame
-    labeled_by: str
-    thumbnails: tuple[bytes, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def _facts(self) -> Mapping[str, object]:
-        return {
-            "people": len(self), "axes": " and ".join(self.axes), "neighbors": self.neighbors.shape[1],
-            "labels": self.labels.shape[1], "labeled by": self.labeled_by,
-            "pictures": "none" if self.thumbnails is None else len(self.thumbnails),
-        }  # fmt: skip
+class Atlas(AtlasContents):
+    """A map of people of a weight space, to save for a viewer or as a page; fields are those of `AtlasContents`."""
 
     @validated(path=path(), overwrite=flag())
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:

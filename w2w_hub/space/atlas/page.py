@@ -11,6 +11,7 @@ import numpy as np
 
 from ...common.pages import render
 from ...common.text import one_line, terminal
+from .contents import AtlasContents
 from .placing import COMPONENTS, DIRECTIONS
 from .table import column_names
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from markupsafe import Markup
 
-    from .atlas import Atlas
 
 LONGEST = 80  # characters of a level
 LEVELS = 12  # that have a color; the others share one
@@ -26,7 +26,7 @@ NEIGHBORS = 6  # shown per person
 DIGITS = 5  # significant, of numbers on the page
 
 
-def page(atlas: Atlas) -> str:
+def page(atlas: AtlasContents) -> str:
     """Return the whole page, which loads no other resource."""
     space = atlas.space
     return render(
@@ -41,7 +41,7 @@ def page(atlas: Atlas) -> str:
     )
 
 
-def _data(atlas: Atlas) -> dict[str, Any]:
+def _data(atlas: AtlasContents) -> dict[str, Any]:
     names = column_names(atlas.labels.columns)
     labels = [_column(name, atlas.labels[old]) for name, old in zip(names, atlas.labels.columns, strict=True)]
     by_axis = [i for i, name in enumerate(atlas.labels.columns, 1) if name == atlas.axes[0]]
@@ -59,7 +59,7 @@ def _data(atlas: Atlas) -> dict[str, Any]:
     }
 
 
-def _axis(atlas: Atlas, name: str) -> str:
+def _axis(atlas: AtlasContents, name: str) -> str:
     if atlas.by == COMPONENTS:
         share = atlas.space.coordinates.singular_values**2
         number = int(name[2:]) - 1

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...common.version import __version__
-
-if TYPE_CHECKING:
-    from .atlas import Atlas
+from .contents import AtlasContents
 
 OWN = ("id", "split", "x", "y", "neighbors", "thumbnail")
 ROWS_PER_GROUP = 500  # the Hub's viewer reads whole row groups for a page of pictures
 
 
-def parquet_bytes(atlas: Atlas) -> bytes:
+def parquet_bytes(atlas: AtlasContents) -> bytes:
     """Return the Parquet file of an atlas, see :meth:`Atlas.save`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
