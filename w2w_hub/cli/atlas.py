@@ -15,9 +15,8 @@ PLACINGS = ("components", "directions", "umap")  # space.atlas.placing.PLACINGS,
 
 @click.command(
     epilog=examples(
-        "w2w atlas space --out people.parquet --html people.html --dataset people",
-        "w2w atlas space --axes Full_Beard,Dark_Skin --html map.html --limit 100",
-        "w2w atlas space --out map.parquet --no-pictures",
+        "w2w atlas space --no-pictures --dataset people --out people.parquet --html people.html",
+        "w2w atlas space --axes Full_Beard,Dark_Skin --limit 40 --html beards.html",
     )
 )
 @click.argument("space", type=click.Path(path_type=Path))

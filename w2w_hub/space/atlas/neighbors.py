@@ -6,7 +6,7 @@ import numpy as np
 
 from ...common.progress import progress
 
-BLOCK_BYTES = 1 << 27  # of cosines at once
+BLOCK_BYTES = 1 << 25  # of cosines at once; their order takes twice that
 
 
 def nearest_neighbors(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def nearest_neighbors(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
         cosines /= lengths[start : start + step, None]
         here = np.arange(len(block))
         cosines[here, start + here] = -np.inf  # nobody is their own neighbor
-        found = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        found = np.argpartition(cosines, n - count, axis=1)[:, n - count :]
         near = np.take_along_axis(cosines, found, 1)
         order = np.lexsort((found, -near))  # equal cosines in the order of the rows
         ids[start : start + step] = np.take_along_axis(found, order, 1)
