@@ -127,6 +127,8 @@ def export_slider(
     how = "" if slider.measured else ", not measured"
     say(f"{out}: weight 1 is {slider.unit}")
     say(f"recommended {slider.recommended:.3g}, range {slider.low:.3g} to {slider.high:.3g}{how}; made at {slider.at}")
-    off = ", ".join(f"{error:.1%} at {weight:.3g}" for weight, error in errors.items())
-    say(f"its dW differs from that of the edit by {off}")
+    off = ", ".join(f"{100 * error:.0f} % at {weight:.3g}" for weight, error in errors.items() if error)
+    say(f"exactly the edit at {slider.exact_at:.3g}{f'; dW is off by {off}' if off else ''}")
+    if at is None:
+        say("for everybody; for one person exactly, add: --at PERSON")
     say(f"load it beside a person: {writer_of(dialect).load_hint.format(path=str(out))}")

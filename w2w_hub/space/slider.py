@@ -254,7 +254,7 @@ def _header(space: WeightSpace, person: Identity, slider: Slider) -> dict[str, s
         f"Adds to a person of the weight space what an edit of {slider.name} changes at {slider.at}; the same as that "
         f"edit at the weight {slider.exact_at:.3g}"
     )
-    facts = {
+    facts: dict[str, Any] = {
         "unit": slider.unit, "recommended": slider.recommended, "low": slider.low, "high": slider.high,
         "exact_at": slider.exact_at, "at": slider.at, "measured": slider.measured,
         "error_at_1": slider.error(1.0), "error_at_high": slider.error(slider.high),
