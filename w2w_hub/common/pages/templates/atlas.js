@@ -7,7 +7,7 @@ const COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"
 const SCALE = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const STEPS = 32;            // colors of a continuous column
 const MISSING = "#9aa0a8";
-const PICTURES = 160;        // at most so many people in view are drawn as pictures
+const PICTURES = 220;        // at most so many people in view are drawn as pictures
 const KEPT = 800;            // decoded pictures
 const REACH = 14;            // pixels from a pointer to a person
 
