@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..common.text import counted
+from ..common.text import command, counted
 from .common import PROMPT, SEED, examples, generation_options, given_settings, no_loading_bars, out_option
 from .output import say
 
@@ -60,6 +60,7 @@ def atlas(
     from ..space import WeightSpace
     from ..space.atlas import make_atlas
     from ..space.atlas.atlas import require_few
+    from ..space.card import dataset_repository
     from ..store.atomic import require_output
     from ..store.paths import has_file
 
@@ -73,11 +74,11 @@ def atlas(
         if path is not None:
             require_output(path, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
+    if page is not None and opened.population is not None:  # before anything is computed
+        require_few(min(len(opened.population), limit or len(opened.population)))
     labels = None if dataset is None else WeightDataset.open(dataset)
     named = None if axes is None else [name.strip() for name in axes.split(",")]
     found = make_atlas(opened, labels, by=by, axes=named, neighbors=neighbors, limit=limit, seed=seed)
-    if page is not None:
-        require_few(len(found))
     source = opened.source
     embedded = source is not None and (MODEL_INDEX in source.files or has_file(source.folder, MODEL_INDEX))
     if base is not None or (embedded and not no_pictures):
@@ -100,4 +101,6 @@ def atlas(
         image = "" if found.thumbnails is None else " --image thumbnail"
         say(f"next: embedding-atlas {out} --x x --y y --neighbors neighbors{image}")
     if dataset is None:
-        say("labels are what the weight space reads; for the dataset's own add: --dataset DATASET")
+        known = dataset_repository(opened.recipe)
+        name = "DATASET" if known is None else known[0]
+        say(f"labels are what the weight space reads; for the dataset's own add: {command('--dataset', name)}")
