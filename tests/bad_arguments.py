@@ -630,8 +630,8 @@ def rows() -> dict[str, Row]:
             lambda w: (w2w_hub.make_atlas(w.space).save_page, {"path": w.new()}), {"path": path, "overwrite": flag},
             slow=True,
         ),
-        "draw_thumbnails": slow(
-            importlib.import_module("w2w_hub.models.atlas_pictures").draw_thumbnails,
+        "draw_atlas": slow(
+            importlib.import_module("w2w_hub.models.atlas_pictures").draw_atlas,
             {"pipe": "", "atlas": "", "prompt": text, "seed": whole, "size": whole},
             pipe=lambda w: w.quick_pipe, atlas=lambda w: w2w_hub.make_atlas(w.quick_pipe.space, limit=2),
         ),
@@ -874,7 +874,9 @@ def rows() -> dict[str, Row]:
             identities=lambda w: ["person-0000", "person-0001"], weights=lambda w: [1, 1],
         ),
         "W2WMixin.export": on(
-            "pipe", "export", {"path": path, "identity": "None|array|text|path", "overwrite": flag},
+            "pipe", "export",
+            {"path": path, "identity": "None|array|text|path", "trigger": "None|text", "thumbnail": "None|flag|path",
+             "overwrite": flag},
             path=lambda w: w.new(),
         ),
         "W2WMixin.export_slider": on(

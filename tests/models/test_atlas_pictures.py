@@ -16,7 +16,7 @@ from tests.cli.test_outputs import w2w
 from tests.tiny_world import TinyWorld
 from w2w_hub import W2WPipeline, WeightDataset, build_space, make_atlas
 from w2w_hub.errors import InvalidInputError
-from w2w_hub.models.atlas_pictures import draw_thumbnails
+from w2w_hub.models.atlas_pictures import draw_atlas
 
 
 def test_thumbnails_are_the_drawn_people_made_small(
@@ -25,7 +25,7 @@ def test_thumbnails_are_the_drawn_people_made_small(
     monkeypatch.setattr("w2w_hub.models.atlas_pictures.AT_ONCE", 3)
     monkeypatch.setattr("w2w_hub.models.atlas_pictures.QUALITY", 100)
     atlas = make_atlas(pipe.space, limit=4)
-    drawn = draw_thumbnails(pipe, atlas, size=32, num_inference_steps=1)
+    drawn = draw_atlas(pipe, atlas, size=32, num_inference_steps=1)
     assert atlas.thumbnails is None
     assert drawn.thumbnails is not None
     assert drawn.ids == atlas.ids
@@ -35,7 +35,7 @@ def test_thumbnails_are_the_drawn_people_made_small(
         np.testing.assert_allclose(found, picture.reshape(8, 8, 8, 8, 3).mean((1, 3)), atol=0.06)
     other = build_space(WeightDataset.open(tiny_world.rows), 3, directions=False)
     with pytest.raises(InvalidInputError):
-        draw_thumbnails(pipe, make_atlas(other))
+        draw_atlas(pipe, make_atlas(other))
 
 
 def test_the_command_draws_where_the_space_has_its_base_or_is_given_one(

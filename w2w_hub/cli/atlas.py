@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from ..common.text import command, counted
-from .common import PROMPT, SEED, examples, generation_options, given_settings, no_loading_bars, out_option
+from .common import (
+    PROMPT,
+    SEED,
+    examples,
+    generation_options,
+    given_settings,
+    no_loading_bars,
+    out_option,
+    space_argument,
+)
 from .output import say
 
 PLACINGS = ("components", "directions", "umap")  # space.atlas.placing.PLACINGS, without importing NumPy for --help
@@ -19,7 +28,7 @@ PLACINGS = ("components", "directions", "umap")  # space.atlas.placing.PLACINGS,
         "w2w atlas space --axes Full_Beard,Dark_Skin --limit 40 --html beards.html",
     )
 )
-@click.argument("space", type=click.Path(path_type=Path))
+@space_argument
 @out_option("The Parquet file to write, for embedding-atlas, the Hub's viewer or pandas.", required=False)
 @click.option(
     "--html", "page", type=click.Path(path_type=Path),
@@ -82,14 +91,14 @@ def atlas(
     source = opened.source
     embedded = source is not None and (MODEL_INDEX in source.files or has_file(source.folder, MODEL_INDEX))
     if base is not None or (embedded and not no_pictures):
-        from ..models.atlas_pictures import draw_thumbnails
+        from ..models.atlas_pictures import draw_atlas
         from ..models.pipelines import AutoW2WPipeline, best_device
 
         no_loading_bars()
         pipe = AutoW2WPipeline.from_pretrained(space) if base is None else AutoW2WPipeline.from_base(base, opened)
         pipe.set_progress_bar_config(disable=True)
         settings = given_settings(num_inference_steps, guidance_scale)
-        found = draw_thumbnails(pipe.to(best_device()), found, prompt=prompt, seed=picture_seed, size=size, **settings)
+        found = draw_atlas(pipe.to(best_device()), found, prompt=prompt, seed=picture_seed, size=size, **settings)
     if out is not None:
         found.save(out, overwrite=force)
     if page is not None:

@@ -22,7 +22,7 @@ with optional_imports("diffusers"):
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["draw_thumbnails"]
+__all__ = ["draw_atlas"]
 AT_ONCE, QUALITY = 32, 82
 
 
@@ -30,7 +30,7 @@ AT_ONCE, QUALITY = 32, 82
     pipe=has("render", "a pipeline with a weight space"), atlas=instance(Atlas, "an Atlas"), prompt=text(), seed=SEED,
     size=whole(16, 512),
 )  # fmt: skip
-def draw_thumbnails(
+def draw_atlas(
     pipe: Any, atlas: Atlas, *, prompt: str = "sks person", seed: int = 0, size: int = 64, **options: Any
 ) -> Atlas:
     """Return an atlas with a picture of each person: of their point, all with the same prompt and noise.
