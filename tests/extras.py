@@ -15,7 +15,7 @@ import pytest
 
 OPTIONAL = (
     "PIL", "accelerate", "dask", "datasets", "diffusers", "distributed", "filelock", "fsspec", "peft", "tensorstore",
-    "torch", "transformers",
+    "torch", "transformers", "umap",
 )  # fmt: skip
 
 

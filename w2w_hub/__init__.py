@@ -41,6 +41,8 @@ _WHERE = {
     "fit_slider": "models.sliders",
     "load_dataset": "dataset",
     "load_point": "space.points",
+    "make_atlas": "space.atlas",
+    "make_slider": "space",
     "pack_adapters": "dataset",
     "read_adapter": "dialects",
     "read_labels": "dataset",
@@ -103,6 +105,8 @@ if TYPE_CHECKING:
     from .space import WeightSpace as WeightSpace
     from .space import build_space as build_space
     from .space import fit_directions as fit_directions
+    from .space import make_slider as make_slider
+    from .space.atlas import make_atlas as make_atlas
     from .space.encoder.encoder import Encoder as Encoder
     from .space.fit.rebuild import rebuild as rebuild
     from .space.points import load_point as load_point
