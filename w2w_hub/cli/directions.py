@@ -19,11 +19,11 @@ from .common import (
     no_loading_bars,
     out_option,
 )
-from .output import data, print_json, say
-from .spaces import directions_table, space_argument
+from .output import print_json, say, table
+from .spaces import DIRECTIONS, direction_rows, space_argument
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    pass
 
 base_option = click.option(
     "--base", type=click.Path(path_type=Path), help="Base model, for a SPACE that has none: a folder or org/name."
@@ -108,7 +108,7 @@ def calibrate(
         print_json({"path": str(out), "curves": {name: curve.to_json() for name, curve in measured.items()}})
         return
     say(f"{out}: strength curves of {counted(len(measured), 'attribute')}")
-    _print_table(found)
+    table(DIRECTIONS, direction_rows(found))
 
 
 def _numbers(text: str) -> list[float]:
@@ -116,10 +116,6 @@ def _numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise click.UsageError(f"--strengths {text!r} is not a list of numbers such as 1.5,3,4.5") from None
-
-
-def _print_table(space: WeightSpace) -> None:
-    data(*directions_table(space))
 
 
 @click.command(

@@ -9,8 +9,9 @@ import click
 
 from ..common.text import command, counted, few
 from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
-from .output import data, name_column, print_json, say
+from .output import data, print_json, say, say_table, table
 from .rows import find_identity, people_option
+from .tables import Cell, Column
 
 if TYPE_CHECKING:
     from ..space import Engine, PopulationModel, WeightSpace
@@ -153,8 +154,8 @@ def build(
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
         say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
-    for line in (*directions_table(space), *missing_lines(space.diagnostics.get("no_direction", {}))):
-        say(f"  {line}")
+    say_table(DIRECTIONS, direction_rows(space))
+    say(*missing_lines(space.diagnostics.get("no_direction", {})))
     for line in () if space.population_model is None else summary_lines(space.population_model):
         say(line)
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
@@ -172,26 +173,28 @@ def model_json(model: PopulationModel | None) -> dict[str, Any] | None:
     return {"factors": factors, "strength": model.strength, "gain": model.gain, "evidence": model.evidence}
 
 
-def directions_table(space: WeightSpace) -> list[str]:
-    """Return the directions of a weight space as a table; those that say the same are one row."""
+DIRECTIONS = (
+    Column("direction", least=12), Column("held out"), Column("95 % interval", drops=2),
+    Column("rows", right=True, drops=3), Column("1 sd", right=True, drops=1), Column("typical", right=True),
+    Column(wraps=True),
+)  # fmt: skip
+
+
+def direction_rows(space: WeightSpace) -> list[tuple[Any, ...]]:
+    """Return the directions of a weight space as rows of `DIRECTIONS`; those that say the same are one row."""
     from ..space.directions import synonyms, synonyms_text
 
     distinct = synonyms(space.directions)
     rows = []
-    for name, shown in zip(distinct, name_column(["direction", *distinct])[1:], strict=True):
+    for name in distinct:
         d = space.directions[name]
         score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
         interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
-        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
+        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])]).strip()
         typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
-        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
-        rows.append(f"{shown}  {figures}  {more}".rstrip())
-    head = name_column(["direction", *distinct])[0]
-    return (
-        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
-        if rows
-        else []
-    )
+        remark = Cell(more, "warning" if d.unreliable else "")
+        rows.append((Cell(name, "name"), score, interval, d.held_out_rows, f"{d.sd:.2f}", typical, remark))
+    return rows
 
 
 @click.command(
@@ -304,10 +307,15 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
         return
-    data(f"{'components':>10}  {'median angle':>12}  {'largest':>8}  {'median cosine':>13}")
-    for count, angles in found.angles.items():
-        cosine = float(np.median(found.cosines[:count]))
-        data(f"{count:>10,}  {np.median(angles):>11.3f}°  {angles.max():>7.3f}°  {cosine:>13.4f}")
+    titles = ("components", "median angle", "largest", "median cosine")
+    table(
+        [Column(title, right=True) for title in titles],
+        [
+            (f"{count:,}", f"{np.median(angles):.3f}°", f"{angles.max():.3f}°",
+             f"{np.median(found.cosines[:count]):.4f}")
+            for count, angles in found.angles.items()
+        ],
+    )  # fmt: skip
     for name, shares, kind in zip((space, other), found.explained_variance, found.components_of, strict=True):
         curve = ", ".join(f"{share:.3f} by {count:,}" for count, share in shares.items())
         of = "unknown data" if kind is None else "the rows as they are" if kind == "as they are" else f"{kind} rows"
@@ -324,26 +332,29 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
 )
 @space_argument
 @click.option(
-    "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
+    "--entanglement",
+    "entanglement",
+    is_flag=True,
+    help="Also list the strongest side effects of edits on other attributes.",
 )
 @click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
 @out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
-def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
+def directions(space: Path, entanglement: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
     """List the directions of SPACE with their held-out scores; those that say the same are one row."""
     from ..space import WeightSpace
     from ..space.directions import synonyms
     from ..store.atomic import require_output
 
     if out is not None:
-        if not table:
+        if not entanglement:
             raise click.UsageError("--out is the picture of --entanglement; give both")
         from ..models.pictures import picture_kind
 
         picture_kind(out)
         require_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
-    found = opened.entanglement() if table else None
+    found = opened.entanglement() if entanglement else None
     if out is not None and found is not None:
         if not found.names:
             raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
@@ -358,14 +369,14 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
         return
     if not opened.directions:
         say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
-    data(*directions_table(opened))
+    table(DIRECTIONS, direction_rows(opened))
     if found is None:
         return
     pairs = found.among(synonyms(opened.directions)).strongest(count)
     if pairs:
         data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
-        for (*_, spill), shown in zip(pairs, name_column(f"{a} -> {b}" for a, b, _ in pairs), strict=True):
-            data(f"{shown}  {spill:+.2f}")
+        columns = (Column(least=12), Column(right=True))
+        table(columns, [(f"{a} -> {b}", f"{spill:+.2f}") for a, b, spill in pairs], head=False)
         say("all of them: --json, or a picture: --out side-effects.png")
 
 
@@ -376,17 +387,19 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @people_option
 @json_option
 def nearest(space: Path, identity: str, count: int, people: Path | None, as_json: bool) -> None:
-    """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
+    """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter).
+
+    A row that is named by its id is not among them.
+    """
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
-    found = opened.nearest(find_identity(opened, identity, people).point, count)
+    near = opened.nearest(find_identity(opened, identity, people).point, count + 1)
+    found = [(name, cosine) for name, cosine in near if name != identity][:count]
     if as_json:
         print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
         return
-    itself = identity if opened.population is not None and identity in opened.population else None
-    for name, cosine in found:
-        data(f"{name}  {cosine:.4f}{'  (the row itself)' if name == itself else ''}")
+    table((Column(least=12), Column(right=True)), [(name, f"{cosine:.4f}") for name, cosine in found], head=False)
 
 
 @click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
@@ -418,10 +431,12 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
         )  # fmt: skip
         return
     distinct = list(synonyms(opened.directions))
-    for name, shown in zip(distinct, name_column(distinct), strict=True):
-        value, direction = attributes[name], opened.direction(name)
-        mark = "  unreliable" if direction.unreliable else ""
-        data(f"{shown}  {direction.read_out.show(value)}{mark}")
+    rows = []
+    for name in distinct:
+        direction = opened.direction(name)
+        mark = Cell("unreliable" if direction.unreliable else "", "warning")
+        rows.append((name, direction.read_out.show(attributes[name]), mark))
+    table((Column(least=12), Column(), Column()), rows, head=False)
     say(found.note)
     if told := provenance_in(identity):
         title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")
