@@ -485,6 +485,7 @@ def rows() -> dict[str, Row]:
              "component": "None|text", "against": "None|path", "tracker": "None"},
             path=lambda w: w.lora,
         ),
+        "identify": call(w2w_hub.identify, {"path": path}, path=lambda w: w.lora),
         # ------------------------------------------------------------ datasets
         "write_dataset": slow(
             d.write_dataset,

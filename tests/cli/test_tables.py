@@ -81,13 +81,13 @@ def test_nothing_is_left_out_of_a_file_or_a_pipe(monkeypatch: pytest.MonkeyPatch
 
 
 def test_cells_are_shown_as_text_with_colors_of_our_own_only() -> None:
-    hostile = "\x1b[31m\u202e\n\t" * 3
+    hostile = "\x1b[32m\u202e\n\t" * 3
     for width in (20, 40, 100):
         for line in table_lines(
             COLUMNS, [(Cell(hostile, "bad"), 1, hostile, hostile, hostile)], width=width, color=True
         ):
             assert terminal(ANSI.sub("", line)) == ANSI.sub("", line)
-            assert set(ANSI.findall(line)) <= {"\x1b[31m", "\x1b[1m", "\x1b[0m"}
+            assert set(ANSI.findall(line)) <= {"\x1b[31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"}
     (line,) = table_lines((Column(),), [(good_or_bad(True),)], head=False, color=True)
     assert ANSI.findall(line)
     assert ANSI.sub("", line) == "ok"

@@ -16,6 +16,7 @@ from .encoders import fit_encoder
 from .exports import export
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
+from .info import info
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 for section, commands in {
-    "Start here": (demo,),
+    "Start here": (demo, info),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read, fit_encoder),

@@ -12,7 +12,7 @@ from ..common.text import one_line
 from .common import adapter_options, examples, json_option
 from .output import facts as write_facts
 from .output import print_json, say, table
-from .tables import Cell, Column
+from .tables import Cell, Column, as_text
 
 _JSON_ONLY = ("passengers", "misfit", "strength curves")  # the first two are deprecated, until 0.3
 # facts in the table of a scan, and their columns
@@ -140,7 +140,7 @@ def _scanned(
 def _shown(facts: dict[str, Any]) -> dict[str, str]:
     """Return the facts to print, as text."""
     return {
-        name.replace("_", " "): _text(value)
+        name.replace("_", " "): as_text(value)
         for name, value in facts.items()
         if value is not None and name not in _JSON_ONLY
     }
@@ -151,7 +151,7 @@ def _row(facts: dict[str, Any]) -> list[Cell]:
     refused = facts.get("refused")
     note = refused or facts.get("incompatibility") or facts.get("note") or _passing(facts)
     shown = {**facts, "dialect": facts.get("dialect") or facts.get("kind") or "unreadable", "note": note}
-    cells = [Cell("-" if shown.get(name) in (None, []) else _text(shown[name])) for name in _TABLE]
+    cells = [Cell("-" if shown.get(name) in (None, []) else as_text(shown[name])) for name in _TABLE]
     cells[-1] = Cell(str(note), "bad" if refused else "warning" if facts.get("incompatibility") else "")
     return cells
 
@@ -167,15 +167,3 @@ def _passing(facts: dict[str, Any]) -> str:
         first = one_line(str(facts.get("initialisation_of") or facts.get("against"))[-40:], 100)
         notes.append(f"A is {facts['initialisation_cosine']:.2f} like that of {first} (near 1: one initialization)")
     return ", ".join(notes)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return one_line(str(value), 1000)  # untrusted text of a file, safe for a terminal

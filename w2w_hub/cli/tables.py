@@ -192,6 +192,8 @@ def _plan(
         wraps = bool(kept) and columns[kept[-1]].wraps
         if wraps and (widths := _fitted(columns, natural, kept[:-1], width)) is not None:
             return _Plan(kept[:-1], widths, below=kept[-1], dropped=dropped)
+    if len(shown) == 1 and columns[shown[0]].least is None and not columns[shown[0]].wraps:
+        return _Plan(shown, [width])  # longer text is left to the terminal
     return None
 
 
@@ -251,6 +253,19 @@ def _block(columns: Sequence[Column], row: Sequence[Cell], width: int, color: bo
     yield ""
 
 
+def as_text(value: Any) -> str:
+    """Return a value of JSON in words; text, which may come from strangers, is escaped and shortened."""
+    if isinstance(value, dict):
+        return ", ".join(f"{one_line(str(k), LONGEST_CELL)} {as_text(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(as_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return one_line(str(value), LONGEST_CELL)
+
+
 def fact_lines(facts: Mapping[str, str], *, width: int | None = None, color: bool | None = None) -> Iterator[str]:
     """Yield names and values as two columns, the values wrapped to the width of the terminal."""
     width = terminal_width() if width is None else width
@@ -270,4 +285,14 @@ def _beside(title: str, cell: Cell, width: int, color: bool) -> Iterator[str]:
     yield from (f"{' ' * columns_of(title)}{colored(line, cell.color, color)}" for line in more)
 
 
-__all__ = ["Cell", "Column", "colored", "fact_lines", "good_or_bad", "table_lines", "terminal_width", "wants_color"]
+__all__ = [
+    "Cell",
+    "Column",
+    "as_text",
+    "colored",
+    "fact_lines",
+    "good_or_bad",
+    "table_lines",
+    "terminal_width",
+    "wants_color",
+]

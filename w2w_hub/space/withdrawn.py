@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,19 +21,31 @@ from .contents import SpaceContents
 
 
 def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
-    """Return the rows of a space's population that were withdrawn from its dataset's repository.
-
-    A space from the Hub asks for the list, as opening its dataset would; one in a local folder makes no request and
-    uses the list that was seen last.
-    """
+    """Return the rows of a space's population that were withdrawn, see :func:`withdrawn_ids`."""
     source, population = space.source, space.population
     if source is None or population is None:
         return []
-    repo = _dataset_of(space.recipe, source)
+    return withdrawn_ids(space.recipe, source, lambda: population.ids)
+
+
+def withdrawn_ids(recipe: Mapping[str, Any], source: Source, ids: Callable[[], Iterable[str]]) -> list[Withdrawal]:
+    """Return the rows of a weight space that were withdrawn from its dataset's repository.
+
+    A space from the Hub asks for the list, as opening its dataset would; one in a local folder makes no request and
+    uses the list that was seen last.
+
+    Parameters
+    ----------
+    ids : callable
+        Returns the ids of the population's rows; called only if the list names any row.
+    """
+    repo = _dataset_of(recipe, source)
     if repo is None:
         return []
     listed = last_seen(repo, source.options) if source.revision is None else withdrawals_of(repo, source.options)
-    return [found for row in population.ids if row in listed.ids and (found := listed.find(row))]
+    if not len(listed):
+        return []
+    return [found for row in ids() if row in listed.ids and (found := listed.find(row))]
 
 
 def warn_of_withdrawn(space: SpaceContents) -> None:
