@@ -18,7 +18,7 @@ from ..hub.loopback import LoopbackHub
 from ..hub.offers import batch, offer, write_crowd
 from .hostile_names import FILE_NAME, HOSTILE, MARK, make_world, require_shown_safely
 
-BY_THE_HUB = ("push", "log", "pin", "restore", "archive", "cite", "review", "merge", "release", "withdraw")
+BY_THE_HUB = ("space-app", "push", "log", "pin", "restore", "archive", "cite", "review", "merge", "release", "withdraw")
 
 
 def test_commands_show_what_a_repository_holds_as_text(

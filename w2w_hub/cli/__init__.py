@@ -7,6 +7,7 @@ import click
 from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
+from .apps import space_app
 from .common import Sections
 from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
@@ -41,7 +42,7 @@ for section, commands in {
     "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read, fit_encoder),
     "Identities": (sample, edit, invert, render, grid, export),
     "Contributions": (init, contribute, review, merge, release, withdraw),
-    "Hub": (push, log, pin, restore, archive, cite),
+    "Hub": (push, log, pin, restore, archive, cite, space_app),
 }.items():
     for command in commands:
         main.add_command(command)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .text import quote
+from .version import __version__
 
 NAME = "w2w-hub"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -21,10 +22,27 @@ def install_command(extra: str) -> str:
     url = str(stated.get("url", ""))
     if isinstance(stated.get("dir_info"), dict) and urlsplit(url).scheme == "file":
         return f"pip install {quote(f'{unquote(urlsplit(url).path)}[{extra}]')}"
-    version_control = stated.get("vcs_info")
+    source = _source(stated)
+    return f"pip install {quote(f'{NAME}[{extra}] @ {source}' if source else f'{NAME}[{extra}]')}"
+
+
+def requirement(extra: str) -> str:
+    """Return the requirement that installs this version with an extra on another machine.
+
+    A clone or an archive on this machine counts as the version of an index that it states.
+    """
+    source = _source(_direct_url())
+    if source and urlsplit(source).scheme.rpartition("+")[2] in ("http", "https", "ssh"):
+        return f"{NAME}[{extra}] @ {source}"
+    return f"{NAME}[{extra}]=={__version__}"
+
+
+def _source(stated: dict[str, Any]) -> str:
+    """Return the address that pip installed the package from, with its commit; empty for an index."""
+    url, version_control = str(stated.get("url", "")), stated.get("vcs_info")
     if isinstance(version_control, dict) and url:
-        url = f"{version_control.get('vcs', 'git')}+{url}@{version_control.get('commit_id', 'main')}"
-    return f"pip install {quote(f'{NAME}[{extra}] @ {url}' if url else f'{NAME}[{extra}]')}"
+        return f"{version_control.get('vcs', 'git')}+{url}@{version_control.get('commit_id', 'main')}"
+    return url
 
 
 def _installed() -> bool:

@@ -1,0 +1,108 @@
+"""`w2w info` of a repository fetches its manifest alone, and names withdrawn rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Client, Folders, seed
+from .loopback import LoopbackHub
+
+MakeClient = Callable[..., Client]
+IDENTIFY = "from w2w_hub import identify\n"
+
+
+def test_a_repository_is_named_by_its_manifest_alone(hub: LoopbackHub, client: MakeClient, folders: Folders) -> None:
+    seed(hub, folders.people, "org/people")
+    seed(hub, folders.space, "org/space")
+    seed(hub, folders.people, "org/both")
+    seed(hub, folders.space, "org/both")
+    hub.create("model", "org/other", hub.token("org"))
+    reader = client()
+    found = reader.run(
+        IDENTIFY
+        + """
+for name in ("org/people@v1.0.0", "org/space@v1.0.0", "org/both", "datasets/org/both", "models/org/both", "org/other"):
+    out(**{name: identify(name).to_json()})
+out(nothing=refused(identify, "org/nothing"), version=refused(identify, "org/people@v9.0.0"))
+"""
+    )
+    kinds = {name: told["kind"] for name, told in found.items() if isinstance(told, dict)}
+    assert kinds == {
+        "org/people@v1.0.0": "dataset", "org/space@v1.0.0": "weight space", "org/both": "two repositories",
+        "datasets/org/both": "dataset", "models/org/both": "weight space", "org/other": "unknown",
+    }  # fmt: skip
+    assert [found[name][0] for name in ("nothing", "version")] == ["HubNotFoundError", "HubNotFoundError"]
+    assert found["org/people@v1.0.0"]["facts"]["rows"] == 60
+    fetched = {file.name for file in reader.cache.rglob("*") if "snapshots" in file.parts and not file.is_dir()}
+    assert fetched <= {"manifest.json", "README.md"}
+    steps = [step["command"] for name in kinds for step in found[name]["steps"]]
+    assert any(step.startswith("w2w pin org/people@v1.0.0") for step in steps)
+    assert all("org/" in step for step in steps)
+
+
+def test_withdrawn_rows_are_named_in_the_dataset_and_in_a_space_of_it(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    seed(hub, folders.more, "org/people")
+    ann = client("ann", "ann")
+    ann.w2w("withdraw", "org/people", "person-01", "person-65", "--reason", "consent")
+    found = client().run(
+        IDENTIFY
+        + """
+from w2w_hub import WeightDataset, build_space
+people = WeightDataset.open("org/people", revision="v1.0.0")
+import warnings
+warnings.simplefilter("ignore")
+out(first=identify("org/people@v1.0.0").warnings, second=identify("org/people@v1.1.0").warnings)
+"""
+    )
+    (first,), (second,) = found["first"], found["second"]
+    assert ("person-01" in first, "person-65" in first) == (True, False)
+    assert ("person-01" in second, "person-65" in second) == (True, True)
+    shown = client().w2w("info", "org/people@v1.0.0")
+    assert shown.status == 0
+    assert "person-01" in shown.stderr
+    assert "withdrawn" in shown.stderr
+
+
+@pytest.mark.slow
+def test_a_space_that_holds_a_withdrawn_row_says_so(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    seed(hub, folders.people, "org/people")
+    reader = client("ann", "ann")
+    made = reader.run(
+        """
+from w2w_hub import WeightDataset, build_space
+build_space(WeightDataset.open("org/people", revision="v1.0.0"), 3, version="1.0.0").save("space")
+"""
+    )
+    assert "stderr" in made
+    seed(hub, reader.home / "space", "org/space")
+    reader.w2w("withdraw", "org/people", "person-01", "--reason", "consent")
+    found = client().run(IDENTIFY + """out(it=identify("org/space@v1.0.0").warnings)""")
+    (warning,) = found["it"]
+    assert "person-01" in warning
+
+
+@pytest.mark.slow
+def test_the_next_commands_of_repositories_locks_and_archives_run(
+    hub: LoopbackHub, client: MakeClient, folders: Folders
+) -> None:
+    seed(hub, folders.people, "org/people")
+    seed(hub, folders.space, "org/space")
+    reader = client()
+    assert reader.w2w("pin", "org/people@v1.0.0", "org/space@v1.0.0", "-o", "w2w.lock").status == 0
+    assert reader.w2w("archive", "w2w.lock", "-o", "bag").status == 0
+    for name in ("org/people@v1.0.0", "org/space@v1.0.0", "w2w.lock", "bag"):
+        told = json.loads(reader.w2w("info", name, "--json").stdout)
+        assert told["steps"]
+        for step in told["steps"]:
+            done = reader.w2w(*shlex.split(step["command"])[1:])
+            assert done.status == 0, (step, done.stderr)
