@@ -12,6 +12,7 @@ from .common import (
     FINITE,
     PROMPT,
     SEED,
+    complete_attributes,
     examples,
     generation_options,
     given_settings,
@@ -68,7 +69,11 @@ def require_other_folder(space: Path, out: Path, force: bool) -> None:
     help="Function from pictures (n, h, w, 3) to a mapping by attribute. Its module is imported: name your own.",
 )  # fmt: skip
 @click.option(
-    "--attribute", "attributes", multiple=True, help="Direction to calibrate.  [default: all the judge knows]"
+    "--attribute",
+    "attributes",
+    multiple=True,
+    shell_complete=complete_attributes,
+    help="Direction to calibrate.  [default: all the judge knows]",
 )
 @click.option("--strengths", help="Comma-separated, in standard deviations.  [default: 1.5,3,4.5,6,8]")
 @click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")

@@ -10,7 +10,17 @@ import click
 from click.core import ParameterSource
 
 from ..common.text import counted
-from .common import FINITE, PROMPT, SEED, examples, generation_options, given_settings, open_pipeline, out_option
+from .common import (
+    FINITE,
+    PROMPT,
+    SEED,
+    complete_attributes,
+    examples,
+    generation_options,
+    given_settings,
+    open_pipeline,
+    out_option,
+)
 from .edits import edit_options, layer_names, once, set_options
 from .output import say
 from .rows import captions, find_identities, people_option, say_which
@@ -67,7 +77,9 @@ def render(
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
-@click.option("--attribute", help="Push along this attribute: one column per strength.")
+@click.option(
+    "--attribute", shell_complete=complete_attributes, help="Push along this attribute: one column per strength."
+)
 @set_options
 @click.option(
     "--strengths",
