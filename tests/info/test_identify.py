@@ -134,6 +134,18 @@ def test_everything_has_its_kind_and_the_next_commands_run_as_they_are_printed(w
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # each is for the state that was looked at
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["cloneofsimo", "diffusers-attn-processor", "kohya", "lycoris", "peft-unet-r4-alpha16"]
+)
+def test_the_commands_for_real_adapters_run(name: str, real_lora: Callable[[str], Path], world: Path) -> None:
+    for file in sorted(real_lora(name).glob("*.safetensors")):
+        steps = identify(file).steps
+        assert [step.command.split()[1] for step in steps] == ["inspect", "convert"]
+        for step in steps:
+            w2w(*shlex.split(step.command)[1:])
+
+
 def test_an_output_that_is_there_is_not_named_again(world: Path) -> None:
     steps = [step.command for step in identify("people").steps]
     assert any("--out space-2" in step for step in steps)

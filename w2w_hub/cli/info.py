@@ -27,11 +27,11 @@ LEAST_PURPOSE = 32  # columns beside a command
 @json_option
 @click.pass_context
 def info(ctx: click.Context, what: str, as_json: bool) -> None:
-    """Say what WHAT is, in a few lines, and what can be done with it.
+    """Say what a file, folder or repository is, in a few lines, and what can be done with it.
 
-    WHAT is a file or folder of any kind, or a repository on the Hub, of which only the manifest is fetched. Nothing is
-    unpickled. The exit status is 1 if it is nothing that w2w knows. For all facts of adapters, and for folders of them,
-    see w2w inspect.
+    WHAT may be anything; of a repository on the Hub (org/name@v1.0.0) only the manifest is fetched. Nothing is
+    unpickled. The exit status is 1 if w2w does not know it. For all facts of adapters, and for folders of them, see
+    w2w inspect.
     """
     from ..info import identify
 

@@ -11,8 +11,8 @@ from typing import Any
 from ..common.text import command, counted, one_line, quote
 from ..dialects.dialect import DenseDialect
 from ..dialects.header_labels import labels_of_header
-from ..dialects.loading import open_checkpoint
-from ..dialects.registry import dialect_of, writers
+from ..dialects.loading import open_checkpoint, weights_file
+from ..dialects.registry import dialect_of
 from ..errors import NotACheckpointError, W2WError
 from ..space.encoder.encoder import Encoder
 from ..space.notes import describe_history
@@ -60,7 +60,8 @@ def adapter_info(path: Path) -> Info:
         kind, summary = "slider", f"slider LoRA of {one_line(told[SLIDER], 100)}, in the dialect {dialect.name}"
     steps = [Step(command("w2w inspect", path), "read all of it: scale, norms, base model, whether it is usable")]
     to = next((name for name in OTHER if name != dialect.name), OTHER[0])
-    if dialect.name in writers() or approximate:
+    weights = weights_file(path) if path.is_dir() else path
+    if weights is not None and weights.suffix != ".npz":  # whose tensors are not read
         out = free_name(f"{path.stem}-{to}")
         options = ("--to", to, *(("--rank", 16) if approximate else ()), "--out", out)
         purpose = f"approximate it in the dialect {to}" if approximate else f"write it in the dialect {to}"

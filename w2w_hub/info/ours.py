@@ -25,6 +25,7 @@ from .looking import free_name
 from .result import Info, Step
 
 MODEL_INDEX = "model_index.json"
+LONGEST_NAME = 200  # characters of a direction in a command
 MOST_IDS = 16 * 10**6  # bytes of coefficients that are fetched to look for withdrawn rows
 
 
@@ -106,22 +107,28 @@ def _space(source: Source, data: Mapping[str, Any], what: str, name: object) -> 
     recipe, k, names = data.get("recipe"), data.get("k"), data.get("directions")
     if not isinstance(recipe, dict) or not isinstance(k, int) or not isinstance(names, list):
         raise misstated(where, "'recipe', 'k' or 'directions'")
+    pushed = next((name for name in names if isinstance(name, str) and len(name) <= LONGEST_NAME), None)
     layout, compatibility = data.get("layout"), data.get("compatibility")
-    embedded = CONFIG in data["files"] and MODEL_INDEX in data["files"]
+    draws, inside = CONFIG in data["files"], MODEL_INDEX in data["files"]  # a base model may be named only
     facts = {
         "name": data.get("name"), "version": data.get("version"), **_where(source), "components": k,
         "fitted on": f"{recipe.get('rows')} rows of {recipe.get('dataset')} {recipe.get('dataset_version')}",
         "directions": [str(each) for each in names],
         "numbers per LoRA": layout.get("size") if isinstance(layout, dict) else None,
-        "base model": "inside" if embedded else _stated(compatibility, "base_model"),
+        "base model": "inside" if draws and inside else _stated(compatibility, "base_model"),
         "population": "ids and coefficients of the rows" if data.get("population") else "not included",
         "license": data.get("licence"), "size": _size(data), "digest": data.get("digest"),
     }  # fmt: skip
-    summary = f"weight space of {counted(k, 'component')}, fitted on {recipe.get('rows')} LoRAs"
-    found = Info(what, "weight space", summary, facts, (), (), tuple(_space_steps(source, data, name, embedded)))
-    if not embedded:
-        found = Info(**{**vars(found), "hints": ("pictures need its base model: w2w build --base, or in Python "
-                                                "W2WPipeline.from_base",)})  # fmt: skip
+    rows = recipe.get("rows")
+    fitted = f", fitted on {counted(rows, 'LoRA')}" if isinstance(rows, int) else ""
+    summary = f"weight space of {counted(k, 'component')}{fitted}"
+    hints = (
+        [f"to look at it in a browser: {command('w2w explore', name)}"]
+        if draws
+        else ["pictures need its base model: w2w build --base, or in Python W2WPipeline.from_base"]
+    )
+    steps = tuple(_space_steps(source, data, name, draws, pushed))
+    found = Info(what, "weight space", summary, facts, (), tuple(hints), steps)
     return found.with_warnings(*_withdrawn_people(source, data))
 
 
@@ -130,20 +137,16 @@ def _stated(compatibility: object, name: str) -> str:
     return value if isinstance(value, str) else "not stated"
 
 
-def _space_steps(source: Source, data: Mapping[str, Any], name: object, embedded: bool) -> list[Step]:
+def _space_steps(source: Source, data: Mapping[str, Any], name: object, draws: bool, pushed: str | None) -> list[Step]:
     steps = []
-    ids = _first_id(source, data)
-    if embedded:
-        sheet = free_name("people.png")
-        if ids:
-            draw = command("w2w render", name, ids, options=("--out", sheet))
-            steps.append(Step(draw, "draw a row of it"))
+    person = _first_id(source, data)
+    if person and draws:
+        draw = command("w2w render", name, person, options=("--out", free_name("people.png")))
+        steps.append(Step(draw, "draw a row of it"))
     sample = command("w2w sample", name, options=("--count", 8, "--out", free_name("points")))
     steps.append(Step(sample, "sample eight new people"))
-    if ids and data["directions"]:
-        edit = command(
-            "w2w edit", name, ids, f"{data['directions'][0]}=+2", options=("--out", free_name("edited.json"))
-        )
+    if person and pushed:
+        edit = command("w2w edit", name, person, f"{pushed}=+2", options=("--out", free_name("edited.json")))
         steps.append(Step(edit, "move a row along a direction, by two standard deviations"))
     if data["directions"]:
         steps.append(Step(command("w2w directions", name), "list its attributes with their held-out scores"))
@@ -152,6 +155,9 @@ def _space_steps(source: Source, data: Mapping[str, Any], name: object, embedded
     )
     if source.revision is not None:
         steps.append(Step(command("w2w pin", name, options=("-o", free_name("w2w.lock"))), "pin it for a paper"))
+        if draws:
+            app = command("w2w space-app", name, options=("--out", free_name("app")))
+            steps.append(Step(app, "write a Hugging Face Space that shows it"))
         steps.append(Step(command("w2w log", source.revision.repo), "list its versions"))
     return steps
 

@@ -14,9 +14,10 @@ from ..common.install import requirement
 from ..common.limits import MAX_CARD_BYTES
 from ..common.subject import HubFile
 from ..common.text import Markdown, command, python_string
+from ..dataset.card import HUB
 from ..dialects.base_model import CONFIG, EMBEDDED, base_files
 from ..errors import AlreadyExistsError, HubConflictError, HubNotFoundError, InvalidInputError
-from ..space.card import HUB, dataset_repository, linked_dataset
+from ..space.card import dataset_repository, linked_dataset
 from ..store.atomic import new_folder, require_output
 from ..store.cards import is_rendered, render_card
 from ..store.hub.cache import REPO
