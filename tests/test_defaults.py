@@ -182,6 +182,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "release.push": {"private": False, "dry_run": False},
     "release.release": {"dry_run": False},
     "release.review": {"comment": False},
+    "release.space_app": {"public": False, "overwrite": False},
     "release.withdraw": {"dry_run": False},
 }
 

@@ -151,6 +151,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
         "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
         "init": ["people"], "import-w2w": ["people"], "review": ["org/people#1", "--base", "base"],
         "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
+        "space-app": ["org/space@v1.0.0"],
         "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"],
     }  # fmt: skip
     picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from w2w_hub.cli.tables import Cell, Column, fact_lines, good_or_bad, table_lines, terminal_width, wants_color
 from w2w_hub.common.text import terminal
 from w2w_hub.common.width import columns_of, head, padded, shortened, tail, wrapped
 
-LETTERS = st.text(st.sampled_from("abc 漢字é\u0301\u200d🙂-"), max_size=60)
+LETTERS = st.text(st.sampled_from("abc 漢字é\u0301\u200d🙂-"), max_size=40)
 COLUMNS = (
     Column("name", least=8), Column("number", right=True), Column("more", drops=1),
     Column("path", least=6, keep_end=True), Column("note", wraps=True),
@@ -30,12 +30,14 @@ def lines(rows: Sequence[Sequence[object]], width: int, columns: Sequence[Column
     return list(table_lines(columns, rows, width=width, color=False))
 
 
-@given(st.lists(st.tuples(LETTERS, st.integers(), LETTERS, LETTERS, LETTERS), max_size=5), st.integers(20, 200))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(LETTERS, st.integers(), LETTERS, LETTERS, LETTERS), max_size=3), st.integers(20, 200))
 def test_no_line_is_wider_than_the_terminal(rows: list[tuple[object, ...]], width: int) -> None:
     for line in lines(rows, width):
         assert columns_of(line) <= width
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(LETTERS, st.integers(2, 80))
 def test_text_is_cut_and_wrapped_to_a_width_without_losing_a_letter(text: str, width: int) -> None:
     broken = wrapped(text, width)
