@@ -100,7 +100,7 @@ def test_the_next_commands_of_repositories_locks_and_archives_run(
     reader = client()
     assert reader.w2w("pin", "org/people@v1.0.0", "org/space@v1.0.0", "-o", "w2w.lock").status == 0
     assert reader.w2w("archive", "w2w.lock", "-o", "bag").status == 0
-    for name in ("org/people@v1.0.0", "org/space@v1.0.0", "w2w.lock", "bag"):
+    for name in ("org/people@v1.0.0", "org/space@v1.0.0", "w2w.lock", "w2w.lock#org/people", "bag"):
         told = json.loads(reader.w2w("info", name, "--json").stdout)
         assert told["steps"]
         for step in told["steps"]:

@@ -71,6 +71,11 @@ def write_world(folder: Path, layout: ParameterLayout) -> None:
         (folder / name).write_bytes(pickle.dumps({"a": 1}))
     (folder / "labels.csv").write_text("id,Beard\np0,true\n")
     (folder / "labels.jsonl").write_text('{"id": "p0", "Beard": true}\n')
+    pd.DataFrame({"id": ["p0"], "Beard": [True]}).to_parquet(folder / "labels.parquet")
+    pd.DataFrame({"id": ["p0"], "x": [0.0], "y": [0.0], "neighbors": [None]}).to_parquet(folder / "atlas.parquet")
+    (folder / "app").mkdir()
+    (folder / "app" / "app.py").write_text("raise SystemExit")
+    (folder / "app" / "README.md").write_text("---\ntitle: people\nsdk: gradio\n---\n")
     (folder / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "photos" / "1.png")
     Image.new("RGB", (8, 8)).save(folder / "face.webp")
@@ -110,11 +115,12 @@ KINDS = {
     "lora/adapter_model.safetensors": "adapter", "kohya.safetensors": "adapter", "batch": "contribution",
     "batch/rows.safetensors": "contribution", "bundle": "archive", "w2w.lock": "lock",
     "weights2weights": "weights2weights files", "weights2weights/files/V.pt": "weights2weights file",
-    "some.pt": "pickle", "labels.csv": "labels", "labels.jsonl": "labels", "photos": "pictures", "face.webp": "picture",
+    "some.pt": "pickle", "labels.csv": "labels", "labels.jsonl": "labels",
+    "labels.parquet": "labels", "atlas.parquet": "atlas", "photos": "pictures", "face.webp": "picture",
     "base": "base model", ".person.w2w-training": "unfinished work", "pointer.safetensors": "Git LFS pointer",
     "token.safetensors": "unknown", "tensors.safetensors": "unknown", "notes.txt": "unknown", "empty": "unknown",
     "people/manifest.json": "file of a dataset", "space/space.safetensors": "file of a weight space",
-    "report": "report", ".": "folder",
+    "report": "report", "app": "Hugging Face Space", ".": "folder",
 }  # fmt: skip
 NEEDS_THE_HUB = ("w2w restore", "w2w verify w2w.lock", "w2w verify bundle", "w2w archive", "w2w import-w2w")
 
@@ -242,6 +248,23 @@ def test_a_change_that_waits_to_be_put_in_place_is_named_with_its_repair(world: 
     assert found.steps[0].command == "w2w repair people"
     w2w("repair", "people")
     assert not identify("people").warnings
+
+
+@pytest.mark.parametrize(
+    "name", ["w2w.lock", "points/one.json", "encoder.safetensors", "lora/adapter_model.safetensors"]
+)
+def test_a_file_that_is_cut_off_or_of_a_later_version_is_not_taken_for_another_kind(world: Path, name: str) -> None:
+    data = Path(name).read_bytes()
+    if name.endswith((".lock", ".json")):
+        Path(name).write_bytes(data.replace(b'"format_version": 1', b'"format_version": 99'))
+        with pytest.raises(UnsupportedFormatError):
+            identify(name)
+    Path(name).write_bytes(data[: len(data) // 2])
+    try:
+        kind = identify(name).kind
+    except W2WError:
+        kind = "unknown"
+    assert kind == "unknown"
 
 
 @pytest.mark.parametrize("what", ["nothing-of-this-name", "a/b/c", "x" * 5000, "nul\0l"])

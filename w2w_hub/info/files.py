@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ..common.limits import MAX_WITHDRAWALS_BYTES
 from ..common.text import command, counted, few, one_line, quote
 from ..dialects.loading import PICKLES
 from ..errors import W2WError
@@ -17,6 +18,7 @@ from ..space.points import is_point
 from ..store.hub.pins import read_lock
 from ..store.hub.withdrawals import parse_withdrawals
 from ..store.manifest import FILENAME, LOCK, MERGE, POINT, WITHDRAWALS, read_json, read_json_in, stated_format
+from ..store.parquet import parquet_file
 from ..store.paths import read_regular
 from ..store.tensorfile import LFS, read_header
 from ..upstream.found import PLACES
@@ -26,6 +28,7 @@ from .looking import PICTURES, first_bytes, free_name, is_pickle, picture_format
 from .result import UNKNOWN, Info, Step
 
 NOT_OPENED = "a pickle can run code when it is opened; it was not opened"
+ATLAS = {"id", "x", "y", "neighbors"}  # columns of an atlas
 MOST_ABOVE = 4  # folders above a file in which a manifest may list it
 
 
@@ -122,19 +125,25 @@ def upstream_root(path: Path) -> Path | None:
 def _json(path: Path, head: bytes) -> Info | None:
     if head.lstrip()[:1] != b"{":
         return None
-    with suppress(W2WError):
-        stated = stated_format(path)
-        if stated == LOCK:
-            return lock_info(path)
-        if stated == POINT or (path.suffix == ".json" and "basis_digest" in read_json(path)):
-            return point_info(path)
-        if stated == WITHDRAWALS:
-            rows = parse_withdrawals(read_regular(path, 2**24), path).rows
-            summary = f"list of {counted(len(rows), 'withdrawn row')} of a dataset"
-            return Info(str(path), "list of withdrawn rows", summary, {"ids": [row.id for row in rows]})
-        if stated == MERGE:
-            return Info(str(path), "merged contribution", "record of a contribution that waits for a release")
+    stated = stated_format(path)
+    if stated == LOCK:
+        return lock_info(path)
+    if stated == POINT or (stated is None and _is_old_point(path)):
+        return point_info(path)
+    if stated == WITHDRAWALS:
+        rows = parse_withdrawals(read_regular(path, MAX_WITHDRAWALS_BYTES), path).rows
+        summary = f"list of {counted(len(rows), 'withdrawn row')} of a dataset"
+        return Info(str(path), "list of withdrawn rows", summary, {"ids": [row.id for row in rows]})
+    if stated == MERGE:
+        return Info(str(path), "merged contribution", "record of a contribution that waits for a release")
     return None
+
+
+def _is_old_point(path: Path) -> bool:
+    """Return whether a JSON file is a point that states no format."""
+    with suppress(W2WError):
+        return path.suffix == ".json" and "format" not in (data := read_json(path)) and "basis_digest" in data
+    return False
 
 
 def lock_info(path: Path) -> Info:
@@ -155,6 +164,9 @@ def _table(path: Path, head: bytes) -> Info | None:
     columns = _columns(path, head)
     if columns is None or "id" not in columns:
         return None
+    if path.suffix == ".parquet" and set(columns) >= ATLAS:
+        hints = ("open it in embedding-atlas, or in the Hub's viewer of a dataset",)
+        return Info(str(path), "atlas", "map of people, as w2w atlas writes it", {"columns": columns}, (), hints)
     word = quote(path)
     hints = (f"as labels of adapters: w2w pack ADAPTERS --labels {word} --out people",
              f"of a dataset's rows: w2w relabel DATASET --labels {word}")  # fmt: skip
@@ -163,7 +175,10 @@ def _table(path: Path, head: bytes) -> Info | None:
 
 
 def _columns(path: Path, head: bytes) -> list[str] | None:
-    """Return the names of a table's columns from its first line, shortened; None if it is no table."""
+    """Return the names of a table's columns, shortened; None if it is no table. No value is read but a first line."""
+    if path.suffix == ".parquet" and head.startswith(b"PAR1"):
+        with parquet_file(path, None) as found:
+            return [one_line(name, 100) for name in found.schema_arrow.names]
     first = head.decode("utf-8-sig", errors="replace").partition("\n")[0]
     if path.suffix in (".csv", ".tsv"):
         with suppress(csv.Error, StopIteration):

@@ -17,11 +17,13 @@ from ..release.bag import LOCK
 from ..release.contribution.batch import FORMAT as BATCH
 from ..release.contribution.batch import LABELS, ROWS
 from ..release.contribution.trainers import NEXT, START
+from ..release.explorer_app import APP
 from ..space.points import SUFFIXES, is_point
+from ..store.cards import read_card, split_card
 from ..store.commit import COMMIT
 from ..store.hub.locate import is_ours
 from ..store.hub.source import Source
-from ..store.manifest import FILENAME, FORMAT_NAMES, POINT, parse_json, read_json_in, stated_format
+from ..store.manifest import CARD, FILENAME, FORMAT_NAMES, POINT, parse_json, read_json_in, stated_format
 from ..store.paths import has_file, read_file, read_regular
 from ..store.tensorfile import read_header
 from ..upstream.found import PLACES
@@ -267,6 +269,22 @@ def _report(folder: Path, inside: list[Entry]) -> Info | None:
     return Info(str(folder), "report", "report on a weight space", {}, (), (f"open {folder / REPORT} in a browser",))
 
 
+def _app(folder: Path, inside: list[Entry]) -> Info | None:
+    """Recognize a Hugging Face Space, such as w2w space-app writes."""
+    if not _has(inside, APP, CARD):
+        return None
+    settings: dict[str, Any] = {}
+    with suppress(W2WError):
+        settings = split_card(read_card(folder))[0]
+    if not isinstance(settings.get("sdk"), str):
+        return None
+    facts = {
+        name.replace("_", " "): settings[name] for name in ("title", "sdk", "models", "datasets") if name in settings
+    }
+    hints = (f"to run it here, if you trust it: python {quote(folder / APP)}",)
+    return Info(str(folder), "Hugging Face Space", "app of a Hugging Face Space", facts, (), hints)
+
+
 def _pictures(folder: Path, inside: list[Entry]) -> Info | None:
     count, people, others = 0, 0, 0
     for place, found in below(folder):
@@ -320,5 +338,5 @@ def _known_inside(folder: Path, inside: list[Entry]) -> Iterator[tuple[Path, str
 
 _FOLDERS: tuple[Recognize, ...] = (
     _ours, _archive, _work, _demo, _base_model, _batch, _start, _upstream, _adapter, _collection, _points,
-    _checkpoints, _report, _pictures,
+    _checkpoints, _report, _app, _pictures,
 )  # fmt: skip
