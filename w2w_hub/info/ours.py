@@ -48,6 +48,13 @@ def _where(source: Source) -> dict[str, Any]:
     return {"revision": source.revision.asked, "commit": source.revision.commit}
 
 
+def _pin(name: object) -> list[Step]:
+    """Return the command that pins a repository; none for what a lock file pins already, ``w2w.lock#org/name``."""
+    if "#" in str(name):
+        return []
+    return [Step(command("w2w pin", name, options=("-o", free_name("w2w.lock"))), "pin it for a paper")]
+
+
 def _size(data: Mapping[str, Any]) -> str:
     return file_size(sum(entry["size"] for entry in data["files"].values()))
 
@@ -71,7 +78,7 @@ def _dataset(source: Source, data: Mapping[str, Any], what: str, name: object) -
         Step(build, "fit a weight space to its rows"),
     ]
     if source.revision is not None:
-        steps.append(Step(command("w2w pin", name, options=("-o", free_name("w2w.lock"))), "pin it for a paper"))
+        steps += _pin(name)
         if START_FILE in manifest.files:
             start = command("w2w init", name, options=("--out", free_name("start")))
             steps.append(Step(start, "train an adapter that fits it, to offer it"))
@@ -154,7 +161,7 @@ def _space_steps(source: Source, data: Mapping[str, Any], name: object, draws: b
         Step(command("w2w report", name, options=("--out", free_name("report"))), "write a page on its quality")
     )
     if source.revision is not None:
-        steps.append(Step(command("w2w pin", name, options=("-o", free_name("w2w.lock"))), "pin it for a paper"))
+        steps += _pin(name)
         if draws:
             app = command("w2w space-app", name, options=("--out", free_name("app")))
             steps.append(Step(app, "write a Hugging Face Space that shows it"))
