@@ -10,13 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from w2w_hub import Adapter, ParameterLayout, build_space, write_adapter, write_dataset
+from w2w_hub.cli import main
 from w2w_hub.cli.tables import Cell, Column, fact_lines, good_or_bad, table_lines, terminal_width, wants_color
 from w2w_hub.common.text import terminal
 from w2w_hub.common.width import columns_of, head, padded, shortened, tail, wrapped
+from w2w_hub.dataset.manifest import Compatibility
 
 LETTERS = st.text(st.sampled_from("abc 漢字é\u0301\u200d🙂-"), max_size=40)
 COLUMNS = (
@@ -143,3 +149,31 @@ def test_a_terminal_is_asked_for_its_width_and_its_colors(
     os.close(ours)
     assert len(ANSI.sub("", shown)) == 33
     assert (shown != ANSI.sub("", shown)) is colored
+
+
+@pytest.mark.slow
+def test_every_command_with_a_table_fits_a_terminal_of_60_columns(
+    layout: ParameterLayout, adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "a-name-that-is-longer-than-any-terminal-of-sixty-columns-could-show-in-full"
+    values = np.random.default_rng(0).normal(size=(40, layout.size)).astype(np.float32)
+    ids = [f"{long}-{i}" for i in range(40)]
+    labels = pd.DataFrame({f"Beard{long}": values[:, 0] > 0, "split": ["train"] * 28 + ["test"] * 12}, index=ids)
+    people = write_dataset(
+        values, "people", layout=layout, ids=ids, labels=labels,
+        compatibility=Compatibility(None, None, "seed"),
+    )  # fmt: skip
+    build_space(people, 3).save("space")
+    for place in (f"loras/{long}", f"loras/{long}/deeper/漢字漢字"):
+        write_adapter(adapter, Path(place))
+    Path("loras", f"{long}.safetensors").write_bytes(b"no header")
+    for words in (
+        ["inspect", "loras"], ["inspect", "people", "space"], ["inspect", "people"], ["directions", "space"],
+        ["compare", "space", "space"], ["read", "space", f"{long}-0"], ["nearest", "space", f"{long}-0"],
+        ["dedupe", "people", "--cosine", "0.000001"],
+    ):  # fmt: skip
+        done = CliRunner(env={"COLUMNS": "60"}).invoke(main, words)
+        assert done.exit_code == 0, done.output
+        assert done.stdout
+        assert max(columns_of(line) for line in done.stdout.splitlines()) <= 60, (words, done.stdout)

@@ -43,7 +43,8 @@ def space_app(
         print_json(done.to_json())
         return
     where = "ZeroGPU" if done.hardware == "zero" else "CPU"
-    say(f"{out}: a Space for {done.source}, on {where}; try it here: python {out / 'app.py'}")
+    here = f"; to try it here: {command('python', out / 'app.py')}" if done.hardware == "cpu" else ""
+    say(f"{out}: a Space for {done.source}, on {where}{here}")
     if done.repo is None:
         again: list[object] = ["--out", out, "--force", "--push", "ORG/NAME"]
         say(f"to publish it: {command('w2w space-app', space, options=again)}")
