@@ -267,6 +267,16 @@ def test_a_file_that_is_cut_off_or_of_a_later_version_is_not_taken_for_another_k
     assert kind == "unknown"
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"name": "web app"}', '{"format": "theirs"}', ""])
+def test_a_manifest_of_something_else_makes_no_dataset_of_a_folder(world: Path, text: str) -> None:
+    Path("theirs").mkdir()
+    Path("theirs", "manifest.json").write_text(text)
+    assert identify("theirs").kind == "unknown"
+    Path("people", "manifest.json").write_text(text)
+    with pytest.raises(W2WError):
+        identify("people")
+
+
 @pytest.mark.parametrize("what", ["nothing-of-this-name", "a/b/c", "x" * 5000, "nul\0l"])
 def test_what_is_not_there_is_one_line(world: Path, what: str) -> None:
     with pytest.raises(W2WError) as raised:

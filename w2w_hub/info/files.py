@@ -165,8 +165,8 @@ def _table(path: Path, head: bytes) -> Info | None:
     if columns is None or "id" not in columns:
         return None
     if path.suffix == ".parquet" and set(columns) >= ATLAS:
-        hints = ("open it in embedding-atlas, or in the Hub's viewer of a dataset",)
-        return Info(str(path), "atlas", "map of people, as w2w atlas writes it", {"columns": columns}, (), hints)
+        hint = "open it in embedding-atlas, or in the Hub's viewer of a dataset"
+        return Info(str(path), "atlas", "map of people, as w2w atlas writes it", {"columns": columns}, (), (hint,))
     word = quote(path)
     hints = (f"as labels of adapters: w2w pack ADAPTERS --labels {word} --out people",
              f"of a dataset's rows: w2w relabel DATASET --labels {word}")  # fmt: skip

@@ -30,12 +30,13 @@ from ..upstream.found import PLACES
 from ..upstream.published import PROJECT
 from .adapters import adapter_info, point_info
 from .files import NOT_OPENED, batch_info, lock_info
-from .looking import MOST_ENTRIES, PICTURES, Entry, below, entries, free_name, readable
+from .looking import MOST_ENTRIES, PICTURES, Entry, below, entries, free_name, is_file_in
 from .ours import MODEL_INDEX, info_of
 from .result import UNKNOWN, Info, Step
 
 ADAPTER = "adapter"
 MOST_INSIDE = 200  # entries that are looked into
+PARTS = ("weights.zarr", "space.safetensors", "coefficients")  # of datasets and weight spaces
 MOST_DRAWN = 64  # points on one sheet
 CAPTIONS = (".txt", ".csv", ".jsonl", ".parquet")  # of pictures that adapters are trained from
 BAGIT, PLAN, DEMO, REPORT = "bagit.txt", "plan.json", "demo.json", "report.html"
@@ -71,7 +72,7 @@ def folder_info(folder: Path) -> Info:
 
 
 def _has(inside: list[Entry], *names: str) -> bool:
-    files = {entry.name for entry in inside if entry.is_file}
+    files = {entry.name for entry in inside if entry.is_file or entry.is_link}  # links to blobs in the Hub's cache
     return all(name in files for name in names)
 
 
@@ -80,10 +81,9 @@ def _ours(folder: Path, inside: list[Entry]) -> Info | None:
         return None
     if is_ours(folder) or any(e.name == COMMIT for e in inside):
         return info_of(Source(folder), str(folder))
-    stated = parse_json(read_file(folder, FILENAME, MAX_HEAD), folder / FILENAME).get("format")
-    if isinstance(stated, str) and stated in FORMAT_NAMES:
+    if any(entry.name in PARTS for entry in inside) or stated_format(folder) is not None:
         return info_of(Source(folder), str(folder))  # which says what is wrong
-    return None
+    return None  # the manifest of something else
 
 
 def _archive(folder: Path, inside: list[Entry]) -> Info | None:
@@ -165,20 +165,18 @@ def _start(folder: Path, inside: list[Entry]) -> Info | None:
 
 
 def _upstream(folder: Path, inside: list[Entry]) -> Info | None:
-    there = {role: place for role, places in PLACES.items() for place in places
-             if place.endswith(".pt") and readable(lambda place=place: read_none(folder, place))}  # fmt: skip
+    there = {
+        role: place
+        for role, places in PLACES.items()
+        for place in places
+        if place.endswith(".pt") and is_file_in(folder, place)
+    }
     if not there.keys() - {"dimensions"}:
         return None
     summary = f"files that {PROJECT} published"
     out = command("w2w import-w2w", folder, options=("--out", free_name("imported")))
     steps = (Step(out, "read them as data and make a dataset and a weight space of them"),)
     return Info(str(folder), f"{PROJECT} files", summary, {"files": sorted(there.values())}, (NOT_OPENED,), (), steps)
-
-
-def read_none(folder: Path, name: str) -> None:
-    """Raise unless a regular file is there, below folders that are no links."""
-    if not has_file(folder, name):
-        raise MissingPathError(f"{folder / name} does not exist")
 
 
 def _adapter(folder: Path, inside: list[Entry]) -> Info | None:

@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import W2WError
-from ..store.paths import open_regular
+from ..store.paths import has_file, open_regular
 
 MOST_ENTRIES = 2000  # names that are looked at in one folder, and in all folders below it together
 DEEPEST = 3  # levels of folders below the one that is named
 HEAD = 64 * 2**10  # bytes of a file
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -108,10 +107,8 @@ def is_there(path: Path) -> bool:
     return False
 
 
-def readable(call: object) -> bool:
-    """Return whether a call of no arguments raises no error of this package."""
-    try:
-        call()  # type: ignore[operator]
-    except (W2WError, OSError):
-        return False
-    return True
+def is_file_in(folder: Path, name: str) -> bool:
+    """Return whether a regular file is below a folder, without a link on its way."""
+    with suppress(W2WError, OSError):
+        return has_file(folder, name)
+    return False
