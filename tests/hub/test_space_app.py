@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from packaging.requirements import Requirement
 
 import w2w_hub
 
-from .conftest import Client, Folders, seed
+from ..hostile.hostile_names import HOSTILE, MARK, require_shown_safely
+from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
 MakeClient = Callable[..., Client]
@@ -112,6 +114,26 @@ out(refusal=refusal, commit=push(force=True).commit)
     )
     assert found["refusal"][0] == "AlreadyExistsError"
     assert found["commit"]
+
+
+@pytest.mark.slow
+def test_names_that_a_weight_space_states_are_text_in_the_app_and_on_its_card(
+    hub: LoopbackHub, client: MakeClient, tiny_space: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_space, tmp_path / "space")
+    recipe = json.loads((folder / "manifest.json").read_text())["recipe"]
+    recipe["dataset_revision"] = {"repo": 'org/x"+1+"', "revision": HOSTILE}
+    reseal(folder, name=HOSTILE, licence=HOSTILE, recipe=recipe)
+    seed(hub, folder, "org/space")
+    ann = client("ann", "ann")
+    assert ann.w2w("space-app", "org/space", "--out", "app").status == 0
+    card = (ann.home / "app" / "README.md").read_text("utf-8")
+    require_shown_safely(card.replace("\n---\n", "\n", 1).removeprefix("---\n"))
+    assert len(str(front_matter(card)["title"])) < 110
+    assert front_matter(card)["license"] == "other"
+    app = (ann.home / "app" / "app.py").read_text("utf-8")
+    assert MARK not in app
+    assert len([node for node in ast.walk(ast.parse(app)) if isinstance(node, ast.Call)]) == 2
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from ..common.constraints import flag, one_of, optional, text
 from ..common.install import requirement
 from ..common.limits import MAX_CARD_BYTES
 from ..common.subject import HubFile
-from ..common.text import Markdown, command, python_string
+from ..common.text import Markdown, command, one_line, python_string
 from ..dataset.card import HUB
 from ..dialects.base_model import CONFIG, EMBEDDED, base_files
 from ..errors import AlreadyExistsError, HubConflictError, HubNotFoundError, InvalidInputError
@@ -37,6 +37,7 @@ APP, PACKAGES = "app.py", "requirements.txt"
 APP_FILES = files_named(APP, PACKAGES, CARD)
 CPU, ZERO = "cpu", "zero"
 LARGEST_ON_CPU = 10**9  # bytes of a base model that two processors draw with in seconds
+LONGEST_TITLE = 100  # characters
 GRADIO, PYTHON = "6.31.0", "3.12"  # what the Space runs; ZeroGPU has this Python
 PINNED = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "numpy")
 LATER = "A private or gated weight space is read with the secret `HF_TOKEN` of the Space's settings."
@@ -217,7 +218,7 @@ class _Served:
     def _card(self, hardware: str) -> str:
         repo, files = self.revision.repo, self.source.files
         models = [repo, *([] if self.base == EMBEDDED else [self.base])]
-        title = f"{self.manifest.get('name') or repo} {self.manifest['version']}"
+        title = one_line(f"{self.manifest.get('name') or repo} {self.manifest['version']}", LONGEST_TITLE)
         wanted = ",".join([MANIFEST, *(name for name in sorted(files) if not set(name) & set(" ,"))])
         settings: dict[str, Any] = {
             "title": title, "sdk": "gradio", "sdk_version": GRADIO, "python_version": PYTHON, "app_file": APP,
