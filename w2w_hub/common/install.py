@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .text import quote
 from .version import __version__
@@ -29,12 +29,14 @@ def install_command(extra: str) -> str:
 def requirement(extra: str) -> str:
     """Return the requirement that installs this version with an extra on another machine.
 
-    A clone or an archive on this machine counts as the version of an index that it states.
+    A clone or an archive on this machine counts as the version of an index that it states. Names, passwords and queries
+    in an address, which may be secret, are left out.
     """
-    source = _source(_direct_url())
-    if source and urlsplit(source).scheme.rpartition("+")[2] in ("http", "https", "ssh"):
-        return f"{NAME}[{extra}] @ {source}"
-    return f"{NAME}[{extra}]=={__version__}"
+    parts = urlsplit(_source(_direct_url()))
+    if parts.scheme.rpartition("+")[2] not in ("http", "https"):
+        return f"{NAME}[{extra}]=={__version__}"
+    public = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    return f"{NAME}[{extra}] @ {public}"
 
 
 def _source(stated: dict[str, Any]) -> str:
