@@ -19,12 +19,15 @@ def test_a_repository_is_named_by_its_manifest_alone(hub: LoopbackHub, client: M
     seed(hub, folders.space, "org/space")
     seed(hub, folders.people, "org/both")
     seed(hub, folders.space, "org/both")
-    hub.create("model", "org/other", hub.token("org"))
+    for name, file in (("other", "x"), ("lora", "pytorch_lora_weights.safetensors"), ("base", "model_index.json")):
+        lines = [{"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": {"path": file, "content": ""}}]
+        hub.apply(hub.create("model", f"org/{name}", hub.token("org")), "main", lines, "ann", create_pr=False)
     reader = client()
     found = reader.run(
         IDENTIFY
         + """
-for name in ("org/people@v1.0.0", "org/space@v1.0.0", "org/both", "datasets/org/both", "models/org/both", "org/other"):
+for name in ("org/people@v1.0.0", "org/space@v1.0.0", "org/both", "datasets/org/both", "models/org/both", "org/other",
+             "org/lora", "org/base"):
     out(**{name: identify(name).to_json()})
 out(nothing=refused(identify, "org/nothing"), version=refused(identify, "org/people@v9.0.0"))
 """
@@ -33,6 +36,7 @@ out(nothing=refused(identify, "org/nothing"), version=refused(identify, "org/peo
     assert kinds == {
         "org/people@v1.0.0": "dataset", "org/space@v1.0.0": "weight space", "org/both": "two repositories",
         "datasets/org/both": "dataset", "models/org/both": "weight space", "org/other": "unknown",
+        "org/lora": "adapter", "org/base": "base model",
     }  # fmt: skip
     assert [found[name][0] for name in ("nothing", "version")] == ["HubNotFoundError", "HubNotFoundError"]
     assert found["org/people@v1.0.0"]["facts"]["rows"] == 60

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from ..common.arguments import checked
-from ..errors import HubNotFoundError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..common.text import command, counted
+from ..dialects.checkpoint import CONFIG
+from ..dialects.registry import weights_names
+from ..errors import HubError, HubNotFoundError, InvalidInputError, MissingPathError, UnsupportedFormatError
+from ..store.hub.cache import TYPES
+from ..store.hub.client import api, call
 from ..store.hub.locate import REPOSITORY, is_ours, locate_either, split_kind, split_lock
 from ..store.hub.pins import is_lock
 from .files import file_info
 from .folders import folder_info
-from .looking import is_there
+from .looking import free_name, is_there
 from .ours import info_of
 from .result import UNKNOWN, Info, Step
+
+MOST_FILES = 20  # of a repository, whose names are shown
 
 
 @checked()
@@ -84,7 +92,36 @@ def _repository(text: str) -> Info:
     except UnsupportedFormatError as error:
         if not isinstance(error.__cause__, HubNotFoundError):  # it has a manifest, of another kind or version
             raise
-        return Info(text, UNKNOWN, "a Hub repository that is no dataset or weight space of w2w", {"reason": str(error)})
+        return _foreign(text)
+
+
+def _foreign(text: str) -> Info:
+    """Return what a repository without a manifest of ours is, by the names of its files."""
+    stated, bare = split_kind(text)
+    match = REPOSITORY.match(bare)
+    assert match is not None
+    files: set[str] = set()
+    for kind in (stated,) if stated else ("space", "dataset"):
+        with suppress(HubError):
+            found = call(
+                match["repo"], api().list_repo_files, match["repo"], revision=match["revision"], repo_type=TYPES[kind]
+            )
+            files |= set(found)
+    folder = free_name(match["repo"].rpartition("/")[2])
+    version = () if match["revision"] is None else ("--revision", match["revision"])
+    fetch = command("hf download", match["repo"], options=(*version, "--local-dir", folder))
+    hint = f"to use it, download it: {fetch}; then: {command('w2w info', folder)}"
+    if "model_index.json" in files:
+        return Info(text, "base model", "repository of a base model in diffusers' layout", hints=(hint,))
+    if CONFIG in files or any(Path(name).name in weights_names(with_config=False) for name in files):
+        return Info(text, "adapter", "repository of a LoRA adapter", hints=(hint,))
+    tensors = sorted(name for name in files if name.endswith(".safetensors"))
+    if tensors:
+        facts = {"files": tensors[:MOST_FILES]}
+        return Info(
+            text, "checkpoints", f"repository of {counted(len(tensors), 'file')} of tensors", facts, (), (hint,)
+        )
+    return Info(text, UNKNOWN, "a repository that is no dataset, weight space, adapter or base model")
 
 
 __all__ = ["identify"]
