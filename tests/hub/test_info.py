@@ -71,7 +71,7 @@ out(shown=CliRunner().invoke(main, ["info", "org/people@v1.0.0"]).stderr)
 
 
 @pytest.mark.slow
-def test_a_space_that_holds_a_withdrawn_row_says_so(
+def test_a_space_that_holds_a_withdrawn_row_says_so_and_gets_no_page(
     hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
 ) -> None:
     seed(hub, folders.people, "org/people")
@@ -85,9 +85,16 @@ build_space(WeightDataset.open("org/people", revision="v1.0.0"), 3, version="1.0
     assert "stderr" in made
     seed(hub, reader.home / "space", "org/space")
     reader.w2w("withdraw", "org/people", "person-01", "--reason", "consent")
-    found = client().run(IDENTIFY + """out(it=identify("org/space@v1.0.0").warnings)""")
+    found = client().run(
+        IDENTIFY
+        + """
+from w2w_hub.release import space_app
+out(it=identify("org/space@v1.0.0").warnings, app=refused(space_app, "org/space@v1.0.0", "app"))
+"""
+    )
     (warning,) = found["it"]
     assert "person-01" in warning
+    assert (found["app"][0], found["app"][2]["name"]) == ("WithdrawnError", "person-01")
 
 
 @pytest.mark.slow

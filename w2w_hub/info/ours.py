@@ -15,7 +15,7 @@ from ..dataset.withdrawn import notice as rows_notice
 from ..dialects.base_model import CONFIG
 from ..errors import W2WError
 from ..space.withdrawn import notice as space_notice
-from ..space.withdrawn import withdrawn_ids
+from ..space.withdrawn import withdrawn_in
 from ..store.commit import open_state
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import withdrawals_of
@@ -26,7 +26,6 @@ from .result import Info, Step
 
 MODEL_INDEX = "model_index.json"
 LONGEST_NAME = 200  # characters of a direction in a command
-MOST_IDS = 16 * 10**6  # bytes of coefficients that are fetched to look for withdrawn rows
 
 
 def info_of(source: Source, what: str) -> Info:
@@ -136,7 +135,8 @@ def _space(source: Source, data: Mapping[str, Any], what: str, name: object) -> 
     )
     steps = tuple(_space_steps(source, data, name, draws, pushed))
     found = Info(what, "weight space", summary, facts, (), tuple(hints), steps)
-    return found.with_warnings(*_withdrawn_people(source, data))
+    gone = withdrawn_in(source)
+    return found.with_warnings(space_notice(gone)) if gone else found
 
 
 def _stated(compatibility: object, name: str) -> str:
@@ -179,25 +179,3 @@ def _first_id(source: Source, data: Mapping[str, Any]) -> str | None:
             for batch in found.iter_batches(1, columns=["id"]):
                 return str(batch.column("id")[0])
     return None
-
-
-def _withdrawn_people(source: Source, data: Mapping[str, Any]) -> list[str]:
-    """Return what to know of withdrawn rows that a space was fitted on; large files are not fetched for it."""
-    files = [name for name in data["files"] if name.startswith("coefficients/")]
-    if source.revision is not None and sum(data["files"][name]["size"] for name in files) > MOST_IDS:
-        files = [name for name in files if source.has(name)]
-        if not files:
-            return []
-    gone = withdrawn_ids(data["recipe"], source, lambda: _ids(source, files))
-    return [space_notice(gone)] if gone else []
-
-
-def _ids(source: Source, files: list[str]) -> list[str]:
-    folder = source.need(files)
-    ids: list[str] = []
-    for name in files:
-        file = open_state(folder).find(name) if source.revision is None else folder / name
-        with parquet_file(file, None, "weight space") as found:
-            for batch in found.iter_batches(columns=["id"]):
-                ids += map(str, batch.column("id").to_pylist())
-    return ids

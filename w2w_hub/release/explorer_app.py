@@ -16,8 +16,9 @@ from ..common.subject import HubFile
 from ..common.text import Markdown, command, one_line, python_string
 from ..dataset.card import HUB
 from ..dialects.base_model import CONFIG, EMBEDDED, base_files
-from ..errors import AlreadyExistsError, HubConflictError, HubNotFoundError, InvalidInputError
+from ..errors import AlreadyExistsError, HubConflictError, HubNotFoundError, InvalidInputError, WithdrawnError
 from ..space.card import dataset_repository, linked_dataset
+from ..space.withdrawn import notice, withdrawn_in
 from ..store.atomic import new_folder, require_output
 from ..store.cards import is_rendered, render_card
 from ..store.hub.cache import REPO
@@ -119,6 +120,8 @@ def space_app(
     ------
     InvalidInputError
         For a local folder, which a Space cannot reach, and for a weight space without a base model.
+    WithdrawnError
+        If rows that it was fitted on were withdrawn from its dataset.
     AlreadyExistsError, HubConflictError
         If something else is there already.
     HubError
@@ -129,6 +132,7 @@ def space_app(
     options = HubOptions(token, cache_dir)
     source = locate(space, "space", options=options)
     _require_published(source, Path(space))
+    _require_present(source)
     served = _Served(source)
     chosen = hardware or served.hardware
     files = served.files(chosen, package or requirement("explore"))
@@ -145,6 +149,18 @@ def _require_published(source: Source, given: Path) -> None:
         raise InvalidInputError(
             f"{given} is not on the Hub, where a Space could read it; publish it first: {push}", path=given
         )
+
+
+def _require_present(source: Source) -> None:
+    """Raise if a weight space was fitted on rows that were withdrawn: a page would show them to everybody."""
+    assert source.revision is not None
+    manifest = source.manifest()
+    if manifest["format"] == SPACE and (gone := withdrawn_in(source)):
+        revision = source.revision
+        raise WithdrawnError(
+            f"{revision.repo} at {revision.asked}: {notice(gone)}", date=gone[0].date, repo_id=revision.repo,
+            revision=revision.asked, name=gone[0].id,
+        )  # fmt: skip
 
 
 class _Served:

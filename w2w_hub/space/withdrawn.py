@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,14 +10,18 @@ from ..common.limits import MAX_CARD_BYTES
 from ..common.text import few
 from ..common.warn import warn_caller
 from ..errors import W2WError
+from ..store.commit import open_state
 from ..store.hub.cache import REPO
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import Withdrawal, last_seen, withdrawals_of
 from ..store.manifest import CARD
-from ..store.paths import has_file, read_file
+from ..store.parquet import parquet_file
+from ..store.paths import find_file, has_file, read_file
 from .card import dataset_repository, linked_dataset
 from .contents import SpaceContents
+
+MOST_FETCHED = 16 * 10**6  # bytes of coefficients
 
 
 def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
@@ -46,6 +50,27 @@ def withdrawn_ids(recipe: Mapping[str, Any], source: Source, ids: Callable[[], I
     if not len(listed):
         return []
     return [found for row in ids() if row in listed.ids and (found := listed.find(row))]
+
+
+def withdrawn_in(source: Source) -> list[Withdrawal]:
+    """Return the rows of a weight space that were withdrawn, without opening it: see :func:`withdrawn_ids`.
+
+    Of its files only the ids in the coefficients are read, and fetched only up to `MOST_FETCHED` bytes.
+    """
+    data = source.manifest()
+    files = [name for name in data["files"] if name.startswith("coefficients/")]
+    if source.revision is not None and sum(data["files"][name]["size"] for name in files) > MOST_FETCHED:
+        files = [name for name in files if source.has(name)]
+    return withdrawn_ids(data["recipe"], source, lambda: _stored_ids(source, files))
+
+
+def _stored_ids(source: Source, files: Sequence[str]) -> Iterator[str]:
+    folder = source.need(files)
+    for name in files:
+        file = open_state(folder).find(name) if source.revision is None else find_file(folder, name)
+        with parquet_file(file, None, "weight space") as found:
+            for batch in found.iter_batches(columns=["id"]):
+                yield from map(str, batch.column("id").to_pylist())
 
 
 def warn_of_withdrawn(space: SpaceContents) -> None:
