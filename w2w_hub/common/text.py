@@ -111,10 +111,10 @@ def available(name: object, names: Sequence[str], see: str = "", shown: int = 6)
     Examples
     --------
     >>> available("Berd", ["Beard", "Hat"])
-    'did you mean Beard? available: Beard, Hat'
+    "did you mean 'Beard'? available: Beard, Hat"
     """
     close = nearest(name, names) if isinstance(name, str) else []
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     rest = f", listed by: {see}" if see and len(names) > shown else ""
     return f"{hint}available: {few(names, shown) or 'none'}{rest}"
 
