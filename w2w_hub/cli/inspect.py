@@ -14,7 +14,7 @@ from .output import facts as write_facts
 from .output import print_json, say, table
 from .tables import Cell, Column, as_text
 
-_JSON_ONLY = ("passengers", "misfit", "strength curves")  # the first two are deprecated, until 0.3
+_JSON_ONLY = ("passengers", "misfit", "strength curves", "removal curves")  # the first two are deprecated, until 0.3
 # facts in the table of a scan, and their columns
 _TABLE = {
     "path": Column("path", least=32, keep_end=True), "dialect": Column("dialect"),

@@ -1,4 +1,4 @@
-"""`w2w build`, `rebuild`, `compare`, `report`, `directions`, `nearest` and `read`."""
+"""`w2w build`, `rebuild`, `compare`, `report`, `nearest` and `read`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command, counted, few
-from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
-from .output import data, print_json, say, say_table, table
+from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option, space_argument
+from .directions import DIRECTIONS, direction_rows
+from .output import print_json, say, say_table, table
 from .rows import find_identity, people_option
 from .tables import Cell, Column
 
 if TYPE_CHECKING:
-    from ..space import Engine, PopulationModel, WeightSpace
-
-space_argument = click.argument("space", type=click.Path(path_type=Path))
+    from ..space import Engine, PopulationModel
 
 
 def _solver_names() -> list[str]:
@@ -173,30 +172,6 @@ def model_json(model: PopulationModel | None) -> dict[str, Any] | None:
     return {"factors": factors, "strength": model.strength, "gain": model.gain, "evidence": model.evidence}
 
 
-DIRECTIONS = (
-    Column("direction", least=12), Column("held out"), Column("95 % interval", drops=2),
-    Column("rows", right=True, drops=3), Column("1 sd", right=True, drops=1), Column("typical", right=True),
-    Column(wraps=True),
-)  # fmt: skip
-
-
-def direction_rows(space: WeightSpace) -> list[tuple[Any, ...]]:
-    """Return the directions of a weight space as rows of `DIRECTIONS`; those that say the same are one row."""
-    from ..space.directions import synonyms, synonyms_text
-
-    distinct = synonyms(space.directions)
-    rows = []
-    for name in distinct:
-        d = space.directions[name]
-        score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
-        interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
-        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])]).strip()
-        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
-        remark = Cell(more, "warning" if d.unreliable else "")
-        rows.append((Cell(name, "name"), score, interval, d.held_out_rows, f"{d.sd:.2f}", typical, remark))
-    return rows
-
-
 @click.command(
     epilog=examples(
         "w2w rebuild space --check --dataset people",
@@ -322,64 +297,6 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
         say(f"{name}: components of {of}; explained variance {curve or 'not stated'}")
 
 
-@click.command(
-    epilog=examples(
-        "w2w directions space",
-        "w2w directions space --json",
-        "w2w directions space --entanglement",
-        "w2w directions space --entanglement --out side-effects.png",
-    )
-)
-@space_argument
-@click.option(
-    "--entanglement",
-    "entanglement",
-    is_flag=True,
-    help="Also list the strongest side effects of edits on other attributes.",
-)
-@click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
-@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
-@json_option
-def directions(space: Path, entanglement: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
-    """List the directions of SPACE with their held-out scores; those that say the same are one row."""
-    from ..space import WeightSpace
-    from ..space.directions import synonyms
-    from ..store.atomic import require_output
-
-    if out is not None:
-        if not entanglement:
-            raise click.UsageError("--out is the picture of --entanglement; give both")
-        from ..models.pictures import picture_kind
-
-        picture_kind(out)
-        require_output(out, overwrite=force)
-    opened = WeightSpace.from_pretrained(space)
-    found = opened.entanglement() if entanglement else None
-    if out is not None and found is not None:
-        if not found.names:
-            raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
-        from ..models.heat_map import heat_map
-        from ..models.pictures import save_picture
-
-        save_picture(heat_map(found.among(synonyms(opened.directions))), out, overwrite=force)
-        say(f"{out}: side effects of every attribute on every other")
-    if as_json:
-        evidence = {name: d.evidence() for name, d in opened.directions.items()}
-        print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
-        return
-    if not opened.directions:
-        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
-    table(DIRECTIONS, direction_rows(opened))
-    if found is None:
-        return
-    pairs = found.among(synonyms(opened.directions)).strongest(count)
-    if pairs:
-        data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
-        columns = (Column(least=12), Column(right=True))
-        table(columns, [(f"{a} -> {b}", f"{spill:+.2f}") for a, b, spill in pairs], head=False)
-        say("all of them: --json, or a picture: --out side-effects.png")
-
-
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
 @space_argument
 @click.argument("identity")
@@ -413,6 +330,8 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
     Beside each is the probability of it, or the value of a continuous attribute.
     """
     from ..dialects.loading import provenance_in
+    from ..dialects.thumbnails import FIELD as THUMBNAIL
+    from ..dialects.thumbnails import shown_header
     from ..space import WeightSpace
     from ..space.directions import synonyms
 
@@ -427,7 +346,7 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
              "distance": distance,
              "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
              "largest_distance": farthest, "note": found.note, "own_weights": found.exact,
-             "kept": found.explained_ratio, "provenance": provenance_in(identity) or None}
+             "kept": found.explained_ratio, "provenance": shown_header(provenance_in(identity)) or None}
         )  # fmt: skip
         return
     distinct = list(synonyms(opened.directions))
@@ -438,8 +357,11 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
         rows.append((name, direction.read_out.show(attributes[name]), mark))
     table((Column(least=12), Column(), Column()), rows, head=False)
     say(found.note)
-    if told := provenance_in(identity):
+    if told := shown_header(provenance_in(identity)):
         title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")
         say(f"its header says: {title}, license {license}")
+        for field, words in (("modelspec.trigger_phrase", "trigger phrase"), (THUMBNAIL, "thumbnail")):
+            if field in told:
+                say(f"{words}: {told[field]}")
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")
