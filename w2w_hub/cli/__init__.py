@@ -7,6 +7,7 @@ import click
 from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
+from .apps import space_app
 from .atlas import atlas
 from .common import Sections
 from .contributions import contribute, init
@@ -17,6 +18,7 @@ from .encoders import fit_encoder
 from .exports import export, export_slider
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
+from .info import info
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
@@ -35,7 +37,7 @@ def main() -> None:
 
 
 for section, commands in {
-    "Start here": (demo,),
+    "Start here": (demo, info),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (
@@ -53,7 +55,7 @@ for section, commands in {
     ),
     "Identities": (sample, edit, invert, render, grid, export, export_slider),
     "Contributions": (init, contribute, review, merge, release, withdraw),
-    "Hub": (push, log, pin, restore, archive, cite),
+    "Hub": (push, log, pin, restore, archive, cite, space_app),
 }.items():
     for command in commands:
         main.add_command(command)
