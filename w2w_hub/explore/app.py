@@ -1,0 +1,200 @@
+"""The page: pictures and what to take along on the left, tabs on the right, facts about the space below."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import gradio as gr  # noqa: E402
+
+from ..common.text import terminal  # noqa: E402
+from ..errors import InvalidInputError, W2WError  # noqa: E402
+from . import markup  # noqa: E402
+from .files import EXPORTS, export  # noqa: E402
+from .page import MODEL, Page, Session, Shown, Stop, said  # noqa: E402
+from .people import people_of  # noqa: E402
+from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State  # noqa: E402
+from .studio import Studio  # noqa: E402
+from .tabs import compare, components, dataset, edit, person  # noqa: E402
+from .tabs.panel import panel  # noqa: E402
+
+LARGEST_UPLOAD = 256 * 2**20  # bytes
+KEPT_SECONDS = 3600  # of a file that was made for a visitor, and of the session of a closed page
+MOST_WAITING = 50  # events in the queue
+SEEDS = 10_000  # of "Somebody new"
+TABS = (("Edit", edit), ("Person", person), ("Components", components), ("Compare", compare), ("Dataset", dataset))
+FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: nothing is loaded
+GO = "(link) => { if (link) history.replaceState(null, '', link); return link; }"
+SAVE = "() => setTimeout(() => document.querySelector('#w2w-download')?.click(), 100)"
+
+
+class Explorer(gr.Blocks):
+    """A Gradio app whose ``launch`` has this page's style and limits by default."""
+
+    files: Path
+
+    def launch(self, *args: Any, **options: Any) -> Any:
+        """Serve the page; keywords are those of `gradio.Blocks.launch`."""
+        defaults: dict[str, Any] = {
+            "theme": gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+            "css": markup.read_page("style.css"), "footer_links": [], "max_file_size": LARGEST_UPLOAD,
+            "ssr_mode": False, "share": False, "enable_monitoring": False, "mcp_server": False,
+        }  # fmt: skip
+        self.queue(max_size=MOST_WAITING, api_open=False)
+        return super().launch(*args, **defaults | options)
+
+    def serve(self, host: str, port: int, *, browser: bool = False, block: bool = True) -> str:
+        """Serve the page at an address; return it, or with `block` only once the server has ended.
+
+        Raises
+        ------
+        InvalidInputError
+            If the address cannot be listened on.
+        """
+        try:
+            _, address, _ = self.launch(
+                server_name=host, server_port=port or free_port(host), inbrowser=browser, quiet=True,
+                prevent_thread_lock=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise InvalidInputError(
+                f"{host}:{port} cannot be listened on ({error}); choose another with --port", name="port"
+            ) from error
+        if block:
+            self.block_thread()
+        return str(address)
+
+
+def free_port(host: str) -> int:
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.bind((host, 0))
+        return int(listener.getsockname()[1])
+
+
+def build_app(studio: Studio) -> Explorer:
+    """Return the explorer of an open pipeline."""
+    space = studio.space
+    title = f"{terminal(space.name)} {terminal(space.version)}"
+    files = Path(tempfile.mkdtemp(prefix="w2w-explore-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and exports, removed when the server ends
+    with Explorer(title=f"Explore {title}", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as app:
+        app.files = files
+        weakref.finalize(app, shutil.rmtree, files, ignore_errors=True)
+        gr.HTML(markup.part("title", title=title), elem_id="w2w-title", apply_default_css=False)
+        session = gr.State(Session(), time_to_live=KEPT_SECONDS)
+        stop = gr.State(Stop(), time_to_live=KEPT_SECONDS)
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                stage, message = panel("stage"), panel("message")
+                with gr.Row():
+                    new = gr.Button("Somebody new", variant="primary", elem_id="w2w-new", min_width=100)
+                    halt = gr.Button("Stop", elem_id="w2w-stop", min_width=60)
+                with gr.Accordion("What is drawn", open=False):
+                    prompt = gr.Textbox(label="Prompt", max_length=LONGEST_TEXT, elem_id="w2w-prompt")
+                    with gr.Row():
+                        seed = gr.Number(0, label="Picture number", precision=0, minimum=0, min_width=90)
+                        steps = gr.Number(None, label="Steps", precision=0, minimum=0, maximum=MOST_STEPS, min_width=90)
+                        guidance = gr.Number(None, label="Guidance", minimum=0, maximum=100, min_width=90)
+                    draw = gr.Button("Draw", elem_id="w2w-draw")
+                with gr.Accordion("Take it along", open=False):
+                    kind = gr.Dropdown([(word, name) for name, word in EXPORTS.items()], value="peft", label="As")
+                    make = gr.Button("Make the file", elem_id="w2w-make")
+                    download = gr.DownloadButton("Download", visible=False, elem_id="w2w-download")
+                    link = gr.Textbox(
+                        label="Link that restores all of this", interactive=False, buttons=["copy"], elem_id="w2w-link"
+                    )
+                    gr.HTML(markup.part("heading", text="In Python"), apply_default_css=False)
+                    code = panel("code")
+            with gr.Column(scale=5, min_width=340):
+                page = Page(studio, session, stop, stage, message, link, code, panel("footer"))
+                page.footer.unrender()
+                with gr.Tabs():
+                    for name, tab in TABS:
+                        with gr.Tab(name, id=name.lower(), render_children=True):
+                            tab.build(page)
+        page.footer.render()
+
+        settings = [prompt, seed, steps, guidance]
+        connect(app, page, new, halt, settings)
+        connect_drawing(page, draw, settings)
+        connect_export(page, files, kind, make, download)
+        link.change(None, link, link, js=GO, api_visibility="private")
+    return app
+
+
+def connect(app: Explorer, page: Page, new: Any, halt: Any, settings: list[Any]) -> None:
+    """Connect the page's first picture, the tabs, and the buttons below the pictures."""
+    panels = [panel for panel, _ in page.restored]
+
+    def start(session: Session, stop: Stop, request: gr.Request) -> Shown:
+        stop.asked = False
+        try:
+            return restore(Session(State.from_link(dict(request.query_params or {}), page.studio.space.digest)))
+        except W2WError as error:  # a stranger's link
+            return restore(Session()) | {page.message: said(str(error))}
+
+    def restore(session: Session) -> Shown:
+        state = session.state
+        drawn = dict(zip(settings, (state.prompt, state.seed, state.steps, state.guidance), strict=True))
+        return page.show(session) | {panel: render(session, None) for panel, render in page.restored} | drawn
+
+    def somebody(session: Session, event: dict[str, Any], *, on_step: Any) -> Shown:
+        person = session.state.person
+        seed = random.randrange(SEEDS)
+        given = (person.truncation, person.attributes) if isinstance(person, Sampled) else ()
+        return page.show(session.with_person(Sampled(seed, *given)), on_step)
+
+    def end(stop: Stop) -> None:
+        stop.asked = True
+
+    app.load(
+        start, [page.session, page.stop], [*page.outputs, *panels, *settings], concurrency_id=MODEL,
+        concurrency_limit=1, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    page.on(new.click, somebody)
+    halt.click(end, page.stop, None, queue=False, api_visibility="private")
+    for listen in page.listeners:
+        listen()
+
+
+def connect_drawing(page: Page, draw: Any, settings: list[Any]) -> None:
+    """Connect what is drawn: prompt, seed, steps and guidance."""
+
+    def again(
+        session: Session, event: dict[str, Any], prompt: str, seed: float, steps: float, guidance: float, *, on_step: Any
+    ) -> Shown:
+        given = {
+            "prompt": prompt or State().prompt, "seed": int(seed or 0), "steps": int(steps) if steps else None,
+            "guidance": guidance if guidance else None,
+        }  # fmt: skip
+        found = State.from_json(given)
+        return page.show(session.with_state(**{name: getattr(found, name) for name in given}), on_step, panels=False)
+
+    page.on(draw.click, again, settings)
+    page.on(settings[0].submit, again, settings)
+
+
+def connect_export(page: Page, files: Path, kind: Any, make: Any, download: Any) -> None:
+    """Connect the export: a file is made, and its download starts."""
+
+    def write(session: Session, event: dict[str, Any], kind: str, *, on_step: Any) -> Shown:
+        studio, state = page.studio, session.state
+        person = people_of(studio.space, state, session.own).after
+        picture = studio.draw([person], state.case, state.settings, on_step)[0] if kind == "picture" else None
+        folder = Path(tempfile.mkdtemp(prefix="export-", dir=files))
+        try:
+            made = export(studio.space, person, str(kind), folder, picture)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return {download: gr.update(value=str(made), label=f"Download {made.name}", visible=True)}
+
+    page.on(make.click, write, [kind], [download]).then(None, js=SAVE)
