@@ -13,6 +13,7 @@ from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .directions import calibrate, slider
 from .encoders import fit_encoder
+from .explore import explore
 from .exports import export
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 for section, commands in {
-    "Start here": (demo,),
+    "Start here": (demo, explore),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read, fit_encoder),

@@ -80,7 +80,7 @@ def create_app(
     return build_app(Studio.open(source, dataset=dataset, gpu=gpu, **hub))
 
 
-@validated(**_OPENED, host=text(), port=whole(0, 65535), browser=flag())
+@validated(**_OPENED, host=text(), port=whole(0, 65535), browser=flag(), ready=optional(has("__call__", "a function")))
 def launch(
     source: str | Path | Any,
     *,
@@ -88,6 +88,7 @@ def launch(
     host: str = HOST,
     port: int = PORT,
     browser: bool = False,
+    ready: Callable[[str], object] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: Path | str | None = None,
@@ -103,6 +104,8 @@ def launch(
         0 takes a free one.
     browser : bool
         Also open the page in the default browser.
+    ready : callable, optional
+        Called with the page's address once it can be opened.
     source, dataset, revision, token, cache_dir, local_files_only
         See :func:`create_app`.
 
@@ -120,4 +123,4 @@ def launch(
     app = create_app(
         source, dataset=dataset, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    app.serve(host, port, browser=browser)  # type: ignore[attr-defined]
+    app.serve(host, port, browser=browser, ready=ready)  # type: ignore[attr-defined]

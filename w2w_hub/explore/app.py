@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ class Explorer(gr.Blocks):
         self.queue(max_size=MOST_WAITING, api_open=False)
         return super().launch(*args, **defaults | options)
 
-    def serve(self, host: str, port: int, *, browser: bool = False, block: bool = True) -> str:
+    def serve(self, host: str, port: int, *, browser: bool = False, block: bool = True, ready: Any = None) -> str:
         """Serve the page at an address; return it, or with `block` only once the server has ended.
 
         Raises
@@ -66,8 +68,12 @@ class Explorer(gr.Blocks):
             raise InvalidInputError(
                 f"{host}:{port} cannot be listened on ({error}); choose another with --port", name="port"
             ) from error
+        if ready is not None:
+            ready(str(address))
         if block:
-            self.block_thread()
+            with suppress(KeyboardInterrupt):  # how a server is ended
+                threading.Event().wait()
+            self.close(verbose=False)
         return str(address)
 
 
@@ -91,30 +97,31 @@ def build_app(studio: Studio) -> Explorer:
         gr.HTML(markup.part("title", title=title), elem_id="w2w-title", apply_default_css=False)
         session = gr.State(Session(), time_to_live=KEPT_SECONDS)
         stop = gr.State(Stop(), time_to_live=KEPT_SECONDS)
-        with gr.Row():
-            with gr.Column(scale=4, min_width=320):
-                stage, message = panel("stage"), panel("message")
-                with gr.Row():
+        with gr.Row(elem_id="w2w-columns"):
+            with gr.Column(scale=4, min_width=320, elem_id="w2w-left"):
+                stage, message, facts = panel("stage"), panel("message"), panel("facts")
+                with gr.Row(elem_id="w2w-buttons"):
                     new = gr.Button("Somebody new", variant="primary", elem_id="w2w-new", min_width=100)
                     halt = gr.Button("Stop", elem_id="w2w-stop", min_width=60)
-                with gr.Accordion("What is drawn", open=False):
+                with gr.Accordion("What is drawn", open=False, elem_id="w2w-drawn"):
                     prompt = gr.Textbox(label="Prompt", max_length=LONGEST_TEXT, elem_id="w2w-prompt")
                     with gr.Row():
                         seed = gr.Number(0, label="Picture number", precision=0, minimum=0, min_width=90)
                         steps = gr.Number(None, label="Steps", precision=0, minimum=0, maximum=MOST_STEPS, min_width=90)
                         guidance = gr.Number(None, label="Guidance", minimum=0, maximum=100, min_width=90)
                     draw = gr.Button("Draw", elem_id="w2w-draw")
-                with gr.Accordion("Take it along", open=False):
+                with gr.Accordion("Take it along", open=False, elem_id="w2w-along"):
                     kind = gr.Dropdown([(word, name) for name, word in EXPORTS.items()], value="peft", label="As")
                     make = gr.Button("Make the file", elem_id="w2w-make")
                     download = gr.DownloadButton("Download", visible=False, elem_id="w2w-download")
                     link = gr.Textbox(
-                        label="Link that restores all of this", interactive=False, buttons=["copy"], elem_id="w2w-link"
-                    )
+                        label="Link that restores all of this", interactive=False, buttons=["copy"], max_lines=2,
+                        elem_id="w2w-link",
+                    )  # fmt: skip
                     gr.HTML(markup.part("heading", text="In Python"), apply_default_css=False)
                     code = panel("code")
-            with gr.Column(scale=5, min_width=340):
-                page = Page(studio, session, stop, stage, message, link, code, panel("footer"))
+            with gr.Column(scale=5, min_width=340, elem_id="w2w-right"):
+                page = Page(studio, session, stop, stage, facts, message, link, code, panel("footer"))
                 page.footer.unrender()
                 with gr.Tabs():
                     for name, tab in TABS:
@@ -137,9 +144,11 @@ def connect(app: Explorer, page: Page, new: Any, halt: Any, settings: list[Any])
     def start(session: Session, stop: Stop, request: gr.Request) -> Shown:
         stop.asked = False
         try:
-            return restore(Session(State.from_link(dict(request.query_params or {}), page.studio.space.digest)))
+            given = dict(request.query_params or {})
+            state = State.from_link(given, page.studio.space.digest)
+            return restore(Session(state) if "person" in given else page.first())
         except W2WError as error:  # a stranger's link
-            return restore(Session()) | {page.message: said(str(error))}
+            return restore(page.first()) | {page.message: said(str(error))}
 
     def restore(session: Session) -> Shown:
         state = session.state

@@ -249,8 +249,10 @@ def strip_values(space: WeightSpace, name: str, count: int = 9) -> tuple[str, li
     """
     model = space.population_model
     if name in space.directions or model is None or name not in model.attributes:
-        limit = slider_of(name, space.direction(name)).limit
-        return "push", [float(x) for x in np.linspace(-limit, limit, count)]
+        direction = space.direction(name)
+        limit = slider_of(name, direction).limit
+        limit = limit if direction.typical is None else min(limit, 1.5 * direction.typical)
+        return "push", [round(float(x), 2) for x in np.linspace(-limit, limit, count)]
     return "set", [float(x) for x in np.linspace(0, 1.5 * model.strength, count)]
 
 

@@ -79,14 +79,18 @@ def edits_in_words(state: State) -> str:
     return ", ".join(parts)
 
 
-def stage(
-    state: State, people: People, pictures: Sequence[Picture], changes: Sequence[Change], notes: Sequence[str],
-    upload: str = "",
-) -> str:  # fmt: skip
-    """Return the pictures before and after, and what changed."""
+def stage(state: State, pictures: Sequence[Picture], upload: str = "") -> str:
+    """Return the pictures before and after."""
     return part(
         "stage", before=address_of(pictures[0]), after=address_of(pictures[-1]), edited=state.is_edited,
-        label=label_of(state.person, upload), edits=edits_in_words(state), notes=[*people.notes, *notes],
+        label=label_of(state.person, upload),
+    )  # fmt: skip
+
+
+def facts(state: State, changes: Sequence[Change], notes: Sequence[str], upload: str = "") -> str:
+    """Return what was edited, what that changed, and what to be aware of."""
+    return part(
+        "facts", label=label_of(state.person, upload), edits=edits_in_words(state), notes=list(notes),
         changes=[_bar(change) for change in changes],
     )  # fmt: skip
 

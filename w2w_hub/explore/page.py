@@ -23,11 +23,12 @@ from .evidence import (
 )
 from .people import People, people_of
 from .snippet import python_of
-from .state import Origin, State
+from .state import Origin, Sampled, State
 from .studio import StoppedError, Studio
 
 MODEL = "model"  # the queue of everything that runs the base model: one visitor at a time
 PATIENCE = 2.0  # seconds of work after which its progress is shown
+FIRST_SEEDS = 10  # that are tried for the first person
 MOST_VALUES = 2_000  # that one event of a panel may hold
 PROGRESS = gr.Progress()
 Shown = dict[Any, Any]  # new values by component
@@ -84,6 +85,7 @@ class Page:
     session: Any
     stop: Any
     stage: Any
+    facts: Any
     message: Any
     link: Any
     code: Any
@@ -103,7 +105,7 @@ class Page:
     def outputs(self) -> list[Any]:
         """Components that a change of the person may change."""
         panels = [panel for panel, _ in self.redraw]
-        return [self.session, self.stage, self.message, self.link, self.code, self.footer, *panels]
+        return [self.session, self.stage, self.facts, self.message, self.link, self.code, self.footer, *panels]
 
     def on(
         self, listen: Callable[..., Any], work: Callable[..., Shown], inputs: Sequence[Any] = (), more: Sequence[Any] = (),
@@ -154,15 +156,26 @@ class Page:
         pictures = studio.draw(both, state.case, state.settings, on_step)
         changes = changes_of(studio.space, people.before, people.after, [*state.wanted, *state.pushes])
         near = neighbors_of(studio.space, people.after, self.usual, 1)
-        notes = [*session.notes, distance_note(studio.space, people.after), near.warning if near else ""]
+        notes = [*session.notes, *people.notes, distance_note(studio.space, people.after), near.warning if near else ""]
         shown: Shown = {
             self.session: session,
-            self.stage: markup.stage(state, people, pictures, changes, [n for n in notes if n], session.upload),
+            self.stage: markup.stage(state, pictures, session.upload),
+            self.facts: markup.facts(state, changes, [note for note in notes if note], session.upload),
             self.footer: markup.part("footer", facts=markup.facts_of(studio.space, state)),
             self.code: self.python(session),
             self.link: self.link_of(session),
         }
         return shown | ({panel: render(session, people) for panel, render in self.redraw} if panels else {})
+
+    def first(self) -> Session:
+        """Return the session of a page that was opened without a link: a new person who is no copy of a row."""
+        for seed in range(FIRST_SEEDS):
+            session = Session(State(Sampled(seed)))
+            person = people_of(self.studio.space, session.state).after
+            near = neighbors_of(self.studio.space, person, self.usual, 1)
+            if near is None or not near.warning:
+                return session
+        return Session()
 
     def link_of(self, session: Session) -> str:
         try:

@@ -55,10 +55,12 @@ def build(page: Page) -> None:
         people = list(state.compared)
         if act == "add":
             people.append(current(page, session))
+            shares = {}
         elif act == "add-row":
             row = Row(str(event["values"].get("row", {}).get("", "")))
             point_of(page.studio.space, row)  # raises for one that is not there
             people.append(row)
+            shares = {}
         elif act == "remove" and name.isascii() and name.isdigit() and int(name) < len(people):
             del people[int(name)]
             shares = {}
