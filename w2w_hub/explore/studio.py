@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 64 * 2**20  # of recent pictures
 PREVIEW_EVERY = 20  # steps of an inversion between previews
+PREVIEW_STEPS = 12  # denoising steps of a preview, at most
 OnStep = Callable[[float], object]  # called with the fraction that is done; an exception stops the drawing
 
 
@@ -172,7 +173,8 @@ class Studio:
             thread.join()
 
     def _preview(self, found: Inversion, prompt: str) -> np.ndarray:
-        return self._run([self.pipe.resolve(found)], (prompt, 0), {}, None)[0]
+        steps = min(PREVIEW_STEPS, self.pipe.generation.get("num_inference_steps", PREVIEW_STEPS))
+        return self._run([self.pipe.resolve(found)], (prompt, 0), {"num_inference_steps": steps}, None)[0]
 
 
 def dataset_beside(space: WeightSpace) -> WeightDataset | None:
