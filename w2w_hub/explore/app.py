@@ -32,6 +32,7 @@ MOST_WAITING = 50  # events in the queue
 SEEDS = 10_000  # of "Somebody new"
 TABS = (("Edit", edit), ("Person", person), ("Components", components), ("Compare", compare), ("Dataset", dataset))
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: nothing is loaded
+CONTRAST = {"button_primary_background_fill": "#0b5cad", "button_primary_background_fill_hover": "#094d91"}
 GO = "(link) => { if (link) history.replaceState(null, '', link); return link; }"
 SAVE = "() => setTimeout(() => document.querySelector('#w2w-download')?.click(), 100)"
 
@@ -44,7 +45,7 @@ class Explorer(gr.Blocks):
     def launch(self, *args: Any, **options: Any) -> Any:
         """Serve the page; keywords are those of `gradio.Blocks.launch`."""
         defaults: dict[str, Any] = {
-            "theme": gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+            "theme": gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**CONTRAST),
             "css": markup.read_page("style.css"), "footer_links": [], "max_file_size": LARGEST_UPLOAD,
             "ssr_mode": False, "share": False, "enable_monitoring": False, "mcp_server": False,
         }  # fmt: skip
@@ -123,7 +124,7 @@ def build_app(studio: Studio) -> Explorer:
             with gr.Column(scale=5, min_width=340, elem_id="w2w-right"):
                 page = Page(studio, session, stop, stage, facts, message, link, code, panel("footer"))
                 page.footer.unrender()
-                with gr.Tabs():
+                with gr.Tabs(overflow_behavior="wrap"):
                     for name, tab in TABS:
                         with gr.Tab(name, id=name.lower(), render_children=True):
                             tab.build(page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
+import html as entities
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +28,11 @@ SMALLEST = 256  # pixels; a smaller picture is enlarged
 def part(name: str, **values: Any) -> str:
     """Return the HTML of one template as a part of the page."""
     return f'<div class="w2w">{render(PAGES / f"{name}.html", **values)}</div>'
+
+
+def numbered(html: str, number: int) -> str:
+    """Return a part with a number in its outermost element."""
+    return html.replace('<div class="w2w">', f'<div class="w2w" data-rendering="{number}">', 1)
 
 
 def read_page(name: str) -> str:
@@ -136,7 +141,7 @@ def code(text: str, note: str = "") -> str:
     """Return Python to copy, and a note about it."""
     from markupsafe import Markup
 
-    return part("code", code=Markup(html.escape(terminal(text, keep="\n"))), note=note)
+    return part("code", code=Markup(entities.escape(terminal(text, keep="\n"))), note=note)
 
 
 def strip(rows: Sequence[tuple[str, Sequence[Shown]]], title: str = "", notes: Sequence[str] = ()) -> str:

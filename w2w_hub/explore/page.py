@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -95,6 +96,7 @@ class Page:
     redraw: list[tuple[Any, Callable[[Session, People], str]]] = field(default_factory=list)
     restored: list[tuple[Any, Callable[[Session, Any], str]]] = field(default_factory=list)
     listeners: list[Callable[[], Any]] = field(default_factory=list)
+    renderings: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.controls = controls_of(self.studio.space)
@@ -165,7 +167,11 @@ class Page:
             self.code: self.python(session),
             self.link: self.link_of(session),
         }
-        return shown | ({panel: render(session, people) for panel, render in self.redraw} if panels else {})
+        return shown | ({panel: self.again(render(session, people)) for panel, render in self.redraw} if panels else {})
+
+    def again(self, html: str) -> str:
+        """Return a panel as one that differs from the last, so that the browser sets its controls again."""
+        return markup.numbered(html, next(self.renderings))
 
     def first(self) -> Session:
         """Return the session of a page that was opened without a link: a new person who is no copy of a row."""
@@ -197,12 +203,12 @@ def sent(event: Any) -> dict[str, Any]:
     data = data if isinstance(data, Mapping) else {}
     values = data.get("values")
     kept: dict[str, dict[str, Any]] = {}
-    count = 0
+    total = 0
     for kind, named in (values if isinstance(values, Mapping) else {}).items():
         if not isinstance(named, Mapping):
             continue
-        count += len(named)
-        if count > MOST_VALUES:
+        total += len(named)
+        if total > MOST_VALUES:
             break
         kept[str(kind)] = {str(name): value for name, value in named.items()}
     act, name = data.get("act"), data.get("name")

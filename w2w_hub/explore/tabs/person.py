@@ -22,7 +22,7 @@ from ..page import MODEL, Page, Session, Shown, chosen, one, said
 from ..people import People, people_of, saved
 from ..state import Row, Sampled, State
 from .compare import example_row
-from .panel import panel
+from .panel import panel, upload_field
 
 STEPS, MOST_STEPS = 200, 1000  # of an inversion
 NEIGHBORS = 6
@@ -32,15 +32,14 @@ def build(page: Page) -> None:
     """Add the tab's parts to the page."""
     controls, near = panel("person"), panel("neighbors")
     with gr.Accordion("Somebody from a file: a LoRA of any kind, or a saved point", open=False):
-        adapter = gr.File(
-            label="LoRA (.safetensors, with its adapter_config.json if there is one) or point (.json)",
-            file_count="multiple", file_types=list(ADAPTER_SUFFIXES), height=120, elem_id="w2w-upload",
+        adapter = upload_field(
+            "LoRA (.safetensors, with its adapter_config.json if there is one) or point (.json)", ADAPTER_SUFFIXES,
+            "upload", several=True,
         )  # fmt: skip
     with gr.Accordion("Somebody in a picture", open=False):
-        picture = gr.File(
-            label="Picture; its center is cut to the size that the model draws", file_types=list(PICTURE_SUFFIXES),
-            height=120, elem_id="w2w-picture",
-        )  # fmt: skip
+        picture = upload_field(
+            "Picture; its center is cut to the size that the model draws", PICTURE_SUFFIXES, "picture", several=False
+        )
         steps = gr.Slider(20, MOST_STEPS, STEPS, step=20, label="Steps of the search", elem_id="w2w-steps")
         live = panel("inversion")
 
@@ -70,20 +69,17 @@ def build(page: Page) -> None:
         given = {"sample": one(event, "seed", 0), "truncation": one(event, "truncation", 1.0), "attributes": wanted}
         return page.show(session.with_person(State.from_json({"person": given}).person), on_step)
 
-    def upload(session: Session, event: dict[str, Any], paths: list[str] | None, *, on_step: Any) -> Shown:
-        with uploaded(paths or []) as found:
+    def upload(session: Session, event: dict[str, Any], paths: list[str], *, on_step: Any) -> Shown:
+        with uploaded(paths) as found:
             identity, name, notes = read_adapter_upload(page.studio.space, found)
         state = session.state.of(saved(identity))
         own = identity if identity.exact else None
-        return {adapter: None} | page.show(Session(state, own, name, notes), on_step)
+        return page.show(Session(state, own, name, notes), on_step)
 
-    def clear() -> Any:
-        return gr.update(value=None)
-
-    def invert(session: Session, stop: Any, path: str | None, count: float) -> Iterator[Shown]:
+    def invert(session: Session, stop: Any, paths: list[str], count: float) -> Iterator[Shown]:
         stop.asked = False
         try:
-            with uploaded([path] if path else []) as found:
+            with uploaded(paths) as found:
                 given = read_picture_upload(found[0], page.studio.picture_size) if found else None
         except Exception as error:
             yield {page.message: said(str(error)), picture: None}
@@ -105,7 +101,7 @@ def build(page: Page) -> None:
 
     page.listeners.append(lambda: page.on(controls.act, acted, more=[near]))
     page.listeners.append(lambda: page.on(adapter.upload, upload, [adapter], [adapter]).then(
-        clear, None, adapter, api_visibility="private"
+        lambda: None, None, adapter, api_visibility="private"
     ))  # fmt: skip
     page.listeners.append(lambda: picture.upload(
         invert, [page.session, page.stop, picture, steps], [*page.outputs, live, picture], concurrency_id=MODEL,
