@@ -82,11 +82,11 @@ def build(page: Page) -> None:
             with uploaded(paths) as found:
                 given = read_picture_upload(found[0], page.studio.picture_size) if found else None
         except Exception as error:
-            yield {page.message: said(str(error)), picture: None}
+            yield {page.message: said(str(error))}
             return
         if given is None:
             return
-        yield {picture: None, page.message: "", live: show_inversion(given, None, (), 0, int(count))}
+        yield {page.message: "", live: show_inversion(given, None, (), 0, int(count))}
         began = time.monotonic()
         last = None
         for found, preview in page.studio.invert(
@@ -100,13 +100,15 @@ def build(page: Page) -> None:
             yield page.show(replace(session.with_person(person), upload="Person in the picture"))
 
     page.listeners.append(lambda: page.on(controls.act, acted, more=[near]))
-    page.listeners.append(lambda: page.on(adapter.upload, upload, [adapter], [adapter]).then(
-        lambda: None, None, adapter, api_visibility="private"
-    ))  # fmt: skip
-    page.listeners.append(lambda: picture.upload(
-        invert, [page.session, page.stop, picture, steps], [*page.outputs, live, picture], concurrency_id=MODEL,
+    # the fields are emptied by events of their own: an output that is left out makes Gradio replace its component
+    def empty(field: Any, event: Any) -> Any:
+        return event.then(lambda: None, None, field, api_visibility="private", show_progress="hidden")
+
+    page.listeners.append(lambda: empty(adapter, page.on(adapter.upload, upload, [adapter])))
+    page.listeners.append(lambda: empty(picture, picture.upload(
+        invert, [page.session, page.stop, picture, steps], [*page.outputs, live], concurrency_id=MODEL,
         concurrency_limit=1, show_progress="hidden", api_visibility="private",
-    ))  # fmt: skip
+    )))  # fmt: skip
 
 
 def show_inversion(given: Any, preview: Any, losses: tuple[float, ...], seconds: float, steps: int) -> str:
