@@ -25,6 +25,7 @@ NOT_RUN = {
     "ruff": "checks this checkout, as .ci/run does",
     "mypy": "checks this checkout, as .ci/run does",
     "pytest": "runs these tests",
+    "w2w explore": "serves until it is interrupted; tests/explore goes through it with a browser",
     "w2w demo": "takes minutes; tests/demo runs it on a tiny population",
 }  # by how a line starts
 SHOWN_ONLY = ("text", "toml", "json")  # languages of blocks that are no program

@@ -350,7 +350,11 @@ def test_a_page_with_hostile_names_runs_nothing(
 ) -> None:
     studio = Studio.open(tiny_space)
     found = list(studio.space.directions.values())
-    names = ["<img src=x onerror=alert(1)>", "${alert(2)}{{alert(3)}}</div><script>alert(4)</script>", "\"'` onclick=alert(5)"]
+    names = [
+        "<img src=x onerror=alert(1)>",
+        "${alert(2)}{{alert(3)}}</div><script>alert(4)</script>",
+        "\"'` onclick=alert(5)",
+    ]
     hostile = {name: replace(each, attribute=name) for name, each in zip(names, found, strict=True)}
     studio.pipe.attach(replace(studio.space, name=names[0], directions=hostile, population_model=None), verify=False)
     with served(build_app(studio)) as address:

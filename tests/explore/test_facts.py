@@ -39,7 +39,7 @@ def test_a_slider_states_its_score_and_where_it_reaches_and_saturates(labeled: L
     direction = labeled[0].directions["Full_Beard"]
     assert f"{direction.auc:.2f}" in slider.reading
     assert direction.curve is not None
-    assert direction.curve.reaches == pytest.approx(dict((w, a) for a, w in slider.marks)["shows"], abs=0.05)
+    assert direction.curve.reaches == pytest.approx({word: at for at, word in slider.marks}["shows"], abs=0.05)
     assert slider.limit >= max(at for at, _ in slider.marks)
 
 
@@ -108,8 +108,7 @@ def test_a_person_farther_than_everybody_is_noted(labeled: Labeled) -> None:
 
 def test_a_strip_pushes_along_a_direction_or_component_from_low_to_high(labeled: Labeled) -> None:
     for name in ("Full_Beard", "PC2"):
-        how, values = strip_values(labeled[0], name)
-        assert how == "push"
+        values = strip_values(labeled[0], name)
         assert len(values) == 9
         assert values == sorted(values)
         assert values[0] < 0 < values[-1]
@@ -155,6 +154,8 @@ def test_pages_hold_all_chosen_rows_once_and_counts_add_up(labeled: Labeled) -> 
     assert all(sum(count for _, count in each.bars) == 90 for each in first.histograms)
 
 
-@pytest.mark.parametrize(("name", "words"), [("Full_Beard", "Full beard"), ("BLONDE_GOLDEN", "Blonde golden"), ("_", "_")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("Full_Beard", "Full beard"), ("BLONDE_GOLDEN", "Blonde golden"), ("_", "_")]
+)
 def test_names_are_shown_in_words(name: str, words: str) -> None:
     assert in_words(name) == words

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.explore.state import LONGEST_LINK, Mixed, Row, Sampled, Saved, State
 
-NAMES = st.text(min_size=1, max_size=20).filter(lambda text: "\ud800" > text or text.isprintable())
+NAMES = st.text(min_size=1, max_size=20).filter(lambda text: text < "\ud800" or text.isprintable())
 SEEDS = st.integers(0, 2**63 - 1)
 AMOUNTS = st.floats(-100, 100, allow_nan=False)
 VALUES = st.one_of(st.booleans(), NAMES, st.floats(-1e6, 1e6, allow_nan=False))
@@ -24,7 +24,9 @@ SAVED = st.builds(
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=8),
 )
 PEOPLE = st.one_of(SAMPLED, st.builds(Row, NAMES), SAVED)
-MIXED = st.builds(lambda parts: Mixed(tuple(parts)), st.lists(st.tuples(PEOPLE, st.floats(0, 100)), min_size=1, max_size=4))
+MIXED = st.builds(
+    lambda parts: Mixed(tuple(parts)), st.lists(st.tuples(PEOPLE, st.floats(0, 100)), min_size=1, max_size=4)
+)
 STATES = st.builds(
     State, person=st.one_of(PEOPLE, MIXED), wanted=st.dictionaries(NAMES, VALUES, max_size=3),
     pushes=st.dictionaries(NAMES, AMOUNTS, max_size=3), preserve=st.lists(NAMES, max_size=3).map(tuple),
@@ -60,7 +62,8 @@ def test_unknown_fields_of_a_link_are_ignored() -> None:
 
 HOSTILE: list[tuple[str, Any]] = [
     ("person", 3), ("person", []), ("person", {"row": ""}), ("person", {"row": "x" * 501}), ("person", {"row": 3}),
-    ("person", {"sample": -1}), ("person", {"sample": 1.5}), ("person", {"sample": True}), ("person", {"sample": 2**63}),
+    ("person", {"sample": -1}), ("person", {"sample": 1.5}), ("person", {"sample": True}),
+    ("person", {"sample": 2**63}),
     ("person", {"sample": 0, "truncation": 1e300}), ("person", {"sample": 0, "attributes": [1]}),
     ("person", {"sample": 0, "attributes": {"Beard": {"deep": 1}}}),
     ("person", {"sample": 0, "attributes": {str(i): True for i in range(201)}}),
@@ -87,7 +90,9 @@ def test_a_link_with_a_damaged_value_is_refused(words: str) -> None:
         State.from_link(f"?person={quote(words)}")
 
 
-@pytest.mark.parametrize("link", ["?prompt=" + "x" * LONGEST_LINK, "?" + "&".join(f"a{i}=1" for i in range(200)), "?prompt="])
+@pytest.mark.parametrize(
+    "link", ["?prompt=" + "x" * LONGEST_LINK, "?" + "&".join(f"a{i}=1" for i in range(200)), "?prompt="]
+)
 def test_a_link_that_is_too_long_or_has_an_empty_prompt_is_refused(link: str) -> None:
     with pytest.raises(InvalidInputError):
         State.from_link(link)

@@ -32,12 +32,20 @@ def drawn(studio: Studio, state: State) -> np.ndarray:
     "state",
     [
         State(Sampled(3, 0.7, {"Sunglasses": True}), **QUICK),
-        State(Row("person-0003"), wanted={"Full_Beard": True}, pushes={"Dark_Skin": -1.5}, preserve=("Sunglasses",), **QUICK),
+        State(
+            Row("person-0003"),
+            wanted={"Full_Beard": True},
+            pushes={"Dark_Skin": -1.5},
+            preserve=("Sunglasses",),
+            **QUICK,
+        ),
         State(Row("person-0004"), wanted={"Full_Beard": False}, factor=0.5, start=0.5, prompt="it's", seed=4, **QUICK),
         State(Mixed(((Row("person-0003"), 25.0), (Sampled(1), 75.0))), pushes={"PC2": 2.0}, **QUICK),
     ],
 )
-def test_the_python_of_a_state_draws_its_picture(studio: Studio, state: State, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_python_of_a_state_draws_its_picture(
+    studio: Studio, state: State, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(python_of(state, studio.source), "snippet", "exec"), {})
     found = np.asarray(Image.open(tmp_path / "person.png")).astype(int)
@@ -149,7 +157,8 @@ def hostile(folder: Path) -> dict[str, Path]:
 
     found = {
         "person.pt": pickle.dumps(print), "person.bin": pickle.dumps(print), "person.ckpt": b"\x80\x04.",
-        "huge.safetensors": (2**62).to_bytes(8, "little") + b"{}", "empty.safetensors": b"", "deep.json": b"[" * 100_000,
+        "huge.safetensors": (2**62).to_bytes(8, "little") + b"{}", "empty.safetensors": b"",
+        "deep.json": b"[" * 100_000,
         "other.json": json.dumps({"format": "w2w-point", "format_version": 99}).encode(), "page.html": b"<script>",
     }  # fmt: skip
     for name, data in found.items():

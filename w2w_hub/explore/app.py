@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-import gradio as gr  # noqa: E402
+import gradio as gr
 
-from ..common.text import terminal  # noqa: E402
-from ..errors import InvalidInputError, W2WError  # noqa: E402
-from . import markup  # noqa: E402
-from .files import EXPORTS, export  # noqa: E402
-from .page import MODEL, Page, Session, Shown, Stop, said  # noqa: E402
-from .people import people_of  # noqa: E402
-from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State  # noqa: E402
-from .studio import Studio  # noqa: E402
-from .tabs import compare, components, dataset, edit, person  # noqa: E402
-from .tabs.panel import panel  # noqa: E402
+from ..common.text import terminal
+from ..errors import InvalidInputError, W2WError
+from . import markup
+from .files import EXPORTS, export
+from .page import MODEL, Page, Session, Shown, Stop, said
+from .people import people_of
+from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State
+from .studio import Studio
+from .tabs import compare, components, dataset, edit, person
+from .tabs.panel import panel
 
 LARGEST_UPLOAD = 256 * 2**20  # bytes
 KEPT_SECONDS = 3600  # of a file that was made for a visitor, and of the session of a closed page
@@ -92,7 +92,8 @@ def build_app(studio: Studio) -> Explorer:
     title = f"{terminal(space.name)} {terminal(space.version)}"
     files = Path(tempfile.mkdtemp(prefix="w2w-explore-"))
     os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and exports, removed when the server ends
-    with Explorer(title=f"Explore {title}", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as app:
+    app = Explorer(title=f"Explore {title}", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS))
+    with app:
         app.files = files
         weakref.finalize(app, shutil.rmtree, files, ignore_errors=True)
         gr.HTML(markup.part("title", title=title), elem_id="w2w-title", apply_default_css=False)
@@ -179,7 +180,14 @@ def connect_drawing(page: Page, draw: Any, settings: list[Any]) -> None:
     """Connect what is drawn: prompt, seed, steps and guidance."""
 
     def again(
-        session: Session, event: dict[str, Any], prompt: str, seed: float, steps: float, guidance: float, *, on_step: Any
+        session: Session,
+        event: dict[str, Any],
+        prompt: str,
+        seed: float,
+        steps: float,
+        guidance: float,
+        *,
+        on_step: Any,
     ) -> Shown:
         given = {
             "prompt": prompt or State().prompt, "seed": int(seed or 0), "steps": int(steps) if steps else None,

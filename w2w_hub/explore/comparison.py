@@ -49,7 +49,7 @@ def compare_people(space: WeightSpace, points: Sequence[Point]) -> Comparison:
 
 
 def overlaps(space: WeightSpace, most: int = 12) -> list[tuple[str, str, float]]:
-    """Return the pairs of attributes whose editing directions overlap most, with their cosines; synonyms are left out."""
+    """Return the pairs of attributes whose editing directions overlap most, with cosines; synonyms are left out."""
     names = [name for name in synonyms(space.directions) if len(space.directions[name].editing) == space.k]
     if len(names) < 2:
         return []

@@ -236,24 +236,20 @@ def distance_note(space: WeightSpace, identity: Identity) -> str:
     farthest, distance = space.largest_distance, space.distance(identity.point)
     if farthest is None or distance <= farthest:
         return ""
-    return f"This is farther from the average than anybody in the data ({distance:.1f} against {farthest:.1f}); use less."
+    return (
+        f"This is farther from the average than anybody in the data ({distance:.1f} against {farthest:.1f}); use less."
+    )
 
 
-def strip_values(space: WeightSpace, name: str, count: int = 9) -> tuple[str, list[float]]:
-    """Return whether a strip over an attribute pushes or sets it, and its strengths from low to high.
+def strip_values(space: WeightSpace, name: str, count: int = 9) -> list[float]:
+    """Return the strengths of a strip along a direction or principal component, from low to high.
 
-    Parameters
-    ----------
-    name : str
-        A direction or a principal component (a push), or an attribute that can only be set, by factors.
+    They reach 1.5 times the typical strength, or else the ends of the slider, and include 0 if `count` is odd.
     """
-    model = space.population_model
-    if name in space.directions or model is None or name not in model.attributes:
-        direction = space.direction(name)
-        limit = slider_of(name, direction).limit
-        limit = limit if direction.typical is None else min(limit, 1.5 * direction.typical)
-        return "push", [round(float(x), 2) for x in np.linspace(-limit, limit, count)]
-    return "set", [float(x) for x in np.linspace(0, 1.5 * model.strength, count)]
+    direction = space.direction(name)
+    limit = slider_of(name, direction).limit
+    limit = limit if direction.typical is None else min(limit, 1.5 * direction.typical)
+    return [round(float(x), 2) for x in np.linspace(-limit, limit, count)]
 
 
 def values_in_words(values: Mapping[str, Any]) -> dict[str, str]:

@@ -110,9 +110,13 @@ class Page:
         return [self.session, self.stage, self.facts, self.message, self.link, self.code, self.footer, *panels]
 
     def on(
-        self, listen: Callable[..., Any], work: Callable[..., Shown], inputs: Sequence[Any] = (), more: Sequence[Any] = (),
+        self,
+        listen: Callable[..., Any],
+        work: Callable[..., Shown],
+        inputs: Sequence[Any] = (),
+        more: Sequence[Any] = (),
         **options: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Run ``work(session, event, *inputs, on_step=...)`` for an event, in the queue of the base model.
 
         Parameters

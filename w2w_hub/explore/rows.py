@@ -119,7 +119,9 @@ class Table:
         column = rows[name].dropna()
         if name in self.numbers and len(column):
             counts, edges = np.histogram(column.astype(float), BINS)
-            bars = [(f"{low:.3g} to {high:.3g}", int(n)) for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+            bars = [
+                (f"{low:.3g} to {high:.3g}", int(n)) for low, high, n in zip(edges, edges[1:], counts, strict=False)
+            ]
         else:
             counted = column.map(_word).value_counts()
             bars = [(str(value), int(count)) for value, count in counted.items()]

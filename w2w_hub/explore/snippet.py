@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..space.edits import TYPICAL
 from .state import Mixed, Origin, Row, Sampled, Saved, State
 
 HEAD = "from w2w_hub import AutoW2WPipeline\nfrom w2w_hub.models.pictures import to_picture\n"
@@ -36,7 +35,7 @@ def _edit(state: State) -> list[str]:
     parts = [repr(pushes)] if pushes else []
     if state.wanted:
         parts.append(f"set={dict(state.wanted)!r}")
-        if state.factor is not None and state.factor != TYPICAL:
+        if state.factor is not None:
             parts.append(f"strength={state.factor!r}")
     if state.preserve:
         parts.append(f"preserve={list(state.preserve)!r}")

@@ -264,9 +264,9 @@ class Inverter:
 
     def results(self, descent: Descent, history: list[torch.Tensor], restart: int) -> list[Inversion]:
         """Return each person's inversion so far."""
-        found, starts = descent.standardized.detach(), self.starts or [None] * len(self.latents)
-        losses = torch.stack(history, 1).tolist()
-        return [self.result(0.0, *each, restart, start) for each, start in zip(zip(found, losses, strict=True), starts, strict=True)]
+        starts = self.starts or [None] * len(self.latents)
+        each = zip(descent.standardized.detach(), torch.stack(history, 1).tolist(), starts, strict=True)
+        return [self.result(0.0, point, losses, restart, start) for point, losses, start in each]
 
     def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Warn, and return the last step at which all losses and gradients were finite."""

@@ -84,7 +84,9 @@ def draw_sheet(page: Page, session: Session, first: int, on_step: Any) -> str:
     studio, state = page.studio, session.state
     rows = components_of(page, state, first)
     people = [
-        people_of(studio.space, State.from_json({**state.to_json(), "push": {**state.pushes, row.name: s}}), session.own)
+        people_of(
+            studio.space, State.from_json({**state.to_json(), "push": {**state.pushes, row.name: s}}), session.own
+        )
         for row in rows
         for s in SHEET
     ]

@@ -12,7 +12,6 @@ from ..state import Row
 from .panel import panel
 
 
-
 def build(page: Page) -> None:
     """Add the tab's parts to the page."""
     table = Table.of(page.studio.space, page.studio.dataset)

@@ -56,7 +56,7 @@ def edits_in(page: Page, session: Session, event: dict[str, Any]) -> dict[str, A
 def draw_strip(page: Page, session: Session, name: str, on_step: Any) -> str:
     """Return the person along one direction from low to high, in one batched call."""
     studio, state = page.studio, session.state
-    how, strengths = strip_values(studio.space, name, COUNT)
+    strengths = strip_values(studio.space, name, COUNT)
     along = [
         State.from_json({**state.to_json(), "push": {**state.pushes, name: amount}}) if amount or state.is_edited
         else state

@@ -35,7 +35,7 @@ def upload_field(label: str, suffixes: Sequence[str], name: str, *, several: boo
         label=label, file_count="multiple" if several else "single", file_types=list(suffixes), height=120,
         elem_id=f"w2w-{name}",
     )  # fmt: skip
-    field.preprocess = paths_of  # Gradio's own leaves an empty file behind for each one
+    field.preprocess = paths_of  # type: ignore[method-assign]  # Gradio's own leaves an empty file behind for each one
     return field
 
 

@@ -79,8 +79,8 @@ def build(page: Page) -> None:
     def invert(session: Session, stop: Any, paths: list[str], count: float) -> Iterator[Shown]:
         stop.asked = False
         try:
-            with uploaded(paths) as found:
-                given = read_picture_upload(found[0], page.studio.picture_size) if found else None
+            with uploaded(paths) as files:
+                given = read_picture_upload(files[0], page.studio.picture_size) if files else None
         except Exception as error:
             yield {page.message: said(str(error))}
             return
@@ -100,6 +100,7 @@ def build(page: Page) -> None:
             yield page.show(replace(session.with_person(person), upload="Person in the picture"))
 
     page.listeners.append(lambda: page.on(controls.act, acted, more=[near]))
+
     # the fields are emptied by events of their own: an output that is left out makes Gradio replace its component
     def empty(field: Any, event: Any) -> Any:
         return event.then(lambda: None, None, field, api_visibility="private", show_progress="hidden")
@@ -140,5 +141,3 @@ def draw_neighbors(page: Page, session: Session, on_step: Any) -> str:
     ]
     notes = [found.warning] if found.warning else []
     return markup.strip([("The most similar people", shown)], "", notes)
-
-
