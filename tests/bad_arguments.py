@@ -842,7 +842,9 @@ def rows() -> dict[str, Row]:
             identities=lambda w: ["person-0000", "person-0001"], weights=lambda w: [1, 1],
         ),
         "W2WMixin.export": on(
-            "pipe", "export", {"path": path, "identity": "None|array|text|path", "overwrite": flag},
+            "pipe", "export",
+            {"path": path, "identity": "None|array|text|path", "trigger": "None|text", "thumbnail": "None|flag|path",
+             "overwrite": flag},
             path=lambda w: w.new(),
         ),
         "W2WMixin.save_identity": on(

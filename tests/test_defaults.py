@@ -179,7 +179,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "release.verify": {"deep": True, "local_files_only": False},
     "release.verify_lock": {"rebuild": False, "local_files_only": False},
     "release.pin": {"overwrite": False},
-    "release.push": {"private": False, "dry_run": False},
+    "release.push": {"private": False, "dry_run": False, "population": True, "population_model": True},
     "release.release": {"dry_run": False},
     "release.review": {"comment": False},
     "release.withdraw": {"dry_run": False},

@@ -23,6 +23,18 @@ def test_datasets_and_spaces_are_used_without_torch_or_diffusers() -> None:
     assert not {"torch", "diffusers"} & loaded
 
 
+def test_a_part_of_the_package_loads_what_is_used_of_it_only() -> None:
+    for part in ("space", "dataset", "dialects"):
+        assert "numpy" not in modules_after(f"import w2w_hub.{part}"), part
+    loaded = modules_after("import w2w_hub; w2w_hub.WeightSpace; w2w_hub.WeightDataset")
+    assert not {"asyncio", "pandas", "pyarrow", "sklearn", "w2w_hub.dataset.changes.add"} & loaded
+
+
+def test_a_module_of_a_part_is_an_attribute_before_it_is_imported() -> None:
+    code = "import w2w_hub; w2w_hub.space.points.save_point; w2w_hub.dataset.integrity; w2w_hub.dialects.reading"
+    assert {"w2w_hub.space.points", "w2w_hub.dataset.integrity"} <= modules_after(code)
+
+
 def test_the_command_lines_help_brings_no_heavy_library() -> None:
     assert not {"torch", "diffusers", "zarr", "pandas"} & modules_after("import w2w_hub.cli")
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .common.deprecated import warn_renamed
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    Loader = MetaPathFinder = object  # importlib.abc takes as long to import as this package
 
 # old path -> new path in this package; submodules of an old path follow it
 MOVED = {
@@ -35,7 +40,7 @@ MOVED = {
 }
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder(MetaPathFinder):
     """Finds modules under their old paths."""
 
     def find_spec(
@@ -45,7 +50,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return None if new is None else importlib.util.spec_from_loader(fullname, _Loader(new))
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader(Loader):
     """Returns the module at the new path, which keeps its own spec."""
 
     def __init__(self, new: str):

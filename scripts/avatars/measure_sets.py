@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from w2w_hub.demo.assets import Assets  # noqa: E402
 from w2w_hub.demo.judge import Judge  # noqa: E402
 from w2w_hub.demo.measure import able_to_gain, attribute_shown, kept_factors, tensor  # noqa: E402
 from w2w_hub.demo.settings import CASES, COMPONENTS, GUIDANCE, SAMPLING_STEPS  # noqa: E402
-from w2w_hub.space.identity import edited, resolve  # noqa: E402
+from w2w_hub.space.identity import Identity, resolve  # noqa: E402
 
 DRAWN: dict[str, Any] = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
 RESAMPLES, PUSH = 1000, 4.5
@@ -103,20 +104,26 @@ class Measurement:
             )
         return np.stack([self.before[p] for p in people])
 
-    def moved(self, person: str, attribute: str, strength: float | None) -> np.ndarray:
-        """Return the person's own weights, moved by a set; what the space does not explain stays."""
-        c = self.space.coefficients_of(self.own[person].point)
-        step = self.model.step(c, {attribute: True}, strength)
-        return self.own[person].vector + self.space.decode(c + step) - self.space.decode(c)
+    def edited(self, people: list[str], *strengths: dict[str, float], **options: Any) -> list[Identity]:
+        """Return people's own adapters after one edit."""
+        self.pipe.identity = [self.own[p] for p in people]
+        with warnings.catch_warnings():  # that a strong push leaves the population; the figures say what it does
+            warnings.simplefilter("ignore", UserWarning)
+            found = self.pipe.edit(*strengths, **options)
+        self.pipe.identity = None
+        return list(found)
 
     def sets(self, most: int, strength: float | None, push: bool = False) -> dict[str, Any]:
         """Return what sets of all attributes at one strength reach, or pushes of so many standard deviations."""
-        jobs = [(name, p) for name in self.judge.attributes for p in self.able(name, most)]
+        able = {name: self.able(name, most) for name in self.judge.attributes}
+        jobs = [(name, p) for name, people in able.items() for p in people]
         before = self.draw_before([p for _, p in jobs])
-        changed = [
-            edited(self.space, self.own[p], {name: strength or 0.0}) if push else self.moved(p, name, strength)
-            for name, p in jobs
-        ]
+        changed: list[Identity] = []
+        for name, people in able.items():
+            if push:
+                changed += self.edited(people, {name: PUSH if strength is None else strength})
+            else:
+                changed += self.edited(people, set={name: True}, strength="typical" if strength is None else strength)
         after = self.pipe.render(changed, CASES, **DRAWN)
         found = {}
         for name in self.judge.attributes:

@@ -361,9 +361,11 @@ def test_rows_of_a_default_scale_among_rows_of_a_stated_one_are_named(
     write_adapter(Adapter(pairs), file.parent, ("diffusers",))
     save_file({k: v for k, v in load_file(file).items() if "alpha" not in k}, file)  # states no scale
     for first, second in ((loras / "ann-0", file.parent), (file.parent, loras / "ann-0")):
-        with pytest.warns(UserWarning, match="gina"):
+        with pytest.warns(UserWarning, match="gina") as caught:
             pack_adapters([first, second], tmp_path / f"from-{first.name}", parquet_view=False)
+        assert {w.filename for w in caught} == {__file__}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pack_adapters([file.parent], tmp_path / "alone")
     assert {w.category for w in caught} == {IncompleteRecordWarning}
+    assert {w.filename for w in caught} == {__file__}

@@ -23,6 +23,9 @@ def test_headers_of_three_kinds_say_the_same_things() -> None:
     assert labels_of_header(MODELSPEC) == {"licence": "apache-2.0", "source": "ann", "trigger_phrase": "sks"}
     found = labels_of_header(ONETRAINER)
     assert found == {"trained_with": "OneTrainer", "base_model": "org/base", "learning_rate": 3e-4}
+    trained = {"w2w.recipe": json.dumps({"prompt": "sks person"})}
+    assert labels_of_header(trained) == {"trigger_phrase": "sks person"}
+    assert labels_of_header(trained | MODELSPEC)["trigger_phrase"] == "sks"
     assert labels_of_header({"modelspec.license": "free", "ot_config": "{", "ss_steps": "inf"}) == {}
 
 

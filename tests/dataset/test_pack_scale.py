@@ -24,6 +24,7 @@ from w2w_hub.dataset.changes.templates import Templates
 from w2w_hub.errors import BusyError, DiskError, InvalidInputError, LayoutMismatchError, W2WError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.store import commit as state
+from w2w_hub.store import locks
 
 BLOCK = "mid_block.attentions.0.transformer_blocks.0.attn1"
 LAYOUT = ParameterLayout({Target("unet", f"{BLOCK}.{n}"): (2, 6, 7) for n in ("to_q", "to_v")}, 3.0)
@@ -261,7 +262,7 @@ def test_a_template_is_not_learnt_from_a_file_with_something_left_over(loras):
 # --------------------------------------------------------------- the folder
 def test_a_second_writer_is_told_who_writes_and_the_first_is_not_disturbed(loras, make_dataset, tmp_path):
     ds = make_dataset()
-    with state.writer_lock(ds.path):
+    with locks.writer_lock(ds.path):
         with pytest.raises(BusyError, match=rf"people .*{os.getpid()}"):
             w2w_hub.dataset.remove_rows(ds.path, ["p0"])
         WeightDataset.open(ds.path).verify()  # reading goes on
@@ -275,8 +276,8 @@ def test_a_second_writer_is_told_who_writes_and_the_first_is_not_disturbed(loras
 def test_the_lock_of_a_killed_writer_is_no_hindrance(make_dataset):
     ds = make_dataset()
     code = (
-        "import sys, time; from pathlib import Path; from w2w_hub.store import commit as state\n"
-        "with state.writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from w2w_hub.store import locks\n"
+        "with locks.writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     root = Path(w2w_hub.__file__).parents[1]
     with subprocess.Popen([sys.executable, "-c", code, str(ds.path)], stdout=subprocess.PIPE, cwd=root) as holder:
@@ -285,9 +286,9 @@ def test_the_lock_of_a_killed_writer_is_no_hindrance(make_dataset):
         with pytest.raises(BusyError):
             w2w_hub.dataset.remove_rows(ds.path, ["p0"])
         holder.kill()
-    assert (ds.path / state.LOCK_FILE).exists()
+    assert (ds.path / locks.LOCK_FILE).exists()
     assert len(w2w_hub.dataset.remove_rows(ds.path, ["p0"])) == 5
-    assert not (ds.path / state.LOCK_FILE).exists()
+    assert not (ds.path / locks.LOCK_FILE).exists()
 
 
 FULL = """

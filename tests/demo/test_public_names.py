@@ -17,6 +17,7 @@ DOCUMENTED = (
     "w2w_hub.common.version",
     "w2w_hub.errors",
     "w2w_hub.store.atomic",
+    "w2w_hub.store.locks",
     "w2w_hub.store.manifest",
     "w2w_hub.store.paths",
     "w2w_hub.store.replacing",

@@ -23,6 +23,7 @@ from w2w_hub.dataset import check, find_duplicates, relabel_rows, remove_rows
 from w2w_hub.dialects import write_adapter
 from w2w_hub.errors import CorruptFileError, UnsafePathError, W2WError
 from w2w_hub.space.integrity import check_space
+from w2w_hub.store.cards import RENDERED
 from w2w_hub.store.commit import repair
 from w2w_hub.store.manifest import parse_manifest, seal
 from w2w_hub.store.paths import make_parents
@@ -446,3 +447,14 @@ def test_metadata_of_a_card_that_cannot_be_kept_is_written_anew(arena, metadata)
     (folder / "README.md").write_text(f"---\n{metadata}\n---\nhi\n")
     relabel_rows(folder, pd.DataFrame({"id": ["p2"], "Hair": ["blue"]})).verify()
     assert "configs:" in (folder / "README.md").read_text()
+
+
+NESTED = ["a0: &a0 [x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(40))]
+
+
+@pytest.mark.parametrize("metadata", ["1: a\nb: c", "a: &a [*a]", "\n".join(NESTED)], ids=["keys", "cycle", "aliases"])
+def test_a_strangers_card_that_states_a_digest_counts_as_written_by_hand(arena, metadata):
+    folder = arena / "world" / "people"
+    (folder / "README.md").write_text(f"---\n{RENDERED}: {'0' * 64}\n{metadata}\n---\nhi\n")
+    relabel_rows(folder, pd.DataFrame({"id": ["p2"], "Hair": ["blue"]})).verify()
+    assert (folder / "README.md").read_text().endswith("\nhi\n")

@@ -23,6 +23,7 @@ from tests.killing import kill_at
 from w2w_hub.dataset import integrity, relabel_rows, remove_rows  # imports all that writes
 from w2w_hub.store import atomic
 from w2w_hub.store import commit as state
+from w2w_hub.store import locks
 from w2w_hub.lora.adapter import Target
 from w2w_hub.dialects import write_adapter
 
@@ -88,7 +89,7 @@ def judge(folder, out):
     after = w2w_hub.WeightDataset.open(folder)
     after.verify()
     found["after"] = after.manifest.digest
-    with state.writer_lock(folder):  # a writer killed before its last step leaves a lock file
+    with locks.writer_lock(folder):  # a writer killed before its last step leaves a lock file
         pass
     found["left"] = sorted(p.name for p in [*folder.parent.iterdir(), *folder.iterdir()] if p.name.startswith("."))
     Path(out).write_text(json.dumps(found))

@@ -17,12 +17,18 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from tests.hub.contributions import LAYOUT, start, trained, write_target
-from w2w_hub import WeightDataset, write_adapter
+from w2w_hub import ParameterLayout, Target, WeightDataset, write_adapter
 from w2w_hub.common.license_ids import normal_license, strictest
+from w2w_hub.dataset.initialization import start_cosines
+from w2w_hub.dataset.manifest import row_digest
+from w2w_hub.dataset.sketches import Sketches, norm_and_concentration, sketch
 from w2w_hub.errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnsafePathError, W2WError
 from w2w_hub.release import contribute
 from w2w_hub.release.contribution.batch import Batch, batch_name, pack_batch, parse_batch_path, read_batch
 from w2w_hub.release.contribution.checks import Reference, check_batch
+from w2w_hub.release.contribution.measure import measure
+from w2w_hub.release.contribution.pending import MergeRecord
+from w2w_hub.release.contribution.waiting import Waiting
 
 STATED = {"source": "made up", "licence": "cc-by-4.0", "consent": "not needed"}
 
@@ -105,6 +111,12 @@ def test_an_adapter_of_another_layout_is_refused_and_never_cut_to_fit(people: We
         ({"licence": 4}, {"licence"}),
         ({"split": "test"}, {"split"}),
         ({"row": 3}, {"label"}),
+        ({"contributor": "ann"}, {"label"}),
+        ({"Beard": 10**400}, {"label"}),
+        ({"Beard": 1}, {"label"}),
+        ({"source": "\uff1d1+1"}, {"source"}),
+        ({"consent": "..."}, {"consent"}),
+        ({"consent": "None."}, {"consent"}),
         ({"row_sha256": "0" * 64}, {"label"}),
         ({"Beard": "true"}, {"label"}),
         ({"Age": "old"}, {"label"}),
@@ -147,6 +159,48 @@ def test_adapters_of_one_batch_that_are_alike_are_found(reference: Reference) ->
     same_id = tuple({"id": name, **STATED} for name in ("ann", "Ann"))
     found = [{p.check for p in v.problems} for v in check_batch(Batch("", (), trained(13, 2), same_id), reference)]
     assert found == [set(), {"id"}]
+
+
+def test_rows_that_are_merged_and_not_yet_released_are_found(reference: Reference) -> None:
+    merged = trained(14, 2)
+    record = MergeRecord("0" * 16, 12, "bob", "a" * 40, "2026-11-28", {"bob-0": row_digest(merged[0])})
+    assert reference.sketches is not None
+    waiting = Waiting(
+        ("'bob-0' of #12", "'bob-1' of #12"), reference.sketches.units_of(merged), {"bob-0": record},
+        {row_digest(merged[0]): record},
+    )  # fmt: skip
+    rows = np.stack([merged[0], merged[1] + np.float32(0.001), trained(15)[0], trained(16)[0]])
+    labels = tuple({"id": name, **STATED} for name in ("a", "b", "Bob-0", "c"))
+    found = check_batch(Batch("", (), rows, labels), reference, waiting=waiting)
+    assert [{p.check for p in v.problems} for v in found] == [{"duplicate"}, {"near_duplicate"}, {"id"}, set()]
+    assert "'bob-1' of #12" in found[1].problems[0].message
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_that_are_measured_together_have_the_facts_that_the_functions_for_each_give(
+    rank: int, dtype: type
+) -> None:
+    targets = {Target("unet", f"mid_block.attentions.{i}.proj_in"): (rank, 20 + i, 30 - i) for i in range(5)}
+    layout, rng = ParameterLayout(targets, 2.0), np.random.default_rng(rank)
+    rows = rng.normal(size=(9, layout.size)).astype(dtype)
+    rows[3], rows[4, 7], rows[5, 8] = 0, np.nan, np.inf
+    start = rng.normal(size=layout.size).astype(np.float32)
+    found = measure(rows, layout, np.dtype(dtype), start, None)
+    good = [0, 1, 2, 3, 6, 7, 8]
+    norms, ratios = norm_and_concentration(layout, rows[good])
+    cosines = start_cosines(layout, start, rows[good])
+    for number, norm, ratio, cosine in zip(good, norms, ratios, cosines, strict=True):
+        one = found[number]
+        assert (one.norm, one.directions) == pytest.approx((norm, ratio), rel=1e-12)
+        assert one.cosine == pytest.approx(cosine, abs=1e-6)
+        assert one.digest == row_digest(rows[number])
+    assert [i for i, one in enumerate(found) if not one.finite] == [4, 5]
+    sketches = Sketches.of_sketches(sketch(rows[good].astype(np.float32)), norms, ratios)
+    again = measure(rows[good], layout, np.dtype(dtype), start, sketches)
+    units = np.stack([one.unit for one in again if one.unit is not None])
+    assert np.array_equal(units, sketches.units_of(rows[good]))
+    assert [one.near and one.near[0] for one in again] == [0, 1, 2, None, 4, 5, 6]  # each is near itself, but zeros
 
 
 def test_a_withdrawn_row_is_refused_under_any_id(reference: Reference) -> None:

@@ -134,6 +134,59 @@ def test_the_hubs_own_merge_is_completed_by_a_merge_that_reviews(
 
 
 @pytest.mark.slow
+def test_a_merge_of_the_hub_that_brought_more_or_other_things_is_not_completed(
+    hub: LoopbackHub, client: MakeClient, people: Repo
+) -> None:
+    from .test_withdrawals import commit
+
+    _, files = batch(["new-1"])
+    readme = hub.blobs[people.files("main")["README.md"].oid]
+    more = offer(hub, people, files)
+    reviewed = people.pull_heads[more]
+    push_more(hub, people, more, {"README.md": b"mine"})
+    hub.merge(people, more, "ann")
+    _, others = batch(["new-2"], 2)
+    changed = offer(hub, people, others)
+    then = people.pull_heads[changed]
+    rows = next(path for path in others if path.endswith("rows.safetensors"))
+    push_more(hub, people, changed, {rows: files[next(path for path in files if path.endswith("rows.safetensors"))]})
+    hub.merge(people, changed, "ann")
+    ann = client("ann", "ann")
+    before = people.branches["main"]
+    for number, at, told in ((more, reviewed, "README.md"), (changed, then, "other files")):
+        done = ann.w2w("merge", f"org/people#{number}", "--commit", at)
+        assert (done.status, told in done.stderr) == (2, True), done
+    assert people.branches["main"] == before
+    commit(people, hub, "README.md", readme)  # what the Hub's merge changed is undone
+    assert ann.w2w("merge", f"org/people#{more}", "--commit", reviewed).status == 0
+    assert json.loads(ann.w2w("release", "org/people", "--json").stdout)["added"] == {"new-1": "bob"}
+
+
+@pytest.mark.slow
+def test_a_near_copy_of_a_batch_that_waits_for_the_release_is_found(
+    hub: LoopbackHub, client: MakeClient, people: Repo
+) -> None:
+    rows = new_rows(2, 1)
+    near = rows[:1] + np.float32(1e-3) * np.random.default_rng(3).normal(size=rows[:1].shape).astype(np.float32)
+    offer(hub, people, batch(["new-1", "new-2"], rows=rows)[1])
+    offer(hub, people, batch(["copy"], rows=near)[1], "carol")
+    found = client("ann", "ann").run(
+        CALLS
+        + """
+out(before=verdict(2)["checks"])
+merge("org/people", 1)
+out(after=verdict(2), refused=refused(merge, "org/people", 2)[0])
+release("org/people")
+out(released=verdict(2)["checks"])
+"""
+    )
+    assert found["before"] == []
+    assert found["after"]["checks"] == found["released"] == ["near_duplicate"]
+    assert "'new-1' of #1" in found["after"]["all"]["rows"][0]["problems"][0]["message"]
+    assert found["refused"] == "ContributionError"
+
+
+@pytest.mark.slow
 def test_two_contributors_with_one_id_or_one_adapter_do_not_both_get_in(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -205,6 +258,28 @@ out(nothing=release("org/people").outcome)
     assert reader.w2w("verify", "org/people@v2.0.0", "--deep").status == 0
     ids = reader.run("import w2w_hub\nout(ids=w2w_hub.WeightDataset.open('org/people').ids)")["ids"]
     assert ("person-03" in ids, len(ids)) == (False, 24)
+
+
+@pytest.mark.slow
+def test_a_release_fetches_each_file_once_and_its_dry_run_says_how_much_is_missing(
+    hub: LoopbackHub, client: MakeClient, people: Repo
+) -> None:
+    matrix = 24 * 4 * LAYOUT.size
+    offer(hub, people, batch(["new-1"])[1])
+    assert client("reviewer", "ann").w2w("merge", "org/people#1").status == 0
+    new, old = client("new", "ann"), client("old", "ann")
+    old.run("from w2w_hub import WeightDataset\nWeightDataset.open('org/people', lazy=False)")
+    for someone, all_of_it in ((new, True), (old, False)):
+        with hub.counted() as planned:
+            plan = json.loads(someone.w2w("release", "org/people", "--dry-run", "--json").stdout)
+        read = sum(r.sent for r in planned if r.cdn or "/resolve/" in r.path)
+        assert (plan["to_download"] > matrix) is all_of_it
+        assert read < matrix / 3  # labels and the batch
+    with hub.counted() as requests:
+        assert old.w2w("release", "org/people").status == 0
+    fetched = sum(r.sent for r in requests if r.method == "GET" and (r.cdn or "/resolve/" in r.path))
+    view = sum(f.size for name, f in people.files("v1.0.0").items() if name.startswith("parquet/"))
+    assert fetched < view + matrix / 3
 
 
 @pytest.mark.slow
@@ -372,6 +447,86 @@ HOSTILE: dict[str, dict[str, bytes | None]] = {
     "a line too few": named(rows_of(new_rows(2, 1)), line()),
     "one id twice": named(rows_of(new_rows(2, 1)), line() + line()),
     "an infinite label": named(GOOD, b'{"id": "new-1", "Age": Infinity}\n'),
+}  # fmt: skip
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12\n"
+HALVES = ROWS.astype(np.float16)
+
+
+def claimed(length: int) -> bytes:
+    """A file that claims a header of this length."""
+    return struct.pack("<Q", length) + b"{}"
+
+
+def halves(value: float) -> bytes:
+    """A batch in half precision with one such value."""
+    made = HALVES.copy()
+    made[0, 7] = value
+    return rows_of(made)
+
+
+HOSTILE |= {
+    "an id of look-alike letters": named(GOOD, line(id="\u0440erson-00")),
+    "an id of wide digits": named(GOOD, line(id="person-\uff10\uff10")),
+    "an id with a zero-width space": named(GOOD, line(id="person-00\u200b")),
+    "an id with a line break": named(GOOD, line(id="new-1\n")),
+    "an id of half a character": named(GOOD, b'{"id": "\\ud800", "source": "x", "licence": "mit", "consent": "y"}\n'),
+    "a file name in capitals": FILES | {f"contributions/{NAME}/ROWS.safetensors": GOOD},
+    "a folder name in capitals": {path.replace("contributions", "Contributions"): data for path, data in FILES.items()},
+    "a batch in a batch": FILES | {f"contributions/{NAME}/contributions/{NAME}/rows.safetensors": GOOD},
+    "a writer's lock in the batch": FILES | {f"contributions/{NAME}/.w2w-lock": b""},
+    "a writer's folder in the batches": FILES | {"contributions/.w2w-commit/manifest.json": b"{}"},
+    "git's settings in the batch": FILES | {f"contributions/{NAME}/.gitattributes": b"* -filter"},
+    "git's modules": FILES | {".gitmodules": b'[submodule "x"]\n path = x\n url = https://example.org/x\n'},
+    "a workflow": FILES | {".github/workflows/x.yml": b"on: push"},
+    "an array's description": FILES | {"weights.zarr/weights/zarr.json": b"{}"},
+    "sketches": FILES | {"sketches.safetensors": GOOD},
+    "another initialization": FILES | {"initialisation.safetensors": GOOD},
+    "a signature": FILES | {"manifest.sig": b"x"},
+    "rows that are a pointer": named(POINTER, line()),
+    "labels that are a pointer": named(GOOD, POINTER),
+    "one tensor twice": named(header([1, LAYOUT.size], 4).replace(b'"weights"', b'"weights": 0, "weights"', 1), line()),
+    "a header of 100 MB": named(claimed(100_000_000), line()),
+    "a header of 2^63 bytes": named(claimed(2**63), line()),
+    "a header of spaces": named(struct.pack("<Q", 3_000_000) + b" " * 3_000_000, line()),
+    "a header that overlaps": named(header([1, LAYOUT.size], 4 * LAYOUT.size, more=1) + bytes(4), line()),
+    "bytes after the rows": named(GOOD + b"more", line()),
+    "a negative shape": named(header([-1, -LAYOUT.size], 4 * LAYOUT.size) + bytes(4 * LAYOUT.size), line()),
+    "a shape that is true": named(header([True, LAYOUT.size], 4 * LAYOUT.size) + bytes(4 * LAYOUT.size), line()),
+    "brain floats": named(header([1, LAYOUT.size], 2 * LAYOUT.size, "BF16") + bytes(2 * LAYOUT.size), line()),
+    "doubles": named(rows_of(ROWS.astype(np.float64)), line()),
+    "NaN in half precision": named(halves(np.nan), line()),
+    "infinity in half precision": named(halves(np.inf), line()),
+    "subnormal numbers only": named(rows_of(np.full_like(HALVES, 6e-8)), line()),
+    "subnormal single numbers": named(rows_of(np.full_like(ROWS, 1e-45)), line()),
+    "the largest numbers": named(rows_of(np.full_like(ROWS, 3e38)), line()),
+    "a published row, nearly": named(rows_of(new_rows(24, 0)[:1] * np.float32(1.0001)), line()),
+    "a million columns": named(GOOD, b'{"id":"new-1",' + b",".join(b'"%x":0' % i for i in range(300_000)) + b"}\n"),
+    "a huge integer": named(GOOD, b'{"id": "new-1", "Beard": ' + b"9" * 400 + b"}\n"),
+    "an integer that Python does not parse": named(GOOD, b'{"id": "new-1", "Beard": ' + b"9" * 5000 + b"}\n"),
+    "a huge exponent": named(GOOD, b'{"id": "new-1", "Beard": 1e999}\n'),
+    "a number as a flag": named(GOOD, line(Beard=1)),
+    "labels with a byte order mark": named(GOOD, b"\xef\xbb\xbf" + line()),
+    "labels in UTF-16": named(GOOD, line().decode().encode("utf-16")),
+    "labels with a zero byte": named(GOOD, line()[:-1] + b"\0\n"),
+    "labels that are a list": named(GOOD, b"[1]\n"),
+    "another contributor": named(GOOD, line(contributor="ann")),
+    "a label without a name": named(GOOD, line(**{"": 1})),
+    "a label that is markup": named(GOOD, line(**{"<b>": 1})),
+    "the prototype of objects": named(GOOD, line(__proto__=1)),
+    "a line break in the source": named(GOOD, line(source="x\nlicense: mit")),
+    "a bell in the license": named(GOOD, line(licence="mit\x07")),
+    "a reversed consent": named(GOOD, line(consent="\u202egiven")),
+    "a zero-width consent": named(GOOD, line(consent="\u200b\u200d")),
+    "a paragraph separator in the consent": named(GOOD, line(consent="given\u2029by me")),
+    "a tab and a formula": named(GOOD, line(source="\t=1+1")),
+    "a formula of another kind": named(GOOD, line(source="@SUM(1)")),
+    "a wide formula": named(GOOD, line(source="\uff1d1+1")),
+    "a consent of points": named(GOOD, line(consent="...")),
+    "a consent that is none.": named(GOOD, line(consent="None.")),
+    "a consent that is true": named(GOOD, line(consent=True)),
+    "a license that is a list": named(GOOD, line(licence=["mit"])),
 }  # fmt: skip
 
 

@@ -362,8 +362,8 @@ def test_a_space_of_k_components_fetches_only_their_basis_and_keeps_its_points_v
         found = client().run(
             """
 import w2w_hub
-from w2w_hub.space import storage
-storage.COMPONENTS_A_FILE = 1000
+from w2w_hub.space import coordinate_files
+coordinate_files.COMPONENTS_A_FILE = 1000
 s = w2w_hub.WeightSpace.from_pretrained("org/space", k=3, revision="v1.0.0")
 whole = w2w_hub.WeightSpace.from_pretrained("org/space", revision=s.revision.commit)
 point = s.sample(1, seed=0)[0]

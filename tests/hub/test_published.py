@@ -180,3 +180,42 @@ out(edited=facts(verify("org/people@v1.0.0", cache_dir="from-lock", local_files_
     assert (found["again"], found["next"]) == ("unchanged", "published")
     assert found["right"] == [True, [], []]
     assert not found["edited"][0]
+
+
+def test_a_space_is_published_without_its_people_who_stay_in_the_folder(
+    hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
+) -> None:
+    folder = tmp_path / "space"
+    shutil.copytree(folders.space, folder)
+    assert (folder / "population_model.json").is_file()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = client("ann", "ann").run(
+        """
+from w2w_hub import WeightSpace, release
+folder, people = sys.argv[1:]
+def push(repo, **options):
+    return release.push(folder, repo, **options).outcome
+first = push("org/both", population=False, population_model=False)
+again = push("org/both", population=False, population_model=False)
+push("org/model", population_model=False)
+try:
+    release.push(people, "org/data", population=False)
+except Exception as error:
+    refused = [type(error).__name__, str(error.path)]
+opened = {name: WeightSpace.open("org/" + name) for name in ("both", "model")}
+whole = WeightSpace.open(folder)
+out(first=first, again=again, refused=refused, digests=[s.digest == whole.digest for s in opened.values()],
+    people={name: s.population is not None for name, s in opened.items()},
+    models={name: s.population_model is not None for name, s in opened.items()})
+""",
+        folder,
+        folders.people,
+    )
+    assert (found["first"], found["again"]) == ("published", "unchanged")
+    assert found["refused"] == ["InvalidInputError", str(folders.people)]
+    assert found["digests"] == [True, True]
+    assert found["people"] == {"both": False, "model": True}
+    assert found["models"] == {"both": False, "model": False}
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    sent = hub.repos[("model", "org/both")].files("main")
+    assert not [name for name in sent if name.startswith(("coefficients/", "population_model."))]

@@ -228,6 +228,7 @@ def test_a_version_that_somebody_tags_elsewhere_meanwhile_is_a_conflict(
 CALLS: dict[str, Callable[..., object]] = {
     "publish": lambda x: push(x, "org/people", token=False),
     "repo": lambda x: push("nowhere", x, token=False),
+    "population": lambda x: push("nowhere", "org/people", population=x if x is not True else 3, token=False),
     "dataset": lambda x: push(LOCK.parent / "people", "org/people", dataset=x if x is not None else 3, token=False),
     "pin": lambda x: pin(x, token=False),
     "pin to": lambda x: pin(["org/people@v1.0.0"], x, token=False) if x is not None else pin([]),

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from w2w_hub import ParameterLayout, WeightDataset, read_adapter, write_dataset
 from w2w_hub.cli import main
 from w2w_hub.errors import AlreadyExistsError, InitializationError, InvalidInputError
+from w2w_hub.lora.adapter import Target
 from w2w_hub.release import contribute, write_start
 from w2w_hub.release.contribution.trainers import TRAINERS
 from w2w_hub.training.tensors import kaiming_start
@@ -121,7 +122,7 @@ def test_a_network_made_of_the_file_by_kohyas_rules_trains_what_fits(
 def test_the_settings_of_each_trainer_state_modules_and_rank_and_its_file_is_the_start(
     people: WeightDataset, tmp_path: Path, trainer: str
 ) -> None:
-    if trainer == "diffusion-pipe":
+    if trainer == "diffusion-pipe":  # but for SDXL
         with pytest.raises(InvalidInputError):
             write_start(people.path, tmp_path / "start", trainer)
         assert not (tmp_path / "start").exists()
@@ -139,7 +140,7 @@ def test_the_settings_of_each_trainer_state_modules_and_rank_and_its_file_is_the
         told = settings.get("network", settings)
         if trainer == "ai-toolkit":
             assert (told["linear"], told["linear_alpha"]) == (2, 6)
-            assert told["network_kwargs"]["only_if_contains"] == modules
+            assert told["network_kwargs"]["only_if_contains"] == [f"unet.{module}" for module in modules]
         elif trainer == "onetrainer":
             assert (told["lora_rank"], told["lora_alpha"], told["layer_filter"].split(",")) == (2, 6, modules)
         elif trainer == "simpletuner":
@@ -147,6 +148,42 @@ def test_the_settings_of_each_trainer_state_modules_and_rank_and_its_file_is_the
         place = next(value for key, value in told.items() if isinstance(value, str) and value.endswith(".safetensors"))
         assert Path(place).is_file()
     assert len(others) == (trainer not in ("peft", "w2w"))
+
+
+def dataset_of(folder: Path, shapes: dict[Target, tuple[int, int, int]]) -> WeightDataset:
+    """A dataset with a published initialization and the scale 3."""
+    layout = ParameterLayout(shapes, 3.0)
+    start = np.random.default_rng(0).normal(size=layout.size).astype(np.float32)
+    for slot in layout.slots:
+        start[slot.b_offset : slot.end] = 0
+    rows = start + np.random.default_rng(1).normal(0, 0.1, (12, layout.size)).astype(np.float32)
+    return write_dataset(rows, folder, layout=layout, start_adapter=layout.unflatten(start))
+
+
+def test_ai_toolkit_trains_fluxs_double_blocks_without_single_ones_of_the_same_number(tmp_path: Path) -> None:
+    double = [f"transformer_blocks.{i}.attn.to_q" for i in (1, 11)]
+    flux = dataset_of(tmp_path / "flux", {Target("transformer", name): (2, 8, 8) for name in double})
+    write_start(flux.path, tmp_path / "start", "ai-toolkit")
+    told = yaml.safe_load((tmp_path / "start" / "ai-toolkit.yaml").read_text())
+    wanted = told["network"]["network_kwargs"]["only_if_contains"]
+    others = [f"single_{name}" for name in double] + [f"transformer_blocks.{i}.attn.to_q" for i in (0, 2, 10)]
+    # its rule: a word of the list is in the name of the module behind its component
+    trained = [name for name in (*double, *others) if any(word in f"transformer.{name}" for word in wanted)]
+    assert trained == double
+    for trainer in ("kohya", "onetrainer", "diffusion-pipe"):
+        with pytest.raises(InvalidInputError):
+            write_start(flux.path, tmp_path / trainer, trainer)
+
+
+def test_diffusion_pipe_starts_with_the_alpha_that_it_saves(tmp_path: Path) -> None:
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    sdxl = dataset_of(tmp_path / "sdxl", {Target("unet", name): (2, 2048, 640)})
+    write_start(sdxl.path, tmp_path / "start", "diffusion-pipe")
+    told = tomllib.loads((tmp_path / "start" / "diffusion-pipe.toml").read_text())["adapter"]
+    [file] = Path(told["init_from_existing"]).iterdir()
+    stored = load_file(file)
+    assert {float(value) for key, value in stored.items() if key.endswith(".alpha")} == {float(told["rank"])} == {2.0}
+    assert "alpha" not in told
 
 
 def test_a_dataset_that_does_not_know_its_initialization_names_the_choices(

@@ -144,6 +144,8 @@ def test_withdrawing_again_changes_nothing_and_who_may_not_write_is_refused(
     assert (first["outcome"], first["commit"]) == ("withdrawn", people.branches["main"])
     again = json.loads(ann.w2w("withdraw", "org/people", "person-01", "--reason", "other", "--json").stdout)
     assert (again["outcome"], again["commit"], again["rows"]) == ("unchanged", None, first["rows"])
+    dry = ann.w2w("withdraw", "org/people", "person-01", "--reason", "consent", "--dry-run")
+    assert "next:" not in dry.stderr  # there is nothing to do
     assert people.branches["main"] == first["commit"]
     for words, told in (
         (("org/people", "nobody"), "nobody"),
@@ -221,6 +223,45 @@ def test_a_published_space_warns_by_the_dataset_that_its_card_links(
     assert ["person-01" in text for text in client().run(script)["said"]] == [True]
     noted = client().w2w("verify", "org/space@v1.0.0")
     assert (noted.status, "person-01" in noted.stderr) == (0, True)
+
+
+@pytest.mark.slow
+def test_a_space_without_a_population_warns_by_the_labels_of_its_datasets_commit(
+    hub: LoopbackHub, client: MakeClient, people: Repo, tmp_path: Path
+) -> None:
+    reader, where = client(), str(tmp_path)
+    build = (
+        OPEN
+        + """
+ds, _ = opened()
+def save(name, **options):
+    made = w2w_hub.build_space(ds, 4, name="s", directions=False, **options).without_population()
+    made.save(Path(sys.argv[1]) / name)
+"""
+    )
+    reader.run(build + 'save("all"); save("some", rows=[ds.ids[i] for i in ds.where(split="train")[2:20]])', where)
+    ask = (
+        OPEN
+        + """
+opened()
+told = {}
+for name in sys.argv[2:]:
+    space, said = warned(w2w_hub.WeightSpace.from_pretrained, Path(sys.argv[1]) / name)
+    assert space.population is None
+    told[name] = [text for text in said if "weight space" in text]
+out(**told)
+"""
+    )
+    before = reader.run(ask, where, "all", "some")
+    assert (before["all"], before["some"]) == ([], [])
+    client("ann", "ann").w2w("withdraw", "org/people", "person-01", "--reason", "consent")
+    after = reader.run(ask, where, "all", "some")
+    assert [["person-01" in text for text in after[name]] for name in ("all", "some")] == [[True], [True]]
+    reader.run(build + 'save("later")', where)  # without the row
+    client("ann", "ann").w2w("withdraw", "org/people", "person-02", "--reason", "consent")
+    last = reader.run(ask, where, "later", "all")
+    assert [("person-01" in text, "person-02" in text) for text in last["later"]] == [(False, True)]
+    assert [("person-01" in text, "person-02" in text) for text in last["all"]] == [(True, True)]
 
 
 @pytest.mark.slow

@@ -14,14 +14,15 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from w2w_hub import ParameterLayout, W2WPipeline, WeightSpace, read_adapter
-from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, UnknownNameError
+from w2w_hub.errors import BaseModelMismatchError, InvalidInputError, MissingPathError, UnknownNameError
 from w2w_hub.lora.adapter import Target
-from w2w_hub.models.pictures import contact_sheet
+from w2w_hub.models.pictures import contact_sheet, to_picture
 from w2w_hub.models.pipelines import W2WMixin, strength_grid
 from w2w_hub.models.pipelines.grids import preview_sheets
 from w2w_hub.models.pipelines.identities import warn_if_far
 from w2w_hub.models.pipelines.inputs import encode_pictures, encode_text
 from w2w_hub.space import Coordinates, Direction, Population
+from w2w_hub.space.thumbnails import thumbnail_of
 
 from ..tiny_world import ATTRIBUTES, TinyWorld
 
@@ -427,3 +428,25 @@ def test_options_that_open_something_else_are_refused_wherever_the_base_is(
 ) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(option))):
         OPENED[way](tiny_world, pipe.space, option)
+
+
+def test_an_export_draws_each_identity_for_its_header_with_the_trigger_phrase(
+    pipe: W2WPipeline, tmp_path: Path
+) -> None:
+    pipe.generation = {"num_inference_steps": 1, "guidance_scale": 1.0}
+    names = ["person-0000", "person-0002"]
+    folders = pipe.export(tmp_path / "drawn", names, trigger="a person of words", thumbnail=True, dialects=("kohya",))
+    drawn = pipe.render(names, [("a person of words", 0)])
+    for folder, pictures in zip(folders, drawn, strict=True):
+        told = read_adapter(folder).metadata
+        assert told["modelspec.trigger_phrase"] == "a person of words"
+        assert told["modelspec.thumbnail"] == thumbnail_of(to_picture(pictures[0]))
+    picture = to_picture(drawn[0, 0])
+    pipe.export(tmp_path / "given", "person-0000", thumbnail=picture)
+    assert read_adapter(tmp_path / "given").metadata["modelspec.thumbnail"] == thumbnail_of(picture)
+    for wrong, error in ((picture, InvalidInputError), (3, InvalidInputError)):
+        with pytest.raises(error):
+            pipe.export(tmp_path / "wrong", names, thumbnail=wrong)
+    with pytest.raises(MissingPathError):
+        pipe.export(tmp_path / "wrong", "person-0000", thumbnail=tmp_path / "none.png")
+    assert not (tmp_path / "wrong").exists()

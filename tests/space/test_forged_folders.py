@@ -20,7 +20,7 @@ from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space
 from w2w_hub.errors import CorruptFileError, InvalidInputError
 from w2w_hub.lora.adapter import Target
 from w2w_hub.lora.canonical import canonicalize_rows
-from w2w_hub.space import NumpyEngine, storage
+from w2w_hub.space import NumpyEngine, coordinate_files
 from w2w_hub.space.fit.rows import Rows
 from w2w_hub.space.integrity import check_space
 
@@ -170,7 +170,7 @@ def test_a_direction_whose_vectors_are_not_of_the_space_is_named(folder: Path, k
 def test_the_first_components_need_no_file_of_the_others(
     space: WeightSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "COMPONENTS_A_FILE", 2)
+    monkeypatch.setattr(coordinate_files, "COMPONENTS_A_FILE", 2)
     folder = dataclasses.replace(space).save(tmp_path / "space")
     assert sorted(p.name for p in folder.glob("basis-*")) == ["basis-00000.safetensors", "basis-00001.safetensors"]
     assert WeightSpace.from_pretrained(folder) == space

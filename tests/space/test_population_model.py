@@ -22,9 +22,10 @@ from w2w_hub.errors import CorruptFileError, InvalidInputError, UnknownNameError
 from w2w_hub.release import diff
 from w2w_hub.space import PopulationModel, TorchEngine, fit_population_model
 from w2w_hub.space.fit.rebuild import compare_spaces
+from w2w_hub.space.population_model import hyperparameters
 from w2w_hub.space.population_model.columns import columns_of
 from w2w_hub.space.population_model.discovery import find_structure
-from w2w_hub.space.population_model.factors import MOST_LEVELS
+from w2w_hub.space.population_model.factors import MOST_LEVELS, Factor
 from w2w_hub.space.population_model.kernel import Kernel
 from w2w_hub.space.population_model.relations import excluded_levels
 
@@ -232,6 +233,38 @@ def test_the_mean_explains_more_than_additive_effects_and_permuted_labels_nothin
     assert found["rows"] == HELD_OUT
     assert found["model"] > found["additive"] + 0.03
     assert found["permuted"] < 0.05
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_the_kernel_is_the_smoothest_within_a_standard_error_of_the_best(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    factors = tuple(Factor(name, (name,), ("a", "b", "c"), np.full(3, 1 / 3)) for name in "pqr")
+    codes = rng.integers(0, 3, (90, 3)).astype(float)
+    effects = rng.normal(size=(3, 3, 8)) * np.array([weight, 1, 1])[:, None, None]
+    values = sum(effects[j][codes[:, j].astype(int)] for j in range(3)) + 0.5 * rng.normal(size=(90, 8))
+    mean = values.mean(0)
+
+    def errors(chosen: hyperparameters.Hyperparameters) -> np.ndarray:
+        """Each row's error under a regression of the others, fitted again for each."""
+        gram, found = Kernel(factors, chosen.rhos).matrix(codes, codes), np.empty(len(codes))
+        for i in range(len(codes)):
+            others = np.arange(len(codes)) != i
+            inner = gram[np.ix_(others, others)] + chosen.noise * np.eye(len(codes) - 1)
+            found[i] = ((values[i] - mean - gram[i, others] @ np.linalg.solve(inner, values[others] - mean)) ** 2).sum()
+        return found
+
+    chosen = hyperparameters.choose(factors, codes, values, mean)
+    monkeypatch.setattr(hyperparameters, "SHARES", ())
+    best = hyperparameters.choose(factors, codes, values, mean)
+    least = errors(best)
+    assert least.mean() <= errors(chosen).mean() <= 1.01 * least.mean() + least.std(ddof=1) / len(least) ** 0.5
+    assert np.ptp(chosen.rhos) < np.ptp(best.rhos)  # nearer to one for all factors
+    if weight == 1:
+        assert np.ptp(chosen.rhos) == 0
+    else:
+        assert chosen.rhos.argmin() == 0  # the factor that matters most still counts most
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_a_space_without_a_model_says_what_can_be_done(space: WeightSpace) -> No
     for call in (lambda: bare.edit(PERSON, set={"Beard": True}), lambda: bare.sample(attributes={"Beard": True})):
         with pytest.raises(InvalidInputError, match="build it again"):
             call()
-    assert bare.sample(2, seed=3) == space.sample(2, seed=3, method="gaussian")
+    assert bare.sample(2, seed=3) == space.sample(2, seed=3, method="neighbors")
     assert bare.edit(PERSON, {"Beard": 1.0}) == space.edit(PERSON, {"Beard": 1.0})
 
 
@@ -188,15 +188,17 @@ def test_samples_have_what_they_are_asked_for_and_what_occurs_together(space: We
 
 
 def test_every_sample_names_its_nearest_row(space: WeightSpace) -> None:
-    for method in (None, "population", "gaussian"):
+    for method in (None, "population", "neighbors", "gaussian"):
         for point in space.sample(5, seed=3, method=method):
             [(row, cosine)] = space.nearest(point)
             assert point.history["nearest"] == {"row": row, "cosine": pytest.approx(cosine, abs=1e-3)}
             assert row in repr(point)
     published = space.without_population()
     assert "nearest" not in published.sample(1, seed=3)[0].history
-    with pytest.raises(MissingPopulationError):
-        published.sample(covariance="full")
+    assert replace(published, population_model=None).sample(2) == space.sample(2, method="gaussian")
+    for needs_rows in ({"covariance": "full"}, {"method": "neighbors"}):
+        with pytest.raises(MissingPopulationError):
+            published.sample(**needs_rows)
 
 
 def test_truncation_goes_to_the_mean_or_to_the_mean_of_people_like_that(space: WeightSpace) -> None:
@@ -216,6 +218,7 @@ def test_truncation_goes_to_the_mean_or_to_the_mean_of_people_like_that(space: W
     [
         {"attributes": {"Bear": True}}, {"attributes": {"hair": "BLUE"}}, {"attributes": ["Beard"]}, {"method": "none"},
         {"attributes": {"Red_Hair": True, "hair": "GRAY"}}, {"method": "gaussian", "attributes": {"Beard": True}},
+        {"method": "neighbors", "attributes": {"Beard": True}}, {"method": "neighbors", "covariance": "full"},
         {"method": "population", "covariance": "full"}, {"covariance": "full", "attributes": {"Beard": True}},
         {"seed": -1}, {"count": 0}, {"truncation": -1},
     ],

@@ -125,6 +125,28 @@ def test_a_push_by_the_gap_of_the_classes_shows_the_attribute_and_keeps_the_inde
     assert found.inside[-1] < 0.5
 
 
+def test_a_push_the_other_way_removes_the_attribute_from_people_who_have_it(space: WeightSpace) -> None:
+    direction = space.directions["Beard"]
+    found, adding = direction.removal_curve, direction.curve
+    assert found is not None
+    assert adding is not None
+    assert found.others == adding.others
+    assert found.rows == direction.positives
+    assert found.shown[0] < 0.1
+    assert found.shown[-1] > 0.95
+    half, gap = found.strength_of(0.5), GAP / (1 + GAP**2 / 4) ** 0.5
+    assert half is not None
+    assert gap / 2 < half < gap
+    assert found.least_kept[0] == 1
+    entry = {**direction.evidence(), "removal_curve": {"strengths": [0]}}
+    with pytest.raises(CorruptFileError, match=r"'Beard'.*removal_curve"):
+        type(direction).from_evidence(direction.editing, direction.reading, entry, "Beard")
+    assert space.path is not None
+    facts = json.loads(CliRunner().invoke(main, ["inspect", str(space.path), "--json"]).stdout)
+    assert StrengthCurve.from_json(facts["removal curves"]["Beard"]) == found
+    assert f"removed by -{found.typical:.1f}" in unescape(page(json.loads(json.dumps(figures(space)))))
+
+
 def test_rows_without_a_label_count_for_neither_class(tmp_path: Path) -> None:
     label = np.array([bool(i % 2) if i % 5 else None for i in range(160)], object)
     found = build_space(clusters(tmp_path / "people", label=label), 12, standardize=False).directions["Beard"].curve

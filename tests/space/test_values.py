@@ -273,7 +273,8 @@ def test_a_field_of_evidence_that_is_wrong_is_named_with_its_direction(space: We
 def test_evidence_without_a_field_or_with_other_arrays_is_refused(space: WeightSpace) -> None:
     direction = space.direction("Beard")
     entry, c = direction.evidence(), direction.editing
-    assert {*RIGHT, "unreliable"} - {"curve"} == set(entry) - {"curve"}  # a space of few rows has none
+    curves = {"curve", "removal_curve"}  # a space of few rows has none
+    assert {*RIGHT, "unreliable"} - curves == set(entry) - curves
     assert Direction.from_evidence(c, c, {**entry, "of a later version": 1}).kind == "binary"
     for field in ("sd", "intercept", "auc", "positives", "rows", "held_out_rows"):
         with pytest.raises(CorruptFileError, match=f"'Beard'.*{field}"):

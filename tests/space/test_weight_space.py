@@ -46,7 +46,7 @@ def test_a_saved_space_opens_as_it_was(space: WeightSpace, tmp_path: Path) -> No
 def test_the_basis_is_split_into_files_of_a_thousand_components(
     space: WeightSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2w_hub.space.storage.COMPONENTS_A_FILE", 5)
+    monkeypatch.setattr("w2w_hub.space.coordinate_files.COMPONENTS_A_FILE", 5)
     space.save(tmp_path / "parts")
     assert len(list((tmp_path / "parts").glob("basis-*.safetensors"))) == 3
     assert WeightSpace.from_pretrained(tmp_path / "parts").digest == space.digest

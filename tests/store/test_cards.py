@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -88,6 +89,8 @@ def test_a_card_is_split_and_joined_and_compared_by_what_it_says() -> None:
     assert not is_rendered(join_card(marked | {"more": 1}, body))
     assert not is_rendered(join_card(marked, body + "more"))
     assert mark_rendered(marked, body) == rendered
+    spelled = json.dumps({"license": "mit", "tags": ["a", "b"]}, sort_keys=True, separators=(",", ":"))
+    assert marked[RENDERED] == hashlib.sha256(f"{spelled}\n{body}".encode()).hexdigest()  # in cards of every release
     large = f"---\na: {'x' * MAX_CARD_METADATA}\n---\nx"
     assert split_card(large) == ({}, "x")
     fits = f"---\na: {'x' * (MAX_CARD_METADATA - 4)}\n---\nx"

@@ -19,7 +19,8 @@ from tests.store.test_states import NEW, OLD, fill, read
 from w2w_hub.errors import AlreadyExistsError, BusyError, CorruptFileError, DiskError
 from w2w_hub.store import atomic, commit
 from w2w_hub.store.atomic import new_folder, replaced, write_bytes
-from w2w_hub.store.commit import LOCK_FILE, next_state, read_state, writer_lock
+from w2w_hub.store.commit import next_state, read_state
+from w2w_hub.store.locks import LOCK_FILE, writer_lock
 
 
 def refusing(error: OSError, when: Callable[[Any], bool] = lambda _: True, kept: Any = None) -> Callable[..., Any]:

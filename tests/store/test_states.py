@@ -21,8 +21,9 @@ from w2w_hub.errors import (
 )
 from w2w_hub.store import atomic
 from w2w_hub.store.atomic import disk_error, new_folder, write_bytes
-from w2w_hub.store.commit import COMMIT, LOCK_FILE, NEXT, NOTES, next_state, open_state, read_state, repair, writer_lock
+from w2w_hub.store.commit import COMMIT, NEXT, NOTES, next_state, open_state, read_state, repair
 from w2w_hub.store.hashing import entry_of, sha256_file
+from w2w_hub.store.locks import LOCK_FILE, writer_lock
 from w2w_hub.store.manifest import CARD, DATASET, FILENAME, SPACE, seal
 
 Files = dict[str, bytes]

@@ -247,6 +247,15 @@ def test_two_processes_train_the_rows_of_one(tiny_world: TinyWorld, people: Path
         train_many(people, tiny_world.base, tmp_path / "two", recipe=recipe, devices=["cpu", "cpu"])
 
 
+@pytest.mark.slow
+def test_an_error_on_one_device_ends_the_others(tiny_world: TinyWorld, people: Path, tmp_path: Path) -> None:
+    recipe = TrainingRecipe(class_prompt=None, steps=5000, learning_rate=1e-3)  # minutes per identity
+    (people / "bob" / "0.png").write_text("not a picture", "utf-8")
+    with pytest.raises(Exception, match=r"0\.png"):
+        train_many(people, tiny_world.base, tmp_path / "out", recipe=recipe, at_once=1, devices=["cpu", "cpu"])
+    assert not list(unfinished(tmp_path / "out").glob("rows*"))
+
+
 def test_training_for_a_dataset_starts_from_the_initialization_that_it_publishes(
     tiny_world: TinyWorld, tmp_path: Path
 ) -> None:

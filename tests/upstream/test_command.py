@@ -34,9 +34,10 @@ def test_the_command_imports_compares_and_reads_a_point(published: Published, tm
     assert w2w("verify", tmp_path / "out" / "dataset", "--deep").exit_code == 0
     point = w2w(
         "import-w2w", published.folder / "w2wmodel.pt", "--space", tmp_path / "out" / "space", "--out",
-        tmp_path / "person.json",
+        tmp_path / "person.json", "--json",
     )  # fmt: skip
     assert point.exit_code == 0, point.output
+    assert json.loads(point.stdout)["coefficients"] == len(load_point(tmp_path / "person.json").coefficients)
     assert load_point(tmp_path / "person.json") == load_point(tmp_path / "out" / "points" / "w2wmodel.json")
     compared = w2w("compare", tmp_path / "out" / "space", tmp_path / "out" / "space", "--json")
     assert json.loads(compared.stdout)["principal_angles"]["10"]["largest"] < 0.1

@@ -11,7 +11,7 @@ from .common import Sections
 from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
 from .demo import demo
-from .directions import calibrate, slider
+from .directions import calibrate, directions, slider
 from .encoders import fit_encoder
 from .explore import explore
 from .exports import export
@@ -21,7 +21,7 @@ from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
 from .sheets import grid, render
-from .spaces import build, compare, directions, nearest, read, rebuild, report
+from .spaces import build, compare, nearest, read, rebuild, report
 from .training import train, train_many
 from .upstream import import_w2w
 

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,6 +25,8 @@ LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: 
 LONGEST_LINE = 300  # characters of a command that is repeated
 LONGEST_EXAMPLE = 74  # characters of a line of an example, so that 80 columns hold it
 INTERRUPTED = 130  # exit status, as a shell's for SIGINT
+
+space_argument = click.argument("space", type=click.Path(path_type=Path))
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -181,6 +183,11 @@ def given_settings(num_inference_steps: int | None, guidance_scale: float | None
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def drawing_cases(prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Return every prompt with every seed, by default one of each."""
+    return [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+
+
 def json_option(function: F) -> F:
     """Add the flag ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print data for a script.")(function)
@@ -235,6 +242,14 @@ def finite(value: Any) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def finite_numbers(text: str, option: str) -> list[float]:
+    """Return the numbers of a comma-separated option; raise a usage error unless all are finite."""
+    numbers = [finite(word) for word in text.split(",")]
+    if None in numbers:
+        raise click.UsageError(f"{option} {text!r} is not a list of finite numbers such as -3,0,3")
+    return [number for number in numbers if number is not None]
 
 
 class StrengthType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -297,11 +312,15 @@ def no_loading_bars() -> None:
     disable_progress_bar()
 
 
-def open_pipeline(space: Path) -> Any:
-    """Open a weight space with the text-to-image pipeline of its base model, quietly, on the best device."""
+def open_pipeline(space: Path, base: Path | str | None = None) -> Any:
+    """Open a weight space with the pipeline of its base model, or of another one, quietly, on the best device."""
     from ..models.pipelines import AutoW2WPipeline, best_device
+    from ..space import WeightSpace
 
     no_loading_bars()
-    pipe = AutoW2WPipeline.from_pretrained(space)
+    if base is None:
+        pipe = AutoW2WPipeline.from_pretrained(space)
+    else:
+        pipe = AutoW2WPipeline.from_base(str(base), WeightSpace.from_pretrained(space))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(best_device())

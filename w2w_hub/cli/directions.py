@@ -1,9 +1,9 @@
-"""Commands `w2w calibrate` and `slider`: directions that need a base model."""
+"""Commands `w2w directions`, `calibrate` and `slider`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,15 +12,17 @@ from .common import (
     FINITE,
     PROMPT,
     SEED,
+    drawing_cases,
     examples,
+    finite_numbers,
     generation_options,
     given_settings,
     json_option,
-    no_loading_bars,
+    open_pipeline,
     out_option,
+    space_argument,
 )
-from .output import data, print_json, say
-from .spaces import directions_table, space_argument
+from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
     from ..space import WeightSpace
@@ -28,20 +30,6 @@ if TYPE_CHECKING:
 base_option = click.option(
     "--base", type=click.Path(path_type=Path), help="Base model, for a SPACE that has none: a folder or org/name."
 )
-
-
-def open_with_base(space: Path, base: Path | None) -> Any:
-    """Open a weight space with its base model, or another one, on the best device."""
-    from ..models.pipelines import AutoW2WPipeline, best_device
-    from ..space import WeightSpace
-
-    no_loading_bars()
-    if base is None:
-        pipe = AutoW2WPipeline.from_pretrained(space)
-    else:
-        pipe = AutoW2WPipeline.from_base(str(base), WeightSpace.from_pretrained(space))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(best_device())
 
 
 def require_other_folder(space: Path, out: Path, force: bool) -> None:
@@ -53,6 +41,61 @@ def require_other_folder(space: Path, out: Path, force: bool) -> None:
     if out.resolve() == space.resolve():
         raise InvalidInputError(f"--out {out} is SPACE itself; name another folder", path=out)
     require_output(out, overwrite=force, own=space_files)
+
+
+@click.command(
+    epilog=examples(
+        "w2w directions space",
+        "w2w directions space --json",
+        "w2w directions space --entanglement",
+        "w2w directions space --entanglement --out side-effects.png",
+    )
+)
+@space_argument
+@click.option(
+    "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
+)
+@click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
+@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
+@json_option
+def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
+    """List the directions of SPACE with their held-out scores; those that say the same are one row."""
+    from ..space import WeightSpace
+    from ..space.directions import synonyms
+    from ..store.atomic import require_output
+
+    if out is not None:
+        if not table:
+            raise click.UsageError("--out is the picture of --entanglement; give both")
+        from ..models.pictures import picture_kind
+
+        picture_kind(out)
+        require_output(out, overwrite=force)
+    opened = WeightSpace.from_pretrained(space)
+    found = opened.entanglement() if table else None
+    if out is not None and found is not None:
+        if not found.names:
+            raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
+        from ..models.heat_map import heat_map
+        from ..models.pictures import save_picture
+
+        save_picture(heat_map(found.among(synonyms(opened.directions))), out, overwrite=force)
+        say(f"{out}: side effects of every attribute on every other")
+    if as_json:
+        evidence = {name: d.evidence() for name, d in opened.directions.items()}
+        print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
+        return
+    if not opened.directions:
+        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
+    data(*directions_table(opened))
+    if found is None:
+        return
+    pairs = found.among(synonyms(opened.directions)).strongest(count)
+    if pairs:
+        data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
+        for (*_, spill), shown in zip(pairs, name_column(f"{a} -> {b}" for a, b, _ in pairs), strict=True):
+            data(f"{shown}  {spill:+.2f}")
+        say("all of them: --json, or a picture: --out side-effects.png")
 
 
 @click.command(
@@ -95,9 +138,9 @@ def calibrate(
 
     require_other_folder(space, out, force)
     judge = find_callable(judge_name, "judge")
-    wanted = STRENGTHS if strengths is None else _numbers(strengths)
-    pipe = open_with_base(space, base)
-    cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+    wanted = STRENGTHS if strengths is None else finite_numbers(strengths, "--strengths")
+    pipe = open_pipeline(space, base)
+    cases = drawing_cases(prompts, seeds)
     found = measure(
         pipe, judge, list(attributes) or None, people=people, cases=cases, strengths=wanted,
         **given_settings(num_inference_steps, guidance_scale),
@@ -108,18 +151,7 @@ def calibrate(
         print_json({"path": str(out), "curves": {name: curve.to_json() for name, curve in measured.items()}})
         return
     say(f"{out}: strength curves of {counted(len(measured), 'attribute')}")
-    _print_table(found)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--strengths {text!r} is not a list of numbers such as 1.5,3,4.5") from None
-
-
-def _print_table(space: WeightSpace) -> None:
-    data(*directions_table(space))
+    data(*directions_table(found))
 
 
 @click.command(
@@ -162,7 +194,7 @@ def slider(
 
     require_other_folder(space, out, force)
     WeightSpace.from_pretrained(space).require_new_direction(name)
-    pipe = open_with_base(space, base)
+    pipe = open_pipeline(space, base)
     pictures = {}
     if before is not None or after is not None:
         from ..training.pictures import read_pictures
@@ -188,3 +220,25 @@ def slider(
         say(f"unreliable: {found.unreliable}")
     strength = f"{name}={found.typical:+.1f}"
     say(f"next: {command('w2w edit', out, ShellText('IDENTITY'), strength, options=('--out', 'edited.json'))}")
+
+
+def directions_table(space: WeightSpace) -> list[str]:
+    """Return the directions of a weight space as a table; those that say the same are one row."""
+    from ..space.directions import synonyms, synonyms_text
+
+    distinct = synonyms(space.directions)
+    rows = []
+    for name, shown in zip(distinct, name_column(["direction", *distinct])[1:], strict=True):
+        d = space.directions[name]
+        score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
+        interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
+        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
+        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
+        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
+        rows.append(f"{shown}  {figures}  {more}".rstrip())
+    head = name_column(["direction", *distinct])[0]
+    return (
+        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
+        if rows
+        else []
+    )

@@ -15,8 +15,9 @@ from .common import (
     examples,
     given_settings,
     json_option,
-    no_loading_bars,
+    open_pipeline,
     out_option,
+    space_argument,
 )
 from .output import print_json, say
 
@@ -35,7 +36,7 @@ SMALL_SEED = click.IntRange(0, 2**31 - 1)
         "w2w fit-encoder space --base my-base-model --out space-with-encoder",
     ),
 )
-@click.argument("space", type=click.Path(path_type=Path))
+@space_argument
 @click.option("--base", help="Base model, if SPACE has none: a diffusers folder or org/name.")
 @click.option(
     "--pictures", default=24_000, show_default=True, type=click.IntRange(2), help="Pictures to draw and learn from."
@@ -82,7 +83,7 @@ def fit_encoder(
         raise click.UsageError("give either --out, or --store to store the encoder in SPACE")
     opened = _opened(space)
     _require_place(opened, out, force)
-    pipe = _pipeline(space, base)
+    pipe = open_pipeline(space, base)
     pipe.generation = {**pipe.generation, **given_settings(num_inference_steps, guidance_scale)}
     place = space if out is None else out
     work = place.with_name(f".{place.name}.w2w-encoder")
@@ -112,15 +113,6 @@ def _require_place(space: WeightSpace, out: Path | None, force: bool) -> None:
         require_addable(space, FILE, overwrite=force)
     else:
         require_output(out, overwrite=force, own=None if out.suffix == SUFFIX else space_files)
-
-
-def _pipeline(space: Path, base: str | None) -> Any:
-    from ..models.pipelines import AutoW2WPipeline, best_device
-
-    no_loading_bars()
-    found = AutoW2WPipeline.from_pretrained(space) if base is None else AutoW2WPipeline.from_base(base, _opened(space))
-    found.set_progress_bar_config(disable=True)
-    return found.to(best_device())
 
 
 def _write(space: WeightSpace, encoder: Encoder, out: Path | None, force: bool) -> None:

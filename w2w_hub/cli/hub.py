@@ -17,6 +17,7 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
     epilog=examples(
         "w2w push people org/people --version 1.0.0 --private",
         "w2w push space org/space --version 1.0.0 --dry-run",
+        "w2w push space org/space --version 1.0.0 --without-population --without-population-model --dry-run",
     )
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -35,11 +36,18 @@ lock_argument = click.argument("lock", type=click.Path(path_type=Path))
     "--sign", type=click.Path(path_type=Path), metavar="KEY",
     help="Private key (PEM) to sign the manifest with; w2w verify --identity checks it.",
 )  # fmt: skip
+@click.option("--without-population", is_flag=True, help="Leave out ids and coefficients of a weight space's rows.")
+@click.option(
+    "--without-population-model", is_flag=True,
+    help="Leave out the model of the population, from which some rows can be estimated. What is published cannot set "
+    "attributes.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @json_option
 def push(
     folder: Path, repo: str, version: str | None, private: bool, gated: str | None, message: str | None,
-    dataset: Path | None, sign: Path | None, dry_run: bool, as_json: bool,
+    dataset: Path | None, sign: Path | None, without_population: bool, without_population_model: bool, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a dataset or weight space as a version of the Hub repository REPO (org/name)."""
     from ..release import push as publish
@@ -54,6 +62,8 @@ def push(
         dataset=dataset,
         sign=sign,
         dry_run=dry_run,
+        population=not without_population,
+        population_model=not without_population_model,
     )
     if as_json:
         print_json(done.to_json())
@@ -77,6 +87,8 @@ def push(
             say(f"the card links its dataset {done.dataset}")
     if dry_run:
         again: list[object] = ["--version", done.version, *(["--private"] if private else [])]
+        again += ["--without-population"] if without_population else []
+        again += ["--without-population-model"] if without_population_model else []
         for name, value in {"--gated": gated, "--message": message, "--dataset": dataset, "--sign": sign}.items():
             again += [] if value is None else [name, value]
         say(f"next: {command('w2w push', folder, repo, options=again)}")

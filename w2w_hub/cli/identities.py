@@ -18,6 +18,7 @@ from .common import (
     json_option,
     open_pipeline,
     out_option,
+    space_argument,
 )
 from .edits import ValueType, edit_options, factor_option, layer_names, once, set_options
 from .output import print_json, say
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from ..store.replacing import OwnFiles
 
 KINDS = ("json", "safetensors")
-METHODS = ("population", "gaussian")  # w2w_hub.space.sampling.METHODS, without importing NumPy for --help
-space_argument = click.argument("space", type=click.Path(path_type=Path))
+METHODS = ("population", "neighbors", "gaussian")  # w2w_hub.space.sampling.METHODS, without importing NumPy for --help
 kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", show_default=True, help="File format.")
 
 
@@ -57,8 +57,8 @@ kind_option = click.option("--kind", type=click.Choice(KINDS), default="json", s
 @click.option(
     "--method",
     type=click.Choice(METHODS),
-    help="Through the population model, or Gaussian coefficients as in the paper.  [default: population, where SPACE "
-    "has a model of it]",
+    help="Through the population model, near the mean of similar rows (needs no labels), or Gaussian coefficients as "
+    "in the paper.  [default: the first that SPACE has the data for]",
 )
 @kind_option
 @out_option("New folder for the points.")

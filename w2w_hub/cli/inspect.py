@@ -12,7 +12,7 @@ from ..common.text import one_line
 from .common import adapter_options, examples, json_option
 from .output import data, print_json, say
 
-_JSON_ONLY = ("passengers", "misfit", "strength curves")  # the first two are deprecated, until 0.3
+_JSON_ONLY = ("passengers", "misfit", "strength curves", "removal curves")  # the first two are deprecated, until 0.3
 _TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
 
 

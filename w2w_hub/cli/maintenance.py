@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command, counted, few, one_line
+from ..common.text import command, counted, few, file_size, one_line
 from .common import (
     PROMPT,
     SEED,
+    drawing_cases,
     examples,
     generation_options,
     given_settings,
@@ -75,7 +76,7 @@ def review(
     else:
         _show_review(found)
     if base is not None and out is not None:
-        cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+        cases = drawing_cases(prompts, seeds)
         _draw(found, base, cases, given_settings(num_inference_steps, guidance_scale), scale, out, force)
     if found.outcome == "refuse":
         ctx.exit(1)
@@ -193,7 +194,9 @@ def release(repo: str, version: str | None, sign: Path | None, dry_run: bool, as
     if done.outcome == "unchanged":
         say(f"{done.repo}: nothing to release; open pull requests are listed by: {command('w2w review', done.repo)}")
     elif done.outcome == "planned":
-        say(f"{done.tag} would be a {done.level} change; next: {command('w2w release', done.repo, done.version)}")
+        fetched = f", which fetches {file_size(done.to_download)} first" if done.to_download else ""
+        then = command("w2w release", done.repo, done.version)
+        say(f"{done.tag} would be a {done.level} change; next: {then}{fetched}")
     else:
         made = "is complete now, after an interrupted release" if done.outcome == "tagged" else "is published"
         then = command("w2w verify", f"{done.repo}@{done.tag}", options=("--deep",))
@@ -231,12 +234,12 @@ def withdraw(
     for row in done.rows:
         data(f"{row.id}  {row.date}  {row.reason}")
     many = counted(len(done.rows), "row")
+    if done.outcome == "unchanged":
+        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
+        return
     if dry_run:
         options: list[object] = ["--reason", reason, *(["--message", message] if message else [])]
         say(f"{many} would be withdrawn; next: {command('w2w withdraw', repo, *ids, options=options)}")
-        return
-    if done.outcome == "unchanged":
-        say(f"{many} of {done.repo} withdrawn already; nothing was changed")
         return
     say(f"{many} of {done.repo} withdrawn: w2w_hub reads them at no revision any more")
     if done.versions:

@@ -10,13 +10,24 @@ import click
 from click.core import ParameterSource
 
 from ..common.text import counted
-from .common import FINITE, PROMPT, SEED, examples, generation_options, given_settings, open_pipeline, out_option
+from .common import (
+    FINITE,
+    PROMPT,
+    SEED,
+    drawing_cases,
+    examples,
+    finite_numbers,
+    generation_options,
+    given_settings,
+    open_pipeline,
+    out_option,
+    space_argument,
+)
 from .edits import edit_options, layer_names, once, set_options
 from .output import say
 from .rows import captions, find_identities, people_option, say_which
 
 F = TypeVar("F", bound=Callable[..., Any])
-space_argument = click.argument("space", type=click.Path(path_type=Path))
 
 
 def picture_options(function: F) -> F:
@@ -109,7 +120,7 @@ def grid(
         return
     if len(prompts) > 1 or len(seeds) > 1:
         raise click.UsageError("an edit has one prompt and one seed: the columns are strengths")
-    listed = None if strengths is None else _strengths(strengths)
+    listed = None if strengths is None else finite_numbers(strengths, "--strengths")
     require_output(out, overwrite=force)
     from ..models.pipelines import strength_grid  # imports torch
     from ..space.edits import require_model
@@ -118,7 +129,7 @@ def grid(
     if listed is None:
         first, last = (-3.0, 6.0) if not values else (0.0, 1.5 * require_model(pipe.space).strength)
         listed = _even(first if low is None else low, last if high is None else high, count)
-    case = ((prompts or ("sks person",))[0], (seeds or (0,))[0])
+    case = drawing_cases(prompts, seeds)[0]
     chosen = find_identities(pipe.space, identities, people)
     pictures = strength_grid(
         pipe, chosen, attribute or values, listed, case, unit=unit, layers=layer_names(layers), preserve=preserve,
@@ -134,18 +145,6 @@ def grid(
     save_picture(made(pictures, rows, columns, scale=scale), out, overwrite=force)
     say_which(identities, chosen)
     say(f"{out}: {counted(len(rows), 'identity')} x {counted(len(columns), 'strength')}")
-
-
-def _strengths(text: str) -> list[float]:
-    import math
-
-    try:
-        values = [float(word) for word in text.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--strengths {text!r} is not a list of numbers such as -3,0,3") from None
-    if not all(map(math.isfinite, values)):
-        raise click.UsageError("strengths must be finite numbers")
-    return values
 
 
 def _even(low: float, high: float, count: int) -> list[float]:
@@ -172,7 +171,7 @@ def _render_cases(
     pipe = open_pipeline(space)
     if preview:
         preview_name(pipe.space, out, overwrite=force)  # raise before anything is drawn
-    cases = [(prompt, seed) for prompt in prompts or ("sks person",) for seed in seeds or (0,)]
+    cases = drawing_cases(prompts, seeds)
     named = [name for name in identities if name != "base"]
     found = find_identities(pipe.space, named, people)
     left = iter(found)

@@ -1,4 +1,4 @@
-"""`w2w build`, `rebuild`, `compare`, `report`, `directions`, `nearest` and `read`."""
+"""`w2w build`, `rebuild`, `compare`, `report`, `nearest` and `read`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.text import command, counted, few
-from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option
+from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option, space_argument
+from .directions import directions_table
 from .output import data, name_column, print_json, say
 from .rows import find_identity, people_option
 
 if TYPE_CHECKING:
-    from ..space import Engine, PopulationModel, WeightSpace
-
-space_argument = click.argument("space", type=click.Path(path_type=Path))
+    from ..space import Engine, PopulationModel
 
 
 def _solver_names() -> list[str]:
@@ -172,28 +171,6 @@ def model_json(model: PopulationModel | None) -> dict[str, Any] | None:
     return {"factors": factors, "strength": model.strength, "gain": model.gain, "evidence": model.evidence}
 
 
-def directions_table(space: WeightSpace) -> list[str]:
-    """Return the directions of a weight space as a table; those that say the same are one row."""
-    from ..space.directions import synonyms, synonyms_text
-
-    distinct = synonyms(space.directions)
-    rows = []
-    for name, shown in zip(distinct, name_column(["direction", *distinct])[1:], strict=True):
-        d = space.directions[name]
-        score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
-        interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
-        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
-        typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
-        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
-        rows.append(f"{shown}  {figures}  {more}".rstrip())
-    head = name_column(["direction", *distinct])[0]
-    return (
-        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
-        if rows
-        else []
-    )
-
-
 @click.command(
     epilog=examples(
         "w2w rebuild space --check --dataset people",
@@ -314,61 +291,6 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
         say(f"{name}: components of {of}; explained variance {curve or 'not stated'}")
 
 
-@click.command(
-    epilog=examples(
-        "w2w directions space",
-        "w2w directions space --json",
-        "w2w directions space --entanglement",
-        "w2w directions space --entanglement --out side-effects.png",
-    )
-)
-@space_argument
-@click.option(
-    "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
-)
-@click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
-@out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
-@json_option
-def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
-    """List the directions of SPACE with their held-out scores; those that say the same are one row."""
-    from ..space import WeightSpace
-    from ..space.directions import synonyms
-    from ..store.atomic import require_output
-
-    if out is not None:
-        if not table:
-            raise click.UsageError("--out is the picture of --entanglement; give both")
-        from ..models.pictures import picture_kind
-
-        picture_kind(out)
-        require_output(out, overwrite=force)
-    opened = WeightSpace.from_pretrained(space)
-    found = opened.entanglement() if table else None
-    if out is not None and found is not None:
-        if not found.names:
-            raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
-        from ..models.heat_map import heat_map
-        from ..models.pictures import save_picture
-
-        save_picture(heat_map(found.among(synonyms(opened.directions))), out, overwrite=force)
-        say(f"{out}: side effects of every attribute on every other")
-    if as_json:
-        evidence = {name: d.evidence() for name, d in opened.directions.items()}
-        print_json({"directions": evidence, **({} if found is None else {"entanglement": found.to_json()})})
-        return
-    if not opened.directions:
-        say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
-    data(*directions_table(opened))
-    if found is None:
-        return
-    pairs = found.among(synonyms(opened.directions)).strongest(count)
-    if pairs:
-        data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
-        for (*_, spill), shown in zip(pairs, name_column(f"{a} -> {b}" for a, b, _ in pairs), strict=True):
-            data(f"{shown}  {spill:+.2f}")
-        say("all of them: --json, or a picture: --out side-effects.png")
-
-
 @click.command(epilog=examples("w2w nearest space points/sample-000.json", "w2w nearest space my-lora --count 5"))
 @space_argument
 @click.argument("identity")
@@ -400,6 +322,8 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
     Beside each is the probability of it, or the value of a continuous attribute.
     """
     from ..dialects.loading import provenance_in
+    from ..dialects.thumbnails import FIELD as THUMBNAIL
+    from ..dialects.thumbnails import shown_header
     from ..space import WeightSpace
     from ..space.directions import synonyms
 
@@ -414,7 +338,7 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
              "distance": distance,
              "mahalanobis": None if opened.population is None else opened.mahalanobis(found.point),
              "largest_distance": farthest, "note": found.note, "own_weights": found.exact,
-             "kept": found.explained_ratio, "provenance": provenance_in(identity) or None}
+             "kept": found.explained_ratio, "provenance": shown_header(provenance_in(identity)) or None}
         )  # fmt: skip
         return
     distinct = list(synonyms(opened.directions))
@@ -423,8 +347,11 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
         mark = "  unreliable" if direction.unreliable else ""
         data(f"{shown}  {direction.read_out.show(value)}{mark}")
     say(found.note)
-    if told := provenance_in(identity):
+    if told := shown_header(provenance_in(identity)):
         title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")
         say(f"its header says: {title}, license {license}")
+        for field, words in (("modelspec.trigger_phrase", "trigger phrase"), (THUMBNAIL, "thumbnail")):
+            if field in told:
+                say(f"{words}: {told[field]}")
     known = "" if farthest is None else f", the farthest fitted row has {farthest:.2f}"
     say(f"{distance:.2f} standard deviations from the mean; 1 is typical{known}")

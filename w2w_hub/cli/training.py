@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..common.text import command, counted, few
-from ..store.manifest import DATASET, stated_format
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
-from .datasets import LICENSE
+from .datasets import LICENSE, build_command
 from .output import print_json, say
 
 if TYPE_CHECKING:
@@ -118,9 +117,9 @@ def train(
         print_json({"path": str(out), "modules": len(adapter.factors), "steps": recipe.steps, "losses": losses})
         return
     if losses:
-        few = max(1, len(losses) // 10)
-        first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
-        say(f"{out}: mean loss {first:.4f} in the first {few} steps, {last:.4f} in the last")
+        some = max(1, len(losses) // 10)
+        first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
+        say(f"{out}: mean loss {first:.4f} in the first {counted(some, 'step')}, {last:.4f} in the last")
     if validate is not None:
         say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
@@ -129,6 +128,8 @@ def train(
 
 def _next_with(out: Path, for_: Path) -> str:
     """Return the command that makes an adapter a row of a dataset, or compares it with a weight space."""
+    from ..store.manifest import DATASET, stated_format
+
     if stated_format(for_) == DATASET:
         return command("w2w add", for_, out)
     return command("w2w inspect", out, options=("--against", for_))
@@ -192,4 +193,4 @@ def train_many(
     say(f"{out}: {counted(len(found.dataset), 'row')} of {found.dataset.layout.size:,} numbers")
     if found.lost:
         say(f"without a row, since the loss was not finite: {few(found.lost)}")
-    say(f"next: {command('w2w build', out, options=('--base', base, '--out', 'space'))}")
+    say(f"next: {build_command(found.dataset, out, Path(base) if Path(base).is_dir() else None)}")

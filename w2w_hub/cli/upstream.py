@@ -64,6 +64,9 @@ def import_w2w(
         require_output(require_suffix(out), overwrite=force)
         point = import_point(files, WeightSpace.from_pretrained(space))
         point.save(out, overwrite=force)
+        if as_json:
+            print_json({"point": str(out), "coefficients": len(point.coefficients)})
+            return
         say(f"{out}: {counted(len(point.coefficients), 'coefficient')}")
         return
     made = import_files(

@@ -6,7 +6,6 @@ once it is imported; it turns into the real feature when a saved dataset needs i
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
 import warnings
@@ -14,7 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from importlib.abc import MetaPathFinder
+else:
+    MetaPathFinder = object  # importlib.abc takes as long to import as this package
 
 NAME, MODULE = "WeightRow", "datasets.features.features"
 
@@ -41,7 +45,7 @@ def register(features: ModuleType, feature: type = _StandIn) -> None:
         features.register_feature(feature, NAME)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder(MetaPathFinder):
     """Waits for the module to be imported."""
 
     def find_spec(

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from .deprecated import warn_renamed
+
 ROOT = __name__.partition(".")[0]
 
 
 def lazy_names(
-    package: str, where: Mapping[str, str], folders: Collection[str] = ()
+    package: str, where: Mapping[str, str], folders: Collection[str] = (), *, renamed: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package: ``__getattr__, __dir__ = lazy_names(__name__, where)``.
 
@@ -21,11 +23,17 @@ def lazy_names(
         Public name to the module that defines it, relative to ``w2w_hub``.
     folders : collection of str, optional
         Modules of the package that are attributes before they are imported.
+    renamed : mapping, optional
+        Old public name to the new one.
     """
+    old_names = renamed or {}
 
     def look_up(name: str) -> Any:
         if name in folders:
             return importlib.import_module(f"{package}.{name}")
+        if name in old_names:
+            warn_renamed(f"{package}.{name}", old_names[name])
+            name = old_names[name]
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{ROOT}.{where[name]}"), name)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.text import Markdown, counted, table_row
-from ..store.parquet import read_table
 from .labels.names import CONTRIBUTOR, CONTRIBUTOR_SOURCE
 from .manifest import DatasetManifest
+from .tables import label_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,7 @@ def read_row_credits(find: Callable[[str], Path], manifest: DatasetManifest) -> 
     """Return :func:`row_credits` of a dataset's files; `find` returns the path of a listed file."""
     columns = [SOURCE, *([CONTRIBUTOR] if states_contributors(manifest) else [])]
     found: dict[str, Counter[str]] = {name: Counter() for name in (SOURCE, CONTRIBUTOR)}
-    for split in manifest.splits:
-        table = read_table(find(f"labels/{split}.parquet"), columns, None, "dataset")
+    for table in label_columns(find, manifest, columns):
         for name in columns:
             found[name].update(_counted(table.column(name).to_pylist()))
     return RowCredits(found[CONTRIBUTOR], found[SOURCE])

@@ -68,19 +68,25 @@ def a_part(layout: ParameterLayout, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
+def a_mask(layout: ParameterLayout) -> np.ndarray:
+    """Return 1 at the numbers of A and 0 at those of B, float64 ``(size,)``."""
+    made = np.zeros(layout.size)
+    for slot in layout.slots:
+        made[slot.offset : slot.b_offset] = 1
+    return made
+
+
 def start_cosines(layout: ParameterLayout, start: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the cosines of the A factors of rows ``(n, size)`` and of an initialization, float64 ``(n,)``; 0 for none.
 
     Training changes A little: it stays above 0.3, while that of two random initializations is near 0.
     """
     starts = np.cumsum([0, *layout.factor_sizes[:-1]])
-    wanted = np.zeros(layout.size)
-    for slot in layout.slots:
-        wanted[slot.offset : slot.b_offset] = start[slot.offset : slot.b_offset]
+    wanted = start * a_mask(layout)
     length = float(np.sqrt(np.sum(wanted**2)))
     made, product = np.zeros(len(rows)), np.empty(layout.size)
     for i, row in enumerate(rows):
-        of_factors = np.add.reduceat(np.square(row, out=product), starts)
+        of_factors = np.add.reduceat(np.square(row, out=product, dtype=np.float64), starts)
         size = length * float(np.sqrt(of_factors[0::2].sum()))
         made[i] = np.sum(np.multiply(row, wanted, out=product)) / size if size else 0.0
     return made
@@ -125,6 +131,7 @@ __all__ = [
     "FILES",
     "KOHYA_FILE",
     "SAME_START",
+    "a_mask",
     "a_part",
     "as_start",
     "initialization_files",

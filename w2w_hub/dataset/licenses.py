@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..common.text import Markdown, code, few, markdown
 from ..store.parquet import read_table
 from .manifest import UNKNOWN, DatasetManifest
+from .tables import label_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +36,8 @@ def row_licenses(labels: pd.DataFrame) -> dict[str | None, int]:
 def read_row_licenses(find: Callable[[str], Path], manifest: DatasetManifest) -> dict[str | None, int]:
     """Return :func:`row_licenses` of a dataset's files; `find` returns the path of a listed file."""
     found: Counter[str | None] = Counter()
-    for split in manifest.splits:
-        column = read_table(find(f"labels/{split}.parquet"), [COLUMN], None, "dataset").column(COLUMN)
-        found.update(value or None for value in column.to_pylist())
+    for table in label_columns(find, manifest, [COLUMN]):
+        found.update(value or None for value in table.column(COLUMN).to_pylist())
     return dict(found)
 
 
@@ -47,13 +47,11 @@ def rows_without(find: Callable[[str], Path], manifest: DatasetManifest) -> dict
     A license that the manifest states is that of every row without one.
     """
     found: dict[str, list[str]] = {}
-    for split in manifest.splits:
-        columns = ["id", *STATED]
-        table = read_table(find(f"labels/{split}.parquet"), columns, None, "dataset").to_pydict()
-        for name in STATED:
-            if name == COLUMN and manifest.licence != UNKNOWN:
-                continue
-            pairs = zip(table["id"], table[name], strict=True)
+    names = [name for name in STATED if name != COLUMN or manifest.licence == UNKNOWN]
+    for table in label_columns(find, manifest, ["id", *names]):
+        values = table.to_pydict()
+        for name in names:
+            pairs = zip(values["id"], values[name], strict=True)
             missing = [row for row, value in pairs if not (isinstance(value, str) and value.strip())]
             if missing:
                 found.setdefault(name, []).extend(missing)
@@ -84,9 +82,8 @@ def read_consent(find: Callable[[str], Path], manifest: DatasetManifest) -> str 
         Returns the path of a listed file.
     """
     found: list[str | None] = []
-    for split in manifest.splits:
-        column = read_table(find(f"labels/{split}.parquet"), [CONSENT], None, "dataset").column(CONSENT)
-        found += column.unique().to_pylist()
+    for table in label_columns(find, manifest, [CONSENT]):
+        found += table.column(CONSENT).unique().to_pylist()
     return stated_consent(found)
 
 
@@ -123,7 +120,6 @@ def license_text(stated: str, rows: RowLicenses) -> Markdown:
     if len(rows) == 1:
         found = Markdown(f"{markdown(each[0][0])} (of every row)")
     else:
-        names = [f"{markdown(name or 'not stated')} {count:,}" for name, count in each[:NAMED]]
-        more = f" and {len(each) - NAMED:,} more" if len(each) > NAMED else ""
-        found = Markdown(f"by row, see the column {code(COLUMN)}: {', '.join(names)}{more}")
+        names = [f"{markdown(name or 'not stated')} {count:,}" for name, count in each]
+        found = Markdown(f"by row, see the column {code(COLUMN)}: {few(names, NAMED)}")
     return found if stated == UNKNOWN else Markdown(f"{markdown(stated)}; its rows state {found}")

@@ -34,7 +34,7 @@ LARGE = 1_000_000  # bytes; the rows of a smaller matrix are fetched anyway when
 NEAR = 0.99
 SAFETY = 8.0  # standard deviations of the estimate by which a near duplicate may be missed
 ROUNDING = 0.01  # of the cosine of two sketches, by their 8 bits
-BLOCK = 64  # rows
+BLOCK, COMPARED = 64, 128  # rows that are sketched, and sketches that are compared, at a time
 OUTLIER, LEAST_SPREAD = 8.0, 0.1  # limit in robust standard deviations of a logarithm, and their smallest value
 
 
@@ -49,11 +49,23 @@ def _signs(size: int) -> np.ndarray:
 def sketch(rows: np.ndarray) -> np.ndarray:
     """Return the sketches of rows ``(n, size)``, float64 ``(n, 47)``; it is linear in the rows."""
     n, size = rows.shape
-    made = np.empty((n, WIDTH))
-    signed = np.zeros(-(-size // WIDTH) * WIDTH)
+    made, work = np.empty((n, WIDTH)), np.empty(size)
     for i, row in enumerate(rows):  # one in memory as float64
-        np.multiply(row, _signs(size), out=signed[:size])
-        np.sum(signed.reshape(-1, WIDTH), axis=0, out=made[i])
+        made[i] = sketch_of_signed(signed(row, work))
+    return made
+
+
+def signed(row: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Return a row ``(size,)`` times its signs in `work`, float64 ``(size,)``."""
+    np.multiply(row, _signs(row.size), out=work)
+    return work
+
+
+def sketch_of_signed(row: np.ndarray) -> np.ndarray:
+    """Return the sums of every 47th number of a row ``(size,)``, float64 ``(47,)``."""
+    whole = row.size - row.size % WIDTH
+    made: np.ndarray = row[:whole].reshape(-1, WIDTH).sum(axis=0)
+    made[: row.size - whole] += row[whole:]
     return made
 
 
@@ -90,8 +102,13 @@ def norm_and_concentration(layout: ParameterLayout, rows: np.ndarray) -> tuple[n
             inner = (wide_a @ wide_a.transpose(0, 2, 1)) @ (wide_b.transpose(0, 2, 1) @ wide_b)
             squares += np.trace(inner, axis1=1, axis2=2)
             fourths += np.einsum("nij,nji->n", inner, inner)
+    return ratio_of(layout, squares, fourths)
+
+
+def ratio_of(layout: ParameterLayout, squares: np.ndarray, fourths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return :func:`norm_and_concentration` of sums of s^2 and of s^4 over all singular values, without the scale."""
     squares, fourths = np.maximum(squares, 0), np.maximum(fourths, 0)
-    ratio = np.divide(squares**2, fourths, out=np.zeros(len(rows)), where=fourths > 0)
+    ratio = np.divide(squares**2, fourths, out=np.zeros(len(squares)), where=fourths > 0)
     return layout.scale * np.sqrt(squares), ratio
 
 
@@ -130,34 +147,19 @@ class Sketches:
         facts = norm.astype(np.float32), concentration.astype(np.float32)
         return cls(quantized(raw, center), center, count, *facts)
 
-    @classmethod
-    def of_rows(cls, layout: ParameterLayout, rows: np.ndarray, digests: Sequence[str]) -> Sketches:
-        """Sketch a matrix in memory ``(n, size)``."""
-        wide = rows.astype(np.float32, copy=False)
-        return cls.of_sketches(sketch(wide), *norm_and_concentration(layout, wide[sample_of(digests)]))
-
     # ------------------------------------------------------------- comparing
     @cached_property
     def units(self) -> np.ndarray:
         """The sketches with length 1, float32 ``(n, 47)``; zeros stay zeros."""
         return _units(self.values)
 
-    def unit(self, row: np.ndarray) -> np.ndarray:
-        """Return the sketch of a row ``(size,)`` about this center with length 1, float32 ``(47,)``."""
-        unit: np.ndarray = self.units_of(row[None])[0]
-        return unit
-
     def units_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return :meth:`unit` of each of some rows, ``(n, 47)``."""
-        return _units(quantized(sketch(rows.astype(np.float32, copy=False)), self.center))
+        """Return the sketches of rows ``(n, size)`` about this center with length 1, float32 ``(n, 47)``."""
+        return self.units_of_sketches(sketch(rows.astype(np.float32, copy=False)))
 
-    def near(self, row: np.ndarray, cosine: float = NEAR) -> list[tuple[int, float]]:
-        """Return the row numbers that may be near duplicates of a row ``(size,)``, the nearest first.
-
-        Each comes with the estimate of its cosine about the mean. A near duplicate is missed only if the estimate is
-        off by 8 standard deviations.
-        """
-        return near_units(self.units, self.unit(row), row.size, cosine)
+    def units_of_sketches(self, raw: np.ndarray) -> np.ndarray:
+        """Return sketches ``(n, 47)`` about this center with length 1, float32."""
+        return _units(quantized(raw, self.center))
 
     def outlier(self, what: str, value: float) -> tuple[float, float] | None:
         """Return the usual range of ``"norm"`` or ``"concentration"`` if a value is outside of it; else None.
@@ -219,12 +221,15 @@ class Sketches:
 
 
 def near_units(units: np.ndarray, one: np.ndarray, size: int, cosine: float = NEAR) -> list[tuple[int, float]]:
-    """Return the numbers and estimated cosines of sketches ``(n, 47)`` near one ``(47,)``, see :meth:`Sketches.near`.
+    """Return the numbers of sketches ``(n, 47)`` whose rows may be near duplicates of that of one, the nearest first.
+
+    Each comes with the estimate of the cosine of both rows about the mean. A near duplicate is missed only if the
+    estimate is off by 8 standard deviations.
 
     Parameters
     ----------
     units, one : ndarray
-        float32, of length 1.
+        float32 ``(n, 47)`` and ``(47,)``, of length 1, see :meth:`Sketches.units_of`.
     size : int
         Numbers in a row.
     """
@@ -238,8 +243,8 @@ def nearest_units(
 ) -> list[tuple[int, float] | None]:
     """Return the first result of :func:`near_units` for each of ``(m, 47)`` sketches; None where there is none."""
     limit, found = _limit(size, cosine), list[tuple[int, float] | None]()
-    for start in range(0, len(ones), BLOCK):
-        cosines = ones[start : start + BLOCK] @ units.T
+    for start in range(0, len(ones), COMPARED):
+        cosines = ones[start : start + COMPARED] @ units.T
         best = cosines.argmax(1)
         values = cosines[np.arange(len(best)), best]
         found += [(int(i), float(value)) if value >= limit else None for i, value in zip(best, values, strict=True)]

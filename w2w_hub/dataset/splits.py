@@ -7,7 +7,6 @@ The rule of a dataset holds in every state: :func:`placed_by_rule` puts new rows
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.checks import is_whole
 from ..common.text import ShellText, command, counted
+from ..common.warn import warn_caller
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from .labels.names import DEFAULT_SPLIT, require_split_name
 from .problems import Problems
@@ -214,10 +214,9 @@ def kept_rule(
     reason = reason or SplitRule.from_json(stated).broken_by(table)
     if reason is None:
         return dict(stated)
-    warnings.warn(
+    warn_caller(
         f"the split rule by {stated['column']!r} was dropped: {reason}; to split again: "
         f"{command('w2w relabel', ShellText('DATASET'), options=('--split-by', stated['column']))}",
         SplitRuleWarning,
-        stacklevel=3,
     )
     return None

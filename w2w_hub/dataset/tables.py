@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,18 @@ def read_labels(find: Callable[[str], Path], manifest: DatasetManifest, where: P
     if not parts or list(table["row"]) != list(range(manifest.rows)):
         raise CorruptFileError(f"{where}/labels: the rows are not numbered 0 to {manifest.rows - 1}")
     return table.set_index("id")
+
+
+def label_columns(find: Callable[[str], Path], manifest: DatasetManifest, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield a table of some label columns as they are stored, unchecked, for each split.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the path of a listed file.
+    """
+    for split in manifest.splits:
+        yield read_table(find(f"labels/{split}.parquet"), columns, None, "dataset")
 
 
 def _checked(table: pa.Table, manifest: DatasetManifest, where: str) -> pa.Table:

@@ -29,6 +29,19 @@ def require_records(records: Records) -> None:
                 raise InvalidInputError(f"training has the batch {short(batch)}, expected its size and ids")
 
 
+def trigger_phrase(records: Records, ids: Collection[str]) -> str | None:
+    """Return the prompt that all of these rows were trained with; None if they differ, or one is not recorded."""
+    found, missing = set(), set(ids)
+    for record in records:
+        mine = {name for batch in record["batches"] for name in batch["ids"]} & missing
+        recipe = record.get("recipe")
+        if mine:
+            found.add(recipe.get("prompt") if isinstance(recipe, Mapping) else None)
+            missing -= mine
+    phrase = found.pop() if len(found) == 1 and not missing else None
+    return phrase if isinstance(phrase, str) and phrase.strip() else None
+
+
 def kept_records(records: Records, ids: Collection[str]) -> list[dict[str, Any]]:
     """Return the records of rows that are still there."""
     there, kept = set(ids), []

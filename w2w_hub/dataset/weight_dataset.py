@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import checked, place
 from ..common.deprecated import deprecated_alias, renamed_keywords
+from ..common.warn import warn_caller
 from ..store.hub.locate import locate
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
@@ -103,7 +103,7 @@ class WeightDataset(DatasetReader):
         report = verify_source(self.source, check, deep=deep)
         report.raise_if_any()
         for note in report.notes:
-            warnings.warn(note, stacklevel=2)
+            warn_caller(note)
 
     numbers = deprecated_alias("WeightDataset.numbers", DatasetReader.row_indices)
     seen = deprecated_alias("WeightDataset.seen", renamed_keywords(first="start", last="stop")(DatasetReader.release))

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError
 from ..store.atomic import new_folder, remove_output, require_output, write_json
+from ..store.locks import lock_folder
 from ..store.manifest import read_json_in
 from ..store.paths import require_name
 from ..store.replacing import OwnFiles, files_named
@@ -182,15 +183,15 @@ class Journal:
 
         Raises
         ------
-        InvalidInputError
+        BusyError
             If another process holds it.
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        descriptor = lock_folder(self.folder.resolve(), "another w2w demo")
         try:
-            _lock(descriptor, self.folder)
             yield
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def remove_demo(folder: Path, own: OwnFiles) -> None:
@@ -198,20 +199,9 @@ def remove_demo(folder: Path, own: OwnFiles) -> None:
 
     Raises
     ------
-    InvalidInputError
+    BusyError
         If a demo is running there.
     """
     if os.path.lexists(folder):
         with Journal(folder, {}, {}).alone():
             remove_output(folder, own)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InvalidInputError(f"{folder}: another w2w demo is running there; wait for its end", path=folder) from None
-    except (ImportError, OSError):
-        pass

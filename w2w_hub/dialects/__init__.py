@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from ..common.deprecated import deprecated_alias, renamed_names
-from ..common.lazy import public_names
-from .dialect import Dialect
-from .reading import read_adapter, read_deltas, recognize
-from .registry import writers
-from .writing import convert_adapter, write_adapter
+from typing import TYPE_CHECKING
 
-__all__ = ["Dialect", "convert_adapter", "read_adapter", "read_deltas", "recognize", "write_adapter", "writers"]
+from ..common.lazy import lazy_names
 
-detect = deprecated_alias("detect", recognize)
+if TYPE_CHECKING:
+    from .dialect import Dialect as Dialect
+    from .reading import read_adapter as read_adapter
+    from .reading import read_deltas as read_deltas
+    from .reading import recognize as recognize
+    from .registry import writers as writers
+    from .writing import convert_adapter as convert_adapter
+    from .writing import write_adapter as write_adapter
 
+# public name -> module, imported when first used
+_WHERE = {
+    "Dialect": "dialects.dialect",
+    "convert_adapter": "dialects.writing",
+    "read_adapter": "dialects.reading",
+    "read_deltas": "dialects.reading",
+    "recognize": "dialects.reading",
+    "write_adapter": "dialects.writing",
+    "writers": "dialects.registry",
+}
+__all__ = sorted(_WHERE)
+# modules that are attributes before they are imported
+_MODULES = (
+    "base_model", "checkpoint", "dialect", "loading", "reading", "registry", "scan", "writing",
+)  # fmt: skip
 
-__getattr__ = renamed_names(__name__, CheckpointFormat="Dialect")
-
-
-def __dir__() -> list[str]:
-    return public_names(__name__, __all__)
+__getattr__, __dir__ = lazy_names(
+    __name__, _WHERE, _MODULES, renamed={"CheckpointFormat": "Dialect", "detect": "recognize"}
+)

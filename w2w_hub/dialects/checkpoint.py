@@ -16,6 +16,8 @@ from ..common.checks import is_whole
 from ..errors import InvalidInputError
 from ..lora.adapter import COMPONENTS
 from ..store.tensorfile import Header, parse_safetensors
+from .thumbnails import FIELD as THUMBNAIL
+from .thumbnails import is_thumbnail
 
 CONFIG = "adapter_config.json"
 
@@ -25,8 +27,14 @@ TRAINED_FROM = "w2w.initialization"  # among them: the name of the initializatio
 
 
 def provenance(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of an adapter's metadata, or of a header, that say how it was made."""
-    return {name: text for name, text in metadata.items() if name.startswith(PROVENANCE) and isinstance(text, str)}
+    """Return the fields of an adapter's metadata, or of a header, that say how it was made.
+
+    A thumbnail that is no picture in the header, or too large, is left out: a program that shows it might open it.
+    """
+    told = {name: text for name, text in metadata.items() if name.startswith(PROVENANCE) and isinstance(text, str)}
+    if not is_thumbnail(told.get(THUMBNAIL)):
+        told.pop(THUMBNAIL, None)
+    return told
 
 
 @dataclass

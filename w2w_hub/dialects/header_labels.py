@@ -14,12 +14,13 @@ from .loading import open_checkpoint
 from .options import parse_object
 
 LONGEST = 300  # characters of a label
+RECIPE = "w2w.recipe"  # how `w2w train` trained it, as JSON
 ONETRAINER = "ot_config"  # OneTrainer's whole configuration as JSON
 # label -> header fields that say it, the first that is there counts
 TEXT = {
     "source": ("modelspec.author",),
     "title": ("modelspec.title", "ss_output_name"),
-    "trigger_phrase": ("modelspec.trigger_phrase",),
+    "trigger_phrase": ("modelspec.trigger_phrase", "trained_prompt"),
     "base_model": ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture"),
     "trained_with": ("modelspec.implementation", "ss_network_module"),
 }
@@ -49,7 +50,8 @@ def labels_of_header(metadata: Mapping[str, str], where: str = "the header") -> 
     if (license := normal_license(metadata.get("modelspec.license"))) is not None:
         found["licence"] = license
     settings = _onetrainer(metadata, where)
-    fields: dict[str, Any] = {**settings, **metadata}
+    recipe = _object_in(metadata, RECIPE, where)
+    fields: dict[str, Any] = {"trained_prompt": recipe.get("prompt"), **settings, **metadata}
     for label, names in TEXT.items():
         for name in names:
             value = fields.get(name)
@@ -70,11 +72,15 @@ def labels_of_header(metadata: Mapping[str, str], where: str = "the header") -> 
 
 def _onetrainer(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
     """Return OneTrainer's settings under the names of kohya's fields that say the same."""
-    if ONETRAINER not in metadata:
-        return {}
-    try:
-        config = parse_object(metadata[ONETRAINER], f"{where}: {ONETRAINER}")
-    except (CorruptFileError, json.JSONDecodeError):
+    if not (config := _object_in(metadata, ONETRAINER, where)):
         return {}
     names = {"base_model_name": "ss_sd_model_name", "learning_rate": "ss_learning_rate"}
     return {"ss_network_module": "OneTrainer"} | {new: config[old] for old, new in names.items() if old in config}
+
+
+def _object_in(metadata: Mapping[str, str], field: str, where: str) -> dict[str, Any]:
+    """Return the JSON object in a field of a header; empty without a readable one."""
+    try:
+        return parse_object(metadata[field], f"{where}: {field}") if field in metadata else {}
+    except (CorruptFileError, json.JSONDecodeError):
+        return {}

@@ -19,6 +19,7 @@ from .initialization import InitializationTracker
 from .loading import open_checkpoint
 from .reading import parse_checkpoint
 from .registry import dialect_of
+from .thumbnails import shown_header
 
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 
@@ -106,7 +107,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
         "ignored_keys": list(adapter.ignored_keys),
         "passengers": list(adapter.ignored_keys),  # old name, until 0.3
         "error": adapter.metadata.get("error"),
-        "provenance": provenance(adapter.metadata) or None,
+        "provenance": shown_header(provenance(adapter.metadata)) or None,
         "initialisation_digest": initialization_digest(adapter),
         "layout_digest": layout.digest,
         "vector_sha256": vector_digest(adapter),

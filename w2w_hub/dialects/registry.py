@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ..common.text import an
+from ..common.warn import warn_caller
 from ..errors import NotACheckpointError, UnsupportedFormatError
 from ..store.paths import short
 from .checkpoint import Checkpoint
@@ -43,10 +43,9 @@ def dialects() -> dict[str, Dialect]:
             if name in found:
                 raise ValueError(f"a dialect {name} exists already")
         except Exception as error:
-            warnings.warn(
+            warn_caller(
                 f"the dialect {point.name} of the package {_package(point)} is skipped: {type(error).__name__}: "
-                f"{error}; update or uninstall the package",
-                stacklevel=2,
+                f"{error}; update or uninstall the package"
             )
         else:
             found[name] = dialect

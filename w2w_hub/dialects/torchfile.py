@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,22 +84,44 @@ def open_torch(path: Path, opener: Callable[[], BinaryIO], config: dict[str, Any
 
 def _contents(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], path: Path) -> tuple[str, Any]:
     """Return the folder inside the archive that holds its members, and the value that its pickle describes."""
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
-    pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise zipfile.BadZipFile(f"it has {len(pickles)} members called data.pkl")
-    member = members[pickles[0]]
-    if member.file_size > MAX_PICKLE_BYTES:
-        raise UnsupportedFormatError(
-            f"{path} has a pickle of {member.file_size:,} bytes, the limit is {MAX_PICKLE_BYTES:,}", path=path
-        )
+    root = archive_root(members, path)
+    member = require_pickle(members[f"{root}data.pkl"], path)
     if sum(m.file_size for m in members.values()) > MAX_TENSOR_BYTES:
         raise UnsupportedFormatError(
             f"{path} has more than {MAX_TENSOR_BYTES:,} bytes of tensors, the limit", path=path
         )
     found = PickleReading(path).result(read_member(archive, member))
-    return pickles[0].removesuffix("data.pkl"), found
+    return root, found
+
+
+def archive_root(members: Mapping[str, zipfile.ZipInfo], path: Path) -> str:
+    """Return the folder inside an uncompressed archive of torch that holds its ``data.pkl``, with a slash, or "".
+
+    Raises
+    ------
+    UnsupportedFormatError, zipfile.BadZipFile
+    """
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
+    pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise zipfile.BadZipFile(f"it has {len(pickles)} members called data.pkl")
+    return pickles[0].removesuffix("data.pkl")
+
+
+def require_pickle(member: zipfile.ZipInfo, path: Path, limit: int = MAX_PICKLE_BYTES) -> zipfile.ZipInfo:
+    """Return the member that is an archive's pickle, or raise `UnsupportedFormatError` if it is too large."""
+    if member.file_size > limit:
+        raise UnsupportedFormatError(
+            f"{path} has a pickle of {member.file_size:,} bytes, the limit is {limit:,}", path=path
+        )
+    return member
+
+
+def is_big_endian(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], root: str) -> bool:
+    """Return whether an archive of torch states that its storages are big-endian."""
+    order = members.get(f"{root}byteorder")
+    return order is not None and order.file_size == 3 and read_member(archive, order) == b"big"
 
 
 def require_stored(tensor: Tensor, member: zipfile.ZipInfo | None, what: str) -> None:
@@ -122,8 +144,7 @@ def _load(items: dict[str, Tensor], opener: Callable[[], BinaryIO], root: str, p
     with opener() as file:
         try:
             archive, members = open_archive(file)
-            order = members.get(f"{root}byteorder")
-            swapped = order is not None and order.file_size == 3 and read_member(archive, order) == b"big"
+            swapped = is_big_endian(archive, members, root)
             storages: dict[Storage, np.ndarray] = {}
             for tensor in items.values():
                 storage = tensor.storage

@@ -143,7 +143,7 @@ def _dataset_facts(path: Path) -> dict[str, Any]:
     }
 
 
-CURVES = "strength curves"  # shown as JSON only
+CURVES, REMOVAL = "strength curves", "removal curves"  # shown as JSON only
 
 
 def _space_facts(path: Path) -> dict[str, Any]:
@@ -160,6 +160,7 @@ def _space_facts(path: Path) -> dict[str, Any]:
         "held-out AUC": {n: "-" if d.auc is None else round(d.auc, 3) for n, d in space.directions.items()},
         "typical push, sd": {n: "-" if d.typical is None else round(d.typical, 2) for n, d in space.directions.items()},
         CURVES: {n: c.to_json() for n, d in space.directions.items() if (c := d.picture_curve or d.curve) is not None},
+        REMOVAL: {n: d.removal_curve.to_json() for n, d in space.directions.items() if d.removal_curve is not None},
         "base model": space.compatibility.base_model or "not stated",
         "generation": space.generation or "not stated",
         "license": space.licence,

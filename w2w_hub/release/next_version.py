@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ..common.progress import progress
 from ..common.text import counted, few
 from ..dataset.changes.commit import change
 from ..dataset.changes.fold import Offer, plan_folding
-from ..dataset.manifest import DatasetManifest, row_digest
+from ..dataset.manifest import DatasetManifest
 from ..dataset.weight_dataset import WeightDataset
 from ..dataset.withdrawn import withdrawn_rows
 from ..errors import (
@@ -27,19 +28,19 @@ from ..errors import (
     UnsupportedFormatError,
     VersionError,
 )
-from ..store.commit import writer_lock
 from ..store.hub.client import Token
 from ..store.hub.semver import Version
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import WithdrawalList
+from ..store.locks import writer_lock
 from ..store.manifest import FILENAME, kind_of
 from ..store.paths import find_file, make_parents
-from .contribution.batch import Batch
+from .contribution.batch import Batch, digests_of
 from .contribution.pending import MergeRecord, Pending, pending_batches
 from .contribution.requests import fetch_batch, link_file
 from .publish import publish_on
 from .remote import Head, Remote
-from .small_commit import SmallCommit, commit_on_head
+from .small_commit import CONFLICTS, SmallCommit, commit_on_head
 from .withdrawal import dataset_name, labels_of, read_list
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from .publish import Published
 
 WORK = ".w2w-release"  # in a repository's folder of the cache: where the next version is built
-CONFLICTS = 8  # commits of others in a row, after which a call gives up
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Released:
         What the change log of the card says.
     skipped : tuple of str
         Files below ``contributions/`` that are not merged contributions, each with the reason.
+    to_download : int
+        Of a plan: bytes of the present version that are not in the cache of this computer, which the release fetches.
     """
 
     repo: str
@@ -82,6 +84,7 @@ class Released:
     dropped: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    to_download: int = 0
 
     @property
     def tag(self) -> str | None:
@@ -102,7 +105,10 @@ def release(
     its tag follows. A call that was interrupted can be repeated: it continues, and nothing is lost or doubled. What is
     merged meanwhile waits for the next release.
 
-    The dataset is downloaded once, into the cache.
+    The present version is downloaded as a whole: every file and row of what is published is verified before the tag is
+    set, sketches and the Parquet view are made of rows of many shards, and of a version with a missing file nothing
+    could be said. A file that is in the cache, of whatever version, is not fetched again. A dry run fetches labels and
+    batches, and returns how much is missing.
 
     Parameters
     ----------
@@ -158,7 +164,9 @@ def _finished(remote: Remote, head: Head, version: Version, state: _State, dry_r
     assert head.commit is not None
     if not dry_run:
         remote.tag(version, head.commit)
-    entry: dict[str, Any] = next((each for each in reversed(state.history) if each["version"] == str(version)), {})
+    entry: dict[str, Any] = next(
+        (each for each in reversed(state.parsed.history) if each["version"] == str(version)), {}
+    )
     return Released(
         remote.repo, "tagged", str(version), head.commit, changes=tuple(entry.get("changes", ())),
         skipped=state.pending.others,
@@ -196,9 +204,9 @@ class _State:
         pending = pending_batches(remote, head.commit, entries)
         return cls(head.source, head.source.manifest(), pending, withdrawn, gone, sizes)
 
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        return DatasetManifest.from_json(self.manifest, self.source.folder / FILENAME).history
+    @cached_property
+    def parsed(self) -> DatasetManifest:
+        return DatasetManifest.from_json(self.manifest, self.source.folder / FILENAME)
 
 
 class _Next:
@@ -239,13 +247,12 @@ class _Next:
         with self._work() as folder:
             change(folder, lambda dataset: self._plan(dataset, offers))
             published = self._publish(folder)
-        return Released(**{**vars(result), "outcome": "released", "commit": published.commit})
+        return replace(result, outcome="released", commit=published.commit)
 
     def _offer(self, record: MergeRecord) -> Offer:
         """Return the rows of a merged batch without those that were withdrawn since."""
         batch = self._batch(record)
-        dtype = str(self.state.manifest["dtype"])
-        digests = [row_digest(row.astype(dtype, copy=False)) for row in batch.rows]
+        digests = digests_of(batch, str(self.state.manifest["dtype"]))
         if dict(zip(batch.ids, digests, strict=True)) != dict(record.rows):
             raise CorruptFileError(
                 f"{self.remote.repo}: contributions/{batch.name} does not hold the rows that were merged as "
@@ -259,8 +266,8 @@ class _Next:
     def _batch(self, record: MergeRecord) -> Batch:
         """Download a batch into the cache and read it, which checks its digests."""
         assert self.head.commit is not None
-        manifest = DatasetManifest.from_json(self.state.manifest, self.state.source.folder / FILENAME)
-        return fetch_batch(self.remote, self.head.commit, record.batch, self.state.sizes, manifest.layout)[0]
+        layout = self.state.parsed.layout
+        return fetch_batch(self.remote, self.head.commit, record.batch, self.state.sizes, layout)[0]
 
     @property
     def _batches(self) -> list[str]:
@@ -271,8 +278,9 @@ class _Next:
         """Remove batches of which no row is left."""
 
         def plan(head: str) -> SmallCommit | str:
-            there = [path for path in self._batches if path in self.remote.tree(head)]
-            return SmallCommit("Remove contributions whose rows were withdrawn", delete=there) if there else head
+            there = self.remote.tree(head)
+            left = [path for path in self._batches if path in there]
+            return SmallCommit("Remove contributions whose rows were withdrawn", delete=left) if left else head
 
         commit = None if dry_run else commit_on_head(self.remote, plan)
         return Released(self.remote.repo, "unchanged", commit=commit, skipped=self.state.pending.others)
@@ -281,8 +289,14 @@ class _Next:
     def _result(self) -> Released:
         return Released(
             self.remote.repo, "planned", str(self.version), None, self.level, dict(self.added), self.state.gone,
-            tuple(self._changes()), self.state.pending.others,
+            tuple(self._changes()), self.state.pending.others, self._missing_bytes(),
         )  # fmt: skip
+
+    def _missing_bytes(self) -> int:
+        """Return the bytes of the present version that are not in the cache."""
+        source = self.state.source
+        sizes = {entry["sha256"]: int(entry["size"]) for entry in source.files.values()}
+        return sum(size for sha256, size in sizes.items() if not source.cache.has_content(sha256))
 
     def _changes(self) -> list[str]:
         found = []

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..common.checks import require_path
 from ..common.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
 from ..common.text import command
 from ..dialects.base_model import CONFIG, EMBEDDED
@@ -108,6 +109,18 @@ class Outgoing:
                 _identity(path) != self._identity[name] or made.upload_info.sha256.hex() != self._sha256[name]
             ):
                 raise _changed(path)
+
+
+def source_of(what: Any) -> Source:
+    """Return the files of a folder, or of an open dataset."""
+    if isinstance(what, (str, os.PathLike)):
+        return Source(require_path(what, "the folder"))
+    source: Source = what.source
+    source.need(source.files)
+    source.need_card()
+    if source.manifest()["digest"] != what.manifest.digest:
+        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
+    return source
 
 
 def collect(source: Source, version: str | None) -> Outgoing:

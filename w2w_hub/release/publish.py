@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import warnings
+import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.arguments import DATASET, checked, place
-from ..common.checks import require_path
 from ..common.constraints import either, flag, one_of, optional, text
 from ..common.deprecated import deprecated_alias
-from ..common.limits import MAX_CARD_BYTES
-from ..dataset.credits import with_change_log
-from ..dataset.manifest import DatasetManifest
-from ..dialects.base_model import CONFIG, MODEL_INDEX
 from ..errors import (
     AlreadyExistsError,
     CorruptFileError,
     HubConflictError,
-    HubNotFoundError,
     InvalidInputError,
     VersionError,
 )
-from ..space.card import dataset_repository, linked_dataset
-from ..store.cards import is_rendered, with_facts
+from ..space.card import dataset_repository
 from ..store.hub.cache import KIND_NAMES, REPO
 from ..store.hub.client import Token
 from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
-from ..store.hub.source import Source, download
+from ..store.hub.source import Source
 from ..store.hub.withdrawals import FILENAME as WITHDRAWN
 from ..store.manifest import CARD, kind_of
 from ..store.manifest import FILENAME as MANIFEST
-from ..store.paths import read_file, short
-from .card import is_written, published_card, rendered_body
+from ..store.paths import short
+from .card import published_card
 from .difference import compare
 from .hub_facts import hub_facts
-from .outgoing import Outgoing, collect
+from .kept_card import kept_card, kept_link
+from .leaving_out import source_without
+from .outgoing import Outgoing, collect, source_of
 from .permission import require_permission
 from .remote import Head, Remote, is_same_content
 from .row_rules import require_not_withdrawn, require_stated_rows
@@ -101,6 +95,7 @@ class Published:
 @checked(
     path=either(place(), DATASET), repo=text(), private=flag(), message=optional(text()), dry_run=flag(),
     gated=optional(one_of("auto", "manual")), dataset=optional(place()), sign=optional(place()),
+    population=flag(), population_model=flag(),
 )  # fmt: skip
 def push(
     path: Path | str | WeightDataset,
@@ -114,6 +109,8 @@ def push(
     sign: Path | str | None = None,
     token: Token = None,
     dry_run: bool = False,
+    population: bool = True,
+    population_model: bool = True,
 ) -> Published:
     """Publish a dataset or weight-space folder as one version of a Hub repository (`w2w push`).
 
@@ -150,6 +147,11 @@ def push(
         As in huggingface_hub.
     dry_run : bool
         Return the plan and send nothing.
+    population : bool
+        Send ids and coefficients of a weight space's rows. Without them, see :meth:`WeightSpace.without_population`.
+    population_model : bool
+        Send its model of the population, from which the coefficients of a fitted row can be estimated if nobody else
+        has its attributes. What is left out stays in the folder; a card that was written by hand is sent as it is.
 
     Returns
     -------
@@ -180,10 +182,15 @@ def push(
     kind, name = split_kind(repo)
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
-    job = _Push(_source_of(path), name, kind, version, dataset, token, private=private)
-    if sign is not None:
-        job.sign(sign)
-    return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
+    with ExitStack() as stack:
+        source = source_of(path)
+        if not (population and population_model):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w2w-")))
+            source = source_without(source, scratch, population=population, population_model=population_model)
+        job = _Push(source, name, kind, version, dataset, token, private=private)
+        if sign is not None:
+            job.sign(sign)
+        return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
 
 
 publish = deprecated_alias("publish", push)
@@ -212,18 +219,6 @@ def publish_on(
     if sign is not None:
         job.sign(sign)
     return job.run(private=False, gated=None, dry_run=False, message=message)
-
-
-def _source_of(what: Any) -> Source:
-    """Return the files of a folder, or of an open dataset."""
-    if isinstance(what, (str, os.PathLike)):
-        return Source(require_path(what, "the folder"))
-    source: Source = what.source
-    source.need(source.files)
-    source.need_card()
-    if source.manifest()["digest"] != what.manifest.digest:
-        raise CorruptFileError(f"{source.folder} has changed since it was opened; open it again", path=source.folder)
-    return source
 
 
 class _Push:
@@ -372,47 +367,19 @@ class _Push:
         )  # fmt: skip
 
     def _keep_link(self, head: Head) -> None:
-        """Link the dataset that the last version's card links, if this one is of the same dataset and names none."""
-        recipe, there = self.manifest.get("recipe", {}), head.source
-        named = self.dataset_given or dataset_repository(recipe)
-        if self.kind == "dataset" or named or there is None or head.manifest is None:
+        """Link the dataset that the last version's card links, unless one was named."""
+        if self.dataset_given or head.source is None or head.manifest is None:
             return
-        if head.manifest.get("recipe", {}).get("dataset_digest") != recipe["dataset_digest"]:
-            return
-        with suppress(HubNotFoundError):
-            link = linked_dataset(self._published_card(there))
-            if link is not None:
-                self.facts = replace(self.facts, dataset=link)
-                self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
-
-    @staticmethod
-    def _published_card(published: Source) -> str:
-        assert published.revision is not None
-        download(published.revision, CARD, published)
-        return read_file(published.folder, CARD, MAX_CARD_BYTES).decode("utf-8", errors="replace")
+        link = kept_link(head.source, head.manifest, self.manifest)
+        if link is not None:
+            self.facts = replace(self.facts, dataset=link)
+            self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
 
     def _keep_card(self, published: Source) -> None:
         """Send the card that was edited on the Hub, unless the folder has a hand-written one."""
-        was, theirs = published.manifest(), self._published_card(published)
-        if is_rendered(theirs):
-            return
-        if is_written(self.folder):
-            warnings.warn(
-                f"{self.repo}: README.md was edited on the Hub; the folder's replaces it, and the Hub's history "
-                "keeps the edit",
-                stacklevel=6,  # past the check of arguments
-            )
-            return
-        published.need(
-            name
-            for name in published.files
-            if name.startswith(("directions.", "labels/")) or name in (CONFIG, MODEL_INDEX)
-        )
-        before = rendered_body(published.folder, was, self.facts)
-        text = with_facts(theirs, before, rendered_body(self.folder, self.manifest, self.facts))
-        if self.kind == "dataset":
-            text = with_change_log(text, DatasetManifest.from_json(self.manifest, self.folder))
-        self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
+        text = kept_card(published, self.repo, self.folder, self.manifest, self.facts)
+        if text is not None:
+            self.files.add(CARD, published_card(self.folder, self.manifest, self.facts, own=text).encode())
 
     def _require_arrived(self, commit: str) -> None:
         """Raise before the tag is set if a commit does not hold the verified files."""

@@ -139,16 +139,8 @@ class Remote:
 
     def tree(self, commit: str | None) -> dict[str, str]:
         """Return the files of a commit: path to the sha256 of a large file, or git's digest of a small one."""
-        from huggingface_hub.hf_api import RepoFile
-
-        if commit is None:
-            return {}
-
-        def listing() -> dict[str, str]:
-            entries = self.client.list_repo_tree(self.repo, repo_type=self.type, revision=commit, recursive=True)
-            return {e.path: e.lfs.sha256 if e.lfs else e.blob_id for e in entries if isinstance(e, RepoFile)}
-
-        return call(self.repo, listing)
+        entries = {} if commit is None else self.entries(commit)
+        return {path: entry.lfs.sha256 if entry.lfs else entry.blob_id for path, entry in entries.items()}
 
     # ------------------------------------------------------------ changing
     def create(self, private: bool) -> None:

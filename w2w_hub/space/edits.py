@@ -261,8 +261,15 @@ def _added(earlier: Any, amounts: Mapping[str, float]) -> dict[str, Any]:
     return edits
 
 
-def require_model(contents: SpaceContents, need: str = "setting attributes") -> PopulationModel:
+def require_model(
+    contents: SpaceContents, need: str = "setting attributes", instead: str | None = None
+) -> PopulationModel:
     """Return the population model of a space; without one, say what needs it and what can be done instead.
+
+    Parameters
+    ----------
+    instead : str, optional
+        By default a push along a direction, if there is one.
 
     Raises
     ------
@@ -271,10 +278,11 @@ def require_model(contents: SpaceContents, need: str = "setting attributes") -> 
     model = contents.population_model
     if model is None:
         first = next(iter(contents.directions), None)
-        pushes = "" if first is None else f"; or push along a direction, such as {first}"
+        if instead is None and first is not None:
+            instead = f"push along a direction, such as {first}"
         raise InvalidInputError(
             f"weight space {contents.name!r} has no population model, which {need} needs: build it again from a "
-            f"labeled dataset{pushes}",
+            f"labeled dataset{f'; or {instead}' if instead else ''}",
             name="population_model",
         )
     return model

@@ -106,11 +106,14 @@ def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None)
     return Identity(space.decode(point), point) if weights is None else Identity(weights, point, exact=True)
 
 
-def adapter_of(space: WeightSpace, what: Any) -> Adapter:
-    """Return what :func:`resolve` accepts as a LoRA for the space's base model, with where it comes from."""
+def adapter_of(space: WeightSpace, what: Any, *, trigger: str | None = None, thumbnail: str | None = None) -> Adapter:
+    """Return what :func:`resolve` accepts as a LoRA for the space's base model, with where it comes from.
+
+    `trigger` and `thumbnail` are those of :func:`~w2w_hub.space.provenance.provenance_of`.
+    """
     found = resolve(space, what)
     adapter = space.layout.unflatten(found.vector, base_model=space.compatibility.base_model)
-    adapter.metadata = provenance_of(space, found.point, adapter)
+    adapter.metadata = provenance_of(space, found.point, adapter, trigger=trigger, thumbnail=thumbnail)
     return adapter
 
 

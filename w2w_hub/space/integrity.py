@@ -26,8 +26,9 @@ from ..store.verify import Report, check_files, check_manifest, open_to_check
 from .contents import SpaceContents
 from .encoder.encoder import FILE as ENCODER
 from .encoder.encoder import Encoder
+from .manifest import FIELDS
 from .population import Population
-from .storage import FIELDS, read_contents, require_folder
+from .storage import read_contents, require_folder
 
 UNIT_TOLERANCE = 1e-3  # of a direction's length and of the basis's products, float32
 SETTINGS_BYTES = 2**20  # of w2w_pipeline.json and model_index.json

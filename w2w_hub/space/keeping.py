@@ -70,10 +70,24 @@ def require_identity_output(path: Path | str, *, overwrite: bool = False) -> Pat
 
 
 def export_identity(
-    space: WeightSpace, identity: Identity, path: Path | str, *, overwrite: bool = False, **options: Any
+    space: WeightSpace,
+    identity: Identity,
+    path: Path | str,
+    *,
+    trigger: str | None = None,
+    thumbnail: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
 ) -> Path:
-    """Write an identity as a LoRA folder and return its path; `options` are those of `write_adapter`."""
-    write_adapter(adapter_of(space, identity), path, overwrite=overwrite, **options)
+    """Write an identity as a LoRA folder and return its path; `options` are those of `write_adapter`.
+
+    Parameters
+    ----------
+    trigger, thumbnail : str, optional
+        What the header says besides, see :func:`~w2w_hub.space.provenance.provenance_of`.
+    """
+    adapter = adapter_of(space, identity, trigger=trigger, thumbnail=thumbnail)
+    write_adapter(adapter, path, overwrite=overwrite, **options)
     return Path(path)
 
 
@@ -83,6 +97,8 @@ def export_identities(
     path: Path | str,
     names: Sequence[str] | None = None,
     *,
+    trigger: str | None = None,
+    thumbnails: Sequence[str | None] | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> list[Path]:
@@ -93,13 +109,19 @@ def export_identities(
     names : sequence of str, optional
         Wanted names of the folders. By default the ids of rows, and ``identity-000`` for others, by their position.
         Repeated names are numbered, and a name that no folder can have is replaced by the position.
+    trigger : str, optional
+        The phrase of all of them.
+    thumbnails : sequence of str, optional
+        One per identity.
     """
     path = Path(path)
+    shown = [None] * len(identities) if thumbnails is None else thumbnails
     wanted = [str(i.point.history.get("row", "")) for i in identities] if names is None else names
     folders = folder_names(wanted)
     with new_folder(path, overwrite=overwrite, own=exported_files(folders)) as partial:
-        for identity, folder in zip(identities, folders, strict=True):
-            write_adapter(adapter_of(space, identity), partial / folder, **options)
+        for identity, folder, picture in zip(identities, folders, shown, strict=True):
+            adapter = adapter_of(space, identity, trigger=trigger, thumbnail=picture)
+            write_adapter(adapter, partial / folder, **options)
     return [path / folder for folder in folders]
 
 

@@ -1,19 +1,28 @@
-"""Types of the fields of a weight space's `recipe` and `diagnostics`, see FORMAT.md.
+"""Types of the fields of a weight space's manifest, and of its `recipe` and `diagnostics`, see FORMAT.md.
 
 They are checked once, when a space is opened. Fields that are not in these tables are accepted unchecked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from ..dataset.manifest import is_split_name
 from ..errors import CorruptFileError
 from ..store.paths import short
 
 Check = Callable[[Any], bool]
 LARGEST = 2**63
+BASIS_KEY = "basis_digest"  # metadata key of files that belong to one basis
+_KINDS = {
+    "name": str, "version": str, "licence": str, "digest": str, "k": int, "population": bool, "fitted_split": str,
+    "splits": list, "recipe": dict, "diagnostics": dict, "layout": dict, "compatibility": dict, "directions": list,
+}  # fmt: skip
+FIELDS = {"format", "format_version", "files", *_KINDS}
 
 
 def _is(kind: type) -> Check:
@@ -76,12 +85,17 @@ RECIPE: dict[str, Check] = REQUIRED | {
     "row_ids_sha256": _text, "canonical": _canonical, "solver": _text, "block": _count, "tolerance": _number,
     "max_passes": _count, "seed": _integer, "engine": _text, "threads": _count, "tile_rows": _count,
     "software": _object, "dataset_revision": _object, "saved_from": _object, "imported": _object,
-    "as_published": _object,
+    "as_published": _object, "trigger_phrase": _text,
 }  # fmt: skip
 DIAGNOSTICS: dict[str, Check] = {
     "orthogonality_error": _number, "explained_variance": _curve, "held_out": _held_out, "largest_residual": _number,
     "passes": _count, "missed": _number, "reconstruction_error": _errors, "nulls": _nulls, "no_direction": _reasons,
 }  # fmt: skip
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 
 def require_facts(data: Mapping[str, Any], where: object) -> None:
@@ -102,3 +116,24 @@ def require_facts(data: Mapping[str, Any], where: object) -> None:
                 raise CorruptFileError(
                     f"{where} states {part}.{name} as {short(fields[name])}; fetch the weight space again"
                 )
+
+
+def require_fields(data: dict[str, Any], where: Path) -> None:
+    """Raise an error unless a manifest's fields have the right types and values."""
+    for name, kind in _KINDS.items():
+        value = data.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise corrupt(where, f"{name!r} is missing or invalid")
+    for split in (*data["splits"], data["fitted_split"]):
+        if not is_split_name(split):
+            raise corrupt(where, f"{short(split)} is not a split's name")
+    if data["population"] and data["fitted_split"] not in data["splits"]:
+        raise corrupt(where, f"fitted_split {short(data['fitted_split'])} is not one of its splits")
+    if not data["population"] and data["splits"]:
+        raise corrupt(where, "it lists splits although it states that it has no population")
+    require_facts(data, where)
+
+
+def corrupt(path: Path | str, reason: str) -> CorruptFileError:
+    """Return the error for a damaged file of a weight space."""
+    return CorruptFileError(f"{path}: {reason}; fetch the weight space again", path=path)

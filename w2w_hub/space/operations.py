@@ -99,10 +99,13 @@ class PointOperations(SpaceContents):
         truncation : float
             Factor of the distance from the mean, or from the mean of people with `attributes`: below 1, samples are
             closer to it.
-        method : {"population", "gaussian"}, optional
+        method : {"population", "neighbors", "gaussian"}, optional
             ``"population"``, the default where there is a :attr:`population_model`, draws attributes as they occur
             together, then the mean of people who have them, then a residual: people who look the same under every
-            prompt. ``"gaussian"`` draws coefficients around the mean of the fitted rows, as in the paper.
+            prompt. ``"neighbors"``, the default without labels, draws a fitted row, takes the mean of its nearest
+            others, and adds a residual: people hold together less well than with labels, better than Gaussian ones.
+            ``"gaussian"`` draws coefficients around the mean of the fitted rows, as in the paper; the default where
+            a space has neither.
         attributes : mapping, optional
             Attributes that all samples have: ``{"Bald": True, "hair_color": "RED"}``.
         covariance : {"independent", "full"}, optional

@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from ..common.license_ids import strictest
+from ..common.text import one_line
 from ..common.version import __version__
 from ..dialects.inspection import guess_base
+from ..dialects.thumbnails import FIELD as THUMBNAIL
 from ..lora.adapter import Adapter
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ ARCHITECTURES = {
     "Flux.1": "flux-1-dev/lora",
 }
 MODELSPEC = "1.0.1"
+TRIGGER = "modelspec.trigger_phrase"
+LONGEST_TRIGGER = 300  # characters
 # licenses of base models whose repositories state them; those of others are unknown
 BASE_LICENSES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
@@ -42,10 +46,20 @@ def license_of_exports(license: str, base_model: str | None) -> str:
     return strictest([license, BASE_LICENSES.get((base_model or "").lower())])
 
 
-def provenance_of(space: WeightSpace, point: Point, adapter: Adapter) -> dict[str, str]:
+def provenance_of(
+    space: WeightSpace, point: Point, adapter: Adapter, *, trigger: str | None = None, thumbnail: str | None = None
+) -> dict[str, str]:
     """Return header fields that say how an adapter was made: ``modelspec.*`` for others, ``w2w.*`` for this package.
 
-    They depend on the space and the point alone, so that exports of one identity say the same.
+    Without a thumbnail they depend on the space, the point and the phrase, so that exports of one identity say the
+    same.
+
+    Parameters
+    ----------
+    trigger : str, optional
+        The phrase in a prompt that shows the identity; by default the one that the space's rows were trained with.
+    thumbnail : str, optional
+        A picture as a data URI, see :func:`w2w_hub.space.thumbnails.thumbnail_of`.
     """
     recipe, history = space.recipe, dict(point.history)
     row = history.get("row")
@@ -55,6 +69,8 @@ def provenance_of(space: WeightSpace, point: Point, adapter: Adapter) -> dict[st
         "modelspec.implementation": "diffusers",
         "modelspec.title": f"{row if isinstance(row, str) else 'an identity'} of {space.name} {space.version}",
         "modelspec.license": license_of_exports(space.licence, space.compatibility.base_model),
+        TRIGGER: one_line(trigger or trigger_phrase(space), LONGEST_TRIGGER),
+        THUMBNAIL: thumbnail,
         "w2w.software": f"w2w_hub {__version__}",
         "w2w.space": f"{space.name} {space.version}",
         "w2w.space_digest": space.digest,
@@ -69,4 +85,10 @@ def provenance_of(space: WeightSpace, point: Point, adapter: Adapter) -> dict[st
     return {name: value for name, value in fields.items() if isinstance(value, str) and value}
 
 
-__all__ = ["BASE_LICENSES", "license_of_exports", "provenance_of"]
+def trigger_phrase(space: WeightSpace) -> str:
+    """Return the phrase that the rows of a space were trained with, as its recipe states it; empty if it does not."""
+    stated = space.recipe.get("trigger_phrase")
+    return stated.strip() if isinstance(stated, str) else ""
+
+
+__all__ = ["BASE_LICENSES", "TRIGGER", "license_of_exports", "provenance_of", "trigger_phrase"]

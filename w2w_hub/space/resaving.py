@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ..dialects.base_model import CONFIG, EMBEDDED
@@ -15,6 +16,8 @@ from ..store.manifest import SPACE, read_json
 from ..store.paths import make_parents
 from .contents import SpaceContents
 from .storage import save_space
+
+OF_THE_SPACE = ("directions.", "coefficients/", "basis-", "population_model.")  # files of what is in memory
 
 
 def resave(space: SpaceContents, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -39,13 +42,33 @@ def resave(space: SpaceContents, path: Path | str, *, overwrite: bool = False) -
 
     def add_the_rest(folder: Path) -> None:
         for name in state.data["files"]:
-            if not (folder / name).exists() and not name.startswith(("directions.", "coefficients/", "basis-")):
+            if not (folder / name).exists() and not name.startswith(OF_THE_SPACE):
                 make_parents(folder, name)
                 shutil.copyfile(state.find(name), folder / name)
         if CONFIG in state.data["files"]:
             _name_base_from(path, old, folder / CONFIG)
 
     return save_space(space, path, extend=add_the_rest, overwrite=overwrite)
+
+
+def resave_without(space: SpaceContents, path: Path | str, *, population: bool, population_model: bool) -> Path:
+    """Write a weight space like :func:`resave`, without its population, its population model, or both.
+
+    Parameters
+    ----------
+    population, population_model : bool
+        False leaves them out.
+
+    Raises
+    ------
+    InvalidInputError, AlreadyExistsError, MissingPathError, DiskError
+    """
+    kept = space
+    if not population and space.population is not None:
+        kept = replace(kept, population=None, stored_spread=space.spread)
+    if not population_model:
+        kept = replace(kept, population_model=None)
+    return resave(kept, path)
 
 
 def _name_base_from(path: Path, old: Path, config: Path) -> None:

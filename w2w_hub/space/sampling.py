@@ -1,4 +1,4 @@
-"""Draws new people from a weight space: through its population model, or as Gaussian coefficients."""
+"""Draws new people from a weight space: through its population model, near its rows, or as Gaussian coefficients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import InvalidInputError
 from .contents import SpaceContents
 from .edits import require_model
+from .neighbors import FEWEST, draw_near
 from .population import unit_rows
 
-POPULATION, GAUSSIAN = "population", "gaussian"
+POPULATION, NEIGHBORS, GAUSSIAN = "population", "neighbors", "gaussian"
 BLOCK = 8192  # rows that samples are compared with at a time
 
 
@@ -57,11 +58,15 @@ def draw(space: SpaceContents, request: Request, method: str | None = None) -> D
 def _default(space: SpaceContents, request: Request) -> str:
     if request.covariance is not None:
         return GAUSSIAN
-    return GAUSSIAN if space.population_model is None and request.attributes is None else POPULATION
+    if space.population_model is not None or request.attributes is not None:
+        return POPULATION
+    enough = space.population is not None and int(space.population.fitted.sum()) >= FEWEST
+    return NEIGHBORS if enough else GAUSSIAN
 
 
 def _population(space: SpaceContents, request: Request) -> Drawn:
-    model, center = require_model(space, "sampling people with attributes"), space.spread.mean
+    instead = f"leave out attributes, and edit the samples; or choose method {GAUSSIAN!r}"
+    model, center = require_model(space, "sampling by attributes", instead), space.spread.mean
     wanted = None if request.attributes is None else dict(request.attributes)
     drawn, attributes = model.sample(request.count, request.seed, attributes=wanted)
     asked: dict[str, Any] = {}
@@ -72,6 +77,13 @@ def _population(space: SpaceContents, request: Request) -> Drawn:
     return drawn, [{"attributes": found, **asked} for found in attributes]
 
 
+def _neighbors(space: SpaceContents, request: Request) -> Drawn:
+    population = space.require_population("row to draw people near")
+    center = space.spread.mean
+    drawn = draw_near(population, request.count, request.seed)
+    return center + request.truncation * (drawn - center), [{} for _ in range(request.count)]
+
+
 def _gaussian(space: SpaceContents, request: Request) -> Drawn:
     given = (request.count, request.seed, request.truncation)
     if request.covariance != "full":
@@ -80,7 +92,9 @@ def _gaussian(space: SpaceContents, request: Request) -> Drawn:
     return drawn, [{"covariance": "full"} for _ in range(request.count)]
 
 
-METHODS: dict[str, Callable[[SpaceContents, Request], Drawn]] = {POPULATION: _population, GAUSSIAN: _gaussian}
+METHODS: dict[str, Callable[[SpaceContents, Request], Drawn]] = {
+    POPULATION: _population, NEIGHBORS: _neighbors, GAUSSIAN: _gaussian,
+}  # fmt: skip
 
 
 def nearest_rows(space: SpaceContents, coefficients: np.ndarray) -> list[dict[str, Any]]:

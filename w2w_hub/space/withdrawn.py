@@ -4,36 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..common.limits import MAX_CARD_BYTES
 from ..common.text import few
 from ..common.warn import warn_caller
+from ..dataset.manifest import DatasetManifest
 from ..errors import W2WError
 from ..store.hub.cache import REPO
 from ..store.hub.options import HubOptions
+from ..store.hub.resolve import open_repository
 from ..store.hub.source import Source
-from ..store.hub.withdrawals import Withdrawal, last_seen, withdrawals_of
+from ..store.hub.withdrawals import Withdrawal, WithdrawalList, last_seen, withdrawals_of
 from ..store.manifest import CARD
-from ..store.paths import has_file, read_file
+from ..store.parquet import read_table
+from ..store.paths import find_file, has_file, read_file
 from .card import dataset_repository, linked_dataset
 from .contents import SpaceContents
+from .manifest import ids_digest
 
 
 def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
-    """Return the rows of a space's population that were withdrawn from its dataset's repository.
+    """Return the fitted rows of a space that were withdrawn from its dataset's repository.
 
     A space from the Hub asks for the list, as opening its dataset would; one in a local folder makes no request and
     uses the list that was seen last.
+
+    A space without a population does not hold its rows' ids. If rows were withdrawn, they are looked up in the labels
+    of the dataset's commit that the space names: those of the split that it was fitted on, unless the digest of the
+    fitted ids shows that they were left out. Where that digest is of chosen rows of the split, all withdrawn ones are
+    returned. A space that names no dataset on the Hub, and one whose dataset's labels cannot be read, return none.
     """
     source, population = space.source, space.population
-    if source is None or population is None:
+    if source is None:
         return []
-    repo = _dataset_of(space.recipe, source)
-    if repo is None:
+    found = dataset_repository(space.recipe) or _linked(source)
+    if found is None or not REPO.fullmatch(found[0]):
         return []
+    repo, revision = found[0], str(space.recipe.get("dataset_revision", {}).get("commit") or found[1])
     listed = last_seen(repo, source.options) if source.revision is None else withdrawals_of(repo, source.options)
-    return [found for row in population.ids if row in listed.ids and (found := listed.find(row))]
+    if not len(listed):
+        return []
+    if population is not None:
+        return [each for row in population.ids if row in listed.ids and (each := listed.find(row))]
+    # a folder makes no request: the labels may be in the cache, since the space was built from them
+    options = replace(source.options, local_files_only=source.options.local_files_only or source.revision is None)
+    with suppress(W2WError, OSError):
+        return _fitted(space.recipe, repo, revision, options, listed)
+    return []
+
+
+def _fitted(
+    recipe: Mapping[str, Any], repo: str, revision: str, options: HubOptions, listed: WithdrawalList
+) -> list[Withdrawal]:
+    """Return the withdrawn rows of the split that a space was fitted on, by the labels of its dataset's revision."""
+    dataset = open_repository(repo, "dataset", revision, options)
+    manifest = DatasetManifest.read(dataset.folder)
+    split = recipe.get("split")
+    name = f"labels/{split}.parquet"
+    if manifest.digest != recipe.get("dataset_digest") or name not in dataset.files:
+        return []
+    folder = dataset.need([name])
+    table = read_table(find_file(folder, name), ["id", "row_sha256"], manifest.splits.get(str(split)), "dataset")
+    ids, digests = table.column("id").to_pylist(), table.column("row_sha256").to_pylist()
+    found = [(row, each) for row, digest in zip(ids, digests, strict=True) if (each := listed.find(row, digest))]
+    order = {each: number for number, each in enumerate(listed.rows)}  # the list only grows
+    found.sort(key=lambda pair: order[pair[1]])
+    # those that were withdrawn before the build were left out of it
+    for count in range(len(found) + 1):
+        left_out = {row for row, _ in found[:count]}
+        if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
+            return [each for _, each in found[count:]]
+    return [each for _, each in found]  # fitted on chosen rows of the split, which only their digest names
 
 
 def warn_of_withdrawn(space: SpaceContents) -> None:
@@ -43,9 +86,9 @@ def warn_of_withdrawn(space: SpaceContents) -> None:
 
 
 def notice(rows: Sequence[Withdrawal]) -> str:
-    """Return which rows of a weight space's population were withdrawn, and what to do."""
+    """Return which rows of a weight space were withdrawn, and what to do."""
     names = few([f"{row.id} ({row.date}, {row.reason})" for row in rows], 3)
-    return f"the weight space holds rows that were withdrawn from its dataset: {names}; build it again without them"
+    return f"the weight space has rows that were withdrawn from its dataset: {names}; build it again without them"
 
 
 def withdrawn_row_of(metadata: Mapping[str, Any]) -> Withdrawal | None:
@@ -63,12 +106,6 @@ def withdrawn_row_of(metadata: Mapping[str, Any]) -> Withdrawal | None:
 def file_notice(row: Withdrawal) -> str:
     """Return what to know of a file that was made of a withdrawn row."""
     return f"it was made of {row.id!r}, which was withdrawn on {row.date} ({row.reason}); use it no more"
-
-
-def _dataset_of(recipe: Mapping[str, Any], source: Source) -> str | None:
-    """Return the repository of the dataset that a space was opened from for the build, or that its card links."""
-    repo, _ = dataset_repository(recipe) or _linked(source) or ("", "")
-    return repo if REPO.fullmatch(repo) else None
 
 
 def _linked(source: Source) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AlreadyExistsError, DiskError, InvalidInputError, W2WError
+from .locks import lock
 from .paths import walk
 from .replacing import OwnFiles, exchange, files_named, require_replaceable
 
@@ -267,12 +268,9 @@ def _held(left: Path) -> Iterator[int]:
 def try_lock(descriptor: int) -> bool:
     """Take the advisory lock of an open file; return False if another process has it, or locks are not supported."""
     try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+        return lock(descriptor)
+    except BlockingIOError:
         return False
-    return True
 
 
 def flush(path: Path) -> None:

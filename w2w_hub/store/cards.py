@@ -20,6 +20,7 @@ from .paths import read_file
 TAGS = ["w2w-hub", "lora", "weight-space"]
 # metadata key: sha256 of a card as it was rendered, so that one that somebody edited is told from it
 RENDERED = "w2w_hub_card"
+MAX_SPELLED_OUT = 16 * MAX_CARD_METADATA  # characters of a card's metadata as JSON; YAML's aliases can make it any size
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>(?:.*?\r?\n)?)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
@@ -48,12 +49,24 @@ def is_rendered(text: str) -> bool:
     """Return whether a card is as this package rendered it, in any release; its YAML may be written differently."""
     metadata, body = split_card(text)
     stated = metadata.pop(RENDERED, None)
-    return stated is not None and stated == _digest(metadata, body)
+    if not isinstance(stated, str):
+        return False
+    try:
+        return stated == _digest(metadata, body, MAX_SPELLED_OUT)
+    except (TypeError, ValueError, RecursionError):  # keys of several types, cycles, aliases of aliases
+        return False
 
 
-def _digest(metadata: Mapping[str, Any], body: str) -> str:
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), default=str) + "\n" + body
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _digest(metadata: Mapping[str, Any], body: str, limit: int | None = None) -> str:
+    """Return the sha256 of a card; a `ValueError` says that its metadata have more characters than `limit`."""
+    found, length = hashlib.sha256(), 0
+    for part in json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).iterencode(metadata):
+        length += len(part)
+        if limit is not None and length > limit:
+            raise ValueError(f"more than {limit:,} characters")
+        found.update(part.encode())
+    found.update(("\n" + body).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 def read_card(folder: Path) -> str:

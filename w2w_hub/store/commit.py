@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +22,12 @@ from ..common.limits import MAX_JSON_BYTES
 from ..common.text import command
 from ..errors import AlreadyExistsError, BusyError, CorruptFileError, MissingPathError, UnsafePathError, W2WError
 from .atomic import as_disk_error, disk_error, flush, flush_tree, require_new
+from .locks import writer_lock
 from .manifest import CARD, FILENAME, parse_manifest
 from .paths import find_file, has_file, make_parents, read_file, remove_file, walk
 
 T = TypeVar("T")
-NEXT, COMMIT, LOCK_FILE = ".w2w-next", ".w2w-commit", ".w2w-lock"
+NEXT, COMMIT = ".w2w-next", ".w2w-commit"
 NOTES = ".notes"  # in the staging folder: what a resumed writer needs, not part of the state
 WAIT_SECONDS, PAUSE_SECONDS = 10.0, 0.01  # while another process writes the folder
 
@@ -334,75 +334,3 @@ def _finish(folder: Path) -> bool:
         flush(folder)
     shutil.rmtree(commit, ignore_errors=True)
     return raw is not None
-
-
-# --------------------------------------------------------------------- lock
-@contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the writer lock of a folder; the system releases it when the process ends, even if it is killed."""
-    path = folder / LOCK_FILE if folder.is_dir() else folder.with_name(f".{folder.name}{LOCK_FILE}")
-    while True:
-        descriptor = _open_lock(path)
-        try:
-            _acquire(descriptor, path, folder)
-            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-                break
-        except FileNotFoundError:
-            pass  # its last holder removed it in between
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    """Open or create a lock file; refuse links, hard links and anything but a regular file."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except OSError:
-        if path.is_symlink() or path.is_dir():
-            raise UnsafePathError(f"{path} is a link or a folder, not a lock file; remove it", path=path) from None
-        raise
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        os.close(descriptor)
-        raise UnsafePathError(
-            f"{path} is a pipe or has another hard link, so it is not a lock file; remove it", path=path
-        )
-    return descriptor
-
-
-def _acquire(descriptor: int, path: Path, folder: Path) -> None:
-    holder = os.pread(descriptor, 300, 0).decode(errors="replace").split()
-    who = f"process {holder[0]} on {holder[1]}" if len(holder) == 2 else "another process"
-    busy = BusyError(
-        f"{folder} is being written by {who}; wait until it has finished, then run this again", path=folder
-    )
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    except (ImportError, OSError):
-        # without advisory locks: check the process that the file names, which works on its own host only
-        if len(holder) != 2 or holder[0] == str(os.getpid()):
-            return
-        if holder[1] != socket.gethostname():
-            raise BusyError(f"{busy}, or remove {path} if it was killed", path=folder) from None
-        try:
-            os.kill(int(holder[0]), 0)
-        except (ProcessLookupError, ValueError, OverflowError):
-            return
-        except PermissionError:  # another user's process
-            pass
-        raise busy from None

@@ -1,4 +1,4 @@
-"""Read safetensors files: the header first, under limits, so that a bad file is refused before memory is allocated.
+"""Read and write safetensors files; the header is read first, so that a bad file is refused before memory is allocated.
 
 The safetensors library offers neither headers without data, nor limits, nor bfloat16 in NumPy, nor one buffer for all
 tensors, which needs memory for the file only once. The tests compare both on the same files, good and bad.
@@ -21,7 +21,7 @@ from ..common.limits import MAX_TENSOR_AXES as MAX_RANK
 from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
 from ..common.subject import Where, about
 from ..common.text import one_line
-from ..errors import CorruptFileError, UnsupportedFormatError
+from ..errors import CorruptFileError, DiskError, UnsupportedFormatError
 from .manifest import count_values, refuse_constant, unique_keys
 from .paths import open_regular
 
@@ -129,6 +129,23 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def save_tensors(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file without a copy of its tensors in memory.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:  # its own, also for a full disk
+        raise DiskError(f"writing {path} failed: {error}; free some space, nothing else was changed") from error
 
 
 def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.ndarray]:

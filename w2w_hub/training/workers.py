@@ -130,8 +130,13 @@ def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
     count = len(job.batches)
     with ProcessPoolExecutor(len(devices), multiprocessing.get_context("spawn")) as pool:
         found = [pool.submit(_work, job, device, i, len(devices)) for i, device in enumerate(devices)]
-        for _ in progress(_as_finished(found, job, run), f"training on {len(devices)} devices", total=count):
-            pass
+        try:
+            for _ in progress(_as_finished(found, job, run), f"training on {len(devices)} devices", total=count):
+                pass
+        except Exception:
+            for process in list((pool._processes or {}).values()):  # public since Python 3.14: terminate_workers
+                process.terminate()  # leaving the pool waits for them; what they finished is in the run
+            raise
 
 
 def _work(job: Job, device: str, first: int, step: int) -> None:

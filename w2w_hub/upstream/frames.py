@@ -5,6 +5,7 @@ A record may refer to itself or to one part many times; nothing here follows mor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,19 @@ def frame_of(value: Any, path: Path) -> Frame:
     return _Reader(path).frame(value)
 
 
-def plain_values(value: Any, path: Path) -> Values | None:
-    """Return a list, tuple or one-dimensional array of plain values as a list; None for anything else."""
-    if isinstance(value, Array):
-        value = _flat(value)
-    if not isinstance(value, (list, tuple)):
-        return None
-    return [_Reader(path).plain(one) for one in value]
+def plain_values(value: Array | Sequence[Any], path: Path) -> Values:
+    """Return a list, tuple or one-dimensional array of plain values as a list.
+
+    Raises
+    ------
+    CorruptFileError
+        If a value is neither text nor a number, or the array has another shape.
+    """
+    reader = _Reader(path)
+    values = _flat(value) if isinstance(value, Array) else value
+    if values is None:
+        raise reader.wrong("an array of labels is not one-dimensional")
+    return [reader.plain(one) for one in values]
 
 
 def _flat(array: Array) -> Values | None:

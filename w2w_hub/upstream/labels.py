@@ -135,20 +135,17 @@ def _columns(value: Any, path: Path, rows: int) -> tuple[dict[str, Values], Valu
     if isinstance(value, dict) and 0 < len(value) * rows <= MAX_CELLS:
         parts = list(value.values())
         if all(_length(each) == rows for each in parts):
-            lists = {str(name): plain_values(each, path) for name, each in value.items()}
-            return {name: each for name, each in lists.items() if each is not None}, None
+            return {str(name): plain_values(each, path) for name, each in value.items()}, None
         keys = list(parts[0]) if isinstance(parts[0], dict) else []
         if len(keys) == rows and all(isinstance(each, dict) and each.keys() == parts[0].keys() for each in parts):
-            columns = {str(name): plain_values([each[key] for key in keys], path) for name, each in value.items()}
-            return {name: each for name, each in columns.items() if each is not None}, keys
+            return {str(name): plain_values([each[key] for key in keys], path) for name, each in value.items()}, keys
         if len(value) == rows:
             names, value = list(value), parts
     if isinstance(value, (list, tuple)) and len(value) == rows and all(isinstance(row, dict) for row in value):
         if sum(map(len, value)) <= MAX_CELLS and len(known := {name: None for row in value for name in row}) <= MOST:
-            columns = {str(name): plain_values([row.get(name) for row in value], path) for name in known}
-            return {name: each for name, each in columns.items() if each is not None}, names
-    elif _length(value) == rows and (listed := plain_values(value, path)) is not None:
-        return {"label": listed}, names
+            return {str(name): plain_values([row.get(name) for row in value], path) for name in known}, names
+    elif _length(value) == rows:
+        return {"label": plain_values(value, path)}, names
     raise CorruptFileError(
         f"{path}: its labels are no table, list or dict of {counted(rows, 'row')}, as many as there are weights; fetch "
         "both again",

@@ -14,7 +14,7 @@ from ..common.text import few
 from ..common.warn import warn_caller
 from ..errors import AlreadyExistsError, InvalidInputError
 from ..store.atomic import put_in_place, write_json
-from ..store.commit import writer_lock
+from ..store.locks import writer_lock
 from ..store.manifest import read_json
 from ..store.replacing import OwnFiles
 from .torch_files import hash_file

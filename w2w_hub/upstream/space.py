@@ -21,12 +21,14 @@ from ..common.text import counted
 from ..common.version import __version__
 from ..dataset.manifest import Compatibility
 from ..errors import CorruptFileError, InvalidInputError
+from ..space.coordinate_files import COMPONENTS_A_FILE
 from ..space.coordinates import OPS, basis_digest
 from ..space.fit.diagnostics import at_steps
-from ..space.fit.job import ids_digest
-from ..space.storage import COMPONENTS_A_FILE, coefficients_table, save_tensors, write_manifest
+from ..space.manifest import ids_digest
+from ..space.population_files import coefficients_table
+from ..space.storage import write_manifest
 from ..store.atomic import replaced, write_json
-from ..store.tensorfile import read_header, read_safetensors
+from ..store.tensorfile import read_header, read_safetensors, save_tensors
 from .layout import Found
 from .measured import PROBES, ROWS_AT_ONCE, measure_rows
 from .published import INITIALIZATION, LICENSE, PROJECT

@@ -25,8 +25,8 @@ from ..common.limits import MAX_TENSORS, MIB
 from ..common.progress import progress
 from ..dialects.archives import open_archive, read_member
 from ..dialects.pickled import STORAGES, Storage, Tensor
-from ..dialects.torchfile import view_of
-from ..errors import CorruptFileError, UnsupportedFormatError, W2WError
+from ..dialects.torchfile import archive_root, is_big_endian, require_pickle, view_of
+from ..errors import CorruptFileError, W2WError
 from ..store.paths import open_regular, short
 from ..store.tensorfile import LFS
 from .pickles import UpstreamReading
@@ -148,16 +148,10 @@ def _naming_damage(path: Path) -> Iterator[None]:
 # ------------------------------------------------------------------ zip archives
 def _zipped(file: BinaryIO, path: Path) -> Any:
     archive, members = open_archive(file)
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise UnsupportedFormatError(f"{path} is compressed, which torch's archives are not", path=path)
-    pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise zipfile.BadZipFile(f"it has {len(pickles)} members called data.pkl")
-    root = pickles[0].removesuffix("data.pkl")
-    _require_small(members[pickles[0]].file_size, path)
-    value = UpstreamReading(path).result(read_member(archive, members[pickles[0]]))
-    order = members.get(f"{root}byteorder")
-    swapped = order is not None and order.file_size == 3 and read_member(archive, order) == b"big"
+    root = archive_root(members, path)
+    pickle = require_pickle(members[f"{root}data.pkl"], path, MAX_PICKLE)
+    value = UpstreamReading(path).result(read_member(archive, pickle))
+    swapped = is_big_endian(archive, members, root)
     places: dict[str, tuple[int, int]] = {}
 
     def find(storage: Storage) -> tuple[int, int]:
@@ -281,11 +275,6 @@ def _require_stored(tensor: Tensor, size: int, path: Path) -> None:
         raise CorruptFileError(f"{path} has a tensor of shape {shape}, more than it stores; fetch it again", path=path)
     if not numbers:
         raise CorruptFileError(f"{path} has a tensor of shape {shape}, which is empty; fetch it again", path=path)
-
-
-def _require_small(size: int, path: Path) -> None:
-    if size > MAX_PICKLE:
-        raise UnsupportedFormatError(f"{path} has a pickle of {size:,} bytes, the limit is {MAX_PICKLE:,}", path=path)
 
 
 # ------------------------------------------------------------------ damage

@@ -12,8 +12,8 @@ from ...common.checks import path_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
 from ...common.text import ShellText, command, counted, quote
-from ...dialects import read_adapter
 from ...dialects.checkpoint import TRAINED_FROM
+from ...dialects.loading import provenance_in
 from ...errors import InitializationError, InvalidInputError, LayoutMismatchError
 from ...store.manifest import FILENAME
 from ..initialization import FILE as START_FILE
@@ -194,11 +194,11 @@ def _require_compatible(dataset: WeightDataset, other: WeightDataset, source: Pa
 
 
 def _stated_initialization(dataset: WeightDataset, files: Sequence[Path]) -> str | None:
-    """Return the dataset's initialization if every added checkpoint states it, as `w2w train` writes it, or None."""
+    """Return the dataset's initialization if it is needed and every added checkpoint's header states it, or None."""
     mine = dataset.manifest.compatibility.initialisation
-    if mine != UNKNOWN and all(read_adapter(file).metadata.get(TRAINED_FROM) == mine for file in files):
-        return mine
-    return None
+    if mine == UNKNOWN or START_FILE in dataset.manifest.files:  # each row's A is compared with the file
+        return None
+    return mine if all(provenance_in(file).get(TRAINED_FROM) == mine for file in files) else None
 
 
 def _require_initialization(dataset: WeightDataset, initialization: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ...common.progress import progress
 from ...common.text import counted
+from ...common.warn import warn_caller
 from ...errors import AlreadyExistsError, InvalidInputError, W2WError
 from ...store.atomic import require_output
 from ...store.commit import next_state, open_state
@@ -171,10 +171,9 @@ def _warn_of_unstated_scales(unstated: dict[str, str], scale: float) -> None:
     first, default = min(unstated.items())
     rows = counted(len(unstated), "row was read with a scale that its checkpoint does not state",
                    "rows were read with a scale that their checkpoints do not state")  # fmt: skip
-    warnings.warn(
+    warn_caller(
         f"{rows}, the first is {first!r} ({default}); the other rows have scale {scale:g}: if these were trained with "
         "it too, pack them again from files that state it",
-        stacklevel=4,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from ...common.progress import progress
 from ...common.text import counted
+from ...common.warn import warn_caller
 from ...errors import W2WError
 from ...store.atomic import write_json
 from ...store.commit import NOTES
@@ -60,7 +60,7 @@ def write_matrix(plan: Plan, g: Geometry, ids: Sequence[str], staging: Path, wor
     results = {task.number: found for task in tasks if (found := _resumed(notes, task, stamps)) is not None}
     if list_files(staging):
         kept = f"{len(results):,} of {counted(len(tasks), 'shard')} kept"
-        warnings.warn(f"continuing where an interrupted call stopped: {kept}", stacklevel=4)
+        warn_caller(f"continuing where an interrupted call stopped: {kept}")
     tasks = [task for task in tasks if task.number not in results]
     _clear(staging, {g.shard_path(number) for number in results})
     alone = dask is None and len(tasks) == 1

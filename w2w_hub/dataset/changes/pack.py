@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...common.arguments import checked
 from ...common.checks import path_list
 from ...common.text import ShellText, command, counted
+from ...common.warn import warn_caller
 from ...dialects import read_adapter
 from ...dialects.header_labels import header_labels as read_header_labels
 from ...errors import InvalidInputError, W2WError
@@ -110,10 +110,9 @@ def pack_adapters(
     dataset = create(path, plan, overwrite=overwrite, resumable=True, workers=count, dask=dask)
     if dataset.manifest.rescaled and (default := adapter.metadata.get("scale_default")):
         rows = counted(len(dataset.manifest.rescaled), "row has", "rows have")
-        warnings.warn(
+        warn_caller(
             f"the dataset's scale {layout.scale:g} is that of {first}, which does not state it ({default}); {rows} "
             "another scale, whose ratio to it was multiplied into B",
-            stacklevel=4,
         )
     _warn_of_missing_facts(dataset)
     return dataset
@@ -152,7 +151,7 @@ def _warn_of_missing_facts(dataset: WeightDataset) -> None:
         if is_missing:
             then = command("w2w relabel", path, options=(f"--{name}", ShellText(value)))
             fact = {"base": "base model"}.get(name, name)
-            warnings.warn(f"no {fact} is stated; {why}: {then}", IncompleteRecordWarning, stacklevel=5)
+            warn_caller(f"no {fact} is stated; {why}: {then}", IncompleteRecordWarning)
 
 
 def _first_readable(paths: Sequence[Path], problems: Problems) -> tuple[Path, Adapter]:

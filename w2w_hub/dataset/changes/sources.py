@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -122,10 +121,9 @@ def row_ids(paths: Sequence[Path], ids: str | Sequence[str] | None = None) -> li
         chosen = [name[level] for name in names]
         if len(set(chosen)) == len(chosen):
             shown = ", ".join(repr(name) for name in chosen[:3])
-            warnings.warn(
+            warn_caller(
                 f"all {len(paths)} checkpoints are named {names[0][0]!r}; the row ids are the names of folders above: "
-                f"{shown}{', ...' if len(chosen) > 3 else ''} (set other ids with ids=)",
-                stacklevel=3,
+                f"{shown}{', ...' if len(chosen) > 3 else ''} (set other ids with ids=)"
             )
             return chosen
     last = [_last_name(path) for path in paths]

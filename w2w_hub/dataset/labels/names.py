@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ...common.warn import warn_caller
 from ...errors import InvalidInputError
 from ..problems import Problems
 
@@ -83,7 +83,7 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
                 InvalidInputError(f"{label or f'column {position + 1} of the labels has no name'}; name it or drop it")
             )
     if index:
-        warnings.warn(f"labels: dropped an index column, {', '.join(index)}", stacklevel=4)
+        warn_caller(f"labels: dropped an index column, {', '.join(index)}")
     table = table.iloc[:, kept].copy()
     table.columns = [names[position] for position in kept]
     for name, count in Counter(table.columns).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from .written import as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-REFUSE, IGNORE = EXTRA_LABELS = ("refuse", "ignore")  # labels of ids that are not among the rows
+REFUSE, IGNORE = ("refuse", "ignore")  # labels of ids that are not among the rows
 ROW_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -108,7 +107,7 @@ def normalize(
                 result[name] = _typed(table[name], name, (known or {}).get(name), remarks)
     if remarks and not problems.found:
         text = "; ".join(f"{few(names)}: {remark}" for remark, names in remarks.items())
-        warnings.warn(f"labels: {text}", stacklevel=3)
+        warn_caller(f"labels: {text}")
     return pd.DataFrame(result)
 
 

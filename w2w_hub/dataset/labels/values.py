@@ -127,6 +127,8 @@ def as_truth(value: Any, minus: bool) -> bool | None:
     """Return a plain value as a boolean; None if it is not one. -1 is false if `minus`."""
     if isinstance(value, bool):
         return value
+    if isinstance(value, int) and abs(value) > 1:  # which may be beyond the range of a double
+        return None
     word = value.strip().lower() if isinstance(value, str) else str(float(value))
     if word in TRUE:
         return True

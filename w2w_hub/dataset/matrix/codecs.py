@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 
 def _blosc(configuration: dict[str, Any]) -> Any:
@@ -68,6 +67,8 @@ def require_unpacked_size(name: str, data: bytes, size: int) -> None:
     elif name == "zstd":
         stated = _zstd_size(data)
         if stated is None:  # a stream
+            import pyarrow as pa
+
             stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
             stated = len(stream.read(size + 1))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -159,6 +158,8 @@ def _listed_store(
             return self is other
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            import asyncio
+
             name = _BELOW + key
             if name not in files:
                 return None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...common.constraints import flag, path, validated
+from ...common.constraints import flag, optional, path, text, validated
 from ...common.warn import warn_caller
 from ...dialects.base_model import mixed_note
 from ...errors import InvalidInputError
+from ...space.identity import Identity
 from ...space.keeping import export_identities, export_identity, save_identity
+from ...space.thumbnails import thumbnail_of
 from .identities import IdentityMixin
+from .thumbnails import draw_thumbnails
 
 
 class ExportMixin(IdentityMixin):
@@ -54,10 +58,11 @@ class ExportMixin(IdentityMixin):
             )
         return save_identity(self.space, one, path, overwrite=overwrite)
 
-    @validated(path=path(), overwrite=flag())
+    @validated(path=path(), trigger=optional(text()), overwrite=flag())
     def export(
-        self, path: Path | str, identity: Any = None, *, overwrite: bool = False, **options: Any
-    ) -> Path | list[Path]:
+        self, path: Path | str, identity: Any = None, *, trigger: str | None = None, thumbnail: Any = None,
+        overwrite: bool = False, **options: Any,
+    ) -> Path | list[Path]:  # fmt: skip
         """Write an identity (the current one by default) as a LoRA folder that stock libraries load.
 
         A delayed edit is written as if it applied from the first step.
@@ -69,6 +74,12 @@ class ExportMixin(IdentityMixin):
             ``identity-000`` by the position.
         identity : optional
             Whatever :attr:`identity` accepts.
+        trigger : str, optional
+            The phrase in a prompt that shows the person, for the header; by default the one that the space's rows
+            were trained with, if the space states it.
+        thumbnail : True, PIL image or path, optional
+            A small picture for the header, with which programs show the LoRA. True draws each identity, with the
+            trigger phrase as the prompt; another picture is that of one identity.
         overwrite : bool
             Replace what an earlier export wrote there.
         **options
@@ -83,7 +94,9 @@ class ExportMixin(IdentityMixin):
         ------
         AlreadyExistsError
         InvalidInputError
-            If no identity is set, or one of several is the base model.
+            If no identity is set, or one of several is the base model; if several would get one picture.
+        MissingPathError, CorruptFileError
+            If the thumbnail cannot be read.
 
         Warns
         -----
@@ -94,6 +107,27 @@ class ExportMixin(IdentityMixin):
         note = mixed_note(self.space.path)
         if note is not None:
             warn_caller(note)
-        if isinstance(chosen, tuple):
-            return export_identities(self.space, chosen, path, overwrite=overwrite, **options)
-        return export_identity(self.space, chosen, path, overwrite=overwrite, **options)
+        several = isinstance(chosen, tuple)
+        people = chosen if isinstance(chosen, tuple) else (chosen,)
+        shown = self._thumbnails(people, thumbnail, trigger)
+        if several:
+            return export_identities(
+                self.space, people, path, trigger=trigger, thumbnails=shown, overwrite=overwrite, **options
+            )
+        return export_identity(
+            self.space, people[0], path, trigger=trigger, thumbnail=shown[0], overwrite=overwrite, **options
+        )
+
+    def _thumbnails(self, people: Sequence[Identity], wanted: Any, trigger: str | None) -> Sequence[str | None]:
+        """Return the thumbnail of each identity: drawn, given, or none."""
+        if wanted is None or wanted is False:
+            return [None] * len(people)
+        if wanted is True:
+            return draw_thumbnails(self, people, trigger)
+        if len(people) > 1:
+            raise InvalidInputError(
+                f"one thumbnail for {len(people)} identities; export each with its own, or draw them with "
+                "thumbnail=True",
+                name="thumbnail",
+            )
+        return [thumbnail_of(wanted)]

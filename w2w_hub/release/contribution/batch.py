@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...common.text import counted
+from ...dataset.manifest import row_digest
 from ...errors import CorruptFileError, InvalidInputError, LayoutMismatchError, UnsafePathError, UnsupportedFormatError
 from ...lora.layout import ParameterLayout
 from ...store.hashing import sha256_file
@@ -31,7 +34,7 @@ DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
 MAX_BATCH_ROWS = 1000
 MAX_LABELS_BYTES = 4 * 2**20
 MAX_COLUMNS = 1000  # values in one line of labels
-_NAME = re.compile(r"[0-9a-f]{16}")
+NAME = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Batch:
         return len(self.rows)
 
 
+def digests_of(batch: Batch, dtype: Any) -> list[str]:
+    """Return the digest that each row of a batch has in a dataset of this dtype."""
+    with np.errstate(over="ignore"), ThreadPoolExecutor(os.cpu_count()) as threads:  # beyond the dtype: has a verdict
+        return list(threads.map(row_digest, batch.rows.astype(dtype, copy=False)))
+
+
 def batch_name(rows_sha256: str, labels_sha256: str) -> str:
     """Return the name of a batch of files with these digests, in hexadecimal digits."""
     return hashlib.sha256(TAG + f"{rows_sha256}\n{labels_sha256}\n".encode()).hexdigest()[:16]
@@ -75,7 +84,7 @@ def batch_files(name: str) -> tuple[str, str]:
 def parse_batch_path(path: object) -> tuple[str, str] | None:
     """Return the batch and the file that a path in the repository names; None for any other path."""
     parts = path.split("/") if isinstance(path, str) else []
-    if len(parts) != 3 or parts[0] != FOLDER or not _NAME.fullmatch(parts[1]) or parts[2] not in (ROWS, LABELS):
+    if len(parts) != 3 or parts[0] != FOLDER or not NAME.fullmatch(parts[1]) or parts[2] not in (ROWS, LABELS):
         return None
     return parts[1], parts[2]
 
@@ -128,7 +137,7 @@ def read_batch(folder: Path, name: str, layout: ParameterLayout) -> Batch:
     LayoutMismatchError
         If the rows do not have the layout's size.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UnsafePathError(f"{short(name)} is not the name of a batch (16 hexadecimal digits)", path=folder)
     for path in batch_files(name):
         find_file(folder, path)  # raises for a link in any part of the path

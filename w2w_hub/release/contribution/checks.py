@@ -6,9 +6,8 @@ needed, but not the matrix.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,24 +15,29 @@ from typing import Any
 import numpy as np
 
 from ...common.license_ids import normal_license
-from ...common.text import nearest, one_line
-from ...dataset.initialization import SAME_START, initialization_of, start_cosines
+from ...common.text import few, nearest, one_line
+from ...dataset.initialization import SAME_START, initialization_of
 from ...dataset.labels.kinds import LabelKind
-from ...dataset.labels.names import RESERVED, TAKEN
+from ...dataset.labels.names import CONTRIBUTOR, RESERVED, TAKEN
 from ...dataset.labels.table import ROW_ID
-from ...dataset.manifest import UNKNOWN, row_digest
+from ...dataset.manifest import UNKNOWN
 from ...dataset.reader import DatasetReader
-from ...dataset.sketches import NEAR, Sketches, near_units, nearest_units, norm_and_concentration, sketches_of
+from ...dataset.sketches import NEAR, WIDTH, Sketches, near_units, sketches_of
 from ...dataset.splits import BY_ROWS
 from ...dataset.withdrawn import with_all_rows
 from ...store.hub.withdrawals import last_seen
 from ...store.paths import short
 from .batch import Batch
+from .measure import Measured, measure
+from .waiting import Waiting
 
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
+DECIDED = ("split", "row", "row_sha256", CONTRIBUTOR)  # columns that the dataset or its release decides
 STATED = ("source", "licence", "consent")  # that every row must state
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula
+# what spreadsheets take for the start of a formula, also in full width
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MARKUP = "<>"
+_WORD = re.compile(r"[^\W_]")  # a letter or digit of any script
 NOTHING = frozenset({"", "unknown", "none", "null", "nan", "n/a", "na", "tbd", "todo", "?", "-"})
 
 
@@ -132,79 +136,44 @@ class Reference:
         return {name.lower(): name for name in self.dataset.ids}
 
 
-def check_batch(batch: Batch, reference: Reference, *, withdrawn: Mapping[str, str] | None = None) -> list[Verdict]:
+def check_batch(
+    batch: Batch, reference: Reference, *, withdrawn: Mapping[str, str] | None = None, waiting: Waiting | None = None,
+    digests: Sequence[str] | None = None,
+) -> list[Verdict]:  # fmt: skip
     """Check every row of a batch; return one verdict per row, in the batch's order.
 
     Parameters
     ----------
     withdrawn : mapping of str to str, optional
         Ids and row digests that were withdrawn, with their date; by default those of `reference`.
+    waiting : Waiting, optional
+        Rows that were merged and not yet released.
+    digests : sequence of str, optional
+        Of the rows in the dataset's dtype, if they are known.
     """
-    checker = _Checker(reference, reference.withdrawn if withdrawn is None else withdrawn)
-    measured = _measure(batch.rows, reference)
+    dataset, waiting = reference.dataset, waiting or Waiting()
+    checker = _Checker(reference, reference.withdrawn if withdrawn is None else withdrawn, waiting)
+    measured = measure(
+        batch.rows, dataset.layout, dataset.dtype, reference.start, reference.sketches, waiting.units, digests
+    )
     return [checker.verdict(*each) for each in zip(batch.rows, batch.labels, measured, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What is measured of one row; nothing of it is checked yet.
-
-    Attributes
-    ----------
-    cosine : float
-        Of its A with the initialization's; 0 without one.
-    norm, directions : float
-    unit : ndarray or None
-        Its sketch with length 1; None if the dataset has no sketches.
-    near : (int, float) or None
-        The row of the dataset that it nearly equals, and the cosine.
-    digest : str
-        Of the row in the dataset's dtype.
-    """
-
-    cosine: float
-    norm: float
-    directions: float
-    unit: np.ndarray | None = None
-    near: tuple[int, float] | None = None
-    digest: str = ""
-
-
-def _measure(rows: np.ndarray, reference: Reference) -> list[_Measured]:
-    """Measure all rows of a batch at once, which is many times as fast as one by one."""
-    layout, start, sketches = reference.dataset.layout, reference.start, reference.sketches
-    near: list[tuple[int, float] | None] = [None] * len(rows)
-    units: list[np.ndarray | None] = [None] * len(rows)
-    # values that are not finite have a verdict of their own; a sha256 runs beside NumPy
-    with np.errstate(all="ignore"), ThreadPoolExecutor(os.cpu_count()) as threads:
-        digests = threads.map(row_digest, rows.astype(reference.dataset.dtype, copy=False))
-        cosines = np.zeros(len(rows)) if start is None else start_cosines(layout, start, rows)
-        norms, directions = norm_and_concentration(layout, rows)
-        facts = zip(cosines.round(6).tolist(), norms.tolist(), directions.tolist(), strict=True)
-        if sketches is not None:
-            found = np.nan_to_num(sketches.units_of(rows))
-            units, near = list(found), list(nearest_units(sketches.units, found, layout.size))
-        return [
-            _Measured(*each, unit, other, digest)
-            for each, unit, other, digest in zip(facts, units, near, digests, strict=True)
-        ]
 
 
 class _Checker:
     """Checks the rows of one batch in turn, each also against those before it."""
 
-    def __init__(self, reference: Reference, withdrawn: Mapping[str, str]):
-        self.reference, self.withdrawn = reference, withdrawn
+    def __init__(self, reference: Reference, withdrawn: Mapping[str, str], waiting: Waiting):
+        self.reference, self.withdrawn, self.waiting = reference, withdrawn, waiting
         self.manifest = reference.dataset.manifest
         self.kinds = self.manifest.kinds
         self.seen_ids: dict[str, str] = {}
         self.seen_digests: dict[str, str] = {}
-        self.seen_units: list[np.ndarray] = []
+        self.seen_units = np.empty((0, WIDTH), np.float32)
         self.seen_names: list[str] = []
         self.notes: list[str] = []
         self.facts: dict[str, float] = {}
 
-    def verdict(self, row: np.ndarray, label: Mapping[str, Any], measured: _Measured) -> Verdict:
+    def verdict(self, row: np.ndarray, label: Mapping[str, Any], measured: Measured) -> Verdict:
         self.notes, self.facts = [], {}
         name = label.get("id")
         shown = one_line(name, MAX_ID) if isinstance(name, str) else short(name)
@@ -228,11 +197,13 @@ class _Checker:
             yield Finding(
                 "withdrawn", f"the row {name!r} was withdrawn on {self.withdrawn[name]}; an id is not used again"
             )
+        if (merged := self.waiting.ids.get(name.lower())) is not None:
+            yield Finding("id", f"#{merged.pull_request}, which is merged, has this id; rename the adapter")
         self.seen_ids.setdefault(name.lower(), name)
 
     # -------------------------------------------------------------- values
-    def _values(self, row: np.ndarray, name: str, measured: _Measured) -> Iterator[Finding]:
-        if not np.isfinite(row).all():
+    def _values(self, row: np.ndarray, name: str, measured: Measured) -> Iterator[Finding]:
+        if not measured.finite:
             yield Finding("finite", "it holds NaN or infinite values; train it again")
             return
         stored = row
@@ -287,7 +258,7 @@ class _Checker:
                 "were trained alike",
             )  # fmt: skip
 
-    def _duplicates(self, stored: np.ndarray, measured: _Measured, name: str) -> Iterator[Finding]:
+    def _duplicates(self, stored: np.ndarray, measured: Measured, name: str) -> Iterator[Finding]:
         digest, where = measured.digest, self.reference.name
         if digest in self.withdrawn:
             yield Finding(
@@ -300,46 +271,58 @@ class _Checker:
         if digest in self.seen_digests:
             yield Finding("duplicate", f"it equals {self.seen_digests[digest]!r} of this batch; leave one out")
             return
+        merged = self.waiting.digests.get(digest)
+        if merged is not None:
+            yield Finding("duplicate", f"it equals a row of #{merged.pull_request}, which is merged; leave it out")
         self.seen_digests[digest] = name
         one = measured.unit
         if one is None:
             return
-        for number, cosine in [measured.near] if measured.near is not None else []:
+        if measured.near is not None:
+            number, cosine = measured.near
             yield Finding(
                 "near_duplicate", f"it nearly equals the row {self.reference.dataset.ids[number]!r} of {where} (cosine "
                 f"about the mean: {cosine:.3f}, limit {NEAR:g}); leave it out",
             )  # fmt: skip
-        alike = near_units(np.array(self.seen_units), one, stored.size)[:1] if self.seen_units else []
+        if measured.waiting is not None and merged is None:
+            yield Finding(
+                "near_duplicate", f"it nearly equals {self.waiting.names[measured.waiting[0]]}, which is merged "
+                f"(cosine about the mean: {measured.waiting[1]:.3f}, limit {NEAR:g}); leave it out",
+            )  # fmt: skip
+        alike = near_units(self.seen_units[: len(self.seen_names)], one, stored.size)[:1]
         for number, cosine in alike:
             yield Finding(
                 "near_duplicate", f"it nearly equals {self.seen_names[number]!r} of this batch (cosine about the mean: "
                 f"{cosine:.3f}); leave one out",
             )  # fmt: skip
-        self.seen_units.append(one)
+        if len(self.seen_names) == len(self.seen_units):
+            self.seen_units = np.concatenate(
+                [self.seen_units, np.empty((len(self.seen_names) + 16, WIDTH), np.float32)]
+            )
+        self.seen_units[len(self.seen_names)] = one
         self.seen_names.append(name)
 
     # -------------------------------------------------------------- labels
     def _labels(self, label: Mapping[str, Any]) -> Iterator[Finding]:
-        for name in ("split", "row", "row_sha256"):
+        for name in DECIDED:
             if name in label:
                 yield Finding("split" if name == "split" else "label", f"leave out {name!r}: the dataset decides it")
         for name in STATED:
             yield from self._stated(name, label.get(name))
         for name, value in label.items():
-            if name in RESERVED or value is None:
+            if name in (*RESERVED, *DECIDED) or value is None:
                 continue
             yield from self._label(name, value)
-        missing = [name for name in self.kinds if label.get(name) is None]
+        missing = [name for name in self.kinds if label.get(name) is None and name != CONTRIBUTOR]
         if missing:
-            self.notes.append(f"no value for {', '.join(one_line(n, 40) for n in missing[:5])}"
-                              + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""))  # fmt: skip
+            self.notes.append(f"no value for {few([one_line(name, 40) for name in missing])}")
         rule = self.manifest.split_rule
         if rule and rule["column"] != BY_ROWS and label.get(rule["column"]) is None:
             yield Finding("label", f"{rule['column']!r} is missing: it decides the split; state it")
 
     def _stated(self, name: str, value: Any) -> Iterator[Finding]:
         option = {"licence": "license"}.get(name, name)
-        if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
+        if value is None or (isinstance(value, str) and _says_nothing(value)):
             yield Finding(name, f"it states no {option}; add --{option} ..., or a column {name!r} to the labels")
             return
         if wrong := _bad_text(value):
@@ -383,6 +366,11 @@ class _Checker:
         return found
 
 
+def _says_nothing(value: str) -> bool:
+    """Return whether a text states nothing: ``None.``, ``n/a`` or no letter and no digit."""
+    return value.strip(" .!?-").lower() in NOTHING or _WORD.search(value) is None
+
+
 def _bad_text(value: Any) -> str:
     """Return why a value cannot be a text of the labels; empty if it can."""
     if not isinstance(value, str):
@@ -396,4 +384,4 @@ def _bad_text(value: Any) -> str:
     return ""
 
 
-__all__ = ["MAX_TEXT", "STATED", "Finding", "Reference", "Verdict", "check_batch"]
+__all__ = ["DECIDED", "MAX_TEXT", "STATED", "Finding", "Reference", "Verdict", "check_batch"]

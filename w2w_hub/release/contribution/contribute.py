@@ -28,12 +28,11 @@ from ...errors import HubError, InvalidInputError, LayoutMismatchError, W2WError
 from ...lora.adapter import Adapter
 from ...store.hub.client import Token, api, call, retry_delay
 from .batch import MAX_BATCH_ROWS, Batch, pack_batch
-from .checks import STATED, Finding, Reference, Verdict, check_batch
+from .checks import DECIDED, STATED, Finding, Reference, Verdict, check_batch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DECIDED = ("split", "row", "row_sha256")  # by the dataset
 NAMED = 3  # adapters in the title
 
 
@@ -220,7 +219,9 @@ def _labels(
     for name in (*given, *label):
         if name in DECIDED:
             raise InvalidInputError(
-                f"leave out the label {name!r}: the dataset decides the split and the place of a row", name=name
+                f"leave out the label {name!r}: the dataset decides the split and the place of a row, its release who "
+                "offered it",
+                name=name,
             )
     columns: dict[str, dict[str, Any]] = {name: dict.fromkeys(names, value) for name, value in label.items()}
     if labels is not None:

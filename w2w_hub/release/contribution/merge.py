@@ -5,7 +5,6 @@ The Hub's merge takes what the pull request holds at that moment, which its auth
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from ...common.arguments import checked
 from ...common.constraints import optional, text, whole
 from ...common.text import counted, few
+from ...common.warn import warn_caller
 from ...errors import ContributionError, HubError
 from ...store.hub.client import Token, call
 from ...store.paths import find_file
@@ -141,9 +141,8 @@ def _close(remote: Remote, review: Review) -> bool:
             repo_type=remote.type,
         )  # fmt: skip
     except HubError as error:
-        warnings.warn(
+        warn_caller(
             f"{remote.repo}#{review.number} is merged, but could not be closed ({error}); close it on the Hub",
-            stacklevel=4,
         )
         return False
     return True

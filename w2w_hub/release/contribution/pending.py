@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ...common.limits import MAX_CONFIG_BYTES
@@ -16,10 +17,10 @@ from ...store.manifest import MERGE as FORMAT
 from ...store.manifest import parse_json, upgraded
 from ...store.paths import short
 from ..remote import Remote
-from .batch import FOLDER, MAX_BATCH_ROWS, batch_files
+from .batch import FOLDER, MAX_BATCH_ROWS, NAME, batch_files
 
 RECORD, FORMAT_VERSION = "merged.json", 1
-_NAME, _SHA256 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -109,12 +110,12 @@ class Pending:
     others: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]]
 
-    @property
+    @cached_property
     def ids(self) -> dict[str, MergeRecord]:
         """The record of each row's id in lower case."""
         return {name.lower(): record for record in self.records for name in record.rows}
 
-    @property
+    @cached_property
     def digests(self) -> dict[str, MergeRecord]:
         """The record of each row's digest."""
         return {digest: record for record in self.records for digest in record.rows.values()}
@@ -132,7 +133,7 @@ def pending_batches(remote: Remote, commit: str, paths: Iterable[str]) -> Pendin
     others = []
     for path in paths:
         parts = path.split("/")
-        if parts[0] == FOLDER and len(parts) == 3 and _NAME.fullmatch(parts[1]):
+        if parts[0] == FOLDER and len(parts) == 3 and NAME.fullmatch(parts[1]):
             folders.setdefault(parts[1], []).append(path)
         elif parts[0] == FOLDER:
             others.append(f"{short(path)} is not of a batch")

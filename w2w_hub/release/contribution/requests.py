@@ -44,6 +44,8 @@ class Request:
         Path to ``added``, ``changed`` or ``removed``, compared with the commit of main that it started from.
     sizes : mapping of str to int
         Bytes of the added files.
+    blobs : mapping of str to str
+        Git's digest of each added file, or of the pointer to a large one.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Request:
     newer: bool
     changes: Mapping[str, str]
     sizes: Mapping[str, int]
+    blobs: Mapping[str, str]
 
     @property
     def is_active(self) -> bool:
@@ -113,9 +116,11 @@ def read_request(remote: Remote, number: int, head: str, commit: str | None = No
             changes[path] = "added"
         elif entry.blob_id != before[path].blob_id:
             changes[path] = "changed"
+    added = {path: entry for path, entry in after.items() if changes.get(path) == "added"}
     return Request(
         number, str(found.title), str(found.author), str(found.status), chosen, chosen != history[0], changes,
-        {path: int(entry.size) for path, entry in after.items() if changes.get(path) == "added"},
+        {path: int(entry.size) for path, entry in added.items()},
+        {path: str(entry.blob_id) for path, entry in added.items()},
     )  # fmt: skip
 
 

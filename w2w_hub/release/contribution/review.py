@@ -12,19 +12,22 @@ import numpy as np
 from ...common.arguments import checked
 from ...common.constraints import flag, optional, text, whole
 from ...common.text import command, counted, markdown, one_line
-from ...dataset.manifest import row_digest
+from ...dataset.matrix.geometry import GROUP
 from ...dataset.opening import open_folder, open_source
 from ...dataset.reader import DatasetReader
 from ...dataset.sketches import FILE as SKETCHES
 from ...errors import ContributionError, UnsupportedFormatError, W2WError
 from ...store.hub.client import Token, call
+from ...store.manifest import DATASET
 from ..remote import Remote
 from ..small_commit import main_commit
 from ..withdrawal import dataset_name, read_list
-from .batch import Batch, batch_files
+from .batch import Batch, batch_files, digests_of
 from .checks import Finding, Reference, Verdict, check_batch
-from .pending import Pending, pending_batches
+from .hub_merge import merge_problems
+from .pending import pending_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
+from .waiting import waiting_rows
 
 LONGEST_TITLE = 200
 LISTED = 50  # problems in a comment
@@ -251,57 +254,45 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
         if not request.is_active:
             return verdict("closed")
         return verdict("refuse", problems=(Finding("files", error.message),))
-    if _is_released(batch, dataset):
+    digests = digests_of(batch, dataset.dtype)
+    if _is_released(batch, digests, dataset):
         return verdict("released", batch=name, folder=folder)
     if not request.is_active and not set(batch_files(name)) <= entries.keys():  # and was not merged on the Hub
         return verdict("closed", batch=name)
+    problems = tuple(Finding("files", why) for why in merge_problems(remote, head, entries, request, name))
     reference = Reference.of(dataset, remote.repo)
-    rows = check_batch(batch, reference, withdrawn=withdrawn)
-    digests = digests_of(batch, dataset)
-    rows = [_against(pending, row, digest) for row, digest in zip(rows, digests, strict=True)]
-    outcome = "accept" if all(row.ok for row in rows) else "refuse"
+    sizes = {path: int(entry.size) for path, entry in entries.items()}
+    waiting = waiting_rows(remote, head, pending, sizes, dataset, reference.sketches)
+    notes += [f"not compared with a merged batch: {why}" for why in waiting.unread]
+    rows = check_batch(batch, reference, withdrawn=withdrawn, waiting=waiting, digests=digests)
+    outcome = "accept" if not problems and all(row.ok for row in rows) else "refuse"
     named = dict(zip(map(str, batch.ids), digests, strict=True))
     return verdict(
-        outcome, batch=name, rows=tuple(rows), folder=folder, digests=named, weights=batch.rows, dataset=dataset
-    )
-
-
-def digests_of(batch: Batch, dataset: DatasetReader) -> list[str]:
-    """Return the digest that each row of a batch has in the dataset."""
-    return [row_digest(row.astype(dataset.dtype, copy=False)) for row in batch.rows]
+        outcome, batch=name, problems=problems, rows=tuple(rows), folder=folder, digests=named, weights=batch.rows,
+        dataset=dataset,
+    )  # fmt: skip
 
 
 def dataset_at(remote: Remote, head: str) -> DatasetReader:
     """Return the dataset of main, withdrawn rows included, so that new ones are compared with them."""
     source = remote.source(head)
-    if source is None or source.manifest().get("format") != "w2w-dataset":
+    if source is None or source.manifest().get("format") != DATASET:
         raise UnsupportedFormatError(
             f"{remote.repo} is not a dataset of w2w_hub; name one that was published with w2w push",
             repo_id=remote.repo,
         )
-    weights = [name for name in source.files if name.startswith("weights.zarr/")]
+    weights = [name for name in source.files if name.startswith(f"{GROUP}/")]
     if SKETCHES in source.files or sum(source.files[name]["size"] for name in weights) > FETCHED:
         return DatasetReader(*open_source(source, guarded=False))
     source.need([*weights, *(name for name in source.files if "/" not in name or name.startswith("labels/"))])
     return DatasetReader(*open_folder(source.folder))  # rows are compared with each other without sketches
 
 
-def _is_released(batch: Batch, dataset: DatasetReader) -> bool:
+def _is_released(batch: Batch, digests: Sequence[str], dataset: DatasetReader) -> bool:
     """Return whether every row of a batch is in the dataset, under its own id."""
     there: Mapping[str, str] = dict(zip(dataset.ids, dataset.labels["row_sha256"].tolist(), strict=True))
-    found = zip(batch.ids, digests_of(batch, dataset), strict=True)
+    found = zip(batch.ids, digests, strict=True)
     return all(isinstance(name, str) and there.get(name) == digest for name, digest in found)
-
-
-def _against(pending: Pending, row: Verdict, digest: str) -> Verdict:
-    """Return a verdict with the problems that a row has with batches that were merged and not yet released."""
-    problems = list(row.problems)
-    same_id, same = pending.ids.get(row.id.lower()), pending.digests.get(digest)
-    if same_id is not None:
-        problems.append(Finding("id", f"#{same_id.pull_request}, which is merged, has this id; rename the adapter"))
-    if same is not None:
-        problems.append(Finding("duplicate", f"it equals a row of #{same.pull_request}, which is merged; leave it out"))
-    return Verdict(row.id, tuple(problems), row.notes, row.facts)
 
 
 def problems_of(review: Review) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """Files and settings with which other trainers train adapters that fit a dataset.
 
 Each trainer is one function from a layout and its initialization to files, and notes for the user. The settings were
-taken from the trainers' documentation and sources; `cards/TRAINERS.md` says where each key is read.
+checked against the trainers' sources; `cards/TRAINERS.md` names the files.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ...store.replacing import files_named
 
 START = "start.safetensors"
 NEXT = "NEXT.txt"
+ONETRAINER_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 DIFFUSERS_SCRIPTS = (
     "diffusers' example scripts cannot start from a file (they draw a Gaussian A of their own); use w2w train instead"
 )
@@ -100,6 +101,19 @@ class _Job:
         return [target.module for target in sorted(self.adapter.factors, key=lambda t: t.sort_key)]
 
     @property
+    def substrings(self) -> list[str]:
+        """Texts that ai-toolkit's names of these modules contain, and those of no others.
+
+        The path alone of one of Flux's double blocks is contained in that of a single block, too.
+        """
+        named = sorted(self.adapter.factors, key=lambda t: t.sort_key)
+        return [t.module if t.component.startswith("text_encoder") else f"{t.component}.{t.module}" for t in named]
+
+    @property
+    def has_text_encoders(self) -> bool:
+        return any(name.startswith("text_encoder") for name in self.components)
+
+    @property
     def components(self) -> list[str]:
         return sorted({target.component for target in self.adapter.factors})
 
@@ -121,8 +135,7 @@ def _peft(job: _Job) -> list[str]:
 
 def _kohya(job: _Job) -> list[str]:
     job.files[START] = _kohya_file(job)
-    text_encoders = any(name.startswith("text_encoder") for name in job.components)
-    only = {} if text_encoders else {"network_train_unet_only": True}
+    only = {} if job.has_text_encoders else {"network_train_unet_only": True}
     job.files["kohya.toml"] = _toml(
         {"network_module": "networks.lora", "network_weights": str(job.start), "dim_from_weights": True,
          "save_model_as": "safetensors", "save_precision": "float", **only}
@@ -142,10 +155,10 @@ def _ai_toolkit(job: _Job) -> list[str]:
         job.files[START] = _kohya_file(job)
     network = {
         "type": "lora", "linear": job.rank, "linear_alpha": job.alpha, "pretrained_lora_path": str(job.start),
-        "network_kwargs": {"only_if_contains": job.modules},
+        "network_kwargs": {"only_if_contains": job.substrings},
     }  # fmt: skip
-    encoders = any(name.startswith("text_encoder") for name in job.components)
-    section = {"network": network, "save": {"dtype": "float32"}, "train": {"train_text_encoder": encoders}}
+    train = {"train_text_encoder": job.has_text_encoders}
+    section = {"network": network, "save": {"dtype": "float32"}, "train": train}
     import yaml
 
     job.files["ai-toolkit.yaml"] = yaml.safe_dump(section, sort_keys=False).encode()
@@ -157,14 +170,13 @@ def _ai_toolkit(job: _Job) -> list[str]:
 
 def _onetrainer(job: _Job) -> list[str]:
     job.files[START] = _kohya_file(job)
-    settings = {
+    settings: dict[str, Any] = {
         "training_method": "LORA", "peft_type": "LORA", "lora_model_name": str(job.start), "lora_rank": job.rank,
         "lora_alpha": float(job.alpha), "lora_decompose": False, "lora_weight_dtype": "FLOAT_32",
         "layer_filter": ",".join(job.modules), "layer_filter_preset": "custom", "layer_filter_regex": False,
         "output_model_format": "SAFETENSORS", "output_dtype": "FLOAT_32",
     }  # fmt: skip
-    if not any(name.startswith("text_encoder") for name in job.components):
-        settings["text_encoder"] = {"train": False}
+    settings |= {name: {"train": False} for name in ONETRAINER_ENCODERS if name not in job.components}
     job.files["onetrainer.json"] = (json.dumps(settings, indent=1) + "\n").encode()
     return [f"put the entries of {job.shown / 'onetrainer.json'} into your configuration, or load it as a preset"]
 
@@ -185,12 +197,15 @@ def _diffusion_pipe(job: _Job) -> list[str]:
             "diffusion-pipe takes modules from a file only for SDXL, and cannot restrict itself to this dataset's "
             "modules; use --trainer kohya, ai-toolkit or w2w"
         )
-    job.files["start/adapter_model.safetensors"] = _kohya_file(job)
+    # it trains with the file's alpha and saves the rank as alpha; with B zero, any scale is the same start
+    plain = {target: replace(pair, scale=1.0) for target, pair in job.adapter.factors.items()}
+    start = replace(job, adapter=replace(job.adapter, factors=plain))
+    job.files["start/adapter_model.safetensors"] = _kohya_file(start)
     settings = {"type": "lora", "rank": job.rank, "dtype": "float32", "init_from_existing": str(job.folder / "start")}
     job.files["diffusion-pipe.toml"] = b"[adapter]\n" + _toml(settings)
     return [
         f"copy the table [adapter] of {job.shown / 'diffusion-pipe.toml'} into your configuration; state no alpha",
-        "diffusion-pipe sets alpha to the rank; the result still fits, and the ratio is folded into B",
+        "diffusion-pipe saves the rank as alpha, which the start file states, too; the result still fits",
     ]
 
 
@@ -291,7 +306,10 @@ def _kohya_file(job: _Job) -> bytes:
     try:
         return dict(_written(job.adapter, "kohya")).popitem()[1]
     except InvalidInputError as error:
-        raise InvalidInputError(f"this trainer needs kohya's names, and {error}") from error
+        raise InvalidInputError(
+            f"this trainer reads kohya's names, which cannot express all modules of {job.dataset}; use --trainer "
+            "ai-toolkit, simpletuner or peft"
+        ) from error
 
 
 def _written(adapter: Adapter, dialect: str) -> list[tuple[str, bytes]]:

@@ -20,7 +20,7 @@ from .curve import MOST_ROWS, StrengthCurve, curve_rule
 
 ARRAYS = ("editing", "reading")
 MOST_FACTS = 100  # about the training of a slider
-CURVES = ("curve", "picture_curve")
+CURVES = ("curve", "picture_curve", "removal_curve")
 STORED_NAMES = {"controlled_for": "held"}  # field -> its name in directions.json, where that differs
 COMPONENT = "component"
 
@@ -74,6 +74,9 @@ class Direction(ByValue, Displayed):
     curve, picture_curve : StrengthCurve or None
         What pushes of each strength do, judged by readers of coefficients at the build, and by a judge of pictures
         (:func:`w2w_hub.models.calibration.calibrate`).
+    removal_curve : StrengthCurve or None
+        What pushes against the direction do to people with the attribute, judged by readers of coefficients: `shown` is
+        the fraction in whom it is gone, and strengths are those to subtract.
     slider : dict or None
         How a slider was trained (:func:`w2w_hub.models.sliders.fit_slider`): its prompts, or its number of pairs of
         pictures, and its `strength` in standard deviations.
@@ -103,6 +106,7 @@ class Direction(ByValue, Displayed):
     curve: StrengthCurve | None = None
     picture_curve: StrengthCurve | None = None
     slider: dict[str, Any] | None = None
+    removal_curve: StrengthCurve | None = None
 
     def _facts(self) -> Mapping[str, object]:
         score = "no held-out score" if self.score is None else f"{self.score:.3f} on {self.held_out_rows:,} rows"

@@ -26,6 +26,7 @@ from ...dataset import WeightDataset
 from ...dataset.labels.kinds import AttributeTarget
 from ...errors import InvalidInputError
 from ..population import Population
+from .curve import StrengthCurve
 from .direction import Direction
 from .editing import CONTROLLING, EDITING_METHODS, EditingMethod, partial_effects
 from .pushes import measure_curves
@@ -117,7 +118,12 @@ def fit_directions(
         if direction is not None:
             found[target.name] = direction
     curves = measure_curves(population, found, targets, controlled_for=controlled_for, unit=fit.unit, seed=seed)
-    return {name: replace(direction, curve=curves.get(name)) for name, direction in found.items()}
+    none: dict[str, StrengthCurve] = {}
+    return {
+        name: replace(direction, curve=own.get("curve"), removal_curve=own.get("removal_curve"))
+        for name, direction in found.items()
+        for own in (curves.get(name, none),)
+    }
 
 
 @dataclass(frozen=True)

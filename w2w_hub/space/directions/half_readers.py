@@ -65,15 +65,16 @@ class HalfReaders:
         lacks, has = (
             np.array([_mean(s[c == v]) for s, c in zip(self.scores.T, halves.T, strict=True)]) for v in (0, 1)
         )
-        self.middle, self.typical = (lacks + has) / 2, has
+        self.middle, self.typical, self.lacking = (lacks + has) / 2, has, lacks
 
     def pushed(
-        self, people: np.ndarray, own: int, others: np.ndarray, unit: Unit, components: int
+        self, people: np.ndarray, own: int, others: np.ndarray, unit: Unit, components: int, *, removing: bool = False
     ) -> Callable[[float], np.ndarray] | None:
         """Return the readings after a push by strength, boolean ``(people, 1 + others)``; None if it cannot be judged.
 
-        Their own attribute is shown where the score is that of the mean person who has it; another one is read where
-        the score is nearer to those who have it.
+        Their own attribute is shown where the score is that of the mean person who has it; when it is removed, until
+        the score is that of the mean person who lacks it. Another one is read where the score is nearer to those who
+        have it.
         """
         if not self.usable[own]:
             return None
@@ -90,7 +91,8 @@ class HalfReaders:
             gains.append(step @ self.weights[h][:, columns])
         gain = np.stack(gains)[self.half[people]]
         scores = self.scores[people][:, columns]
-        limits = np.array([self.typical[own], *self.middle[others]])
+        reached = (self.lacking if removing else self.typical)[own]
+        limits = np.array([reached, *self.middle[others]])
         return lambda strength: np.asarray(scores + strength * gain > limits)
 
 

@@ -33,12 +33,13 @@ def measure_curves(
     controlled_for: np.ndarray,
     unit: Unit,
     seed: int = 0,
-) -> dict[str, StrengthCurve]:
-    """Return the strength curve of each direction of which there are enough rows with and without the attribute.
+) -> dict[str, dict[str, StrengthCurve]]:
+    """Return the curves of each direction of which there are enough rows with and without the attribute.
 
-    At most 4,096 fitted rows take part, of which up to 128 without the attribute are pushed. The one reader says that a
-    person shows an attribute if most of the 25 other rows with the largest cosine have it; the other is linear, see
-    :class:`HalfReaders`. Fractions are means over both.
+    By field of :class:`Direction`: `curve` of pushes that add the attribute, `removal_curve` of those against it. At
+    most 4,096 fitted rows take part, of which up to 128 without the attribute are pushed, and up to 128 with it against
+    the direction. The one reader says that a person shows an attribute if most of the 25 other rows with the largest
+    cosine have it; the other is linear, see :class:`HalfReaders`. Fractions are means over both.
 
     Parameters
     ----------
@@ -58,30 +59,34 @@ def measure_curves(
     rows = _Rows(population, fitted, np.column_stack([t.kind.halves(t.values[fitted]) for t in targets]))
     linear = HalfReaders(rows.coefficients, rows.halves, population.mean, rows.scale, controlled_for, seed)
     independent = _independent(rows.halves, [t.attribute for t in targets])
-    found: dict[str, StrengthCurve] = {}
+    draws = {1: rng, -1: np.random.default_rng(seed)}
+    found: dict[str, dict[str, StrengthCurve]] = {}
     for j, target in enumerate(targets):
         direction, others = directions.get(target.name), np.flatnonzero(independent[j])
         if direction is None:
             continue
-        without = np.flatnonzero(rows.halves[:, j] == 0)
-        neighbors = min(NEIGHBORS, len(without), int((rows.halves[:, j] == 1).sum()))
+        classes = [np.flatnonzero(rows.halves[:, j] == has) for has in (0, 1)]
+        neighbors = min(NEIGHBORS, *map(len, classes))
         if neighbors < MIN_ROWS_A_CLASS:
             continue
-        people = np.sort(rng.permutation(without)[:MOST_PEOPLE])
-        readings = [
-            linear.pushed(people, j, others, unit, direction.components or population.k),
-            rows.pushed(people, direction, [j, *others.tolist()], neighbors),
-        ]
-        shown, kept = _judged([reading for reading in readings if reading is not None])
-        found[target.name] = StrengthCurve(
-            strengths=STRENGTHS,
-            shown=as_fractions(shown),
-            kept=as_fractions(kept.mean(1) if len(others) else np.ones(len(shown))),
-            least_kept=as_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
-            inside=as_fractions(rows.inside(people, direction)),
-            rows=len(people),
-            others=tuple(targets[i].name for i in others.tolist()),
-        )
+        names = tuple(targets[i].name for i in others.tolist())
+        found[target.name] = {}
+        for field, sign, able in zip(("curve", "removal_curve"), (1, -1), classes, strict=True):
+            people = np.sort(draws[sign].permutation(able)[:MOST_PEOPLE])
+            readings = [
+                linear.pushed(people, j, others, unit, direction.components or population.k, removing=sign < 0),
+                rows.pushed(people, direction, [j, *others.tolist()], neighbors),
+            ]
+            shown, kept = _judged([reading for reading in readings if reading is not None], sign)
+            found[target.name][field] = StrengthCurve(
+                strengths=STRENGTHS,
+                shown=as_fractions(shown if sign > 0 else 1 - shown),
+                kept=as_fractions(kept.mean(1) if len(others) else np.ones(len(shown))),
+                least_kept=as_fractions(kept.min(1) if len(others) else np.ones(len(shown))),
+                inside=as_fractions(rows.inside(people, direction, sign)),
+                rows=len(people),
+                others=names,
+            )
     return found
 
 
@@ -113,9 +118,9 @@ class _Rows:
 
         return read
 
-    def inside(self, people: np.ndarray, direction: Direction) -> list[float]:
-        """Return, per strength, the fraction of `people` no farther from the mean than the farthest fitted row."""
-        step = direction.sd * direction.editing / self.scale
+    def inside(self, people: np.ndarray, direction: Direction, sign: int) -> list[float]:
+        """Return the fraction of `people` no farther from the mean than the farthest fitted row, per strength."""
+        step = sign * direction.sd * direction.editing / self.scale
         z = (self.coefficients[people] - self.population.mean) / self.scale
         limit = self.population.largest_distance * (1 + 1e-9)
         squares = (z**2).mean(1), 2 * (z @ step) / len(step), float(step @ step) / len(step)
@@ -123,15 +128,15 @@ class _Rows:
         return [float((distance <= limit).mean()) for distance in distances]
 
 
-def _judged(readings: Sequence[Callable[[float], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _judged(readings: Sequence[Callable[[float], np.ndarray]], sign: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the fractions that show their own attribute ``(strengths,)`` and keep each other ``(strengths, others)``.
 
-    Each reading is boolean ``(people, 1 + others)`` by strength.
+    Each reading is boolean ``(people, 1 + others)`` by strength, which is multiplied by the sign.
     """
     first = [reading(0.0) for reading in readings]
     shown, kept = [], []
     for strength in STRENGTHS:
-        found = [reading(strength) for reading in readings]
+        found = [reading(sign * strength) for reading in readings]
         shown.append(np.mean([now[:, 0].mean() for now in found]))
         same = [(now == then)[:, 1:].mean(0) for now, then in zip(found, first, strict=True)]
         kept.append(np.mean(same, axis=0))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,8 +13,10 @@ from ...common.version import __version__
 from ...dataset import WeightDataset
 from ...dataset.licenses import stated_consent
 from ...dataset.manifest import UNKNOWN
+from ...dataset.training_records import trigger_phrase
 from ...dataset.withdrawn import require_readable
 from ...errors import InitializationError, InvalidInputError, UnknownNameError
+from ..manifest import ids_digest
 from .engines import Engine, get_engine
 from .rows import Rows
 from .solvers import AUTO, SOLVERS, Solver, choose, get_solvers
@@ -82,6 +83,7 @@ class Job:
     def recipe(self) -> dict[str, Any]:
         """Return the description of the build that the manifest records."""
         dataset, fitted = self.dataset, self.rows(self.chosen)
+        trigger = trigger_phrase(dataset.manifest.training or (), fitted.ids)
         return {
             "dataset": dataset.manifest.name,
             "dataset_version": dataset.manifest.version,
@@ -98,6 +100,7 @@ class Job:
             **self.engine.describe(),
             "tile_rows": fitted.tile_rows,
             "software": {"w2w_hub": __version__, "numpy": np.__version__},
+            **({} if trigger is None else {"trigger_phrase": trigger}),
             **({} if dataset.manifest.imported is None else {"imported": self._imported()}),
         }
 
@@ -109,7 +112,7 @@ class Job:
 
 def passes(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a recipe that the results of passes depend on, which excludes when the solver stops."""
-    left_out = {"algorithm", FOUND}.union(*(solver.stopping for solver in SOLVERS.values()))
+    left_out = {"algorithm", "trigger_phrase", FOUND}.union(*(solver.stopping for solver in SOLVERS.values()))
     return {name: value for name, value in recipe.items() if name not in left_out}
 
 
@@ -126,8 +129,3 @@ def _row_indices(dataset: WeightDataset, split: str, ids: Sequence[str] | None) 
     if len(outside):
         raise InvalidInputError(f"row {dataset.ids[outside[0]]!r} is not in split {split!r}, the split to fit")
     return indices
-
-
-def ids_digest(ids: Iterable[str]) -> str:
-    """Return the sha256 of the ids in code-point order, one per line: which rows were fitted."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()

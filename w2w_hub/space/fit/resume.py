@@ -18,6 +18,7 @@ import numpy as np
 
 from ...errors import AlreadyExistsError, BusyError, CorruptFileError, DiskError, UnsupportedFormatError, W2WError
 from ...store.atomic import PARTIAL, flush
+from ...store.locks import lock_folder
 from ...store.manifest import read_json
 from ...store.tensorfile import read_safetensors
 
@@ -102,20 +103,7 @@ class ResumeFolder:
 
     def _acquire(self, folder: Path) -> None:
         """Lock the folder until :meth:`release`; the system unlocks it when the process ends, however it ends."""
-        try:
-            import fcntl
-        except ImportError:  # no advisory locks here
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise BusyError(f"another build is using {folder}; run this again when it has ended") from None
-        except OSError:  # nor on this file system
-            os.close(descriptor)
-        else:
-            self._lock = descriptor
+        self._lock = lock_folder(folder, "another build")
 
     def release(self) -> None:
         """Unlock the folder; the results stay."""

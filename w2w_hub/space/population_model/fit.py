@@ -22,12 +22,12 @@ from .model import PopulationModel
 from .readers import fit_readers
 from .regression import Regression, fit
 from .residual import nearest_cosines, residual_factor
+from .residual_share import amounts, choose_share
 
 if TYPE_CHECKING:
     from ...dataset import WeightDataset
 
 RESIDUAL_ROWS, NEIGHBORS, PEOPLE = 8192, 4096, 256
-RESIDUAL_SHARE, MOST_GAIN = 0.25, 2.0
 FEWEST_ROWS = 10
 GROUPS = "groups"  # key of the evidence: the caller's, for a rebuild
 
@@ -93,13 +93,15 @@ def fit_to(
     some = sample_of(len(codes), RESIDUAL_ROWS)
     factor, rest = residual_factor(values[some] - mean - model.predict(codes[some]))
     joint = Joint(factors, structure.excluded, model.codes, model.counts)
-    gain, scale, nearest = _sampling(model, joint, factor, rest, values, coefficients[~fitted], mean)
+    share = choose_share(factors, structure.excluded, chosen, codes, values)
+    gain, scale, nearest = _sampling(share.share, model, joint, factor, rest, values, coefficients[~fitted], mean)
     evidence: dict[str, Any] = {
         "explained_variance": evidence_of(
             model, factors, chosen, (codes, values), (structure.codes[~fitted], coefficients[~fitted]), mean
         ),
         "reader_strength": calibration.by_attribute,
         "nearest_row": nearest,
+        "residual_share": share.evidence(),
         "relations": [asdict(relation) for relation in structure.relations],
         "no_attribute": dict(reasons),
         "rows": len(used),
@@ -115,6 +117,7 @@ def fit_to(
 
 
 def _sampling(
+    share: float,
     model: Regression,
     joint: Joint,
     factor: np.ndarray,
@@ -125,18 +128,14 @@ def _sampling(
 ) -> tuple[float, float, dict[str, float]]:
     """Return the gain of f and the factor of the residual in samples, and how near samples are to fitted rows.
 
-    Samples are as spread as fitted rows; :data:`RESIDUAL_SHARE` of their variance is residual, by which those of the
-    shipped population are no nearer to a row than held-out people. The residual is what the fit itself leaves: that of
-    left-out people also has the looks that f does not predict, which do not fit another person's.
+    Samples are as spread as fitted rows, and a share of their variance is residual. The residual is what the fit itself
+    leaves: that of left-out people also has the looks that f does not predict, which do not fit another person's.
     """
     rng = np.random.default_rng(0)
     means = model.predict(joint.draw(PEOPLE, rng))
     residuals = rng.standard_normal((PEOPLE, len(factor))) @ factor + rng.standard_normal((PEOPLE, len(mean))) * rest
     rows = values[sample_of(len(values), NEIGHBORS)] - mean
-    total, explained, left = (float((part**2).sum(1).mean()) for part in (rows, means, residuals))
-    gain = ((1 - RESIDUAL_SHARE) * total / explained) ** 0.5 if explained > 0 else 1.0
-    scale = (RESIDUAL_SHARE * total / left) ** 0.5 if left > 0 else 1.0
-    gain, scale = round(float(np.clip(gain, 0, MOST_GAIN)), 2), round(scale, 2)
+    gain, scale = amounts(share, rows, means, residuals)
     nearest = {"samples": round(float(nearest_cosines(gain * means + scale * residuals, rows).mean()), 4)}
     if len(held_out):
         nearest["held_out"] = round(float(nearest_cosines(held_out[:PEOPLE] - mean, rows).mean()), 4)

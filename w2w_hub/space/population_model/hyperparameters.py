@@ -2,12 +2,17 @@
 
 The error of each row under a model of all others has a closed form (Rasmussen and Williams, 2006, section 5.4.2), and
 so has its gradient: no model is fitted again. What is found is rounded, so that another machine finds the same.
+
+Of the kernels from the best one to the best with the same rho for all factors, the last one within a standard error of
+the best is taken (the one-standard-error rule; Breiman et al., 1984, section 3.4.3): f leans less on single rows then,
+so that people with a new combination of attributes are less like one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +22,8 @@ from .kernel import Kernel, inner_products, one_hot, similarity
 ROWS, COMPONENTS = 1024, 256  # at most: a sample of the rows, the leading components
 STARTS, START_ROWS = (0.6, 0.9, 0.98), 512
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-STEPS = 25
+STEPS, SHARED_STEPS = 25, 12
+SHARES = tuple(i / 20 for i in range(1, 21))  # of the way to one rho for all factors
 NOISE_RANGE = (np.log(0.03), np.log(1e3))  # less makes weights so large that their rounding to float32 shows
 EDGE = 5.0  # of the logits of rho: 0.007 to 0.993
 
@@ -31,7 +37,7 @@ class Hyperparameters:
 
 
 def choose(factors: Sequence[Factor], codes: np.ndarray, values: np.ndarray, mean: np.ndarray) -> Hyperparameters:
-    """Return what predicts left-out rows best, by L-BFGS from the best of a few starts.
+    """Return what predicts left-out rows as well as the best does, by L-BFGS from the best of a few starts.
 
     Parameters
     ----------
@@ -51,12 +57,34 @@ def choose(factors: Sequence[Factor], codes: np.ndarray, values: np.ndarray, mea
         errors = left_out_errors(gram, NOISES, values[some])
         starts.append((float(errors.min()), rho, NOISES[int(errors.argmin())]))
     _, rho, noise = min(starts)
-    at = np.append(np.full(len(factors), np.log(rho / (1 - rho))), np.log(noise))
     problem = _LeftOut(tuple(factors), codes, values)
     bounds = [(-EDGE, EDGE)] * len(factors) + [NOISE_RANGE]
-    found = minimize(problem, at, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS}).x
-    rhos = np.round(1 / (1 + np.exp(-found[:-1])), 2)
-    return Hyperparameters(np.clip(rhos, 0.01, 0.99), float(f"{np.exp(found[-1]):.2g}"))
+
+    def descend(function: Any, at: np.ndarray, limits: Any, steps: int) -> np.ndarray:
+        found = minimize(function, at, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": steps})
+        return np.asarray(found.x)
+
+    shared = descend(problem.shared, np.array([np.log(rho / (1 - rho)), np.log(noise)]), bounds[-2:], SHARED_STEPS)
+    even = np.append(np.full(len(factors), shared[0]), shared[1])
+    return _rounded(_smoothest(problem, descend(problem, even, bounds, STEPS), even))
+
+
+def _smoothest(problem: _LeftOut, best: np.ndarray, even: np.ndarray) -> np.ndarray:
+    """Return the last point on the way from the best to an even one whose error is within a standard error."""
+    errors = problem.errors(best)
+    most = float(errors.mean() + errors.std(ddof=1) / len(errors) ** 0.5)
+    chosen = best
+    for share in SHARES:
+        at = best + share * (even - best)
+        if float(problem.errors(at).mean()) > most:
+            break
+        chosen = at
+    return chosen
+
+
+def _rounded(at: np.ndarray) -> Hyperparameters:
+    rhos = np.round(1 / (1 + np.exp(-at[:-1])), 2)
+    return Hyperparameters(np.clip(rhos, 0.01, 0.99), float(f"{np.exp(at[-1]):.2g}"))
 
 
 def sample_of(count: int, most: int) -> np.ndarray:
@@ -87,6 +115,17 @@ class _LeftOut:
     factors: tuple[Factor, ...]
     codes: np.ndarray
     values: np.ndarray
+
+    def errors(self, at: np.ndarray) -> np.ndarray:
+        """Return the squared error of each row ``(n,)``, left out."""
+        gram = Kernel(self.factors, 1 / (1 + np.exp(-at[:-1]))).matrix(self.codes, self.codes)
+        inverse = np.linalg.inv(gram + float(np.exp(at[-1])) * np.eye(len(gram)))
+        return np.asarray((((inverse @ self.values) / np.diag(inverse)[:, None]) ** 2).sum(1))
+
+    def shared(self, at: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the same for one rho of all factors: a function of its logit and the log of noise."""
+        error, gradient = self(np.append(np.full(len(self.factors), at[0]), at[1]))
+        return error, np.array([gradient[:-1].sum(), gradient[-1]])
 
     def __call__(self, at: np.ndarray) -> tuple[float, np.ndarray]:
         rhos, noise = 1 / (1 + np.exp(-at[:-1])), float(np.exp(at[-1]))

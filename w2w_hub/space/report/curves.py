@@ -16,6 +16,7 @@ LINES = {
     "least_kept": ("keep the attribute that changes most", svg.COLORS[1]),
     "inside": ("stay inside of the population", svg.GRAY),
 }
+GONE = ("show it no longer, pushed the other way", svg.COLORS[2])
 WIDTH, HEIGHT = 300, 190
 DOTS = 3.0  # radius, of what a judge saw in pictures
 
@@ -24,22 +25,24 @@ def strength_charts(directions: Mapping[str, Mapping[str, Any]], names: list[str
     """Return a legend, and per direction its name, chart and caption; None if no direction has a curve.
 
     Lines are what readers of coefficients said, dots what a judge of pictures said; the vertical line is the typical
-    strength.
+    strength. The line of people who show the attribute no longer is of pushes against the direction.
     """
     charts = []
     for name in names:
-        found = [directions[name].get(field) for field in ("curve", "picture_curve")]
-        curve, pictures = (None if data is None else StrengthCurve.from_json(data) for data in found)
+        found = [directions[name].get(field) for field in ("curve", "picture_curve", "removal_curve")]
+        curve, pictures, removal = (None if data is None else StrengthCurve.from_json(data) for data in found)
         judged = pictures or curve
         if judged is not None:
-            charts.append((name, _chart(curve, pictures, judged.typical), _caption(judged)))
+            charts.append((name, _chart(curve, pictures, removal, judged.typical), _caption(judged, removal)))
     if not charts:
         return None
-    words, colors = zip(*LINES.values(), strict=True)
-    return {"legend": svg.legend(list(words), colors, [False, False, True]), "charts": charts}
+    words, colors = zip(*LINES.values(), GONE, strict=True)
+    return {"legend": svg.legend(list(words), colors, [False, False, True, False]), "charts": charts}
 
 
-def _chart(curve: StrengthCurve | None, pictures: StrengthCurve | None, typical: float | None) -> Markup:
+def _chart(
+    curve: StrengthCurve | None, pictures: StrengthCurve | None, removal: StrengthCurve | None, typical: float | None
+) -> Markup:
     both = [c for c in (curve, pictures) if c is not None]
     end = max(c.strengths[-1] for c in both)
     plot = svg.Plot((0.0, end), (0.0, 1.0), "strength, sd", "share of people", width=WIDTH, height=HEIGHT, left=50)
@@ -55,14 +58,17 @@ def _chart(curve: StrengthCurve | None, pictures: StrengthCurve | None, typical:
             plot.dots(
                 list(zip(pictures.strengths, getattr(pictures, field), strict=True)), color, radius=DOTS, opacity=1
             )
+    if removal is not None:
+        plot.line([(x, y) for x, y in zip(removal.strengths, removal.shown, strict=True) if x <= end], GONE[1])
     return plot.svg("share of people by the strength of a push")
 
 
-def _caption(curve: StrengthCurve) -> str:
+def _caption(curve: StrengthCurve, removal: StrengthCurve | None) -> str:
+    gone = [] if removal is None or removal.typical is None else [f"removed by -{removal.typical:.1f}"]
     if curve.typical is None:
-        return "no strength shows it in half of the people"
+        return "; ".join(["no strength shows it in half of the people", *gone])
     words = [f"typical {curve.typical:.1f} sd"]
     for name, verb in (("reaches", "reaches 80 %"), ("saturates", "saturates"), ("breaks", "others break")):
         value = getattr(curve, name)
         words.append(f"{verb} at {value:.1f}" if value is not None else f"{verb}: not up to {curve.strengths[-1]:g}")
-    return "; ".join(words)
+    return "; ".join([*words, *gone])

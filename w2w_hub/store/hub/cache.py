@@ -103,6 +103,10 @@ class RepoCache:
                 write_text(make_parents(self.folder, f"refs/{revision}"), commit)
 
     # ------------------------------------------------------------ verified files
+    def has_content(self, sha256: str) -> bool:
+        """Return whether a large file with this digest was fetched before, at any commit; it is not sent again."""
+        return os.path.lexists(self.folder / "blobs" / sha256)
+
     def own_snapshot(self, commit: str, *, make: bool = False) -> Path:
         """Return the folder of a commit; neither it nor its parent may be a link.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 from ...common.checks import require_path
+from ...common.warn import warn_caller
 from ...errors import (
     HubAccessError,
     HubNotFoundError,
@@ -70,9 +70,7 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
             raise InvalidInputError(
                 f"{path} is a folder and has no revisions; leave out revision={asked!r}", path=path, name="revision"
             )
-        warnings.warn(
-            f"{text} is also a local folder; the Hub repository is opened, since a revision is given", stacklevel=3
-        )
+        warn_caller(f"{text} is also a local folder; the Hub repository is opened, since a revision is given")
     if match is None:
         if asked is not None:
             raise InvalidInputError(f"{text} is not a Hub repository (org/name) and has no revisions", name="revision")
@@ -84,10 +82,7 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
             what=kind,
         )
     if path.is_dir() and asked is None:
-        warnings.warn(
-            f"{text} is also a local folder, but not a dataset or weight space; the Hub repository is opened",
-            stacklevel=3,
-        )
+        warn_caller(f"{text} is also a local folder, but not a dataset or weight space; the Hub repository is opened")
     try:
         return open_repository(match["repo"], kind, asked or "main", options)
     except PermissionError as error:

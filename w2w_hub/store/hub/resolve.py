@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ...common.subject import Where, about
+from ...common.warn import warn_caller
 from ...errors import (
     CorruptFileError,
     HubError,
@@ -69,7 +69,7 @@ def open_repository(
                 raise CorruptFileError(
                     f"{folder / MANIFEST} is damaged; go online and open {repo} again", path=folder / MANIFEST
                 )
-            warnings.warn(f"{repo}: {MANIFEST} is damaged; it is fetched again", stacklevel=3)
+            warn_caller(f"{repo}: {MANIFEST} is damaged; it is fetched again")
             download(resolved, MANIFEST, source, force=True)
         own, file = is_own_blob(folder, MANIFEST), find_file(folder, MANIFEST)
         sha256 = sha256_file(file)
@@ -166,7 +166,7 @@ def resolve_revision(repo: str, kind: str, asked: str, options: HubOptions) -> R
         if not is_transient(error):
             raise _refusal(error, cache, asked) from error
         if known is not None:
-            warnings.warn(f"{translate(error, repo)}; opened from the cache: {asked} is {known}", stacklevel=4)
+            warn_caller(f"{translate(error, repo)}; opened from the cache: {asked} is {known}")
             return ResolvedRevision(repo, kind, asked, known)
         try:
             found = call(repo, _info, client, repo, repo_type, asked)
@@ -174,11 +174,10 @@ def resolve_revision(repo: str, kind: str, asked: str, options: HubOptions) -> R
             raise _not_cached(cache, asked, f"{final}, and {asked} is not in the cache") from error
     renamed = found.id if found.id.lower() != repo.lower() else None
     if renamed:
-        warnings.warn(f"{repo} is now called {renamed}; use that name", stacklevel=4)
+        warn_caller(f"{repo} is now called {renamed}; use that name")
     if known not in (None, found.sha) and is_version_tag(asked):
-        warnings.warn(
-            f"the tag {asked} of {repo} was {known[:12]} and is now {found.sha[:12]}: it was moved; pin commits",
-            stacklevel=4,
+        warn_caller(
+            f"the tag {asked} of {repo} was {known[:12]} and is now {found.sha[:12]}: it was moved; pin commits"
         )
     return ResolvedRevision(repo, kind, asked, found.sha, renamed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 from ...common.limits import MAX_CARD_BYTES, MAX_JSON_BYTES
 from ...common.progress import progress
 from ...common.subject import HubFile, about
+from ...common.warn import warn_caller
 from ...errors import CorruptFileError, HubNotFoundError, MissingPathError
 from ..commit import open_state
 from ..manifest import CARD, read_manifest
@@ -159,7 +159,7 @@ class Source:
             if self._is_verified(name):
                 return
         how = "is damaged on this disk" if damaged else "arrived damaged"
-        warnings.warn(f"{revision.repo}: {name} {how}; it is fetched again", stacklevel=2)
+        warn_caller(f"{revision.repo}: {name} {how}; it is fetched again")
         download(revision, name, self, force=True)
         if not self._is_verified(name):
             self.cache.remove(revision.commit, name)
