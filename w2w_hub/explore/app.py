@@ -190,7 +190,7 @@ def connect_drawing(page: Page, draw: Any, settings: list[Any]) -> None:
         on_step: Any,
     ) -> Shown:
         given = {
-            "prompt": prompt or State().prompt, "seed": int(seed or 0), "steps": int(steps) if steps else None,
+            "prompt": prompt or page.prompt, "seed": int(seed or 0), "steps": int(steps) if steps else None,
             "guidance": guidance if guidance else None,
         }  # fmt: skip
         found = State.from_json(given)

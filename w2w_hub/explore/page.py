@@ -13,6 +13,7 @@ import gradio as gr
 from ..common.text import terminal
 from ..errors import InvalidInputError, W2WError
 from ..space.identity import Identity
+from ..space.provenance import trigger_phrase
 from . import markup
 from .evidence import (
     Control,
@@ -24,7 +25,7 @@ from .evidence import (
 )
 from .people import People, people_of
 from .snippet import python_of
-from .state import Origin, Sampled, State
+from .state import PROMPT, Origin, Sampled, State
 from .studio import StoppedError, Studio
 
 MODEL = "model"  # the queue of everything that runs the base model: one visitor at a time
@@ -93,6 +94,7 @@ class Page:
     footer: Any
     controls: list[Control] = field(init=False)
     usual: float | None = field(init=False)
+    prompt: str = field(init=False)
     redraw: list[tuple[Any, Callable[[Session, People], str]]] = field(default_factory=list)
     restored: list[tuple[Any, Callable[[Session, Any], str]]] = field(default_factory=list)
     listeners: list[Callable[[], Any]] = field(default_factory=list)
@@ -100,6 +102,7 @@ class Page:
 
     def __post_init__(self) -> None:
         self.controls = controls_of(self.studio.space)
+        self.prompt = trigger_phrase(self.studio.space) or PROMPT
         self.usual = usual_similarity(self.studio.space.population)
 
     # ------------------------------------------------------------ events
@@ -180,12 +183,12 @@ class Page:
     def first(self) -> Session:
         """Return the session of a page that was opened without a link: a new person who is no copy of a row."""
         for seed in range(FIRST_SEEDS):
-            session = Session(State(Sampled(seed)))
+            session = Session(State(Sampled(seed), prompt=self.prompt))
             person = people_of(self.studio.space, session.state).after
             near = neighbors_of(self.studio.space, person, self.usual, 1)
             if near is None or not near.warning:
                 return session
-        return Session()
+        return Session(State(prompt=self.prompt))
 
     def link_of(self, session: Session) -> str:
         try:

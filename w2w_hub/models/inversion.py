@@ -264,7 +264,7 @@ class Inverter:
 
     def results(self, descent: Descent, history: list[torch.Tensor], restart: int) -> list[Inversion]:
         """Return each person's inversion so far."""
-        starts = self.starts or [None] * len(self.latents)
+        starts: Sequence[Start | None] = self.starts or [None] * len(self.latents)
         each = zip(descent.standardized.detach(), torch.stack(history, 1).tolist(), starts, strict=True)
         return [self.result(0.0, point, losses, restart, start) for point, losses, start in each]
 
