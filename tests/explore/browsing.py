@@ -13,7 +13,7 @@ import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's; no browser is downloaded
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-PATIENCE = 12_000  # milliseconds, for machines that do other things, too
+PATIENCE = 60_000  # milliseconds, for machines that do other things, too
 # set these to look at the pages, or to make README's picture
 LOOK, README_PICTURE = os.environ.get("W2W_EXPLORE_LOOK"), os.environ.get("W2W_EXPLORE_PICTURE")
 SPACE = os.environ.get("W2W_EXPLORE_SPACE")  # a demo's space that is there already

@@ -64,6 +64,7 @@ def test_a_stranger_edits_a_person_on_the_first_page(visit: Visit, address: str)
     if README_PICTURE:
         visitor.page.evaluate("scrollTo(0, 0)")
         visitor.page.screenshot(path=README_PICTURE, clip={"x": 0, "y": 0, "width": 1280, "height": 800})
+        Image.open(README_PICTURE).convert("RGB").quantize(255).save(README_PICTURE, optimize=True)
     visitor.page.get_by_role("button", name="Undo all").click()
     assert visitor.until_changed(both) == first
     assert control(visitor, "Full_Beard").get_by_role("radio", name="As is").is_checked()

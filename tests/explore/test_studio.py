@@ -94,6 +94,7 @@ def test_an_inversion_shows_previews_and_ends_as_a_plain_call_does(studio: Studi
     assert np.abs(np.asarray(found[-1][1]).astype(int) - np.asarray(expected)).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_stopped_inversion_returns_what_it_found(studio: Studio) -> None:
     picture = studio.draw([None], ("sks person", 0), ONE_STEP)[0]
     seen: list[int] = []
@@ -102,6 +103,7 @@ def test_a_stopped_inversion_returns_what_it_found(studio: Studio) -> None:
     assert 1 <= seen[-1] < 400
 
 
+@pytest.mark.slow
 def test_an_inversion_that_is_left_ends_in_its_thread(studio: Studio) -> None:
     picture = studio.draw([None], ("sks person", 0), ONE_STEP)[0]
     running = studio.invert(picture, steps=100_000, prompt="sks person", stop=lambda: False)
@@ -119,7 +121,10 @@ def test_the_decorator_of_a_gpu_gets_both_functions_that_run_the_model(studio: S
 
     decorated = Studio(studio.pipe, source=studio.source, gpu=gpu)
     assert len(seen) == 2
-    assert decorated.draw([None], ("sks person", 0), {"num_inference_steps": 1}, lambda fraction: pytest.fail("called"))
+    # what it is called with can be sent to another process, so no callback is
+    (picture,) = decorated.draw([None], ("sks person", 0), ONE_STEP, lambda fraction: pytest.fail("called"))
+    found = list(decorated.invert(picture, steps=400, prompt="sks person", stop=lambda: True))
+    assert [len(each.losses) for each, _ in found] == [1]
 
 
 # ---------------------------------------------------------------- files

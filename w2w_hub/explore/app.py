@@ -34,7 +34,10 @@ TABS = (("Edit", edit), ("Person", person), ("Components", components), ("Compar
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: nothing is loaded
 CONTRAST = {"button_primary_background_fill": "#0b5cad", "button_primary_background_fill_hover": "#094d91"}
 GO = "(link) => { if (link) history.replaceState(null, '', link); return link; }"
-SAVE = "() => setTimeout(() => document.querySelector('#w2w-download')?.click(), 100)"
+SAVE = (
+    "(file) => { if (!file?.url) return; const link = document.createElement('a'); link.href = file.url; "
+    "link.download = file.orig_name ?? ''; link.click(); }"
+)
 
 
 class Explorer(gr.Blocks):
@@ -215,4 +218,4 @@ def connect_export(page: Page, files: Path, kind: Any, make: Any, download: Any)
             raise
         return {download: gr.update(value=str(made), label=f"Download {made.name}", visible=True)}
 
-    page.on(make.click, write, [kind], [download]).then(None, js=SAVE)
+    page.on(make.click, write, [kind], [download]).then(None, download, None, js=SAVE)

@@ -136,18 +136,23 @@ class Studio:
         self, picture: Picture, *, steps: int, seed: int = 0, prompt: str, stop: Callable[[], bool]
     ) -> Iterator[tuple[Inversion, Picture]]:
         """Yield the inversion of a picture so far with its preview, again and again until it ends or is stopped."""
-        for found, drawn in self._invert(picture, steps, seed, prompt, stop):
+        seen = stop if self.steps_are_seen else None  # another process is not asked: it is left
+        running = self._invert(picture, steps, seed, prompt, seen)
+        for found, drawn in running:
             yield found, Image.fromarray(drawn)
+            if seen is None and stop():
+                running.close()
+                return
 
     def _descend(
-        self, picture: Picture, steps: int, seed: int, prompt: str, stop: Callable[[], bool]
+        self, picture: Picture, steps: int, seed: int, prompt: str, stop: Callable[[], bool] | None
     ) -> Iterator[tuple[Inversion, np.ndarray]]:
         """Run the inversion in a thread that hands over its state; previews are drawn between its steps."""
         ready: queue.Queue[Any] = queue.Queue()
         left = threading.Event()
 
         def show(found: Inversion) -> bool:
-            if stop() or left.is_set():
+            if left.is_set() or (stop is not None and stop()):
                 return True
             if len(found.losses) % PREVIEW_EVERY == 0 or len(found.losses) == 1:
                 ready.put((found, self._preview(found, prompt)))
