@@ -31,14 +31,16 @@ from w2w_hub.models.pipelines import W2WMixin
 MODULES = (
     "w2w_hub", "w2w_hub.dataset", "w2w_hub.dialects", "w2w_hub.models.pictures",
     "w2w_hub.models.pipelines", "w2w_hub.models.pipelines.grids", "w2w_hub.models.calibration",
+    "w2w_hub.models.set_calibration",
     "w2w_hub.models.sliders", "w2w_hub.models.encoder", "w2w_hub.store.pictures",
-    "w2w_hub.space", "w2w_hub.space.points", "w2w_hub.training", "w2w_hub.release",
-    "w2w_hub.upstream",
+    "w2w_hub.space", "w2w_hub.space.atlas", "w2w_hub.models.atlas_pictures", "w2w_hub.space.points",
+    "w2w_hub.training", "w2w_hub.release", "w2w_hub.upstream",
 )  # fmt: skip
 # classes that are made by the calls above, not by their constructors (W2WPipeline's is the stock one)
 MADE = (
     "Coordinates", "Direction", "Encoder", "Explained", "Population", "Spread", "WeightDataset", "WeightSpace",
     "Attribute", "Factor", "PopulationModel", "Person", "TrainingPicture", "TrainingResult", "Imported", "Overlap",
+    "Slider", "Atlas",
     "W2WMixin", "Dialect", "Solver", "Engine", "AutoW2WPipeline", *(row.name for row in PIPELINES),
 )  # fmt: skip
 # extension points: their methods are called by this package, with what is checked already
@@ -603,6 +605,37 @@ def rows() -> dict[str, Row]:
             s.compare_components, {"first": "", "second": ""}, first=lambda w: w.space, second=lambda w: w.space
         ),
         "Overlap.to_json": Row(lambda w: (s.compare_components(w.space, w.space).to_json, {}), {}),
+        # ------------------------------------------------------------ sliders and atlases
+        "make_slider": call(
+            s.make_slider,
+            {"space": "", "attribute": text + "|mapping", "at": "None|array|text|path", "unit": text,
+             "exact_at": "None|number", "layers": "None|text|names", "preserve": names_, "dataset": "None"},
+            space=lambda w: w.space, attribute=lambda w: "Beard", at=lambda w: "p0", layers=lambda w: "mid",
+        ),
+        "Slider.error": Row(lambda w: (s.make_slider(w.space, "Beard").error, {"weight": 1.0}), {"weight": number}),
+        "Slider.save": Row(
+            lambda w: (s.make_slider(w.space, "Beard").save, {"path": w.new()}),
+            {"path": path, "dialect": text, "overwrite": flag}, slow=True,
+        ),
+        "make_atlas": call(
+            w2w_hub.make_atlas,
+            {"space": "", "dataset": "None", "by": "None|text", "axes": "None|names", "neighbors": whole,
+             "limit": "None|whole", "seed": whole},
+            space=lambda w: w.space, axes=lambda w: ["Beard", "PC1"],
+        ),
+        "Atlas.save": Row(
+            lambda w: (w2w_hub.make_atlas(w.space).save, {"path": w.new()}), {"path": path, "overwrite": flag},
+            slow=True,
+        ),
+        "Atlas.save_page": Row(
+            lambda w: (w2w_hub.make_atlas(w.space).save_page, {"path": w.new()}), {"path": path, "overwrite": flag},
+            slow=True,
+        ),
+        "draw_atlas": slow(
+            importlib.import_module("w2w_hub.models.atlas_pictures").draw_atlas,
+            {"pipe": "", "atlas": "", "prompt": text, "seed": whole, "size": whole},
+            pipe=lambda w: w.quick_pipe, atlas=lambda w: w2w_hub.make_atlas(w.quick_pipe.space, limit=2),
+        ),
         # ------------------------------------------------------------ import
         "import_w2w": slow(
             upstream.import_w2w,
@@ -847,6 +880,12 @@ def rows() -> dict[str, Row]:
              "overwrite": flag},
             path=lambda w: w.new(),
         ),
+        "W2WMixin.export_slider": on(
+            "pipe", "export_slider",
+            {"path": path, "attribute": text + "|mapping", "dialect": text, "at": "None|array|text|path",
+             "overwrite": flag},
+            path=lambda w: w.new(), attribute=lambda w: "PC1",
+        ),
         "W2WMixin.save_identity": on(
             "pipe", "save_identity", {"path": path, "overwrite": flag}, path=lambda w: w.new(".json")
         ),
@@ -869,6 +908,13 @@ def rows() -> dict[str, Row]:
         ),
         "calibrate": slow(
             w2w_hub.calibrate,
+            {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
+             "strengths": "array", "batch_size": whole},
+            pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},
+            people=lambda w: 1, strengths=lambda w: [1.0], num_inference_steps=lambda w: 1,
+        ),
+        "calibrate_sets": slow(
+            w2w_hub.calibrate_sets,
             {"pipe": "", "judge": "", "attributes": "None|names", "people": whole, "cases": "mixed",
              "strengths": "array", "batch_size": whole},
             pipe=lambda w: w.pipe, judge=lambda w: lambda pictures: {"Sunglasses": np.zeros(len(pictures), bool)},

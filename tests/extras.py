@@ -15,7 +15,7 @@ import pytest
 
 OPTIONAL = (
     "PIL", "accelerate", "dask", "datasets", "diffusers", "distributed", "filelock", "fsspec", "gradio", "peft",
-    "playwright", "tensorstore", "torch", "transformers",
+    "playwright", "tensorstore", "torch", "transformers", "umap",
 )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from .bad_arguments import public_calls
 # of parameters whose default is a plain value; None means "not given" and is not listed
 DEFAULTS: dict[str, dict[str, Any]] = {
     "Adapter": {"dialect": "memory", "ignored_keys": ()},
+    "Atlas.save": {"overwrite": False},
+    "Atlas.save_page": {"overwrite": False},
     "Compatibility": {"initialisation": "unknown"},
     "Coordinates.explained": {"difference": False},
     "DatasetOptions": {
@@ -30,6 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Population.nearest": {"count": 1},
     "Population.sample": {"count": 1, "seed": 0, "truncation": 1.0, "covariance": "independent"},
     "PopulationModel.sample": {"count": 1, "seed": 0, "truncation": 1.0},
+    "Slider.save": {"dialect": "diffusers", "overwrite": False},
     "SplitRule": {"column": "id", "holdout": 0.1, "seed": 0, "split": "test"},
     "Validation": {"every": 100, "prompts": (), "seed": 0},
     "WeightDataset.iter_blocks": {"rows": 256},
@@ -60,6 +63,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "convert_adapter": {"overwrite": False},
     "describe": {"allow_torch": False},
+    "draw_atlas": {"prompt": "sks person", "seed": 0, "size": 64},
+    "make_atlas": {"neighbors": 10, "seed": 0},
+    "make_slider": {"unit": "sd", "preserve": ()},
+    "W2WMixin.export_slider": {"dialect": "diffusers", "overwrite": False},
     "find_duplicates": {"cosine": 0.99, "centered": True, "seed": 0},
     "fit_directions": {"reading": "logistic", "editing": "overlap", "whiten": False, "regularization": 10.0, "seed": 0},
     "load_dataset": {"name": "weights", "streaming": False, "local_files_only": False},
@@ -112,6 +119,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "people": 24,
         "cases": (("sks person", 0),),
         "strengths": (1.5, 3.0, 4.5, 6.0, 8.0),
+        "batch_size": 32,
+    },
+    "calibrate_sets": {
+        "people": 24,
+        "cases": (("sks person", 0),),
+        "strengths": (1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
         "batch_size": 32,
     },
     "fit_slider": {"prompt": "sks person"},

@@ -26,6 +26,7 @@ OTHER_NAMES = {
     "PIL": "pillow",
     "re2": "google-re2",
     "sklearn": "scikit-learn",
+    "umap": "umap-learn",
     "yaml": "pyyaml",
 }
 LARGEST = 40e6  # bytes of a wheel

@@ -32,6 +32,7 @@ _WHERE = {
     "add_rows": "dataset",
     "build_space": "space",
     "calibrate": "models.calibration",
+    "calibrate_sets": "models.set_calibration",
     "convert_adapter": "dialects",
     "describe": "release.describe",
     "find_duplicates": "dataset",
@@ -40,6 +41,8 @@ _WHERE = {
     "fit_slider": "models.sliders",
     "load_dataset": "dataset",
     "load_point": "space.points",
+    "make_atlas": "space.atlas",
+    "make_slider": "space",
     "pack_adapters": "dataset",
     "read_adapter": "dialects",
     "read_labels": "dataset",
@@ -91,6 +94,7 @@ if TYPE_CHECKING:
     from .models.pipelines import W2WPipeline as W2WPipeline
     from .models.pipelines import W2WStableDiffusionImg2ImgPipeline as W2WStableDiffusionImg2ImgPipeline
     from .models.pipelines import W2WStableDiffusionInpaintPipeline as W2WStableDiffusionInpaintPipeline
+    from .models.set_calibration import calibrate_sets as calibrate_sets
     from .models.sliders import fit_slider as fit_slider
     from .release.describe import describe as describe
     from .space import Coordinates as Coordinates
@@ -101,6 +105,8 @@ if TYPE_CHECKING:
     from .space import WeightSpace as WeightSpace
     from .space import build_space as build_space
     from .space import fit_directions as fit_directions
+    from .space import make_slider as make_slider
+    from .space.atlas import make_atlas as make_atlas
     from .space.encoder.encoder import Encoder as Encoder
     from .space.fit.rebuild import rebuild as rebuild
     from .space.points import load_point as load_point

@@ -54,10 +54,13 @@ FOLDERS: dict[str, list[str]] = {
     "sample": ["space"],
     "export": ["space", "p1"],
     "convert": ["lora", "--to", "diffusers"],
+    "export-slider": ["space", "--attribute", "PC1", "--to", "peft"],
 }
 FILES: dict[str, tuple[str, list[str]]] = {
     "edit": ("out.json", ["space", "p1", "PC1=1"]),
     "convert": ("out.safetensors", ["lora", "--to", "kohya"]),
+    "export-slider": ("out.safetensors", ["space", "--attribute", "PC1", "--to", "kohya"]),
+    "atlas": ("out.parquet", ["space"]),
 }
 
 
@@ -151,7 +154,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
         "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
         "init": ["people"], "import-w2w": ["people"], "review": ["org/people#1", "--base", "base"],
         "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
-        "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"],
+        "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"], "atlas": ["space"],
     }  # fmt: skip
     picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(
         command, ""

@@ -40,7 +40,9 @@ def test_a_slider_states_its_score_and_where_it_reaches_and_saturates(labeled: L
     assert f"{direction.auc:.2f}" in slider.reading
     assert direction.curve is not None
     assert direction.curve.reaches == pytest.approx({word: at for at, word in slider.marks}["shows"], abs=0.05)
-    assert slider.limit >= max(at for at, _ in slider.marks)
+    assert direction.removal_curve is not None
+    assert -direction.removal_curve.reaches == pytest.approx({word: at for at, word in slider.marks}["gone"], abs=0.05)
+    assert slider.limit >= max(abs(at) for at, _ in slider.marks)
 
 
 def test_a_space_without_a_population_model_has_pushes_only(labeled: Labeled) -> None:

@@ -14,11 +14,12 @@ from PIL import Image
 
 from w2w_hub import read_adapter
 from w2w_hub.errors import InvalidInputError, W2WError
-from w2w_hub.explore.files import EXPORTS, export, read_adapter_upload, read_picture_upload, uploaded
+from w2w_hub.explore.files import EXPORTS, export, export_slider, read_adapter_upload, read_picture_upload, uploaded
 from w2w_hub.explore.people import people_of
 from w2w_hub.explore.snippet import python_of
 from w2w_hub.explore.state import Mixed, Row, Sampled, Saved, State
 from w2w_hub.explore.studio import PREVIEW_STEPS, StoppedError, Studio, dataset_beside
+from w2w_hub.space import make_slider
 
 QUICK = {"steps": 2, "guidance": 1.0}
 ONE_STEP = {"num_inference_steps": 1}
@@ -144,9 +145,22 @@ def test_an_export_is_uploaded_again_as_the_same_person(studio: Studio, kind: st
 def test_all_exports_are_named_and_no_other(studio: Studio, tmp_path: Path) -> None:
     person = people_of(studio.space, State(Row("person-0003"))).after
     picture = studio.draw([person], ("sks person", 0), {"num_inference_steps": 1})[0]
-    assert all(export(studio.space, person, kind, tmp_path, picture).is_file() for kind in EXPORTS)
+    assert all(export(studio.space, person, kind, tmp_path, picture).is_file() for kind in EXPORTS if kind != "slider")
     with pytest.raises(InvalidInputError):
         export(studio.space, person, "../evil", tmp_path)
+
+
+def test_a_slider_is_the_largest_push_or_else_the_set(studio: Studio, tmp_path: Path) -> None:
+    state = State(Row("person-0003"), pushes={"Full_Beard": 1.0, "Dark_Skin": -2.0})
+    before = people_of(studio.space, state).before
+    expected = make_slider(studio.space, "Dark_Skin", at=before)
+    made = read_adapter(export_slider(studio.space, before, state, tmp_path))
+    for target, pair in expected.adapter.factors.items():
+        found = made.factors[target]
+        np.testing.assert_allclose(found.scale * found.B @ found.A, pair.scale * pair.B @ pair.A, atol=1e-5)
+    assert export_slider(studio.space, before, State(wanted={"Full_Beard": True}), tmp_path).is_file()
+    with pytest.raises(InvalidInputError):
+        export_slider(studio.space, before, State(), tmp_path)
 
 
 def test_the_files_of_an_upload_are_deleted_even_if_it_is_refused(tmp_path: Path, studio: Studio) -> None:

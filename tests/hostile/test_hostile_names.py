@@ -136,6 +136,19 @@ COMMANDS: dict[str, Words] = {
     "rebuild": lambda w, out: [[w.space, "--check", "--dataset", w.people]],
     "compare": lambda w, out: [[w.space, w.space], [w.space, out.with_name(FILE_NAME)]],
     "report": lambda w, out: [[w.space, "--out", out]],
+    "atlas": lambda w, out: [
+        [w.space, "--dataset", w.people, "--out", out.with_suffix(".parquet"), "--html", out.with_suffix(".html")],
+        [w.space, "--axes", f"{HOSTILE},PC1", "--out", out], [w.space, "--by", HOSTILE, "--out", out],
+        [w.space, "--axes", "PC1,PC2", "--base", HOSTILE, "--out", out],
+    ],
+    "export-slider": lambda w, out: [
+        [w.space, "--attribute", w.attribute, "--to", "diffusers", "--out", out],
+        [w.space, "--attribute", w.attribute, "--at", w.id, "--to", "kohya", "--out", out.with_suffix(".safetensors")],
+        [w.space, "--attribute", HOSTILE, "--to", "peft", "--out", out], [w.space, "--attribute", "PC1", "--to",
+         "peft", "--at", HOSTILE, "--out", out],
+        [w.space, "--set", f"{HOSTILE}=true", "--to", HOSTILE, "--out", out],
+        [w.space, "--set", f"{w.attribute}=true", "--to", "peft", "--layers", HOSTILE, "--out", out],
+    ],
     "directions": lambda w, out: [
         [w.space, "--entanglement"], [w.space, "--entanglement", "--out", out.with_suffix(".png")],
         [w.space, "--entanglement", "--out", out],

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.tiny_world import TinyWorld
-from w2w_hub import W2WPipeline, WeightSpace, calibrate
+from w2w_hub import W2WPipeline, WeightSpace, calibrate, calibrate_sets
 from w2w_hub.cli import main
 from w2w_hub.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
 from w2w_hub.release import diff
@@ -103,6 +103,57 @@ def test_an_attribute_without_a_direction_is_refused_before_anything_is_drawn(pi
         calibrate(pipe, lambda pictures: pytest.fail("drawn"), ["Bear"], **SHORT)
 
 
+# ------------------------------------------------------------------------ sets
+def test_the_strength_of_sets_is_that_with_the_best_pictures_of_fitted_people(pipe: W2WPipeline) -> None:
+    calls: list[int] = []
+    drawn: list[Any] = []
+    real = pipe.render
+
+    def watched(identities: Any, *args: Any, **options: Any) -> Any:
+        drawn.extend(getattr(identity, "history", {}).get("row") for identity in identities)
+        return real(identities, *args, **options)
+
+    def judge(pictures: np.ndarray) -> dict[str, Any]:
+        """The attribute shows from the second strength on; the third costs everybody the other one."""
+        calls.append(len(pictures))
+        strength = max(0, len(calls) - 2)  # the first two calls are people as they are
+        seen = {"Sunglasses": strength >= 2, "Dark_Skin": strength >= 3}
+        return {name: np.full(len(pictures), value) for name, value in seen.items()}
+
+    pipe.render = watched  # type: ignore[method-assign]
+    try:
+        found = calibrate_sets(pipe, judge, ["Sunglasses"], people=3, strengths=(1, 2, 3), batch_size=3, **DRAWN)
+    finally:
+        del pipe.render
+    assert pipe.space.population is not None
+    assert pipe.space.population_model is not None
+    assert found.population_model is not None
+    fitted = {i for i, used in zip(pipe.space.population.ids, pipe.space.population.fitted, strict=True) if used}
+    assert set(drawn[:6]) <= fitted
+    assert found.population_model.strength == 2
+    assert found.population_model.evidence["pictures"]["shown"] == [0, 1, 1]
+    assert found.population_model.evidence["pictures"]["kept"] == [1, 1, 0]
+    assert pipe.space.population_model.strength != 2  # the pipeline's stays
+    point = pipe.space.row("person-0003")
+    step = found.population_model.step(point.coefficients, {"Sunglasses": True})
+    assert step == pytest.approx(pipe.space.population_model.step(point.coefficients, {"Sunglasses": True}, 2.0))
+
+
+def test_sets_are_not_calibrated_by_what_cannot_be_set_or_seen(pipe: W2WPipeline) -> None:
+    for attributes, kind in ((["Sunglases"], UnknownNameError), (["Sunglasses"], InvalidInputError)):
+        with pytest.raises(kind):
+            calibrate_sets(pipe, lambda pictures: {"Nothing": np.zeros(len(pictures), bool)}, attributes, **SHORT)
+    with pytest.raises(InvalidInputError):
+        calibrate_sets(pipe, lambda pictures: {"Sunglasses": np.ones(len(pictures), bool)}, **SHORT)
+    space = pipe.space
+    try:
+        pipe.attach(space.without_population())
+        with pytest.raises(InvalidInputError):
+            calibrate_sets(pipe, lambda pictures: pytest.fail("drawn"), **SHORT)
+    finally:
+        pipe.attach(space)
+
+
 # --------------------------------------------------------------- w2w calibrate
 JUDGE = """
 import numpy as np
@@ -168,6 +219,21 @@ def test_a_space_without_a_base_model_is_measured_with_another_and_one_beside_it
     resave(WeightSpace.open(tmp_path / "bare"), tmp_path / "deep" / "copy")
     assert json.loads((tmp_path / "deep" / "copy" / "w2w_pipeline.json").read_text()) == {"base_model": "../../base"}
     W2WPipeline.from_pretrained(tmp_path / "deep" / "copy")
+
+
+def test_the_command_writes_the_strength_of_sets(tiny_space: Path, judge: str, tmp_path: Path) -> None:
+    out = tmp_path / "calibrated"
+    words = ("--people", "2", "--strengths", "1,2", *OPTIONS[4:])
+    done = w2w("calibrate", tiny_space, "--sets", "--judge", judge, *words, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    new = WeightSpace.open(out)
+    new.verify()
+    assert new.population_model is not None
+    assert told["strength"] == new.population_model.strength == 1  # nobody shows it at any: nothing is gained
+    assert told["pictures"] == new.population_model.evidence["pictures"]
+    assert new.digest == WeightSpace.open(tiny_space).digest
+    assert diff(tiny_space, out).level == "minor"
 
 
 @pytest.mark.parametrize("name", [

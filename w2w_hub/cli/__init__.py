@@ -7,6 +7,7 @@ import click
 from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
+from .atlas import atlas
 from .common import Sections
 from .contributions import contribute, init
 from .datasets import add, pack, relabel, remove
@@ -14,7 +15,7 @@ from .demo import demo
 from .directions import calibrate, directions, slider
 from .encoders import fit_encoder
 from .explore import explore
-from .exports import export
+from .exports import export, export_slider
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
 from .inspect import inspect
@@ -38,8 +39,20 @@ for section, commands in {
     "Start here": (demo, explore),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
-    "Weight space": (build, rebuild, compare, report, directions, calibrate, slider, nearest, read, fit_encoder),
-    "Identities": (sample, edit, invert, render, grid, export),
+    "Weight space": (
+        build,
+        rebuild,
+        compare,
+        report,
+        atlas,
+        directions,
+        calibrate,
+        slider,
+        nearest,
+        read,
+        fit_encoder,
+    ),
+    "Identities": (sample, edit, invert, render, grid, export, export_slider),
     "Contributions": (init, contribute, review, merge, release, withdraw),
     "Hub": (push, log, pin, restore, archive, cite),
 }.items():

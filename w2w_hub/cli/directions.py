@@ -25,7 +25,7 @@ from .common import (
 from .output import data, name_column, print_json, say
 
 if TYPE_CHECKING:
-    from ..space import WeightSpace
+    from ..space import PopulationModel, WeightSpace
 
 base_option = click.option(
     "--base", type=click.Path(path_type=Path), help="Base model, for a SPACE that has none: a folder or org/name."
@@ -102,6 +102,8 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
     epilog=examples(
         "w2w calibrate space --judge w2w_hub.demo.measure:read_avatars --attribute Full_Beard "
         "--people 8 --out calibrated",
+        "w2w calibrate space --sets --judge w2w_hub.demo.measure:read_avatars --attribute Full_Beard "
+        "--people 4 --out calibrated-sets",
     )
 )
 @space_argument
@@ -113,7 +115,11 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @click.option(
     "--attribute", "attributes", multiple=True, help="Direction to calibrate.  [default: all the judge knows]"
 )
-@click.option("--strengths", help="Comma-separated, in standard deviations.  [default: 1.5,3,4.5,6,8]")
+@click.option("--sets", is_flag=True, help="Calibrate the strength of `--set` in place of pushes.")
+@click.option(
+    "--strengths",
+    help="Comma-separated; of pushes in standard deviations.  [default: 1.5,3,4.5,6,8; of sets 1,1.2,1.4,1.6,1.8,2]",
+)
 @click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")
 @click.option(
     "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
@@ -123,35 +129,52 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
 @out_option("The weight-space folder to make: SPACE with the measured curves.")
 @json_option
 def calibrate(
-    space: Path, base: Path | None, judge_name: str, attributes: tuple[str, ...], strengths: str | None, people: int,
-    prompts: tuple[str, ...], seeds: tuple[int, ...], num_inference_steps: int | None, guidance_scale: float | None,
-    out: Path, force: bool, as_json: bool,
+    space: Path, base: Path | None, judge_name: str, attributes: tuple[str, ...], sets: bool, strengths: str | None,
+    people: int, prompts: tuple[str, ...], seeds: tuple[int, ...], num_inference_steps: int | None,
+    guidance_scale: float | None, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure on pictures how strong pushes of SPACE must be, with a judge of attributes.
+    """Measure on pictures how strong pushes or sets of SPACE must be, with a judge of attributes.
 
-    People without an attribute are drawn before and after pushes of each strength.
+    People without an attribute are drawn before and after edits of each strength. With --sets, the strength that works
+    best becomes the default of `w2w edit --set`; only people that SPACE was fitted to are drawn then.
     """
     from ..common.callables import find_callable
-    from ..models.calibration import STRENGTHS
-    from ..models.calibration import calibrate as measure
+    from ..models import calibration, set_calibration
     from ..space.resaving import resave
 
     require_other_folder(space, out, force)
     judge = find_callable(judge_name, "judge")
-    wanted = STRENGTHS if strengths is None else finite_numbers(strengths, "--strengths")
+    usual = set_calibration.STRENGTHS if sets else calibration.STRENGTHS
+    wanted = usual if strengths is None else finite_numbers(strengths, "--strengths")
     pipe = open_pipeline(space, base)
     cases = drawing_cases(prompts, seeds)
+    measure = set_calibration.calibrate_sets if sets else calibration.calibrate
     found = measure(
         pipe, judge, list(attributes) or None, people=people, cases=cases, strengths=wanted,
         **given_settings(num_inference_steps, guidance_scale),
     )  # fmt: skip
     resave(found, out, overwrite=force)
+    if sets:
+        _tell_sets(found.population_model, out, as_json)
+        return
     measured = {n: d.picture_curve for n, d in found.directions.items() if d.picture_curve is not None}
     if as_json:
         print_json({"path": str(out), "curves": {name: curve.to_json() for name, curve in measured.items()}})
         return
     say(f"{out}: strength curves of {counted(len(measured), 'attribute')}")
     data(*directions_table(found))
+
+
+def _tell_sets(model: PopulationModel | None, out: Path, as_json: bool) -> None:
+    assert model is not None
+    evidence = model.evidence["pictures"]
+    if as_json:
+        print_json({"path": str(out), "strength": model.strength, "pictures": evidence})
+        return
+    say(f"{out}: sets have strength {model.strength:g}, by pictures of {counted(evidence['attributes'], 'attribute')}")
+    data("strength  shown  others kept")
+    for strength, shown, kept in zip(evidence["strengths"], evidence["shown"], evidence["kept"], strict=True):
+        data(f"{strength:8g}  {shown:5.0%}  {kept:11.0%}")
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""Command `w2w export`."""
+"""Commands `w2w export` and `export-slider`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ..common.text import counted, few
-from .common import PROMPT, WriterChoice, examples, open_pipeline, out_option, space_argument
-from .output import say
-from .rows import find_identities, people_option, say_which
+from .common import (
+    PROMPT,
+    FiniteType,
+    WriterChoice,
+    examples,
+    json_option,
+    open_pipeline,
+    out_option,
+    space_argument,
+)
+from .edits import edit_options, layer_names, once, set_options
+from .output import print_json, say
+from .rows import find_identities, find_identity, people_option, say_which
 
 if TYPE_CHECKING:
     from ..space.identity import Identity
@@ -102,3 +112,68 @@ def _drawn(space: Path, people: Sequence[Identity], trigger: str | None) -> list
     from ..models.pipelines.thumbnails import draw_thumbnails
 
     return draw_thumbnails(open_pipeline(space), people, trigger)
+
+
+@click.command(
+    "export-slider",
+    epilog=examples(
+        "w2w export-slider space --attribute Full_Beard --to kohya --out beard.safetensors",
+        "w2w export-slider space --attribute Full_Beard --at person-0001 --to diffusers --out slider.safetensors",
+        "w2w export-slider space --set hair_color=RED --at person-0001 --to peft --out red-hair",
+    ),
+)
+@space_argument
+@click.option("--attribute", help="The direction to push along.")
+@set_options
+@click.option(
+    "--at", "person", metavar="PERSON",
+    help="The row, saved point or adapter at which the change is taken.  [default: the mean of the population]",
+)  # fmt: skip
+@people_option
+@click.option("--to", "dialect", type=WriterChoice(), required=True, help="The dialect to write.")
+@click.option(
+    "--exact-at", type=FiniteType(-100, 100),
+    help="Weight at which the slider is exactly the edit.  [default: the recommended one]",
+)  # fmt: skip
+@edit_options
+@out_option("The LoRA to write: FILE.safetensors, or a folder.")
+@json_option
+def export_slider(
+    space: Path, attribute: str | None, wanted: tuple[tuple[str, str], ...], person: str | None, people: Path | None,
+    dialect: str, exact_at: float | None, unit: str, layers: tuple[str, ...], preserve: tuple[str, ...], out: Path,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write an edit of SPACE as a slider LoRA: a LoRA for any program whose weight is the strength of the edit.
+
+    Use it beside a person's LoRA. How many standard deviations a weight of 1 is, the recommended weight and the range
+    are in its header.
+    """
+    from ..dialects.writing import require_writable, writer_of
+    from ..space import WeightSpace, make_slider
+
+    values = once(wanted, "give one value")
+    if (attribute is None) == (not values):
+        raise click.UsageError("give either --attribute, a push, or --set")
+    require_writable(out, dialect, overwrite=force)
+    opened = WeightSpace.from_pretrained(space)
+    at = None if person is None else find_identity(opened, person, people)
+    slider = make_slider(
+        opened, attribute or values, at=at, unit=unit, exact_at=exact_at, layers=layer_names(layers), preserve=preserve
+    )
+    slider.save(out, dialect, overwrite=force)
+    errors = {weight: slider.error(weight) for weight in dict.fromkeys((1.0, slider.recommended, slider.high))}
+    if as_json:
+        print_json(
+            {"path": str(out), "name": slider.name, "unit": slider.unit, "recommended": slider.recommended,
+             "range": [slider.low, slider.high], "measured": slider.measured, "exact_at": slider.exact_at,
+             "at": slider.at, "error": {f"{weight:g}": error for weight, error in errors.items()}}
+        )  # fmt: skip
+        return
+    how = "" if slider.measured else ", not measured"
+    say(f"{out}: weight 1 is {slider.unit}")
+    say(f"recommended {slider.recommended:.3g}, range {slider.low:.3g} to {slider.high:.3g}{how}; made at {slider.at}")
+    off = ", ".join(f"{100 * error:.0f} % at {weight:.3g}" for weight, error in errors.items() if error)
+    say(f"exactly the edit at {slider.exact_at:.3g}{f'; dW is off by {off}' if off else ''}")
+    if at is None:
+        say("for everybody; for one person exactly, add: --at PERSON")
+    say(f"load it beside a person: {writer_of(dialect).load_hint.format(path=str(out))}")

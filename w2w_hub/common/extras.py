@@ -23,6 +23,7 @@ OPTIONAL = {
     "peft": ("peft", "diffusers"),
     "torch": ("torch", "diffusers"),
     "transformers": ("transformers", "diffusers"),
+    "umap": ("umap-learn", "umap"),
 }
 
 

@@ -20,6 +20,7 @@ from .reading import read_adapter
 from .registry import writers
 
 DEFAULT_DIALECTS = ("peft", "diffusers")
+SINGLE = ".safetensors"
 
 
 @checked(adapter=ADAPTER, dialects=names())
@@ -92,24 +93,33 @@ def convert_adapter(
     --------
     >>> convert_adapter("kohya.safetensors", "my-lora", "peft")                 # doctest: +SKIP
     """
-    writer = writer_of(dialect)
-    out = Path(out)
-    single = out.suffix == ".safetensors"
-    if single and not writer.single_file:
-        raise InvalidInputError(f"{dialect} adapters are folders, not single files; name {out.stem}, not {out.name}")
-    require_output(out, overwrite=overwrite, own=None if single else adapter_files)
+    require_writable(out, dialect, overwrite=overwrite)
     adapter = read_adapter(source, **options)
+    write_in_dialect(adapter, out, dialect, overwrite=overwrite)
+    return adapter
+
+
+def write_in_dialect(adapter: Adapter, out: Path | str, dialect: str, *, overwrite: bool = False) -> None:
+    """Write an adapter as one file or folder of one dialect, see :func:`convert_adapter`."""
+    writer, out = require_writable(out, dialect, overwrite=overwrite)
     components = sorted({target.component for target in adapter.factors})
     if writer.one_component and len(components) > 1:
         with new_folder(out, overwrite=overwrite, own=adapter_files) as partial:
             for name in components:
                 mine = {target: pair for target, pair in adapter.factors.items() if target.component == name}
                 write_adapter(replace(adapter, factors=mine), partial / name, (dialect,))
-        return adapter
-    if not single:
+    elif out.suffix != SINGLE:
         write_adapter(adapter, out, (dialect,), overwrite=overwrite)
-        return adapter
-    with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None, prefix=".w2w-") as folder:
-        write_adapter(adapter, Path(folder) / "lora", (dialect,))
-        write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes(), replace=overwrite)
-    return adapter
+    else:
+        with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None, prefix=".w2w-") as folder:
+            write_adapter(adapter, Path(folder) / "lora", (dialect,))
+            write_bytes(out, next((Path(folder) / "lora").iterdir()).read_bytes(), replace=overwrite)
+
+
+def require_writable(out: Path | str, dialect: str, *, overwrite: bool) -> tuple[WritableDialect, Path]:
+    """Return the writer of a dialect and the path, if :func:`write_in_dialect` can write there."""
+    writer, out = writer_of(dialect), Path(out)
+    if out.suffix == SINGLE and not writer.single_file:
+        raise InvalidInputError(f"{dialect} adapters are folders, not single files; name {out.stem}, not {out.name}")
+    require_output(out, overwrite=overwrite, own=None if out.suffix == SINGLE else adapter_files)
+    return writer, out

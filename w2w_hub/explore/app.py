@@ -18,7 +18,7 @@ import gradio as gr
 from ..common.text import terminal
 from ..errors import InvalidInputError, W2WError
 from . import markup
-from .files import EXPORTS, export
+from .files import EXPORTS, export, export_slider
 from .page import MODEL, Page, Session, Shown, Stop, said
 from .people import people_of
 from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State
@@ -208,11 +208,15 @@ def connect_export(page: Page, files: Path, kind: Any, make: Any, download: Any)
 
     def write(session: Session, event: dict[str, Any], kind: str, *, on_step: Any) -> Shown:
         studio, state = page.studio, session.state
-        person = people_of(studio.space, state, session.own).after
+        people = people_of(studio.space, state, session.own)
+        person = people.after
         picture = studio.draw([person], state.case, state.settings, on_step)[0] if kind == "picture" else None
         folder = Path(tempfile.mkdtemp(prefix="export-", dir=files))
         try:
-            made = export(studio.space, person, str(kind), folder, picture)
+            if kind == "slider":
+                made = export_slider(studio.space, people.before, state, folder)
+            else:
+                made = export(studio.space, person, str(kind), folder, picture)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -31,7 +31,8 @@ class Slider:
     limit : float
         Largest strength either way, in standard deviations.
     marks : tuple of (float, str)
-        Strengths of note: where the attribute shows in most people, where it no longer grows, where others suffer.
+        Strengths of note: where the attribute is gone in most people who have it, where it shows in most who lack it,
+        where it no longer grows, where others suffer.
     reading : str
         How well the attribute is read on held-out rows.
     doubt : str
@@ -92,7 +93,10 @@ def slider_of(name: str, direction: Direction) -> Slider:
     if curve is not None:
         found = ((curve.reaches, "shows"), (curve.saturates, "full"), (curve.breaks, "others change"))
         marks = [(round(value, 1), word) for value, word in found if value is not None and value > 0]
-    top = max([WIDEST, *(value for value, _ in marks), direction.typical or 0])
+    against = direction.removal_curve
+    if against is not None and against.reaches:
+        marks.insert(0, (-round(against.reaches, 1), "gone"))
+    top = max([WIDEST, *(abs(value) for value, _ in marks), direction.typical or 0])
     label = in_words(direction.level or direction.attribute or name)
     return Slider(name, label, float(math.ceil(top)), tuple(marks), reading_of(direction), direction.unreliable)
 

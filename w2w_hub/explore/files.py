@@ -15,11 +15,12 @@ from ..common.display import percent
 from ..common.extras import optional_imports
 from ..common.text import one_line
 from ..errors import InvalidInputError
-from ..space import WeightSpace
+from ..space import WeightSpace, make_slider
 from ..space.identity import Identity, resolve
 from ..space.keeping import export_identity
 from ..store.paths import is_name
 from ..store.pictures import open_picture
+from .state import State
 
 with optional_imports("diffusers"):
     from PIL import Image, ImageOps
@@ -32,7 +33,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".
 MOST_FILES = 4  # of one adapter
 EXPORTS = {
     "peft": "LoRA for PEFT (zip)", "diffusers": "LoRA for diffusers", "kohya": "LoRA for ComfyUI, A1111, Forge (kohya)",
-    "point": "Point, for this weight space (json)", "picture": "Picture (png)",
+    "slider": "Slider LoRA of the largest change (kohya)", "point": "Point, for this weight space (json)", "picture": "Picture (png)",
 }  # fmt: skip
 
 
@@ -109,13 +110,35 @@ def read_picture_upload(path: Path, size: tuple[int, int]) -> Picture:
     return ImageOps.fit(found, (size[1], size[0]), Image.Resampling.LANCZOS)
 
 
+def export_slider(space: WeightSpace, before: Identity, state: State, folder: Path) -> Path:
+    """Write the change of one feature as a slider LoRA, and return its path.
+
+    Parameters
+    ----------
+    before : Identity
+        The person at whom the change is taken.
+    state : State
+        Its largest push is the slider, or else what it sets.
+
+    Raises
+    ------
+    InvalidInputError
+        If nothing is changed.
+    """
+    pushed = max(state.pushes, key=lambda name: abs(state.pushes[name]), default="")
+    if not pushed and not state.wanted:
+        raise InvalidInputError("change a feature of the person first: the slider LoRA holds that change")
+    slider = make_slider(space, pushed or dict(state.wanted), at=before, preserve=state.preserve)
+    return slider.save(folder / "slider.safetensors", "kohya", overwrite=True)
+
+
 def export(space: WeightSpace, identity: Identity, kind: str, folder: Path, picture: Picture | None = None) -> Path:
     """Write a person as one file in a folder, and return its path.
 
     Parameters
     ----------
     kind : str
-        A key of :data:`EXPORTS`.
+        A key of :data:`EXPORTS`, but ``"slider"``.
 
     Raises
     ------
@@ -139,4 +162,4 @@ def export(space: WeightSpace, identity: Identity, kind: str, folder: Path, pict
     return folder / f"person-{kind}.zip"
 
 
-__all__ = ["EXPORTS", "export", "read_adapter_upload", "read_picture_upload", "uploaded"]
+__all__ = ["EXPORTS", "export", "export_slider", "read_adapter_upload", "read_picture_upload", "uploaded"]

@@ -40,13 +40,17 @@ def _cases(value: Any) -> tuple[tuple[str, int], ...]:
     return found
 
 
+CASES_RULE = Rule("pairs of a prompt and a seed", _cases)
+STRENGTHS_RULE = Rule("ascending numbers above 0 and at most 100", _strengths)
+
+
 @validated(
     pipe=has("render", "a pipeline with a weight space"),
     judge=has("__call__", "a callable: pictures to attributes"),
     attributes=optional(names()),
     people=whole(1, MOST_PEOPLE),
-    cases=Rule("pairs of a prompt and a seed", _cases),
-    strengths=Rule("ascending numbers above 0 and at most 100", _strengths),
+    cases=CASES_RULE,
+    strengths=STRENGTHS_RULE,
     batch_size=whole(1),
 )
 def calibrate(
@@ -103,11 +107,12 @@ def calibrate(
     >>> calibrated = calibrate(pipe, read_avatars, ["Full_Beard"], people=8)              # doctest: +SKIP
     >>> calibrated.save("calibrated")                                                     # doctest: +SKIP
     """
-    work = _Calibration(pipe, judge, tuple(cases), (0.0, *strengths), batch_size, options)
+    drawn = PictureJudge(pipe, judge, tuple(cases), batch_size, options)
+    work = _Calibration(drawn, (0.0, *strengths))
     space: WeightSpace = pipe.space
     asked = {name: space.direction(name) for name in attributes or ()}
     points = work.people(2 * people)
-    before = work.judged(points, "people as they are")
+    before = drawn.judged(points, "people as they are")
     known = [name for name in synonyms(space.directions) if name in before]
     chosen = list(asked) or known
     unknown = [name for name in chosen if name not in before]
@@ -126,27 +131,14 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class _Calibration:
-    """A pipeline and a judge, with what is drawn."""
+class PictureJudge:
+    """Draws people under some cases and lets a judge read the pictures."""
 
     pipe: Any
     judge: Judge
     cases: tuple[tuple[str, int], ...]
-    strengths: tuple[float, ...]
     batch_size: int
     options: Mapping[str, Any]
-
-    @property
-    def space(self) -> WeightSpace:
-        space: WeightSpace = self.pipe.space
-        return space
-
-    def people(self, count: int) -> list[Point]:
-        population = self.space.population
-        if population is None:
-            return self.space.sample(count, seed=0)
-        order = np.argsort(population.fitted, kind="stable")[:count]  # the held-out rows first
-        return [self.space.row(population.ids[i]) for i in order]
 
     def judged(self, points: Sequence[Point], text: str = "") -> dict[str, np.ndarray]:
         """Return per attribute whether each picture shows it, boolean ``(points, cases)``."""
@@ -181,6 +173,26 @@ class _Calibration:
             found[name] = np.asarray(values >= 0.5)
         return found
 
+
+@dataclass(frozen=True)
+class _Calibration:
+    """What is drawn, and the strengths of pushes."""
+
+    drawn: PictureJudge
+    strengths: tuple[float, ...]
+
+    @property
+    def space(self) -> WeightSpace:
+        space: WeightSpace = self.drawn.pipe.space
+        return space
+
+    def people(self, count: int) -> list[Point]:
+        population = self.space.population
+        if population is None:
+            return self.space.sample(count, seed=0)
+        order = np.argsort(population.fitted, kind="stable")[:count]  # the held-out rows first
+        return [self.space.row(population.ids[i]) for i in order]
+
     def curve(
         self, name: str, direction: Direction, points: list[Point], before: Mapping[str, np.ndarray]
     ) -> StrengthCurve:
@@ -189,13 +201,13 @@ class _Calibration:
         shown, kept, inside = [], [], []
         for strength in self.strengths:
             pushed = [self.space.edit(point, {name: strength}) for point in points]
-            after = self.judged(pushed) if strength else before
+            after = self.drawn.judged(pushed) if strength else before
             shown.append(after[name].mean())
             kept.append([(after[other] == before[other]).mean() for other in others] or [1.0])
             farthest = self.space.largest_distance
             distances = np.array([self.space.distance(point) for point in pushed])
             inside.append(1.0 if farthest is None else (distances <= farthest * (1 + 1e-9)).mean())
-        numbers = {**self.pipe.generation, **self.options}
+        numbers = {**self.drawn.pipe.generation, **self.drawn.options}
         return StrengthCurve(
             strengths=self.strengths,
             shown=as_fractions(shown),
@@ -204,8 +216,8 @@ class _Calibration:
             inside=as_fractions(inside),
             rows=len(points),
             others=tuple(others),
-            judge=name_of(self.judge),
-            cases=self.cases,
+            judge=name_of(self.drawn.judge),
+            cases=self.drawn.cases,
             settings={key: value for key, value in numbers.items() if type(value) in (int, float)},
         )
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .population_model import Factor as Factor
     from .population_model import PopulationModel as PopulationModel
     from .population_model import fit_population_model as fit_population_model
+    from .slider import Slider as Slider
+    from .slider import make_slider as make_slider
     from .weight_space import WeightSpace as WeightSpace
 
 # module -> its public names, imported when first used
@@ -43,6 +45,7 @@ _NAMES = {
     "space.points": ["Point"],
     "space.population": ["Population", "Spread"],
     "space.population_model": ["Attribute", "Factor", "PopulationModel", "fit_population_model"],
+    "space.slider": ["Slider", "make_slider"],
     "space.weight_space": ["WeightSpace"],
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}

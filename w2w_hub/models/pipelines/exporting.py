@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ...dialects.base_model import mixed_note
 from ...errors import InvalidInputError
 from ...space.identity import Identity
 from ...space.keeping import export_identities, export_identity, save_identity
+from ...space.slider import Slider, make_slider
 from ...space.thumbnails import thumbnail_of
 from .identities import IdentityMixin
 from .thumbnails import draw_thumbnails
@@ -117,6 +118,54 @@ class ExportMixin(IdentityMixin):
         return export_identity(
             self.space, people[0], path, trigger=trigger, thumbnail=shown[0], overwrite=overwrite, **options
         )
+
+    @validated(path=path(), dialect=text(), overwrite=flag())
+    def export_slider(
+        self,
+        path: Path | str,
+        attribute: str | Mapping[str, Any],
+        dialect: str = "diffusers",
+        *,
+        at: Any = None,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> Slider:
+        """Write the change of the weights by an edit as a LoRA whose weight is the strength, and return the slider.
+
+        Load it beside a person's LoRA: base model + person + weight * slider is what :meth:`edit` gives.
+
+        Parameters
+        ----------
+        path : path
+            A file with the suffix ``.safetensors``, or a folder.
+        attribute : str or mapping
+            The direction to push along, or what to set: ``{"Beard": True}``.
+        dialect : str
+            ``"diffusers"``, ``"kohya"`` or ``"peft"``.
+        at : optional
+            The person at whom the change is taken: whatever :attr:`identity` accepts as one. By default the current
+            identity, or the population's mean if none is set.
+        overwrite : bool
+            Replace what an earlier export wrote there.
+        **options
+            Keywords of :func:`w2w_hub.space.make_slider`: `unit`, `exact_at`, `layers`, `preserve`.
+
+        Raises
+        ------
+        AlreadyExistsError, UnknownNameError
+        InvalidInputError
+            If several identities are set, or the edit changes nothing.
+
+        Examples
+        --------
+        >>> pipe.export_slider("beard.safetensors", "Full_Beard", "kohya")     # doctest: +SKIP
+        """
+        chosen = self._identity if at is None else at
+        if isinstance(chosen, tuple):
+            raise InvalidInputError("a slider is made at one person; give at=, such as pipe.identity[0]", name="at")
+        slider = make_slider(self.space, attribute, at=chosen, **options)
+        slider.save(path, dialect, overwrite=overwrite)
+        return slider
 
     def _thumbnails(self, people: Sequence[Identity], wanted: Any, trigger: str | None) -> Sequence[str | None]:
         """Return the thumbnail of each identity: drawn, given, or none."""

@@ -28,7 +28,8 @@ def summary_lines(model: PopulationModel) -> list[str]:
             f"it explains {found['model']:.1%} of the variance of {rows}, additive effects {found['additive']:.1%}, "
             f"permuted labels {found['permuted']:.1%}, the mean alone 0 %"
         )
-    lines.append(f"typical strength of a set: {model.strength:g}")
+    source = ", by pictures" if "pictures" in evidence else ""
+    lines.append(f"typical strength of a set: {model.strength:g}{source}")
     return lines
 
 
