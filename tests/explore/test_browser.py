@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from .browsing import (  # noqa: F401, fixtures
 )
 
 pytestmark = pytest.mark.slow
+KINDS = ("LoRA for PEFT", "LoRA for diffusers", "LoRA for ComfyUI", "Slider LoRA", "Point", "Picture")
 TABS = ("Edit", "Person", "Components", "Compare", "Dataset")
 Visit = Callable[..., Visitor]
 
@@ -173,6 +175,7 @@ def test_uploads_are_shown_and_not_kept(visit: Visit, address: str, app: Any, de
         visitor.page.locator("#w2w-upload input[type=file]").set_input_files(file)
         before = visitor.until_changed(before)
         assert file.name in visitor.page.locator("#w2w-stage").inner_text()
+        visitor.until("(name) => !document.querySelector('#w2w-upload').innerText.includes(name)", file.stem)
     hostile = tmp_path / "evil.safetensors"
     hostile.write_bytes(pickle.dumps(print))
     visitor.page.locator("#w2w-upload input[type=file]").set_input_files(hostile)
@@ -201,6 +204,7 @@ def test_a_person_is_searched_in_a_picture_with_previews_until_stopped(
     step = visitor.page.locator("#w2w-inversion [role=status]").inner_text()
     assert int(step.split()[1]) < 200
     assert "Person in the picture" in visitor.page.locator("#w2w-stage").inner_text()
+    visitor.until("() => !document.querySelector('#w2w-picture').innerText.includes('somebody')")
     assert not [path for path in app.files.rglob("*") if path.is_file()]
     (tmp_path / "fake.png").write_bytes(b"%!PS-Adobe-3.0")
     visitor.page.locator("#w2w-picture input[type=file]").set_input_files(tmp_path / "fake.png")
@@ -258,9 +262,12 @@ def test_rows_are_filtered_paged_and_opened(visit: Visit, address: str) -> None:
     assert name in visitor.page.locator("#w2w-stage").inner_text()
 
 
-@pytest.mark.parametrize("kind", ["LoRA for PEFT", "LoRA for diffusers", "LoRA for ComfyUI", "Point", "Picture"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_person_is_exported(visit: Visit, address: str, tmp_path: Path, kind: str) -> None:  # noqa: F811
     visitor = visit(address)
+    before = visitor.pictures()
+    control(visitor, "Full_Beard").get_by_role("radio", name="Yes").check()
+    visitor.until_changed(before)
     visitor.page.get_by_role("button", name="Take it along").click()
     visitor.page.get_by_label("As", exact=True).click()
     visitor.page.get_by_role("option", name=kind).click()
@@ -268,6 +275,7 @@ def test_a_person_is_exported(visit: Visit, address: str, tmp_path: Path, kind: 
         visitor.page.locator("#w2w-make").click()
     file = tmp_path / waiting.value.suggested_filename
     waiting.value.save_as(file)
+    assert re.search(r"person|slider", file.name)
     if kind == "Point":
         assert json.loads(file.read_text())["format"] == "w2w-point"
     elif kind == "Picture":

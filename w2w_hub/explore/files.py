@@ -33,7 +33,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".
 MOST_FILES = 4  # of one adapter
 EXPORTS = {
     "peft": "LoRA for PEFT (zip)", "diffusers": "LoRA for diffusers", "kohya": "LoRA for ComfyUI, A1111, Forge (kohya)",
-    "slider": "Slider LoRA of the largest change (kohya)", "point": "Point, for this weight space (json)", "picture": "Picture (png)",
+    "slider": "Slider LoRA of the largest change (kohya)", "point": "Point, for this weight space (json)",
+    "picture": "Picture (png)",
 }  # fmt: skip
 
 
