@@ -55,7 +55,7 @@ OPERATORS = ("__getitem__",)
 # need a Hub; tests/hub/test_refusals.py tries them
 NEED_A_HUB = (
     "release.push", "release.pin", "release.log", "release.contributions", "release.review", "release.merge",
-    "release.release", "release.withdraw",
+    "release.release", "release.space_app", "release.withdraw",
 )  # fmt: skip
 LOCK = Path(__file__).parent / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0" / "w2w.lock"
 
@@ -487,6 +487,7 @@ def rows() -> dict[str, Row]:
              "component": "None|text", "against": "None|path", "tracker": "None"},
             path=lambda w: w.lora,
         ),
+        "identify": call(w2w_hub.identify, {"path": path}, path=lambda w: w.lora),
         # ------------------------------------------------------------ datasets
         "write_dataset": slow(
             d.write_dataset,

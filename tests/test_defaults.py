@@ -195,6 +195,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "release.push": {"private": False, "dry_run": False, "population": True, "population_model": True},
     "release.release": {"dry_run": False},
     "release.review": {"comment": False},
+    "release.space_app": {"public": False, "overwrite": False},
     "release.withdraw": {"dry_run": False},
 }
 

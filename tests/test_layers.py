@@ -15,7 +15,7 @@ PRODUCT = Path(w2w_hub.__file__).parent
 # from the bottom to the top; units of one row are independent of each other
 LAYERS = (
     ("common",), ("lora", "store"), ("store.hub", "dialects"), ("dataset",), ("space",), ("release", "upstream"),
-    ("models",), ("training",), ("demo", "explore"), ("cli",),
+    ("models",), ("training",), ("demo", "explore", "info"), ("cli",),
 )  # fmt: skip
 # the facade over all of them, the old module paths, and `python -m w2w_hub`
 ROOT = ("w2w_hub", "w2w_hub._moved", "w2w_hub.__main__")

@@ -39,6 +39,7 @@ _WHERE = {
     "fit_directions": "space",
     "fit_encoder": "models.encoder",
     "fit_slider": "models.sliders",
+    "identify": "info",
     "load_dataset": "dataset",
     "load_point": "space.points",
     "make_atlas": "space.atlas",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from .dialects import read_adapter as read_adapter
     from .dialects import write_adapter as write_adapter
     from .errors import W2WError as W2WError
+    from .info import identify as identify
     from .lora import Adapter as Adapter
     from .lora import LoraFactors as LoraFactors
     from .lora import ParameterLayout as ParameterLayout
@@ -114,5 +116,17 @@ if TYPE_CHECKING:
     from .space.report import write_report as write_report
 
 
-_FOLDERS = ("dataset", "dialects", "errors", "lora", "models", "release", "space", "store", "training", "upstream")
+_FOLDERS = (
+    "dataset",
+    "dialects",
+    "errors",
+    "info",
+    "lora",
+    "models",
+    "release",
+    "space",
+    "store",
+    "training",
+    "upstream",
+)
 __getattr__, __dir__ = lazy_names(__name__, _WHERE, _FOLDERS)

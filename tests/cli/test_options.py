@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 
 from w2w_hub import WeightDataset, WeightSpace, read_adapter, write_adapter, write_dataset
 from w2w_hub.cli import main
-from w2w_hub.cli.output import name_column
 from w2w_hub.dataset.manifest import Compatibility
 from w2w_hub.lora.adapter import Adapter
 from w2w_hub.lora.layout import ParameterLayout
@@ -264,7 +263,7 @@ def test_a_space_is_rebuilt_by_the_engine_of_its_recipe_unless_another_is_named(
 
 def test_what_is_near_and_what_is_read_is_what_the_space_says(space: Path) -> None:
     opened = WeightSpace.from_pretrained(space)
-    assert told("nearest", space, "p1", "--count", 2)[0]["row"] == "p1"
+    assert "p1" not in [row["row"] for row in told("nearest", space, "p1", "--count", 2)]
     assert [len(told("nearest", space, "p1", *words)) for words in ((), ("-n", 1), ("-n", 2))] == [3, 1, 2]
     point = resolve(opened, "p4").point
     found = told("read", space, "p4")
@@ -376,10 +375,3 @@ def test_a_misfit_is_status_1_and_what_cannot_be_read_status_2_wherever_it_stand
     assert [row["path"] for row in rows] == [str(fits), str(other)]
     assert {row["kind"] for row in rows} == {"adapter"}
     assert rows[1].get("initialisation_cosine") is None or rows[0].get("initialisation_cosine") is None
-
-
-def test_a_column_of_names_is_as_wide_as_the_longest_up_to_a_limit() -> None:
-    assert name_column(["a", "bcd", ""]) == ["a  ", "bcd", "   "]
-    assert name_column([]) == []
-    wide = name_column(["x" * 90, "y", "z" * 500])
-    assert [len(name) for name in wide] == [90, 60, 203]

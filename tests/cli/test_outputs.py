@@ -154,7 +154,8 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
         "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
         "init": ["people"], "import-w2w": ["people"], "review": ["org/people#1", "--base", "base"],
         "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
-        "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"], "atlas": ["space"],
+        "space-app": ["org/space@v1.0.0"], "atlas": ["space"],
+        "slider": ["space", "--name", "glasses", "--positive", "glasses", "--negative", "plain"],
     }  # fmt: skip
     picture = {"render": ".png", "grid": ".gif", "directions": ".png", "edit": ".json", "review": ".png"}.get(
         command, ""
@@ -254,10 +255,15 @@ def test_ctrl_c_in_a_running_command_is_one_line_and_no_traceback(here: Path) ->
 
 
 # ---------------------------------------------------------------- directions and rows
-def test_the_nearest_row_says_where_it_is_the_row_itself(here: Path) -> None:
-    first, second = w2w("nearest", "space", "p1", "-n", "2").stdout.splitlines()
-    assert "itself" in first
-    assert "itself" not in second
-    assert [row["row"] for row in json.loads(w2w("nearest", "space", "p1", "-n", "2", "--json").stdout)] == [
-        first.split()[0], second.split()[0]
-    ]  # fmt: skip
+def test_a_row_that_is_named_by_its_id_is_not_among_its_nearest_rows(here: Path) -> None:
+    space = WeightSpace.from_pretrained("space")
+    (itself, cosine), *others = space.nearest(space.row("p1"), 3)
+    assert (itself, cosine) == ("p1", pytest.approx(1))
+    assert space.nearest("p1", 2) == others
+    space.row("p1").save("p1.json")
+    for words in (["p1"], ["p1", "--dataset", "people"]):
+        shown = w2w("nearest", "space", *words, "-n", "2").stdout.splitlines()
+        assert [line.split()[0] for line in shown] == [name for name, _ in others]
+        found = json.loads(w2w("nearest", "space", *words, "-n", "2", "--json").stdout)
+        assert [row["row"] for row in found] == [name for name, _ in others]
+    assert w2w("nearest", "space", "p1.json", "-n", "1").stdout.split()[0] == "p1"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from w2w_hub import __version__
 from w2w_hub.common import install
 from w2w_hub.common.extras import OPTIONAL, optional_imports
 from w2w_hub.errors import BrokenExtraError, MissingExtraError
@@ -121,6 +122,24 @@ def test_the_install_command_fits_where_the_package_came_from(
     monkeypatch.setattr(install, "CHECKOUT", tmp_path)
     monkeypatch.setattr(install, "_direct_url", lambda: stated or {})
     assert install.install_command("demo") == command
+
+
+@pytest.mark.parametrize(
+    ("stated", "requirement"),
+    [
+        ({}, f"w2w-hub[demo]=={__version__}"),
+        ({"url": "file:///home/me/clone", "dir_info": {"editable": True}}, f"w2w-hub[demo]=={__version__}"),
+        ({"url": "https://me:secret@example.org/w2w.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+         "w2w-hub[demo] @ git+https://example.org/w2w.git@abc"),
+        ({"url": "https://example.org/w2w.whl?key=secret", "archive_info": {}},
+         "w2w-hub[demo] @ https://example.org/w2w.whl"),
+    ],
+)  # fmt: skip
+def test_the_requirement_for_another_machine_has_no_secret_and_no_path(
+    stated: dict[str, object], requirement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "_direct_url", lambda: stated)
+    assert install.requirement("demo") == requirement
 
 
 def test_a_clone_is_installed_from_its_folder() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,40 @@ def test_a_space_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["explore", str(tmp_path / "space")])
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, 3, [], {"values": 3}, {"values": {"set": 3}}, {"values": {"set": {"a": 1}}, "act": 3, "name": []},
+        {"values": {f"kind-{i}": dict.fromkeys(map(str, range(500)), True) for i in range(50)}},
+    ],
+)  # fmt: skip
+def test_what_a_browser_sends_is_bounded_and_typed(data: Any) -> None:
+    page = pytest.importorskip("w2w_hub.explore.page")
+    found = page.sent(SimpleNamespace(_data=data))
+    assert isinstance(found["act"], str)
+    assert isinstance(found["name"], str)
+    assert sum(map(len, found["values"].values())) <= page.MOST_VALUES
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"factor": {"": "x"}}, {"factor": {"": []}}, {"start": {"": 2}}, {"push": {"a": "1"}}, {"push": {"a": 1e9}},
+        {"set": {"Sunglasses": []}, "keep": {}},
+    ],
+)  # fmt: skip
+def test_odd_values_of_the_controls_are_refused(values: Any, studio: Any) -> None:
+    page = pytest.importorskip("w2w_hub.explore.page")
+    edit = pytest.importorskip("w2w_hub.explore.tabs.edit")
+    shared = SimpleNamespace(studio=studio, controls=[])
+    event = page.sent(SimpleNamespace(_data={"values": values}))
+    if "set" in values:
+        assert edit.edits_in(shared, page.Session(), event)["wanted"] == {}  # no such control
+        return
+    with pytest.raises(InvalidInputError):
+        edit.edits_in(shared, page.Session(), event)
 
 
 @pytest.mark.slow

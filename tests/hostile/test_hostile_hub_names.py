@@ -18,7 +18,7 @@ from ..hub.loopback import LoopbackHub
 from ..hub.offers import batch, offer, write_crowd
 from .hostile_names import FILE_NAME, HOSTILE, MARK, make_world, require_shown_safely
 
-BY_THE_HUB = ("push", "log", "pin", "restore", "archive", "cite", "review", "merge", "release", "withdraw")
+BY_THE_HUB = ("space-app", "push", "log", "pin", "restore", "archive", "cite", "review", "merge", "release", "withdraw")
 
 
 def test_commands_show_what_a_repository_holds_as_text(
@@ -45,7 +45,10 @@ def test_commands_show_what_a_repository_holds_as_text(
     hub.tag(repo, "v1.0.1", commit)
     assert MARK in w2w("log", "org/people")
     assert MARK in w2w("diff", "org/people@v1.0.0", world.later)
+    assert MARK in w2w("info", "org/people@v1.0.0")
+    assert MARK in w2w("info", "org/people@v1.0.0", "--json")
     assert MARK in w2w("pin", "org/people@v1.0.0", "-o", lock)
+    w2w("info", lock)
     assert MARK in w2w("archive", lock, "-o", bag)
     assert MARK in w2w("restore", lock, "--from", bag)
 

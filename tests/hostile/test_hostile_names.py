@@ -92,6 +92,11 @@ COMMANDS: dict[str, Words] = {
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
         [labels(out.with_name("t.jsonl"), w), "--base", HOSTILE, "--out", out],
     ],
+    "info": lambda w, out: [
+        [w.people], [w.space], [w.people, "--json"], [w.people.parent], [adapter(out)], [out.parent], [HOSTILE],
+        [adapter(out.with_name("b")) / "adapter_model.safetensors"], [picture(out.with_name("x.png"))],
+        [labels(out.with_name(f"l{FILE_NAME}.jsonl"), w)], [out.with_name(FILE_NAME)],
+    ],
     "inspect": lambda w, out: [
         [w.people], [w.space], [adapter(out)], [w.people, w.space, adapter(out.with_name("b"))],
         [adapter(out.with_name("c")), "--against", w.people], [HOSTILE],

@@ -44,7 +44,7 @@ def test_an_archived_population_is_there_with_its_rows(folder: Path) -> None:
     assert space.population is not None
     assert (len(space.population), int(space.population.fitted.sum())) == (24, 18)
     name = space.population.ids[1]
-    assert space.nearest(name)[0][0] == name
+    assert space.nearest(space.row(name))[0][0] == name != space.nearest(name)[0][0]
 
 
 def test_a_space_written_before_norms_and_checksums_were_kept_says_so_where_they_are_needed() -> None:

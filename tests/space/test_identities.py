@@ -135,7 +135,7 @@ def test_every_call_that_takes_a_point_takes_all_that_stands_for_one(
 ) -> None:
     calls: list[Callable[[Any], Any]] = [
         lambda p: space.coefficients_of(p), lambda p: space.distance(p), lambda p: space.mahalanobis(p),
-        lambda p: space.nearest(p, 1)[0][1], lambda p: space.read(p, "Beard"), lambda p: space.decode(p),
+        lambda p: space.read(p, "Beard"), lambda p: space.decode(p),
         lambda p: list(space.read_all(p).values()), lambda p: space.edit(p, {"Beard": 1.0}).coefficients,
         lambda p: space.interpolate([p, p], [1, 2]).coefficients, lambda p: resolve(space, p).point.coefficients,
         lambda p: space.layout.flatten(space.adapter(p)),

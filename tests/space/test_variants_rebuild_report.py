@@ -309,7 +309,8 @@ def test_the_commands_tell_what_a_space_knows(saved: Path, dataset: WeightDatase
     assert "Beard" in told.stdout
     assert set(json.loads(w2w("directions", saved, "--json").stdout)["directions"]) >= {"Beard", "Age", "<Hair>=red"}
     near = json.loads(w2w("nearest", saved, "p00002", "--count", 2, "--json").stdout)
-    assert near[0] == {"row": "p00002", "cosine": 1.0}
+    assert len(near) == 2
+    assert "p00002" not in [row["row"] for row in near]
     read = json.loads(w2w("read", saved, "p00003", "--json").stdout)
     assert read["attributes"]["Beard"] > 0.5
     assert 0 < read["explained"] <= 1

@@ -7,6 +7,7 @@ import click
 from ..common.threads import wait_quietly
 from ..common.version import __version__
 from .adapters import convert
+from .apps import space_app
 from .atlas import atlas
 from .common import Sections
 from .contributions import contribute, init
@@ -18,6 +19,7 @@ from .explore import explore
 from .exports import export, export_slider
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
+from .info import info
 from .inspect import inspect
 from .integrity import dedupe, diff, repair, verify
 from .maintenance import merge, release, review, withdraw
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 for section, commands in {
-    "Start here": (demo, explore),
+    "Start here": (demo, explore, info),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (
@@ -54,7 +56,7 @@ for section, commands in {
     ),
     "Identities": (sample, edit, invert, render, grid, export, export_slider),
     "Contributions": (init, contribute, review, merge, release, withdraw),
-    "Hub": (push, log, pin, restore, archive, cite),
+    "Hub": (push, log, pin, restore, archive, cite, space_app),
 }.items():
     for command in commands:
         main.add_command(command)

@@ -9,10 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..common.extras import import_problem
 from ..common.progress import logged_progress
@@ -85,6 +87,18 @@ class Sections(click.Group):
                 ctx.exit(2)
 
 
+def complete_attributes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the directions of the SPACE on the command line that begin as typed; none if it is no local folder."""
+    from ..store.manifest import FILENAME, read_json_in
+
+    # click sorts no arguments before an option without a value, the one that is being completed
+    space = ctx.params.get("space") or next(iter(ctx.args), "")
+    with suppress(W2WError, OSError, TypeError, ValueError):
+        names = read_json_in(Path(space), FILENAME).get("directions")
+        return [name for name in names or () if isinstance(name, str) and name.startswith(incomplete)]
+    return []
+
+
 class LaterChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A choice among names that are imported on demand, so that `w2w --help` stays fast."""
 
@@ -100,6 +114,9 @@ class LaterChoice(click.ParamType):  # type: ignore[type-arg]  # generic since c
         if value not in self.load():
             self.fail(f"{value!r} is not one of {', '.join(self.load())}", param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.load() if name.startswith(incomplete)]
 
 
 def quiet_libraries() -> None:
@@ -233,6 +250,11 @@ class WriterChoice(click.ParamType):  # type: ignore[type-arg]  # generic since 
         from ..dialects import writers
 
         return f"[{'|'.join(writers())}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from ..dialects import writers
+
+        return [CompletionItem(name) for name in writers() if name.startswith(incomplete)]
 
 
 def finite(value: Any) -> float | None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import command, counted, file_size, one_line
+from ..common.text import command, counted, file_size
 from .common import LaterChoice, adapter_options, examples, json_option, out_option
 from .datasets import LICENSE, NamedText, extra_labels_option
-from .output import data, print_json, say
+from .output import data, print_json, say, table
+from .tables import Cell, Column, good_or_bad
 
 if TYPE_CHECKING:
     from ..release.contribution.checks import Verdict
@@ -98,15 +99,14 @@ def contribute(
 
 def print_verdicts(verdicts: tuple[Verdict, ...]) -> None:
     """Print one line per row, and its problems and notes below."""
-    width = min(60, max((len(verdict.id) for verdict in verdicts), default=0))
+    known = (("initialisation_cosine", "cosine of A {:.2f}"), ("norm", "norm {:.3g}"))
+    rows: list[tuple[Cell | str, str]] = []
     for verdict in verdicts:
-        known = (("initialisation_cosine", "cosine of A {:.2f}"), ("norm", "norm {:.3g}"))
         facts = [shown.format(verdict.facts[name]) for name, shown in known if name in verdict.facts]
-        data(f"{'ok     ' if verdict.ok else 'REFUSED'}  {verdict.id:<{width}}  {', '.join(facts)}".rstrip())
-        for problem in verdict.problems:
-            data(f"         {problem.check}: {one_line(problem.message, 1000)}")
-        for note in verdict.notes:
-            data(f"         note: {one_line(note, 1000)}")
+        rows.append((good_or_bad(verdict.ok, no="REFUSED"), "  ".join([verdict.id, *facts])))
+        rows += [("", f"{problem.check}: {problem.message}") for problem in verdict.problems]
+        rows += [("", f"note: {note}") for note in verdict.notes]
+    table((Column(), Column(wraps=True)), rows, head=False)
 
 
 def _say_outcome(done: Contribution, dry_run: bool) -> None:

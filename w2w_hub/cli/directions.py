@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from .common import (
     FINITE,
     PROMPT,
     SEED,
+    complete_attributes,
     drawing_cases,
     examples,
     finite_numbers,
@@ -22,7 +23,8 @@ from .common import (
     out_option,
     space_argument,
 )
-from .output import data, name_column, print_json, say
+from .output import data, print_json, say, table
+from .tables import Cell, Column
 
 if TYPE_CHECKING:
     from ..space import PopulationModel, WeightSpace
@@ -52,27 +54,25 @@ def require_other_folder(space: Path, out: Path, force: bool) -> None:
     )
 )
 @space_argument
-@click.option(
-    "--entanglement", "table", is_flag=True, help="Also list the strongest side effects of edits on other attributes."
-)
+@click.option("--entanglement", is_flag=True, help="Also list the strongest side effects of edits on other attributes.")
 @click.option("--count", "-n", type=click.IntRange(1), default=10, show_default=True, help="Side effects to list.")
 @out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
-def directions(space: Path, table: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
+def directions(space: Path, entanglement: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
     """List the directions of SPACE with their held-out scores; those that say the same are one row."""
     from ..space import WeightSpace
     from ..space.directions import synonyms
     from ..store.atomic import require_output
 
     if out is not None:
-        if not table:
+        if not entanglement:
             raise click.UsageError("--out is the picture of --entanglement; give both")
         from ..models.pictures import picture_kind
 
         picture_kind(out)
         require_output(out, overwrite=force)
     opened = WeightSpace.from_pretrained(space)
-    found = opened.entanglement() if table else None
+    found = opened.entanglement() if entanglement else None
     if out is not None and found is not None:
         if not found.names:
             raise click.UsageError(f"{space} has no attribute with a direction, so there is nothing to draw")
@@ -87,14 +87,14 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
         return
     if not opened.directions:
         say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
-    data(*directions_table(opened))
+    table(DIRECTIONS, direction_rows(opened))
     if found is None:
         return
     pairs = found.among(synonyms(opened.directions)).strongest(count)
     if pairs:
         data("", "strongest side effects: +1 sd of the first moves the second by so many sd")
-        for (*_, spill), shown in zip(pairs, name_column(f"{a} -> {b}" for a, b, _ in pairs), strict=True):
-            data(f"{shown}  {spill:+.2f}")
+        columns = (Column(least=12), Column(right=True))
+        table(columns, [(f"{a} -> {b}", f"{spill:+.2f}") for a, b, spill in pairs], head=False)
         say("all of them: --json, or a picture: --out side-effects.png")
 
 
@@ -113,7 +113,11 @@ def directions(space: Path, table: bool, count: int, out: Path | None, force: bo
     help="Function from pictures (n, h, w, 3) to a mapping by attribute. Its module is imported: name your own.",
 )  # fmt: skip
 @click.option(
-    "--attribute", "attributes", multiple=True, help="Direction to calibrate.  [default: all the judge knows]"
+    "--attribute",
+    "attributes",
+    multiple=True,
+    shell_complete=complete_attributes,
+    help="Direction to calibrate.  [default: all the judge knows]",
 )
 @click.option("--sets", is_flag=True, help="Calibrate the strength of `--set` in place of pushes.")
 @click.option(
@@ -162,7 +166,7 @@ def calibrate(
         print_json({"path": str(out), "curves": {name: curve.to_json() for name, curve in measured.items()}})
         return
     say(f"{out}: strength curves of {counted(len(measured), 'attribute')}")
-    data(*directions_table(found))
+    table(DIRECTIONS, direction_rows(found))
 
 
 def _tell_sets(model: PopulationModel | None, out: Path, as_json: bool) -> None:
@@ -245,23 +249,25 @@ def slider(
     say(f"next: {command('w2w edit', out, ShellText('IDENTITY'), strength, options=('--out', 'edited.json'))}")
 
 
-def directions_table(space: WeightSpace) -> list[str]:
-    """Return the directions of a weight space as a table; those that say the same are one row."""
+DIRECTIONS = (
+    Column("direction", least=12), Column("held out"), Column("95 % interval", drops=2),
+    Column("rows", right=True, drops=3), Column("1 sd", right=True, drops=1), Column("typical", right=True),
+    Column(wraps=True),
+)  # fmt: skip
+
+
+def direction_rows(space: WeightSpace) -> list[tuple[Any, ...]]:
+    """Return the directions of a weight space as rows of `DIRECTIONS`; those that say the same are one row."""
     from ..space.directions import synonyms, synonyms_text
 
     distinct = synonyms(space.directions)
     rows = []
-    for name, shown in zip(distinct, name_column(["direction", *distinct])[1:], strict=True):
+    for name in distinct:
         d = space.directions[name]
         score = "-" if d.score is None else f"{d.read_out.score.name} {d.score:.3f}"
         interval = "" if d.interval is None else f"{d.interval[0]:.3f} to {d.interval[1]:.3f}"
-        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])])
+        more = " ".join([*(["unreliable"] if d.unreliable else []), synonyms_text(distinct[name])]).strip()
         typical = "-" if d.typical is None else f"{d.typical:.1f} sd"
-        figures = f"{score:<9}  {interval:<14}  {d.held_out_rows:>5}  {d.sd:>6.2f}  {typical:>7}"
-        rows.append(f"{shown}  {figures}  {more}".rstrip())
-    head = name_column(["direction", *distinct])[0]
-    return (
-        [f"{head}  {'held out':<9}  {'95 % interval':<14}  {'rows':>5}  {'1 sd':>6}  {'typical':>7}", *rows]
-        if rows
-        else []
-    )
+        remark = Cell(more, "warning" if d.unreliable else "")
+        rows.append((Cell(name, "name"), score, interval, d.held_out_rows, f"{d.sd:.2f}", typical, remark))
+    return rows

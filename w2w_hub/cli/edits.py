@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import FiniteType
+from .common import FiniteType, complete_attributes
 
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
@@ -40,7 +40,7 @@ def edit_options(function: F) -> F:
     """Add the options of an edit: ``--strength`` as `factor`, ``--unit``, ``--layers`` and ``--preserve``."""
     for option in (
         click.option(
-            "--preserve", multiple=True, metavar="ATTRIBUTE",
+            "--preserve", multiple=True, metavar="ATTRIBUTE", shell_complete=complete_attributes,
             help="Attribute whose score must not change. May be repeated.",
         ),
         click.option(

@@ -8,7 +8,8 @@ import click
 
 from ..common.text import command, counted, file_size
 from .common import examples, json_option, out_option
-from .output import data, data_text, print_json, say
+from .output import data, data_text, print_json, say, table
+from .tables import Cell, Column, good_or_bad
 
 lock_argument = click.argument("lock", type=click.Path(path_type=Path))
 
@@ -111,9 +112,13 @@ def log(repo: str, as_json: bool) -> None:
     if not releases:
         then = command("w2w push", "FOLDER", repo, options=("--version", "1.0.0"))
         say(f"{repo} has no version yet; publish one with: {then}")
-    for release in releases:
-        name = release.tag or f"({release.version})"
-        data(f"{name:<10} {release.date:<10}  {release.commit[:12]}  {release.contents:<18} {release.title}")
+    columns = (Column(), Column(), Column(), Column(), Column(wraps=True))
+    rows = [
+        (Cell(release.tag or f"({release.version})", "name"), release.date, release.commit[:12], release.contents,
+         release.title)
+        for release in releases
+    ]  # fmt: skip
+    table(columns, rows, head=False)
     if any(release.tag is None for release in releases):
         say("(version): on main, not tagged")
 
@@ -186,10 +191,9 @@ def verify_lock_file(lock: Path, rebuild: bool, as_json: bool) -> None:
     if as_json:
         print_json([vars(check) for check in checks])
     else:
-        for check in checks:
-            data(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
-            for note in check.notes:
-                say(f"w2w: note: {note}")
+        rows = [(good_or_bad(check.ok), f"{check.name}: {check.detail}") for check in checks]
+        table((Column(), Column(wraps=True)), rows, head=False)
+        say(*(f"w2w: note: {note}" for check in checks for note in check.notes))
     bad = sum(not check.ok for check in checks)
     if bad:
         see = command("w2w restore", lock, options=("--from", "FOLDER"))

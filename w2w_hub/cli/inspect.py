@@ -10,10 +10,19 @@ import click
 
 from ..common.text import one_line
 from .common import adapter_options, examples, json_option
-from .output import data, print_json, say
+from .output import facts as write_facts
+from .output import print_json, say, table
+from .tables import Cell, Column, as_text
 
 _JSON_ONLY = ("passengers", "misfit", "strength curves", "removal curves")  # the first two are deprecated, until 0.3
-_TABLE = ("path", "dialect", "components", "rank", "scale", "modules", "params", "base_guess", "note")
+# facts in the table of a scan, and their columns
+_TABLE = {
+    "path": Column("path", least=32, keep_end=True), "dialect": Column("dialect"),
+    "components": Column("components", least=10), "rank": Column("rank", right=True, least=5),
+    "scale": Column("scale", right=True, least=5), "modules": Column("modules", right=True, drops=2),
+    "params": Column("params", right=True, drops=1), "base_guess": Column("base guess", least=10, drops=3),
+    "note": Column("note", wraps=True),
+}  # fmt: skip
 
 
 @click.command(
@@ -60,19 +69,28 @@ def inspect(
         options["against"] = ReferenceLayout(against)
     if len(paths) == 1 and not is_tree(paths[0]):
         facts = describe(paths[0], allow_torch=allow_torch, **options)
-        print_json(facts) if as_json else _print_facts(facts)
+        print_json(facts) if as_json else write_facts(_shown(facts))
         _finish([_named(facts)] if facts.get("refused") else [], facts.get("fits") is False)
         return
-    refused, misfit, rows = [], False, 0
-    for facts, named in _scanned(paths, allow_torch, options):
-        if named and facts.get("refused"):
-            refused.append(_named(facts))
-        misfit = misfit or facts.get("fits") is False
-        print_json(facts, indent=None) if as_json else _print_row(facts, rows == 0)
-        rows += 1
-    if not rows:
+    refused: list[str] = []
+    outcome = {"rows": 0, "misfits": 0}
+
+    def found() -> Iterator[dict[str, Any]]:
+        for facts, named in _scanned(paths, allow_torch, options):
+            if named and facts.get("refused"):
+                refused.append(_named(facts))
+            outcome["misfits"] += facts.get("fits") is False
+            outcome["rows"] += 1
+            yield facts
+
+    if as_json:
+        for facts in found():
+            print_json(facts, indent=None)
+    else:
+        table(tuple(_TABLE.values()), map(_row, found()))
+    if not outcome["rows"]:
         say(f"no checkpoint below {', '.join(map(str, paths))}")
-    _finish(refused, misfit)
+    _finish(refused, outcome["misfits"] > 0)
 
 
 def _named(facts: dict[str, Any]) -> str:
@@ -119,24 +137,23 @@ def _scanned(
         say(f"skipped {skipped}")
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        if value is not None and name not in _JSON_ONLY:
-            data(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+def _shown(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the facts to print, as text."""
+    return {
+        name.replace("_", " "): as_text(value)
+        for name, value in facts.items()
+        if value is not None and name not in _JSON_ONLY
+    }
 
 
-def _print_row(facts: dict[str, Any], first: bool) -> None:
-    """Print one row of the table of a scan; columns have fixed widths, since rows are streamed."""
-    widths = (40, 24, 20, 6, 8, 7, 11, 22, 0)
-    if first:
-        data(" ".join(f"{n.replace('_', ' '):<{w}}" for n, w in zip(_TABLE, widths, strict=True)).rstrip())
-    note = facts.get("refused") or facts.get("incompatibility") or facts.get("note") or _passing(facts)
+def _row(facts: dict[str, Any]) -> list[Cell]:
+    """Return one row of the table of a scan."""
+    refused = facts.get("refused")
+    note = refused or facts.get("incompatibility") or facts.get("note") or _passing(facts)
     shown = {**facts, "dialect": facts.get("dialect") or facts.get("kind") or "unreadable", "note": note}
-    cells = ["-" if shown.get(n) in (None, []) else _text(shown[n]) for n in _TABLE[:-1]]
-    cells[0] = cells[0] if len(cells[0]) <= widths[0] else f"...{cells[0][3 - widths[0] :]}"
-    line = " ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=False))
-    data(f"{line} {note}".rstrip())
+    cells = [Cell("-" if shown.get(name) in (None, []) else as_text(shown[name])) for name in _TABLE]
+    cells[-1] = Cell(str(note), "bad" if refused else "warning" if facts.get("incompatibility") else "")
+    return cells
 
 
 def _passing(facts: dict[str, Any]) -> str:
@@ -150,15 +167,3 @@ def _passing(facts: dict[str, Any]) -> str:
         first = one_line(str(facts.get("initialisation_of") or facts.get("against"))[-40:], 100)
         notes.append(f"A is {facts['initialisation_cosine']:.2f} like that of {first} (near 1: one initialization)")
     return ", ".join(notes)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return one_line(str(value), 1000)  # untrusted text of a file, safe for a terminal

@@ -9,7 +9,8 @@ import click
 from ..common.text import command, counted
 from .common import examples, json_option
 from .hub import verify_lock_file
-from .output import data, print_json, say
+from .output import data, print_json, say, table
+from .tables import Column
 
 SHOWN = 10
 
@@ -105,8 +106,7 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     if not versions.changes and not found:
         data("no difference")
         return
-    for change in versions.changes:
-        data(f"{change.level:<6} {change.text}")
+    table((Column(), Column(wraps=True)), [(change.level, change.text) for change in versions.changes], head=False)
     if versions.changes:
         say(f"a {versions.level} change")
     if found is None:
@@ -166,10 +166,9 @@ def dedupe(dataset: Path, cosine: float, exact_only: bool, not_centered: bool, r
              "removed": gone if remove else []}
         )  # fmt: skip
         return
-    for group in found.exact:
-        data("equal  " + "  ".join(group))
-    for a, b, value in found.near:
-        data(f"{value:.4f}  {a}  {b}")
+    table((Column(), Column(wraps=True)), [("equal", "  ".join(group)) for group in found.exact], head=False)
+    pairs = [(f"{value:.4f}", a, b) for a, b, value in found.near]
+    table((Column(right=True), Column(least=12), Column(least=12)), pairs, head=False)
     near = "" if exact_only else f", {counted(len(found.near), 'pair')} of cosine {cosine:g} or more"
     say(f"{counted(len(gone), 'redundant equal row')}{near} among {counted(len(opened), 'row')}")
     if remove and gone:

@@ -19,7 +19,8 @@ from .common import (
     no_loading_bars,
     out_option,
 )
-from .output import data, name_column, print_json, say
+from .output import data, print_json, say, table
+from .tables import Cell, Column, good_or_bad
 
 if TYPE_CHECKING:
     from ..release import Review
@@ -89,9 +90,12 @@ def _list_requests(repo: str, as_json: bool) -> None:
     if as_json:
         print_json([each.to_json() for each in found])
         return
-    for each in found:
-        draft = " (draft)" if each.status == "draft" else ""
-        data(f"#{each.number:<5} {each.created}  {one_line(each.author, 40):<20} {one_line(each.title, 100)}{draft}")
+    rows = [
+        (Cell(f"#{each.number}", "name"), each.created, one_line(each.author, 40),
+         f"{one_line(each.title, 100)}{' (draft)' if each.status == 'draft' else ''}")
+        for each in found
+    ]  # fmt: skip
+    table((Column(), Column(), Column(least=12), Column(wraps=True)), rows, head=False)
     if found:
         say(f"{counted(len(found), 'open pull request')}; next: {command('w2w review', f'{repo}#{found[0].number}')}")
     else:
@@ -101,15 +105,13 @@ def _list_requests(repo: str, as_json: bool) -> None:
 def _show_review(found: Review) -> None:
     say(f"{found.repo}#{found.number} by {found.contributor}: {found.title}")
     say(f"commit {found.commit}, checked against main at {found.base[:12]}")
-    names = name_column([row.id for row in found.rows])
-    for name, row in zip(names, found.rows, strict=True):
-        data(f"{'ok    ' if row.ok else 'REFUSE'}  {name}")
-        for problem in row.problems:
-            data(f"        {problem.check}: {problem.message}")
-        for note in row.notes:
-            data(f"        note: {note}")
-    for problem in found.problems:
-        data(f"REFUSE  {problem.check}: {problem.message}")
+    rows: list[tuple[Cell | str, str]] = []
+    for row in found.rows:
+        rows.append((good_or_bad(row.ok, no="REFUSE"), row.id))
+        rows += [("", f"{problem.check}: {problem.message}") for problem in row.problems]
+        rows += [("", f"note: {note}") for note in row.notes]
+    rows += [(good_or_bad(False, no="REFUSE"), f"{problem.check}: {problem.message}") for problem in found.problems]
+    table((Column(), Column(wraps=True)), rows, head=False)
     for note in found.notes:
         say(f"note: {note}")
     say(f"{found.headline}; next: {found.next}")
@@ -231,8 +233,7 @@ def withdraw(
     if as_json:
         print_json(done.to_json())
         return
-    for row in done.rows:
-        data(f"{row.id}  {row.date}  {row.reason}")
+    table((Column(least=12), Column(), Column()), [(row.id, row.date, row.reason) for row in done.rows], head=False)
     many = counted(len(done.rows), "row")
     if done.outcome == "unchanged":
         say(f"{many} of {done.repo} withdrawn already; nothing was changed")

@@ -9,21 +9,28 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import click
 
-from ..common.text import one_line, terminal
+from ..common.text import terminal
+from .tables import Column, colored, fact_lines, table_lines, terminal_width, wants_color
 
-LONGEST_NAME, WIDEST = 200, 60  # characters of a name in a table, and of its column
+_PREFIXES = {"w2w: error:": "bad", "w2w: note:": "warning"}
 
 
 def say(*lines: object) -> None:
     """Write messages to standard error, one line per argument."""
-    _write(map(terminal, lines), err=True)
+    color = wants_color(sys.stderr)
+    _write((_tinted(terminal(line), color) for line in lines), err=True, color=color)
+
+
+def _tinted(line: str, color: bool) -> str:
+    prefix = next((prefix for prefix in _PREFIXES if line.startswith(prefix)), "")
+    return f"{colored(prefix, _PREFIXES[prefix], color)}{line.removeprefix(prefix)}" if prefix else line
 
 
 def data(*lines: object) -> None:
@@ -36,22 +43,31 @@ def data_text(text: str) -> None:
     _write([terminal(text.removesuffix("\n"), keep="\n")], err=False)
 
 
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, head: bool = True) -> None:
+    """Write a table to standard output, see :func:`w2w_hub.cli.tables.table_lines`."""
+    _write(table_lines(columns, rows, head=head), err=False, color=wants_color())
+
+
+def say_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table to standard error, below a message."""
+    color = wants_color(sys.stderr)
+    _write(table_lines(columns, rows, width=terminal_width(sys.stderr), color=color), err=True, color=color)
+
+
+def facts(values: Mapping[str, str]) -> None:
+    """Write names and values to standard output, see :func:`w2w_hub.cli.tables.fact_lines`."""
+    _write(fact_lines(values), err=False, color=wants_color())
+
+
 def print_json(value: Any, indent: int | None = 1) -> None:
     """Write JSON to standard output, in ASCII with JSON escapes."""
     _write([json.dumps(value, indent=indent)], err=False)
 
 
-def _write(lines: Iterable[str], *, err: bool) -> None:
+def _write(lines: Iterable[str], *, err: bool, color: bool = False) -> None:
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
     for line in lines:
-        click.echo(line.encode(encoding, "backslashreplace").decode(encoding), err=err)
-
-
-def name_column(names: Iterable[str]) -> list[str]:
-    """Return names as the first column of a table: escaped, shortened and padded to one width."""
-    shown = [one_line(name, LONGEST_NAME) for name in names]
-    width = min(max(map(len, shown), default=0), WIDEST)
-    return [f"{name:<{width}}" for name in shown]
+        click.echo(line.encode(encoding, "backslashreplace").decode(encoding), err=err, color=color)
 
 
 # ---------------------------------------------------------------- output of other libraries

@@ -14,6 +14,7 @@ from .common import (
     FINITE,
     PROMPT,
     SEED,
+    complete_attributes,
     drawing_cases,
     examples,
     finite_numbers,
@@ -78,7 +79,9 @@ def render(
 )
 @space_argument
 @click.argument("identities", nargs=-1, required=True)
-@click.option("--attribute", help="Push along this attribute: one column per strength.")
+@click.option(
+    "--attribute", shell_complete=complete_attributes, help="Push along this attribute: one column per strength."
+)
 @set_options
 @click.option(
     "--strengths",

@@ -9,9 +9,10 @@ import click
 
 from ..common.text import command, counted, few
 from .common import LaterChoice, examples, generation_options, given_settings, json_option, out_option, space_argument
-from .directions import directions_table
-from .output import data, name_column, print_json, say
+from .directions import DIRECTIONS, direction_rows
+from .output import print_json, say, say_table, table
 from .rows import find_identity, people_option
+from .tables import Cell, Column
 
 if TYPE_CHECKING:
     from ..space import Engine, PopulationModel
@@ -152,8 +153,8 @@ def build(
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
         say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
-    for line in (*directions_table(space), *missing_lines(space.diagnostics.get("no_direction", {}))):
-        say(f"  {line}")
+    say_table(DIRECTIONS, direction_rows(space))
+    say(*missing_lines(space.diagnostics.get("no_direction", {})))
     for line in () if space.population_model is None else summary_lines(space.population_model):
         say(line)
     then = command("w2w report", out, options=("--out", "report", "--dataset", dataset))
@@ -281,10 +282,15 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
         return
-    data(f"{'components':>10}  {'median angle':>12}  {'largest':>8}  {'median cosine':>13}")
-    for count, angles in found.angles.items():
-        cosine = float(np.median(found.cosines[:count]))
-        data(f"{count:>10,}  {np.median(angles):>11.3f}°  {angles.max():>7.3f}°  {cosine:>13.4f}")
+    titles = ("components", "median angle", "largest", "median cosine")
+    table(
+        [Column(title, right=True) for title in titles],
+        [
+            (f"{count:,}", f"{np.median(angles):.3f}°", f"{angles.max():.3f}°",
+             f"{np.median(found.cosines[:count]):.4f}")
+            for count, angles in found.angles.items()
+        ],
+    )  # fmt: skip
     for name, shares, kind in zip((space, other), found.explained_variance, found.components_of, strict=True):
         curve = ", ".join(f"{share:.3f} by {count:,}" for count, share in shares.items())
         of = "unknown data" if kind is None else "the rows as they are" if kind == "as they are" else f"{kind} rows"
@@ -298,17 +304,19 @@ def compare(space: Path, other: Path, k: int | None, as_json: bool) -> None:
 @people_option
 @json_option
 def nearest(space: Path, identity: str, count: int, people: Path | None, as_json: bool) -> None:
-    """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter)."""
+    """List the fitted rows nearest to IDENTITY (a saved point, a row's id, or an adapter).
+
+    A row that is named by its id is not among them.
+    """
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
-    found = opened.nearest(find_identity(opened, identity, people).point, count)
+    near = opened.nearest(find_identity(opened, identity, people).point, count + 1)
+    found = [(name, cosine) for name, cosine in near if name != identity][:count]
     if as_json:
         print_json([{"row": name, "cosine": round(cosine, 6)} for name, cosine in found])
         return
-    itself = identity if opened.population is not None and identity in opened.population else None
-    for name, cosine in found:
-        data(f"{name}  {cosine:.4f}{'  (the row itself)' if name == itself else ''}")
+    table((Column(least=12), Column(right=True)), [(name, f"{cosine:.4f}") for name, cosine in found], head=False)
 
 
 @click.command(epilog=examples("w2w read space my-lora", "w2w read space person-0001 --json"))
@@ -342,10 +350,12 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
         )  # fmt: skip
         return
     distinct = list(synonyms(opened.directions))
-    for name, shown in zip(distinct, name_column(distinct), strict=True):
-        value, direction = attributes[name], opened.direction(name)
-        mark = "  unreliable" if direction.unreliable else ""
-        data(f"{shown}  {direction.read_out.show(value)}{mark}")
+    rows = []
+    for name in distinct:
+        direction = opened.direction(name)
+        mark = Cell("unreliable" if direction.unreliable else "", "warning")
+        rows.append((name, direction.read_out.show(attributes[name]), mark))
+    table((Column(least=12), Column(), Column()), rows, head=False)
     say(found.note)
     if told := shown_header(provenance_in(identity)):
         title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .text import quote
+from .version import __version__
 
 NAME = "w2w-hub"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -21,10 +22,29 @@ def install_command(extra: str) -> str:
     url = str(stated.get("url", ""))
     if isinstance(stated.get("dir_info"), dict) and urlsplit(url).scheme == "file":
         return f"pip install {quote(f'{unquote(urlsplit(url).path)}[{extra}]')}"
-    version_control = stated.get("vcs_info")
+    source = _source(stated)
+    return f"pip install {quote(f'{NAME}[{extra}] @ {source}' if source else f'{NAME}[{extra}]')}"
+
+
+def requirement(extra: str) -> str:
+    """Return the requirement that installs this version with an extra on another machine.
+
+    A clone or an archive on this machine counts as the version of an index that it states. Names, passwords and queries
+    in an address, which may be secret, are left out.
+    """
+    parts = urlsplit(_source(_direct_url()))
+    if parts.scheme.rpartition("+")[2] not in ("http", "https"):
+        return f"{NAME}[{extra}]=={__version__}"
+    public = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    return f"{NAME}[{extra}] @ {public}"
+
+
+def _source(stated: dict[str, Any]) -> str:
+    """Return the address that pip installed the package from, with its commit; empty for an index."""
+    url, version_control = str(stated.get("url", "")), stated.get("vcs_info")
     if isinstance(version_control, dict) and url:
-        url = f"{version_control.get('vcs', 'git')}+{url}@{version_control.get('commit_id', 'main')}"
-    return f"pip install {quote(f'{NAME}[{extra}] @ {url}' if url else f'{NAME}[{extra}]')}"
+        return f"{version_control.get('vcs', 'git')}+{url}@{version_control.get('commit_id', 'main')}"
+    return url
 
 
 def _installed() -> bool:

@@ -100,6 +100,25 @@ def few(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def available(name: object, names: Sequence[str], see: str = "", shown: int = 6) -> str:
+    """Return which names there are where another was given: similar ones first, then a few of all, and how many.
+
+    Parameters
+    ----------
+    see : str
+        What lists all of them, a command or an attribute; named if some are left out.
+
+    Examples
+    --------
+    >>> available("Berd", ["Beard", "Hat"])
+    "did you mean 'Beard'? available: Beard, Hat"
+    """
+    close = nearest(name, names) if isinstance(name, str) else []
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    rest = f", listed by: {see}" if see and len(names) > shown else ""
+    return f"{hint}available: {few(names, shown) or 'none'}{rest}"
+
+
 def file_size(size: int) -> str:
     """Return a number of bytes in words: ``48.7 MB``, ``1,234 bytes``."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):

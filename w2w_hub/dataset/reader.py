@@ -14,7 +14,7 @@ from ..common.checks import is_whole
 from ..common.constraints import instance
 from ..common.deprecated import renamed_keywords
 from ..common.display import LONGEST, Displayed, listed
-from ..common.text import nearest, one_line
+from ..common.text import available, one_line
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
@@ -141,9 +141,7 @@ class DatasetReader(Displayed):
     def attribute(self, name: str) -> pd.Series:
         """Return the column of an attribute."""
         if not isinstance(name, str) or name not in self.manifest.columns:
-            close = nearest(name, self.attributes) if isinstance(name, str) else []
-            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-            raise UnknownNameError(f"no attribute {name!r}; {hint}available: {', '.join(self.attributes) or 'none'}")
+            raise UnknownNameError(f"no attribute {name!r}; {available(name, self.attributes, 'w2w inspect DATASET')}")
         return self.labels[name]
 
     def position(self, row_id: str) -> int:

@@ -14,7 +14,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..common.checks import is_whole
-from ..common.text import ShellText, command, counted
+from ..common.text import ShellText, available, command, counted
 from ..common.warn import warn_caller
 from ..errors import CorruptFileError, InvalidInputError, UnknownNameError
 from .labels.names import DEFAULT_SPLIT, require_split_name
@@ -152,8 +152,8 @@ class SplitRule:
 
     def _groups(self, table: pd.DataFrame) -> pd.Series:
         if self.column not in table.columns:
-            known = ", ".join(map(str, table.columns))
-            raise UnknownNameError(f"no column {self.column!r} to split by; there are {known}")
+            known = available(self.column, list(map(str, table.columns)), "w2w inspect DATASET")
+            raise UnknownNameError(f"no column {self.column!r} to split by; {known}")
         return group_names(table[self.column])
 
     def _order(self, name: str) -> bytes:

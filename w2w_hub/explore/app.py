@@ -29,6 +29,7 @@ from .tabs.panel import panel
 LARGEST_UPLOAD = 256 * 2**20  # bytes
 KEPT_SECONDS = 3600  # of a file that was made for a visitor, and of the session of a closed page
 MOST_WAITING = 50  # events in the queue
+MOST_SESSIONS = 500  # in memory; the oldest give way
 SEEDS = 10_000  # of "Somebody new"
 TABS = (("Edit", edit), ("Person", person), ("Components", components), ("Compare", compare), ("Dataset", dataset))
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine: nothing is loaded
@@ -50,6 +51,7 @@ class Explorer(gr.Blocks):
         defaults: dict[str, Any] = {
             "theme": gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**CONTRAST),
             "css": markup.read_page("style.css"), "footer_links": [], "max_file_size": LARGEST_UPLOAD,
+            "state_session_capacity": MOST_SESSIONS,
             "ssr_mode": False, "share": False, "enable_monitoring": False, "mcp_server": False,
         }  # fmt: skip
         self.queue(max_size=MOST_WAITING, api_open=False)

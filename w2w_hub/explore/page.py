@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..common.constraints import number
 from ..common.text import terminal
 from ..errors import InvalidInputError, W2WError
 from ..space.identity import Identity
@@ -228,6 +229,18 @@ def one(event: Mapping[str, Any], kind: str, default: Any = None) -> Any:
     """Return the value of a panel's control that is alone of its kind."""
     found = event["values"].get(kind, {}).get("")
     return default if found is None or found == "" else found
+
+
+def number_of(event: Mapping[str, Any], kind: str, default: float) -> float:
+    """Return the finite number of a control that is alone of its kind.
+
+    Raises
+    ------
+    InvalidInputError
+        If the browser sent something else.
+    """
+    found: float = number(-1e12, 1e12).checked(one(event, kind, default), f"the page: {kind}")
+    return found
 
 
 def chosen(controls: Sequence[Control], values: Mapping[str, Any]) -> dict[str, Any]:

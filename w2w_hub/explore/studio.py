@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..models.inversion import Inversion
 
 CACHED_BYTES = 64 * 2**20  # of recent pictures
+BATCH, BATCH_OF_LARGE, SMALL_PICTURE = 32, 9, 128 * 128  # pictures in one call; pixels
 PREVIEW_EVERY = 20  # steps of an inversion between previews
 PREVIEW_STEPS = 12  # denoising steps of a preview, at most
 OnStep = Callable[[float], object]  # called with the fraction that is done; an exception stops the drawing
@@ -128,7 +129,9 @@ class Studio:
                 return kwargs
 
             options["callback_on_step_end"] = after_step
-        found = self.pipe.render(identities, [case], **options)[:, 0]
+        height, width = self.picture_size
+        most = BATCH if height * width <= SMALL_PICTURE else BATCH_OF_LARGE
+        found = self.pipe.render(identities, [case], batch_size=most, **options)[:, 0]
         return [(np.clip(each, 0, 1) * 255).round().astype(np.uint8) for each in found]
 
     # ------------------------------------------------------------ inversions

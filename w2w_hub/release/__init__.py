@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .contribution.trainers import write_start as write_start
     from .difference import VersionDifference as VersionDifference
     from .difference import diff as diff
+    from .explorer_app import SpaceApp as SpaceApp
+    from .explorer_app import space_app as space_app
     from .history import Release as Release
     from .history import log as log
     from .lock import Check as Check
@@ -58,6 +60,7 @@ _NAMES = {
     "release.lock": ["Check", "pin", "verify_lock"],
     "release.publish": ["Published", "push"],
     "release.restoration": ["restore"],
+    "release.explorer_app": ["SpaceApp", "space_app"],
     "release.verification": ["verify"],
     "release.contribution.merge": ["Merged", "merge"],
     "release.contribution.review": ["Review", "contributions", "review"],

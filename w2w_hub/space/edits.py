@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.constraints import Rule, either, names, number, one_of, optional, text
-from ..common.text import nearest
+from ..common.text import available
 from ..common.warn import warn_caller
 from ..errors import InvalidInputError, UnknownNameError
 from .contents import SpaceContents
@@ -351,12 +351,13 @@ def find_direction(
     reason = reason_of(name, reasons)
     if reason is not None:
         raise UnknownNameError(f"no direction for {name}: {reason}")
-    known = ", ".join([*synonyms(directions), f"PC1 to PC{k}"])
     if not directions:
-        known += " only: build the space from a labeled dataset"
-    close = nearest(name, list(directions))
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UnknownNameError(f"no attribute {name!r} in this weight space; {hint}available: {known}")
+        raise UnknownNameError(
+            f"no attribute {name!r} in this weight space; available: PC1 to PC{k} only: build the space from a labeled "
+            "dataset"
+        )
+    known = available(name, [f"PC1 to PC{k}", *synonyms(directions)], "w2w directions SPACE")
+    raise UnknownNameError(f"no attribute {name!r} in this weight space; {known}")
 
 
 def warn_unreliable(directions: Mapping[str, Direction]) -> None:

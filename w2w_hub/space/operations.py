@@ -128,8 +128,14 @@ class PointOperations(SpaceContents):
         ]
 
     def nearest(self, point: PointLike, count: int = 1) -> list[tuple[str, float]]:
-        """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients."""
-        return self.require_population("nearest row").nearest(self.coefficients_of(point), count)
+        """Return (row id, cosine) of the fitted rows that are most similar to a point, by cosine of coefficients.
+
+        A row that is named by its id is not among them; for its point, ``space.row(row_id)``, it is the first.
+        """
+        population = self.require_population("nearest row")
+        itself = point if isinstance(point, str) and point in population else None
+        found = population.nearest(self.coefficients_of(point), count if itself is None else count + 1)
+        return [(name, cosine) for name, cosine in found if name != itself][:count]
 
     def distance(self, point: PointLike) -> float:
         """Return the root mean square of a point's standardized coefficients: 1 is typical of the population."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -12,21 +12,55 @@ from ..common.text import few
 from ..common.warn import warn_caller
 from ..dataset.manifest import DatasetManifest
 from ..errors import W2WError
+from ..store.commit import open_state
 from ..store.hub.cache import REPO
 from ..store.hub.options import HubOptions
 from ..store.hub.resolve import open_repository
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import Withdrawal, WithdrawalList, last_seen, withdrawals_of
 from ..store.manifest import CARD
-from ..store.parquet import read_table
+from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, has_file, read_file
 from .card import dataset_repository, linked_dataset
 from .contents import SpaceContents
 from .manifest import ids_digest
 
+MOST_FETCHED = 16 * 10**6  # bytes of coefficients
+
 
 def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
-    """Return the fitted rows of a space that were withdrawn from its dataset's repository.
+    """Return the fitted rows of a space that were withdrawn, see :func:`withdrawn_ids`."""
+    source, population = space.source, space.population
+    if source is None:
+        return []
+    return withdrawn_ids(space.recipe, source, None if population is None else lambda: population.ids)
+
+
+def withdrawn_in(source: Source) -> list[Withdrawal]:
+    """Return the fitted rows of a weight space that were withdrawn, without opening it, see :func:`withdrawn_ids`.
+
+    Of its files only the ids in the coefficients are read, and fetched only up to `MOST_FETCHED` bytes.
+    """
+    data = source.manifest()
+    files = [name for name in data["files"] if name.startswith("coefficients/")]
+    if source.revision is not None and sum(data["files"][name]["size"] for name in files) > MOST_FETCHED:
+        files = [name for name in files if source.has(name)]
+    return withdrawn_ids(data["recipe"], source, (lambda: _stored_ids(source, files)) if files else None)
+
+
+def _stored_ids(source: Source, files: Sequence[str]) -> Iterator[str]:
+    folder = source.need(files)
+    for name in files:
+        file = open_state(folder).find(name) if source.revision is None else find_file(folder, name)
+        with parquet_file(file, None, "weight space") as found:
+            for batch in found.iter_batches(columns=["id"]):
+                yield from map(str, batch.column("id").to_pylist())
+
+
+def withdrawn_ids(
+    recipe: Mapping[str, Any], source: Source, ids: Callable[[], Iterable[str]] | None
+) -> list[Withdrawal]:
+    """Return the fitted rows of a weight space that were withdrawn from its dataset's repository.
 
     A space from the Hub asks for the list, as opening its dataset would; one in a local folder makes no request and
     uses the list that was seen last.
@@ -35,23 +69,25 @@ def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
     of the dataset's commit that the space names: those of the split that it was fitted on, unless the digest of the
     fitted ids shows that they were left out. Where that digest is of chosen rows of the split, all withdrawn ones are
     returned. A space that names no dataset on the Hub, and one whose dataset's labels cannot be read, return none.
+
+    Parameters
+    ----------
+    ids : callable or None
+        Returns the ids of the population's rows, and is called only if the list names any row; None without them.
     """
-    source, population = space.source, space.population
-    if source is None:
+    linked = dataset_repository(recipe) or _linked(source)
+    if linked is None or not REPO.fullmatch(linked[0]):
         return []
-    found = dataset_repository(space.recipe) or _linked(source)
-    if found is None or not REPO.fullmatch(found[0]):
-        return []
-    repo, revision = found[0], str(space.recipe.get("dataset_revision", {}).get("commit") or found[1])
+    repo, revision = linked[0], str(recipe.get("dataset_revision", {}).get("commit") or linked[1])
     listed = last_seen(repo, source.options) if source.revision is None else withdrawals_of(repo, source.options)
     if not len(listed):
         return []
-    if population is not None:
-        return [each for row in population.ids if row in listed.ids and (each := listed.find(row))]
+    if ids is not None:
+        return [each for row in ids() if row in listed.ids and (each := listed.find(row))]
     # a folder makes no request: the labels may be in the cache, since the space was built from them
     options = replace(source.options, local_files_only=source.options.local_files_only or source.revision is None)
     with suppress(W2WError, OSError):
-        return _fitted(space.recipe, repo, revision, options, listed)
+        return _fitted(recipe, repo, revision, options, listed)
     return []
 
 

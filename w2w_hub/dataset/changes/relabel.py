@@ -12,6 +12,7 @@ from ...common.arguments import checked
 from ...common.checks import text_list
 from ...common.constraints import optional, text
 from ...common.deprecated import renamed_keywords
+from ...common.text import available
 from ...dialects.base_model import digest_of_folder
 from ...errors import BaseModelMismatchError, InitializationError, InvalidInputError, UnknownNameError, W2WError
 from ...lora.adapter import Adapter
@@ -161,8 +162,8 @@ def plan_labels(
     droppable = [name for name in drop if name in table.columns and name not in RESERVED]
     for name in drop:
         if name not in droppable:
-            have = ", ".join(dataset.manifest.columns) or "none"
-            problems.add(UnknownNameError(f"no attribute {name!r} to drop; there are {have}"))
+            have = available(name, list(dataset.manifest.columns), "w2w inspect DATASET")
+            problems.add(UnknownNameError(f"no attribute {name!r} to drop; {have}"))
     ids, open_split = list(dataset.ids), split_rule is not None
     table = table.drop(columns=droppable)
     table = label_table.normalize(table, ids, problems, known=known, existing=old, open_split=open_split)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...common.checks import is_whole, text_list
 from ...common.extras import optional_imports
+from ...common.text import available
 from ...errors import InvalidInputError, UnknownNameError
 from ..labels.kinds import CATEGORICAL
 from ..labels.names import RESERVED
@@ -49,8 +50,8 @@ class _Rows:
         for name in self.columns:
             kind = kinds.get(name)
             if kind is None and name not in RESERVED:
-                known = ", ".join(dataset.manifest.columns) or "none"
-                raise UnknownNameError(f"no attribute {name!r}; available: {known}")
+                known = available(name, list(dataset.manifest.columns), "w2w inspect DATASET")
+                raise UnknownNameError(f"no attribute {name!r}; {known}")
             if name != "id":
                 values = (kind or CATEGORICAL).batch(dataset.labels[name].iloc[self.rows])
                 self.labels[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import markup
-from ..page import Page, Session, Shown, one
+from ..page import Page, Session, Shown, number_of, one
 from ..people import People, people_of
 from ..state import State
 from .edit import draw_strip
@@ -61,7 +61,7 @@ def build(page: Page) -> None:
 
     def acted(session: Session, event: dict[str, Any], *, on_step: Any) -> Shown:
         session = edited(session, event)
-        first = int(one(event, "first", 1))
+        first = int(number_of(event, "first", 1))
         if event["act"] == "strip":
             return {page.session: session, sheet: draw_strip(page, session, event["name"], on_step)}
         if event["act"] == "first":

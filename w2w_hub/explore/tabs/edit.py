@@ -6,12 +6,13 @@ from typing import Any
 
 from .. import markup
 from ..evidence import in_words, strip_values
-from ..page import Page, Session, Shown, chosen, one
+from ..page import Page, Session, Shown, chosen, number_of, one
 from ..people import people_of
 from ..state import State
 from .panel import panel
 
 COUNT = 9  # pictures of a strip
+HALF_STEP = 0.026  # of the slider of the factor, which cannot state the typical one exactly
 
 
 def build(page: Page) -> None:
@@ -42,13 +43,14 @@ def edits_in(page: Page, session: Session, event: dict[str, Any]) -> dict[str, A
     values, shown = event["values"], {slider.name for control in page.controls for slider in control.sliders}
     others = {name: amount for name, amount in session.state.pushes.items() if name not in shown}
     model = page.studio.space.population_model
-    factor = one(event, "factor")
+    usual = 1.0 if model is None else model.strength
+    factor = number_of(event, "factor", usual)
     found = State.from_json({
         "set": chosen(page.controls, values.get("set", {})),
         "push": others | {name: amount for name, amount in values.get("push", {}).items() if amount},
         "keep": [name for name, kept in values.get("keep", {}).items() if kept is True],
         "start": one(event, "start", 0.0),
-        "factor": None if model is None or factor is None or abs(factor - model.strength) < 0.026 else factor,
+        "factor": None if abs(factor - usual) <= HALF_STEP else factor,
     })  # fmt: skip
     return {name: getattr(found, name) for name in ("wanted", "pushes", "preserve", "start", "factor")}
 

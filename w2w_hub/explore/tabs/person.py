@@ -89,8 +89,9 @@ def build(page: Page) -> None:
         yield {page.message: "", live: show_inversion(given, None, (), 0, int(count))}
         began = time.monotonic()
         last = None
+        limited = min(max(int(count), 1), MOST_STEPS)
         for found, preview in page.studio.invert(
-            given, steps=min(int(count), MOST_STEPS), prompt=session.state.prompt, stop=lambda: stop.asked
+            given, steps=limited, prompt=session.state.prompt, stop=lambda: stop.asked
         ):
             last = found
             spent = time.monotonic() - began

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...common.display import Displayed
 from ...common.equality import ByValue
-from ...common.text import few, nearest
+from ...common.text import available, few, nearest
 from ...dataset.labels.kinds import CONTINUOUS
 from ...dataset.labels.values import as_number, as_truth
 from ...errors import InvalidInputError, UnknownNameError
@@ -155,9 +155,5 @@ def find_attribute(attributes: Mapping[str, Attribute], name: Any) -> Attribute:
     """Return an attribute by name; raises `UnknownNameError`, which suggests the nearest."""
     if name in attributes:
         return attributes[name]
-    close = nearest(name, list(attributes)) if isinstance(name, str) else []
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UnknownNameError(
-        f"no attribute {name!r} can be set in this weight space; {hint}available: {few(list(attributes), 30)}",
-        name=str(name),
-    )
+    known = available(name, list(attributes), "space.population_model.attributes")
+    raise UnknownNameError(f"no attribute {name!r} can be set in this weight space; {known}", name=str(name))
