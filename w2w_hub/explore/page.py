@@ -25,8 +25,8 @@ from .evidence import (
     usual_similarity,
 )
 from .people import People, people_of
-from .snippet import python_of
-from .state import PROMPT, Origin, Sampled, State
+from .snippet import POINT_FILE, python_of
+from .state import PROMPT, Origin, Sampled, Saved, State
 from .studio import StoppedError, Studio
 
 MODEL = "model"  # the queue of everything that runs the base model: one visitor at a time
@@ -59,6 +59,10 @@ class Session:
 
     def with_person(self, person: Origin) -> Session:
         return Session(self.state.of(person))
+
+    def with_row(self, name: Any) -> Session:
+        """Return the session of a row whose name a browser sent."""
+        return self.with_person(State.from_json({"person": {"row": name}}).person)
 
     def with_state(self, **changes: Any) -> Session:
         return replace(self, state=replace(self.state, **changes))
@@ -198,10 +202,14 @@ class Page:
             return ""
 
     def python(self, session: Session) -> str:
-        note = ""
-        if session.upload:
+        """Return the Python that draws the person of a session, and what to know about it."""
+        upload, note = "", ""
+        if session.own is not None:
+            upload = session.upload
             note = "The link restores the person's point in this weight space; the file itself is not kept here."
-        return markup.code(python_of(session.state, self.studio.source, upload=session.upload), note)
+        elif isinstance(session.state.person, Saved):
+            note = f"Undo the changes and take the point along as {POINT_FILE} for this."
+        return markup.code(python_of(session.state, self.studio.source, upload=upload), note)
 
 
 # ---------------------------------------------------------------- what a browser sends

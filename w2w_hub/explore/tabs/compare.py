@@ -8,9 +8,9 @@ from typing import Any
 from .. import markup
 from ..comparison import compare_people, overlaps
 from ..evidence import in_words
-from ..page import Page, Session, Shown
+from ..page import Page, Session, Shown, one
 from ..people import people_of, point_of, saved
-from ..state import MOST_COMPARED, Mixed, Origin, Row, State
+from ..state import MOST_COMPARED, Mixed, Origin, State
 from .panel import panel
 
 
@@ -57,7 +57,7 @@ def build(page: Page) -> None:
             people.append(current(page, session))
             shares = {}
         elif act == "add-row":
-            row = Row(str(event["values"].get("row", {}).get("", "")))
+            row = session.with_row(one(event, "row", "")).state.person
             point_of(page.studio.space, row)  # raises for one that is not there
             people.append(row)
             shares = {}

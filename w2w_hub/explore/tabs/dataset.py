@@ -8,7 +8,6 @@ from .. import markup
 from ..evidence import in_words
 from ..page import Page, Session, Shown, one
 from ..rows import Table, describe_dataset
-from ..state import Row
 from .panel import panel
 
 
@@ -51,7 +50,7 @@ def build(page: Page) -> None:
 
     def acted(session: Session, event: dict[str, Any], *, on_step: Any) -> Shown:
         if event["act"] == "open":
-            return page.show(session.with_person(Row(event["name"])), on_step)
+            return page.show(session.with_row(event["name"]), on_step)
         number = int(event["name"]) if event["name"].isascii() and event["name"].isdigit() else 0
         return {rows: render(filters_in(event), number, str(one(event, "words", "")))}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...errors import W2WError
 from .. import markup
 from ..evidence import neighbors_of
 from ..files import (
@@ -20,7 +21,7 @@ from ..files import (
 )
 from ..page import MODEL, Page, Session, Shown, chosen, one, said
 from ..people import People, people_of, saved
-from ..state import Row, Sampled, State
+from ..state import Sampled, State
 from .compare import example_row
 from .panel import panel, upload_field
 
@@ -64,7 +65,7 @@ def build(page: Page) -> None:
         if event["act"] == "neighbors":
             return {near: draw_neighbors(page, session, on_step)}
         if event["act"] == "row":
-            return page.show(session.with_person(Row(str(one(event, "row", "")))), on_step)
+            return page.show(session.with_row(one(event, "row", "")), on_step)
         wanted = chosen(page.controls, event["values"].get("with", {}))
         given = {"sample": one(event, "seed", 0), "truncation": one(event, "truncation", 1.0), "attributes": wanted}
         return page.show(session.with_person(State.from_json({"person": given}).person), on_step)
@@ -90,12 +91,15 @@ def build(page: Page) -> None:
         began = time.monotonic()
         last = None
         limited = min(max(int(count), 1), MOST_STEPS)
-        for found, preview in page.studio.invert(
-            given, steps=limited, prompt=session.state.prompt, stop=lambda: stop.asked
-        ):
-            last = found
-            spent = time.monotonic() - began
-            yield {live: show_inversion(given, preview, found.losses, spent, int(count))}
+        try:
+            for found, preview in page.studio.invert(
+                given, steps=limited, prompt=session.state.prompt, stop=lambda: stop.asked
+            ):
+                last = found
+                spent = time.monotonic() - began
+                yield {live: show_inversion(given, preview, found.losses, spent, limited)}
+        except W2WError as error:
+            yield {page.message: said(str(error))}
         if last is not None:
             person = saved(page.studio.pipe.resolve(last))
             yield page.show(replace(session.with_person(person), upload="Person in the picture"))
