@@ -23,12 +23,17 @@ def make_demo_space(folder: Path) -> None:
     """Make the dataset and the weight space of `w2w demo` with the commands that it shows."""
     from click.testing import CliRunner
 
+    from w2w_hub import WeightDataset
     from w2w_hub.cli import main
     from w2w_hub.demo.assets import Assets
 
     assets, people, space = Assets(), folder / "dataset", folder / "space"
+    start = WeightDataset.open(assets.rows).manifest.compatibility.initialisation
     for words in (
-        ["pack", *assets.adapters, "--labels", assets.labels, "--base", assets.base, "--out", people],
+        [
+            "pack", *assets.adapters, "--labels", assets.labels, "--base", assets.base, "--initialization", start,
+            "--out", people,
+        ],
         ["add", people, assets.rows],
         [
             "build", people, "--k", 400, "--base", assets.base, "--num-inference-steps", 15, "--guidance-scale", 2.0,
