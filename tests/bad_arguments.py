@@ -898,7 +898,7 @@ def rows() -> dict[str, Row]:
         ),
         "W2WMixin.invert": on(
             "pipe", "invert",
-            {"images": "", "mask": "None", "prompt": text, "start": "array|text|path"},
+            {"images": "", "mask": "None", "prompt": text, "start": "array|text|path", "callback": "None"},
             images=lambda w: np.zeros((64, 64, 3), np.uint8), num_steps=lambda w: 1, batch_size=lambda w: 1,
         ),
         "W2WMixin.encode": Row(lambda w: (w.encoding_pipe.encode, {"images": w.face}), {"images": ""}, slow=True),

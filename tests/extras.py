@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 OPTIONAL = (
-    "PIL", "accelerate", "dask", "datasets", "diffusers", "distributed", "filelock", "fsspec", "peft", "tensorstore",
-    "torch", "transformers", "umap",
+    "PIL", "accelerate", "dask", "datasets", "diffusers", "distributed", "filelock", "fsspec", "gradio", "peft",
+    "playwright", "tensorstore", "torch", "transformers", "umap",
 )  # fmt: skip
 
 

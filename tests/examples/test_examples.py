@@ -25,6 +25,7 @@ NOT_RUN = {
     "ruff": "checks this checkout, as .ci/run does",
     "mypy": "checks this checkout, as .ci/run does",
     "pytest": "runs these tests",
+    "w2w explore": "serves until it is interrupted; tests/explore goes through it with a browser",
     "w2w demo": "takes minutes; tests/demo runs it on a tiny population",
 }  # by how a line starts
 SHOWN_ONLY = ("text", "toml", "json")  # languages of blocks that are no program
@@ -227,7 +228,7 @@ def test_the_table_of_names_is_complete(kept_room: Path, published: Client) -> N
 def test_every_block_and_line_is_run_or_has_a_reason_not_to_be() -> None:
     lines = [line for e in EXAMPLES if e.language == "bash" for line in e.lines]
     assert set(NOT_RUN.values()) <= set(map(reason, lines))
-    assert len({line for line in lines if reason(line)}) <= 10
+    assert len({line for line in lines if reason(line)}) <= 12
     assert {e.language for e in ABOUT_PROGRAMS} <= {"bash", "python"}
     assert len(EXAMPLES) > 80
     assert len(DOCSTRINGS) > 25

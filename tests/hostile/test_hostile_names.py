@@ -78,6 +78,9 @@ def labels(path: Path, world: World) -> Path:
 Words = Callable[[World, Path], list[list[Any]]]
 COMMANDS: dict[str, Words] = {
     "demo": lambda w, out: [["--out", out.parent]],
+    "explore": lambda w, out: [
+        [HOSTILE], [w.space, "--dataset", out.with_name(FILE_NAME)], [w.space, "--host", HOSTILE, "--port", "0"],
+    ],
     "train": lambda w, out: [
         [out.with_name(FILE_NAME), "--base", w.space, "--out", out],
         [picture(out), "--base", out, "--for", w.people, "--out", out],

@@ -15,6 +15,7 @@ from .datasets import add, pack, relabel, remove
 from .demo import demo
 from .directions import calibrate, directions, slider
 from .encoders import fit_encoder
+from .explore import explore
 from .exports import export, export_slider
 from .hub import archive, cite, log, pin, push, restore
 from .identities import edit, invert, sample
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 for section, commands in {
-    "Start here": (demo, info),
+    "Start here": (demo, explore, info),
     "Adapters": (train, train_many, inspect, convert),
     "Dataset": (pack, import_w2w, add, remove, relabel, verify, repair, diff, dedupe),
     "Weight space": (

@@ -18,6 +18,7 @@ OPTIONAL = {
     "datasets": ("datasets", "datasets"),
     "diffusers": ("diffusers", "diffusers"),
     "distributed": ("distributed", "dask"),
+    "gradio": ("gradio", "explore"),
     "model_signing": ("model-signing", "sign"),
     "peft": ("peft", "diffusers"),
     "torch": ("torch", "diffusers"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,6 +131,9 @@ class Inverter:
         Added conditions of one sample, which SDXL's UNet requires.
     starts : sequence of Start, optional
         Where each person's optimization starts; by default the population's mean.
+    callback : callable, optional
+        Called with the people's inversions so far after the first step and every 10; ends the descent if it returns
+        True.
     """
 
     def __init__(
@@ -144,7 +147,9 @@ class Inverter:
         masks: torch.Tensor | None = None,
         conditions: Mapping[str, torch.Tensor] | None = None,
         starts: Sequence[Start] | None = None,
+        callback: Callable[[list[Inversion]], object] | None = None,
     ):
+        self.callback = callback
         require_differentiable(unet)
         self.unet, self.space, self.settings = unet, space, settings
         self.scheduler = training_schedule(scheduler)
@@ -253,7 +258,15 @@ class Inverter:
                 return self.last_good(descent, history[:good])
             if settings.tolerance and self.converged(history):
                 break
+            if self.callback is not None and self.callback(self.results(descent, history, restart)) is True:
+                break
         return descent.standardized.detach(), torch.stack(history, 1)
+
+    def results(self, descent: Descent, history: list[torch.Tensor], restart: int) -> list[Inversion]:
+        """Return each person's inversion so far."""
+        starts: Sequence[Start | None] = self.starts or [None] * len(self.latents)
+        each = zip(descent.standardized.detach(), torch.stack(history, 1).tolist(), starts, strict=True)
+        return [self.result(0.0, point, losses, restart, start) for point, losses, start in each]
 
     def last_good(self, descent: Descent, history: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Warn, and return the last step at which all losses and gradients were finite."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
-from ...common.constraints import text, validated
+from ...common.constraints import has, optional, text, validated
 from ...errors import InvalidInputError
 from ...space import Point
 from ...space.identity import resolve
@@ -25,9 +26,16 @@ PROMPT = "sks person"
 class InvertMixin(AttachedSpace):
     """The part of :class:`W2WMixin` that inverts pictures."""
 
-    @validated(prompt=text())
+    @validated(prompt=text(), callback=optional(has("__call__", "a function of an inversion")))
     def invert(
-        self, images: Any, *, mask: Any = None, prompt: str = PROMPT, start: Any = MEAN, **options: Any
+        self,
+        images: Any,
+        *,
+        mask: Any = None,
+        prompt: str = PROMPT,
+        start: Any = MEAN,
+        callback: Callable[[Any], object] | None = None,
+        **options: Any,
     ) -> Inversion | list[Inversion]:
         """Find the point with which the model best denoises one picture, or several of one person.
 
@@ -41,6 +49,9 @@ class InvertMixin(AttachedSpace):
             Where the optimization starts: ``"mean"`` (of the population), ``"encoded"`` (the guess of the space's
             encoder, see :meth:`encode`; 40 steps from it take the place of several hundred), or whatever
             :attr:`identity` accepts as one. A list gives one start per person. The point's history records it.
+        callback : callable, optional
+            Called after the first step and every 10 with the inversion so far, or a list of them, as this method
+            returns it; it may draw it with this pipeline. If it returns True, the inversion ends there.
         **options
             Fields of :class:`InversionSettings`.
 
@@ -84,7 +95,8 @@ class InvertMixin(AttachedSpace):
                 text, conditions = encode_text(self, prompt)
                 masks = None if masks is None else masks.to(latents.device)
                 found = Inverter(
-                    unet, scheduler, self.space, latents, text, settings, masks, conditions, starts
+                    unet, scheduler, self.space, latents, text, settings, masks, conditions, starts,
+                    None if callback is None else lambda found: callback(found if several else found[0]),
                 ).run()  # fmt: skip
             finally:
                 self.maybe_free_model_hooks()  # type: ignore[attr-defined]
