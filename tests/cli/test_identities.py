@@ -47,7 +47,7 @@ def test_samples_have_the_wanted_attributes_and_name_their_nearest_row(tiny_spac
                                   space.sample(method="gaussian")[0].coefficients)  # fmt: skip
     out = ("--out", tmp_path / "x")
     refused(w2w(*given, "--method", "gaussian", *out), "attributes")
-    refused(w2w("sample", tiny_space, "--attribute", "Ful_Beard=true", *out), "did you mean Full_Beard")
+    refused(w2w("sample", tiny_space, "--attribute", "Ful_Beard=true", *out), "did you mean 'Full_Beard'")
     refused(w2w("sample", tiny_space, "--attribute", "Full_Beard=maybe", *out), "True and False")
     assert not (tmp_path / "x").exists()
 
@@ -101,7 +101,7 @@ def test_an_edit_reports_distance_and_scores_and_preserves(tiny_space: Path, tmp
     assert twice.exit_code == 2
     assert "given twice" in twice.stderr
     wrong = ("edit", tiny_space, "person-0001", "Ful_Beard=1", "--out", tmp_path / "x.json")
-    refused(w2w(*wrong), "did you mean Full_Beard")
+    refused(w2w(*wrong), "did you mean 'Full_Beard'")
     refused(w2w("edit", tiny_space, "person-001", "Full_Beard=1", "--out", tmp_path / "x.json"), "person-00")
 
 

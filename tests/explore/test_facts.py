@@ -28,7 +28,7 @@ Labeled = tuple[WeightSpace, WeightDataset]
 def test_each_kind_of_attribute_has_its_control(labeled: Labeled) -> None:
     found = {control.name: control for control in controls_of(labeled[0])}
     assert {name: control.kind for name, control in found.items()} == {
-        "Full_Beard": "binary", "hair_color": "choice", "Age": "number",
+        "Full_Beard": "switch", "hair_color": "choice", "Age": "number",
     }  # fmt: skip
     assert {level for level, _ in found["hair_color"].levels} == {"RED", "GREY", "DARK"}
     assert (found["Age"].low, found["Age"].high) == pytest.approx((20, 70), abs=2)

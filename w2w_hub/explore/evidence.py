@@ -54,7 +54,7 @@ class Control:
     Attributes
     ----------
     kind : str
-        ``"binary"``, ``"choice"``, ``"number"``, or ``"push"`` for one that can only be pushed.
+        ``"switch"``, ``"choice"``, ``"number"``, or ``"push"`` for one that can only be pushed.
     levels : tuple of (str, str)
         Values of a choice, each with its name in words.
     """
@@ -78,7 +78,7 @@ def controls_of(space: WeightSpace) -> list[Control]:
     for name, attribute in ({} if model is None else model.attributes).items():
         sliders = tuple(groups.pop(name, ()))
         if attribute.truth is not None:
-            found.append(Control(name, in_words(name), "binary", sliders=sliders))
+            found.append(Control(name, in_words(name), "switch", sliders=sliders))
         elif attribute.is_number and attribute.low is not None and attribute.high is not None:
             found.append(Control(name, in_words(name), "number", (), attribute.low, attribute.high, sliders))
         else:
@@ -155,7 +155,7 @@ def changes_of(
     for name in synonyms(space.directions):
         direction = space.directions[name]
         old, new = direction.read(c0), direction.read(c1)
-        sure = direction.kind in ("binary", "categorical")
+        sure = not direction.read_out.graded
         width = 1.0 if sure else 4 * _deviation(space, direction)
         share = min(abs(new - old) / max(width, 1e-12), 1.0)
         wanted = name in asked or direction.attribute in asked

@@ -257,7 +257,7 @@ def chosen(controls: Sequence[Control], values: Mapping[str, Any]) -> dict[str, 
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name in kinds and value not in ("", None):
-            found[name] = value == "yes" if kinds[name] == "binary" else value
+            found[name] = value == "yes" if kinds[name] == "switch" else value
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..dataset import WeightDataset
+from ..dataset.labels.kinds import Continuous
 from ..errors import W2WError
 from ..space import WeightSpace
 
@@ -62,7 +63,7 @@ class Table:
         """Return the table of a space; None without a dataset and a population."""
         if dataset is not None:
             kinds = dataset.manifest.kinds
-            numbers = frozenset(name for name in dataset.attributes if kinds[name].name == "float")
+            numbers = frozenset(name for name in dataset.attributes if isinstance(kinds[name], Continuous))
             labels = dataset.labels
             if space.population is not None:
                 labels = labels[labels.index.isin(space.population.ids)]

@@ -47,7 +47,7 @@ def build(page: Page) -> None:
     def render(session: Session, people: People) -> str:
         person = session.state.person
         sampled = person if isinstance(person, Sampled) else Sampled()
-        binary = {control.name: control.kind == "binary" for control in page.controls}
+        binary = {control.name: control.kind == "switch" for control in page.controls}
         return markup.part(
             "person", seed=sampled.seed, truncation=sampled.truncation,
             controls=[] if page.studio.space.population_model is None else page.controls,

@@ -66,8 +66,8 @@ def _axis(atlas: AtlasContents, name: str) -> str:
         return f"{name} ({share[number] / share.sum():.1%} of the components' variance)"
     if atlas.by != DIRECTIONS:
         return name
-    kind = atlas.space.direction(name).kind
-    return terminal(f"{name}, as read" if kind == "float" else f"{name}, log-odds as read")
+    graded = atlas.space.direction(name).read_out.graded
+    return terminal(f"{name}, as read" if graded else f"{name}, log-odds as read")
 
 
 def _column(name: str, values: pd.Series) -> dict[str, Any]:
