@@ -23,10 +23,10 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 from resume import machine  # noqa: E402
 from shipped_edits import population, split_anew  # noqa: E402
 
-from w2w_hub import W2WPipeline, WeightDataset, WeightSpace, build_space  # noqa: E402
+from w2w_hub import W2WPipeline, WeightDataset, WeightSpace, build_space, calibrate_sets  # noqa: E402
 from w2w_hub.demo.assets import Assets  # noqa: E402
 from w2w_hub.demo.judge import Judge  # noqa: E402
-from w2w_hub.demo.measure import able_to_gain, attribute_shown, kept_factors, tensor  # noqa: E402
+from w2w_hub.demo.measure import able_to_gain, attribute_shown, kept_factors, read_avatars, tensor  # noqa: E402
 from w2w_hub.demo.settings import CASES, COMPONENTS, GUIDANCE, SAMPLING_STEPS  # noqa: E402
 from w2w_hub.space.identity import Identity, resolve  # noqa: E402
 
@@ -132,6 +132,14 @@ class Measurement:
             found[name] = (attribute_shown(self.judge, after[rows], name), kept)
         return summary(found)
 
+    def calibrate(self, most: int) -> dict[str, Any]:
+        """Choose the strength of sets by pictures of fitted people; return what was measured."""
+        self.space = calibrate_sets(self.pipe, read_avatars, people=most, cases=CASES, **DRAWN)
+        self.pipe.attach(self.space)
+        assert self.space.population_model is not None
+        self.model = self.space.population_model
+        return {"strength": self.model.strength, **self.model.evidence["pictures"]}
+
     def own_people(self, most: int) -> dict[str, Any]:
         """Return how well held-out people's own adapters hold together over the prompts."""
         people = self.held_out[:most]
@@ -171,8 +179,11 @@ class Measurement:
 @click.option("--strengths", default="", help="Strengths of sets besides the typical one, as 1.25,1.75.")
 @click.option("--samples", "count", default=128, show_default=True, help="People to sample; 0 for none.")
 @click.option("--pushes/--no-pushes", default=True, show_default=True, help="Also push by 4.5 standard deviations.")
+@click.option(
+    "--calibrate", default=0, show_default=True, help="Fitted people an attribute, whose pictures choose a strength."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures here, as JSON.")
-def main(most: int, strengths: str, count: int, pushes: bool, out: Path | None) -> None:
+def main(most: int, strengths: str, count: int, pushes: bool, calibrate: int, out: Path | None) -> None:
     """Measure sets of all attributes for held-out people without each, and samples."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,6 +203,9 @@ def main(most: int, strengths: str, count: int, pushes: bool, out: Path | None) 
         click.echo(json.dumps(figures))
         if most:
             report("sets, typical strength", m.sets(most, None))
+        if calibrate:
+            report("calibrated", m.calibrate(calibrate))
+            report("sets, calibrated strength", m.sets(most, None))
         for strength in [float(s) for s in strengths.split(",") if s]:
             report(f"sets, strength {strength:g}", m.sets(most, strength))
         if most and pushes:
