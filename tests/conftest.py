@@ -26,6 +26,9 @@ from w2w_hub.store import atomic
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):  # xdist's processes have a width, but no terminal
+    os.environ.pop(name, None)
+
 REAL_LORAS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "loras"
 
 

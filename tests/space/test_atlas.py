@@ -124,6 +124,7 @@ def test_umap_that_is_not_installed_is_named_with_the_command(world: World, monk
     assert missing.value.name == "umap-learn"
 
 
+@pytest.mark.slow  # numba compiles
 def test_umap_places_people_who_are_alike_together(world: World) -> None:
     import umap  # noqa: F401
 
