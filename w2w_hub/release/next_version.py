@@ -295,8 +295,9 @@ class _Next:
     def _missing_bytes(self) -> int:
         """Return the bytes of the present version that are not in the cache."""
         source = self.state.source
-        sizes = {entry["sha256"]: int(entry["size"]) for entry in source.files.values()}
-        return sum(size for sha256, size in sizes.items() if not source.cache.has_content(sha256))
+        named = {entry["sha256"]: name for name, entry in source.files.items()}
+        missing = [name for sha256, name in named.items() if not source.cache.has_content(sha256)]
+        return sum(int(source.files[name]["size"]) for name in missing if not source.has(name))  # small ones have no blob
 
     def _changes(self) -> list[str]:
         found = []

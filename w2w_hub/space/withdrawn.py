@@ -107,11 +107,11 @@ def _fitted(
     found = [(row, each) for row, digest in zip(ids, digests, strict=True) if (each := listed.find(row, digest))]
     order = {each: number for number, each in enumerate(listed.rows)}  # the list only grows
     found.sort(key=lambda pair: order[pair[1]])
-    # those that were withdrawn before the build were left out of it
-    for count in range(len(found) + 1):
-        left_out = {row for row, _ in found[:count]}
-        if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
-            return [each for _, each in found[count:]]
+    # those that were withdrawn before the build were left out of it: as many as the split has rows more than were fitted
+    count = len(ids) - int(recipe["rows"])
+    left_out = {row for row, _ in found[: max(count, 0)]}
+    if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
+        return [each for _, each in found[len(left_out) :]]
     return [each for _, each in found]  # fitted on chosen rows of the split, which only their digest names
 
 
