@@ -315,10 +315,13 @@ class _Push:
             return self._result(commit, "unchanged")
         found = "an unknown manifest" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
         mine = f"digest {str(self.manifest['digest'])[:12]}"
-        what = "different content" if found != mine else "other labels, directions or metadata"
+        other = "labels" if self.kind == "dataset" else "directions, population"
+        what = f"other {other} or metadata and the same {mine}"
+        if found != mine:
+            what = f"different content ({found}, this folder has {mine})"
         raise AlreadyExistsError(
-            f"{self.repo} already has {self.version.tag} with {what} ({found}, this folder has {mine}); a version is "
-            f"never replaced: push it as {head.versions[-1].next('patch')} or later, as far as the changes require",
+            f"{self.repo} already has {self.version.tag} with {what}; a version is never replaced: push it as "
+            f"{head.versions[-1].next('patch')} or later, as far as the changes require",
             repo_id=self.repo,
             revision=self.version.tag,
         )
