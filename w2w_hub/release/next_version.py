@@ -297,7 +297,8 @@ class _Next:
         source = self.state.source
         named = {entry["sha256"]: name for name, entry in source.files.items()}
         missing = [name for sha256, name in named.items() if not source.cache.has_content(sha256)]
-        return sum(int(source.files[name]["size"]) for name in missing if not source.has(name))  # small ones have no blob
+        # small files have other names among the blobs
+        return sum(int(source.files[name]["size"]) for name in missing if not source.has(name))
 
     def _changes(self) -> list[str]:
         found = []

@@ -107,7 +107,7 @@ def _fitted(
     found = [(row, each) for row, digest in zip(ids, digests, strict=True) if (each := listed.find(row, digest))]
     order = {each: number for number, each in enumerate(listed.rows)}  # the list only grows
     found.sort(key=lambda pair: order[pair[1]])
-    # those that were withdrawn before the build were left out of it: as many as the split has rows more than were fitted
+    # those that were withdrawn before the build were left out of it: all rows of the split that were not fitted
     count = len(ids) - int(recipe["rows"])
     left_out = {row for row, _ in found[: max(count, 0)]}
     if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
