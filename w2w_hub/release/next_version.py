@@ -36,7 +36,8 @@ from ..store.locks import writer_lock
 from ..store.manifest import FILENAME, kind_of
 from ..store.paths import find_file, make_parents
 from .contribution.batch import Batch, digests_of
-from .contribution.pending import MergeRecord, Pending, pending_batches
+from .contribution.hub_merge import reviewed_batches
+from .contribution.pending import MergeRecord, Pending
 from .contribution.requests import fetch_batch, link_file
 from .publish import publish_on
 from .remote import Head, Remote
@@ -201,7 +202,7 @@ class _State:
         gone = tuple(labels.index[number] for number in withdrawn_rows(labels, withdrawn))
         entries = remote.entries(head.commit)
         sizes = {path: int(entry.size) for path, entry in entries.items()}
-        pending = pending_batches(remote, head.commit, entries)
+        pending = reviewed_batches(remote, head.commit, entries)
         return cls(head.source, head.source.manifest(), pending, withdrawn, gone, sizes)
 
     @cached_property
