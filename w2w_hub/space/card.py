@@ -192,7 +192,7 @@ def dataset_repository(recipe: Mapping[str, Any], facts: HubFacts | None = None)
     if facts is not None and facts.dataset is not None:
         return facts.dataset
     stated = recipe.get("dataset_revision")
-    opened: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}  # of a manifest that nobody validated
+    opened: Any = stated if isinstance(stated, Mapping) else {}  # of a manifest that nobody validated
     repo, revision = opened.get("repo"), opened.get("revision") or opened.get("commit")
     plain = all(isinstance(text, str) for text in (repo, revision)) and REPO.fullmatch(repo)
     return (repo, revision) if plain else None
