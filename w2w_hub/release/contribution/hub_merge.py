@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...common.text import few
+from ...errors import HubNotFoundError
 from ...store.hub.client import call
 from ...store.paths import short
 from ..remote import Remote
@@ -73,10 +74,13 @@ def _forged(remote: Remote, head: str, entries: Mapping[str, Any], records: Coll
     """Return the records, of these paths, that a pull request brought to main, and its number."""
     found: dict[str, int] = {}
     for number in merged_requests(remote) if records else ():
-        there = call(
-            remote.repo, remote.client.get_paths_info, remote.repo, list(records), repo_type=remote.type,
-            revision=f"refs/pr/{number}",
-        )  # fmt: skip
+        try:
+            there = call(
+                remote.repo, remote.client.get_paths_info, remote.repo, list(records), repo_type=remote.type,
+                revision=f"refs/pr/{number}",
+            )  # fmt: skip
+        except HubNotFoundError:  # the Hub has removed its commits
+            continue
         same = [file.path for file in there if _blob(entries, file.path) == getattr(file, "blob_id", None)]
         if same:  # also where the pull request started from a main that had the record
             blobs = read_request(remote, number, head).blobs
