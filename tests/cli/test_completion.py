@@ -44,7 +44,10 @@ def test_commands_options_choices_and_attributes_are_completed_without_heavy_imp
     make_dataset: Callable[..., WeightDataset], tmp_path: Path
 ) -> None:
     (tmp_path / "space").mkdir()
-    manifest = {"format": "w2w-space", "directions": ["Beard", "Bald", "Hat", "two words"]}
+    manifest = {
+        "format": "w2w-space",
+        "directions": ["Beard", "Bald", "Hat", "B;id", "B$(id)", "B\nplain,Bx", "-B", "B a"],
+    }
     (tmp_path / "space" / "manifest.json").write_text(json.dumps(manifest))
     (commands, options, choices, attributes, none), heavy = completed(
         ["ed"], ["edit", "--pre"], ["edit", "space", "p1", "--unit", "ty"], ["grid", "space", "p1", "--attribute", "B"],

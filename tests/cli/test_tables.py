@@ -88,6 +88,15 @@ def test_nothing_is_left_out_of_a_file_or_a_pipe(monkeypatch: pytest.MonkeyPatch
     assert fact.count("value") == 100
 
 
+@pytest.mark.parametrize("width", [30, 80, 10_000])
+def test_a_remark_of_a_late_row_is_shown_though_the_first_rows_have_none(width: int) -> None:
+    columns, remark = (Column("path"), Column("note", wraps=True)), "refused: it holds a pickle " * 3
+    rows = [(f"file-{i}", remark if i == 99 else "") for i in range(100)]
+    lines = list(table_lines(columns, rows, width=width, color=False))
+    assert " ".join(" ".join(lines).split()).endswith(f"file-99 {remark.strip()}")
+    assert max(map(len, lines)) <= width
+
+
 def test_cells_are_shown_as_text_with_colors_of_our_own_only() -> None:
     hostile = "\x1b[32m\u202e\n\t" * 3
     for width in (20, 40, 100):

@@ -163,6 +163,25 @@ def test_a_merge_of_the_hub_that_brought_more_or_other_things_is_not_completed(
 
 
 @pytest.mark.slow
+def test_a_record_that_came_with_the_pull_request_itself_counts_as_no_review(
+    hub: LoopbackHub, client: MakeClient, people: Repo
+) -> None:
+    name, files = batch(["new-1"])
+    number = offer(hub, people, files)
+    digest = row_digest(new_rows(1, 1)[0])
+    forged = MergeRecord(name, number, "ann", people.pull_heads[number], "2026-11-28", {"new-1": digest})
+    push_more(hub, people, number, {f"contributions/{name}/merged.json": forged.to_bytes()})
+    hub.merge(people, number, "ann")
+    offer(hub, people, batch(["new-2"], 2)[1], "carol")  # which starts from a main with the forged record
+    ann = client("ann", "ann")
+    assert ann.w2w("merge", f"org/people#{number + 1}").status == 0
+    done = json.loads(ann.w2w("release", "org/people", "--json").stdout)
+    assert done["added"] == {"new-2": "carol"}
+    assert [f"#{number}" in text for text in done["skipped"]] == [True]
+    assert manifest(hub, people)["rows"] == 25
+
+
+@pytest.mark.slow
 def test_a_near_copy_of_a_batch_that_waits_for_the_release_is_found(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:

@@ -15,9 +15,9 @@ from .loopback import LoopbackHub
 PUSH = """
 from w2w_hub import release
 found = {}
-for name, folder, repo, private in json.loads(sys.argv[1]):
+for name, folder, repo, private, *options in json.loads(sys.argv[1]):
     try:
-        found[name] = release.push(folder, repo, version="1.0.0", private=private).outcome
+        found[name] = release.push(folder, repo, version="1.0.0", private=private, **dict(*options)).outcome
     except Exception as error:
         found[name] = [type(error).__name__, str(getattr(error, "path", "")), getattr(error, "name", "")]
 out(**found)
@@ -38,13 +38,14 @@ def test_imported_people_are_pushed_to_private_repositories_only(
     import_w2w(tmp_path / "w2w", agreed, consent="signed forms, 2024", k=2)
     pushes = [
         ["people", people, "org/people", False], ["space", space, "org/space", False], ["own", own, "org/own", False],
+        ["bare", own, "org/own", False, {"population": False}],
         ["private people", people, "org/people", True], ["again", people, "org/people", False],
         ["private space", space, "org/space", True],
         ["agreed", f"{agreed}/dataset", "org/agreed", False],
         ["agreed space", f"{agreed}/space", "org/agreed-space", False],
     ]  # fmt: skip
     found = client("ann", "ann").run(PUSH, json.dumps(pushes))
-    for name, folder in (("people", people), ("space", space), ("own", own)):
+    for name, folder in (("people", people), ("space", space), ("own", own), ("bare", own)):
         assert found[name] == ["InvalidInputError", folder, "consent"]
     assert found["private people"] == found["private space"] == "published"
     assert found["again"] == "unchanged"

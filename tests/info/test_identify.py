@@ -218,6 +218,7 @@ def test_a_large_or_deep_folder_is_looked_at_in_part(world: Path) -> None:
         (lambda data: data.update(format_version=99), UnsupportedFormatError),
         (lambda data: data.update(files={"../x": {"sha256": "0" * 64, "size": 1}}), CorruptFileError),
         (lambda data: data.update(layout=None), W2WError),
+        (lambda data: data.update(recipe={"dataset_revision": "x", "rows": "x"}), W2WError),
     ],
 )
 @pytest.mark.parametrize("name", ["people", "space"])

@@ -247,6 +247,23 @@ def test_a_judge_that_cannot_be_called_is_one_line(tiny_space: Path, judge: str,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_base_model_in_the_spaces_own_folder_is_copied_and_keeps_its_name(tiny_space: Path, tmp_path: Path) -> None:
+    from tests.space.population import restate
+    from w2w_hub.space.resaving import resave
+    from w2w_hub.store.atomic import write_json
+
+    old, new = WeightSpace.open(tiny_space).save(tmp_path / "old"), tmp_path / "deep" / "new"
+    (old / "base").mkdir()
+    (old / "base" / "model_index.json").write_text("{}")
+    write_json(old / "w2w_pipeline.json", {"base_model": "base"})
+    names = ("base/model_index.json", "w2w_pipeline.json")
+    files = json.loads((old / "manifest.json").read_text())["files"]
+    restate(old, files={**files, **{name: {} for name in names}})
+    new.parent.mkdir()
+    resave(WeightSpace.open(old), new)
+    assert [(new / name).read_bytes() for name in names] == [(old / name).read_bytes() for name in names]
+
+
 def test_the_space_itself_and_an_existing_folder_are_no_output(tiny_space: Path, tmp_path: Path) -> None:
     from w2w_hub.space.resaving import resave
 

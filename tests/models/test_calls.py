@@ -13,6 +13,7 @@ import torch
 from w2w_hub import W2WPipeline
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.models.injection import inject, injection
+from w2w_hub.models.inversion import Inversion
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 
@@ -88,6 +89,21 @@ def test_a_call_inside_a_callback_draws_what_it_would_alone_and_so_does_the_oute
     for pictures in seen:
         np.testing.assert_array_equal(pictures, inner_alone)
     assert unchanged(pipe, before)
+
+
+def test_a_callback_sees_the_inversion_so_far_and_ends_it_with_all_its_restarts(pipe: W2WPipeline) -> None:
+    picture = np.full((64, 64, 3), 0.5, np.float32)
+    seen: list[int] = []
+
+    def watch(found: Inversion) -> bool:
+        seen.append(len(found.losses))
+        return len(seen) == 2
+
+    found = pipe.invert(picture, num_steps=12, restarts=3, callback=watch)
+    assert seen == [1, 10] == [1, len(found.losses)]
+    whole = pipe.invert(picture, num_steps=12, restarts=3, callback=lambda found: seen.append(len(found.losses)))
+    assert seen[2:] == [1, 10, 12] * 3
+    assert len(whole.losses) == 12
 
 
 def test_an_inversion_inside_a_callback_starts_from_the_base(pipe: W2WPipeline) -> None:

@@ -28,6 +28,7 @@ LONGEST_LINE = 300  # characters of a command that is repeated
 LONGEST_EXAMPLE = 74  # characters of a line of an example, so that 80 columns hold it
 INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
+_PLAIN_WORD = re.compile(r"\w[\w.:=+\-]*")  # of which no shell makes anything else
 space_argument = click.argument("space", type=click.Path(path_type=Path))
 
 # w2w_hub.lora.adapter.COMPONENTS, without importing NumPy for --help
@@ -88,14 +89,19 @@ class Sections(click.Group):
 
 
 def complete_attributes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the directions of the SPACE on the command line that begin as typed; none if it is no local folder."""
+    """Return the directions of the SPACE on the command line that begin as typed; none if it is no local folder.
+
+    A shell puts them into the line as they are, and a stranger's manifest may name anything: only names that are one
+    plain word are returned.
+    """
     from ..store.manifest import FILENAME, read_json_in
 
     # click sorts no arguments before an option without a value, the one that is being completed
     space = ctx.params.get("space") or next(iter(ctx.args), "")
     with suppress(W2WError, OSError, TypeError, ValueError):
         names = read_json_in(Path(space), FILENAME).get("directions")
-        return [name for name in names or () if isinstance(name, str) and name.startswith(incomplete)]
+        words = [name for name in names or () if isinstance(name, str) and _PLAIN_WORD.fullmatch(name)]
+        return [name for name in words if name.startswith(incomplete)]
     return []
 
 

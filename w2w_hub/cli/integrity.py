@@ -64,8 +64,9 @@ def verify(
         for rule in found.not_checked:
             say(f"not checked: {rule}")
         if found.ok:
-            size = f"{counted(found.rows, 'row')} in {counted(found.files, 'file')}"
-            say(f"{found.path}: {found.kind} of {size} is as published")
+            rows = f"of {counted(found.rows, 'row')}" if found.rows else "without its population,"
+            size = f"{rows} in {counted(found.files, 'file')}"
+            say(f"{found.path}: {found.kind} {size} is as published")
             say(f"digest {found.digest}")
     if not found.ok:
         ctx.exit(2)

@@ -242,9 +242,10 @@ def withdraw(
         options: list[object] = ["--reason", reason, *(["--message", message] if message else [])]
         say(f"{many} would be withdrawn; next: {command('w2w withdraw', repo, *ids, options=options)}")
         return
-    say(f"{many} of {done.repo} withdrawn: w2w_hub reads them at no revision any more")
+    them = "it" if len(done.rows) == 1 else "them"
+    say(f"{many} of {done.repo} withdrawn: w2w_hub reads {them} at no revision any more")
     if done.versions:
         say(
-            f"the files of {few([f'v{version}' for version in done.versions])} still hold them, for stock datasets and "
-            f"for copies; next, a version without them: {command('w2w release', done.repo)}"
+            f"the files of {few([f'v{version}' for version in done.versions])} still hold {them}, for stock datasets "
+            f"and for copies; next, a version without {them}: {command('w2w release', done.repo)}"
         )

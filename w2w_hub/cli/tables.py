@@ -156,7 +156,7 @@ def table_lines(
     if not first:
         return
     titles = [Cell(column.title, "head") for column in columns]
-    plan = _plan(columns, titles if head else None, first, width)
+    plan = _plan(columns, titles if head else None, first, width, more=len(first) == FIRST_ROWS)
     if plan is None:
         for row in chain(first, left):
             yield from _block(columns, row, width, color)
@@ -175,12 +175,17 @@ def _cells(row: Sequence[Any]) -> list[Cell]:
 
 
 def _plan(
-    columns: Sequence[Column], titles: Sequence[Cell] | None, rows: Sequence[Sequence[Cell]], width: int
+    columns: Sequence[Column], titles: Sequence[Cell] | None, rows: Sequence[Sequence[Cell]], width: int, *, more: bool
 ) -> _Plan | None:
-    """Return how a table fits, or None if it does not; a column without any text is not shown."""
-    shown = [place for place in range(len(columns)) if any(row[place].text for row in rows)]
+    """Return how a table fits, or None if it does not; a column without any text is not shown.
+
+    If there may be `more` rows than these, all columns are shown, and text that wraps gets all the room.
+    """
+    shown = [place for place in range(len(columns)) if more or any(row[place].text for row in rows)]
     lines = rows if titles is None else [titles, *rows]
     natural = [max(columns_of(row[place].text) for row in lines) for place in range(len(columns))]
+    if more:
+        natural = [width if column.wraps else wide for column, wide in zip(columns, natural, strict=True)]
     if width == WIDE:
         return _Plan(shown, [min(natural[place], WIDEST) for place in shown], cuts=False)
     droppable = sorted((place for place in shown if columns[place].drops), key=lambda place: -columns[place].drops)

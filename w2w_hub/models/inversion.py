@@ -132,8 +132,8 @@ class Inverter:
     starts : sequence of Start, optional
         Where each person's optimization starts; by default the population's mean.
     callback : callable, optional
-        Called with the people's inversions so far after the first step and every 10; ends the descent if it returns
-        True.
+        Called with the people's inversions so far after the first step and every 10; if it returns True, the descent
+        ends, and no other restart follows.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Inverter:
         starts: Sequence[Start] | None = None,
         callback: Callable[[list[Inversion]], object] | None = None,
     ):
-        self.callback = callback
+        self.callback, self.stopped = callback, False
         require_differentiable(unet)
         self.unet, self.space, self.settings = unet, space, settings
         self.scheduler = training_schedule(scheduler)
@@ -189,6 +189,8 @@ class Inverter:
                 errors = self.compare(use, found) if self.settings.restarts > 1 else [0.0] * people
                 tried = [(errors[i], found[i], [float(x) for x in history[i]], restart) for i in range(people)]
                 best = tried if not best else [min(a, b, key=lambda t: t[0]) for a, b in zip(best, tried, strict=True)]
+                if self.stopped:
+                    break
         starts: Sequence[Start | None] = self.starts or [None] * people
         return [self.result(*entry, start) for entry, start in zip(best, starts, strict=True)]
 
@@ -259,6 +261,7 @@ class Inverter:
             if settings.tolerance and self.converged(history):
                 break
             if self.callback is not None and self.callback(self.results(descent, history, restart)) is True:
+                self.stopped = True
                 break
         return descent.standardized.detach(), torch.stack(history, 1)
 

@@ -36,7 +36,8 @@ from ..store.locks import writer_lock
 from ..store.manifest import FILENAME, kind_of
 from ..store.paths import find_file, make_parents
 from .contribution.batch import Batch, digests_of
-from .contribution.pending import MergeRecord, Pending, pending_batches
+from .contribution.hub_merge import reviewed_batches
+from .contribution.pending import MergeRecord, Pending
 from .contribution.requests import fetch_batch, link_file
 from .publish import publish_on
 from .remote import Head, Remote
@@ -201,7 +202,7 @@ class _State:
         gone = tuple(labels.index[number] for number in withdrawn_rows(labels, withdrawn))
         entries = remote.entries(head.commit)
         sizes = {path: int(entry.size) for path, entry in entries.items()}
-        pending = pending_batches(remote, head.commit, entries)
+        pending = reviewed_batches(remote, head.commit, entries)
         return cls(head.source, head.source.manifest(), pending, withdrawn, gone, sizes)
 
     @cached_property
@@ -295,8 +296,10 @@ class _Next:
     def _missing_bytes(self) -> int:
         """Return the bytes of the present version that are not in the cache."""
         source = self.state.source
-        sizes = {entry["sha256"]: int(entry["size"]) for entry in source.files.values()}
-        return sum(size for sha256, size in sizes.items() if not source.cache.has_content(sha256))
+        named = {entry["sha256"]: name for name, entry in source.files.items()}
+        missing = [name for sha256, name in named.items() if not source.cache.has_content(sha256)]
+        # small files have other names among the blobs
+        return sum(int(source.files[name]["size"]) for name in missing if not source.has(name))
 
     def _changes(self) -> list[str]:
         found = []

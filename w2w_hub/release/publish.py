@@ -183,11 +183,11 @@ def push(
     if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
     with ExitStack() as stack:
-        source = source_of(path)
+        source = given = source_of(path)
         if not (population and population_model):
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="w2w-")))
             source = source_without(source, scratch, population=population, population_model=population_model)
-        job = _Push(source, name, kind, version, dataset, token, private=private)
+        job = _Push(source, name, kind, version, dataset, token, private=private, given=given.folder)
         if sign is not None:
             job.sign(sign)
         return job.run(private=private, gated=gated, dry_run=dry_run, message=message)
@@ -226,7 +226,7 @@ class _Push:
 
     def __init__(
         self, source: Source, repo: str, kind: str | None, version: str | None, dataset: Path | str | None,
-        token: Token, *, private: bool,
+        token: Token, *, private: bool, given: Path | None = None,
     ):  # fmt: skip
         self.source, self.folder, self.repo, self.stated_kind = source, source.folder, repo, kind
         self.files: Outgoing = collect(source, version)
@@ -239,7 +239,8 @@ class _Push:
                 name="repo",
             )
         self.remote = Remote(repo, self.kind, token)
-        require_permission(self.folder, self.manifest, repo, private=lambda: private or self.remote.is_private())
+        given = given or self.folder  # not the copy from which the population is left out
+        require_permission(given, self.manifest, repo, private=lambda: private or self.remote.is_private())
         self.dataset_given = dataset is not None
         self.facts = hub_facts(self.folder, self.manifest, repo, dataset, self.remote)
         self.files.add(CARD, published_card(self.folder, self.manifest, self.facts).encode())
@@ -315,10 +316,13 @@ class _Push:
             return self._result(commit, "unchanged")
         found = "an unknown manifest" if there is None else f"digest {str(there.manifest().get('digest'))[:12]}"
         mine = f"digest {str(self.manifest['digest'])[:12]}"
-        what = "different content" if found != mine else "other labels, directions or metadata"
+        other = "labels" if self.kind == "dataset" else "directions, population"
+        what = f"other {other} or metadata and the same {mine}"
+        if found != mine:
+            what = f"different content ({found}, this folder has {mine})"
         raise AlreadyExistsError(
-            f"{self.repo} already has {self.version.tag} with {what} ({found}, this folder has {mine}); a version is "
-            f"never replaced: push it as {head.versions[-1].next('patch')} or later, as far as the changes require",
+            f"{self.repo} already has {self.version.tag} with {what}; a version is never replaced: push it as "
+            f"{head.versions[-1].next('patch')} or later, as far as the changes require",
             repo_id=self.repo,
             revision=self.version.tag,
         )

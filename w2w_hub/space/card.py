@@ -191,7 +191,8 @@ def dataset_repository(recipe: Mapping[str, Any], facts: HubFacts | None = None)
     """Return the repository and revision of the dataset, as given to `push` or as it was opened for the build."""
     if facts is not None and facts.dataset is not None:
         return facts.dataset
-    opened = recipe.get("dataset_revision", {})
+    stated = recipe.get("dataset_revision")
+    opened: Any = stated if isinstance(stated, Mapping) else {}  # of a manifest that nobody validated
     repo, revision = opened.get("repo"), opened.get("revision") or opened.get("commit")
     plain = all(isinstance(text, str) for text in (repo, revision)) and REPO.fullmatch(repo)
     return (repo, revision) if plain else None

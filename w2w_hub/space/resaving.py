@@ -13,7 +13,7 @@ from ..store.atomic import write_json
 from ..store.commit import open_state
 from ..store.hub.cache import REPO
 from ..store.manifest import SPACE, read_json
-from ..store.paths import make_parents
+from ..store.paths import is_name, make_parents
 from .contents import SpaceContents
 from .storage import save_space
 
@@ -75,6 +75,10 @@ def _name_base_from(path: Path, old: Path, config: Path) -> None:
     """Correct the name of a base model in a folder that is given relative to the `old` one."""
     stated = read_json(config)
     base = stated.get("base_model")
-    if isinstance(base, str) and base != EMBEDDED and not REPO.fullmatch(base) and (old / base).is_dir():
+    if not isinstance(base, str) or base == EMBEDDED or REPO.fullmatch(base):
+        return
+    if is_name(base) and (config.parent / base).is_dir():  # in the weight space's own folder, of which this is a copy
+        return
+    if (old / base).is_dir():
         away = os.path.relpath((old / base).resolve(), Path(os.path.abspath(path)))
         write_json(config, {**stated, "base_model": Path(away).as_posix()}, replace=True)

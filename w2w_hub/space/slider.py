@@ -87,7 +87,7 @@ class Slider(ByValue, Displayed):
     def error(self, weight: float) -> float:
         """Return the norm of what is wrong in dW at a weight, relative to the norm of the edit's change of dW.
 
-        Of the edit of the person at whom the slider was made; for others see docs/sliders.md.
+        Of the edit of the person at whom the slider was made; docs/reference.md has measurements of other people.
         """
         tangent, mixed, curved = self.products
         change = tangent + 2 * weight * mixed + weight**2 * curved

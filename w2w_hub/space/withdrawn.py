@@ -18,12 +18,12 @@ from ..store.hub.options import HubOptions
 from ..store.hub.resolve import open_repository
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import Withdrawal, WithdrawalList, last_seen, withdrawals_of
-from ..store.manifest import CARD
+from ..store.manifest import CARD, FILENAME
 from ..store.parquet import parquet_file, read_table
 from ..store.paths import find_file, has_file, read_file
 from .card import dataset_repository, linked_dataset
 from .contents import SpaceContents
-from .manifest import ids_digest
+from .manifest import corrupt, ids_digest
 
 MOST_FETCHED = 16 * 10**6  # bytes of coefficients
 
@@ -39,13 +39,17 @@ def withdrawn_rows(space: SpaceContents) -> list[Withdrawal]:
 def withdrawn_in(source: Source) -> list[Withdrawal]:
     """Return the fitted rows of a weight space that were withdrawn, without opening it, see :func:`withdrawn_ids`.
 
-    Of its files only the ids in the coefficients are read, and fetched only up to `MOST_FETCHED` bytes.
+    Of its files only the ids in the coefficients are read, and fetched only up to `MOST_FETCHED` bytes. Its manifest
+    need not be validated.
     """
     data = source.manifest()
     files = [name for name in data["files"] if name.startswith("coefficients/")]
     if source.revision is not None and sum(data["files"][name]["size"] for name in files) > MOST_FETCHED:
         files = [name for name in files if source.has(name)]
-    return withdrawn_ids(data["recipe"], source, (lambda: _stored_ids(source, files)) if files else None)
+    recipe = data.get("recipe")
+    if not isinstance(recipe, Mapping):
+        raise corrupt(source.folder / FILENAME, "'recipe' is missing or invalid")
+    return withdrawn_ids(recipe, source, (lambda: _stored_ids(source, files)) if files else None)
 
 
 def _stored_ids(source: Source, files: Sequence[str]) -> Iterator[str]:
@@ -78,7 +82,8 @@ def withdrawn_ids(
     linked = dataset_repository(recipe) or _linked(source)
     if linked is None or not REPO.fullmatch(linked[0]):
         return []
-    repo, revision = linked[0], str(recipe.get("dataset_revision", {}).get("commit") or linked[1])
+    stated = recipe.get("dataset_revision")  # of a manifest that may not be validated
+    repo, revision = linked[0], str((isinstance(stated, Mapping) and stated.get("commit")) or linked[1])
     listed = last_seen(repo, source.options) if source.revision is None else withdrawals_of(repo, source.options)
     if not len(listed):
         return []
@@ -107,11 +112,12 @@ def _fitted(
     found = [(row, each) for row, digest in zip(ids, digests, strict=True) if (each := listed.find(row, digest))]
     order = {each: number for number, each in enumerate(listed.rows)}  # the list only grows
     found.sort(key=lambda pair: order[pair[1]])
-    # those that were withdrawn before the build were left out of it
-    for count in range(len(found) + 1):
-        left_out = {row for row, _ in found[:count]}
-        if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
-            return [each for _, each in found[count:]]
+    # those that were withdrawn before the build were left out of it: all rows of the split that were not fitted
+    rows = recipe.get("rows")
+    count = max(len(ids) - rows, 0) if isinstance(rows, int) else 0
+    left_out = {row for row, _ in found[:count]}
+    if ids_digest(row for row in ids if row not in left_out) == recipe.get("row_ids_sha256"):
+        return [each for _, each in found[len(left_out) :]]
     return [each for _, each in found]  # fitted on chosen rows of the split, which only their digest names
 
 

@@ -133,7 +133,7 @@ def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
         try:
             for _ in progress(_as_finished(found, job, run), f"training on {len(devices)} devices", total=count):
                 pass
-        except Exception:
+        except BaseException:  # also Ctrl-C
             for process in list((pool._processes or {}).values()):  # public since Python 3.14: terminate_workers
                 process.terminate()  # leaving the pool waits for them; what they finished is in the run
             raise

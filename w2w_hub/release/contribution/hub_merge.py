@@ -1,16 +1,19 @@
-"""Decide whether what the Hub's own merge put on main is exactly the batch that was reviewed."""
+"""Find out what the Hub's own merge put on main: exactly the batch that was reviewed, more, or a forged record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...common.text import few
+from ...errors import HubNotFoundError
 from ...store.hub.client import call
 from ...store.paths import short
 from ..remote import Remote
 from .batch import batch_files
-from .requests import Request
+from .pending import Pending, pending_batches, record_path
+from .requests import Request, merged_requests, read_request
 
 FARTHEST = 100  # commits of main that are searched for the one that added a batch
 
@@ -47,6 +50,44 @@ def merge_problems(remote: Remote, head: str, entries: Mapping[str, Any], reques
     return []
 
 
+def reviewed_batches(remote: Remote, head: str, entries: Mapping[str, Any]) -> Pending:
+    """Return the merged batches of main's commit `head`, without those whose record came with a pull request itself.
+
+    `w2w merge` writes a record to main, never to a pull request; the Hub's merge takes whatever a pull request holds.
+
+    Parameters
+    ----------
+    entries : mapping
+        The files of the commit, see :meth:`Remote.entries`.
+    """
+    pending = pending_batches(remote, head, entries)
+    forged = _forged(remote, head, entries, [record_path(record.batch) for record in pending.records])
+    others = [
+        f"{path} came with #{number}, which was merged on the Hub without a review; remove its folder from main"
+        for path, number in sorted(forged.items())
+    ]
+    kept = tuple(record for record in pending.records if record_path(record.batch) not in forged)
+    return replace(pending, records=kept, others=(*pending.others, *others))
+
+
+def _forged(remote: Remote, head: str, entries: Mapping[str, Any], records: Collection[str]) -> dict[str, int]:
+    """Return the records, of these paths, that a pull request brought to main, and its number."""
+    found: dict[str, int] = {}
+    for number in merged_requests(remote) if records else ():
+        try:
+            there = call(
+                remote.repo, remote.client.get_paths_info, remote.repo, list(records), repo_type=remote.type,
+                revision=f"refs/pr/{number}",
+            )  # fmt: skip
+        except HubNotFoundError:  # the Hub has removed its commits
+            continue
+        same = [file.path for file in there if _blob(entries, file.path) == getattr(file, "blob_id", None)]
+        if same:  # also where the pull request started from a main that had the record
+            blobs = read_request(remote, number, head).blobs
+            found |= {path: number for path in same if blobs.get(path) == _blob(entries, path)}
+    return found
+
+
 def _brought_by(remote: Remote, head: str, wanted: tuple[str, ...]) -> tuple[str | None, str | None]:
     """Return the oldest of the latest commits of main that have these files, and the commit before it."""
     found: str | None = None
@@ -64,4 +105,4 @@ def _blob(entries: Mapping[str, Any], path: str) -> str | None:
     return entries[path].blob_id if path in entries else None
 
 
-__all__ = ["merge_problems"]
+__all__ = ["merge_problems", "reviewed_batches"]

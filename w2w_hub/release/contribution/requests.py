@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Request:
     sizes : mapping of str to int
         Bytes of the added files.
     blobs : mapping of str to str
-        Git's digest of each added file, or of the pointer to a large one.
+        Git's digest of each added or changed file, or of the pointer to a large one.
     """
 
     number: int
@@ -116,11 +116,10 @@ def read_request(remote: Remote, number: int, head: str, commit: str | None = No
             changes[path] = "added"
         elif entry.blob_id != before[path].blob_id:
             changes[path] = "changed"
-    added = {path: entry for path, entry in after.items() if changes.get(path) == "added"}
     return Request(
         number, str(found.title), str(found.author), str(found.status), chosen, chosen != history[0], changes,
-        {path: int(entry.size) for path, entry in added.items()},
-        {path: str(entry.blob_id) for path, entry in added.items()},
+        {path: int(entry.size) for path, entry in after.items() if changes.get(path) == "added"},
+        {path: str(entry.blob_id) for path, entry in after.items() if path in changes},
     )  # fmt: skip
 
 
@@ -142,10 +141,18 @@ def _details(remote: Remote, number: int) -> Any:
 
 def open_requests(remote: Remote) -> list[Any]:
     """Return the open pull requests, the oldest first, as huggingface_hub describes them."""
+    return _listed(remote, ACTIVE)
 
+
+def merged_requests(remote: Remote) -> list[int]:
+    """Return the numbers of the pull requests that were merged by the Hub, which `w2w merge` never asks for."""
+    return [int(each.num) for each in _listed(remote, ("merged",))]
+
+
+def _listed(remote: Remote, statuses: Collection[str]) -> list[Any]:
     def listing() -> list[Any]:
         found = remote.client.get_repo_discussions(remote.repo, repo_type=remote.type)
-        return [each for each in found if each.is_pull_request and each.status in ACTIVE]
+        return [each for each in found if each.is_pull_request and each.status in statuses]
 
     return sorted(call(remote.repo, listing), key=lambda each: int(each.num))
 
@@ -210,4 +217,13 @@ def link_file(source: Path, target: Path) -> None:
         shutil.copyfile(found, target)
 
 
-__all__ = ["Request", "batch_of", "fetch_batch", "link_file", "open_requests", "read_request", "split_number"]
+__all__ = [
+    "Request",
+    "batch_of",
+    "fetch_batch",
+    "link_file",
+    "merged_requests",
+    "open_requests",
+    "read_request",
+    "split_number",
+]

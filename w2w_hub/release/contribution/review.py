@@ -24,8 +24,7 @@ from ..small_commit import main_commit
 from ..withdrawal import dataset_name, read_list
 from .batch import Batch, batch_files, digests_of
 from .checks import Finding, Reference, Verdict, check_batch
-from .hub_merge import merge_problems
-from .pending import pending_batches
+from .hub_merge import merge_problems, reviewed_batches
 from .requests import batch_of, fetch_batch, open_requests, read_request
 from .waiting import waiting_rows
 
@@ -232,7 +231,7 @@ def reviewed(remote: Remote, number: int, head: str, commit: str | None = None) 
     """Return the verdict on a pull request against one commit of main."""
     request = read_request(remote, number, head, commit)
     entries = remote.entries(head)
-    pending = pending_batches(remote, head, entries)
+    pending = reviewed_batches(remote, head, entries)
     notes = ["the contributor has pushed another commit since; it is not looked at"] if request.newer else []
 
     def verdict(outcome: str, **facts: Any) -> Review:
