@@ -205,7 +205,8 @@ def main(most: int, strengths: str, count: int, pushes: bool, calibrate: int, ou
             report("sets, typical strength", m.sets(most, None))
         if calibrate:
             report("calibrated", m.calibrate(calibrate))
-            report("sets, calibrated strength", m.sets(most, None))
+            if most:
+                report("sets, calibrated strength", m.sets(most, None))
         for strength in [float(s) for s in strengths.split(",") if s]:
             report(f"sets, strength {strength:g}", m.sets(most, strength))
         if most and pushes:
