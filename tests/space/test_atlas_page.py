@@ -96,6 +96,8 @@ def test_colors_legend_and_filters_follow_the_label(space: WeightSpace, show: Ca
     aged = page.locator("#canvas").screenshot()
     page.select_option("#color", label="Town")
     assert page.locator("#legend button").count() == 12  # eleven and the others
+    page.select_option("#color", label="Wide")  # the range is no finite number
+    assert page.locator("#legend button b").all_text_contents() == ["180", "120"]
     assert len({shot, filtered, aged}) == 3
 
 

@@ -16,7 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ..common.text import terminal
+from ..common.text import one_line, terminal
 from ..errors import InvalidInputError
 from . import markup
 from .files import EXPORTS, export, export_slider
@@ -74,14 +74,16 @@ class Explorer(gr.Blocks):
         InvalidInputError
             If the address cannot be listened on.
         """
+        host = host.removeprefix("[").removesuffix("]")
         try:
             _, address, _ = self.launch(
-                server_name=host, server_port=port or free_port(host), inbrowser=browser, quiet=True,
+                server_name=_bracketed(host), server_port=free_port(host, port), inbrowser=browser, quiet=True,
                 prevent_thread_lock=True,
             )  # fmt: skip
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:  # a taken port, a name of no address, a name that is none
             raise InvalidInputError(
-                f"{host}:{port} cannot be listened on ({error}); choose another with --port", name="port"
+                f"{one_line(host, 80)}:{port} cannot be listened on ({error}); choose others with --host and --port",
+                name="port",
             ) from error
         if ready is not None:
             ready(str(address))
@@ -96,11 +98,22 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def free_port(host: str) -> int:
+def free_port(host: str, port: int) -> int:
+    """Return a port that can be listened on: this one, or for 0 any.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        If there is none, or no such host.
+    """
     import socket
 
+    if not host.strip():
+        raise ValueError("no host")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        listener.bind((host, 0))
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         return int(listener.getsockname()[1])
 
 
