@@ -48,8 +48,7 @@ def crowd(space: WeightSpace, count: int, ids: list[str] | None = None, pictures
     drawn = [thumbnail(i) for i in range(pictures)]
     labels = pd.DataFrame(
         {"Beard": pd.array(rng.random(count) < 0.3, "boolean"), "Age": rng.normal(40, 10, count),
-         "Town": [f"town {i % 30}" for i in range(count)],
-         "Wide": np.resize([-1e308, 1e308, np.inf, np.nan, 0.0], count)}, index=pd.Index(names, name="id"),
+         "Town": [f"town {i % 30}" for i in range(count)]}, index=pd.Index(names, name="id"),
     )  # fmt: skip
     labels.loc[names[0], "Beard"] = pd.NA
     near = (np.arange(count)[:, None] + np.arange(1, 7)) % count

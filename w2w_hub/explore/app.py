@@ -14,13 +14,12 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
-from starlette.middleware import Middleware
 
 from ..common.text import one_line, terminal
 from ..errors import InvalidInputError
 from . import markup
 from .files import EXPORTS, export, export_slider
-from .gate import Gate, is_this_machine
+from .gate import AppMiddleware, Gate, is_this_machine
 from .page import MODEL, Page, Session, Shown, Stop, refused
 from .people import people_of
 from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State
@@ -59,7 +58,8 @@ class Explorer(gr.Blocks):
             "run_history": False,  # which the browser would keep
         }  # fmt: skip
         host = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-        gate = Middleware(Gate, files=self.files, local=is_this_machine(_bracketed(host)) and not options.get("share"))
+        local = is_this_machine(_bracketed(host)) and not options.get("share")
+        gate = AppMiddleware(Gate, (), {"files": self.files, "local": local})
         given = options.pop("app_kwargs", None) or {}
         options["app_kwargs"] = {**given, "middleware": [gate, *given.get("middleware", ())]}
         os.environ["GRADIO_TEMP_DIR"] = str(self.files)  # of the app that is launched last

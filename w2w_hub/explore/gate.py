@@ -6,7 +6,7 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from .visitor_files import is_full
@@ -23,6 +23,14 @@ CLOSED = (
     "component_server", "custom_component", "call/", "dev/",
 )  # fmt: skip
 OWN_PAGE = ("same-origin", "none")  # values of Sec-Fetch-Site: the page itself, or the address bar
+
+
+class AppMiddleware(NamedTuple):
+    """An entry of FastAPI's `middleware`, without an import of Starlette, which only Gradio requires."""
+
+    cls: type
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class Gate:
