@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from w2w_hub.cli import main
+from w2w_hub.cli.demo import ended_by_sigterm
 from w2w_hub.errors import InvalidInputError, MissingPathError
 from w2w_hub.explore import create_app, launch
 
@@ -41,6 +44,29 @@ def test_an_odd_address_is_refused_before_anything_is_opened(name: str, value: A
     with pytest.raises(InvalidInputError) as refused:
         launch("no such space", **{name: value})
     assert refused.value.name == name
+
+
+@pytest.mark.parametrize("host", ["", " ", "..", "a" * 300, "\0", "http://localhost", "::1::1", "203.0.113.1"])
+def test_a_host_that_cannot_be_listened_on_is_one_line(host: str, tmp_path: Path) -> None:
+    app = pytest.importorskip("w2w_hub.explore.app").Explorer()
+    app.files = tmp_path
+    for port in (0, 7860):
+        with pytest.raises(InvalidInputError) as refused:
+            app.serve(host, port, block=False)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that hang up")
+def test_a_closed_terminal_ends_a_server_as_an_interruption_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit), ended_by_sigterm():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL
+        with ended_by_sigterm():
+            signal.raise_signal(signal.SIGHUP)  # ignored, as under nohup
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_decorator_must_be_callable() -> None:
@@ -106,6 +132,16 @@ def test_a_server_says_its_address_refuses_a_taken_port_and_ends_without_a_trace
     address = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
     with urllib.request.urlopen(address, timeout=30) as page:
         assert b"Explore" in page.read()
+    api = f"{address}gradio_api/"
+    for place, headers, status in (
+        (address, {"Host": "evil.example"}, 403), (f"{api}upload", {"Sec-Fetch-Site": "cross-site"}, 403),
+        (f"{api}process_recording", {}, 404),
+    ):  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.urlopen(urllib.request.Request(place, b"" if place != address else None, headers))
+        assert answer.value.code == status
+    with urllib.request.urlopen(f"{address}config", timeout=30) as config:
+        assert json.load(config)["run_history"] is False
     assert [path.name for path in tmp_path.iterdir()]
     server.send_signal(signal.SIGINT)
     assert server.wait(60) == 0

@@ -85,6 +85,8 @@ def test_a_copy_of_a_row_is_warned_of_but_not_the_row_itself(labeled: Labeled) -
     itself = neighbors_of(space, people_of(space, State(Row("p03"))).before, usual)
     assert itself is not None
     assert itself.warning == ""
+    claimed = replace(nearly, point=replace(nearly.point, history={"row": "p04"}))  # as an uploaded file may
+    assert "p03" in neighbors_of(space, claimed, usual).warning
 
 
 def test_the_usual_similarity_is_the_largest_of_held_out_rows(labeled: Labeled) -> None:

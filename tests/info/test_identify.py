@@ -288,3 +288,19 @@ def test_what_is_not_there_is_one_line(world: Path, what: str) -> None:
 def test_it_is_short_in_a_notebook_too(world: Path) -> None:
     assert isinstance(identify("space"), Info)
     assert len(repr(identify("space"))) <= 403
+
+
+def test_a_file_that_cannot_be_read_is_one_line() -> None:
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("there is no /proc/self/mem, a regular file that cannot be read")
+    with pytest.raises(MissingPathError):
+        identify("/proc/self/mem")
+
+
+def test_a_folder_is_a_demo_only_by_what_its_journal_says(tmp_path: Path) -> None:
+    for content in ("{", '{"format": "theirs"}', '{"format": 3}'):
+        (tmp_path / "demo.json").write_text(content)
+        assert identify(tmp_path).kind == "unknown"
+    (tmp_path / "demo.json").unlink()
+    (tmp_path / "demo.json").symlink_to("/dev/zero")
+    assert identify(tmp_path).kind == "unknown"

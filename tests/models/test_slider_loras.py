@@ -90,6 +90,9 @@ def test_a_slider_is_exact_where_it_says_and_off_elsewhere_by_what_it_says(
         wanted = change(space, space.mean_point() if at is None else at, weight)
         assert off(slider.adapter, weight, wanted) == pytest.approx(slider.error(weight), rel=1e-2, abs=2e-5)
     assert slider.error(slider.exact_at) == 0
+    assert 0.5 < slider.error(1e6) < 2
+    with pytest.raises(InvalidInputError):
+        slider.error(1e300)
 
 
 @pytest.mark.parametrize("dialect", FILES)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from w2w_hub import WeightSpace
@@ -80,7 +81,9 @@ def test_ten_thousand_people_open_and_hover_shows_a_picture(space: WeightSpace, 
 
 
 def test_colors_legend_and_filters_follow_the_label(space: WeightSpace, show: Callable[..., Any]) -> None:
-    page = show(crowd(space, 300))
+    atlas = crowd(space, 300)
+    atlas.labels["Wide"] = np.resize([-1e308, 1e308, np.inf, np.nan, 0.0], 300)
+    page = show(atlas)
     shot = page.locator("#canvas").screenshot()
     assert page.locator("#legend h2").text_content() == "Beard"
     counts = [int(text) for text in page.locator("#legend button b").all_text_contents()]
@@ -96,6 +99,8 @@ def test_colors_legend_and_filters_follow_the_label(space: WeightSpace, show: Ca
     aged = page.locator("#canvas").screenshot()
     page.select_option("#color", label="Town")
     assert page.locator("#legend button").count() == 12  # eleven and the others
+    page.select_option("#color", label="Wide")  # the range is no finite number
+    assert page.locator("#legend button b").all_text_contents() == ["180", "120"]
     assert len({shot, filtered, aged}) == 3
 
 

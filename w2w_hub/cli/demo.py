@@ -65,7 +65,10 @@ def run_command(words: Sequence[Any]) -> None:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the program as an exception does, so that unfinished outputs are removed on the way out."""
+    """Let SIGTERM, and the SIGHUP of a closed terminal, end the program as an exception does.
+
+    Unfinished outputs are removed on the way out. A signal that is ignored, as by nohup, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,11 +76,15 @@ def ended_by_sigterm() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _demo_files(folder: Path) -> Iterable[str]:

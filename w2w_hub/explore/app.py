@@ -15,16 +15,18 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
-from ..common.text import terminal
-from ..errors import InvalidInputError, W2WError
+from ..common.text import one_line, terminal
+from ..errors import InvalidInputError
 from . import markup
 from .files import EXPORTS, export, export_slider
-from .page import MODEL, Page, Session, Shown, Stop, said
+from .gate import AppMiddleware, Gate, is_this_machine
+from .page import MODEL, Page, Session, Shown, Stop, refused
 from .people import people_of
 from .state import LONGEST_TEXT, MOST_STEPS, Sampled, State
 from .studio import Studio
 from .tabs import compare, components, dataset, edit, person
 from .tabs.panel import panel
+from .visitor_files import is_full, make_folder, remove_folder
 
 LARGEST_UPLOAD = 256 * 2**20  # bytes
 KEPT_SECONDS = 3600  # of a file that was made for a visitor, and of the session of a closed page
@@ -53,7 +55,14 @@ class Explorer(gr.Blocks):
             "css": markup.read_page("style.css"), "footer_links": [], "max_file_size": LARGEST_UPLOAD,
             "state_session_capacity": MOST_SESSIONS,
             "ssr_mode": False, "share": False, "enable_monitoring": False, "mcp_server": False,
+            "run_history": False,  # which the browser would keep
         }  # fmt: skip
+        host = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+        local = is_this_machine(_bracketed(host)) and not options.get("share")
+        gate = AppMiddleware(Gate, (), {"files": self.files, "local": local})
+        given = options.pop("app_kwargs", None) or {}
+        options["app_kwargs"] = {**given, "middleware": [gate, *given.get("middleware", ())]}
+        os.environ["GRADIO_TEMP_DIR"] = str(self.files)  # of the app that is launched last
         self.queue(max_size=MOST_WAITING, api_open=False)
         return super().launch(*args, **defaults | options)
 
@@ -65,14 +74,16 @@ class Explorer(gr.Blocks):
         InvalidInputError
             If the address cannot be listened on.
         """
+        host = host.removeprefix("[").removesuffix("]")
         try:
             _, address, _ = self.launch(
-                server_name=host, server_port=port or free_port(host), inbrowser=browser, quiet=True,
+                server_name=_bracketed(host), server_port=free_port(host, port), inbrowser=browser, quiet=True,
                 prevent_thread_lock=True,
             )  # fmt: skip
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:  # a taken port, a name of no address, a name that is none
             raise InvalidInputError(
-                f"{host}:{port} cannot be listened on ({error}); choose another with --port", name="port"
+                f"{one_line(host, 80)}:{port} cannot be listened on ({error}); choose others with --host and --port",
+                name="port",
             ) from error
         if ready is not None:
             ready(str(address))
@@ -83,11 +94,26 @@ class Explorer(gr.Blocks):
         return str(address)
 
 
-def free_port(host: str) -> int:
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def free_port(host: str, port: int) -> int:
+    """Return a port that can be listened on: this one, or for 0 any.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        If there is none, or no such host.
+    """
     import socket
 
+    if not host.strip():
+        raise ValueError("no host")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        listener.bind((host, 0))
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         return int(listener.getsockname()[1])
 
 
@@ -95,12 +121,12 @@ def build_app(studio: Studio) -> Explorer:
     """Return the explorer of an open pipeline."""
     space = studio.space
     title = f"{terminal(space.name)} {terminal(space.version)}"
-    files = Path(tempfile.mkdtemp(prefix="w2w-explore-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and exports, removed when the server ends
+    files, locked = make_folder()
+    os.environ["GRADIO_TEMP_DIR"] = str(files)  # of uploads and exports
     app = Explorer(title=f"Explore {title}", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS))
     with app:
         app.files = files
-        weakref.finalize(app, shutil.rmtree, files, ignore_errors=True)
+        weakref.finalize(app, remove_folder, files, locked)
         gr.HTML(markup.part("title", title=title), elem_id="w2w-title", apply_default_css=False)
         session = gr.State(Session(), time_to_live=KEPT_SECONDS)
         stop = gr.State(Stop(), time_to_live=KEPT_SECONDS)
@@ -154,8 +180,8 @@ def connect(app: Explorer, page: Page, new: Any, halt: Any, settings: list[Any])
             given = dict(request.query_params or {})
             state = State.from_link(given, page.studio.space.digest)
             return restore(Session(state) if "person" in given else page.first())
-        except W2WError as error:  # a stranger's link
-            return restore(page.first()) | {page.message: said(str(error))}
+        except Exception as error:  # of a stranger's link
+            return restore(page.first()) | {page.message: refused(error)}
 
     def restore(session: Session) -> Shown:
         state = session.state
@@ -210,6 +236,8 @@ def connect_export(page: Page, files: Path, kind: Any, make: Any, download: Any)
 
     def write(session: Session, event: dict[str, Any], kind: str, *, on_step: Any) -> Shown:
         studio, state = page.studio, session.state
+        if is_full(files):
+            raise InvalidInputError("there are too many files of visitors at the moment; try again in an hour")
         people = people_of(studio.space, state, session.own)
         person = people.after
         picture = studio.draw([person], state.case, state.settings, on_step)[0] if kind == "picture" else None

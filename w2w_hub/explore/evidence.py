@@ -215,7 +215,7 @@ def neighbors_of(space: WeightSpace, identity: Identity, usual: float | None, co
     row = identity.point.history.get("row")
     edited = bool(identity.point.history.get("edits") or identity.point.history.get("steps"))
     found = space.nearest(identity.point, count)
-    return Neighbors(tuple(found), usual, isinstance(row, str) and not edited)
+    return Neighbors(tuple(found), usual, bool(found) and row == found[0][0] and not edited)
 
 
 def usual_similarity(population: Population | None) -> float | None:

@@ -72,9 +72,12 @@ def read_adapter_upload(space: WeightSpace, paths: Sequence[Path]) -> tuple[Iden
                 f"{one_line(path.name, 80)} is not a file to upload here; choose .safetensors, with its "
                 "adapter_config.json if it has one, or a saved point (.json)"
             )
-    with tempfile.TemporaryDirectory(prefix="w2w-upload-") as folder:
+    with tempfile.TemporaryDirectory(prefix="read-", dir=paths[0].parent) as folder:
         for path in paths:
-            shutil.copyfile(path, Path(folder) / path.name, follow_symlinks=False)
+            try:
+                shutil.copyfile(path, Path(folder) / path.name, follow_symlinks=False)
+            except FileNotFoundError:  # somebody else sent the same file, which was read and deleted
+                raise InvalidInputError(f"{one_line(path.name, 80)} is not here any more; choose it again") from None
         one = Path(folder) / paths[0].name if len(paths) == 1 else Path(folder)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

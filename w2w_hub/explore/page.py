@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from .snippet import POINT_FILE, python_of
 from .state import PROMPT, Origin, Sampled, Saved, State
 from .studio import StoppedError, Studio
 
+logger = logging.getLogger(__name__)
 MODEL = "model"  # the queue of everything that runs the base model: one visitor at a time
 PATIENCE = 2.0  # seconds of work after which its progress is shown
 FIRST_SEEDS = 10  # that are tried for the first person
@@ -147,13 +149,11 @@ class Page:
         )  # fmt: skip
 
     def guarded(self, work: Callable[[], Shown]) -> Shown:
-        """Return what `work` shows; a refusal becomes a message, and everything else stays as it was."""
+        """Return what `work` shows; an exception becomes a message, and everything else stays as it was."""
         try:
             return {self.message: "", **work()}
-        except StoppedError:
-            return {self.message: said("Stopped.")}
-        except W2WError as error:
-            return {self.message: said(str(error))}
+        except Exception as error:
+            return {self.message: refused(error)}
 
     # ------------------------------------------------------------ showing
     def show(self, session: Session, on_step: Any = None, *, panels: bool = True) -> Shown:
@@ -264,6 +264,16 @@ def chosen(controls: Sequence[Control], values: Mapping[str, Any]) -> dict[str, 
 def said(text: str) -> str:
     """Return a message for the visitor."""
     return markup.part("message", text=terminal(text))
+
+
+def refused(error: Exception) -> str:
+    """Return the message of an exception; what is no refusal is for the server's log, not for a visitor."""
+    if isinstance(error, StoppedError):
+        return said("Stopped.")
+    if isinstance(error, W2WError):
+        return said(str(error))
+    logger.error("an event of the explorer failed", exc_info=error)
+    return said("That did not work; the log of the server says why.")
 
 
 def watch(stop: Stop, progress: Any) -> Callable[[float], None]:

@@ -118,9 +118,11 @@ def _work(folder: Path, inside: list[Entry]) -> Info | None:
 def _demo(folder: Path, inside: list[Entry]) -> Info | None:
     if not _has(inside, DEMO):
         return None
-    with suppress(W2WError):
+    try:
         if parse_json(read_file(folder, DEMO, MAX_HEAD * 64), folder / DEMO).get("format") != DEMO_FORMAT:
             return None
+    except W2WError:
+        return None
     steps = [
         Step(command("w2w info", folder / name), f"say more about its {kind}")
         for name, kind in (("dataset", "dataset"), ("space", "weight space"))
@@ -141,7 +143,7 @@ def _base_model(folder: Path, inside: list[Entry]) -> Info | None:
     with suppress(W2WError):
         name = parse_json(read_file(folder, MODEL_INDEX, MAX_HEAD), folder / MODEL_INDEX).get("_class_name")
     parts = [entry.name for entry in inside if entry.is_folder and not entry.name.startswith(".")]
-    facts = {"pipeline": one_line(str(name), 100), "components": parts}
+    facts = {"pipeline": one_line(name, 100) if isinstance(name, str) else "not stated", "components": parts}
     option = f"--base {quote(folder)}"
     hints = (f"to draw people of a weight space: w2w build DATASET --out space {option}",
              f"to train adapters: w2w train PICTURES {option} --out person")  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ..errors import W2WError
+from ..errors import MissingPathError, W2WError
 from ..store.paths import has_file, open_regular
 
 MOST_ENTRIES = 2000  # names that are looked at in one folder, and in all folders below it together
@@ -77,7 +77,10 @@ def first_bytes(path: Path, *, follow: bool = True) -> bytes:
     MissingPathError, UnsafePathError
     """
     with open(open_regular(path, follow=follow), "rb") as file:
-        return file.read(HEAD)
+        try:
+            return file.read(HEAD)
+        except OSError as error:  # of a disk or a network
+            raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
 
 
 def picture_format(head: bytes) -> str | None:

@@ -217,8 +217,10 @@ def load_point(path: Path | str) -> Point:
     try:
         coefficients = np.asarray(data["coefficients"], np.float32)
         history, digest = data.get("history", {}), data["basis_digest"]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CorruptFileError(f"{path} has no valid {error}", path=path) from error
+    except KeyError as error:
+        raise CorruptFileError(f"{path} has no {error}; fetch it again", path=path) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CorruptFileError(f"{path} has coefficients that are not numbers; fetch it again", path=path) from error
     if not isinstance(history, dict) or not isinstance(digest, str):
         raise CorruptFileError(f"{path} has no valid 'history' or no valid 'basis_digest'", path=path)
     _require_coefficients(coefficients, path)

@@ -83,7 +83,7 @@ class Slider(ByValue, Displayed):
             "rank": max(pair.rank for pair in self.adapter.factors.values()),
         }  # fmt: skip
 
-    @validated(weight=number())
+    @validated(weight=number(-1e6, 1e6))
     def error(self, weight: float) -> float:
         """Return the norm of what is wrong in dW at a weight, relative to the norm of the edit's change of dW.
 

@@ -61,7 +61,7 @@ def build(page: Page) -> None:
             point_of(page.studio.space, row)  # raises for one that is not there
             people.append(row)
             shares = {}
-        elif act == "remove" and name.isascii() and name.isdigit() and int(name) < len(people):
+        elif act == "remove" and name in map(str, range(len(people))):
             del people[int(name)]
             shares = {}
         elif act == "mix" and len(people) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from .. import markup
 from ..page import Page, Session, Shown, number_of, one
-from ..people import People, people_of
+from ..people import people_of
 from ..state import State
 from .edit import draw_strip
 from .panel import panel
 
+COMPONENT = re.compile(r"PC[0-9]{1,9}")
 SHOWN, LIMIT, SHEET = 8, 6.0, (-3.0, 0.0, 3.0)
 
 
@@ -45,15 +47,17 @@ def render(page: Page, state: State, first: int = 1) -> str:
     )
 
 
+def shown_again(page: Page, session: Session) -> str:
+    """Return the panel at the first component that is pushed."""
+    pushed = [int(name[2:]) for name in session.state.pushes if COMPONENT.fullmatch(name)]
+    return render(page, session.state, 1 + SHOWN * ((min(pushed) - 1) // SHOWN) if pushed else 1)
+
+
 def build(page: Page) -> None:
     """Add the tab's parts to the page."""
     controls, sheet = panel("components"), panel("components-sheet")
 
-    def again(session: Session, people: People) -> str:
-        pushed = [int(n[2:]) for n in session.state.pushes if n.startswith("PC") and n[2:].isdigit()]
-        return render(page, session.state, 1 + SHOWN * ((min(pushed) - 1) // SHOWN) if pushed else 1)
-
-    page.redraw.append((controls, again))
+    page.redraw.append((controls, lambda session, people: shown_again(page, session)))
     page.redraw.append((sheet, lambda session, people: ""))
 
     def changed(session: Session, event: dict[str, Any], *, on_step: Any) -> Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .. import markup
@@ -9,6 +10,8 @@ from ..evidence import in_words
 from ..page import Page, Session, Shown, one
 from ..rows import Table, describe_dataset
 from .panel import panel
+
+PAGE_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def build(page: Page) -> None:
@@ -51,7 +54,7 @@ def build(page: Page) -> None:
     def acted(session: Session, event: dict[str, Any], *, on_step: Any) -> Shown:
         if event["act"] == "open":
             return page.show(session.with_row(event["name"]), on_step)
-        number = int(event["name"]) if event["name"].isascii() and event["name"].isdigit() else 0
+        number = int(event["name"]) if PAGE_NUMBER.fullmatch(event["name"]) else 0
         return {rows: render(filters_in(event), number, str(one(event, "words", "")))}
 
     page.listeners.append(lambda: page.on(rows.edit, changed, more=[rows]))

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from ...errors import W2WError
 from .. import markup
 from ..evidence import neighbors_of
 from ..files import (
@@ -19,7 +18,7 @@ from ..files import (
     read_picture_upload,
     uploaded,
 )
-from ..page import MODEL, Page, Session, Shown, chosen, one, said
+from ..page import MODEL, Page, Session, Shown, chosen, one, refused
 from ..people import People, people_of, saved
 from ..state import Sampled, State
 from .compare import example_row
@@ -83,7 +82,7 @@ def build(page: Page) -> None:
             with uploaded(paths) as files:
                 given = read_picture_upload(files[0], page.studio.picture_size) if files else None
         except Exception as error:
-            yield {page.message: said(str(error))}
+            yield {page.message: refused(error)}
             return
         if given is None:
             return
@@ -98,8 +97,8 @@ def build(page: Page) -> None:
                 last = found
                 spent = time.monotonic() - began
                 yield {live: show_inversion(given, preview, found.losses, spent, limited)}
-        except W2WError as error:
-            yield {page.message: said(str(error))}
+        except Exception as error:
+            yield {page.message: refused(error)}
         if last is not None:
             person = saved(page.studio.pipe.resolve(last))
             yield page.show(replace(session.with_person(person), upload="Person in the picture"))

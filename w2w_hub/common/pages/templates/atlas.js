@@ -61,7 +61,7 @@ function group() {
   const code = (person) => {
     if (!column.values) return column.codes[person];
     const value = column.values[person];
-    return value === null ? -1 : Math.round((value - range[0]) / (range[1] - range[0]) * (STEPS - 1));
+    return value === null ? -1 : Math.round((value / 2 - range[0] / 2) / (range[1] / 2 - range[0] / 2) * (STEPS - 1));  // halves do not overflow
   };
   for (let person = 0; person < people; person++) {
     const key = code(person);
