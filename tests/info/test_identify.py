@@ -170,7 +170,10 @@ def test_a_point_names_its_weight_space_only_if_it_is_that_one(world: Path) -> N
     assert identify("points/one.json").facts["weight space"] == "space"
     shutil.move("space", "elsewhere")
     assert identify("points/one.json").facts["weight space"] == "elsewhere"
-    shutil.rmtree("elsewhere")
+    Path("deeper").mkdir()
+    shutil.move("elsewhere", "deeper/space")  # as in the demo's folder
+    assert identify("points/one.json").facts["weight space"] == "deeper/space"
+    shutil.rmtree("deeper")
     alone = identify("points/one.json")
     assert "weight space" not in alone.facts
     assert not alone.steps
