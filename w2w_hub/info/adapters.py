@@ -107,7 +107,7 @@ def _point_steps(home: object, path: Path) -> Iterator[Step]:
 
 
 def space_of(path: Path, digest: str) -> Path | None:
-    """Return a weight space with this digest in the folders around a file, in the working folder, or one level deeper."""
+    """Return a weight space with this digest in folders around a file, in the working folder, or one level deeper."""
     around = [path.parent, *islice(path.absolute().parents, 1, 3), Path()]
     around += list(islice((inner for place in (path.parent, Path()) for inner in _inside(place)), MOST_FOLDERS))
     return next((folder for folder in _spaces(around) if _digest(folder) == digest), None)
