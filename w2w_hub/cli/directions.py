@@ -221,6 +221,8 @@ def slider(
     k: int | None, seed: int, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a direction of SPACE for an attribute that nobody labeled, from two prompts or pairs of pictures."""
+    if all(given is None for given in (positive, negative, before, after)):
+        raise click.UsageError("give --positive and --negative prompts, or folders of pictures: --before and --after")
     from ..models.pipelines.inputs import picture_size
     from ..models.sliders import fit_slider
     from ..space import WeightSpace
