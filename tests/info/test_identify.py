@@ -290,3 +290,10 @@ def test_what_is_not_there_is_one_line(world: Path, what: str) -> None:
 def test_it_is_short_in_a_notebook_too(world: Path) -> None:
     assert isinstance(identify("space"), Info)
     assert len(repr(identify("space"))) <= 403
+
+
+def test_a_page_that_a_command_wrote_is_known(world: Path) -> None:
+    w2w("atlas", "space", "--no-pictures", "--html", "map.html")
+    assert identify("map.html").kind == "page"
+    Path("other.html").write_text("<!doctype html>")
+    assert identify("other.html").kind == "unknown"

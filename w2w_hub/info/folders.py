@@ -131,6 +131,8 @@ def _demo(folder: Path, inside: list[Entry]) -> Info | None:
         if _has(inside, REPORT)
         else (f"to go on: w2w demo --out {quote(folder)} --resume",)
     )
+    if is_ours(folder / "space"):
+        hints += (f"to edit its people in a browser: {command('w2w explore', folder / 'space')}",)
     return Info(str(folder), "demo", "what w2w demo makes", {}, (), hints, tuple(steps))
 
 
