@@ -170,7 +170,10 @@ def test_a_point_names_its_weight_space_only_if_it_is_that_one(world: Path) -> N
     assert identify("points/one.json").facts["weight space"] == "space"
     shutil.move("space", "elsewhere")
     assert identify("points/one.json").facts["weight space"] == "elsewhere"
-    shutil.rmtree("elsewhere")
+    Path("deeper").mkdir()
+    shutil.move("elsewhere", "deeper/space")  # as in the demo's folder
+    assert identify("points/one.json").facts["weight space"] == "deeper/space"
+    shutil.rmtree("deeper")
     alone = identify("points/one.json")
     assert "weight space" not in alone.facts
     assert not alone.steps
@@ -304,3 +307,10 @@ def test_a_folder_is_a_demo_only_by_what_its_journal_says(tmp_path: Path) -> Non
     (tmp_path / "demo.json").unlink()
     (tmp_path / "demo.json").symlink_to("/dev/zero")
     assert identify(tmp_path).kind == "unknown"
+
+
+def test_a_page_that_a_command_wrote_is_known(world: Path) -> None:
+    w2w("atlas", "space", "--no-pictures", "--html", "map.html")
+    assert identify("map.html").kind == "page"
+    Path("other.html").write_text("<!doctype html>")
+    assert identify("other.html").kind == "unknown"

@@ -377,3 +377,9 @@ def test_the_commands_train_one_person_and_many(tiny_world: TinyWorld, people: P
     assert (status, "--for" in err) == (2, True)
     status, _, err = w2w("train", tmp_path / "none", *quick, "--out", tmp_path / "x")
     assert (status, str(tmp_path / "none") in err, len(err.splitlines())) == (2, True, 1)
+
+
+def test_missing_pictures_are_named_before_a_base_model_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError) as refused:
+        train_identity(tmp_path / "nobody", tmp_path / "no-base-model", tmp_path / "out")
+    assert refused.value.path == tmp_path / "nobody"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import ShellText, command, counted
+from ..common.text import ShellText, command, counted, few
 from .common import (
     FINITE,
     PROMPT,
@@ -59,7 +59,12 @@ def require_other_folder(space: Path, out: Path, force: bool) -> None:
 @out_option("With --entanglement: a picture of all side effects (.png, .jpg or .webp).", required=False)
 @json_option
 def directions(space: Path, entanglement: bool, count: int, out: Path | None, force: bool, as_json: bool) -> None:
-    """List the directions of SPACE with their held-out scores; those that say the same are one row."""
+    """List the directions of SPACE with their held-out scores; those that say the same are one row.
+
+    The columns: how well held-out rows are scored, its 95 % interval, and their number; the length of one standard
+    deviation in coefficients; and the strength of a push that is recommended. Below are the attributes that
+    `w2w edit --set` takes.
+    """
     from ..space import WeightSpace
     from ..space.directions import synonyms
     from ..store.atomic import require_output
@@ -88,6 +93,8 @@ def directions(space: Path, entanglement: bool, count: int, out: Path | None, fo
     if not opened.directions:
         say(f"no attribute has a direction; PC1 to PC{opened.k} are sliders too")
     table(DIRECTIONS, direction_rows(opened))
+    if opened.population_model is not None:
+        say(f"to set, with w2w edit --set: {few(list(opened.population_model.attributes), 60)}")
     if found is None:
         return
     pairs = found.among(synonyms(opened.directions)).strongest(count)
@@ -214,6 +221,8 @@ def slider(
     k: int | None, seed: int, out: Path, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a direction of SPACE for an attribute that nobody labeled, from two prompts or pairs of pictures."""
+    if all(given is None for given in (positive, negative, before, after)):
+        raise click.UsageError("give --positive and --negative prompts, or folders of pictures: --before and --after")
     from ..models.pipelines.inputs import picture_size
     from ..models.sliders import fit_slider
     from ..space import WeightSpace

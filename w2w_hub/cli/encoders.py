@@ -77,10 +77,10 @@ def fit_encoder(
     """
     import shutil
 
-    from ..models.encoder import fit_encoder as fit
-
     if store == (out is not None):
         raise click.UsageError("give either --out, or --store to store the encoder in SPACE")
+    from ..models.encoder import fit_encoder as fit
+
     opened = _opened(space)
     _require_place(opened, out, force)
     pipe = open_pipeline(space, base)

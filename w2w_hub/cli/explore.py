@@ -30,8 +30,13 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
 
     The page works offline and keeps nothing that a visitor uploads. Ctrl-C ends it.
     """
-    from ..explore import launch
     from .common import no_loading_bars
+
+    if space.is_dir():  # another folder is refused before torch and Gradio are imported
+        from ..space import WeightSpace
+
+        WeightSpace.from_pretrained(space)
+    from ..explore import launch
 
     no_loading_bars()
     with ended_by_sigterm():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @space_argument
 @click.argument("identities", nargs=-1, required=True, metavar="IDENTITY...")
 @click.option(
-    "--dialect", "dialects", multiple=True, type=WriterChoice(),
+    "--dialect", "--to", "dialects", multiple=True, type=WriterChoice(),
     help="May be given several times.  [default: peft and diffusers]",
 )  # fmt: skip
 @click.option(
@@ -130,7 +130,7 @@ def _drawn(space: Path, people: Sequence[Identity], trigger: str | None) -> list
     help="The row, saved point or adapter at which the change is taken.  [default: the mean of the population]",
 )  # fmt: skip
 @people_option
-@click.option("--to", "dialect", type=WriterChoice(), required=True, help="The dialect to write.")
+@click.option("--to", "--dialect", "dialect", type=WriterChoice(), required=True, help="The dialect to write.")
 @click.option(
     "--exact-at", type=FiniteType(-100, 100),
     help="Weight at which the slider is exactly the edit.  [default: the recommended one]",

@@ -15,6 +15,7 @@ from .output import print_json, say, table
 from .tables import Cell, Column, as_text
 
 _JSON_ONLY = ("passengers", "misfit", "strength curves", "removal curves")  # the first two are deprecated, until 0.3
+LONGEST_FIELD = 40  # characters of the name of a header field
 # facts in the table of a scan, and their columns
 _TABLE = {
     "path": Column("path", least=32, keep_end=True), "dialect": Column("dialect"),
@@ -138,12 +139,11 @@ def _scanned(
 
 
 def _shown(facts: dict[str, Any]) -> dict[str, str]:
-    """Return the facts to print, as text."""
-    return {
-        name.replace("_", " "): as_text(value)
-        for name, value in facts.items()
-        if value is not None and name not in _JSON_ONLY
-    }
+    """Return the facts to print, as text; each header field of where it comes from has a line."""
+    fields = facts.get("provenance") or {}
+    rest = {name: value for name, value in facts.items() if name not in ("provenance", *_JSON_ONLY)}
+    shown = {name.replace("_", " "): as_text(value) for name, value in rest.items() if value is not None}
+    return shown | {one_line(name, LONGEST_FIELD): as_text(value) for name, value in sorted(fields.items())}
 
 
 def _row(facts: dict[str, Any]) -> list[Cell]:

@@ -36,7 +36,9 @@ def find_callable(name: str, what: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
     except Exception as error:  # the module's own code may raise anything
         reason = one_line(f"{type(error).__name__}: {error}", LONGEST)
-        raise InvalidInputError(f"{what} {name}: importing {module} failed ({reason})", name=name) from error
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "; install it, or put its folder into PYTHONPATH" if missing else ""
+        raise InvalidInputError(f"{what} {name}: importing {module} failed ({reason}){hint}", name=name) from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise InvalidInputError(f"{what} {name}: {module} has no {path}", name=name)

@@ -80,7 +80,8 @@ class Demo(Workflow):
             raise
         metrics = self.metrics()
         write_json(self.out / "metrics.json", metrics, replace=True)
-        self.say(f"\ndone in {metrics['seconds']['total']:.0f} s; open {quote(self.out / 'report.html')}")
+        self.say(f"\ndone in {metrics['seconds']['total']:.0f} s; open {quote(self.out / 'report.html')} in a browser")
+        self.say(f"to edit people yourself: w2w explore {quote(self.out / 'space')}")
         return metrics
 
     def _run_stage(self, title: str, name: str) -> None:

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..common.text import command, counted, one_line, quote
+from ..common.text import ShellText, command, counted, one_line, quote
 from ..dialects.dialect import DenseDialect
-from ..dialects.header_labels import labels_of_header
+from ..dialects.header_labels import LONGEST, labels_of_header
 from ..dialects.loading import open_checkpoint, weights_file
 from ..dialects.registry import dialect_of
 from ..errors import NotACheckpointError, W2WError
@@ -24,6 +24,7 @@ from .result import UNKNOWN, Info, Step
 
 SLIDER = "w2w.slider"  # header field of a slider LoRA: the name of its attribute
 MOST_SPACES = 50  # manifests that are read to find the weight space of a point
+MOST_FOLDERS = 200  # that are looked into on the way
 OTHER = ("diffusers", "peft")  # dialects to convert to
 
 
@@ -58,6 +59,10 @@ def adapter_info(path: Path) -> Info:
     kind = "adapter"
     if SLIDER in told:
         kind, summary = "slider", f"slider LoRA of {one_line(told[SLIDER], 100)}, in the dialect {dialect.name}"
+        if "modelspec.usage_hint" in told:
+            facts["use"] = one_line(told["modelspec.usage_hint"], LONGEST)
+    if "w2w.space" in told:
+        facts.pop("trained with", None)  # it is exported: the field names what loads it
     steps = [Step(command("w2w inspect", path), "read all of it: scale, norms, base model, whether it is usable")]
     to = next((name for name in OTHER if name != dialect.name), OTHER[0])
     weights = weights_file(path) if path.is_dir() else path
@@ -66,7 +71,8 @@ def adapter_info(path: Path) -> Info:
         options = ("--to", to, *(("--rank", 16) if approximate else ()), "--out", out)
         purpose = f"approximate it in the dialect {to}" if approximate else f"write it in the dialect {to}"
         steps.append(Step(command("w2w convert", path, options=options), purpose))
-    hints = ("as a person of a weight space: w2w render SPACE, w2w edit SPACE, w2w read SPACE and this path",)
+    draw = command("w2w render", ShellText("SPACE"), path, options=("--out", free_name(f"{path.stem}.png")))
+    hints = (f"as a person of a weight space: {draw}; w2w edit, w2w read and w2w nearest take it, too",)
     found = Info(str(path), kind, summary, facts, (), () if kind == "slider" else hints, tuple(steps))
     gone = withdrawn_row_of(told)
     return found if gone is None else found.with_warnings(file_notice(gone))
@@ -101,8 +107,9 @@ def _point_steps(home: object, path: Path) -> Iterator[Step]:
 
 
 def space_of(path: Path, digest: str) -> Path | None:
-    """Return a weight space with this digest in the folders around a file and in the working folder."""
+    """Return a weight space with this digest in folders around a file, in the working folder, or one level deeper."""
     around = [path.parent, *islice(path.absolute().parents, 1, 3), Path()]
+    around += list(islice((inner for place in (path.parent, Path()) for inner in _inside(place)), MOST_FOLDERS))
     return next((folder for folder in _spaces(around) if _digest(folder) == digest), None)
 
 
@@ -111,14 +118,20 @@ def _spaces(around: list[Path]) -> Iterator[Path]:
 
     def found() -> Iterator[Path]:
         for folder in around:
-            with suppress(OSError, W2WError):
-                inner = [folder / entry.name for entry in entries(folder) if entry.is_folder]
-                for each in (folder, *inner):
+            for each in (folder, *_inside(folder)):
+                with suppress(OSError):
                     if each.absolute() not in seen and (each / FILENAME).is_file():
                         seen.add(each.absolute())
                         yield _shortest(each)
 
     yield from islice(found(), MOST_SPACES)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the folders in a folder; none of one that cannot be listed."""
+    with suppress(OSError):
+        return [folder / entry.name for entry in entries(folder) if entry.is_folder]
+    return []
 
 
 def _shortest(folder: Path) -> Path:

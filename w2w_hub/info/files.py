@@ -29,6 +29,7 @@ from .result import UNKNOWN, Info, Step
 
 NOT_OPENED = "a pickle can run code when it is opened; it was not opened"
 ATLAS = {"id", "x", "y", "neighbors"}  # columns of an atlas
+PAGE = b'<meta name="generator" content="w2w_hub">'  # in common/pages/templates/base.html
 MOST_ABOVE = 4  # folders above a file in which a manifest may list it
 
 
@@ -203,6 +204,12 @@ def _picture(path: Path, head: bytes) -> Info | None:
     return Info(str(path), "picture", f"picture ({kind})", {}, (), hints)
 
 
+def _page(path: Path, head: bytes) -> Info | None:
+    if path.suffix.lower() not in (".html", ".htm") or PAGE not in head:
+        return None
+    return Info(str(path), "page", "page for a browser that w2w wrote", {}, (), (f"open {path} in a browser",))
+
+
 _FILES: tuple[Callable[[Path, bytes], Info | None], ...] = (
-    _pointer, _part, _tensors, _pickle, _json, _table, _picture,
+    _pointer, _part, _tensors, _pickle, _json, _table, _picture, _page,
 )  # fmt: skip

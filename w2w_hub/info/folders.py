@@ -128,11 +128,13 @@ def _demo(folder: Path, inside: list[Entry]) -> Info | None:
         for name, kind in (("dataset", "dataset"), ("space", "weight space"))
         if is_ours(folder / name)
     ]
-    hints = (
+    hints: tuple[str, ...] = (
         (f"open {folder / REPORT} in a browser",)
         if _has(inside, REPORT)
         else (f"to go on: w2w demo --out {quote(folder)} --resume",)
     )
+    if is_ours(folder / "space"):
+        hints += (f"to edit its people in a browser: {command('w2w explore', folder / 'space')}",)
     return Info(str(folder), "demo", "what w2w demo makes", {}, (), hints, tuple(steps))
 
 

@@ -120,8 +120,8 @@ def find_own_row(space: SpaceContents, dataset: WeightDataset, row_id: str) -> t
 def _require_own(space: SpaceContents, point: Point) -> None:
     if point.basis_digest != space.digest:
         raise LayoutMismatchError(
-            f"this point belongs to the weight space {point.basis_digest[:12]}, not to {space.digest[:12]}; export it "
-            "to an adapter and project that"
+            f"this point belongs to the weight space {point.basis_digest[:12]}, not to {space.digest[:12]}; "
+            "open that one, or write the point as a LoRA with it (w2w export) and give the LoRA"
         )
     require_near(space.spread, as_coefficients(point.coefficients, space.k))
 

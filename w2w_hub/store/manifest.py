@@ -33,6 +33,10 @@ OPENED_BY = {
     POINT: "Point.load", ENCODER: "Encoder.load", WITHDRAWALS: "WeightDataset.open, with the name of its repository",
     MERGE: "w2w release",
 }  # fmt: skip
+# what to do where a folder of the first kind is given and one of the second is expected
+INSTEAD = {
+    (DATASET, SPACE): "w2w build makes one of a dataset", (SPACE, DATASET): "give the dataset that it was built from",
+}  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -81,7 +85,9 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
         wanted = " or ".join(f"a {FORMAT_NAMES[f]}" for f in formats)
         known = isinstance(name, str) and name in OPENED_BY
         found = another(str(name)) if known else f"has the format {short(name)}"
-        raise UnsupportedFormatError(f"{where} {found}; expected {wanted}", **about(where))
+        instead = INSTEAD.get((str(name), formats[0])) if len(formats) == 1 else None
+        hint = f": {instead}" if instead else ""
+        raise UnsupportedFormatError(f"{where} {found}; expected {wanted}{hint}", **about(where))
     readers, version = READERS[str(name)], data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in readers:
         raise UnsupportedFormatError(

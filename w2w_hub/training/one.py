@@ -22,7 +22,7 @@ from .encoding import class_latents_of, encode
 from .engines import AUTO, ENGINES, engine_for
 from .objective import objective_of
 from .opening import OpenedBase, open_base, require_device
-from .pictures import fingerprint, note_cropped, read_pictures, require_caption
+from .pictures import fingerprint, note_cropped, picture_files, read_pictures, require_caption
 from .recipe import TrainingRecipe
 from .runs import Run, train
 from .trainer import Trainer
@@ -120,6 +120,7 @@ def train_identity(
     engine = engine_for(engine, device, at_once=1, steps=recipe.steps)
     require_device(device, engine)
     require_caption(caption, "caption")
+    picture_files(source)  # said before a base model is downloaded
     opened = open_base(base, recipe, device, reference, start)
     found = read_pictures(source, opened.size)
     note_cropped(found)

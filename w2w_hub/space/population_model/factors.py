@@ -155,5 +155,5 @@ def find_attribute(attributes: Mapping[str, Attribute], name: Any) -> Attribute:
     """Return an attribute by name; raises `UnknownNameError`, which suggests the nearest."""
     if name in attributes:
         return attributes[name]
-    known = available(name, list(attributes), "space.population_model.attributes")
+    known = available(name, list(attributes), "w2w directions SPACE")
     raise UnknownNameError(f"no attribute {name!r} can be set in this weight space; {known}", name=str(name))
