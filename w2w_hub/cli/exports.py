@@ -70,12 +70,15 @@ def export(
     from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
     from ..space import WeightSpace
     from ..space.keeping import export_identities, export_identity, exported_files, folder_names
-    from ..space.thumbnails import thumbnail_of
     from ..store.atomic import require_output
 
     if thumbnail is not None and (draw or len(identities) > 1):
         raise click.UsageError("--thumbnail is of one IDENTITY, and not beside --draw")
-    shown = None if thumbnail is None else [thumbnail_of(thumbnail)]
+    shown = None
+    if thumbnail is not None:
+        from ..space.thumbnails import thumbnail_of  # needs Pillow
+
+        shown = [thumbnail_of(thumbnail)]
     opened = WeightSpace.from_pretrained(space)
     found = find_identities(opened, identities, people)
     names = [n if i.point.history.get("row") == n else Path(n).stem for n, i in zip(identities, found, strict=True)]
