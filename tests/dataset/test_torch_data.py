@@ -63,6 +63,7 @@ def test_a_batch_that_was_read_at_once_is_not_copied_and_one_that_was_not_is_col
         np.testing.assert_array_equal(batch["weights"].numpy(), many[list(batch["id"])])
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_opens_the_dataset_by_itself(many):
     loader = DataLoader(many.torch(), batch_size=50, num_workers=1, multiprocessing_context="spawn")
     assert ids(loader) == list(many.ids)

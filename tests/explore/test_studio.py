@@ -21,6 +21,8 @@ from w2w_hub.explore.state import Mixed, Row, Sampled, Saved, State
 from w2w_hub.explore.studio import PREVIEW_STEPS, StoppedError, Studio, dataset_beside
 from w2w_hub.space import make_slider
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"steps": 2, "guidance": 1.0}
 ONE_STEP = {"num_inference_steps": 1}
 

@@ -53,6 +53,7 @@ def test_commands_show_what_a_repository_holds_as_text(
     assert MARK in w2w("restore", lock, "--from", bag)
 
 
+@pytest.mark.slow
 def test_maintainers_are_shown_what_a_pull_request_says_as_text(
     hub: LoopbackHub,  # noqa: F811
     client: Callable[..., Client],  # noqa: F811

@@ -164,6 +164,7 @@ out(pin=refused(pin, ["org/people@v1.0.0"])[0])
     assert (reader.home / "mine").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_longer_slower_or_another_part_than_was_asked_for_is_given_up(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:

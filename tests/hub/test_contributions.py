@@ -52,6 +52,7 @@ def manifest(hub: LoopbackHub, repo: Repo) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------- the usual way
 def test_a_contribution_is_reviewed_merged_and_released_with_its_contributor(
     hub: LoopbackHub, client: MakeClient, people: Repo

@@ -10,6 +10,8 @@ import pytest
 from .conftest import Client, Folders, seed
 from .loopback import LoopbackHub
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., Client]
 IDENTIFY = "from w2w_hub import identify\n"
 

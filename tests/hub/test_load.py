@@ -254,6 +254,7 @@ out(diff=refused(diff, "org/people@v1.0.0", "org/people@v1.0.0"))
     assert found["diff"][0] == found["opened"][0]
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------- access
 def test_closed_repositories_open_for_those_who_may_and_say_what_to_do_to_others(
     hub: LoopbackHub, client: MakeClient, folders: Folders

@@ -125,6 +125,7 @@ def test_a_bit_that_rots_on_the_disk_is_found_and_the_next_load_repairs_it(locke
     assert locked.w2w("verify", "w2w.lock").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["bundle", "URL", "another cache", "the plain folders"])
 def test_a_machine_that_never_saw_the_hub_restores_from_any_copy_and_works_offline(
     hub: LoopbackHub, client: MakeClient, folders: Folders, locked: Client, served: Callable[[Path], str], place: str
@@ -272,6 +273,7 @@ def test_citations_name_version_commit_and_digest(hub: LoopbackHub, locked: Clie
     assert str(cff["date-released"]) == "2026-01-01"
 
 
+@pytest.mark.slow
 def test_a_name_that_is_a_dataset_and_a_space_is_refused_until_one_is_named(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
@@ -335,6 +337,7 @@ def test_a_model_that_is_none_of_ours_does_not_put_a_dataset_of_its_name_in_doub
     assert reader.w2w("pin", "org/space@v1.0.0", "-o", "a.lock").status == 0
 
 
+@pytest.mark.slow
 def test_a_lock_that_somebody_edited_writes_nothing_elsewhere_and_does_not_verify(
     hub: LoopbackHub, client: MakeClient, folders: Folders, locked: Client, tmp_path: Path
 ) -> None:

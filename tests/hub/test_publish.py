@@ -125,6 +125,7 @@ out(pre=push(fewer, version="2.0.0-rc.1", dry_run=True), major=push(fewer, versi
     assert (dict(dataset(hub).tags), dataset(hub).branches["main"]) == before
 
 
+@pytest.mark.slow
 def test_a_push_killed_while_files_go_up_shows_nothing_and_goes_on_where_it_stopped(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
@@ -220,6 +221,7 @@ def test_two_who_publish_the_same_make_one_version(hub: LoopbackHub, client: Mak
     assert len(hub.history(dataset(hub), "main")) == 3
 
 
+@pytest.mark.slow
 def test_who_may_not_publish_is_told_and_private_and_gated_repositories_are_made(
     hub: LoopbackHub, client: MakeClient, folders: Folders
 ) -> None:
@@ -371,6 +373,7 @@ def edit(hub: LoopbackHub, path: str, data: bytes | None) -> None:
     hub.apply(dataset(hub), "main", lines, "org", create_pr=False)
 
 
+@pytest.mark.slow
 def test_a_card_that_was_edited_on_the_hub_goes_on_in_the_next_versions(
     hub: LoopbackHub, client: MakeClient, folders: Folders, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from ..hostile.hostile_names import HOSTILE, MARK, require_shown_safely
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., Client]
 PROGRAM = "from w2w_hub.release import space_app\n"
 

@@ -88,6 +88,7 @@ def test_a_row_that_was_withdrawn_is_found_under_another_id(hub: LoopbackHub, cl
     assert found["it"][0] == "WithdrawnError"
 
 
+@pytest.mark.slow
 def test_the_list_costs_one_conditional_request_per_process_and_none_offline(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:
@@ -359,6 +360,7 @@ def test_a_list_of_this_format_is_read_whatever_else_it_says() -> None:
     assert parse_withdrawals(found.to_bytes(), "the list") == found
 
 
+@pytest.mark.slow
 def test_a_damaged_list_stops_nobody_from_reading_and_never_hides_the_last_one(
     hub: LoopbackHub, client: MakeClient, people: Repo
 ) -> None:

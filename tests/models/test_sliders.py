@@ -165,6 +165,7 @@ def w2w(*words: object) -> Any:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_space_with_one_more_direction(
     tiny_space: Path, tmp_path: Path, pairs: dict[str, list[np.ndarray]]
 ) -> None:

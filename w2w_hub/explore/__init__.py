@@ -70,7 +70,6 @@ def create_app(
     Examples
     --------
     >>> demo = create_app("org/space@v1.0.0")     # doctest: +SKIP
-    >>> demo.launch()                             # doctest: +SKIP
     """
     with optional_imports("explore"):
         from .app import build_app
