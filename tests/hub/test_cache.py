@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import Client, Folders, reseal, seed
 from .loopback import LoopbackHub
 
