@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,16 +113,9 @@ def calibrate(
     asked = {name: space.direction(name) for name in attributes or ()}
     points = work.people(2 * people)
     before = drawn.judged(points, "people as they are")
-    known = [name for name in synonyms(space.directions) if name in before]
-    chosen = list(asked) or known
-    unknown = [name for name in chosen if name not in before]
-    if unknown or not chosen:
-        raise InvalidInputError(
-            f"the judge knows {few(list(before)) or 'no attribute'}, not {few(unknown or list(space.directions))}"
-        )
     found = dict(space.directions)
-    for name in progress(chosen, "calibrating"):
-        without = [i for i, shown in enumerate(before[name]) if not shown.any()][:people]
+    for name in progress(known_to_judge(before, list(asked) or None, synonyms(found)), "calibrating"):
+        without = people_without(before[name], people)
         if name in found and without:
             first = {other: shown[without] for other, shown in before.items()}
             curve = work.curve(name, found[name], [points[i] for i in without], first)
@@ -172,6 +165,27 @@ class PictureJudge:
                 )
             found[name] = np.asarray(values >= 0.5)
         return found
+
+
+def known_to_judge(before: Mapping[str, np.ndarray], wanted: Sequence[str] | None, offered: Iterable[str]) -> list[str]:
+    """Return the attributes to calibrate: the wanted ones, or else those on offer that a judge's answers are about.
+
+    Raises
+    ------
+    InvalidInputError
+        If the answers are about none on offer, or not about one that is wanted.
+    """
+    offered = list(offered)
+    chosen = [name for name in offered if name in before] if wanted is None else list(wanted)
+    unknown = [name for name in chosen if name not in before]
+    if unknown or not chosen:
+        raise InvalidInputError(f"the judge knows {few(list(before)) or 'no attribute'}, not {few(unknown or offered)}")
+    return chosen
+
+
+def people_without(shown: np.ndarray, most: int) -> list[int]:
+    """Return the positions of the first people none of whose pictures show an attribute, of ``(people, cases)``."""
+    return [int(i) for i in np.flatnonzero(~shown.any(1))[:most]]
 
 
 @dataclass(frozen=True)

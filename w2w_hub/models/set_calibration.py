@@ -15,7 +15,17 @@ from ..common.text import few
 from ..errors import InvalidInputError
 from ..space import Point, PopulationModel, WeightSpace
 from ..space.edits import require_model
-from .calibration import CASES, CASES_RULE, MOST_PEOPLE, PEOPLE, STRENGTHS_RULE, Judge, PictureJudge
+from .calibration import (
+    CASES,
+    CASES_RULE,
+    MOST_PEOPLE,
+    PEOPLE,
+    STRENGTHS_RULE,
+    Judge,
+    PictureJudge,
+    known_to_judge,
+    people_without,
+)
 
 __all__ = ["calibrate_sets"]
 STRENGTHS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
@@ -95,13 +105,10 @@ def calibrate_sets(
     points = _fitted_people(space, 2 * people)
     before = drawn.judged(points, "people as they are")
     binary = [name for name, attribute in model.attributes.items() if attribute.truth is not None]
-    chosen = list(attributes) if attributes is not None else [name for name in binary if name in before]
-    unknown = [name for name in chosen if name not in before]
-    if unknown or not chosen:
-        raise InvalidInputError(f"the judge knows {few(list(before)) or 'no attribute'}, not {few(unknown or binary)}")
+    chosen = known_to_judge(before, attributes or None, binary)
     totals = [_Total(strength) for strength in strengths]
     for name in progress(chosen, "calibrating"):
-        without = [i for i, shown in enumerate(before[name]) if not shown.any()][:people]
+        without = people_without(before[name], people)
         if not without:
             continue
         stays = _what_stays(model, [points[i] for i in without], name, list(before))
