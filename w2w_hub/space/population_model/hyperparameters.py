@@ -120,9 +120,14 @@ class _LeftOut:
 
     def errors(self, at: np.ndarray) -> np.ndarray:
         """Return the squared error of each row ``(n,)``, left out."""
+        return np.asarray((self._solve(at)[-1] ** 2).sum(1))
+
+    def _solve(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the Gram matrix, the inverse with noise, the dual weights, and each row's error ``(n, k)``."""
         gram = Kernel(self.factors, 1 / (1 + np.exp(-at[:-1]))).matrix(self.codes, self.codes)
         inverse = np.linalg.inv(gram + float(np.exp(at[-1])) * np.eye(len(gram)))
-        return np.asarray((((inverse @ self.values) / np.diag(inverse)[:, None]) ** 2).sum(1))
+        weights = inverse @ self.values
+        return gram, inverse, weights, weights / np.diag(inverse)[:, None]
 
     def shared(self, at: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the same for one rho of all factors: a function of its logit and the log of noise."""
@@ -131,10 +136,8 @@ class _LeftOut:
 
     def __call__(self, at: np.ndarray) -> tuple[float, np.ndarray]:
         rhos, noise = 1 / (1 + np.exp(-at[:-1])), float(np.exp(at[-1]))
-        gram = Kernel(self.factors, rhos).matrix(self.codes, self.codes)
-        inverse = np.linalg.inv(gram + noise * np.eye(len(gram)))
-        weights, diagonal = inverse @ self.values, np.diag(inverse)
-        left = weights / diagonal[:, None]
+        gram, inverse, weights, left = self._solve(at)
+        diagonal = np.diag(inverse)
         squares = (left**2).sum(1)
         error = float(squares.sum())
         # d error = sum(dK * slope)
