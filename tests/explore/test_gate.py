@@ -16,8 +16,6 @@ from w2w_hub.explore import visitor_files
 from w2w_hub.explore.gate import Gate
 from w2w_hub.explore.visitor_files import is_full, make_folder, remove_folder
 
-pytestmark = pytest.mark.slow
-
 ANSWERED = 200
 OWN = {"host": "127.0.0.1:7860"}
 
