@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,9 @@ def status(folder: Path, path: str, method: str = "GET", *, local: bool = True, 
 
     sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": sent}
-    asyncio.run(Gate(page, folder, local=local)(scope, None, send))  # type: ignore[arg-type]
+    answer = Gate(page, folder, local=local)(scope, None, send)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as beside:  # a browser's event loop may run in this thread
+        beside.submit(asyncio.run, answer).result()
     return found[0]
 
 
