@@ -114,10 +114,6 @@ def launch(
         If the address cannot be listened on, for instance because the port is taken.
     MissingExtraError, MissingPathError, CorruptFileError, UnsupportedFormatError, BaseModelMismatchError, HubError
         As :func:`create_app` raises them.
-
-    Examples
-    --------
-    >>> launch("w2w-demo/space", port=7861)     # doctest: +SKIP
     """
     app = create_app(
         source, dataset=dataset, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
