@@ -88,6 +88,17 @@ def nearest(name: str, names: Sequence[str], most: int = 3) -> list[str]:
     return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most, 0.5)]
 
 
+def enumeration(words: Sequence[str]) -> str:
+    """Return words as an English list.
+
+    Examples
+    --------
+    >>> enumeration(["source", "license", "consent"])
+    'source, license and consent'
+    """
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
 def few(names: Sequence[str], shown: int = 5) -> str:
     """Return the first names of a list, and the number of the others.
 

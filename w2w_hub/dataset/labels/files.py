@@ -15,7 +15,7 @@ from ...common.limits import unpacked_limit
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError
 from ...store.parquet import parquet_file, read_table
 from ..problems import Problems
-from .names import GIVEN, clean_columns
+from .names import GIVEN, clean_columns, reserved_name
 from .values import LARGEST_WHOLE, WHOLE, WORDS, exact_number
 from .written import WRITTEN, Written
 
@@ -43,8 +43,8 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     is numeric only if a double represents each of its numbers exactly and none is written like ``007``, ``+5`` or
     ``1_000``; otherwise it is text. The unparsed fields are kept in the table's ``attrs``, so that a dataset's existing
     text column gets ``2.50`` and ``true`` as written. Missing values of a CSV file are those of pandas: empty fields,
-    ``NA``, ``NaN``, ``None``, ``null``. Column names are stripped, and an index column that pandas wrote is dropped
-    with a warning.
+    ``NA``, ``NaN``, ``None``, ``null``. Column names are stripped, ``license`` becomes ``licence``, the name in the
+    dataset, and an index column that pandas wrote is dropped with a warning.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingPathError(f"{path} is {'a folder, not a table' if path.is_dir() else 'not there'}", path=path)
+        raise MissingPathError(f"{path} {'is a folder, not a table' if path.is_dir() else 'does not exist'}", path=path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
@@ -134,7 +134,7 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise ValueError(f"the header has {len(header)} columns, the rows have {len(table.columns)}")
     fields = [table.iloc[:, i].tolist() for i in range(len(header))]
     columns = [
-        table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, name in GIVEN)
+        table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, reserved_name(name) in GIVEN)
         for i, name in enumerate(header)
     ]
     made = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=table.index)
