@@ -88,8 +88,8 @@ def test_add_remove_relabel_diff_and_verify_run_one_after_the_other(loras, tmp_p
 def test_add_and_relabel_report_new_attributes_and_facts_that_only_new_rows_lack(loras, tmp_path):
     facts = {"source": "drawn", "license": "mit", "consent": "not needed"}
     pd.DataFrame([{"id": f"l{i}", **facts} for i in range(5)]).to_csv(tmp_path / "l.csv", index=False)
-    d = tmp_path / "d"
-    assert w2w("pack", *loras[:4], "--out", d, "--labels", tmp_path / "l.csv", "--extra-labels", "ignore").exit_code == 0
+    d, ignore = tmp_path / "d", ("--extra-labels", "ignore")
+    assert w2w("pack", *loras[:4], "--out", d, "--labels", tmp_path / "l.csv", *ignore).exit_code == 0
     pd.DataFrame([{"id": "l4", **facts}]).to_csv(tmp_path / "l.csv", index=False)
     assert "does not state" not in w2w("add", d, loras[4], "--labels", tmp_path / "l.csv").stderr
     added = w2w("add", d, loras[5]).stderr

@@ -189,7 +189,7 @@ def say_additions(before: WeightDataset, after: WeightDataset) -> None:
         rows = counted(int(added[lacking].isna().any(axis=1).sum()), "new row does", "new rows do")
         relabel = command("w2w relabel", after.path, options=("--labels", ShellText("FILE")))
         say(
-            f"w2w: note: {rows} not state the {enumeration(names)}, which a publication needs: {relabel}, a table with the "
+            f"w2w: note: {rows} not state the {enumeration(names)}, which a publication needs: {relabel}, with the "
             f"columns {enumeration(['id', *names])}"
         )
 

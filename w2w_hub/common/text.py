@@ -85,7 +85,7 @@ def an(noun: str) -> str:
 def nearest(name: str, names: Sequence[str], most: int = 3) -> list[str]:
     """Return the names that resemble a mistyped one, the nearest first."""
     lowered = {other.lower().strip(): other for other in names}
-    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most, 0.5)]
+    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most)]
 
 
 def enumeration(words: Sequence[str]) -> str:

@@ -44,10 +44,10 @@ def require_stated_rows(remote: Remote, head: Head, folder: Path, manifest: Mapp
     columns = [{"licence": "license"}.get(name, name) for name in missing]
     rows = {row for names in missing.values() for row in names}
     first, relabel = min(rows), command("w2w relabel", folder, options=("--labels", "FILE"))
+    count, table = counted(len(rows), "row does", "rows do"), enumeration(["id", *columns])
     raise InvalidInputError(
-        f"{folder}: {counted(len(rows), 'row does', 'rows do')} not state the {enumeration(columns)}, as published ones "
-        f"must, the first is {first!r}; state them with {relabel} (columns {enumeration(['id', *columns])}), or publish "
-        "for yourself with --private",
+        f"{folder}: {count} not state the {enumeration(columns)}, as published ones must, the first is {first!r}; state "
+        f"them with {relabel} (columns {table}), or publish for yourself with --private",
         path=folder,
         name=first,
     )

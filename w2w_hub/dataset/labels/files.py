@@ -134,8 +134,8 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise ValueError(f"the header has {len(header)} columns, the rows have {len(table.columns)}")
     fields = [table.iloc[:, i].tolist() for i in range(len(header))]
     columns = [
-        table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, reserved_name(name) in GIVEN)
-        for i, name in enumerate(header)
+        table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, name in GIVEN)
+        for i, name in enumerate(map(reserved_name, header))
     ]
     made = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=table.index)
     made.columns = header
