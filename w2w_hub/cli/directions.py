@@ -229,8 +229,9 @@ def slider(
     from ..space.resaving import resave
 
     require_other_folder(space, out, force)
-    WeightSpace.from_pretrained(space).require_new_direction(name)
-    pipe = open_pipeline(space, base)
+    opened = WeightSpace.from_pretrained(space)
+    opened.require_new_direction(name)
+    pipe = open_pipeline(opened, base)
     pictures = {}
     if before is not None or after is not None:
         from ..training.pictures import read_pictures

@@ -13,7 +13,7 @@ import click
 from ..common.text import command, counted, few
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE, build_command
-from .output import print_json, say
+from .output import print_json, say, status
 
 if TYPE_CHECKING:
     from ..training import TrainingRecipe
@@ -96,14 +96,16 @@ def train(
     devices: tuple[str, ...], engine: str, validate: int | None, validate_prompt: tuple[str, ...], resume: bool,
     out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth)."""
-    from ..training import Validation, train_identity
-
+    """Train a LoRA of one person from PICTURES: one picture, or a folder of them (DreamBooth)."""
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
     if validate_prompt and not validate:
         raise click.UsageError("--validate-prompt needs --validate STEPS")
-    no_loading_bars()
+    require_inputs(pictures, base, start)
+    with status("loading torch and diffusers"):
+        from ..training import Validation, train_identity
+
+        no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     losses: list[float] = []
     with resumable():
@@ -133,6 +135,15 @@ def _next_with(out: Path, for_: Path) -> str:
     if stated_format(for_) == DATASET:
         return command("w2w add", for_, out)
     return command("w2w inspect", out, options=("--against", for_))
+
+
+def require_inputs(people: Path, base: str, start: Path | None) -> None:
+    """Raise `MissingPathError` for a path that does not exist, before torch is imported, which takes seconds."""
+    from ..store.paths import missing
+
+    for path in (people, start, None if "/" in base else Path(base)):
+        if path is not None and not path.exists():
+            raise missing(path)
 
 
 def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:
@@ -178,9 +189,11 @@ def train_many(
     A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it; its other columns are
     labels. Identities train several at once, each with the result of training alone.
     """
-    from ..training import train_many as train_all
+    require_inputs(people, base, start)
+    with status("loading torch and diffusers"):
+        from ..training import train_many as train_all
 
-    no_loading_bars()
+        no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     with resumable():
         found = train_all(

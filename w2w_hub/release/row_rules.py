@@ -46,8 +46,8 @@ def require_stated_rows(remote: Remote, head: Head, folder: Path, manifest: Mapp
     first, relabel = min(rows), command("w2w relabel", folder, options=("--labels", "FILE"))
     count, table = counted(len(rows), "row does", "rows do"), enumeration(["id", *columns])
     raise InvalidInputError(
-        f"{folder}: {count} not state the {enumeration(columns)}, as published ones must, the first is {first!r}; state "
-        f"them with {relabel} (columns {table}), or publish for yourself with --private",
+        f"{folder}: {count} not state the {enumeration(columns)}, as published ones must, the first is {first!r}; "
+        f"state them with {relabel} (columns {table}), or publish for yourself with --private",
         path=folder,
         name=first,
     )

@@ -17,7 +17,7 @@ from ..common.text import counted
 from ..common.warn import warn_caller
 from ..errors import CorruptFileError, InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
-from ..store.paths import read_regular, short
+from ..store.paths import missing, read_regular, short
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_CAPTION = 4096  # characters
@@ -94,7 +94,7 @@ def picture_files(folder: Path) -> list[Path]:
     elif folder.exists():
         files = [folder]
     else:
-        raise MissingPathError(f"{folder} does not exist; give a folder of pictures of one person", path=folder)
+        raise missing(folder, "give a folder of pictures of one person")
     if not files:
         raise MissingPathError(
             f"{folder} has no pictures; put files with one of the suffixes {', '.join(SUFFIXES)} into it", path=folder

@@ -14,6 +14,7 @@ from ...common.arguments import checked
 from ...common.limits import unpacked_limit
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError
 from ...store.parquet import parquet_file, read_table
+from ...store.paths import missing
 from ..problems import Problems
 from .names import GIVEN, clean_columns, reserved_name
 from .values import LARGEST_WHOLE, WHOLE, WORDS, exact_number
@@ -56,8 +57,10 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     >>> read_labels("labels.csv")   # id,split,Eyeglasses,Beard ...   # doctest: +SKIP
     """
     path = Path(path)
+    if path.is_dir():
+        raise MissingPathError(f"{path} is a folder, not a table", path=path)
     if not path.is_file():
-        raise MissingPathError(f"{path} {'is a folder, not a table' if path.is_dir() else 'does not exist'}", path=path)
+        raise missing(path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":

@@ -18,7 +18,7 @@ from ...errors import (
 )
 from ..manifest import FILENAME as MANIFEST
 from ..manifest import read_manifest, stated_format
-from ..paths import has_file
+from ..paths import has_file, short, similar
 from .cache import KIND_NAMES, SHA
 from .client import translate
 from .options import HubOptions
@@ -94,7 +94,9 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
         misspelt = error.what in ("repository", "cache") and not error.cached and not path.exists()
         if not misspelt:
             raise
-        raise HubNotFoundError(f"{text} is not a local folder; {error}", error.cached, **error.data()) from error
+        near = similar(path)
+        hint = f" (did you mean {short(str(near))}?)" if near else ""
+        raise HubNotFoundError(f"{text} is not a local folder{hint}; {error}", error.cached, **error.data()) from error
 
 
 def _revision(text: str, revision: str | None, match: re.Match[str] | None) -> str | None:
