@@ -327,7 +327,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
     "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines file with rows and columns to change."
 )
 @extra_labels_option
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be repeated.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Column to remove. May be repeated.")
 @ordinal_option
 @column_options
 @split_options

@@ -133,9 +133,13 @@ def directions(space: Path, entanglement: bool, count: int, out: Path | None, fo
 )
 @click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")
 @click.option(
-    "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+    "--prompt",
+    "prompts",
+    multiple=True,
+    type=PROMPT,
+    help="Prompt of the pictures. May be repeated.  [default: sks person]",
 )
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]")
 @generation_options(".  [default: what SPACE states, or else its pipeline's]")
 @out_option("The weight-space folder to make: SPACE with the measured curves.")
 @json_option

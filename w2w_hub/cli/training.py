@@ -55,10 +55,16 @@ OPTIONS = (
     click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: 800]"),
     click.option("--batch-size", type=click.IntRange(1), help="Pictures per step.  [default: 1]"),
     click.option("--learning-rate", type=FINITE, help="Learning rate of AdamW.  [default: 0.0001]"),
-    click.option("--schedule", type=click.Choice(["constant", "cosine"]), help="Learning rate over the steps."),
+    click.option(
+        "--schedule",
+        type=click.Choice(["constant", "cosine"]),
+        help="Learning rate over the steps.  [default: constant]",
+    ),
     click.option("--average-last", type=FINITE, help="Fraction of the steps whose weights are averaged.  [default: 0]"),
     click.option("--seed", type=SEED, help="Seed of noise, timesteps and picture order.  [default: 0]"),
-    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Dtype of computation."),
+    click.option(
+        "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Dtype of computation.  [default: auto]"
+    ),
     click.option(
         "--device",
         "devices",
@@ -88,7 +94,9 @@ OPTIONS = (
 @recipe_options
 @click.option("--caption", help="Caption of pictures without one, instead of the prompt.")
 @click.option("--validate", type=click.IntRange(1), help="Draw pictures into OUT-validation every so many steps.")
-@click.option("--validate-prompt", multiple=True, help="Prompt of these pictures; repeatable.  [default: --prompt]")
+@click.option(
+    "--validate-prompt", multiple=True, help="Prompt of these pictures. May be repeated.  [default: --prompt]"
+)
 @out_option("The new folder of the adapter, in the PEFT and diffusers dialects.")
 @json_option
 def train(
