@@ -92,7 +92,9 @@ def save_space(
         settings = space.generation if generation is None else checked_settings(generation)
         extend = partial(embed_base, base, generation=settings)
     elif checked_settings(generation):
-        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
+        raise InvalidInputError(
+            "generation settings are stored with a base model: add --base (in Python: base=)", name="generation"
+        )
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     written = _written_card(path)
