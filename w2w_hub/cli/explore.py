@@ -8,7 +8,7 @@ import click
 
 from .common import examples
 from .demo import ended_by_sigterm
-from .output import say
+from .output import say, status
 
 
 @click.command(epilog=examples("w2w explore w2w-demo/space", "w2w explore org/space@v1.0.0 --port 7861"))
@@ -30,15 +30,14 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
 
     The page works offline and keeps nothing that a visitor uploads. Ctrl-C ends it.
     """
+    from ..space import WeightSpace
     from .common import no_loading_bars
 
-    if space.is_dir():  # another folder is refused before torch and Gradio are imported
-        from ..space import WeightSpace
+    WeightSpace.from_pretrained(space)  # what is not one is refused before torch and Gradio are imported
+    with status("loading torch and Gradio"):
+        from ..explore import launch
 
-        WeightSpace.from_pretrained(space)
-    from ..explore import launch
-
-    no_loading_bars()
+        no_loading_bars()
     with ended_by_sigterm():
         launch(
             str(space), dataset=dataset, host=host, port=port, browser=browser,
