@@ -30,11 +30,14 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
 
     The page works offline and keeps nothing that a visitor uploads. Ctrl-C ends it.
     """
+    from ..common.extras import optional_imports
     from ..space import WeightSpace
     from .common import no_loading_bars
 
     WeightSpace.from_pretrained(space)  # what is not one is refused before torch and Gradio are imported
-    with status("loading torch and Gradio"):
+    with status("loading torch and Gradio"), optional_imports("explore"):
+        import gradio  # noqa: F401, first: the extra includes diffusers
+
         from ..explore import launch
 
         no_loading_bars()

@@ -63,7 +63,7 @@ class _Rows:
         """Return what a view of these rows shows."""
         return {
             "dataset": self.dataset.manifest.name, "split": self.split or "all", "rows": len(self.rows),
-            "weights": f"{self.dataset.dtype} ({self.dataset.layout.size:,},)", "columns": ("id", *self.columns),
+            "weights": f"{self.dataset.layout.size:,} {self.dataset.dtype}", "columns": ", ".join(("id", *self.columns)),
         }  # fmt: skip
 
     def examples(self, positions: Sequence[int] | np.ndarray) -> list[Example]:
