@@ -61,9 +61,10 @@ class _Rows:
 
     def facts(self) -> dict[str, object]:
         """Return what a view of these rows shows."""
+        weights = f"{self.dataset.layout.size:,} {self.dataset.dtype}"
         return {
             "dataset": self.dataset.manifest.name, "split": self.split or "all", "rows": len(self.rows),
-            "weights": f"{self.dataset.layout.size:,} {self.dataset.dtype}", "columns": ", ".join(("id", *self.columns)),
+            "weights": weights, "columns": ", ".join(("id", *self.columns)),
         }  # fmt: skip
 
     def examples(self, positions: Sequence[int] | np.ndarray) -> list[Example]:
