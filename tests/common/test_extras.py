@@ -38,7 +38,7 @@ def python(run: str, names: tuple[str, ...] = (), cwd: Path | None = None) -> su
 
 COMMANDS = [
     ["demo", "--out", "x"],
-    ["train", "p", "--base", "b", "--out", "x"],
+    ["train", ".", "--base", ".", "--out", "x"],
     ["render", "s", "p", "--out", "x.png"],
     ["invert", "s", "a.png", "--out", "x"],
 ]
