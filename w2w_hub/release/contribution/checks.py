@@ -322,7 +322,7 @@ class _Checker:
     def _stated(self, name: str, value: Any) -> Iterator[Finding]:
         option = {"licence": "license"}.get(name, name)
         if value is None or (isinstance(value, str) and _says_nothing(value)):
-            yield Finding(name, f"it states no {option}; add --{option} ..., or a column {name!r} to the labels")
+            yield Finding(name, f"it states no {option}; add --{option} ..., or a column {option!r} to the labels")
             return
         if wrong := _bad_text(value):
             yield Finding(name, f"{option} {wrong}")
