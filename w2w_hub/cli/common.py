@@ -17,10 +17,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..common.extras import import_problem
-from ..common.progress import logged_progress
+from ..common.progress import logged_progress, notice
 from ..common.text import quote
 from ..errors import W2WError
-from .output import captured_messages, say, say_traceback, say_usage_error, status
+from .output import captured_messages, say, say_traceback, say_usage_error
 
 if TYPE_CHECKING:
     from ..space import WeightSpace
@@ -351,7 +351,7 @@ def open_pipeline(space: Path | WeightSpace, base: Path | str | None = None) -> 
     from ..space import WeightSpace
 
     opened = space if isinstance(space, WeightSpace) else WeightSpace.from_pretrained(space)
-    with status("loading the base model"):
+    with notice("loading the base model", logged=False):
         from ..models.pipelines import best_device
         from ..models.pipelines.registry import pipeline_of
 

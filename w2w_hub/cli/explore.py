@@ -8,7 +8,7 @@ import click
 
 from .common import examples
 from .demo import ended_by_sigterm
-from .output import say, status
+from .output import say
 
 
 @click.command(epilog=examples("w2w explore w2w-demo/space", "w2w explore org/space@v1.0.0 --port 7861"))
@@ -31,11 +31,12 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
     The page works offline and keeps nothing that a visitor uploads. Ctrl-C ends it.
     """
     from ..common.extras import optional_imports
+    from ..common.progress import notice
     from ..space import WeightSpace
     from .common import no_loading_bars
 
     WeightSpace.from_pretrained(space)  # what is not one is refused before torch and Gradio are imported
-    with status("loading torch and Gradio"), optional_imports("explore"):
+    with notice("loading torch and Gradio", logged=False), optional_imports("explore"):
         import gradio  # noqa: F401, first: the extra includes diffusers
 
         from ..explore import launch

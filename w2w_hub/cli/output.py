@@ -33,21 +33,6 @@ def _tinted(line: str, color: bool) -> str:
     return f"{colored(prefix, _PREFIXES[prefix], color)}{line.removeprefix(prefix)}" if prefix else line
 
 
-@contextmanager
-def status(text: str) -> Iterator[None]:
-    """Show what a command is doing on a terminal, until it is done or warns; a log has no such line."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    sys.stderr.write(f"{terminal(text)} ...")
-    sys.stderr.flush()
-    try:
-        yield
-    finally:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
-
-
 def data(*lines: object) -> None:
     """Write data to standard output, one line per argument."""
     _write(map(terminal, lines), err=False)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..common.progress import notice
 from ..common.text import command, counted, few
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE, build_command
-from .output import print_json, say, status
+from .output import print_json, say
 
 if TYPE_CHECKING:
     from ..training import TrainingRecipe
@@ -110,7 +111,7 @@ def train(
     if validate_prompt and not validate:
         raise click.UsageError("--validate-prompt needs --validate STEPS")
     require_inputs(pictures, base, start)
-    with status("loading torch and diffusers"):
+    with notice("loading torch and diffusers", logged=False):
         from ..training import Validation, train_identity
 
         no_loading_bars()
@@ -198,7 +199,7 @@ def train_many(
     labels. Identities train several at once, each with the result of training alone.
     """
     require_inputs(people, base, start)
-    with status("loading torch and diffusers"):
+    with notice("loading torch and diffusers", logged=False):
         from ..training import train_many as train_all
 
         no_loading_bars()

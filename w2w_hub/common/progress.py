@@ -56,6 +56,22 @@ def counted_steps(text: str) -> Iterator[Callable[[], object]]:
         steps.close()
 
 
+@contextmanager
+def notice(text: str, *, logged: bool = True) -> Iterator[None]:
+    """Say what one long step does: on a terminal until it ends, in a log as a line if `logged`."""
+    log, shown = _log.get(), terminal(text)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{shown}\r")
+        sys.stderr.flush()
+    elif log is not None and logged:
+        log[0](text)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{' ' * len(shown)}\r")
+
+
 def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[], str] | None) -> Iterator[T]:
     log = _log.get()
     if log is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 
 from ..common.interrupts import held_interrupts
-from ..common.progress import progress
+from ..common.progress import notice, progress
 from ..errors import AlreadyExistsError, InvalidInputError
 from ..store.atomic import write_bytes, write_json
 from ..store.manifest import read_json_in
@@ -26,6 +27,7 @@ from .trainer import Trainer
 
 PLAN, LIMIT, PICTURES, TOGETHER = "plan.json", "limit.json", "pictures", "together"
 SAVE_SECONDS = 60.0
+COMPILING = "compiling the base model, once, which takes minutes"
 
 
 def unfinished(out: Path) -> Path:
@@ -208,7 +210,8 @@ def train(
                 watch(trainer)
                 release()
             for step in progress(steps, text, total=len(steps), status=status) if bar else steps:
-                losses = trainer.advance()
+                with notice(COMPILING) if bar and trainer.engine.compiles_next else nullcontext():
+                    losses = trainer.advance()
                 if on_step is not None or step % 10 == 0:  # reading a loss waits for the device
                     recent[:] = [*recent[-19:], float(losses.nanmean())]
                 if on_step is not None:
