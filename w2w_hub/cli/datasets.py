@@ -303,11 +303,14 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
     """Remove rows from a dataset and its files."""
     from ..dataset import remove_rows
     from ..errors import MissingPathError
+    from ..store.paths import missing
 
     wanted = list(ids)
     if file is not None:
         try:
             wanted += file.read_text("utf-8").split()
+        except FileNotFoundError:
+            raise missing(file) from None
         except (OSError, ValueError) as error:
             raise MissingPathError(f"{file} cannot be read: {error}", path=file) from error
     report(remove_rows(dataset, wanted, version=version), as_json, command("w2w verify", dataset, options=("--deep",)))
