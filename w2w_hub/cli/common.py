@@ -73,7 +73,7 @@ class Sections(click.Group):
             except W2WError as error:
                 if os.environ.get("W2W_DEBUG"):
                     raise
-                say(f"w2w: error: {error}")
+                say("; ".join([f"w2w: error: {error}", *getattr(error, "__notes__", [])]))
                 ctx.exit(2)
             except ImportError as error:  # W2WError too, if optional_imports guards it
                 explained = import_problem(error)

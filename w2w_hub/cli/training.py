@@ -119,7 +119,9 @@ def train(
     if losses:
         some = max(1, len(losses) // 10)
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
-        say(f"{out}: mean loss {first:.4f} in the first {counted(some, 'step')}, {last:.4f} in the last")
+        begun = "first" if len(losses) == recipe.steps else "resumed run's first"
+        step = "step" if some == 1 else f"{some:,} steps"
+        say(f"{out}: mean loss {first:.4f} in the {begun} {step}, {last:.4f} in the last")
     if validate is not None:
         say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
@@ -192,5 +194,5 @@ def train_many(
         return
     say(f"{out}: {counted(len(found.dataset), 'row')} of {found.dataset.layout.size:,} numbers")
     if found.lost:
-        say(f"without a row, since the loss was not finite: {few(found.lost)}")
+        say(f"without a row, since their training diverged: {few(found.lost)}")
     say(f"next: {build_command(found.dataset, out, Path(base) if Path(base).is_dir() else None)}")

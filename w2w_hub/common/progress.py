@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from .text import terminal
+from .text import duration, terminal
 
 T = TypeVar("T")
 Say = Callable[[str], object]
@@ -59,5 +59,6 @@ def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[
         if now - last >= every and done != count:
             last = now
             of = "" if count is None else f" of {count:,}"
+            left = "" if count is None else f", about {duration((now - began) / done * (count - done))} left"
             more = "" if status is None else f", {status()}"
-            say(f"{text}: {done:,}{of} after {now - began:.0f} s{more}")
+            say(f"{text}: {done:,}{of} after {duration(now - began)}{left}{more}")

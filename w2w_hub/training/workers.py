@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +19,11 @@ from ..common.warn import warn_caller
 from .data import TrainingData
 from .encoding import class_latents_of, encode
 from .engines import Engine
-from .objective import objective_of
 from .opening import OpenedBase, open_base
 from .people import Person
 from .pictures import fingerprint, note_cropped, read_pictures
 from .recipe import TrainingRecipe
-from .runs import Run, train
+from .runs import Run, memory_explained, train
 from .trainer import Trainer
 
 
@@ -51,7 +51,7 @@ class Job:
 def plan_of(job: Job, opened: OpenedBase) -> dict[str, Any]:
     """Return everything besides the pictures that decides the result of a job."""
     people = [[person.id, person.caption] for person in job.people]
-    return opened.plan(job.recipe, job.engine, people=people, at_once=job.at_once)
+    return opened.plan(job.engine, people=people, at_once=job.at_once)
 
 
 def halves(batch: range) -> tuple[range, range]:
@@ -87,11 +87,10 @@ class Worker:
     def _train(self, batch: range, text: str) -> None:
         if len(batch) <= self.most or self.run.has(batch):
             try:
-                self._train_together(batch, text)
+                with memory_explained() if len(batch) == 1 else nullcontext():
+                    self._train_together(batch, text)
                 return
             except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
                 self.run.limit = self.most = max(map(len, halves(batch)))
                 warn_caller(
                     f"memory ran out with {counted(len(batch), 'identity')} in a batch; training at most {self.most} "
@@ -113,7 +112,7 @@ class Worker:
         if self.engine.compiles:
             data = _filled(data, min(self.most, len(job.people)))
         trainer = Trainer(
-            opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, job.recipe,
+            opened.denoiser, opened.layout, opened.objective, data, opened.start, job.recipe,
             engine=self.engine,
         )  # fmt: skip
         train(trainer, text, self.run, batch, digest, bar=self.bars)
@@ -141,7 +140,7 @@ def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
 
 def _work(job: Job, device: str, first: int, step: int) -> None:
     opened = open_base(job.base, job.recipe, device, job.reference, job.start)
-    run = Run(job.out, plan_of(job, opened), resume=True)
+    run = Run(job.out, plan_of(job, opened), resume=True, part=True)
     Worker(job, opened, run, bars=False).work(job.batches[first::step])
 
 
