@@ -333,11 +333,9 @@ SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 def no_loading_bars() -> None:
     """Turn off the bars with which diffusers and transformers load a model."""
-    from diffusers.utils import logging
-    from transformers.utils.logging import disable_progress_bar
+    from ..models.pipelines import quiet
 
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    quiet.no_loading_bars()
 
 
 def open_pipeline(space: Path, base: Path | str | None = None) -> Any:

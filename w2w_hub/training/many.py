@@ -144,7 +144,7 @@ def train_many(
         _require_room(target, len(persons), sum(map(len, waiting)), opened.layout.size)
         folders = [job.people[number].folder for batch in waiting for number in batch]
         note_unread(folders)
-        require_readable(folders)
+        require_readable(folders, opened.size)
         if len(chosen) == 1:
             Worker(job, opened, run).work(job.batches)
         else:

@@ -136,7 +136,7 @@ def train_identity(
     with nullcontext() if target is None else Run(target, plan, resume=resume, restart=overwrite) as run:
         note_unread([source])
         found = read_pictures(source, opened.size)
-        note_cropped(found)
+        note_cropped([picture.cropped for picture in found])
         with memory_explained():
             classes = class_latents_of(opened, recipe, None if cache is None else Path(cache))
             data = encode([found], [caption], opened, recipe, classes)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -133,8 +134,13 @@ def _unread(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if _has_suffix(file, UNREAD)) if folder.is_dir() else []
 
 
-def require_readable(folders: Sequence[Path]) -> None:
+def require_readable(folders: Sequence[Path], size: tuple[int, int] | None = None) -> None:
     """Raise unless all pictures and captions of identities can be read; done before the first one is trained on.
+
+    Parameters
+    ----------
+    size : (int, int), optional
+        Height and width to which pictures will be cropped; a warning says how many are.
 
     Raises
     ------
@@ -142,16 +148,17 @@ def require_readable(folders: Sequence[Path]) -> None:
         As :func:`read_pictures` raises them.
     """
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:  # decoders release Python's lock
-        checked = pool.map(_open_all, folders)
-        for _ in progress(checked, "checking pictures", total=len(folders)):
-            pass
+        checked = pool.map(partial(_opened, size=size), folders)
+        cropped = [left_out for each in progress(checked, "checking pictures", total=len(folders)) for left_out in each]
+    note_cropped(cropped)
 
 
-def _open_all(folder: Path) -> None:
+def _opened(folder: Path, size: tuple[int, int] | None) -> list[float]:
+    """Open everything of an identity; return the fraction of each picture that will be cropped."""
     files = picture_files(folder)
     read_captions(folder, files)
-    for file in files:
-        open_picture(file)
+    pictures = map(open_picture, files)
+    return [0.0 if size is None else _cropped(picture, size) for picture in pictures]
 
 
 def fingerprint(folders: Sequence[Path | str]) -> str:
@@ -179,12 +186,12 @@ def note_unread(folders: Sequence[Path]) -> None:
         warn_caller(f"{len(unread):,} {was} left out, since the format is not read: {names}; save as JPEG or PNG")
 
 
-def note_cropped(pictures: Sequence[TrainingPicture]) -> None:
-    """Warn if pictures were cropped."""
-    cropped = sum(picture.cropped > 0 for picture in pictures)
-    if cropped:
-        were = "was" if cropped == 1 else "were"
-        warn_caller(f"{cropped} of {counted(len(pictures), 'picture')} {were} cropped to the middle")
+def note_cropped(cropped: Sequence[float]) -> None:
+    """Warn if parts of pictures are left out, by the fraction of each."""
+    some = sum(fraction > 0 for fraction in cropped)
+    if some:
+        were = "was" if some == 1 else "were"
+        warn_caller(f"{some:,} of {counted(len(cropped), 'picture')} {were} cropped to the middle")
 
 
 def _is_picture(path: Path) -> bool:
@@ -198,11 +205,22 @@ def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
 def fitted(picture: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, float]:
     """Return a picture cropped to the middle and resized to (height, width), and the fraction that was cropped."""
     height, width = size
-    scale = min(picture.width / width, picture.height / height)
-    wide, high = width * scale, height * scale
-    left, top = (picture.width - wide) / 2, (picture.height - high) / 2
-    box = (left, top, left + wide, top + high)
-    cropped = 1 - wide * high / (picture.width * picture.height)
     if picture.size == (width, height):
         return picture, 0.0
-    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box), max(0.0, cropped)
+    wide, high = _kept(picture, size)
+    left, top = (picture.width - wide) / 2, (picture.height - high) / 2
+    box = (left, top, left + wide, top + high)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box), _cropped(picture, size)
+
+
+def _kept(picture: Image.Image, size: tuple[int, int]) -> tuple[float, float]:
+    """Return the width and height of the part of a picture that has the proportions of a (height, width)."""
+    height, width = size
+    scale = min(picture.width / width, picture.height / height)
+    return width * scale, height * scale
+
+
+def _cropped(picture: Image.Image, size: tuple[int, int]) -> float:
+    """Return the fraction of a picture that is not kept."""
+    wide, high = _kept(picture, size)
+    return max(0.0, 1 - wide * high / (picture.width * picture.height))

@@ -14,6 +14,7 @@ SCHEDULES = ("constant", "cosine")
 PROMPT = unicode_text()
 TARGETS = Rule("a list of names of modules", lambda value: _targets(value))
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_SAMPLES = 20_000_000  # whose order is drawn before the first step
 LARGEST_SEED = 2**64 - 1  # that torch's generators accept
 
 
@@ -84,6 +85,12 @@ class TrainingRecipe:
         for name, rule in RULES.items():
             object.__setattr__(self, name, rule.checked(getattr(self, name), f"TrainingRecipe: {name}"))
         object.__setattr__(self, "targets", tuple(self.targets))
+        if self.steps * self.batch_size > MOST_SAMPLES:
+            raise InvalidInputError(
+                f"TrainingRecipe: steps times batch_size is {self.steps * self.batch_size:,}, but at most "
+                f"{MOST_SAMPLES:,}",
+                name="steps",
+            )
 
     @property
     def scale(self) -> float:
@@ -115,7 +122,7 @@ class TrainingRecipe:
 
 
 def _targets(value: Any) -> list[str]:
-    found = names().take(value)
+    found: list[str] = names().take(value)
     if not found or not all(found):
         raise ValueError
     return found

@@ -121,11 +121,12 @@ class Run:
         with as_disk_error(self.out):
             while True:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock = lock_folder(self.folder, "another training run")
+                lock = lock_folder(self.folder, "another training run")
                 with suppress(FileNotFoundError):
-                    if self._lock is None or os.path.samestat(os.fstat(self._lock), os.lstat(self.folder)):
+                    if lock is None or os.path.samestat(os.fstat(lock), os.lstat(self.folder)):
+                        self._lock = lock
                         return
-                os.close(self._lock)  # its last holder removed it in between
+                os.close(lock)  # its last holder removed it in between
 
     def _leave(self) -> None:
         """Release the lock, and remove the folders that were made for nothing."""
