@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,7 +225,8 @@ def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
     known = component == "unet" or type(model).__name__ in TRANSFORMERS
     vae = getattr(pipe, "vae", None)
     latent = None if vae is None else getattr(vae.config, "latent_channels", None)
-    if not known or not hasattr(pipe, "encode_prompt") or model.config.in_channels != latent:
+    takes_picture = "image" in inspect.signature(type(pipe).__call__).parameters
+    if not known or takes_picture or not hasattr(pipe, "encode_prompt") or model.config.in_channels != latent:
         raise BaseModelMismatchError(
             f"{base} is a {type(pipe).__name__}, which training does not support; choose a text-to-image base model "
             "of Stable Diffusion, SDXL or Stable Diffusion 3"

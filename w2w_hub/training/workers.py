@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -15,7 +16,7 @@ import torch
 
 from ..common.processes import worker_processes
 from ..common.progress import progress
-from ..common.text import counted
+from ..common.text import counted, duration
 from ..common.warn import warn_caller
 from ..models.pipelines.quiet import no_loading_bars
 from .data import TrainingData
@@ -85,8 +86,14 @@ class Worker:
 
     def work(self, batches: Sequence[range]) -> None:
         """Train what is not finished yet."""
+        began, trained = time.monotonic(), 0
         for number, batch in enumerate(batches, 1):
-            self._train(batch, f"batch {number:,} of {len(batches):,}")
+            text = f"batch {number:,} of {len(batches):,}"
+            if trained:
+                each = (time.monotonic() - began) / trained
+                text += f" (all in about {duration(each * (len(batches) - number + 1))})"
+            trained += not self.run.has(batch)
+            self._train(batch, text)
 
     def _train(self, batch: range, text: str) -> None:
         if len(batch) <= self.most or self.run.has(batch):
