@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.activations import GEGLU
 
 from w2w_hub import ParameterLayout, WeightDataset
 from w2w_hub.errors import InvalidInputError
@@ -70,6 +71,32 @@ def test_projections_of_a_transformers_prompts_are_kept_too() -> None:
     found, rows = trained(model, adapted, people, sharing(), FlowMatchEulerDiscreteScheduler())
     assert [name for name, m in model.named_modules() if m in found._text.layers] == ["context_embedder"]
     torch.testing.assert_close(rows, plain, rtol=1e-3, atol=1e-6)
+
+
+# ---------------------------------------------------------------- gates of feed-forward blocks
+@pytest.mark.parametrize(
+    ("targets", "split"), [(("to_q", "to_v"), True), (("to_q", "net.0.proj"), False)], ids=["frozen", "adapted"]
+)
+def test_gates_split_in_two_products_give_the_same_rows(unet: Any, targets: tuple[str, ...], split: bool) -> None:  # noqa: F811
+    adapted = ParameterLayout.from_model(unet, targets, 1, 27.0)
+    engine = Engine("eager")
+    engine.splits_gates = True
+    _, plain = trained(unet, adapted, data([1, 1]), Engine("eager"))
+    gates = [module for module in unet.modules() if isinstance(module, GEGLU)]
+    with counted_calls(gates[0].proj) as calls:
+        _, rows = trained(unet, adapted, data([1, 1]), engine)
+    assert bool(calls) != split  # the whole projection runs only where it is adapted
+    moved = (plain - kaiming_start(adapted, 0)).abs().max()
+    assert (rows - plain).abs().max() < 1e-3 * moved
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+@contextmanager
+def counted_calls(module: torch.nn.Module) -> Iterator[list[int]]:
+    calls: list[int] = []
+    handle = module.register_forward_hook(lambda *_: calls.append(1))
+    yield calls
+    handle.remove()
 
 
 # ---------------------------------------------------------------- compilation

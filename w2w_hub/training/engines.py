@@ -49,6 +49,8 @@ class Engine:
     captures : bool
     shares_text : bool
         Whether frozen projections of prompts are computed once instead of in each step, see :mod:`.shared_text`.
+    splits_gates : bool
+        Whether gates of feed-forward blocks are products of their own, see :mod:`.split_gates`.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Engine:
         self.name, self.backend = name, backend or BACKEND
         self.compiles, self.captures = KINDS[name]
         self.shares_text = self.compiles or self.captures
+        self.splits_gates = self.compiles
         self._model: torch.nn.Module | None = None
         self._compiled: Any = None
 

@@ -17,6 +17,7 @@ from .engines import Engine
 from .objective import Objective, predict, sample_losses
 from .recipe import TrainingRecipe
 from .shared_text import SharedText
+from .split_gates import SplitGates
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 STATE = ("weights", "first", "second", "mean")
@@ -77,6 +78,7 @@ class Trainer:
         self.step, self.in_step = 0, False
         self._call, self._capture = self.engine.callable_of(model), self.engine.capture()
         self._text = self._shared_text()
+        self._gates = SplitGates(model, layout) if self.engine.splits_gates else None
         self._factors = torch.ones(3, device=data.device)  # learning rate and the two bias corrections of a step
 
     @property
@@ -130,7 +132,8 @@ class Trainer:
         """Return the loss of each identity ``(n,)``: its pictures' plus the weighted one of the class pictures."""
         text, added = self.data.prompts.of(batch.prompts)
         shared = nullcontext() if self._text is None else self._text.used(batch.prompts)
-        with inject_hooks(self.model, self.layout, rows), shared, self._autocast():
+        split = nullcontext() if self._gates is None else self._gates.used()
+        with inject_hooks(self.model, self.layout, rows), shared, split, self._autocast():
             losses = sample_losses(self._call, self.objective, batch.clean, batch.noise, batch.t, text, added)
         kinds = losses.view(-1, self.recipe.batch_size, len(self.data)).mean(1)
         return kinds[0] if len(kinds) == 1 else kinds[0] + self.recipe.prior_weight * kinds[1]
