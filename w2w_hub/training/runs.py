@@ -126,7 +126,8 @@ class Run:
                     if lock is None or os.path.samestat(os.fstat(lock), os.lstat(self.folder)):
                         self._lock = lock
                         return
-                os.close(lock)  # its last holder removed it in between
+                if lock is not None:
+                    os.close(lock)  # its last holder removed it in between
 
     def _leave(self) -> None:
         """Release the lock, and remove the folders that were made for nothing."""
