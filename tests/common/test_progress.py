@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from w2w_hub.common.progress import logged_progress, progress
+from w2w_hub.common.progress import logged_progress, notice, progress
 
 # a terminal is needed for the bar: a process with one of its own
 ON_A_TERMINAL = """
@@ -35,6 +35,24 @@ def test_a_log_gets_a_line_with_the_count_and_only_where_it_is_asked_for(capsys:
         assert list(progress(range(5), "counting")) == [0, 1, 2, 3, 4]
     assert not lines
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_notice_is_a_line_of_the_log_and_gone_from_a_terminal_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    with notice("compiling"):
+        pass
+    with logged_progress(lines.append), notice("compiling"):
+        assert lines == ["compiling"]
+    assert lines == ["compiling"]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with notice("compiling \x1b[31m"):
+        shown = capsys.readouterr().err
+        assert shown.startswith("compiling")
+        assert "\x1b" not in shown
+    assert capsys.readouterr().err.strip() == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")

@@ -15,11 +15,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.activations import GEGLU
 
 from w2w_hub import ParameterLayout, WeightDataset
+from w2w_hub.common.progress import logged_progress
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.training import TrainingRecipe, engines, kaiming_start, train_identity, train_many
 from w2w_hub.training.data import Prompts, TrainingData
 from w2w_hub.training.engines import ENGINES, Capture, Engine, engine_for
 from w2w_hub.training.objective import objective_of
+from w2w_hub.training.runs import COMPILING
 from w2w_hub.training.trainer import Trainer
 
 from ..small_denoiser import LAYOUT, Denoiser, pictures, prompt
@@ -140,8 +142,11 @@ def test_many_people_share_one_compiled_model_whose_batches_have_one_size(
         return lambda noisy, *args, **kwargs: (seen.add(len(noisy)), model(noisy, *args, **kwargs))[1]
 
     monkeypatch.setattr(torch, "compile", compiled)
-    found = train_many(five, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=2, engine="compiled")
+    lines: list[str] = []
+    with logged_progress(lines.append):
+        found = train_many(five, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=2, engine="compiled")
     assert sizes == [{2}]
+    assert lines.count(COMPILING) == 1
     assert found.batch_sizes == [2, 2, 1]
     [record] = WeightDataset.open(tmp_path / "out").manifest.training
     assert record["engine"] == "compiled"

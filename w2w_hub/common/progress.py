@@ -45,6 +45,22 @@ def progress(
             bar.set_postfix_str(terminal(status()), refresh=False)
 
 
+@contextmanager
+def notice(text: str) -> Iterator[None]:
+    """Say what one long step does: on a terminal until it ends, in a log as a line."""
+    log, shown = _log.get(), terminal(text)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{shown}\r")
+        sys.stderr.flush()
+    elif log is not None:
+        log[0](text)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{' ' * len(shown)}\r")
+
+
 def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[], str] | None) -> Iterator[T]:
     log = _log.get()
     if log is None:

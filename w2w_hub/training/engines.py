@@ -51,6 +51,8 @@ class Engine:
         Whether frozen projections of prompts are computed once instead of in each step, see :mod:`.shared_text`.
     splits_gates : bool
         Whether gates of feed-forward blocks are products of their own, see :mod:`.split_gates`.
+    compiles_next : bool
+        Whether the next step has to compile first.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class Engine:
         self.splits_gates = self.compiles
         self._model: torch.nn.Module | None = None
         self._compiled: Any = None
+        self.compiles_next = self.compiles
 
     def require(self, device: torch.device) -> None:
         """Raise unless the engine runs on a device.

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from ..common.interrupts import held_interrupts
-from ..common.progress import progress
+from ..common.progress import notice, progress
 from ..errors import AlreadyExistsError, CorruptFileError, InvalidInputError, OutOfMemoryError
 from ..store.atomic import as_disk_error, write_bytes, write_json
 from ..store.locks import lock_folder
@@ -30,6 +30,7 @@ from .trainer import Trainer
 DIGESTS = ("base", "layout", "start")  # in a plan: what a reader would not recognize
 PLAN, LIMIT, PICTURES, TOGETHER = "plan.json", "limit.json", "pictures", "together"
 SAVE_SECONDS = 60.0
+COMPILING = "compiling the base model, once, which takes minutes"
 
 
 def unfinished(out: Path) -> Path:
@@ -333,7 +334,8 @@ def train(
                 watch(trainer)
                 release()
             for step in progress(steps, text, total=len(steps), status=status) if bar else steps:
-                losses = trainer.advance()
+                with notice(COMPILING) if bar and trainer.engine.compiles_next else nullcontext():
+                    losses = trainer.advance()
                 if on_step is not None or step % 10 == 0:  # reading a loss waits for the device
                     recent[:] = [*recent[-19:], float(losses.nanmean())]
                 if on_step is not None:

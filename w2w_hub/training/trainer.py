@@ -103,6 +103,7 @@ class Trainer:
                 self.work(batch)
             else:
                 self._capture.step(self, batch)
+        self.engine.compiles_next = False
         if self.step >= self.averaged_from:
             self.mean += (self.weights - self.mean) / (self.step - self.averaged_from + 1)
         self.lost |= ~torch.isfinite(self.losses)
