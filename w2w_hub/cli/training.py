@@ -96,7 +96,11 @@ def train(
     devices: tuple[str, ...], engine: str, validate: int | None, validate_prompt: tuple[str, ...], resume: bool,
     out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth)."""
+    """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth).
+
+    The caption of 1.png is the text of 1.txt beside it, or of its line in metadata.jsonl or metadata.csv (columns
+    file_name and text). Other formats than PNG, JPEG, WebP, TIFF, BMP and GIF are left out.
+    """
     from ..training import Validation, train_identity
 
     if len(devices) > 1:
@@ -177,8 +181,8 @@ def train_many(
 ) -> None:  # fmt: skip
     """Train a LoRA for each of PEOPLE and pack them: a folder of folders of pictures, or a table.
 
-    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it; its other columns are
-    labels. Identities train several at once, each with the result of training alone.
+    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it, and may have captions of
+    pictures without one in the column caption; its other columns are labels. Identities train several at once, each with the result of training alone.
     """
     from ..training import train_many as train_all
 
