@@ -182,7 +182,8 @@ def train_many(
     """Train a LoRA for each of PEOPLE and pack them: a folder of folders of pictures, or a table.
 
     A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it, and may have captions of
-    pictures without one in the column caption; its other columns are labels. Identities train several at once, each with the result of training alone.
+    pictures without one in the column caption; its other columns are labels. Identities train several at once, each
+    with the result of training alone.
     """
     from ..training import train_many as train_all
 
