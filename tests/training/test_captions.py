@@ -95,6 +95,12 @@ def test_empty_parts_of_a_caption_do_not_count(caption: str) -> None:
     assert set(with_parts_left_out(caption, replace(QUICK, caption_dropout=1.0), 4)) == {"sks person"}
 
 
+def test_a_table_finds_a_picture_whose_name_has_another_normal_form(folder: Path) -> None:
+    (folder / "a.png").rename(folder / "e\u0301.png")
+    (folder / "metadata.csv").write_text("file_name,text\n\u00e9.png,sks\n", "utf-8")
+    assert sorted(captions(folder), key=str) == [None, "sks"]
+
+
 # ---------------------------------------------------------------- pictures
 def test_pictures_of_formats_that_are_not_read_are_named(folder: Path) -> None:
     for name in ("a.png", "b.png"):

@@ -134,6 +134,16 @@ def test_a_reference_must_be_a_dataset_or_weight_space_and_a_start_needs_an_a(
         train_identity(people / "ann", tiny_world.base, recipe=QUICK, start=tmp_path / "empty")
 
 
+def test_what_is_left_out_of_a_folder_is_said(tiny_world: TinyWorld, people: Path) -> None:
+    (people / "ann" / "1.heic").write_bytes(b"")
+    (people / "bob" / "0.png.txt").write_text("sks person, hat", "utf-8")
+    recipe = replace(QUICK, steps=1)
+    with pytest.warns(UserWarning, match=r"1\.heic"):
+        train_identity(people / "ann", tiny_world.base, recipe=recipe)
+    with pytest.warns(UserWarning, match=r"0\.png\.txt"):
+        train_identity(people / "bob", tiny_world.base, recipe=recipe)
+
+
 # ---------------------------------------------------------------- runs on disk
 def test_a_second_command_on_one_output_is_refused_and_the_first_one_ends_as_ever(
     tiny_world: TinyWorld, people: Path, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,9 +36,20 @@ def read_captions(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
     InvalidInputError
         If a table names a picture that is not there, or has no column of captions.
     """
-    stated = _table(folder, {file.name for file in files}) if folder.is_dir() else {}
-    captions = {file: _sidecar(file) or stated.get(file.name) for file in files}
+    stated = _table(folder, {_normal(file.name) for file in files}) if folder.is_dir() else {}
+    captions = {file: _sidecar(file) or stated.get(_normal(file.name)) for file in files}
     return {file: caption for file, caption in captions.items() if caption}
+
+
+def _normal(name: str) -> str:
+    """Return a file's name in the normal form of Unicode; some systems store another one than people type."""
+    return unicodedata.normalize("NFC", name)
+
+
+def misnamed_texts(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Return the text files of a folder if none of them has a picture's name."""
+    texts = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt") if folder.is_dir() else []
+    return [] if {sidecar_of(file) for file in files} & set(texts) else texts
 
 
 def caption_files(folder: Path, files: Sequence[Path]) -> list[Path]:
@@ -127,7 +139,7 @@ def _table(folder: Path, names: set[str]) -> dict[str, str]:
         where, name = f"{file}: line {number}", row.get(FILE_NAME)
         if not isinstance(name, str):
             raise CorruptFileError(f"{where} has no {FILE_NAME}; add the name of its picture", path=file)
-        name = str(PurePosixPath(name))  # ./1.png is 1.png
+        name = _normal(str(PurePosixPath(name)))  # ./1.png is 1.png
         if name not in names:
             raise InvalidInputError(f"{where} names {short(name)}, which is not in the folder; correct it", path=file)
         if name in found:

@@ -26,9 +26,9 @@ from .class_pictures import class_pictures
 from .engines import AUTO, ENGINES, engine_for
 from .opening import OpenedBase, open_base, require_device
 from .people import read_people
-from .pictures import note_unread, require_readable
+from .pictures import note_left_out, require_readable
 from .recipe import TrainingRecipe
-from .runs import Run
+from .runs import Run, memory_explained
 from .trained_rows import TrainedRows
 from .workers import Job, Worker, halves, plan_of, work_on
 
@@ -143,13 +143,14 @@ def train_many(
         waiting = [batch for batch in job.batches if not run.has(batch)]
         _require_room(target, len(persons), sum(map(len, waiting)), opened.layout.size)
         folders = [job.people[number].folder for batch in waiting for number in batch]
-        note_unread(folders)
+        note_left_out(folders)
         require_readable(folders, opened.size)
         if len(chosen) == 1:
             Worker(job, opened, run).work(job.batches)
         else:
             if recipe.class_prompt is not None:
-                class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
+                with memory_explained():
+                    class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
             opened.pipe.to("cpu")  # the first device's process opens it again
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

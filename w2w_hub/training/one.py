@@ -24,7 +24,7 @@ from .captions import require_caption
 from .encoding import class_latents_of, encode
 from .engines import AUTO, ENGINES, engine_for
 from .opening import OpenedBase, open_base, require_device
-from .pictures import fingerprint, note_cropped, note_unread, read_pictures, require_readable
+from .pictures import fingerprint, note_cropped, note_left_out, read_pictures, require_readable
 from .recipe import TrainingRecipe
 from .runs import Run, memory_explained, train
 from .trainer import Trainer
@@ -134,7 +134,7 @@ def train_identity(
         watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
     plan = opened.plan(engine, caption=caption)
     with nullcontext() if target is None else Run(target, plan, resume=resume, restart=overwrite) as run:
-        note_unread([source])
+        note_left_out([source])
         found = read_pictures(source, opened.size)
         note_cropped([picture.cropped for picture in found])
         with memory_explained():

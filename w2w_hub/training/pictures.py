@@ -21,7 +21,7 @@ from ..common.warn import warn_caller
 from ..errors import InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
 from ..store.paths import read_regular
-from .captions import caption_files, read_captions
+from .captions import caption_files, misnamed_texts, read_captions
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # pictures too, which are not read: somebody who has a folder of them expects that they count
@@ -109,7 +109,10 @@ def picture_files(folder: Path) -> list[Path]:
         raise MissingPathError(f"{folder} does not exist; give a folder of pictures of one person", path=folder)
     if not folder.is_dir():
         return [folder]
-    files = sorted(file for file in folder.iterdir() if _is_picture(file))
+    try:
+        files = sorted(file for file in folder.iterdir() if _is_picture(file))
+    except OSError as error:
+        raise MissingPathError(f"{folder} cannot be read: {error.strerror}", path=folder) from error
     if not files:
         raise MissingPathError(f"{folder} has no pictures; {_advice(folder)}", path=folder)
     lost = next((file for file in files if not file.exists()), None)
@@ -177,13 +180,20 @@ def _read_files(folder: Path) -> Iterator[Path]:
     yield from caption_files(folder, files)
 
 
-def note_unread(folders: Sequence[Path]) -> None:
-    """Warn if folders hold pictures of formats that are not read."""
+def note_left_out(folders: Sequence[Path]) -> None:
+    """Warn if folders hold pictures of formats that are not read, or captions that belong to no picture."""
     unread = [file for folder in folders for file in _unread(folder)]
     if unread:
-        names = few([str(file) for file in unread], 2)
-        was = "picture was" if len(unread) == 1 else "pictures were"
-        warn_caller(f"{len(unread):,} {was} left out, since the format is not read: {names}; save as JPEG or PNG")
+        pictures = counted(len(unread), "picture was", "pictures were")
+        warn_caller(f"{pictures} left out, since the format is not read: {_some(unread)}; save as JPEG or PNG")
+    texts = [file for folder in folders for file in misnamed_texts(folder, picture_files(folder))]
+    if texts:
+        files = counted(len(texts), "text file has", "text files have")
+        warn_caller(f"{files} no picture's name, so it is no caption: {_some(texts)}; that of 1.png is in 1.txt")
+
+
+def _some(files: Sequence[Path]) -> str:
+    return few([str(file) for file in files], 2)
 
 
 def note_cropped(cropped: Sequence[float]) -> None:
