@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,9 +116,3 @@ def test_a_folder_of_folders_and_a_link_to_nothing_are_named(folder: Path) -> No
     with pytest.raises(MissingPathError) as caught:
         read_pictures(folder, (8, 8))
     assert caught.value.path == folder / "b.png"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_names_that_are_not_unicode_are_pictures_like_others(folder: Path) -> None:
-    os.rename(folder / "a.png", os.fsencode(folder) + b"/\xff.png")
-    assert captions(folder) == [None, None]

@@ -144,6 +144,15 @@ def test_what_is_left_out_of_a_folder_is_said(tiny_world: TinyWorld, people: Pat
         train_identity(people / "bob", tiny_world.base, recipe=recipe)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_picture_whose_name_is_not_unicode_is_one_like_others(tiny_world: TinyWorld, people: Path) -> None:
+    before = train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, steps=1))
+    os.rename(people / "ann" / "0.png", os.fsencode(people / "ann") + b"/\xff.png")
+    after = train_identity(people / "ann", tiny_world.base, recipe=replace(QUICK, steps=1))
+    layout = ParameterLayout.from_adapter(before)
+    assert np.array_equal(layout.flatten(before), layout.flatten(after))
+
+
 # ---------------------------------------------------------------- runs on disk
 def test_a_second_command_on_one_output_is_refused_and_the_first_one_ends_as_ever(
     tiny_world: TinyWorld, people: Path, tmp_path: Path
