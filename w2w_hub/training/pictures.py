@@ -108,12 +108,12 @@ def fingerprint(folders: Sequence[Path | str]) -> str:
     """Return a digest of the names and contents of identities' pictures and captions, without decoding them."""
     digest = hashlib.sha256()
     for folder in map(Path, folders):
-        for file in picture_files(folder):
-            for part in (file, file.with_suffix(".txt")):
-                if part.is_file():
-                    digest.update(part.name.encode() + b"\0" + hashlib.sha256(part.read_bytes()).digest())
-        metadata = folder / METADATA
-        digest.update(metadata.read_bytes() if metadata.is_file() else b"")
+        files, metadata = picture_files(folder), folder / METADATA
+        parts = [*files, *(file.with_suffix(".txt") for file in files), metadata]
+        there = [part for part in parts if part.is_file()]
+        digest.update(f"{len(there)}\n".encode())  # a picture that goes from one identity to the next is a change
+        for part in there:
+            digest.update(part.name.encode() + b"\0" + hashlib.sha256(part.read_bytes()).digest())
     return digest.hexdigest()
 
 
