@@ -270,6 +270,18 @@ def test_a_truncated_file_is_refused_at_every_length(zipped: bool, tmp_path: Pat
             open_file(path)
 
 
+@pytest.mark.parametrize("numbers", [29, 31, 2**60, 2**64 - 1])
+def test_a_storage_that_states_another_size_than_the_files_is_refused(numbers: int, tmp_path: Path) -> None:
+    path = saved(torch.arange(30.0).reshape(5, 6), tmp_path / "V.pt", zipped=False)
+    data = bytearray(path.read_bytes())
+    stated = slice(len(data) - 30 * 4 - 8, len(data) - 30 * 4)
+    assert int.from_bytes(data[stated], "little") == 30
+    data[stated] = numbers.to_bytes(8, "little")
+    path.write_bytes(data)
+    with little_memory(), pytest.raises(CorruptFileError, match=r"V\.pt"):
+        open_file(path)
+
+
 def test_a_damaged_byte_of_a_tensor_is_found_by_the_archives_checksum(tmp_path: Path) -> None:
     path = saved(torch.arange(5000.0), tmp_path / "mean.pt")
     assert hash_file(path)["size"] == path.stat().st_size
