@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from w2w_hub import ParameterLayout, read_adapter
+from w2w_hub import ParameterLayout
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.training import train_identity, train_many
 from w2w_hub.training.runs import unfinished
