@@ -67,7 +67,7 @@ def test_an_imported_dataset_needs_the_consent_of_every_row(tmp_path: Path) -> N
     folder = dataset.path
 
     def reason() -> str | None:
-        return missing_permission(folder, parse_json((folder / "manifest.json").read_bytes(), folder))
+        return missing_permission(folder, stated(folder))
 
     assert reason() is not None
     table = pd.DataFrame({"id": list(dataset.ids), "consent": "given"})
@@ -79,11 +79,20 @@ def test_an_imported_dataset_needs_the_consent_of_every_row(tmp_path: Path) -> N
     assert reason() is None
 
 
+def stated(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = parse_json((folder / "manifest.json").read_bytes(), folder)
+    return found
+
+
+def published(folder: Path) -> Source:
+    return Source(folder, files=stated(folder)["files"])
+
+
 def test_rows_that_do_not_state_what_they_must_are_named_unless_the_repository_is_private(
     make_dataset: Callable[..., WeightDataset],
 ) -> None:
     dataset = make_dataset()  # rows with a source, without license and consent
-    folder, manifest = dataset.path, parse_json((dataset.path / "manifest.json").read_bytes(), dataset.path)
+    folder, manifest = dataset.path, stated(dataset.path)
     remote: Any = SimpleNamespace(is_private=lambda: False)
     private: Any = SimpleNamespace(is_private=lambda: True)
     for there in (Head(), Head(commit="a" * 40)):
@@ -94,12 +103,12 @@ def test_rows_that_do_not_state_what_they_must_are_named_unless_the_repository_i
         require_stated_rows(private, Head(), folder, manifest)  # there is no repository yet
     require_stated_rows(private, Head(commit="a" * 40), folder, manifest)
     require_stated_rows(remote, Head(), folder, {**manifest, "format": "w2w-space"})
-    require_stated_rows(remote, Head(commit="a" * 40, source=Source(folder)), folder, manifest)  # new to nobody
-    others = Source(make_dataset("others", seed=1).path)  # the same ids with other weights
+    require_stated_rows(remote, Head(commit="a" * 40, source=published(folder)), folder, manifest)  # new to nobody
+    others = published(make_dataset("others", seed=1).path)  # the same ids with other weights
     with pytest.raises(InvalidInputError):
         require_stated_rows(remote, Head(commit="a" * 40, source=others), folder, manifest)
     relabel_rows(folder, pd.DataFrame({"id": list(dataset.ids), "consent": "given", "licence": "cc0-1.0"}))
-    require_stated_rows(remote, Head(), folder, parse_json((folder / "manifest.json").read_bytes(), folder))
+    require_stated_rows(remote, Head(), folder, stated(folder))
 
 
 @pytest.mark.parametrize(
