@@ -12,7 +12,7 @@ import pytest
 
 from w2w_hub import WeightDataset, relabel_rows
 from w2w_hub.errors import HubError, InvalidInputError
-from w2w_hub.release import withdraw
+from w2w_hub.release import push, withdraw
 from w2w_hub.release.permission import missing_permission, require_permission
 from w2w_hub.release.remote import Head
 from w2w_hub.release.row_rules import require_stated_rows
@@ -111,10 +111,18 @@ def test_rows_that_do_not_state_what_they_must_are_named_unless_the_repository_i
     require_stated_rows(remote, Head(), folder, stated(folder))
 
 
-@pytest.mark.parametrize(
-    "repo", ["models/org/people", "people", "org/people/more", "org/people#3", "../org/people", ""]
-)
+NO_NAMES = ["people", "datasets/people", "models/people", "org/people/more", "org/people#3", "../org/people", ""]
+
+
+@pytest.mark.parametrize("repo", ["models/org/people", *NO_NAMES])
 def test_only_a_datasets_name_has_rows_to_withdraw(repo: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         withdraw(repo, "p0", reason="error")
+    assert caught.value.name == "repo"
+
+
+@pytest.mark.parametrize("repo", NO_NAMES)
+def test_a_version_is_pushed_to_a_repository_with_an_owner(repo: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        push(tmp_path, repo)
     assert caught.value.name == "repo"

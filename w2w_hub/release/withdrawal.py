@@ -17,9 +17,9 @@ from ..common.text import counted, few, nearest
 from ..dataset.manifest import DatasetManifest
 from ..dataset.tables import read_labels
 from ..errors import InvalidInputError, UnknownNameError
-from ..store.hub.cache import REPO, SHA
+from ..store.hub.cache import SHA
 from ..store.hub.client import Token
-from ..store.hub.locate import split_kind
+from ..store.hub.locate import has_owner, split_kind
 from ..store.hub.semver import Version
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import FILENAME, REASONS, Withdrawal, WithdrawalList, parse_withdrawals, remember
@@ -145,7 +145,7 @@ def dataset_name(repo: str) -> str:
     InvalidInputError
     """
     kind, name = split_kind(repo)
-    if kind == "space" or not REPO.fullmatch(name):
+    if kind == "space" or not has_owner(name):
         raise InvalidInputError(f"{repo} is not the name of a dataset on the Hub (org/name)", name="repo")
     return name
 
