@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +87,36 @@ def test_a_limit_of_memory_that_is_no_number_of_people_is_not_used(
     again()
     (unfinished(tmp_path / "out") / "limit.json").write_text(json.dumps({"identities": limit}), "utf-8")
     assert train_many(people, tiny_world.base, tmp_path / "out", recipe=recipe, resume=True).batch_sizes == [3]
+
+
+@pytest.mark.slow
+def test_what_is_kept_are_the_rows_of_finished_batches_and_the_state_of_the_one_in_work(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.setattr("w2w_hub.training.runs.SAVE_SECONDS", 0.0)
+    recipe, out = replace(QUICK, steps=2), tmp_path / "out"
+    again = interrupt(monkeypatch, step=1, batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_many(people, tiny_world.base, out, recipe=recipe, at_once=1)
+    again()
+    assert sorted(path.name for path in unfinished(out).iterdir()) == [
+        "plan.json", "rows-000000-000001.safetensors", "state-000001-000002.safetensors",
+    ]  # fmt: skip
+    with pytest.raises(InvalidInputError, match="at_once") as caught:
+        train_many(people, tiny_world.base, out, recipe=recipe, at_once=2, resume=True)
+    assert caught.value.path == unfinished(out)
+    trained = list[str]()
+    monkeypatch.setattr(Trainer, "rows", kept(Trainer.rows, trained))
+    found = train_many(people, tiny_world.base, out, recipe=recipe, at_once=1, resume=True)
+    assert len(trained) == 2  # the first is not trained again
+    whole = train_many(people, tiny_world.base, tmp_path / "whole", recipe=recipe, at_once=1)
+    assert found.dataset.manifest.digest == whole.dataset.manifest.digest
+    assert not unfinished(out).exists()
+
+
+def kept(function: Callable[[Trainer], Any], calls: list[str]) -> Callable[[Trainer], Any]:
+    def counted(self: Trainer) -> Any:
+        calls.append("a batch")
+        return function(self)
+
+    return counted
