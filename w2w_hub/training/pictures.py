@@ -168,7 +168,9 @@ def fingerprint(folders: Sequence[Path | str]) -> str:
     """Return a digest of the names and contents of identities' pictures and captions, without decoding them."""
     digest = hashlib.sha256()
     for folder in map(Path, folders):
-        for file in _read_files(folder):
+        files = list(_read_files(folder))
+        digest.update(f"{len(files)}\n".encode())  # a picture that goes from one identity to the next is a change
+        for file in files:
             data = read_regular(file, MAX_PICTURE_BYTES)
             digest.update(os.fsencode(file.name) + b"\0" + hashlib.sha256(data).digest())
     return digest.hexdigest()
