@@ -29,6 +29,7 @@ def test_a_log_gets_a_line_with_the_count_and_only_where_it_is_asked_for(capsys:
         "counting: 1 of 4", "counting: 2 of 4", "counting: 3 of 4", "reading: 1 of 2", "listing: 1", "listing: 2",
     ]  # fmt: skip
     assert lines[3].endswith("loss 1")
+    assert ["left" in line for line in lines] == [True, True, True, True, False, False]
     lines.clear()
     with logged_progress(lines.append, every=60):
         assert list(progress(range(5), "counting")) == [0, 1, 2, 3, 4]

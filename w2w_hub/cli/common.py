@@ -76,7 +76,7 @@ class Sections(click.Group):
             except W2WError as error:
                 if os.environ.get("W2W_DEBUG"):
                     raise
-                say(f"w2w: error: {error}")
+                say("; ".join([f"w2w: error: {error}", *getattr(error, "__notes__", [])]))
                 ctx.exit(2)
             except ImportError as error:  # W2WError too, if optional_imports guards it
                 explained = import_problem(error)
@@ -336,11 +336,9 @@ SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 def no_loading_bars() -> None:
     """Turn off the bars with which diffusers and transformers load a model."""
-    from diffusers.utils import logging
-    from transformers.utils.logging import disable_progress_bar
+    from ..models.pipelines import quiet
 
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    quiet.no_loading_bars()
 
 
 def open_pipeline(space: Path | WeightSpace, base: Path | str | None = None) -> Any:

@@ -105,7 +105,11 @@ def train(
     devices: tuple[str, ...], engine: str, validate: int | None, validate_prompt: tuple[str, ...], resume: bool,
     out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA of one person from PICTURES: one picture, or a folder of them (DreamBooth)."""
+    """Train a LoRA of one person from PICTURES: one picture, or a folder of them (DreamBooth).
+
+    The caption of 1.png is the text of 1.txt beside it, or of its line in metadata.jsonl or metadata.csv (columns
+    file_name and text). Other formats than PNG, JPEG, WebP, TIFF, BMP and GIF are left out.
+    """
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
     if validate_prompt and not validate:
@@ -130,7 +134,9 @@ def train(
     if losses:
         some = max(1, len(losses) // 10)
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
-        say(f"{out}: mean loss {first:.4f} in the first {counted(some, 'step')}, {last:.4f} in the last")
+        begun = "first" if len(losses) == recipe.steps else "resumed run's first"
+        step = "step" if some == 1 else f"{some:,} steps"
+        say(f"{out}: mean loss {first:.4f} in the {begun} {step}, {last:.4f} in the last")
     if validate is not None:
         say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
@@ -195,8 +201,9 @@ def train_many(
 ) -> None:  # fmt: skip
     """Train a LoRA for each of PEOPLE and pack them: a folder of folders of pictures, or a table.
 
-    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it; its other columns are
-    labels. Identities train several at once, each with the result of training alone.
+    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it, and may have captions of
+    pictures without one in the column caption; its other columns are labels. Identities train several at once, each
+    with the result of training alone.
     """
     require_inputs(people, base, start)
     with notice("loading torch and diffusers", logged=False):
@@ -214,5 +221,5 @@ def train_many(
         return
     say(f"{out}: {counted(len(found.dataset), 'row')} of {found.dataset.layout.size:,} numbers")
     if found.lost:
-        say(f"without a row, since the loss was not finite: {few(found.lost)}")
+        say(f"without a row, since their training diverged: {few(found.lost)}")
     say(f"next: {build_command(found.dataset, out, Path(base) if Path(base).is_dir() else None)}")

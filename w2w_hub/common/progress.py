@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from itertools import repeat
 from typing import TypeVar
 
-from .text import terminal
+from .text import duration, terminal
 
 T = TypeVar("T")
 Say = Callable[[str], object]
@@ -86,5 +86,6 @@ def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[
         if now - last >= every and done != count:
             last = now
             of = "" if count is None else f" of {count:,}"
+            left = "" if count is None else f", about {duration((now - began) / done * (count - done))} left"
             more = "" if status is None or not (shown := status()) else f", {shown}"
-            say(f"{text}: {done:,}{of} after {now - began:.0f} s{more}")
+            say(f"{text}: {done:,}{of} after {duration(now - began)}{left}{more}")

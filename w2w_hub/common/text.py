@@ -138,6 +138,16 @@ def file_size(size: int) -> str:
     return counted(size, "byte")
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: ``42 s``, ``3 min 20 s``, ``5 h 10 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
 # ---------------------------------------------------------------- shell
 class ShellText(str):
     """Text that is already quoted for a shell."""

@@ -104,6 +104,9 @@ def train_identities(
         raise InvalidInputError(
             f"text must be (tokens, width) and start ({layout.size},), not {tuple(text.shape)} and {tuple(start.shape)}"
         )
+    for name, values in (("latents", latents), ("text", text)):
+        if not values.is_floating_point() or values.is_meta:
+            raise InvalidInputError(f"{name} must be floating-point values, not {values.dtype} on {values.device}")
     captions = torch.zeros((latents.shape[1], 1), dtype=torch.long, device=latents.device)
     data = TrainingData(tuple(latents), (captions,) * len(latents), Prompts(text.to(latents.device)[None]))
     recipe = TrainingRecipe(

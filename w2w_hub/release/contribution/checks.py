@@ -34,7 +34,7 @@ from .waiting import Waiting
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
 DECIDED = ("split", "row", "row_sha256", CONTRIBUTOR)  # columns that the dataset or its release decides
 # what spreadsheets take for the start of a formula, also in full width
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MARKUP = "<>"
 _WORD = re.compile(r"[^\W_]")  # a letter or digit of any script
 NOTHING = frozenset({"", "unknown", "none", "null", "nan", "n/a", "na", "tbd", "todo", "?", "-"})

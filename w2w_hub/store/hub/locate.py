@@ -19,7 +19,7 @@ from ...errors import (
 from ..manifest import FILENAME as MANIFEST
 from ..manifest import read_manifest, stated_format
 from ..paths import has_file, missing, short, similar
-from .cache import KIND_NAMES, SHA
+from .cache import KIND_NAMES, REPO, SHA
 from .client import translate
 from .options import HubOptions
 from .pins import is_lock, read_lock
@@ -180,6 +180,11 @@ def split_kind(text: str) -> tuple[str | None, str]:
         if text.startswith(prefix) and REPOSITORY.match(bare := text.removeprefix(prefix)):
             return kind, bare
     return None, text
+
+
+def has_owner(name: str) -> bool:
+    """Return whether a name without its kind is ``org/name``; ``datasets/people`` is not, its owner is missing."""
+    return REPO.fullmatch(name) is not None and f"{name.partition('/')[0]}/" not in PREFIXES
 
 
 def split_lock(text: str) -> tuple[str, str | None]:
