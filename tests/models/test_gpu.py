@@ -188,13 +188,12 @@ def test_every_engine_trains_the_eager_rows_and_goes_on_from_a_saved_state(
 def test_several_devices_train_and_invert_what_one_does(
     tiny_world: TinyWorld, tmp_path: Path, pipe: W2WPipeline
 ) -> None:
+    people = tmp_path / "people"
     for i in range(4):
-        portrait(tmp_path / "people" / f"p{i}" / "0.png", seed=i)
+        portrait(people / f"p{i}" / "0.png", seed=i)
     recipe = TrainingRecipe(class_prompt=None, steps=20, learning_rate=1e-3, precision="float32")
     given = {"recipe": recipe, "at_once": 2}
-    eager = train_many(
-        tmp_path / "people", tiny_world.base, tmp_path / "one", devices=["cuda"], engine="eager", **given
-    )
+    eager = train_many(people, tiny_world.base, tmp_path / "one", devices=["cuda"], engine="eager", **given)
     expected = eager.dataset.to_numpy()
     change = np.abs(expected - kaiming_start(eager.dataset.layout, 0).numpy()).max()
     for name, devices in (("second", ["cuda:1"]), ("both", ["cuda:0", "cuda:1"])):
