@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from w2w_hub.common.progress import logged_progress, notice, progress
+from w2w_hub.common.progress import counted_steps, logged_progress, notice, progress
 
 # a terminal is needed for the bar: a process with one of its own
 ON_A_TERMINAL = """
@@ -37,6 +37,17 @@ def test_a_log_gets_a_line_with_the_count_and_only_where_it_is_asked_for(capsys:
     assert capsys.readouterr() == ("", "")
 
 
+def test_steps_of_unknown_number_are_counted_and_an_empty_status_is_not_shown() -> None:
+    lines: list[str] = []
+    with logged_progress(lines.append, every=0):
+        with counted_steps("searching") as step:
+            step()
+            step()
+        assert list(progress(range(2), "fitting", status=str)) == [0, 1]
+    assert [line.split(" after ")[0] for line in lines] == ["searching: 1", "fitting: 1 of 2"]
+    assert not lines[1].endswith(", ")
+
+
 def test_a_notice_is_a_line_of_the_log_and_gone_from_a_terminal_at_the_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,6 +56,8 @@ def test_a_notice_is_a_line_of_the_log_and_gone_from_a_terminal_at_the_end(
         pass
     with logged_progress(lines.append), notice("compiling"):
         assert lines == ["compiling"]
+    with logged_progress(lines.append), notice("loading", logged=False):
+        pass
     assert lines == ["compiling"]
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

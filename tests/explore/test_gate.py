@@ -52,6 +52,29 @@ def test_a_name_that_leads_to_this_machine_from_outside_is_not_answered(host: st
     assert status(tmp_path, "/config", host=host, local=False) == ANSWERED  # a server that others shall reach
 
 
+def test_a_web_socket_is_refused_as_a_request_is_and_other_messages_pass(tmp_path: Path) -> None:
+    passed: list[str] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["type"])
+
+    def answers(kind: str, host: bytes) -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": kind, "path": "/", "headers": [(b"host", host)]}
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(asyncio.run, Gate(page, tmp_path, local=True)(scope, None, send)).result()  # type: ignore[arg-type]
+        return sent
+
+    assert answers("websocket", b"evil.com") == [{"type": "websocket.close", "code": 1008}]
+    assert not passed
+    assert answers("websocket", b"localhost") == answers("lifespan", b"") == []
+    assert passed == ["websocket", "lifespan"]
+
+
 def test_only_the_page_itself_sends_anything_to_a_local_server(tmp_path: Path) -> None:
     for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
         for site in ("same-origin", "none"):
@@ -63,8 +86,12 @@ def test_only_the_page_itself_sends_anything_to_a_local_server(tmp_path: Path) -
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize(
     "name",
-    ["process_recording", "deep_link", "run-history/connect", "vibe-edit/", "proxy=https://example.com", "stream/a"],
-)
+    [
+        "process_recording", "deep_link", "run-history/connect", "runs/", "vibe-edit/", "undo-vibe-edit", "stream/a",
+        "proxy=https://example.com", "component_server", "custom_component/1/client/component/index.js", "call/edit",
+        "dev/reload",
+    ],
+)  # fmt: skip
 def test_addresses_that_the_page_does_not_need_are_closed(name: str, local: bool, tmp_path: Path) -> None:
     assert status(tmp_path, f"/gradio_api/{name}", "POST", local=local, **OWN) == 404
 

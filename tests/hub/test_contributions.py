@@ -68,10 +68,11 @@ def test_a_contribution_is_reviewed_merged_and_released_with_its_contributor(
         (("merge", f"org/people#{number}"), 0, "before"),
         (("release", "org/people", "--dry-run"), 0, "1.1.0"),
         (("release", "org/people"), 0, "w2w verify"),
-        (("verify", "org/people@v1.1.0", "--deep"), 0, "as published"),
+        (("verify", "org/people@v1.1.0", "--deep"), 0, "matches its manifest"),
         (("release", "org/people"), 0, "nothing to release"),
         (("review", "org/people"), 0, "no open pull request"),
         (("review", f"org/people#{number}"), 0, "Released"),
+        (("merge", f"org/people#{number}"), 0, "before"),
     ):
         done = ann.w2w(*words)
         assert (done.status, told in done.stdout + done.stderr) == (status, True), done
@@ -601,6 +602,7 @@ RECORD = MergeRecord("0" * 16, 12, "bob", "a" * 40, "2026-11-28", {"new-1": "b" 
 BAD_RECORDS: tuple[dict[str, Any], ...] = (
     {"contributor": "x" * 200}, {"contributor": "a/b"}, {"commit": "main"}, {"date": "today"}, {"rows": {}},
     {"rows": {"../x": "b" * 64}}, {"rows": {"x": "b"}}, {"pull_request": True}, {"pull_request": 0}, {"batch": "x"},
+    {"rows": {"x": "b" * 64, "../y": "b" * 64}}, {"rows": {"x": "b" * 64, "y": "b"}}, {"rows": ["x"]},
     {"rows": {f"row-{i}": "b" * 64 for i in range(1001)}}, {"format": "w2w-lock"}, {"format_version": 2},
 )  # fmt: skip
 

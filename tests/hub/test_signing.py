@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from w2w_hub import WeightDataset
+from w2w_hub.errors import MissingPathError, SignatureError
+from w2w_hub.release import verify
+from w2w_hub.release.signing import sign_manifest
 
 from .conftest import Client
 from .loopback import LoopbackHub
@@ -32,6 +38,35 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
         made.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return private, public
+
+
+@signed
+def test_a_folder_is_verified_with_the_key_that_signed_it(
+    make_dataset: Callable[..., WeightDataset], tmp_path: Path
+) -> None:
+    (private, public), (_, other) = keys(tmp_path, "mine"), keys(tmp_path, "other")
+    folder = make_dataset().path
+    verify(folder)
+    with pytest.raises(SignatureError) as caught:  # not signed
+        verify(folder, identity=public)
+    assert caught.value.path == folder
+    manifest = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.sig").write_bytes(sign_manifest(manifest, private))
+    assert verify(folder, identity=public).ok
+    for key in (other, private):
+        with pytest.raises(SignatureError):
+            verify(folder, identity=key)
+    (folder / "manifest.sig").write_bytes(sign_manifest(manifest + b"\n", private))
+    with pytest.raises(SignatureError):
+        verify(folder, identity=public)
+    assert not logging.getLogger("model_signing").disabled
+    for wrong in (public, folder / "README.md"):
+        with pytest.raises(SignatureError) as caught:
+            sign_manifest(manifest, wrong)
+        assert caught.value.path == wrong
+    with pytest.raises(MissingPathError) as missing:
+        sign_manifest(manifest, tmp_path / "nowhere.pem")
+    assert missing.value.path == tmp_path / "nowhere.pem"
 
 
 @signed

@@ -267,6 +267,37 @@ def test_a_captured_step_warms_up_without_a_trace_and_reads_each_steps_samples(
     assert torch.equal(captured, eager)
 
 
+def test_a_step_is_captured_and_replayed_on_the_device_of_the_data(
+    unet: Any, layout: ParameterLayout, recorder: Engine, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """torch makes streams and graphs on the current device, the first one, whatever the samples are on."""
+    chosen: list[Any] = []
+
+    @contextmanager
+    def device(which: Any) -> Iterator[None]:
+        chosen.append(which)
+        yield
+        chosen.pop()
+
+    def noticed(kind: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: (seen.append(list(chosen)), kind())[1]
+
+    seen: list[list[Any]] = []
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Stream", noticed(Stream))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", noticed(Recorded))
+    monkeypatch.setattr(Recorded, "replay", lambda self: seen.append(list(chosen)))
+    second = torch.device("cuda", 1)
+    found = Trainer(
+        unet, layout, objective_of(scheduler()), data([1]), kaiming_start(layout, 0), TrainingRecipe(steps=2),
+        engine=recorder,
+    )  # fmt: skip
+    found.device = second
+    found.advance()
+    assert seen == [[second]] * 3
+    assert not chosen
+
+
 # ---------------------------------------------------------------- which engine
 @pytest.mark.parametrize(
     ("device", "at_once", "steps", "engine"),

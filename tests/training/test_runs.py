@@ -100,6 +100,13 @@ def test_a_folder_that_cannot_be_read_names_the_file(
         read_pictures(tmp_path, (64, 64))
 
 
+@pytest.mark.parametrize("size", [(0, 8), (8, 0), (8, -8), (8,), (8, 8, 8), (8.5, 8)], ids=str)
+def test_a_size_that_no_picture_has_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    portrait(tmp_path / "a.png", 1)
+    with pytest.raises(InvalidInputError, match="size"):
+        read_pictures(tmp_path, size)
+
+
 def test_a_caption_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     portrait(tmp_path / "a.png", 1)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")

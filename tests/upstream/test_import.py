@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +261,10 @@ def test_labels_that_fit_another_order_are_noticed(own: Published, tmp_path: Pat
     by_table = own.labels.copy()
     for name in ("Male", "Young"):  # as if the rows were in the order of the table
         by_table[name] = own.labels[name].loc[own.ids].to_numpy()
-    right = import_w2w(own.folder, tmp_path / "right").report["checks"]["label_fit"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", LeakingSplitWarning)
+        right = import_w2w(own.folder, tmp_path / "right").report["checks"]["label_fit"]
     own.write("files/identity_df.pt", by_table)
     with pytest.warns(UserWarning, match=r"identity_df\.pt"):
         wrong = import_w2w(own.folder, tmp_path / "wrong").report["checks"]["label_fit"]

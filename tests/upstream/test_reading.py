@@ -109,6 +109,21 @@ def test_a_frame_has_the_values_that_pandas_wrote(data: Any, kinds: list[str], r
         assert found.columns[name] == expected
 
 
+def test_the_numbers_of_a_frames_rows_may_have_steps_and_are_no_more_than_a_table_has(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": [1, 2, 3]}, index=pd.RangeIndex(3, 24, 7))
+    frame = open_file(saved(table, tmp_path / "identity_df.pt"))
+    found = frame_of(frame, tmp_path / "identity_df.pt")
+    assert (found.index, found.is_default) == ([3, 10, 17], False)
+    facts = frame.state["_mgr"].arguments[1][1].arguments[1]
+    assert facts["step"] == 7
+    far = {"start": 0, "stop": 2**40, "step": 2**38}  # 4 rows, far from each other
+    for change, why in (({"stop": 2**60}, "many"), ({"step": 0}, "none"), ({"start": -1}, "below 0"), (far, "4 rows")):
+        facts |= {"start": 3, "stop": 24, "step": 7} | change
+        with little_memory(), pytest.raises(CorruptFileError) as caught:
+            frame_of(frame, tmp_path / "identity_df.pt")
+        assert caught.value.path == tmp_path / "identity_df.pt", why
+
+
 @pytest.mark.parametrize("zipped", FORMATS)
 def test_the_stride_of_an_axis_of_one_may_be_any(zipped: bool, tmp_path: Path) -> None:
     row = torch.arange(3.0).as_strided((1, 3), (2**61, 1))
@@ -268,6 +283,18 @@ def test_a_truncated_file_is_refused_at_every_length(zipped: bool, tmp_path: Pat
         path.write_bytes(whole[:length])
         with pytest.raises(CorruptFileError, match=r"V\.pt"):
             open_file(path)
+
+
+@pytest.mark.parametrize("numbers", [29, 31, 2**60, 2**64 - 1])
+def test_a_storage_that_states_another_size_than_the_files_is_refused(numbers: int, tmp_path: Path) -> None:
+    path = saved(torch.arange(30.0).reshape(5, 6), tmp_path / "V.pt", zipped=False)
+    data = bytearray(path.read_bytes())
+    stated = slice(len(data) - 30 * 4 - 8, len(data) - 30 * 4)
+    assert int.from_bytes(data[stated], "little") == 30
+    data[stated] = numbers.to_bytes(8, "little")
+    path.write_bytes(data)
+    with little_memory(), pytest.raises(CorruptFileError, match=r"V\.pt"):
+        open_file(path)
 
 
 def test_a_damaged_byte_of_a_tensor_is_found_by_the_archives_checksum(tmp_path: Path) -> None:

@@ -85,7 +85,18 @@ def an(noun: str) -> str:
 def nearest(name: str, names: Sequence[str], most: int = 3) -> list[str]:
     """Return the names that resemble a mistyped one, the nearest first."""
     lowered = {other.lower().strip(): other for other in names}
-    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most, 0.5)]
+    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most)]
+
+
+def enumeration(words: Sequence[str]) -> str:
+    """Return words as an English list.
+
+    Examples
+    --------
+    >>> enumeration(["source", "license", "consent"])
+    'source, license and consent'
+    """
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def few(names: Sequence[str], shown: int = 5) -> str:

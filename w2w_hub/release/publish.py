@@ -20,9 +20,9 @@ from ..errors import (
     VersionError,
 )
 from ..space.card import dataset_repository
-from ..store.hub.cache import KIND_NAMES, REPO
+from ..store.hub.cache import KIND_NAMES
 from ..store.hub.client import Token
-from ..store.hub.locate import PREFIX_OF, PREFIXES, split_kind
+from ..store.hub.locate import PREFIX_OF, has_owner, split_kind
 from ..store.hub.resolve import FORMATS
 from ..store.hub.semver import Change, Version, highest_level, require_level
 from ..store.hub.source import Source
@@ -180,7 +180,7 @@ def push(
     >>> push("people", "org/people", version="1.0.0")   # doctest: +SKIP
     """
     kind, name = split_kind(repo)
-    if not REPO.fullmatch(name) or f"{name.partition('/')[0]}/" in PREFIXES:  # as "datasets/people", without an owner
+    if not has_owner(name):
         raise InvalidInputError(f"{short(repo)} is not the name of a Hub repository (org/name)", name="repo")
     with ExitStack() as stack:
         source = given = source_of(path)

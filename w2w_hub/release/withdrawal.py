@@ -17,9 +17,9 @@ from ..common.text import counted, few, nearest
 from ..dataset.manifest import DatasetManifest
 from ..dataset.tables import read_labels
 from ..errors import InvalidInputError, UnknownNameError
-from ..store.hub.cache import REPO, SHA
+from ..store.hub.cache import SHA
 from ..store.hub.client import Token
-from ..store.hub.locate import split_kind
+from ..store.hub.locate import has_owner, split_kind
 from ..store.hub.semver import Version
 from ..store.hub.source import Source
 from ..store.hub.withdrawals import FILENAME, REASONS, Withdrawal, WithdrawalList, parse_withdrawals, remember
@@ -145,7 +145,7 @@ def dataset_name(repo: str) -> str:
     InvalidInputError
     """
     kind, name = split_kind(repo)
-    if kind == "space" or not REPO.fullmatch(name):
+    if kind == "space" or not has_owner(name):
         raise InvalidInputError(f"{repo} is not the name of a dataset on the Hub (org/name)", name="repo")
     return name
 
@@ -171,25 +171,25 @@ class _Row:
 
 def _find(remote: Remote, head: str, ids: Sequence[str]) -> dict[str, _Row]:
     """Return rows by id, from the branch or else from the newest version that has them."""
-    found = _merged(remote, head, ids) if ids else {}
+    if not ids:
+        return {}
+    found = _merged(remote, head, ids)
     if len(found) == len(ids):
         return found
     labels: pd.DataFrame | None = None
-    for source in _versions(remote, head) if ids else ():
+    for source in _versions(remote, head):
         version, labels = str(source.manifest()["version"]), labels_of(source)
         for row in (set(ids) - found.keys()) & set(labels.index):
             found[row] = _Row(str(labels.at[row, "row_sha256"]), version)
         if len(found) == len(ids):
             return found
     unknown = [row for row in ids if row not in found]
-    if unknown:
-        close = [] if labels is None else nearest(unknown[0], list(labels.index))
-        hint = f"did you mean {' or '.join(close)}?" if close else "ids are listed by: w2w inspect"
-        raise UnknownNameError(
-            f"{remote.repo} has no row {few([repr(row) for row in unknown])} in any version; {hint}",
-            repo_id=remote.repo, name=unknown[0],
-        )  # fmt: skip
-    return found
+    close = [] if labels is None else nearest(unknown[0], list(labels.index))
+    hint = f"did you mean {' or '.join(close)}?" if close else "ids are listed by: w2w inspect"
+    raise UnknownNameError(
+        f"{remote.repo} has no row {few([repr(row) for row in unknown])} in any version; {hint}",
+        repo_id=remote.repo, name=unknown[0],
+    )  # fmt: skip
 
 
 def _merged(remote: Remote, head: str, ids: Sequence[str]) -> dict[str, _Row]:

@@ -20,7 +20,7 @@ from ..common.text import counted, few
 from ..common.warn import warn_caller
 from ..errors import InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
-from ..store.paths import read_regular
+from ..store.paths import missing, read_regular
 from .captions import caption_files, misnamed_texts, read_captions
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -106,7 +106,7 @@ def picture_files(folder: Path) -> list[Path]:
         If there are too many.
     """
     if not folder.exists():
-        raise MissingPathError(f"{folder} does not exist; give a folder of pictures of one person", path=folder)
+        raise missing(folder, "give a folder of pictures of one person")
     if not folder.is_dir():
         return [folder]
     try:
@@ -168,7 +168,9 @@ def fingerprint(folders: Sequence[Path | str]) -> str:
     """Return a digest of the names and contents of identities' pictures and captions, without decoding them."""
     digest = hashlib.sha256()
     for folder in map(Path, folders):
-        for file in _read_files(folder):
+        files = list(_read_files(folder))
+        digest.update(f"{len(files)}\n".encode())  # a picture that goes from one identity to the next is a change
+        for file in files:
             data = read_regular(file, MAX_PICTURE_BYTES)
             digest.update(os.fsencode(file.name) + b"\0" + hashlib.sha256(data).digest())
     return digest.hexdigest()

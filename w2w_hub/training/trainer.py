@@ -11,6 +11,7 @@ import torch
 
 from ..errors import CorruptFileError, InvalidInputError
 from ..lora.layout import ParameterLayout
+from ..models.devices import current
 from ..models.injection import inject_hooks
 from .data import Batch, Draws, TrainingData, sent
 from .engines import Engine
@@ -40,6 +41,8 @@ class Trainer:
 
     Attributes
     ----------
+    device : torch.device
+        That of the data, on which steps run.
     step : int
         Finished steps.
     in_step : bool
@@ -75,7 +78,7 @@ class Trainer:
         self.first, self.second, self.mean = (torch.zeros_like(self.weights) for _ in range(3))
         self.losses = torch.zeros(len(data), device=data.device)
         self.lost = torch.zeros(len(data), dtype=torch.bool, device=data.device)
-        self.step, self.in_step = 0, False
+        self.step, self.in_step, self.device = 0, False, data.device
         self._call, self._capture = self.engine.callable_of(model), self.engine.capture()
         self._text = self._shared_text()
         self._gates = SplitGates(model, layout) if self.engine.splits_gates else None
@@ -91,6 +94,10 @@ class Trainer:
 
     def advance(self) -> torch.Tensor:
         """Take one step and return the losses ``(n,)``, on the device."""
+        with current(self.device):
+            return self._advance()
+
+    def _advance(self) -> torch.Tensor:
         self.in_step = True
         batch = self.draws.batch(self.step)
         rate = self.recipe.learning_rate

@@ -18,6 +18,7 @@ from ..common.processes import worker_processes
 from ..common.progress import progress
 from ..common.text import counted, duration
 from ..common.warn import warn_caller
+from ..models.devices import current
 from ..models.pipelines.quiet import no_loading_bars
 from .data import TrainingData
 from .encoding import class_latents_of, encode
@@ -153,7 +154,7 @@ def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
 def _work(job: Job, device: str, first: int, step: int) -> list[str]:
     """Train some of the batches; return the warnings, which this process does not show."""
     no_loading_bars()
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, current(torch.device(device)):
         opened = open_base(job.base, job.recipe, device, job.reference, job.start)
         run = Run(job.out, plan_of(job, opened), resume=True, part=True)
         Worker(job, opened, run, bars=False).work(job.batches[first::step])

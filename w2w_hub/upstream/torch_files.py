@@ -71,9 +71,6 @@ class StoredTensor:
         The pages that were read belong to this process until the block ends, so it should be short.
         """
         kind = np.dtype(STORAGES[self.tensor.storage.kind][1]).newbyteorder(">" if self.swapped else "<")
-        if not math.prod(self.shape):
-            yield np.empty(self.shape, kind)
-            return
         with open(open_regular(self.path), "rb") as file:
             before = self.start % mmap.ALLOCATIONGRANULARITY
             try:
@@ -271,10 +268,10 @@ def _require_stored(tensor: Tensor, size: int, path: Path) -> None:
         raise CorruptFileError(f"{path} claims {storage.numbers:,} numbers, and stores {size:,} bytes", path=path)
     numbers = math.prod(shape)
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(shape, tensor.strides, strict=True))
-    if numbers > storage.numbers or (numbers and last >= storage.numbers):
-        raise CorruptFileError(f"{path} has a tensor of shape {shape}, more than it stores; fetch it again", path=path)
     if not numbers:
         raise CorruptFileError(f"{path} has a tensor of shape {shape}, which is empty; fetch it again", path=path)
+    if numbers > storage.numbers or last >= storage.numbers:
+        raise CorruptFileError(f"{path} has a tensor of shape {shape}, more than it stores; fetch it again", path=path)
 
 
 # ------------------------------------------------------------------ damage

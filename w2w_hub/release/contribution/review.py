@@ -115,7 +115,7 @@ class Review:
         problems += [f"- {markdown(row.id)}: {markdown(each.message)}" for row in self.rows for each in row.problems]
         lines += problems[:LISTED]
         if problems[LISTED:]:
-            lines.append(f"- and {len(problems) - LISTED:,} more problems")
+            lines.append(f"- and {counted(len(problems) - LISTED, 'more problem')}")
         if self.outcome == "refuse":
             lines += ["", "Correct this, and offer it again with `w2w contribute`, which opens a new pull request."]
         return "\n".join(lines) + "\n"
