@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -98,8 +99,15 @@ def test_of_what_gives_an_attribute_the_level_is_taken_that_changes_the_fewest_o
     assert plan({"Hair": "dark"}, GREY, YES)[1] == {NO: 1.0}
     assert plan({"Hat": True}, DARK, NO)[0] == {RED: 1.0}  # as the only row with a hat whose hair is known
     assert plan({"Hat": True}, np.nan, NO)[0] == {RED: 1.0}
+    assert plan({"Not_grey": True}, GREY, np.nan)[1].keys() == {NO, YES}  # only some of those hair colors exclude it
     assert plan({"Hat": False}, np.nan, YES)[0] == {RED: 0.5, GREY: 0.25, DARK: 0.25}
     assert plan({"Red_hat": False}, RED, YES)[0].keys() | plan({"Red_hat": False}, RED, YES)[1].keys() >= {NO}
+
+
+def test_a_row_with_a_wrong_label_makes_nothing_possible_that_is_excluded() -> None:
+    wrong = replace(SETTER, codes=np.array([[DARK, NO, 30], [DARK, YES, 30]]), counts=np.array([1, 9]))
+    assert levels(wrong.plan({"Hair": "dark"}))[1] == {NO: 1.0}
+    assert levels(wrong.plan({"Hair": "red"}))[1] == {NO: 0.5, YES: 0.5}
 
 
 def test_the_two_that_contradict_each_other_are_named() -> None:
