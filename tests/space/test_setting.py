@@ -108,6 +108,10 @@ def test_a_row_with_a_wrong_label_makes_nothing_possible_that_is_excluded() -> N
     wrong = replace(SETTER, codes=np.array([[DARK, NO, 30], [DARK, YES, 30]]), counts=np.array([1, 9]))
     assert levels(wrong.plan({"Hair": "dark"}))[1] == {NO: 1.0}
     assert levels(wrong.plan({"Hair": "red"}))[1] == {NO: 0.5, YES: 0.5}
+    nobody = replace(SETTER, codes=np.array([[RED, YES, 30.0]]), counts=np.array([1]))
+    assert levels(nobody.plan({"Hair": "dark"}))[1] == {NO: 1.0}
+    neither = replace(SETTER, excluded=(replace(SETTER.excluded[0], table=np.arange(6).reshape(3, 2) > 3),))
+    assert levels(neither.plan({"Hair": "dark"}))[1] == {NO: 1.0}  # as the row with dark hair
 
 
 def test_the_two_that_contradict_each_other_are_named() -> None:
@@ -115,6 +119,7 @@ def test_the_two_that_contradict_each_other_are_named() -> None:
         ({"Red_hat": True, "Hair": "dark", "Age": 30.0}, {"Red_hat", "Hair"}),
         ({"Hat": True, "Age": 30.0, "Hair": "dark"}, {"Hat", "Hair"}),
         ({"Not_grey": True, "Hair": "grey", "Red_hat": False}, {"Not_grey", "Hair"}),
+        ({"Not_grey": True, "Red_hat": True, "Hair": "dark"}, {"Red_hat", "Hair"}),
     ):
         with pytest.raises(InvalidInputError) as caught:
             SETTER.plan(wanted)
@@ -122,5 +127,6 @@ def test_the_two_that_contradict_each_other_are_named() -> None:
         assert {name for name in wanted if f"{name}=" in str(caught.value)} == named
     with pytest.raises(UnknownNameError):
         SETTER.plan({"Hut": True})
-    with pytest.raises(InvalidInputError):
-        SETTER.plan({"Hat": "yes"})
+    for wrong in ({"Hat": "yes"}, [("Hat", True)]):
+        with pytest.raises(InvalidInputError):
+            SETTER.plan(wrong)  # type: ignore[arg-type]
