@@ -957,7 +957,7 @@ def rows() -> dict[str, Row]:
             training.train_identities,
             {"unet": "anything", "layout": "", "scheduler": "anything", "latents": "array", "text": "array",
              "start": "array", "steps": whole, "batch_size": whole, "learning_rate": number, "average_last": number,
-             "seed": whole, "autocast_dtype": "anything", "on_step": "anything"},
+             "seed": whole, "autocast_dtype": "anything", "engine": text, "on_step": "anything"},
             unet=lambda w: w.unet, layout=lambda w: w.pipe.space.layout, scheduler=lambda w: w.pipe.scheduler,
             latents=lambda w: torch.zeros(1, 1, 4, 8, 8), text=lambda w: torch.zeros(2, 32),
             start=lambda w: torch.zeros(w.pipe.space.layout.size), steps=lambda w: 1,

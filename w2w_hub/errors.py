@@ -227,6 +227,10 @@ class BusyError(W2WError, BlockingIOError):
     """Another process is writing the same folder (`path`)."""
 
 
+class OutOfMemoryError(W2WError, MemoryError):
+    """The memory of a device does not suffice for the smallest part of the work."""
+
+
 class DiskError(W2WError, OSError):
     """The disk is full or `path` cannot be written; its previous content is unchanged."""
 

@@ -151,7 +151,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(
     words: dict[str, list[str]] = {
         "invert": ["space", "file.png"], "render": ["space", "p1"], "grid": ["space", "p1", "--attribute", "PC1"],
         "directions": ["space", "--entanglement"], "demo": [], "pin": ["org/space@v1.0.0"], "archive": [str(LOCK)],
-        "edit": FILES["edit"][1], "train": ["file.png", "--base", "base"], "train-many": [".", "--base", "base"],
+        "edit": FILES["edit"][1], "train": ["file.png", "--base", "."], "train-many": [".", "--base", "."],
         "init": ["people"], "import-w2w": ["people"], "review": ["org/people#1", "--base", "base"],
         "calibrate": ["space", "--judge", "w2w_hub.demo.measure:read_avatars"], "fit-encoder": ["space"],
         "space-app": ["org/space@v1.0.0"], "atlas": ["space"],

@@ -273,7 +273,7 @@ KINDS = {
     "HubConflictError": (errors.HubError,), "VersionError": (errors.InvalidInputError,),
     "MissingExtraError": (ImportError,), "BrokenExtraError": (ImportError,),
     "BusyError": (BlockingIOError,), "DiskError": (OSError,), "WithdrawnError": (LookupError,),
-    "ContributionError": (ValueError,), "SignatureError": (ValueError,),
+    "OutOfMemoryError": (MemoryError,), "ContributionError": (ValueError,), "SignatureError": (ValueError,),
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def python(run: str, names: tuple[str, ...] = (), cwd: Path | None = None) -> su
 
 COMMANDS = [
     ["demo", "--out", "x"],
-    ["train", "p", "--base", "b", "--out", "x"],
+    ["train", ".", "--base", ".", "--out", "x"],
     ["render", "s", "p", "--out", "x.png"],
     ["invert", "s", "a.png", "--out", "x"],
 ]
@@ -49,6 +49,23 @@ MODULES = [
     "models.denoising",
     "models.pipelines",
 ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "photo", "--base", "."], ["train-many", ".", "--base", "photo"], ["render", "photo", "p"]],
+    ids=lambda words: words[0],
+)
+def test_a_path_that_does_not_exist_is_reported_with_the_similar_one_before_torch_is_imported(
+    words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    run = f"""
+from w2w_hub.cli import main
+main({[*words, "--out", "x.png"]})
+"""
+    found = python(run, ("torch",), tmp_path)
+    assert (found.returncode, found.stderr) == (2, "w2w: error: photo does not exist; did you mean 'photos'?\n")
 
 
 def test_a_command_without_its_extra_is_one_line_with_the_install_command(tmp_path: Path) -> None:

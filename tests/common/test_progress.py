@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from w2w_hub.common.progress import logged_progress, progress
+from w2w_hub.common.progress import counted_steps, logged_progress, notice, progress
 
 # a terminal is needed for the bar: a process with one of its own
 ON_A_TERMINAL = """
@@ -29,11 +29,43 @@ def test_a_log_gets_a_line_with_the_count_and_only_where_it_is_asked_for(capsys:
         "counting: 1 of 4", "counting: 2 of 4", "counting: 3 of 4", "reading: 1 of 2", "listing: 1", "listing: 2",
     ]  # fmt: skip
     assert lines[3].endswith("loss 1")
+    assert ["left" in line for line in lines] == [True, True, True, True, False, False]
     lines.clear()
     with logged_progress(lines.append, every=60):
         assert list(progress(range(5), "counting")) == [0, 1, 2, 3, 4]
     assert not lines
     assert capsys.readouterr() == ("", "")
+
+
+def test_steps_of_unknown_number_are_counted_and_an_empty_status_is_not_shown() -> None:
+    lines: list[str] = []
+    with logged_progress(lines.append, every=0):
+        with counted_steps("searching") as step:
+            step()
+            step()
+        assert list(progress(range(2), "fitting", status=str)) == [0, 1]
+    assert [line.split(" after ")[0] for line in lines] == ["searching: 1", "fitting: 1 of 2"]
+    assert not lines[1].endswith(", ")
+
+
+def test_a_notice_is_a_line_of_the_log_and_gone_from_a_terminal_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    with notice("compiling"):
+        pass
+    with logged_progress(lines.append), notice("compiling"):
+        assert lines == ["compiling"]
+    with logged_progress(lines.append), notice("loading", logged=False):
+        pass
+    assert lines == ["compiling"]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with notice("compiling \x1b[31m"):
+        shown = capsys.readouterr().err
+        assert shown.startswith("compiling")
+        assert "\x1b" not in shown
+    assert capsys.readouterr().err.strip() == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")

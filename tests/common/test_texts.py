@@ -20,6 +20,7 @@ from w2w_hub.common.text import (
     code,
     command,
     counted,
+    duration,
     few,
     files_of,
     markdown,
@@ -31,6 +32,14 @@ from w2w_hub.common.text import (
     terminal,
     yaml_text,
 )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (4e6, "1,111 h 6 min")],
+)
+def test_a_time_is_said_in_the_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @given(st.text("ab\x1b\u200bé", max_size=12), st.integers(0, 12))

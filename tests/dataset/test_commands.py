@@ -85,6 +85,22 @@ def test_add_remove_relabel_diff_and_verify_run_one_after_the_other(loras, tmp_p
     assert json.loads(w2w("verify", d, "--json").stdout)["ok"] is True
 
 
+def test_add_and_relabel_report_new_attributes_and_facts_that_only_new_rows_lack(loras, tmp_path):
+    facts = {"source": "drawn", "license": "mit", "consent": "not needed"}
+    pd.DataFrame([{"id": f"l{i}", **facts} for i in range(5)]).to_csv(tmp_path / "l.csv", index=False)
+    d, ignore = tmp_path / "d", ("--extra-labels", "ignore")
+    assert w2w("pack", *loras[:4], "--out", d, "--labels", tmp_path / "l.csv", *ignore).exit_code == 0
+    pd.DataFrame([{"id": "l4", **facts}]).to_csv(tmp_path / "l.csv", index=False)
+    assert "does not state" not in w2w("add", d, loras[4], "--labels", tmp_path / "l.csv").stderr
+    added = w2w("add", d, loras[5]).stderr
+    assert "1 new row does not state the source, license and consent" in added
+    pd.DataFrame([{"id": "l5", "Beerd": True, **facts}]).to_csv(tmp_path / "l.csv", index=False)
+    changed = w2w("relabel", d, "--labels", tmp_path / "l.csv").stderr
+    assert "new attribute: Beerd" in changed
+    assert "license" not in changed
+    assert WeightDataset.open(d).labels["licence"].eq("mit").all()
+
+
 def test_verify_exits_with_2_and_names_the_row(loras, tmp_path):
     assert w2w("pack", *loras, "--out", tmp_path / "d", "--view", "none").exit_code == 0
     shard = tmp_path / "d" / "weights.zarr" / "weights" / "c" / "0" / "0"

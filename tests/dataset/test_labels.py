@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from decimal import Decimal
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from w2w_hub import ParameterLayout, WeightDataset, write_dataset
+from w2w_hub import ParameterLayout, WeightDataset, relabel_rows, write_dataset
 from w2w_hub.dataset import read_labels
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError
 from w2w_hub.lora.adapter import Target
@@ -83,6 +84,22 @@ def test_reserved_columns_are_no_attributes(written):
     assert ds.labels["source"].tolist()[0] == "s"
     assert pd.isna(ds.labels["source"].iloc[1])
     assert ds.labels["consent"].iloc[0] == "yes"
+
+
+def test_a_column_license_is_the_reserved_column_licence(written, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,Beard,License\np0,true,mit\np1,false,\n")
+    for table in (read_labels(tmp_path / "labels.csv"), pd.DataFrame({"Beard": [1, 0], "license": ["mit", None]})):
+        ds = written(table if "id" in table else table.assign(id=["p0", "p1"]), ids=["p0", "p1"])
+        assert list(ds.manifest.columns) == ["Beard"]
+        assert ds.labels["licence"].fillna("-").tolist() == ["mit", "-"]
+        shutil.rmtree(ds.path)
+
+
+def test_an_attribute_license_beside_licence_stays_one(written, tmp_path):
+    ds = written(license=["a", "b"], licence=["mit", "mit"])
+    assert list(ds.manifest.columns) == ["license"]
+    relabel_rows(ds.path, pd.DataFrame({"id": ["p0"], "license": ["c"]}))
+    assert WeightDataset.open(ds.path).labels["license"].tolist() == ["c", "b"]
 
 
 def test_labels_follow_the_ids_not_the_tables_order(written):

@@ -64,6 +64,13 @@ def test_a_batch_that_was_read_at_once_is_not_copied_and_one_that_was_not_is_col
 
 
 @pytest.mark.slow
+def test_views_show_their_split_size_and_order(many):
+    assert repr(many.torch("train")).startswith(f"RowDataset(dataset {many.manifest.name}, split train, rows ")
+    stream = many.torch_stream(rank=1, world_size=4)
+    assert f"split all, rows {len(many):,}," in repr(stream)
+    assert "rank 1 of 4" in stream._repr_html_().replace("</th><td>", " ")
+
+
 def test_a_spawned_worker_opens_the_dataset_by_itself(many):
     loader = DataLoader(many.torch(), batch_size=50, num_workers=1, multiprocessing_context="spawn")
     assert ids(loader) == list(many.ids)

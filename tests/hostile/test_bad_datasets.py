@@ -98,9 +98,9 @@ def test_a_manifest_that_is_no_json_object_is_refused(make_dataset, data):
 
 # ------------------------------------------------------------ missing files
 def test_a_folder_that_is_not_there_or_is_a_file_is_refused(tmp_path):
-    refused(tmp_path / "nothing", MissingPathError, "is not a dataset folder; make one with: w2w pack")
+    refused(tmp_path / "nothing", MissingPathError, "a dataset is made by: w2w pack")
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", MissingPathError, "is not a dataset folder")
+    refused(tmp_path / "file", MissingPathError, "is not a dataset; it is a file")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "labels/test.parquet", "weights.zarr", "weights.zarr/weights/c/0/0"])

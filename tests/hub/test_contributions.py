@@ -68,7 +68,7 @@ def test_a_contribution_is_reviewed_merged_and_released_with_its_contributor(
         (("merge", f"org/people#{number}"), 0, "before"),
         (("release", "org/people", "--dry-run"), 0, "1.1.0"),
         (("release", "org/people"), 0, "w2w verify"),
-        (("verify", "org/people@v1.1.0", "--deep"), 0, "as published"),
+        (("verify", "org/people@v1.1.0", "--deep"), 0, "matches its manifest"),
         (("release", "org/people"), 0, "nothing to release"),
         (("review", "org/people"), 0, "no open pull request"),
         (("review", f"org/people#{number}"), 0, "Released"),

@@ -182,3 +182,28 @@ def test_every_engine_trains_the_eager_rows_and_goes_on_from_a_saved_state(
     again = train_identity(tmp_path / "people" / "p0", tiny_world.base, tmp_path / "out", resume=True, **one)
     layout = eager.layout
     assert np.abs(layout.flatten(again) - layout.flatten(whole)).max() < 0.02 * change
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_several_devices_train_and_invert_what_one_does(
+    tiny_world: TinyWorld, tmp_path: Path, pipe: W2WPipeline
+) -> None:
+    people = tmp_path / "people"
+    for i in range(4):
+        portrait(people / f"p{i}" / "0.png", seed=i)
+    recipe = TrainingRecipe(class_prompt=None, steps=20, learning_rate=1e-3, precision="float32")
+    given = {"recipe": recipe, "at_once": 2}
+    eager = train_many(people, tiny_world.base, tmp_path / "one", devices=["cuda"], engine="eager", **given)
+    expected = eager.dataset.to_numpy()
+    change = np.abs(expected - kaiming_start(eager.dataset.layout, 0).numpy()).max()
+    for name, devices in (("second", ["cuda:1"]), ("both", ["cuda:0", "cuda:1"])):
+        found = train_many(
+            people, tiny_world.base, tmp_path / name, devices=devices, engine="captured", **given
+        ).dataset
+        assert np.abs(found.to_numpy() - expected).max() < 0.02 * change
+    losses = []
+    for device in ("cuda:0", "cuda:1"):
+        pipe.to(device)
+        picture = np.full((64, 64, 3), 0.5, np.float32)
+        losses.append(pipe.invert(picture, num_steps=12, seed=1).losses)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)

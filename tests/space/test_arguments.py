@@ -95,6 +95,7 @@ TRAIN = {
     "learning_rate": [*NOT_A_NUMBER, None, 0, -1e-3],
     "average_last": [*NOT_A_NUMBER, None, 3.0, 1.01, -0.25],
     "seed": [*NOT_WHOLE, None, -1],
+    "engine": [*NOT_A_TEXT, None, "auto", "jax"],
     "autocast_dtype": UNCHECKED,
     "on_step": UNCHECKED,
 }

@@ -31,7 +31,7 @@ from w2w_hub.errors import (
     UnknownNameError,
     W2WError,
 )
-from w2w_hub.space.identity import Identity, adapter_of, edited, resolve
+from w2w_hub.space.identity import Identity, adapter_of, edited, resolve, resolve_several
 from w2w_hub.space.keeping import distinct, export_identities, save_identity
 
 from ..hostile.hostile_names import HOSTILE, require_shown_safely
@@ -168,6 +168,22 @@ def test_a_dataset_or_space_is_not_read_as_numbers(people: WeightDataset, space:
 
 
 # ---------------------------------------------------------------- saving and loading
+def test_several_at_once_are_what_each_is_alone(people: WeightDataset, space: WeightSpace) -> None:
+    each = [*people.ids[:20], None, people[ROW], space.sample(1)[0], [0.5], np.ones(K), resolve(space, ROW)]
+    found = resolve_several(space, each)
+    assert len(found) == len(each)
+    for item, one in zip(each, found, strict=True):
+        if item is None:
+            assert one is None
+            continue
+        alone = resolve(space, item)
+        assert one is not None
+        assert (one.point, one.exact) == (alone.point, alone.exact)
+        np.testing.assert_allclose(one.vector, alone.vector, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UnknownNameError):
+        resolve_several(space, [ROW, "nobody"])
+
+
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 def test_a_point_saves_loads_and_is_replaced_on_request(space: WeightSpace, suffix: str, tmp_path: Path) -> None:
     point, path = space.edit(ROW, {"Beard": 2.0}), tmp_path / f"p{suffix}"

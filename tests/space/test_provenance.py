@@ -51,14 +51,14 @@ def test_an_export_names_space_dataset_row_and_edits_in_every_dialect(space: Wei
         assert told["w2w.space_digest"] == space.digest
         assert told["w2w.dataset_digest"] == space.recipe["dataset_digest"]
         assert json.loads(told["w2w.history"])["edits"] == {"Beard": 2.0}
-        assert row in told["modelspec.title"]
+        assert told["modelspec.title"] == f"{row} (edited) of faces 1.2.0"
     converted = tmp_path / "other.safetensors"
     convert_adapter(folder / "pytorch_lora_weights.safetensors", converted, "kohya")
     assert describe(converted)["provenance"] == told
     assert read_adapter(converted).metadata["modelspec.license"] == "unknown"
     saved = space.save(tmp_path / "space")
     shown = CliRunner().invoke(main, ["read", str(saved), str(folder)])
-    assert f"{row} of faces 1.2.0, license unknown" in shown.stderr
+    assert f"title {row} (edited) of faces 1.2.0, license unknown" in shown.stderr
     plain = CliRunner().invoke(main, ["read", str(saved), row, "--json"])
     assert json.loads(plain.stdout)["provenance"] is None
 

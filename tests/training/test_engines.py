@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.activations import GEGLU
 
 from w2w_hub import ParameterLayout, WeightDataset
+from w2w_hub.common.progress import logged_progress
 from w2w_hub.errors import InvalidInputError
 from w2w_hub.training import TrainingRecipe, engines, kaiming_start, train_identity, train_many
 from w2w_hub.training.data import Prompts, TrainingData
 from w2w_hub.training.engines import ENGINES, Capture, Engine, engine_for
 from w2w_hub.training.objective import objective_of
+from w2w_hub.training.runs import COMPILING
 from w2w_hub.training.trainer import Trainer
 
 from ..small_denoiser import LAYOUT, Denoiser, pictures, prompt
@@ -72,6 +75,32 @@ def test_projections_of_a_transformers_prompts_are_kept_too() -> None:
     torch.testing.assert_close(rows, plain, rtol=1e-3, atol=1e-6)
 
 
+# ---------------------------------------------------------------- gates of feed-forward blocks
+@pytest.mark.parametrize(
+    ("targets", "split"), [(("to_q", "to_v"), True), (("to_q", "net.0.proj"), False)], ids=["frozen", "adapted"]
+)
+def test_gates_split_in_two_products_give_the_same_rows(unet: Any, targets: tuple[str, ...], split: bool) -> None:  # noqa: F811
+    adapted = ParameterLayout.from_model(unet, targets, 1, 27.0)
+    engine = Engine("eager")
+    engine.splits_gates = True
+    _, plain = trained(unet, adapted, data([1, 1]), Engine("eager"))
+    gates = [module for module in unet.modules() if isinstance(module, GEGLU)]
+    with counted_calls(gates[0].proj) as calls:
+        _, rows = trained(unet, adapted, data([1, 1]), engine)
+    assert bool(calls) != split  # the whole projection runs only where it is adapted
+    moved = (plain - kaiming_start(adapted, 0)).abs().max()
+    assert (rows - plain).abs().max() < 1e-3 * moved
+    assert not any("forward" in vars(module) for module in unet.modules())
+
+
+@contextmanager
+def counted_calls(module: torch.nn.Module) -> Iterator[list[int]]:
+    calls: list[int] = []
+    handle = module.register_forward_hook(lambda *_: calls.append(1))
+    yield calls
+    handle.remove()
+
+
 # ---------------------------------------------------------------- compilation
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
@@ -113,8 +142,11 @@ def test_many_people_share_one_compiled_model_whose_batches_have_one_size(
         return lambda noisy, *args, **kwargs: (seen.add(len(noisy)), model(noisy, *args, **kwargs))[1]
 
     monkeypatch.setattr(torch, "compile", compiled)
-    found = train_many(five, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=2, engine="compiled")
+    lines: list[str] = []
+    with logged_progress(lines.append):
+        found = train_many(five, tiny_world.base, tmp_path / "out", recipe=QUICK, at_once=2, engine="compiled")
     assert sizes == [{2}]
+    assert lines.count(COMPILING) == 1
     assert found.batch_sizes == [2, 2, 1]
     [record] = WeightDataset.open(tmp_path / "out").manifest.training
     assert record["engine"] == "compiled"
@@ -233,6 +265,37 @@ def test_a_captured_step_warms_up_without_a_trace_and_reads_each_steps_samples(
     monkeypatch.setattr(Trainer, "work", work)
     _, captured = trained(unet, layout, people, recorder)
     assert torch.equal(captured, eager)
+
+
+def test_a_step_is_captured_and_replayed_on_the_device_of_the_data(
+    unet: Any, layout: ParameterLayout, recorder: Engine, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """torch makes streams and graphs on the current device, the first one, whatever the samples are on."""
+    chosen: list[Any] = []
+
+    @contextmanager
+    def device(which: Any) -> Iterator[None]:
+        chosen.append(which)
+        yield
+        chosen.pop()
+
+    def noticed(kind: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: (seen.append(list(chosen)), kind())[1]
+
+    seen: list[list[Any]] = []
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Stream", noticed(Stream))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", noticed(Recorded))
+    monkeypatch.setattr(Recorded, "replay", lambda self: seen.append(list(chosen)))
+    second = torch.device("cuda", 1)
+    found = Trainer(
+        unet, layout, objective_of(scheduler()), data([1]), kaiming_start(layout, 0), TrainingRecipe(steps=2),
+        engine=recorder,
+    )  # fmt: skip
+    found.device = second
+    found.advance()
+    assert seen == [[second]] * 3
+    assert not chosen
 
 
 # ---------------------------------------------------------------- which engine

@@ -154,10 +154,15 @@ def test_training_changes_neither_the_model_nor_the_start() -> None:
 
 
 BAD: dict[str, Any] = {
-    "latents": [torch.zeros((1, 3, 2, 2)), torch.zeros((0, 1, 3, 2, 2)), torch.full((1, 1, 3, 2, 2), float("nan"))],
-    "text": [torch.zeros(5), torch.zeros((1, 4, 5)), torch.full((4, 5), float("inf"))],
+    "latents": [
+        torch.zeros((1, 3, 2, 2)), torch.zeros((0, 1, 3, 2, 2)), torch.full((1, 1, 3, 2, 2), float("nan")),
+        torch.zeros((1, 1, 3, 2, 2), dtype=torch.long),
+    ],
+    "text": [
+        torch.zeros(5), torch.zeros((1, 4, 5)), torch.full((4, 5), float("inf")), torch.zeros((4, 5), device="meta"),
+    ],
     "start": [torch.zeros(LAYOUT.size + 1), torch.zeros((1, LAYOUT.size)), torch.full((LAYOUT.size,), float("nan"))],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -11,16 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from ..common.extras import import_problem
-from ..common.progress import logged_progress
+from ..common.progress import logged_progress, notice
 from ..common.text import quote
 from ..errors import W2WError
 from .output import captured_messages, say, say_traceback, say_usage_error
+
+if TYPE_CHECKING:
+    from ..space import WeightSpace
 
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
@@ -73,7 +76,7 @@ class Sections(click.Group):
             except W2WError as error:
                 if os.environ.get("W2W_DEBUG"):
                     raise
-                say(f"w2w: error: {error}")
+                say("; ".join([f"w2w: error: {error}", *getattr(error, "__notes__", [])]))
                 ctx.exit(2)
             except ImportError as error:  # W2WError too, if optional_imports guards it
                 explained = import_problem(error)
@@ -333,22 +336,24 @@ SEED = click.IntRange(0, 2**63 - 1)  # what torch takes
 
 def no_loading_bars() -> None:
     """Turn off the bars with which diffusers and transformers load a model."""
-    from diffusers.utils import logging
-    from transformers.utils.logging import disable_progress_bar
+    from ..models.pipelines import quiet
 
-    logging.disable_progress_bar()
-    disable_progress_bar()
+    quiet.no_loading_bars()
 
 
-def open_pipeline(space: Path, base: Path | str | None = None) -> Any:
-    """Open a weight space with the pipeline of its base model, or of another one, quietly, on the best device."""
-    from ..models.pipelines import AutoW2WPipeline, best_device
+def open_pipeline(space: Path | WeightSpace, base: Path | str | None = None) -> Any:
+    """Open a weight space with the pipeline of its base model, or of another one, quietly, on the best device.
+
+    A command opens the space first, to find mistakes in its arguments before torch is imported, which takes seconds.
+    """
     from ..space import WeightSpace
 
-    no_loading_bars()
-    if base is None:
-        pipe = AutoW2WPipeline.from_pretrained(space)
-    else:
-        pipe = AutoW2WPipeline.from_base(str(base), WeightSpace.from_pretrained(space))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(best_device())
+    opened = space if isinstance(space, WeightSpace) else WeightSpace.from_pretrained(space)
+    with notice("loading the base model", logged=False):
+        from ..models.pipelines import best_device
+        from ..models.pipelines.registry import pipeline_of
+
+        no_loading_bars()
+        pipe = pipeline_of(opened, base)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(best_device())

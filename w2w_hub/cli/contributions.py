@@ -62,7 +62,7 @@ def init(dataset: Path, trainer: str, out: Path, force: bool, as_json: bool) -> 
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines file with an id column.")
 @extra_labels_option
-@click.option("--label", "label", type=NamedText(), multiple=True, help="A label of all adapters; may be repeated.")
+@click.option("--label", "label", type=NamedText(), multiple=True, help="A label of all adapters. May be repeated.")
 @click.option("--source", help="Where the adapters are from, if the labels do not state it.")
 @click.option(*LICENSE, help="License identifier (SPDX or the Hub's), if the labels do not state it.")
 @click.option("--consent", help="Who agreed to the publication, if the labels do not state it.")

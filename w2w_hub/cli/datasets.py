@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.text import ShellText, command, counted
+from ..common.text import ShellText, command, counted, enumeration, few
 from .common import examples, json_option, out_option
 from .output import print_json, say
 
@@ -174,6 +174,26 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
         say(f"digest {manifest.digest[:16]}; next: {next_step}")
 
 
+def say_additions(before: WeightDataset, after: WeightDataset) -> None:
+    """Say which columns are new, and what rows that publish their source, license or consent lack since a change."""
+    from ..dataset.labels.names import STATED
+
+    new = [name for name in after.attributes if name not in before.attributes]
+    if new:
+        drop = command("w2w relabel", after.path, options=("--drop", new[0] if len(new) == 1 else ShellText("COLUMN")))
+        say(f"new attribute{'' if len(new) == 1 else 's'}: {few(new)}; to remove: {drop}")
+    old, added = before.labels, after.labels[~after.labels.index.isin(before.ids)]
+    lacking = [name for name in STATED if old[name].notna().all() and added[name].isna().any()]
+    if lacking:
+        names = ["license" if name == "licence" else name for name in lacking]
+        rows = counted(int(added[lacking].isna().any(axis=1).sum()), "new row does", "new rows do")
+        relabel = command("w2w relabel", after.path, options=("--labels", ShellText("FILE")))
+        say(
+            f"w2w: note: {rows} not state the {enumeration(names)}, which a publication needs: {relabel}, with the "
+            f"columns {enumeration(['id', *names])}"
+        )
+
+
 @click.command(
     epilog=examples(
         "w2w pack loras/* --out people --labels labels.csv --initialization seed-0",
@@ -261,12 +281,15 @@ def add(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Add adapters, folders of adapters, or the rows of other datasets, to a dataset."""
-    from ..dataset import add_rows
+    from ..dataset import WeightDataset, add_rows
 
+    before = WeightDataset.open(dataset)
     grown = add_rows(
         dataset, sources, labels=ordered(labels, orders), extra_labels=extra_labels, initialization=initialization,
         column_info=column_info(units, column_sources), version=version, workers=workers, dask=dask,
     )  # fmt: skip
+    if not as_json:
+        say_additions(before, grown)
     report(grown, as_json, command("w2w inspect", dataset))
 
 
@@ -280,11 +303,14 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
     """Remove rows from a dataset and its files."""
     from ..dataset import remove_rows
     from ..errors import MissingPathError
+    from ..store.paths import missing
 
     wanted = list(ids)
     if file is not None:
         try:
             wanted += file.read_text("utf-8").split()
+        except FileNotFoundError:
+            raise missing(file) from None
         except (OSError, ValueError) as error:
             raise MissingPathError(f"{file} cannot be read: {error}", path=file) from error
     report(remove_rows(dataset, wanted, version=version), as_json, command("w2w verify", dataset, options=("--deep",)))
@@ -304,7 +330,7 @@ def remove(dataset: Path, ids: tuple[str, ...], file: Path | None, version: str 
     "--labels", type=click.Path(path_type=Path), help="CSV, Parquet or JSON Lines file with rows and columns to change."
 )
 @extra_labels_option
-@click.option("--drop", multiple=True, metavar="COLUMN", help="Remove a column; may be repeated.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Column to remove. May be repeated.")
 @ordinal_option
 @column_options
 @split_options
@@ -334,7 +360,8 @@ def relabel(
 
     info = column_info(units, column_sources)
     again = split_by is None and not (holdout is None and split_seed is None)
-    stated = WeightDataset.open(dataset).manifest.split_rule if again else None
+    before = WeightDataset.open(dataset)
+    stated = before.manifest.split_rule if again else None
     if stated is None:
         rule = split_rule(split_by, holdout, split_seed)
     else:  # the rule's column, seed and names of splits stay
@@ -348,8 +375,7 @@ def relabel(
             "--initialization, --start, --base or --license"
         )
     if orders and labels is None:  # reorder columns of the dataset
-        have = WeightDataset.open(dataset)
-        given = as_ordinal(have.labels[list(have.attributes)], dict(orders))[list(dict(orders))]
+        given = as_ordinal(before.labels[list(before.attributes)], dict(orders))[list(dict(orders))]
     else:
         given = ordered(labels, orders)
     changed = relabel_rows(
@@ -357,4 +383,6 @@ def relabel(
         split_rule=rule, base=base, initialization=initialization, start_adapter=start,
         license=license, overwrite=force, version=version,
     )  # fmt: skip
+    if not as_json:
+        say_additions(before, changed)
     report(changed, as_json, command("w2w inspect", dataset))

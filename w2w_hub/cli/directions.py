@@ -133,9 +133,13 @@ def directions(space: Path, entanglement: bool, count: int, out: Path | None, fo
 )
 @click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")
 @click.option(
-    "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+    "--prompt",
+    "prompts",
+    multiple=True,
+    type=PROMPT,
+    help="Prompt of the pictures. May be repeated.  [default: sks person]",
 )
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]")
 @generation_options(".  [default: what SPACE states, or else its pipeline's]")
 @out_option("The weight-space folder to make: SPACE with the measured curves.")
 @json_option
@@ -229,8 +233,9 @@ def slider(
     from ..space.resaving import resave
 
     require_other_folder(space, out, force)
-    WeightSpace.from_pretrained(space).require_new_direction(name)
-    pipe = open_pipeline(space, base)
+    opened = WeightSpace.from_pretrained(space)
+    opened.require_new_direction(name)
+    pipe = open_pipeline(opened, base)
     pictures = {}
     if before is not None or after is not None:
         from ..training.pictures import read_pictures

@@ -46,7 +46,7 @@ SMALL_SEED = click.IntRange(0, 2**31 - 1)
 @click.option("--minutes", type=FINITE, help="Stop after this time, with what was drawn and trained by then.")
 @click.option(
     "--prompt", "prompts", multiple=True, type=PROMPT,
-    help='May be given several times.  [default: "sks person" in 60 contexts]',
+    help='Prompt of the pictures. May be repeated.  [default: "sks person" in 60 contexts]',
 )  # fmt: skip
 @click.option("--k", type=click.IntRange(1), help="Components to predict.  [default: all, at most 1,000]")
 @click.option("--width", default=32, show_default=True, type=click.IntRange(1, 256), help="Size of the network.")

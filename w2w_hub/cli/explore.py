@@ -30,15 +30,18 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
 
     The page works offline and keeps nothing that a visitor uploads. Ctrl-C ends it.
     """
+    from ..common.extras import optional_imports
+    from ..common.progress import notice
+    from ..space import WeightSpace
     from .common import no_loading_bars
 
-    if space.is_dir():  # another folder is refused before torch and Gradio are imported
-        from ..space import WeightSpace
+    WeightSpace.from_pretrained(space)  # what is not one is refused before torch and Gradio are imported
+    with notice("loading torch and Gradio", logged=False), optional_imports("explore"):
+        import gradio  # noqa: F401, first: the extra includes diffusers
 
-        WeightSpace.from_pretrained(space)
-    from ..explore import launch
+        from ..explore import launch
 
-    no_loading_bars()
+        no_loading_bars()
     with ended_by_sigterm():
         launch(
             str(space), dataset=dataset, host=host, port=port, browser=browser,

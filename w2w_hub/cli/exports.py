@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.argument("identities", nargs=-1, required=True, metavar="IDENTITY...")
 @click.option(
     "--dialect", "--to", "dialects", multiple=True, type=WriterChoice(),
-    help="May be given several times.  [default: peft and diffusers]",
+    help="Dialect to write. May be repeated.  [default: peft and diffusers]",
 )  # fmt: skip
 @click.option(
     "--trigger",

@@ -143,7 +143,7 @@ def pin(names: tuple[str, ...], out: Path, force: bool) -> None:
 
 @click.command(epilog=examples("w2w restore w2w.lock", "w2w restore w2w.lock --from bundle"))
 @lock_argument
-@click.option("--from", "source", help="Folder or URL of an archive or mirror to copy from; by default the Hub.")
+@click.option("--from", "source", help="Folder or URL of an archive or mirror to copy from.  [default: the Hub]")
 def restore(lock: Path, source: str | None) -> None:
     """Fetch everything that LOCK pins into the local cache and verify it, for offline use."""
     from ..release import restore as restore_all

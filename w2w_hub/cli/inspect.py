@@ -165,5 +165,6 @@ def _passing(facts: dict[str, Any]) -> str:
         notes.append(f"{facts['zero_tensors']} zero tensors")
     if facts.get("initialisation_cosine") is not None:
         first = one_line(str(facts.get("initialisation_of") or facts.get("against"))[-40:], 100)
-        notes.append(f"A is {facts['initialisation_cosine']:.2f} like that of {first} (near 1: one initialization)")
+        cosine = facts["initialisation_cosine"]
+        notes.append(f"A has cosine {cosine:.2f} to A of {first} (near 1: one initialization)")
     return ", ".join(notes)

@@ -35,7 +35,7 @@ SHOWN = 10
 def verify(
     ctx: click.Context, what: Path, deep: bool, rebuild: bool, identity: Path | None, as_json: bool
 ) -> None:  # fmt: skip
-    """Check that a dataset, a weight space, or everything that a lock pins is as published.
+    """Check a dataset, a weight space, or everything that a lock file pins against its digests.
 
     WHAT is a folder, org/name@version or a lock file. With exit status 2, the messages name what differs.
     For a lock file, every file is always hashed.
@@ -66,7 +66,7 @@ def verify(
         if found.ok:
             rows = f"of {counted(found.rows, 'row')}" if found.rows else "without its population,"
             size = f"{rows} in {counted(found.files, 'file')}"
-            say(f"{found.path}: {found.kind} {size} is as published")
+            say(f"{what}: {found.kind} {size} matches its manifest")
             say(f"digest {found.digest}")
     if not found.ok:
         ctx.exit(2)

@@ -37,13 +37,19 @@ REASONS = ("consent", "rights", "license", "content", "error", "other")  # as in
     )
 )
 @click.argument("request")
-@click.option("--commit", help="The commit of the pull request to review; by default its newest.")
+@click.option("--commit", help="The commit of the pull request to review.  [default: its newest]")
 @click.option("--comment", is_flag=True, help="Post the verdict in the pull request, once for each commit.")
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base-model folder: also draw the adapters, on the sheet --out."
 )
-@click.option("--prompt", "prompts", multiple=True, type=PROMPT, help="Of the pictures.  [default: sks person]")
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="Of the pictures.  [default: 0]")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    type=PROMPT,
+    help="Prompt of the pictures. May be repeated.  [default: sks person]",
+)
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="Seed of the pictures. May be repeated.  [default: 0]")
 @generation_options(".  [default: the pipeline's]")
 @click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor.")
 @out_option("The sheet of pictures to write (.png, .jpg or .webp); needs --base.", required=False)

@@ -36,9 +36,15 @@ def picture_options(function: F) -> F:
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
         generation_options(".  [default: what SPACE states, or else its pipeline's]"),
-        click.option("--seed", "seeds", multiple=True, type=SEED, help="May be given several times.  [default: 0]"),
         click.option(
-            "--prompt", "prompts", multiple=True, type=PROMPT, help="May be given several times.  [default: sks person]"
+            "--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]"
+        ),
+        click.option(
+            "--prompt",
+            "prompts",
+            multiple=True,
+            type=PROMPT,
+            help="Prompt of the pictures. May be repeated.  [default: sks person]",
         ),
     ):
         function = option(function)
@@ -125,15 +131,18 @@ def grid(
         raise click.UsageError("an edit has one prompt and one seed: the columns are strengths")
     listed = None if strengths is None else finite_numbers(strengths, "--strengths")
     require_output(out, overwrite=force)
-    from ..models.pipelines import strength_grid  # imports torch
+    from ..space import WeightSpace
     from ..space.edits import require_model
 
-    pipe = open_pipeline(space)
+    opened = WeightSpace.from_pretrained(space)
+    chosen = find_identities(opened, identities, people)
+    pipe = open_pipeline(opened)
     if listed is None:
         first, last = (-3.0, 6.0) if not values else (0.0, 1.5 * require_model(pipe.space).strength)
         listed = _even(first if low is None else low, last if high is None else high, count)
+    from ..models.pipelines import strength_grid  # imports torch
+
     case = drawing_cases(prompts, seeds)[0]
-    chosen = find_identities(pipe.space, identities, people)
     pictures = strength_grid(
         pipe, chosen, attribute or values, listed, case, unit=unit, layers=layer_names(layers), preserve=preserve,
         start=start, **settings,
@@ -165,18 +174,20 @@ def _render_cases(
 ) -> None:  # fmt: skip
     """Write a sheet of identities by (prompt, seed)."""
     from ..models.pictures import contact_sheet, picture_kind, save_picture
+    from ..space import WeightSpace
     from ..space.previews import preview_name
     from ..store.atomic import require_output
 
     if picture_kind(out) != "PNG" and preview:
         raise click.UsageError("a preview is a .png; give --out such a name")
     require_output(out, overwrite=force)
-    pipe = open_pipeline(space)
+    opened = WeightSpace.from_pretrained(space)
     if preview:
-        preview_name(pipe.space, out, overwrite=force)  # raise before anything is drawn
+        preview_name(opened, out, overwrite=force)  # raise before anything is drawn
     cases = drawing_cases(prompts, seeds)
     named = [name for name in identities if name != "base"]
-    found = find_identities(pipe.space, named, people)
+    found = find_identities(opened, named, people)
+    pipe = open_pipeline(opened)
     left = iter(found)
     chosen = [None if name == "base" else next(left) for name in identities]
     pictures = pipe.render(chosen, cases, **settings)

@@ -153,7 +153,10 @@ def build(
     if held_out["rows"]:
         there = list(held_out["explained_variance"].values())[-1]
         say(f"and {there:.1%} of the variance of {counted(held_out['rows'], 'held-out row')} (the mean alone: 0 %)")
-    say_table(DIRECTIONS, direction_rows(space))
+    rows = direction_rows(space)
+    say_table(DIRECTIONS, rows)
+    if rows:
+        say("what the columns mean: w2w directions --help")
     say(*missing_lines(space.diagnostics.get("no_direction", {})))
     for line in () if space.population_model is None else summary_lines(space.population_model):
         say(line)
@@ -358,8 +361,9 @@ def read(space: Path, identity: str, people: Path | None, as_json: bool) -> None
     table((Column(least=12), Column(), Column()), rows, head=False)
     say(found.note)
     if told := shown_header(provenance_in(identity)):
-        title, license = told.get("modelspec.title", "without a title"), told.get("modelspec.license", "not stated")
-        say(f"its header says: {title}, license {license}")
+        stated = {name: told[f"modelspec.{name}"] for name in ("title", "license") if f"modelspec.{name}" in told}
+        says = ", ".join(f"{name} {value}" for name, value in stated.items()) or "no title and no license"
+        say(f"its header states {says}")
         for field, words in (("modelspec.trigger_phrase", "trigger phrase"), (THUMBNAIL, "thumbnail")):
             if field in told:
                 say(f"{words}: {told[field]}")

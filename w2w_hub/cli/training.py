@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..common.progress import notice
 from ..common.text import command, counted, few
 from .common import FINITE, SEED, examples, json_option, no_loading_bars, out_option
 from .datasets import LICENSE, build_command
@@ -55,10 +56,16 @@ OPTIONS = (
     click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: 800]"),
     click.option("--batch-size", type=click.IntRange(1), help="Pictures per step.  [default: 1]"),
     click.option("--learning-rate", type=FINITE, help="Learning rate of AdamW.  [default: 0.0001]"),
-    click.option("--schedule", type=click.Choice(["constant", "cosine"]), help="Learning rate over the steps."),
+    click.option(
+        "--schedule",
+        type=click.Choice(["constant", "cosine"]),
+        help="Learning rate over the steps.  [default: constant]",
+    ),
     click.option("--average-last", type=FINITE, help="Fraction of the steps whose weights are averaged.  [default: 0]"),
     click.option("--seed", type=SEED, help="Seed of noise, timesteps and picture order.  [default: 0]"),
-    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Dtype of computation."),
+    click.option(
+        "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Dtype of computation.  [default: auto]"
+    ),
     click.option(
         "--device",
         "devices",
@@ -88,7 +95,9 @@ OPTIONS = (
 @recipe_options
 @click.option("--caption", help="Caption of pictures without one, instead of the prompt.")
 @click.option("--validate", type=click.IntRange(1), help="Draw pictures into OUT-validation every so many steps.")
-@click.option("--validate-prompt", multiple=True, help="Prompt of these pictures; repeatable.  [default: --prompt]")
+@click.option(
+    "--validate-prompt", multiple=True, help="Prompt of these pictures. May be repeated.  [default: --prompt]"
+)
 @out_option("The new folder of the adapter, in the PEFT and diffusers dialects.")
 @json_option
 def train(
@@ -96,14 +105,20 @@ def train(
     devices: tuple[str, ...], engine: str, validate: int | None, validate_prompt: tuple[str, ...], resume: bool,
     out: Path, force: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA of one person from PICTURES, a folder of pictures (DreamBooth)."""
-    from ..training import Validation, train_identity
+    """Train a LoRA of one person from PICTURES: one picture, or a folder of them (DreamBooth).
 
+    The caption of 1.png is the text of 1.txt beside it, or of its line in metadata.jsonl or metadata.csv (columns
+    file_name and text). Other formats than PNG, JPEG, WebP, TIFF, BMP and GIF are left out.
+    """
     if len(devices) > 1:
         raise click.UsageError("one identity trains on one --device")
     if validate_prompt and not validate:
         raise click.UsageError("--validate-prompt needs --validate STEPS")
-    no_loading_bars()
+    require_inputs(pictures, base, start)
+    with notice("loading torch and diffusers", logged=False):
+        from ..training import Validation, train_identity
+
+        no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     losses: list[float] = []
     with resumable():
@@ -119,7 +134,9 @@ def train(
     if losses:
         some = max(1, len(losses) // 10)
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
-        say(f"{out}: mean loss {first:.4f} in the first {counted(some, 'step')}, {last:.4f} in the last")
+        begun = "first" if len(losses) == recipe.steps else "resumed run's first"
+        step = "step" if some == 1 else f"{some:,} steps"
+        say(f"{out}: mean loss {first:.4f} in the {begun} {step}, {last:.4f} in the last")
     if validate is not None:
         say(f"pictures of the steps: {out.with_name(f'{out.name}-validation') / 'sheet.png'}")
     then = command("w2w pack", out, options=("--out", "people"))
@@ -133,6 +150,15 @@ def _next_with(out: Path, for_: Path) -> str:
     if stated_format(for_) == DATASET:
         return command("w2w add", for_, out)
     return command("w2w inspect", out, options=("--against", for_))
+
+
+def require_inputs(people: Path, base: str, start: Path | None) -> None:
+    """Raise `MissingPathError` for a path that does not exist, before torch is imported, which takes seconds."""
+    from ..store.paths import missing
+
+    for path in (people, start, None if "/" in base else Path(base)):
+        if path is not None and not path.exists():
+            raise missing(path)
 
 
 def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:
@@ -175,12 +201,15 @@ def train_many(
 ) -> None:  # fmt: skip
     """Train a LoRA for each of PEOPLE and pack them: a folder of folders of pictures, or a table.
 
-    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it; its other columns are
-    labels. Identities train several at once, each with the result of training alone.
+    A table (CSV, Parquet or JSON Lines) has the columns id and pictures, a folder beside it, and may have captions of
+    pictures without one in the column caption; its other columns are labels. Identities train several at once, each
+    with the result of training alone.
     """
-    from ..training import train_many as train_all
+    require_inputs(people, base, start)
+    with notice("loading torch and diffusers", logged=False):
+        from ..training import train_many as train_all
 
-    no_loading_bars()
+        no_loading_bars()
     recipe = recipe_of(for_, no_class_pictures, settings)
     with resumable():
         found = train_all(
@@ -192,5 +221,5 @@ def train_many(
         return
     say(f"{out}: {counted(len(found.dataset), 'row')} of {found.dataset.layout.size:,} numbers")
     if found.lost:
-        say(f"without a row, since the loss was not finite: {few(found.lost)}")
+        say(f"without a row, since their training diverged: {few(found.lost)}")
     say(f"next: {build_command(found.dataset, out, Path(base) if Path(base).is_dir() else None)}")

@@ -113,6 +113,19 @@ def text() -> Rule:
     return Rule("a string", take)
 
 
+def unicode_text() -> Rule:
+    """A string without halves of surrogate pairs, which undecodable bytes of a command line become."""
+
+    def take(value: Any) -> str:
+        try:
+            text().take(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError from None
+        return str(value)
+
+    return Rule("a string of valid Unicode", take)
+
+
 def path() -> Rule:
     """A path, as a string or a `pathlib.Path`."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import repeat
 from typing import TypeVar
 
-from .text import terminal
+from .text import duration, terminal
 
 T = TypeVar("T")
 Say = Callable[[str], object]
@@ -31,7 +32,7 @@ def logged_progress(say: Say, every: float = 15.0) -> Iterator[None]:
 
 def progress(
     items: Iterable[T], text: str, total: int | None = None, status: Callable[[], str] | None = None
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Iterate with a bar that appears after two seconds, only on a terminal; `status` is shown beside it."""
     if not sys.stderr.isatty():
         yield from _logged(items, text, total, status)
@@ -43,6 +44,32 @@ def progress(
         yield item
         if status is not None and not bar.disable:
             bar.set_postfix_str(terminal(status()), refresh=False)
+
+
+@contextmanager
+def counted_steps(text: str) -> Iterator[Callable[[], object]]:
+    """Show progress of work with an unknown number of steps; call what is yielded at each step."""
+    steps = progress(repeat(None), text)
+    try:
+        yield lambda: next(steps)
+    finally:
+        steps.close()
+
+
+@contextmanager
+def notice(text: str, *, logged: bool = True) -> Iterator[None]:
+    """Say what one long step does: on a terminal until it ends, in a log as a line if `logged`."""
+    log, shown = _log.get(), terminal(text)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{shown}\r")
+        sys.stderr.flush()
+    elif log is not None and logged:
+        log[0](text)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{' ' * len(shown)}\r")
 
 
 def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[], str] | None) -> Iterator[T]:
@@ -59,5 +86,6 @@ def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[
         if now - last >= every and done != count:
             last = now
             of = "" if count is None else f" of {count:,}"
-            more = "" if status is None else f", {status()}"
-            say(f"{text}: {done:,}{of} after {now - began:.0f} s{more}")
+            left = "" if count is None else f", about {duration((now - began) / done * (count - done))} left"
+            more = "" if status is None or not (shown := status()) else f", {shown}"
+            say(f"{text}: {done:,}{of} after {duration(now - began)}{left}{more}")

@@ -85,7 +85,18 @@ def an(noun: str) -> str:
 def nearest(name: str, names: Sequence[str], most: int = 3) -> list[str]:
     """Return the names that resemble a mistyped one, the nearest first."""
     lowered = {other.lower().strip(): other for other in names}
-    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most, 0.5)]
+    return [lowered[key] for key in difflib.get_close_matches(name.lower().strip(), lowered, most)]
+
+
+def enumeration(words: Sequence[str]) -> str:
+    """Return words as an English list.
+
+    Examples
+    --------
+    >>> enumeration(["source", "license", "consent"])
+    'source, license and consent'
+    """
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def few(names: Sequence[str], shown: int = 5) -> str:
@@ -125,6 +136,16 @@ def file_size(size: int) -> str:
         if size >= unit / 10:
             return f"{size / unit:,.1f} {name}"
     return counted(size, "byte")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``42 s``, ``3 min 20 s``, ``5 h 10 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
 # ---------------------------------------------------------------- shell

@@ -17,7 +17,7 @@ from ..store.hub.source import Source
 from ..store.hub.withdrawals import withdrawals_of
 from ..store.manifest import DATASET as FORMAT
 from ..store.manifest import FILENAME, no_manifest
-from ..store.paths import find_file
+from ..store.paths import find_file, missing
 from .manifest import DatasetManifest
 from .matrix.geometry import GROUP
 from .matrix.matrix import Matrix
@@ -72,8 +72,8 @@ def open_folder(path: Path) -> DatasetParts:
             raise MissingPathError(
                 f"{path} is not packed completely; run the same w2w pack command again to continue", path=path
             )
-        make = command("w2w pack", ShellText("ADAPTER..."), options=("--out", path))
-        raise MissingPathError(f"{path} is not a dataset folder; make one with: {make}", path=path)
+        make = command("w2w pack", ShellText("ADAPTER..."), options=("--out", ShellText("DATASET")))
+        raise missing(path, f"a dataset is made by: {make}") if not path.exists() else no_manifest(path, FORMAT)
     try:
         return read_state(path, _open_state, FORMAT)
     except MissingPathError as error:

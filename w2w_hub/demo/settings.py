@@ -33,6 +33,7 @@ DEFINITIONS: dict[str, str] = {
     "different people, the same between them",
     "others kept": "fraction of the other identity factors (top, hair color, skin, facial hair, glasses) that the "
     "judge reads as before; a hair color that cannot be seen counts as kept",
+    "least kept": "the same for the factor that is kept least",
     "label prior": "fraction of the fitted people with the attribute: what a random identity would show",
     "mean only": "the population's mean for everybody: the score without knowing the person",
     "nearest-neighbour cosine": "largest cosine of a sample's coefficients to a fitted row's: near 1 would be a copy",

@@ -235,11 +235,13 @@ class Workflow:
                 found = edit_figures(self.judge, before[without], after[kind][name][without], name)
                 prior = {"people": len(without), "label_prior": direction.positives / direction.rows}
                 figures[kind][name] = prior | found
-        counts = {kind: len(reached(figures[kind], EDIT_WISH)) for kind in figures}
+        done = {kind: reached(figures[kind], EDIT_WISH) for kind in figures}
         self.record.metrics |= {
             "edits": figures["push"], "edit_strength_sd": SUMMARY_STRENGTH,
             "sets": figures["set"], "set_strength": self.space.population_model.strength,
-            "edits_reached": {"pushes": counts["push"], "sets": counts["set"], "attributes": len(figures["set"])},
+            "edits_reached": {
+                "pushes": len(done["push"]), "sets": len(done["set"]), "attributes": len(figures["set"]),
+            },
         }  # fmt: skip
         held = sum(
             holds(self.judge, before, after["set"][name], name).mean(1) * ~table[name].to_numpy() for name in names
@@ -252,14 +254,24 @@ class Workflow:
                 for name in names
             }  # fmt: skip
             self.edit_sheet(people[i], before[i], pairs)
-        header = ("attribute", "edit", "people", "before", "after", "others kept", "seen and all kept", "label prior")
-        shown = ("people", "before", "after", "other_attributes_kept", "seen_and_all_kept", "label_prior")
-        rows = [(name, kind, *(figures[kind][name][key] for key in shown)) for name in figures["set"] for kind in after]
+        header = (
+            "attribute", "edit", "people", "before", "after", "others kept", "least kept", "seen and all kept",
+            "label prior", "",
+        )  # fmt: skip
+        shown = (
+            "people", "before", "after", "other_attributes_kept", "each_other_factor_kept", "seen_and_all_kept",
+            "label_prior",
+        )  # fmt: skip
+        rows = [
+            (name, kind, *(figures[kind][name][key] for key in shown), "reached" if name in done[kind] else "missed")
+            for name in figures["set"]
+            for kind in after
+        ]
         text = (
             f"Pushes by +{SUMMARY_STRENGTH:g} standard deviations and sets at the weight space's own strength, of "
             f"{len(people)} held-out people, over those without the attribute. Sheets show the {SHOWN_EDITED} whose "
-            f"sets hold best. Reached: {counts['set']} of {len(figures['set'])} attributes by sets, {counts['push']} "
-            "by pushes."
+            f"sets hold best. Reached: {len(done['set'])} of {len(figures['set'])} attributes by sets, "
+            f"{len(done['push'])} by pushes."
         )
         self.record.sections.append(Section("Edits in figures", text, header=header, rows=rows))
         point = self.out / "points" / "edited.json"

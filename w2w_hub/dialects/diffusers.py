@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..lora.adapter import Adapter, Target, as_float32
+from ..store.tensorfile import save_tensors
 from .assemble import Parts, build_dotted, require_one_adapter
 from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import FolderUse, WritableDialect
@@ -69,8 +70,6 @@ class Diffusers(WritableDialect):
         return build_dotted(parts, checkpoint, options, self.name, DEFAULT)
 
     def write(self, adapter: Adapter, folder: Path) -> None:
-        from safetensors.numpy import save_file
-
         tensors = {}
         for target, pair in sorted(adapter.factors.items(), key=lambda item: item[0].sort_key):
             if target_of(str(target)) != target:
@@ -84,7 +83,7 @@ class Diffusers(WritableDialect):
         config = _config(adapter)
         if config is not None:
             metadata["lora_adapter_metadata"] = json.dumps(config, sort_keys=True)
-        save_file(tensors, folder / WEIGHTS, metadata=metadata)
+        save_tensors(tensors, folder / WEIGHTS, metadata=metadata)
 
 
 def _is_diffusers(module: str) -> bool:

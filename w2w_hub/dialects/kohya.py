@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, UnsupportedFormatError
 from ..lora.adapter import Adapter, Target, as_float32
+from ..store.tensorfile import save_tensors
 from .assemble import Parts, build_adapter
 from .checkpoint import Checkpoint, ReadOptions, provenance
 from .dialect import Dialect, WritableDialect
@@ -89,8 +90,6 @@ class Kohya(_Underscored, WritableDialect):
 
     def write(self, adapter: Adapter, folder: Path) -> None:
         """Write ``kohya_lora.safetensors`` with the true alpha of every module; SDXL gets its own numbering."""
-        from safetensors.numpy import save_file
-
         tensors: dict[str, np.ndarray] = {}
         ranks, alphas = set[int](), set[float]()
         sdxl = is_sdxl(adapter)
@@ -115,7 +114,7 @@ class Kohya(_Underscored, WritableDialect):
             metadata |= {"ss_network_dim": str(ranks.pop()), "ss_network_alpha": str(alphas.pop())}
         if adapter.base_model:
             metadata["ss_sd_model_name"] = adapter.base_model
-        save_file(tensors, folder / WEIGHTS, metadata=metadata)
+        save_tensors(tensors, folder / WEIGHTS, metadata=metadata)
 
 
 class OneTrainer(_Underscored):

@@ -12,7 +12,7 @@ import numpy as np
 from ..common.limits import MAX_TENSOR_BYTES as MAX_DATA
 from ..common.text import an
 from ..errors import InvalidInputError, MissingPathError, NotACheckpointError, UnsupportedFormatError, W2WError
-from ..store.paths import short
+from ..store.paths import missing, short
 from ..store.tensorfile import header_from, tensors_from
 from .checkpoint import CONFIG, Checkpoint, provenance
 from .opening import open_beside, open_named, read_config, require_no_pointer
@@ -36,7 +36,7 @@ def open_checkpoint(path: Path | str, *, allow_torch: bool = False) -> Checkpoin
         raise InvalidInputError(f"allow_torch must be True or False, not {allow_torch!r}")
     path = Path(path)
     if not _exists(path):
-        raise MissingPathError(f"{path} does not exist", path=path)
+        raise missing(path)
     file = _weights_in(path) if path.is_dir() else path
 
     def opened() -> BinaryIO:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InvalidInputError, MissingPathError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.module_paths import canonical_path
-from ..store.tensorfile import short
+from ..store.tensorfile import save_tensors, short
 from .assemble import Parts, build_adapter, require_one_adapter
 from .checkpoint import CONFIG, Checkpoint, ReadOptions, provenance
 from .dialect import FolderUse, WritableDialect
@@ -112,8 +112,6 @@ class Peft(WritableDialect):
         (`CLIPTextModel` without ``text_model.``, the second text encoder's `CLIPTextModelWithProjection` with it): PEFT
         ignores other spellings with just a warning.
         """
-        from safetensors.numpy import save_file
-
         components = sorted({t.component for t in adapter.factors})
         if len(components) > 1:
             raise InvalidInputError(
@@ -150,7 +148,7 @@ class Peft(WritableDialect):
             tensors[f"{PREFIX}{_spelled(target)}.lora_A.weight"] = a
             tensors[f"{PREFIX}{_spelled(target)}.lora_B.weight"] = b
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"} | provenance(adapter.metadata))
+        save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"} | provenance(adapter.metadata))
 
 
 def _require_lora(checkpoint: Checkpoint) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..common.arguments import checked
 from ..common.deprecated import renamed_keywords
-from ..common.text import counted
+from ..common.text import an, counted
 from ..errors import InvalidInputError, NotACheckpointError, UnsupportedFormatError
 from ..lora.adapter import Adapter, LoraFactors, Target
 from ..lora.canonical import canonicalize
-from ..store.manifest import another, stated_format
+from ..store.manifest import FORMAT_NAMES, OPENED_BY, SPACE, stated_format
 from ..store.tensorfile import short
 from .assemble import require_size
 from .checkpoint import Checkpoint, ReadOptions, provenance
@@ -97,7 +97,9 @@ def _opened(path: Path | str, allow_torch: bool) -> Checkpoint:
         ours = stated_format(Path(path))
         if ours is None:
             raise
-        raise NotACheckpointError(f"{path} {another(ours)}; expected a LoRA checkpoint", path=Path(path)) from error
+        advice = "w2w export writes its people as LoRAs" if ours == SPACE else f"open it with {OPENED_BY[ours]}"
+        text = f"{path} is {an(FORMAT_NAMES[ours])}, not a LoRA checkpoint; {advice}"
+        raise NotACheckpointError(text, path=Path(path)) from error
 
 
 def parse_checkpoint(checkpoint: Checkpoint, options: ReadOptions | None = None) -> Adapter:

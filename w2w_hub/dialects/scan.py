@@ -11,6 +11,7 @@ from ..common.progress import progress
 from ..common.text import ShellText, command, counted, one_line
 from ..errors import MissingPathError, NotACheckpointError, W2WError
 from ..store.manifest import FILENAME as MANIFEST
+from ..store.paths import missing
 from .checkpoint import CONFIG
 from .loading import CHECKPOINTS, PICKLES, escapes, open_checkpoint, weights_file
 from .registry import dialect_of, dialects, weights_names
@@ -84,14 +85,14 @@ def adapters_of(paths: Sequence[Path], skipped: Skipped) -> list[Path]:
     NotACheckpointError
         If there is no adapter below a folder.
     """
-    missing = [path for path in paths if not os.path.lexists(path)]
-    if missing:
-        pattern = any(sign in str(missing[0]) for sign in "*?[")
-        what = "matches no file" if pattern else "does not exist"
-        others = (
-            f", and {counted(len(missing) - 1, 'other path is', 'other paths are')} not there" if missing[1:] else ""
-        )
-        raise MissingPathError(f"{missing[0]} {what}{others}", path=missing[0])
+    absent = [path for path in paths if not os.path.lexists(path)]
+    if absent:
+        if any(sign in str(absent[0]) for sign in "*?["):
+            raise MissingPathError(f"{absent[0]} matches no file", path=absent[0])
+        if absent[1:]:
+            others = counted(len(absent) - 1, "other path", "other paths")
+            raise MissingPathError(f"{absent[0]} and {others} do not exist", path=absent[0])
+        raise missing(absent[0])
     found: list[Path] = []
     for path in paths:
         if (path / MANIFEST).is_file():

@@ -72,6 +72,8 @@ def create_app(
     >>> demo = create_app("org/space@v1.0.0")     # doctest: +SKIP
     """
     with optional_imports("explore"):
+        import gradio  # noqa: F401, first: the extra includes diffusers
+
         from .app import build_app
     from .studio import Studio
 

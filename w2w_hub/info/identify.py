@@ -13,8 +13,9 @@ from ..dialects.registry import weights_names
 from ..errors import HubError, HubNotFoundError, InvalidInputError, MissingPathError, UnsupportedFormatError
 from ..store.hub.cache import TYPES
 from ..store.hub.client import api, call
-from ..store.hub.locate import REPOSITORY, is_ours, locate_either, split_kind, split_lock
+from ..store.hub.locate import NO_REPOSITORY, REPOSITORY, is_ours, locate_either, split_kind, split_lock
 from ..store.hub.pins import is_lock
+from ..store.paths import missing
 from .files import file_info
 from .folders import folder_info
 from .looking import free_name, is_there
@@ -66,7 +67,7 @@ def identify(path: Path | str) -> Info:
         return Info(str(place), UNKNOWN, "a pipe, a socket or a device, which is not opened")
     lock, name = split_lock(text)
     if not names_repository and not (name is not None and is_lock(Path(lock))):
-        raise MissingPathError(f"{text} does not exist and is not a Hub repository (org/name)", path=place)
+        raise missing(place, NO_REPOSITORY)
     return _repository(text)
 
 

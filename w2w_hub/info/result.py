@@ -56,6 +56,10 @@ class Info(Displayed):
     hints: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
 
+    def _facts(self) -> Mapping[str, object]:
+        texts = {"warnings": self.warnings, "next": [step.command for step in self.steps], "hints": self.hints}
+        return {"": self.summary, **self.facts, **{name: "; ".join(each) for name, each in texts.items() if each}}
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON; each step as an object with `command` and `purpose`."""
         return {

@@ -22,6 +22,7 @@ with optional_imports("diffusers"):
     import torch
 
 from .denoising import draw_noise, identity_losses, pick, training_schedule
+from .devices import current
 from .injection import Use, differentiable, inject_differentiable, inject_hooks, require_differentiable, rewritable
 from .injection.stack import drain
 from .starts import Start
@@ -172,6 +173,10 @@ class Inverter:
 
     def run(self) -> list[Inversion]:
         """Return each person's point, the best of the restarts."""
+        with current(self.latents.device):
+            return self._run()
+
+    def _run(self) -> list[Inversion]:
         try:
             return self.best_of_restarts()
         except _NotCapturedError as error:

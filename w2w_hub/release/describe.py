@@ -13,15 +13,14 @@ from ..dataset.weight_dataset import WeightDataset
 from ..dialects.checkpoint import ReadOptions
 from ..dialects.initialization import InitializationTracker
 from ..dialects.inspection import inspect_adapter
-from ..errors import MissingPathError
 from ..space.encoder.encoder import Encoder, is_encoder
 from ..space.points import is_point, load_point
 from ..space.weight_space import WeightSpace
 from ..space.withdrawn import file_notice, withdrawn_row_of
-from ..store.hub.locate import REPOSITORY, locate_either, split_kind
+from ..store.hub.locate import NO_REPOSITORY, REPOSITORY, locate_either, split_kind
 from ..store.hub.pins import is_lock, read_lock
 from ..store.manifest import DATASET, FILENAME, read_json_in
-from ..store.paths import has_file
+from ..store.paths import has_file, missing
 
 
 @checked(
@@ -66,7 +65,7 @@ def describe(
     folder, commit, opened = path, {}, path
     if not _is_there(path):
         if not REPOSITORY.match(split_kind(path.as_posix())[1]):
-            raise MissingPathError(f"{path} does not exist and is not a Hub repository (org/name)", path=path)
+            raise missing(path, NO_REPOSITORY)
         found = locate_either(path)
         folder = found.folder
         if found.revision is not None:  # its commit is cached now, so opening it makes no request

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.text import command, counted
+from ..common.text import command, counted, enumeration
 from ..dataset.licenses import row_digests, rows_without
 from ..dataset.manifest import DatasetManifest
 from ..dataset.withdrawn import notice, withdrawn_rows
@@ -41,13 +41,13 @@ def require_stated_rows(remote: Remote, head: Head, folder: Path, manifest: Mapp
     missing = {name: rows for name, rows in missing.items() if rows}
     if not missing:
         return
-    columns = " and ".join({"licence": "license"}.get(name, name) for name in missing)
+    columns = [{"licence": "license"}.get(name, name) for name in missing]
     rows = {row for names in missing.values() for row in names}
     first, relabel = min(rows), command("w2w relabel", folder, options=("--labels", "FILE"))
+    count, table = counted(len(rows), "row does", "rows do"), enumeration(["id", *columns])
     raise InvalidInputError(
-        f"{folder}: {counted(len(rows), 'row does', 'rows do')} not state the {columns}, as published ones "
-        f"must, the first is {first!r}; state them with {relabel} (columns {', '.join(missing)}), or publish "
-        "for yourself with --private",
+        f"{folder}: {count} not state the {enumeration(columns)}, as published ones must, the first is {first!r}; "
+        f"state them with {relabel} (columns {table}), or publish for yourself with --private",
         path=folder,
         name=first,
     )

@@ -17,7 +17,7 @@ from ..store.hub.client import Token
 from ..store.hub.locate import locate_either
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source, download
-from ..store.manifest import FILENAME, SPACE, kind_of, stated_format
+from ..store.manifest import DATASET, FILENAME, SPACE, kind_of, no_manifest, stated_format
 from ..store.paths import has_file, read_file
 from ..store.verify import Report
 from .signing import FILENAME as SIGNATURE
@@ -123,7 +123,7 @@ def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) 
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder", path=folder)
     if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
-        raise MissingPathError(f"{folder} is not a dataset or weight space; it lacks {FILENAME}", path=folder)
+        raise MissingPathError(str(no_manifest(folder, DATASET, SPACE)), path=folder)
     if stated_format(folder) == SPACE:
         from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from .weight_space import WeightSpace
 
 if TYPE_CHECKING:
     from ..dataset import WeightDataset
+
+DECODED_AT_ONCE = 16  # whose vectors are parts of one array, which is kept as long as any of them
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,6 +106,33 @@ def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None)
         return Identity(own[1], own[0], exact=True)
     point, weights = find_point(space, what)
     return Identity(space.decode(point), point) if weights is None else Identity(weights, point, exact=True)
+
+
+def resolve_several(space: WeightSpace, items: Sequence[Any]) -> tuple[Identity | None, ...]:
+    """Return the identities of several things that :func:`resolve` accepts, in which None stays None.
+
+    Points are decoded together, a few at a time, which reads the basis once for all of them.
+    """
+    found: list[Identity | None] = [None] * len(items)
+    points: dict[int, Point] = {}
+    for i, item in enumerate(items):
+        if isinstance(item, Identity):
+            found[i] = resolve(space, item)
+        elif item is not None:
+            point, weights = find_point(space, item)
+            if weights is None:
+                points[i] = point
+            else:
+                found[i] = Identity(weights, point, exact=True)
+    waiting = list(points)
+    for start in range(0, len(waiting), DECODED_AT_ONCE):
+        part = waiting[start : start + DECODED_AT_ONCE]
+        coefficients = np.zeros((len(part), space.k))
+        for row, i in zip(coefficients, part, strict=True):
+            row[: len(points[i].coefficients)] = points[i].coefficients
+        for i, vector in zip(part, space.decode(coefficients), strict=True):
+            found[i] = Identity(vector, points[i])
+    return tuple(found)
 
 
 def adapter_of(space: WeightSpace, what: Any, *, trigger: str | None = None, thumbnail: str | None = None) -> Adapter:

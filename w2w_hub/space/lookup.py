@@ -12,9 +12,10 @@ from ..common.constraints import as_array
 from ..common.text import counted, nearest
 from ..common.warn import warn_caller
 from ..dialects import read_adapter
-from ..errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError, MissingPathError, UnknownNameError
+from ..errors import BaseModelMismatchError, InvalidInputError, LayoutMismatchError, UnknownNameError
 from ..lora.adapter import Adapter
 from ..store.manifest import POINT, stated_format
+from ..store.paths import missing
 from .contents import SpaceContents
 from .points import SUFFIXES, Point, is_point, load_point
 from .population import Population, as_coefficients, require_near
@@ -149,7 +150,7 @@ def _opened(space: SpaceContents, what: str | Path) -> Point | Adapter:
     path = Path(what)
     if not _is_there(what):
         if path.suffix in SUFFIXES:
-            raise MissingPathError(f"{path} does not exist", path=path)
+            raise missing(path)
         if isinstance(what, Path) and space.population is not None and str(what) in space.population:
             raise UnknownNameError(f"{path} does not exist; a row's id is given as text: {str(what)!r}")
         raise UnknownNameError(

@@ -11,6 +11,7 @@ from ..common.version import __version__
 from ..dialects.inspection import guess_base
 from ..dialects.thumbnails import FIELD as THUMBNAIL
 from ..lora.adapter import Adapter
+from .notes import describe_edits
 
 if TYPE_CHECKING:
     from .points import Point
@@ -63,11 +64,12 @@ def provenance_of(
     """
     recipe, history = space.recipe, dict(point.history)
     row = history.get("row")
+    whose = (row if isinstance(row, str) else "an identity") + (" (edited)" if describe_edits(history) else "")
     fields: dict[str, object] = {
         "modelspec.sai_model_spec": MODELSPEC,
         "modelspec.architecture": ARCHITECTURES.get(guess_base(adapter)[0] or ""),
         "modelspec.implementation": "diffusers",
-        "modelspec.title": f"{row if isinstance(row, str) else 'an identity'} of {space.name} {space.version}",
+        "modelspec.title": f"{whose} of {space.name} {space.version}",
         "modelspec.license": license_of_exports(space.licence, space.compatibility.base_model),
         TRIGGER: one_line(trigger or trigger_phrase(space), LONGEST_TRIGGER),
         THUMBNAIL: thumbnail,

@@ -31,7 +31,7 @@ from ..store.hub.locate import locate
 from ..store.hub.options import HubOptions
 from ..store.hub.source import Source
 from ..store.manifest import CARD, FILENAME, SPACE, no_manifest, read_json, seal
-from ..store.paths import has_file, short, walk
+from ..store.paths import has_file, missing, short, walk
 from ..store.replacing import files_listed
 from ..store.tensorfile import read_safetensors, save_tensors
 from .card import space_card
@@ -92,7 +92,9 @@ def save_space(
         settings = space.generation if generation is None else checked_settings(generation)
         extend = partial(embed_base, base, generation=settings)
     elif checked_settings(generation):
-        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
+        raise InvalidInputError(
+            "generation settings are stored with a base model: add --base (in Python: base=)", name="generation"
+        )
     if space.coordinates.full_digest is not None:
         raise InvalidInputError(f"this weight space was opened with k={space.k}; open it without k to save it")
     written = _written_card(path)
@@ -171,8 +173,8 @@ def _written_card(path: Path) -> str | None:
 def require_folder(path: Path) -> None:
     """Raise `MissingPathError` unless there is a folder."""
     if not path.is_dir():
-        make = command("w2w build", ShellText("DATASET"), options=("--k", ShellText("K"), "--out", path))
-        raise MissingPathError(f"{path} is not a weight space; make one with: {make}", path=path)
+        make = command("w2w build", ShellText("DATASET"), options=("--out", ShellText("SPACE")))
+        raise missing(path, f"a weight space is made by: {make}") if not path.exists() else no_manifest(path, SPACE)
 
 
 def require_base(base: Path | str, layout: ParameterLayout, compatibility: Compatibility) -> str:

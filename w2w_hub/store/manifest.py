@@ -33,9 +33,10 @@ OPENED_BY = {
     POINT: "Point.load", ENCODER: "Encoder.load", WITHDRAWALS: "WeightDataset.open, with the name of its repository",
     MERGE: "w2w release",
 }  # fmt: skip
+MADE_BY = {DATASET: "w2w pack makes one of LoRAs", SPACE: "w2w build makes one of a dataset"}
 # what to do where a folder of the first kind is given and one of the second is expected
 INSTEAD = {
-    (DATASET, SPACE): "w2w build makes one of a dataset", (SPACE, DATASET): "give the dataset that it was built from",
+    (DATASET, SPACE): MADE_BY[SPACE], (SPACE, DATASET): "give the dataset that it was built from",
 }  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -98,7 +99,7 @@ def upgraded(data: dict[str, Any], where: Where, *formats: str) -> dict[str, Any
     return readers[version](data)
 
 
-def no_manifest(folder: Path, expected: str) -> MissingPathError:
+def no_manifest(folder: Path, *expected: str) -> MissingPathError:
     """Return the error for a folder without a manifest, with what it is or holds instead."""
     if (folder / "model_index.json").is_file():
         hint = "it is a base model; open it with W2WPipeline.from_base, or give it to w2w build --base"
@@ -106,9 +107,12 @@ def no_manifest(folder: Path, expected: str) -> MissingPathError:
         meant: list[str] = []
         with suppress(OSError):  # a folder that may not be listed
             inside = (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not inner.is_symlink())
-            meant = [str(inner) for inner in inside if stated_format(inner) == expected][:3]
-        hint = f"did you mean {' or '.join(map(short, meant))}?" if meant else f"it has no {FILENAME}"
-    return MissingPathError(f"{folder} is not a {FORMAT_NAMES[expected]}; {hint}", path=folder / FILENAME)
+            meant = [str(inner) for inner in inside if stated_format(inner) in expected][:3]
+        what = f"it has no {FILENAME}" if folder.is_dir() else "it is a file"
+        what += f"; {MADE_BY[expected[0]]}" if len(expected) == 1 else ""
+        hint = f"did you mean {' or '.join(map(short, meant))}?" if meant else what
+    kinds = " or ".join(FORMAT_NAMES[name] for name in expected)
+    return MissingPathError(f"{folder} is not a {kinds}; {hint}", path=folder / FILENAME)
 
 
 def another(name: str) -> str:

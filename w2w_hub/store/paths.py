@@ -13,15 +13,17 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from ..common.limits import MAX_FILES, MAX_FOLDER_DEPTH, MAX_NAME_BYTES, MAX_PART_BYTES
 from ..common.subject import about
-from ..common.text import one_line
+from ..common.text import nearest, one_line
 from ..errors import CorruptFileError, MissingPathError, UnsafePathError
 
 OURS = ".w2w-"  # prefix of locks, staged states and unfinished files
+MOST_NAMES = 1000  # of a folder, among which a similar one is looked for
 _BLOB = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -64,6 +66,25 @@ def short(value: object) -> str:
     """Return an untrusted value quoted, shortened and in one line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return one_line(text, 120)
+
+
+def missing(path: Path | str, advice: str = "") -> MissingPathError:
+    """Return the error for a path that does not exist, with the path of a similar name beside it, or else `advice`."""
+    near = similar(path)
+    hint = f"; did you mean {short(str(near))}?" if near else f"; {advice}" if advice else ""
+    return MissingPathError(f"{path} does not exist{hint}", path=path)
+
+
+def similar(path: Path | str) -> Path | None:
+    """Return the path in the same folder whose name is most similar to one that does not exist."""
+    path = Path(path)
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, MOST_NAMES) if entry.name.isprintable()]
+    except (OSError, ValueError):
+        return None
+    close = nearest(path.name, names, 1)
+    return path.with_name(close[0]) if close else None
 
 
 def find_file(root: Path, name: str) -> Path:
@@ -124,7 +145,7 @@ def open_regular(path: Path | str, *, follow: bool = True) -> int:
             raise UnsafePathError(f"{path} is a link; replace it with the file", path=path) from error
         raise MissingPathError(f"{path} cannot be read: {error.strerror}", path=path) from error
     except ValueError as error:  # the path contains a NUL
-        raise MissingPathError(f"{short(str(path))} is not there", path=path) from error
+        raise MissingPathError(f"{short(str(path))} does not exist", path=path) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import reprlib
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ SLACK = 1e-2  # tolerated beyond 0 and 1, since resampling overshoots
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 ORIENTATION = 0x0112
+_FILTERS = threading.Lock()  # filters of warnings are the whole process's, and pictures are opened by threads
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,20 +70,20 @@ def _loaded(path: Path | str) -> Picture:
     path = path_rule().checked(path, "a picture's path")
     data = read_regular(path, MAX_PICTURE_BYTES)
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # our own limit is lower
             picture: Picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = picture.size
-            if width * height > MAX_PICTURE_PIXELS:
-                raise CorruptFileError(
-                    f"{path} has {width} x {height} pixels; a picture has at most {MAX_PICTURE_PIXELS:,}", path=path
-                )
-            several = getattr(picture, "n_frames", 1)
-            if several > 1 and picture.format != "MPO":
-                raise InvalidInputError(
-                    f"{path} holds {several} pictures; save the one to use as a file of its own", path=path
-                )
-            picture.load()
+        width, height = picture.size
+        if width * height > MAX_PICTURE_PIXELS:
+            raise CorruptFileError(
+                f"{path} has {width} x {height} pixels; a picture has at most {MAX_PICTURE_PIXELS:,}", path=path
+            )
+        several = getattr(picture, "n_frames", 1)
+        if several > 1 and picture.format != "MPO":
+            raise InvalidInputError(
+                f"{path} holds {several} pictures; save the one to use as a file of its own", path=path
+            )
+        picture.load()
     except W2WError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -40,22 +40,36 @@ def encode(
     book = _PromptBook(base.pipe)
     numbers = [_numbers(book, shown, recipe, caption) for shown, caption in zip(people, captions, strict=True)]
     class_prompt = 0 if recipe.class_prompt is None else book.number(recipe.class_prompt)
-    latents = [_latents(base.pipe, [picture.image for picture in shown]) for shown in people]
+    latents = [_latents(base, [picture.image for picture in shown], str(shown[0].path.parent)) for shown in people]
     device = latents[0].device
+    prompts = book.encoded()
+    _require_finite(base, prompts.text, "text encoder", "a prompt or caption")
     return TrainingData(
-        tuple(latents), tuple(number.to(device) for number in numbers), book.encoded(), class_latents, class_prompt
+        tuple(latents), tuple(number.to(device) for number in numbers), prompts, class_latents, class_prompt
     )
 
 
 def class_latents_of(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None = None) -> torch.Tensor | None:
     """Return the encoded class pictures, which all identities share; None for a recipe without any."""
-    return None if recipe.class_prompt is None else _latents(base.pipe, class_pictures(base, recipe, cache))
+    if recipe.class_prompt is None:
+        return None
+    return _latents(base, class_pictures(base, recipe, cache), "the class pictures")
 
 
-def _latents(pipe: Any, pictures: Sequence[Any]) -> torch.Tensor:
-    """Return the scaled latents of pictures, encoded a few at a time."""
+def _latents(base: OpenedBase, pictures: Sequence[Any], where: str) -> torch.Tensor:
+    """Return the scaled latents of pictures, encoded a few at a time; `where` they are is named in an error."""
     parts = range(0, len(pictures), PICTURES_AT_ONCE)
-    return torch.cat([encode_pictures(pipe, list(pictures[i : i + PICTURES_AT_ONCE])) for i in parts])
+    found = torch.cat([encode_pictures(base.pipe, list(pictures[i : i + PICTURES_AT_ONCE])) for i in parts])
+    _require_finite(base, found, "autoencoder", where)
+    return found
+
+
+def _require_finite(base: OpenedBase, values: torch.Tensor, encoder: str, of_what: str) -> None:
+    if not torch.isfinite(values).all():
+        raise InvalidInputError(
+            f"{base.name}: its {encoder} makes NaN or infinite values of {of_what}; compute in float32 (--precision), "
+            "or check the base model"
+        )
 
 
 class _PromptBook:
@@ -104,7 +118,7 @@ def with_parts_left_out(caption: str, recipe: TrainingRecipe, variants: int) -> 
 
     The choice depends on the seed and on a part's place alone, so that it is the same for all identities.
     """
-    first, *others = [part.strip() for part in caption.split(",")]
+    first, *others = [part.strip() for part in caption.split(",") if part.strip()] or [""]
     chosen = []
     for variant in range(variants):
         rng = random.Random(f"{recipe.seed} {variant}")

@@ -49,6 +49,10 @@ class Engine:
     captures : bool
     shares_text : bool
         Whether frozen projections of prompts are computed once instead of in each step, see :mod:`.shared_text`.
+    splits_gates : bool
+        Whether gates of feed-forward blocks are products of their own, see :mod:`.split_gates`.
+    compiles_next : bool
+        Whether the next step has to compile first.
 
     Raises
     ------
@@ -62,8 +66,10 @@ class Engine:
         self.name, self.backend = name, backend or BACKEND
         self.compiles, self.captures = KINDS[name]
         self.shares_text = self.compiles or self.captures
+        self.splits_gates = self.compiles
         self._model: torch.nn.Module | None = None
         self._compiled: Any = None
+        self.compiles_next = self.compiles
 
     def require(self, device: torch.device) -> None:
         """Raise unless the engine runs on a device.

@@ -13,11 +13,12 @@ import torch
 
 from ..common.arguments import place
 from ..common.constraints import flag, instance, names, one_of, optional, path, validated, whole
-from ..common.text import counted
+from ..common.text import counted, file_size
 from ..dataset import WeightDataset
 from ..dataset.changes.commit import create, require_dataset_output
-from ..dataset.changes.options import DatasetOptions, merged
-from ..dataset.changes.write import plan_matrix, split_labels
+from ..dataset.changes.options import DatasetOptions, merged, plan_new
+from ..dataset.changes.shard_writer import HALF_LIMIT
+from ..dataset.changes.write import split_labels
 from ..dataset.problems import Problems
 from ..errors import ConvergenceError, DiskError
 from ..models.pipelines import best_device
@@ -25,14 +26,16 @@ from .class_pictures import class_pictures
 from .engines import AUTO, ENGINES, engine_for
 from .opening import OpenedBase, open_base, require_device
 from .people import read_people
+from .pictures import note_left_out, require_readable
 from .recipe import TrainingRecipe
-from .runs import Run
+from .runs import Run, memory_explained
+from .trained_rows import TrainedRows
 from .workers import Job, Worker, halves, plan_of, work_on
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BYTES_PER_NUMBER = 4 + 4 + 4 + 2  # in the run, in the matrix, in the dataset and in its view
+IN_RUN, IN_DATASET = 4, 4 + 2  # bytes of a number: in the run; in the dataset and its view
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class TrainingResult:
     ----------
     dataset : WeightDataset
     lost : list of str
-        Ids of identities whose loss was not finite; they have no row.
+        Ids of identities whose training diverged, which have no row: a loss or a weight was not finite or beyond the
+        range of float16 where that is stored, or A does not resemble the initialization any more.
     batch_sizes : list of int
         Number of identities in each batch that trained together.
     """
@@ -108,14 +112,19 @@ def train_many(
         If pictures, the table or the base model cannot be read, or the unfinished run had other settings or pictures.
     BaseModelMismatchError, LayoutMismatchError, InitializationError, AlreadyExistsError
         See :func:`train_identity`.
+    BusyError
+        If another command is training `out`.
     DiskError
         If the disk has no room for the rows.
     ConvergenceError
-        If no identity has a finite loss.
+        If the training of all identities diverged.
+    OutOfMemoryError
+        If a device has too little memory for one identity.
     """
     target, (persons, labels) = require_dataset_output(Path(out), overwrite=overwrite), read_people(people)
     problems = Problems()  # of the dataset, found before the work and not after it
-    split_labels(labels, [person.id for person in persons], merged(None, options).split_rule, problems)  # type: ignore[arg-type]
+    ids = [person.id for person in persons]
+    split_labels(labels, ids, merged(None, options).split_rule, problems)  # type: ignore[arg-type]
     problems.raise_if_any()
     chosen = list(devices) if devices else [best_device()]
     job = Job(
@@ -127,30 +136,36 @@ def train_many(
     for device in chosen:
         require_device(device, job.engine)
     opened = open_base(job.base, recipe, chosen[0], job.reference, job.start)
+    job = replace(job, recipe=opened.recipe)
     start_adapter = opened.layout.unflatten(opened.start.numpy())
     stated = merged(None, {"compatibility": opened.compatibility, "start_adapter": start_adapter, **options})  # type: ignore[typeddict-item]
-    _require_room(target, len(persons), opened.layout.size)
-    run = Run(target, plan_of(job, opened), resume=resume, restart=overwrite)
-    if len(chosen) == 1:
-        Worker(job, opened, run).work(job.batches)
-    else:
-        if recipe.class_prompt is not None:
-            class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
-        opened.pipe.to("cpu")  # the first device's process opens it again
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        work_on(chosen, job, run)
-    return _write(job, opened, run, labels, stated, overwrite)
+    with Run(target, plan_of(job, opened), resume=resume, restart=overwrite) as run:
+        waiting = [batch for batch in job.batches if not run.has(batch)]
+        _require_room(target, len(persons), sum(map(len, waiting)), opened.layout.size)
+        folders = [job.people[number].folder for batch in waiting for number in batch]
+        note_left_out(folders)
+        require_readable(folders, opened.size)
+        if len(chosen) == 1:
+            Worker(job, opened, run).work(job.batches)
+        else:
+            if recipe.class_prompt is not None:
+                with memory_explained():
+                    class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
+            opened.pipe.to("cpu")  # the first device's process opens it again
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            work_on(chosen, job, run)
+        return _write(job, opened, run, labels, stated, overwrite)
 
 
-def _require_room(out: Path, rows: int, size: int) -> None:
-    """Raise unless the disk has room for the rows, in the run and in the dataset with its view."""
+def _require_room(out: Path, rows: int, waiting: int, size: int) -> None:
+    """Raise unless the disk has room for the dataset, and for the run's rows that are not trained yet."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
-    needed, free = rows * size * BYTES_PER_NUMBER, shutil.disk_usage(folder).free
+    needed, free = size * (rows * IN_DATASET + waiting * IN_RUN), shutil.disk_usage(folder).free
     if needed > free:
         raise DiskError(
-            f"{out}: {counted(rows, 'identity')} of {size:,} numbers need {needed / 1e9:,.1f} GB, and {folder} has "
-            f"{free / 1e9:,.1f} GB free; choose a larger disk, or train fewer",
+            f"{out}: {counted(rows, 'identity')} of {size:,} numbers need {file_size(needed)}, and {folder} has "
+            f"{file_size(free)} free; choose a larger disk, or train fewer",
             path=out,
         )
 
@@ -159,36 +174,39 @@ def _write(
     job: Job, opened: OpenedBase, run: Run, labels: pd.DataFrame | None, options: DatasetOptions, overwrite: bool
 ) -> TrainingResult:
     """Write the finished batches as a dataset, without the identities that were lost."""
+    halves_stored = "float16" in (opened.dtype, options.dtype, options.parquet_view) or options.parquet_view is True
+    limit = HALF_LIMIT if halves_stored else float(np.finfo(np.float32).max)
     ids: list[str] = []
     lost: list[str] = []
     sizes: list[int] = []
     together: list[dict[str, Any]] = []
-    matrix = np.lib.format.open_memmap(
-        run.folder / "rows.npy", mode="w+", dtype=opened.dtype, shape=(len(job.people), opened.layout.size)
-    )
-    for batch in job.batches:
-        for part in _parts(run, batch):
-            done = run.finished(part)
-            assert done is not None
-            sizes.append(len(part))
-            together.append({"together": done.together, "ids": [job.people[number].id for number in part]})
-            for number, row, gone in zip(part, done.rows, done.lost, strict=True):
-                name = job.people[number].id
-                if gone or not np.isfinite(row).all():
-                    lost.append(name)
-                else:
-                    matrix[len(ids)] = row
-                    ids.append(name)
+    places: list[tuple[Path, int]] = []
+    for part in (part for batch in job.batches for part in _parts(run, batch)):
+        done = run.finished(part)
+        assert done is not None
+        people = [job.people[number].id for number in part]
+        sizes.append(len(part))
+        together.append({"together": done.together, "ids": people})
+        good = ~done.lost & (np.abs(done.rows) <= limit).all(1)  # False for NaN
+        good[good] = opened.resembles_start(done.rows[good])
+        for number, name in enumerate(people):
+            (ids if good[number] else lost).append(name)
+            if good[number]:
+                places.append((run.rows_file(part), number))
     if not ids:
         run.remove()
         raise ConvergenceError(
-            f"{job.out}: no identity has a finite loss; lower the learning rate, or compute in float32 (precision)"
+            f"{job.out}: the training of all identities diverged; lower the learning rate, or compute in float32 "
+            "(precision)"
         )
     if labels is not None:
-        labels = labels[labels["id"].astype(str).isin(ids)]
-    plan = plan_matrix(matrix[: len(ids)], job.out, opened.layout, ids, labels, "refuse", options)
+        labels = labels[labels["id"].isin(ids)]
+    problems = Problems()
+    table = split_labels(labels, ids, options.split_rule, problems)
+    rows = TrainedRows(places, opened.dtype)
+    plan = plan_new(options, job.out, opened.layout, ids, rows, table, problems, np.dtype(opened.dtype))
     plan.start = opened.start.numpy()
-    plan.manifest.training = [opened.record(job.recipe, job.engine) | {"batches": together}]
+    plan.manifest.training = [opened.record(job.engine) | {"batches": together}]
     dataset = create(job.out, plan, overwrite=overwrite)
     run.remove()
     return TrainingResult(dataset, lost, sizes)

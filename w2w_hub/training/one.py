@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from ..common.arguments import place
-from ..common.constraints import flag, has, instance, one_of, optional, path, text, validated
+from ..common.constraints import flag, has, instance, one_of, optional, path, text, unicode_text, validated
 from ..common.version import __version__
+from ..common.warn import warn_caller
 from ..dialects import write_adapter
 from ..dialects.checkpoint import TRAINED_FROM
 from ..dialects.writing import DEFAULT_DIALECTS, adapter_files
@@ -18,20 +20,20 @@ from ..errors import ConvergenceError, InvalidInputError
 from ..lora.adapter import Adapter
 from ..models.pipelines import best_device
 from ..store.atomic import require_output
+from .captions import require_caption
 from .encoding import class_latents_of, encode
 from .engines import AUTO, ENGINES, engine_for
-from .objective import objective_of
 from .opening import OpenedBase, open_base, require_device
-from .pictures import fingerprint, note_cropped, picture_files, read_pictures, require_caption
+from .pictures import fingerprint, note_cropped, note_left_out, read_pictures, require_readable
 from .recipe import TrainingRecipe
-from .runs import Run, train
+from .runs import Run, memory_explained, train
 from .trainer import Trainer
 from .validation import Validation, ValidationPictures
 
 
 @validated(
     pictures=path(), base=place(), out=optional(path()), recipe=instance(TrainingRecipe, "a TrainingRecipe"),
-    reference=optional(path()), start=optional(path()), caption=optional(text()), device=optional(text()),
+    reference=optional(path()), start=optional(path()), caption=optional(unicode_text()), device=optional(text()),
     engine=one_of(*ENGINES), cache=optional(path()),
     validate=optional(instance(Validation, "a Validation")), resume=flag(), overwrite=flag(),
     on_step=optional(has("__call__", "a function")),
@@ -103,11 +105,15 @@ def train_identity(
     LayoutMismatchError, InitializationError
         If `start` has another layout, or is not what the reference's rows started from.
     ConvergenceError
-        If the loss is not finite.
+        If the loss or the weights are not finite.
     AlreadyExistsError
         If `out` exists, or an unfinished run of it, without `overwrite` or `resume`.
+    BusyError
+        If another command is training `out`.
     InvalidInputError
-        If the unfinished run had other settings or pictures.
+        If the unfinished run had other settings or pictures, or the base model lacks a target module.
+    OutOfMemoryError
+        If the device has too little memory.
 
     Notes
     -----
@@ -120,39 +126,50 @@ def train_identity(
     engine = engine_for(engine, device, at_once=1, steps=recipe.steps)
     require_device(device, engine)
     require_caption(caption, "caption")
-    picture_files(source)  # said before a base model is downloaded
+    require_readable([source])  # said before a base model is downloaded
     opened = open_base(base, recipe, device, reference, start)
-    found = read_pictures(source, opened.size)
-    note_cropped(found)
-    plan = opened.plan(recipe, engine, caption=caption)
-    run = None if target is None else Run(target, plan, resume=resume, restart=overwrite)
+    recipe = opened.recipe
     watch = None
     if target is not None and validate is not None:
         watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
-    kept = None if cache is None else Path(cache)
-    data = encode([found], [caption], opened, recipe, class_latents_of(opened, recipe, kept))
-    trainer = Trainer(opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, recipe,
-                      engine=engine)  # fmt: skip
-    train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step, watch=watch)
-    if bool(trainer.lost.any()):
-        if run is not None:
+    plan = opened.plan(engine, caption=caption)
+    with nullcontext() if target is None else Run(target, plan, resume=resume, restart=overwrite) as run:
+        note_left_out([source])
+        found = read_pictures(source, opened.size)
+        note_cropped([picture.cropped for picture in found])
+        with memory_explained():
+            classes = class_latents_of(opened, recipe, None if cache is None else Path(cache))
+            data = encode([found], [caption], opened, recipe, classes)
+            trainer = Trainer(opened.denoiser, opened.layout, opened.objective, data, opened.start, recipe,
+                              engine=engine)  # fmt: skip
+            train(trainer, "training", run, pictures=fingerprint([source]), on_step=on_step, watch=watch)
+        row = trainer.rows()[0].cpu().numpy()
+        with np.errstate(over="ignore"):
+            row = row.astype(opened.dtype)  # a row of the reference is rounded to its dtype
+        if bool(trainer.lost.any()) or not np.isfinite(row).all():
+            if run is not None:
+                run.remove()
+            raise ConvergenceError(
+                f"{source}: the training diverged (NaN or infinite values); lower the learning rate, or compute in "
+                "float32 (precision)"
+            )
+        adapter = opened.layout.unflatten(row.astype(np.float32))
+        adapter.base_model = opened.name
+        adapter.metadata = provenance(opened)
+        if reference is not None and not opened.resembles_start(row[None])[0]:
+            warn_caller(
+                f"{source}: the adapter's A has moved so far from the initialization that {reference} refuses it; "
+                "lower the learning rate"
+            )
+        if target is not None and run is not None:
+            write_adapter(adapter, target, DEFAULT_DIALECTS, overwrite=overwrite)
             run.remove()
-        raise ConvergenceError(
-            f"{source}: the loss is not finite; lower the learning rate, or compute in float32 (precision)"
-        )
-    row = trainer.rows()[0].cpu().numpy().astype(opened.dtype)  # a row of the reference is rounded to its dtype
-    adapter = opened.layout.unflatten(row.astype(np.float32))
-    adapter.base_model = opened.name
-    adapter.metadata = provenance(opened, recipe)
-    if target is not None and run is not None:
-        write_adapter(adapter, target, DEFAULT_DIALECTS, overwrite=overwrite)
-        run.remove()
     return adapter
 
 
-def provenance(opened: OpenedBase, recipe: TrainingRecipe) -> dict[str, str]:
+def provenance(opened: OpenedBase) -> dict[str, str]:
     """Return how an adapter was trained, as metadata that is written with it."""
     return {
-        "w2w.version": __version__, "w2w.recipe": json.dumps(recipe.to_json(), sort_keys=True),
+        "w2w.version": __version__, "w2w.recipe": json.dumps(opened.recipe.to_json(), sort_keys=True),
         "w2w.base": opened.name, "w2w.base_digest": opened.digest, TRAINED_FROM: opened.start_name,
     }  # fmt: skip

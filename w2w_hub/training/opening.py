@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..common.text import counted
+from ..dataset.initialization import SAME_START, a_part, start_cosines
 from ..dataset.manifest import UNKNOWN, Compatibility
 from ..dataset.reference import ReferenceLayout
 from ..dialects import read_adapter
 from ..dialects.base_model import CONFIG
 from ..dialects.generation import read_settings
-from ..dialects.initialization import SAME_START
-from ..errors import BaseModelMismatchError, InitializationError, InvalidInputError, LayoutMismatchError
+from ..errors import (
+    BaseModelMismatchError,
+    InitializationError,
+    InvalidInputError,
+    LayoutMismatchError,
+    MissingPathError,
+    NotACheckpointError,
+)
 from ..lora.layout import ParameterLayout
 from ..models.injection import base_digest, target_modules
 from ..models.pipelines.inputs import denoiser_of, picture_size
@@ -25,6 +34,7 @@ from ..models.pipelines.loading import base_at, open_stock
 from ..store.manifest import read_json_in
 from ..store.paths import has_file, short
 from .engines import Engine
+from .objective import Objective, objective_of
 from .recipe import TrainingRecipe
 from .tensors import kaiming_start
 
@@ -48,6 +58,9 @@ class OpenedBase:
         float32 ``(layout.size,)``: the initialization.
     start_name : str
         Its name in a dataset.
+    recipe : TrainingRecipe
+        As it is applied: with the rank, scale and target modules of a reference.
+    objective : Objective
     dtype : str
         In which trained rows are stored: the reference's, if it is a dataset, else float32.
     generation : mapping
@@ -60,6 +73,8 @@ class OpenedBase:
     digest: str
     start: torch.Tensor
     start_name: str
+    recipe: TrainingRecipe
+    objective: Objective
     dtype: str = "float32"
     generation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,17 +93,21 @@ class OpenedBase:
         """The record of a dataset of adapters of this base model and initialization."""
         return Compatibility(self.name, self.digest, self.start_name)
 
-    def plan(self, recipe: TrainingRecipe, engine: str, **more: Any) -> dict[str, Any]:
+    def resembles_start(self, rows: np.ndarray) -> np.ndarray:
+        """Return bool ``(n,)``: whether the A of rows ``(n, size)`` is like the initialization's, as in a dataset."""
+        return start_cosines(self.layout, self.start.numpy(), rows.astype(np.float32)) >= SAME_START
+
+    def plan(self, engine: str, **more: Any) -> dict[str, Any]:
         """Return everything besides the pictures that decides the result of a run."""
         model = self.denoiser
         return {
-            "recipe": recipe.to_json(), "layout": self.layout.digest, "base": self.digest, "engine": engine,
+            "recipe": self.recipe.to_json(), "layout": self.layout.digest, "base": self.digest, "engine": engine,
             "start": _digest(self.start), "dtype": str(model.dtype), "device": str(model.device.type), **more,
         }  # fmt: skip
 
-    def record(self, recipe: TrainingRecipe, engine: str) -> dict[str, Any]:
+    def record(self, engine: str) -> dict[str, Any]:
         """Return how rows are trained, as a dataset records it; see :mod:`w2w_hub.dataset.training_records`."""
-        plan = self.plan(recipe, engine)
+        plan = self.plan(engine)
         return {"base_digest": self.digest} | {name: plan[name] for name in ("recipe", "engine", "dtype", "device")}
 
 
@@ -103,7 +122,7 @@ def open_base(
     base : path or str
         A diffusers folder, a weight space with an embedded base model, or a repository.
     reference : path, optional
-        Dataset or weight space that the adapters are for: its layout instead of the recipe's.
+        Dataset or weight space that the adapters are for: its layout instead of the recipe's rank, scale and targets.
     start : path, optional
         Adapter to start from; by default the initialization that the reference publishes, else PEFT's with seed 0.
 
@@ -114,20 +133,23 @@ def open_base(
     BaseModelMismatchError
         If its kind cannot be trained, or it is not the one that the reference was made for.
     InvalidInputError
-        If the base model has no module that the recipe's targets name, or there is no such device.
+        If the base model has no module that one of the recipe's targets names, or predicts what cannot be trained, or
+        there is no such device.
     LayoutMismatchError
         If `start` has another layout.
     InitializationError
         If the reference's rows were trained from another initialization.
     """
     require_device(device)
-    wanted = None if reference is None else ReferenceLayout(reference)
+    wanted = None if reference is None else _reference(reference)
     pipe = open_stock(base_at(base, {}), torch.float32)  # the digest is that of exact weights
     component, model = _trainable(pipe, base)
+    objective = _objective(pipe, base)
     if wanted is None:
         layout = _layout(model, recipe, component, base)
     else:
         layout = wanted.layout
+        recipe = _applied(recipe, layout)
         _require_component(layout, component, base, reference)
     try:
         target_modules(model, layout)
@@ -157,7 +179,38 @@ def open_base(
     if cosine is not None and made_for is not None and made_for.initialisation != UNKNOWN:
         name = made_for.initialisation
     dtype = "float32" if wanted is None else wanted.dtype
-    return OpenedBase(str(base), pipe.to(device), layout, digest, vector, name, dtype, _generation(base))
+    return OpenedBase(
+        str(base), pipe.to(device), layout, digest, vector, name, recipe, objective, dtype, _generation(base)
+    )
+
+
+def _reference(path: Path | str) -> ReferenceLayout:
+    try:
+        return ReferenceLayout(path)
+    except (MissingPathError, NotACheckpointError) as error:
+        raise type(error)(
+            f"{error}; --for (reference=) is the folder of a dataset or weight space", path=error.path
+        ) from error
+
+
+def _applied(recipe: TrainingRecipe, layout: ParameterLayout) -> TrainingRecipe:
+    """Return a recipe with the rank, scale and target modules of a layout."""
+    rank = max(slot.rank for slot in layout.slots)
+    targets = sorted({_suffix(slot.target.module) for slot in layout.slots})
+    return replace(recipe, rank=rank, alpha=layout.scale * rank, targets=tuple(targets))
+
+
+def _suffix(module: str) -> str:
+    """Return the last names of a module's path that say which of its block it is: ``to_q``, ``to_out.0``."""
+    *others, last = module.split(".")
+    return f"{others[-1]}.{last}" if last.isdecimal() and others else last
+
+
+def _objective(pipe: Any, base: Path | str) -> Objective:
+    try:
+        return objective_of(pipe.scheduler)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{base}: {error}") from error
 
 
 def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
@@ -172,7 +225,8 @@ def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
     known = component == "unet" or type(model).__name__ in TRANSFORMERS
     vae = getattr(pipe, "vae", None)
     latent = None if vae is None else getattr(vae.config, "latent_channels", None)
-    if not known or not hasattr(pipe, "encode_prompt") or model.config.in_channels != latent:
+    takes_picture = "image" in inspect.signature(type(pipe).__call__).parameters
+    if not known or takes_picture or not hasattr(pipe, "encode_prompt") or model.config.in_channels != latent:
         raise BaseModelMismatchError(
             f"{base} is a {type(pipe).__name__}, which training does not support; choose a text-to-image base model "
             "of Stable Diffusion, SDXL or Stable Diffusion 3"
@@ -182,9 +236,18 @@ def _trainable(pipe: Any, base: Path | str) -> tuple[str, Any]:
 
 def _layout(model: Any, recipe: TrainingRecipe, component: str, base: Path | str) -> ParameterLayout:
     try:
-        return ParameterLayout.from_model(model, recipe.targets, recipe.rank, recipe.scale, component)
+        layout = ParameterLayout.from_model(model, recipe.targets, recipe.rank, recipe.scale, component)
     except InvalidInputError as error:
         raise InvalidInputError(f"{base}: {error}; choose other targets (--target)", name="targets") from error
+    modules = [f".{slot.target.module}" for slot in layout.slots]
+    lacking = [name for name in recipe.targets if not any(module.endswith(f".{name}") for module in modules)]
+    if lacking:
+        raise InvalidInputError(
+            f"{base}: the {component} has no Linear or Conv2d module named {' or '.join(lacking)}; leave it out, or "
+            "choose other targets (--target)",
+            name="targets",
+        )
+    return layout
 
 
 def _require_component(layout: ParameterLayout, component: str, base: Path | str, reference: Any) -> None:
@@ -240,7 +303,10 @@ def _start(layout: ParameterLayout, start: Path | str | None) -> torch.Tensor:
     found = ParameterLayout.from_adapter(adapter, scale=layout.scale)
     if found.digest != layout.digest:
         raise LayoutMismatchError(f"{start}: {layout.differences(found)}; start from an adapter of the same layout")
-    return torch.from_numpy(layout.flatten(adapter))
+    vector = layout.flatten(adapter)
+    if not a_part(layout, vector).any():
+        raise InitializationError(f"{start} has no A other than zero, so that nothing can be trained from it")
+    return torch.from_numpy(vector)
 
 
 def _digest(values: torch.Tensor) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..common.checks import is_whole
 from ..common.constraints import path, validated
 from ..dataset import read_labels
 from ..errors import InvalidInputError, MissingPathError
 from ..store.paths import short
-from .pictures import require_caption
+from .captions import require_caption, require_no_table
+from .pictures import picture_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +37,9 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     Parameters
     ----------
     source : path
-        A folder, whose subfolders' names are the ids; or a CSV, Parquet or JSON Lines file with the columns ``id`` and
-        ``pictures`` (a folder, or one picture, relative to the file's folder), optionally ``caption``, and labels in
-        the other columns.
+        A folder, whose subfolders' names are the ids; hidden ones are left out. Or a CSV, Parquet or JSON Lines file
+        with the columns ``id`` and ``pictures`` (a folder, or one picture; if not absolute, relative to the file's
+        folder), optionally ``caption``, and labels in the other columns.
 
     Returns
     -------
@@ -48,23 +50,50 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     Raises
     ------
     MissingPathError
-        If there is no such folder or file, or a folder of pictures is missing.
+        If there is no such folder or file, or an identity's pictures are missing.
+    CorruptFileError
+        If the table cannot be read.
     InvalidInputError
-        For a table without the two columns, an id that occurs twice, or a row without pictures.
+        For a table without the two columns, an id that is missing or occurs twice, or a row without pictures.
     """
     source = Path(source)
     if source.is_dir():
-        folders = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if not folders:
-            raise MissingPathError(
-                f"{source} has no folders; give a folder with one folder of pictures per identity", path=source
-            )
-        return [Person(folder.name, folder) for folder in folders], None
-    table = read_labels(source)
-    for column, what in (("id", "a name for each identity"), (PICTURES, "the folder of each identity's pictures")):
-        if column not in table.columns:
-            raise InvalidInputError(f"{source} has no column {column!r}: {what}; add it", path=source)
-    ids = [str(i) for i in table["id"]]
+        people, labels = _people_in(source), None
+    elif source.exists():
+        people, labels = _people_of(source, read_labels(source))
+    else:
+        raise MissingPathError(
+            f"{source} does not exist; give a folder with one folder of pictures per identity, or a table", path=source
+        )
+    for person in people:
+        picture_files(person.folder)  # said before anything is trained
+    return people, labels
+
+
+def _people_in(source: Path) -> list[Person]:
+    """Return a person per folder of a folder."""
+    folders = sorted(path for path in source.iterdir() if not path.name.startswith(".") and _is_folder(path))
+    if not folders:
+        raise MissingPathError(
+            f"{source} has no folders; give a folder with one folder of pictures per identity", path=source
+        )
+    require_no_table(source)
+    return [Person(folder.name, folder) for folder in folders]
+
+
+def _is_folder(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        raise MissingPathError(f"{path} is a link to a folder that is not there; correct or remove it", path=path)
+    return path.is_dir()
+
+
+def _people_of(source: Path, table: pd.DataFrame) -> tuple[list[Person], pd.DataFrame | None]:
+    """Return a person per row of a table, and the labels in its other columns."""
+    if PICTURES not in table.columns:
+        raise InvalidInputError(
+            f"{source} has no column {PICTURES!r}: the folder of each identity's pictures; add it", path=source
+        )
+    ids = [_id(value, source, number) for number, value in enumerate(table["id"], 1)]
     twice = next((name for name, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
         raise InvalidInputError(f"{source} has the id {short(twice)} twice; ids must be unique", path=source)
@@ -75,12 +104,41 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     for name, folder, caption in zip(ids, table[PICTURES], captions, strict=True):
         if not isinstance(folder, str) or not folder:
             raise InvalidInputError(f"{source}: {short(name)} has no folder in the column {PICTURES!r}", path=source)
-        person = Person(name, source.parent / folder, caption if isinstance(caption, str) and caption else None)
-        require_caption(person.caption, f"{source}: the caption of {short(name)}")
-        if not person.folder.exists():
+        person = Person(name, source.parent / folder, _caption(caption, source, name))
+        if "\0" in folder or not person.folder.exists():
             raise MissingPathError(
                 f"{source}: the pictures of {short(name)} are not at {person.folder}; correct the table", path=source
             )
         people.append(person)
     labels = table.drop(columns=[c for c in (PICTURES, CAPTION) if c in table.columns])
+    labels["id"] = ids
     return people, labels if len(labels.columns) > 1 else None
+
+
+def _id(value: Any, source: Path, number: int) -> str:
+    """Return a row's id: a text, or a whole number as one."""
+    if _is_missing(value):
+        raise InvalidInputError(f"{source}: row {number:,} has no id; add one, or remove the row", path=source)
+    is_text = isinstance(value, str) and value.isprintable()
+    if not is_text and not is_whole(value):
+        raise InvalidInputError(
+            f"{source}: row {number:,} has the id {short(value)}; an id is a printable text or a whole number",
+            path=source,
+        )
+    return str(value)
+
+
+def _caption(value: Any, source: Path, name: str) -> str | None:
+    """Return a row's caption; None for a missing one."""
+    if _is_missing(value):
+        return None
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{source}: the caption of {short(name)} is {short(value)}, not a text", path=source)
+    require_caption(value, f"{source}: the caption of {short(name)}")
+    return value
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return not value.strip() if isinstance(value, str) else bool(pd.isna(value))

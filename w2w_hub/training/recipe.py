@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..common.constraints import Rule, names, number, one_of, optional, positive, text, whole
+from ..common.constraints import Rule, names, number, one_of, optional, positive, unicode_text, whole
 from ..errors import InvalidInputError
 
 SCHEDULES = ("constant", "cosine")
+PROMPT = unicode_text()
+TARGETS = Rule("a list of names of modules", lambda value: _targets(value))
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_SAMPLES = 20_000_000  # whose order is drawn before the first step
 LARGEST_SEED = 2**64 - 1  # that torch's generators accept
 
 
@@ -82,6 +85,12 @@ class TrainingRecipe:
         for name, rule in RULES.items():
             object.__setattr__(self, name, rule.checked(getattr(self, name), f"TrainingRecipe: {name}"))
         object.__setattr__(self, "targets", tuple(self.targets))
+        if self.steps * self.batch_size > MOST_SAMPLES:
+            raise InvalidInputError(
+                f"TrainingRecipe: steps times batch_size is {self.steps * self.batch_size:,}, but at most "
+                f"{MOST_SAMPLES:,}",
+                name="steps",
+            )
 
     @property
     def scale(self) -> float:
@@ -112,9 +121,16 @@ class TrainingRecipe:
         return cls(**data)
 
 
+def _targets(value: Any) -> list[str]:
+    found: list[str] = names().take(value)
+    if not found or not all(found):
+        raise ValueError
+    return found
+
+
 RULES: dict[str, Rule] = {
-    "prompt": text(), "class_prompt": optional(text()), "prior_weight": number(0), "class_pictures": whole(1, 100_000),
-    "caption_dropout": number(0, 1), "rank": whole(1, 4096), "alpha": positive(), "targets": names(), "steps": whole(1),
+    "prompt": PROMPT, "class_prompt": optional(PROMPT), "prior_weight": number(0), "class_pictures": whole(1, 100_000),
+    "caption_dropout": number(0, 1), "rank": whole(1, 4096), "alpha": positive(), "targets": TARGETS, "steps": whole(1),
     "batch_size": whole(1), "learning_rate": positive(), "schedule": one_of(*SCHEDULES), "weight_decay": number(0),
     "max_grad_norm": optional(positive()), "average_last": number(0, 1), "seed": whole(0, LARGEST_SEED),
     "precision": one_of(*PRECISIONS),

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..common.constraints import has, instance, number, optional, positive, validated, whole
+from ..common.constraints import has, instance, number, one_of, optional, positive, validated, whole
 from ..errors import InvalidInputError
 from ..lora.layout import ParameterLayout
 from .data import Prompts, TrainingData
+from .engines import KINDS
 from .objective import objective_of
 from .recipe import LARGEST_SEED, TrainingRecipe
 from .trainer import Trainer
@@ -40,6 +41,7 @@ def kaiming_start(layout: ParameterLayout, seed: int) -> torch.Tensor:
     average_last=number(0, 1),
     seed=whole(0, LARGEST_SEED),
     autocast_dtype=optional(instance(torch.dtype, "a torch dtype")),
+    engine=one_of(*KINDS),
     on_step=optional(has("__call__", "a function")),
 )
 def train_identities(
@@ -56,6 +58,7 @@ def train_identities(
     average_last: float = 0.25,
     seed: int = 0,
     autocast_dtype: torch.dtype | None = None,
+    engine: str = "eager",
     on_step: Callable[[int, float], None] | None = None,
 ) -> torch.Tensor:
     """Train the adapters of `n` identities together, by Adam under a cosine, without class pictures.
@@ -82,6 +85,8 @@ def train_identities(
         Samples per identity and step.
     average_last : float
         Fraction of the steps, 0 to 1, at the end, whose weights are averaged; at least the last step.
+    engine : {"eager", "compiled", "captured", "compiled+captured"}
+        How steps run; "captured" needs a GPU, see :class:`w2w_hub.training.engines.Engine`.
 
     Returns
     -------
@@ -99,13 +104,18 @@ def train_identities(
         raise InvalidInputError(
             f"text must be (tokens, width) and start ({layout.size},), not {tuple(text.shape)} and {tuple(start.shape)}"
         )
+    for name, values in (("latents", latents), ("text", text)):
+        if not values.is_floating_point() or values.is_meta:
+            raise InvalidInputError(f"{name} must be floating-point values, not {values.dtype} on {values.device}")
     captions = torch.zeros((latents.shape[1], 1), dtype=torch.long, device=latents.device)
     data = TrainingData(tuple(latents), (captions,) * len(latents), Prompts(text.to(latents.device)[None]))
     recipe = TrainingRecipe(
         class_prompt=None, steps=steps, batch_size=batch_size, learning_rate=learning_rate, schedule="cosine",
         weight_decay=0.0, max_grad_norm=None, average_last=average_last, seed=seed,
     )  # fmt: skip
-    trainer = Trainer(unet, layout, objective_of(scheduler), data, start, recipe, autocast_dtype=autocast_dtype)
+    trainer = Trainer(
+        unet, layout, objective_of(scheduler), data, start, recipe, engine=engine, autocast_dtype=autocast_dtype
+    )
     while not trainer.done:
         losses = trainer.advance()
         if on_step is not None:

@@ -11,12 +11,14 @@ import torch
 
 from ..errors import CorruptFileError, InvalidInputError
 from ..lora.layout import ParameterLayout
+from ..models.devices import current
 from ..models.injection import inject_hooks
 from .data import Batch, Draws, TrainingData, sent
 from .engines import Engine
 from .objective import Objective, predict, sample_losses
 from .recipe import TrainingRecipe
 from .shared_text import SharedText
+from .split_gates import SplitGates
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 STATE = ("weights", "first", "second", "mean")
@@ -39,6 +41,8 @@ class Trainer:
 
     Attributes
     ----------
+    device : torch.device
+        That of the data, on which steps run.
     step : int
         Finished steps.
     in_step : bool
@@ -74,9 +78,10 @@ class Trainer:
         self.first, self.second, self.mean = (torch.zeros_like(self.weights) for _ in range(3))
         self.losses = torch.zeros(len(data), device=data.device)
         self.lost = torch.zeros(len(data), dtype=torch.bool, device=data.device)
-        self.step, self.in_step = 0, False
+        self.step, self.in_step, self.device = 0, False, data.device
         self._call, self._capture = self.engine.callable_of(model), self.engine.capture()
         self._text = self._shared_text()
+        self._gates = SplitGates(model, layout) if self.engine.splits_gates else None
         self._factors = torch.ones(3, device=data.device)  # learning rate and the two bias corrections of a step
 
     @property
@@ -89,6 +94,10 @@ class Trainer:
 
     def advance(self) -> torch.Tensor:
         """Take one step and return the losses ``(n,)``, on the device."""
+        with current(self.device):
+            return self._advance()
+
+    def _advance(self) -> torch.Tensor:
         self.in_step = True
         batch = self.draws.batch(self.step)
         rate = self.recipe.learning_rate
@@ -101,6 +110,7 @@ class Trainer:
                 self.work(batch)
             else:
                 self._capture.step(self, batch)
+        self.engine.compiles_next = False
         if self.step >= self.averaged_from:
             self.mean += (self.weights - self.mean) / (self.step - self.averaged_from + 1)
         self.lost |= ~torch.isfinite(self.losses)
@@ -130,7 +140,8 @@ class Trainer:
         """Return the loss of each identity ``(n,)``: its pictures' plus the weighted one of the class pictures."""
         text, added = self.data.prompts.of(batch.prompts)
         shared = nullcontext() if self._text is None else self._text.used(batch.prompts)
-        with inject_hooks(self.model, self.layout, rows), shared, self._autocast():
+        split = nullcontext() if self._gates is None else self._gates.used()
+        with inject_hooks(self.model, self.layout, rows), shared, split, self._autocast():
             losses = sample_losses(self._call, self.objective, batch.clean, batch.noise, batch.t, text, added)
         kinds = losses.view(-1, self.recipe.batch_size, len(self.data)).mean(1)
         return kinds[0] if len(kinds) == 1 else kinds[0] + self.recipe.prior_weight * kinds[1]

@@ -23,10 +23,11 @@ from ..store.atomic import remove_output, require_output, write_bytes, write_jso
 from ..store.manifest import read_json_in
 from ..store.replacing import files_named
 from .opening import OpenedBase
-from .recipe import LARGEST_SEED, TrainingRecipe
+from .recipe import LARGEST_SEED, PROMPT, TrainingRecipe
 from .trainer import Trainer
 
 SHEET, SETTINGS = "sheet.png", "settings.json"
+PROMPTS = Rule("a list of strings of valid Unicode", lambda value: [PROMPT.take(text) for text in names().take(value)])
 OWN = files_named("step-*.png", SHEET, SETTINGS)
 DRAWN_WITH = {"num_inference_steps": 25, "guidance_scale": 7.5}
 MOST_COLUMNS, LARGEST_SIDE, DOUBLED = 16, 256, 128  # steps on the sheet; pixels; smaller pictures are doubled
@@ -61,7 +62,7 @@ class Validation:
 
 
 RULES: dict[str, Rule] = {
-    "every": whole(1), "prompts": names(), "seed": whole(0, LARGEST_SEED),
+    "every": whole(1), "prompts": PROMPTS, "seed": whole(0, LARGEST_SEED),
     **{name: optional(rule) for name, rule in GENERATION.items()},
 }  # fmt: skip
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import time
+import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +14,23 @@ from typing import Any
 
 import torch
 
+from ..common.processes import worker_processes
 from ..common.progress import progress
-from ..common.text import counted
+from ..common.text import counted, duration
 from ..common.warn import warn_caller
+from ..models.devices import current
+from ..models.pipelines.quiet import no_loading_bars
 from .data import TrainingData
 from .encoding import class_latents_of, encode
 from .engines import Engine
-from .objective import objective_of
 from .opening import OpenedBase, open_base
 from .people import Person
-from .pictures import fingerprint, note_cropped, read_pictures
+from .pictures import fingerprint, read_pictures
 from .recipe import TrainingRecipe
-from .runs import Run, train
+from .runs import Run, memory_explained, train
 from .trainer import Trainer
+
+ADVICE = "lower --at-once, or train on fewer devices"
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Job:
 def plan_of(job: Job, opened: OpenedBase) -> dict[str, Any]:
     """Return everything besides the pictures that decides the result of a job."""
     people = [[person.id, person.caption] for person in job.people]
-    return opened.plan(job.recipe, job.engine, people=people, at_once=job.at_once)
+    return opened.plan(job.engine, people=people, at_once=job.at_once)
 
 
 def halves(batch: range) -> tuple[range, range]:
@@ -81,17 +87,22 @@ class Worker:
 
     def work(self, batches: Sequence[range]) -> None:
         """Train what is not finished yet."""
+        began, trained = time.monotonic(), 0
         for number, batch in enumerate(batches, 1):
-            self._train(batch, f"batch {number:,} of {len(batches):,}")
+            text = f"batch {number:,} of {len(batches):,}"
+            if trained:
+                each = (time.monotonic() - began) / trained
+                text += f" (all in about {duration(each * (len(batches) - number + 1))})"
+            trained += not self.run.has(batch)
+            self._train(batch, text)
 
     def _train(self, batch: range, text: str) -> None:
         if len(batch) <= self.most or self.run.has(batch):
             try:
-                self._train_together(batch, text)
+                with memory_explained() if len(batch) == 1 else nullcontext():
+                    self._train_together(batch, text)
                 return
             except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
                 self.run.limit = self.most = max(map(len, halves(batch)))
                 warn_caller(
                     f"memory ran out with {counted(len(batch), 'identity')} in a batch; training at most {self.most} "
@@ -108,12 +119,11 @@ class Worker:
         if self.run.finished(batch, digest) is not None:
             return
         pictures = [read_pictures(person.folder, opened.size) for person in people]
-        note_cropped([picture for shown in pictures for picture in shown])
         data = encode(pictures, [person.caption for person in people], opened, job.recipe, self.class_latents)
         if self.engine.compiles:
             data = _filled(data, min(self.most, len(job.people)))
         trainer = Trainer(
-            opened.denoiser, opened.layout, objective_of(opened.pipe.scheduler), data, opened.start, job.recipe,
+            opened.denoiser, opened.layout, opened.objective, data, opened.start, job.recipe,
             engine=self.engine,
         )  # fmt: skip
         train(trainer, text, self.run, batch, digest, bar=self.bars)
@@ -128,24 +138,30 @@ def _filled(data: TrainingData, count: int) -> TrainingData:
 def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
     """Share the batches out over one process per device; no gradients cross."""
     count = len(job.batches)
-    with ProcessPoolExecutor(len(devices), multiprocessing.get_context("spawn")) as pool:
+    with worker_processes(len(devices), ADVICE) as pool:
         found = [pool.submit(_work, job, device, i, len(devices)) for i, device in enumerate(devices)]
         try:
             for _ in progress(_as_finished(found, job, run), f"training on {len(devices)} devices", total=count):
                 pass
+            for message in dict.fromkeys(message for future in found for message in future.result()):
+                warn_caller(message)
         except BaseException:  # also Ctrl-C
             for process in list((pool._processes or {}).values()):  # public since Python 3.14: terminate_workers
                 process.terminate()  # leaving the pool waits for them; what they finished is in the run
             raise
 
 
-def _work(job: Job, device: str, first: int, step: int) -> None:
-    opened = open_base(job.base, job.recipe, device, job.reference, job.start)
-    run = Run(job.out, plan_of(job, opened), resume=True)
-    Worker(job, opened, run, bars=False).work(job.batches[first::step])
+def _work(job: Job, device: str, first: int, step: int) -> list[str]:
+    """Train some of the batches; return the warnings, which this process does not show."""
+    no_loading_bars()
+    with warnings.catch_warnings(record=True) as caught, current(torch.device(device)):
+        opened = open_base(job.base, job.recipe, device, job.reference, job.start)
+        run = Run(job.out, plan_of(job, opened), resume=True, part=True)
+        Worker(job, opened, run, bars=False).work(job.batches[first::step])
+    return [str(warning.message) for warning in caught]
 
 
-def _as_finished(found: Sequence[Future[None]], job: Job, run: Run) -> Iterator[int]:
+def _as_finished(found: Sequence[Future[list[str]]], job: Job, run: Run) -> Iterator[int]:
     """Yield once per finished batch; raise the first error of a process."""
     seen, waiting = 0, True
     while waiting:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ...common.dask import connect
-from ...common.threads import wait_quietly
+from ...common.processes import worker_processes
 from ...errors import W2WError
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+ADVICE = "run the same command again with fewer --workers"
 PARALLEL_FROM = 2000  # rows; for fewer, starting processes takes longer than it saves
 
 
@@ -45,7 +45,7 @@ def run_tasks(
     if dask is None and (workers == 1 or len(tasks) < 2):
         yield from map(function, tasks)
         return
-    with _processes(min(workers, len(tasks))) if dask is None else _cluster(dask) as executor:
+    with worker_processes(min(workers, len(tasks)), ADVICE) if dask is None else _cluster(dask) as executor:
         futures = [executor.submit(function, task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -53,43 +53,6 @@ def run_tasks(
         finally:
             for future in futures:
                 future.cancel()
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Executor]:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    # a forked process would inherit the writers' lock and keep it if this process dies
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            yield pool
-    except BrokenProcessPool as error:
-        raise W2WError(
-            "a worker process died (out of memory?); run the same command again with fewer --workers"
-        ) from error
-
-
-def _start_worker() -> None:
-    wait_quietly()
-    _end_with_parent()
-
-
-def _end_with_parent() -> None:
-    """Exit this worker when its parent is killed; otherwise it would continue to write, then wait forever."""
-    import multiprocessing
-    from multiprocessing.connection import wait
-
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from ...common.arguments import checked
 from ...common.limits import unpacked_limit
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError
 from ...store.parquet import parquet_file, read_table
+from ...store.paths import missing
 from ..problems import Problems
-from .names import GIVEN, clean_columns
+from .names import GIVEN, clean_columns, reserved_name
 from .values import LARGEST_WHOLE, WHOLE, WORDS, exact_number
 from .written import WRITTEN, Written
 
@@ -43,8 +44,8 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     is numeric only if a double represents each of its numbers exactly and none is written like ``007``, ``+5`` or
     ``1_000``; otherwise it is text. The unparsed fields are kept in the table's ``attrs``, so that a dataset's existing
     text column gets ``2.50`` and ``true`` as written. Missing values of a CSV file are those of pandas: empty fields,
-    ``NA``, ``NaN``, ``None``, ``null``. Column names are stripped, and an index column that pandas wrote is dropped
-    with a warning.
+    ``NA``, ``NaN``, ``None``, ``null``. Column names are stripped, ``license`` becomes ``licence``, the name in the
+    dataset, and an index column that pandas wrote is dropped with a warning.
 
     Raises
     ------
@@ -56,8 +57,10 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     >>> read_labels("labels.csv")   # id,split,Eyeglasses,Beard ...   # doctest: +SKIP
     """
     path = Path(path)
+    if path.is_dir():
+        raise MissingPathError(f"{path} is a folder, not a table", path=path)
     if not path.is_file():
-        raise MissingPathError(f"{path} is {'a folder, not a table' if path.is_dir() else 'not there'}", path=path)
+        raise missing(path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
@@ -135,7 +138,7 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
     fields = [table.iloc[:, i].tolist() for i in range(len(header))]
     columns = [
         table.iloc[:, i].astype(object) if name == "id" else _csv_column(fields[i], table.index, name in GIVEN)
-        for i, name in enumerate(header)
+        for i, name in enumerate(map(reserved_name, header))
     ]
     made = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=table.index)
     made.columns = header

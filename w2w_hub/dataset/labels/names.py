@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GIVEN = ("id", "split", "source", "licence", "consent")  # reserved columns that a caller may give
 RESERVED = (*GIVEN, "row", "row_sha256")  # columns that are not attributes, in stored order
+STATED = ("source", "licence", "consent")  # what every published row must state
+SPELLINGS = {"license": "licence"}  # what a caller may call a reserved column, in any case of letters
 TAKEN = ("row", "row_sha256", "weights", "coefficients")  # columns that only a dataset writes
 CONTRIBUTOR = "contributor"  # attribute: the account that offered a row, set by the release
 CONTRIBUTOR_SOURCE = "the account on the Hub that offered the row"  # in `column_info`, by which it is known
@@ -62,7 +64,8 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
     """Return a table with stripped and unique column names; an index column is dropped with a warning.
 
     Columns without a name, with a duplicate name, with a name that differs only in case from another or from a
-    reserved one, or with a name that is not printable are dropped, and collected in `found`.
+    reserved one, or with a name that is not printable are dropped, and collected in `found`. A column ``license`` is
+    the reserved ``licence``, unless there is one, too, or the dataset has an attribute of that name.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
     """
     old = set(existing)
     names = [name if name in old else _name(name) for name in table.columns]
+    names = [name if name in old or reserved_name(name) in names else reserved_name(name) for name in names]
     kept, index = [], []
     for position, name in enumerate(names):
         if name and not _INDEX.fullmatch(name):
@@ -116,6 +120,11 @@ def without_own_columns(table: pd.DataFrame, found: Problems) -> pd.DataFrame:
         for name in taken:
             found.add(InvalidInputError(f"label column {name!r}: the name is reserved for datasets; rename it"))
     return table.drop(columns=taken)
+
+
+def reserved_name(name: str) -> str:
+    """Return the name under which a column is stored: ``licence`` for ``license``, any other as it is."""
+    return SPELLINGS.get(name.lower(), name)
 
 
 def _name(name: Any) -> str:

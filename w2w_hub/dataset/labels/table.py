@@ -57,7 +57,7 @@ def normalize(
     """
     import pandas as pd
 
-    ids = list(ids)
+    ids = [name.encode("utf-8", "backslashreplace").decode() for name in ids]  # no column holds half a surrogate pair
     for name, count in Counter(ids).items():
         if not ROW_ID.fullmatch(name):
             problems.add(InvalidInputError(f"row id {name!r}: use letters, digits, dots, dashes and underscores"))

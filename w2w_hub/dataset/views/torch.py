@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...common.checks import is_whole, text_list
+from ...common.display import Displayed
 from ...common.extras import optional_imports
 from ...common.text import available
 from ...errors import InvalidInputError, UnknownNameError
@@ -58,6 +59,14 @@ class _Rows:
         ids = np.asarray(dataset.ids, object)
         self.ids = [str(name) for name in ids[self.rows]]
 
+    def facts(self) -> dict[str, object]:
+        """Return what a view of these rows shows."""
+        weights = f"{self.dataset.layout.size:,} {self.dataset.dtype}"
+        return {
+            "dataset": self.dataset.manifest.name, "split": self.split or "all", "rows": len(self.rows),
+            "weights": weights, "columns": ", ".join(("id", *self.columns)),
+        }  # fmt: skip
+
     def examples(self, positions: Sequence[int] | np.ndarray) -> list[Example]:
         """Return the rows at positions of the split, read together."""
         positions = [int(p) for p in positions]
@@ -68,7 +77,7 @@ class _Rows:
         ]
 
 
-class RowDataset(Dataset):
+class RowDataset(Displayed, Dataset):
     """A map-style torch `Dataset` of one split.
 
     An item is ``{"weights": tensor (size,), "id": str}`` with `columns`, each as float32 with NaN for a missing value,
@@ -77,6 +86,9 @@ class RowDataset(Dataset):
 
     def __init__(self, dataset: DatasetReader, split: str | None = None, columns: Sequence[str] = ()):
         self._rows = _Rows(dataset, split, columns)
+
+    def _facts(self) -> Mapping[str, object]:
+        return self._rows.facts()
 
     def __len__(self) -> int:
         return len(self._rows.rows)
@@ -90,7 +102,7 @@ class RowDataset(Dataset):
         return self._rows.examples(positions)
 
 
-class RowStream(IterableDataset):
+class RowStream(Displayed, IterableDataset):
     """A torch `IterableDataset` of one split that reads runs of adjacent rows.
 
     The order of an epoch depends only on ``(seed, epoch)``, not on the number of workers and ranks: the split is
@@ -146,6 +158,10 @@ class RowStream(IterableDataset):
         self.rank, self.world_size = rank, world_size
         # in shared memory, since persistent workers have a copy of this stream
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def _facts(self) -> Mapping[str, object]:
+        part = {} if self.world_size == 1 else {"rank": f"{self.rank} of {self.world_size}"}
+        return {**self._rows.facts(), "shuffle": self.shuffle, "seed": self.seed, "epoch": self.epoch, **part}
 
     @property
     def epoch(self) -> int:

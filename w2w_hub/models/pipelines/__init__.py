@@ -11,7 +11,7 @@ with optional_imports("diffusers"), no_torchvision_note():
     import accelerate  # noqa: F401
     import diffusers  # noqa: F401
     import PIL.Image  # noqa: F401
-    import torch
+    import torch  # noqa: F401
     import transformers  # noqa: F401
     from diffusers import StableDiffusionPipeline  # noqa: F401, which imports what diffusers itself imports late
 
@@ -19,6 +19,7 @@ from ...common.lazy import public_names
 from ...common.pipelines import PIPELINES
 
 with no_torchvision_note():
+    from ..devices import best_device
     from ..inversion import InversionSettings
     from .grids import strength_grid
     from .handover import StockPipelineWarning
@@ -43,10 +44,3 @@ def __getattr__(name: str) -> Any:  # the classes of every family in the table
 
 def __dir__() -> list[str]:
     return public_names(__name__, {*__all__, *(row.name for row in PIPELINES)})
-
-
-def best_device() -> str:
-    """Return the fastest kind of device that torch finds on this machine: cuda, mps or cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

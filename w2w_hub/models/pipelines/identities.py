@@ -13,7 +13,7 @@ from ...common.warn import warn_caller
 from ...errors import InvalidInputError
 from ...space import Point, WeightSpace
 from ...space.edits import TYPICAL
-from ...space.identity import Identity, edited, resolve
+from ...space.identity import Identity, edited, resolve, resolve_several
 from .attached import AttachedSpace
 from .drawing import Identities
 from .handover import notice_identity
@@ -58,7 +58,7 @@ class IdentityMixin(AttachedSpace):
             return self.resolve(what)
         if not len(what):
             raise InvalidInputError("pipe.identity cannot be an empty list; use None for the base model")
-        return tuple(None if item is None else self.resolve(item) for item in what)
+        return resolve_several(self.space, what)
 
     @validated(dataset=optional(DATASET))
     def resolve(self, what: Any, dataset: WeightDataset | None = None) -> Identity:

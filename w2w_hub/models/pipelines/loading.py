@@ -29,7 +29,7 @@ from ...space import WeightSpace
 from ...store.hub.options import HubOptions
 from ...store.hub.resolve import open_base as open_pinned_base
 from ...store.manifest import read_json_in
-from ...store.paths import has_file, short
+from ...store.paths import has_file, short, similar
 from ..injection import base_digest, uncompiled
 from .foreign import checked, require_safe_base, safe_options
 from .quiet import quiet_loading
@@ -98,7 +98,9 @@ def base_at(place: Path | str, options: Mapping[str, Any]) -> Base:
         return Base(folder, options)
     if folder.exists() or not is_repository(place):
         what = "has no model_index.json" if folder.is_dir() else "is neither a folder nor the name of a repository"
-        raise MissingPathError(f"base model {place} {what}; give a diffusers folder or repository")
+        near = None if folder.exists() else similar(folder)
+        advice = f"did you mean {short(str(near))}?" if near else "give a diffusers folder or repository"
+        raise MissingPathError(f"base model {place} {what}; {advice}")
     return Base(str(place), options)
 
 

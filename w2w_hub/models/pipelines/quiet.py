@@ -56,6 +56,12 @@ def quiet_loading(*, local: bool) -> Iterator[None]:
         yield
 
 
+def no_loading_bars() -> None:
+    """Turn off the bars with which diffusers and transformers load a model."""
+    for library in _bars():
+        library.disable_progress_bar()
+
+
 def _bars() -> tuple[Any, Any]:
     import diffusers.utils.logging
     import transformers.utils.logging

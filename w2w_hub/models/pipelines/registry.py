@@ -11,7 +11,7 @@ from ...common.constraints import text, validated
 from ...common.pipelines import PIPELINES, PipelineRow, family_of, pipeline_row
 from ...errors import BaseModelMismatchError, InvalidInputError
 from ...space import WeightSpace
-from .loading import PLACE, Base, base_at, open_base, open_space, torch_dtype
+from .loading import PLACE, Base, base_at, base_of, open_base, open_space, torch_dtype
 from .quiet import no_torchvision_note
 
 
@@ -63,6 +63,12 @@ class AutoW2WPipeline:
         """Make a pipeline of a base model and a space in memory, as :meth:`W2WMixin.from_base` does."""
         dtype = torch_dtype(dtype, options)
         return open_base(_text_to_image, base_at(base, options), space, dtype)
+
+
+def pipeline_of(space: WeightSpace, base: Path | str | None = None) -> Any:
+    """Return the text-to-image pipeline of an open space, with its own base model or another one."""
+    found = base_of(space, {}) if base is None else base_at(str(base), {})
+    return open_base(_text_to_image, found, space, torch_dtype(None, {}))
 
 
 def _text_to_image(base: Base) -> Any:

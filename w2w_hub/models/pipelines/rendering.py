@@ -14,6 +14,7 @@ import torch
 from ...common.constraints import as_list, validated, whole
 from ...common.progress import progress
 from ...errors import InvalidInputError
+from ...space.identity import resolve_several
 from ..injection import injection
 from ..inversion import SEED
 from .drawing import Identities, arguments_of, generating, nested_copy, one_prompt_each, with_settings
@@ -90,12 +91,12 @@ class RenderMixin(IdentityMixin):
             named = (given or ["output_type"])[0]
             raise InvalidInputError(f"render sets {named} itself; leave it out")
         plain = {"output_type": "np", **options}
-        resolved = [None if i is None else self.resolve(i) for i in as_list(identities, "identities")]
+        resolved = resolve_several(self.space, as_list(identities, "identities"))
         cases = [_case(case) for case in as_list(cases, "cases")]
         jobs = [(start, case) for start in range(0, len(resolved), batch_size) for case in range(len(cases))]
         out: np.ndarray | None = None
         for start, case in progress(jobs, "rendering"):
-            part = tuple(resolved[start : start + batch_size])
+            part = resolved[start : start + batch_size]
             prompt, seed = cases[case]
             noises = [torch.Generator().manual_seed(seed) for _ in part]
             token = _render_call.set((self, part))

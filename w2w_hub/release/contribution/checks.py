@@ -18,7 +18,7 @@ from ...common.license_ids import normal_license
 from ...common.text import few, nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of
 from ...dataset.labels.kinds import LabelKind
-from ...dataset.labels.names import CONTRIBUTOR, RESERVED, TAKEN
+from ...dataset.labels.names import CONTRIBUTOR, RESERVED, STATED, TAKEN
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN
 from ...dataset.reader import DatasetReader
@@ -33,7 +33,6 @@ from .waiting import Waiting
 
 MAX_TEXT, MAX_ID = 500, 128  # characters of a label, and of an id
 DECIDED = ("split", "row", "row_sha256", CONTRIBUTOR)  # columns that the dataset or its release decides
-STATED = ("source", "licence", "consent")  # that every row must state
 # what spreadsheets take for the start of a formula, also in full width
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MARKUP = "<>"
@@ -323,7 +322,7 @@ class _Checker:
     def _stated(self, name: str, value: Any) -> Iterator[Finding]:
         option = {"licence": "license"}.get(name, name)
         if value is None or (isinstance(value, str) and _says_nothing(value)):
-            yield Finding(name, f"it states no {option}; add --{option} ..., or a column {name!r} to the labels")
+            yield Finding(name, f"it states no {option}; add --{option} ..., or a column {option!r} to the labels")
             return
         if wrong := _bad_text(value):
             yield Finding(name, f"{option} {wrong}")

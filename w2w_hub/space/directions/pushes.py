@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ...common.progress import progress
 from ...dataset.labels.kinds import MIN_ROWS_A_CLASS, AttributeTarget
 from ..population import Population
 from .curve import StrengthCurve, as_fractions
@@ -61,7 +62,7 @@ def measure_curves(
     independent = _independent(rows.halves, [t.attribute for t in targets])
     draws = {1: rng, -1: np.random.default_rng(seed)}
     found: dict[str, dict[str, StrengthCurve]] = {}
-    for j, target in enumerate(targets):
+    for j, target in enumerate(progress(targets, "strength curves")):
         direction, others = directions.get(target.name), np.flatnonzero(independent[j])
         if direction is None:
             continue

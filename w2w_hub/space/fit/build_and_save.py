@@ -65,7 +65,9 @@ def build_and_save(
     """
     path, kept, settings = Path(path), unfinished(path), checked_settings(generation)
     if settings and base is None:
-        raise InvalidInputError("generation settings are stored with a base model; give base, too", name="generation")
+        raise InvalidInputError(
+            "generation settings are stored with a base model: add --base (in Python: base=)", name="generation"
+        )
     options = {**options, "name": options.get("name") or path.name}
     if os.path.lexists(path):
         with suppress(AlreadyExistsError):

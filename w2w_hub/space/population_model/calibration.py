@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...common.progress import progress
 from .factors import Attribute, Exclusion, Factor
 from .hyperparameters import Hyperparameters
 from .kernel import Kernel, Similarities, belief_of
@@ -49,7 +50,7 @@ def calibrate(
     kernel = Kernel(factors, chosen.rhos)
     people = explained = 0.0
     asked: dict[str, list[tuple[float, float]]] = {}
-    for test in _folds(len(codes)):
+    for test in progress(_folds(len(codes)), "calibrating sets"):
         train, held = np.setdiff1d(np.arange(len(codes)), test), c[test].astype(np.float64)
         mean = c[train].mean(0, dtype=np.float64)
         model = fit(kernel, chosen.noise, codes[train], c[train], mean)

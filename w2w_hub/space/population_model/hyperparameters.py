@@ -11,12 +11,13 @@ several prompts agree better (BENCHMARKS.md, "Population model").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...common.progress import counted_steps
 from .factors import Factor
 from .kernel import Kernel, inner_products, one_hot, similarity
 
@@ -59,16 +60,17 @@ def choose(factors: Sequence[Factor], codes: np.ndarray, values: np.ndarray, mea
         errors = left_out_errors(gram, NOISES, values[some])
         starts.append((float(errors.min()), rho, NOISES[int(errors.argmin())]))
     _, rho, noise = min(starts)
-    problem = _LeftOut(tuple(factors), codes, values)
     bounds = [(-EDGE, EDGE)] * len(factors) + [NOISE_RANGE]
 
     def descend(function: Any, at: np.ndarray, limits: Any, steps: int) -> np.ndarray:
         found = minimize(function, at, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": steps})
         return np.asarray(found.x)
 
-    shared = descend(problem.shared, np.array([np.log(rho / (1 - rho)), np.log(noise)]), bounds[-2:], SHARED_STEPS)
-    even = np.append(np.full(len(factors), shared[0]), shared[1])
-    return _rounded(_smoothest(problem, descend(problem, even, bounds, STEPS), even))
+    with counted_steps("population model") as step:
+        problem = _LeftOut(tuple(factors), codes, values, step)
+        shared = descend(problem.shared, np.array([np.log(rho / (1 - rho)), np.log(noise)]), bounds[-2:], SHARED_STEPS)
+        even = np.append(np.full(len(factors), shared[0]), shared[1])
+        return _rounded(_smoothest(problem, descend(problem, even, bounds, STEPS), even))
 
 
 def _smoothest(problem: _LeftOut, best: np.ndarray, even: np.ndarray) -> np.ndarray:
@@ -112,11 +114,15 @@ def left_out_errors(gram: np.ndarray, noises: Sequence[float], values: np.ndarra
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """The logarithm of the left-out error, and its gradient, as a function of logits of rho and the log of noise."""
+    """The logarithm of the left-out error, and its gradient, as a function of logits of rho and the log of noise.
+
+    `step` is called at each evaluation.
+    """
 
     factors: tuple[Factor, ...]
     codes: np.ndarray
     values: np.ndarray
+    step: Callable[[], object]
 
     def errors(self, at: np.ndarray) -> np.ndarray:
         """Return the squared error of each row ``(n,)``, left out."""
@@ -124,6 +130,7 @@ class _LeftOut:
 
     def _solve(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the Gram matrix, the inverse with noise, the dual weights, and each row's error ``(n, k)``."""
+        self.step()
         gram = Kernel(self.factors, 1 / (1 + np.exp(-at[:-1]))).matrix(self.codes, self.codes)
         inverse = np.linalg.inv(gram + float(np.exp(at[-1])) * np.eye(len(gram)))
         weights = inverse @ self.values

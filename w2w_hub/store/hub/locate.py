@@ -18,7 +18,7 @@ from ...errors import (
 )
 from ..manifest import FILENAME as MANIFEST
 from ..manifest import read_manifest, stated_format
-from ..paths import has_file
+from ..paths import has_file, missing, short, similar
 from .cache import KIND_NAMES, REPO, SHA
 from .client import translate
 from .options import HubOptions
@@ -27,6 +27,7 @@ from .resolve import FORMATS, open_pin, open_repository
 from .source import Source
 
 REPOSITORY = re.compile(r"^(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[^@\s]+))?\Z", re.ASCII)
+NO_REPOSITORY = "the name of a repository on the Hub is org/name"  # advice where neither it nor a path is given
 # repository types in huggingface_hub's spelling; a weight space has the type model
 PREFIXES = {"datasets/": "dataset", "models/": "space"}
 PREFIX_OF = {kind: prefix for prefix, kind in PREFIXES.items()}
@@ -94,7 +95,9 @@ def locate(what: Path | str, kind: str, *, revision: str | None = None, options:
         misspelt = error.what in ("repository", "cache") and not error.cached and not path.exists()
         if not misspelt:
             raise
-        raise HubNotFoundError(f"{text} is not a local folder; {error}", error.cached, **error.data()) from error
+        near = similar(path)
+        hint = f" (did you mean {short(str(near))}?)" if near else ""
+        raise HubNotFoundError(f"{text} is not a local folder{hint}; {error}", error.cached, **error.data()) from error
 
 
 def _revision(text: str, revision: str | None, match: re.Match[str] | None) -> str | None:
@@ -138,9 +141,9 @@ def locate_either(what: str | Path, *, kind: str | None = None, options: HubOpti
         if source.revision is None and not is_ours(source.folder):
             if source.folder.is_dir() and has_file(source.folder, MANIFEST):
                 read_manifest(source.folder)  # raises for a damaged or unknown manifest
-            raise MissingPathError(
-                f"{what} is not a dataset folder, a weight space or a Hub repository (org/name)", path=what
-            )
+            if not source.folder.exists():
+                raise missing(source.folder, NO_REPOSITORY)
+            raise MissingPathError(f"{what} is not the folder of a dataset or weight space", path=what)
         found.append(source)
         by_commit = source.revision is None or SHA.match(text.rpartition("@")[2])
         if by_commit:  # a folder has one kind, and a commit is in one repository
@@ -198,4 +201,6 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-__all__ = ["REPOSITORY", "ambiguous_kind", "is_ours", "locate", "locate_either", "split_kind", "split_lock"]
+__all__ = [
+    "NO_REPOSITORY", "REPOSITORY", "ambiguous_kind", "is_ours", "locate", "locate_either", "split_kind", "split_lock",
+]  # fmt: skip

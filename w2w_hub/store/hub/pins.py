@@ -14,7 +14,7 @@ from ...common.text import command
 from ...errors import CorruptFileError, InvalidInputError, MissingPathError, UnknownNameError, UnsupportedFormatError
 from ..manifest import LOCK as FORMAT
 from ..manifest import read_json, require_files, upgraded
-from ..paths import is_name, short
+from ..paths import is_name, missing, short
 from .cache import REPO, SHA
 
 FORMAT_VERSION = 1  # of new lock files
@@ -129,8 +129,10 @@ def read_lock(path: Path | str) -> Lock:
     """
     path = require_path(path, "the lock")
     if not path.is_file():
+        if path.is_dir():
+            raise MissingPathError(f"{path} is a folder, not a lock file, which w2w pin writes", path=path)
         make = command("w2w pin", "org/name@v1.0.0", options=("-o", path))
-        raise MissingPathError(f"{path} does not exist; create it with: {make}", path=path)
+        raise missing(path, f"create it with: {make}")
     data = read_json(path)
     if data.get("format") != FORMAT:
         raise UnsupportedFormatError(

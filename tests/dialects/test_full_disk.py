@@ -1,0 +1,42 @@
+"""An adapter on a full disk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from w2w_hub import Adapter, convert_adapter, write_adapter
+from w2w_hub.errors import DiskError
+from w2w_hub.lora.adapter import LoraFactors, Target
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a full disk: what is written beyond fails."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("dialect", ["peft", "diffusers", "kohya"])
+def test_an_adapter_that_the_disk_cannot_hold_is_one_line_and_leaves_nothing(dialect: str, tmp_path: Path) -> None:
+    module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    wide = LoraFactors(np.ones((1, 20_000), np.float32), np.ones((8, 1), np.float32), 1.0)
+    adapter = Adapter({Target("unet", module): wide})
+    with files_of_at_most(30_000), pytest.raises(DiskError):
+        write_adapter(adapter, tmp_path / "lora", (dialect,))
+    assert list(tmp_path.iterdir()) == []
+    write_adapter(adapter, tmp_path / "lora", (dialect,))
+    with files_of_at_most(30_000), pytest.raises(DiskError):
+        convert_adapter(tmp_path / "lora", tmp_path / "other", "diffusers")
+    assert [path.name for path in tmp_path.iterdir()] == ["lora"]
