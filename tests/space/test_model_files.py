@@ -95,6 +95,7 @@ KEPT: dict[str, Change] = {
     "one value of a number": put("attributes.Age.low", 60.0),
     "no exclusion": put("excluded", []),
     "an exclusion of nothing": put("excluded.0.pairs", []),
+    "an exclusion of all": put("excluded.0.pairs", [[i, j] for i in range(3) for j in range(2)]),
     "the largest strength": put("strength", 100),
     "the smallest strength": put("strength", 0),
     "a number out of the fitted range": code(0, 2, -LARGEST),
