@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,6 @@ from tests.hub.test_contribution_checks import (  # noqa: F401, two fixtures
 from w2w_hub import Compatibility, write_dataset
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsafePathError, UnsupportedFormatError
 from w2w_hub.release.contribution.batch import (
-    MAX_BATCH_ROWS,
     MAX_COLUMNS,
     Batch,
     batch_files,
@@ -42,6 +42,7 @@ from w2w_hub.release.contribution.requests import link_file
 from w2w_hub.release.contribution.review import Review
 
 NEW = trained(21)[0]
+MOST = 1000  # rows of a batch
 
 
 @pytest.mark.parametrize("first", "=+-@\uff1d\uff0b\uff0d\uff20")
@@ -139,15 +140,17 @@ def test_what_is_no_merged_batch_is_listed_with_the_reason() -> None:
         "contributions/" + "a" * 16 + "/merged.json": record.to_bytes(),
         "contributions/" + "b" * 16 + "/merged.json": record.to_bytes(),  # of another batch
         "contributions/" + "d" * 16 + "/merged.json": b"{",
+        "contributions/" + "f" * 16 + "/merged.json": replace(record, batch="f" * 16).to_bytes(),
     }
     remote: Any = SimpleNamespace(repo="org/people", read=lambda commit, path, most: there.get(path))
     odd = ["contributions/x.txt", f"contributions/{'A' * 16}/rows.safetensors", f"{place[0]}/deep/rows.safetensors"]
-    paths = ["README.md", "labels/train.parquet", *odd, *whole[:-1], f"contributions/{'e' * 16}/rows.safetensors"]
+    halves = [f"contributions/{'e' * 16}/rows.safetensors", f"contributions/{'f' * 16}/labels.jsonl"]
+    paths = ["README.md", "labels/train.parquet", *odd, *whole[:-1], *halves, f"contributions/{'f' * 16}/merged.json"]
     found = pending_batches(remote, "f" * 40, paths)
     assert found.records == (record,)
     assert (found.ids, found.digests) == ({"p": record}, {"2" * 64: record})
-    assert len(found.others) == 7
-    for path in (*odd, *place[1:], f"contributions/{'e' * 16}"):
+    assert len(found.others) == 8
+    for path in (*odd, *place[1:], f"contributions/{'e' * 16}", f"contributions/{'f' * 16}"):
         assert sum(path in other for other in found.others) == 1
     assert found.files["a" * 16] == tuple(whole[:3])
 
@@ -185,13 +188,13 @@ def test_a_file_of_the_cache_is_copied_where_there_are_no_links(
 
 
 def test_a_batch_holds_1_to_1000_rows_of_one_size(tmp_path: Path) -> None:
-    rows = np.zeros((MAX_BATCH_ROWS + 1, LAYOUT.size), np.float16)
+    rows = np.zeros((MOST + 1, LAYOUT.size), np.float16)
     names = [f"p{i}" for i in range(len(rows))]
-    name, files = pack_batch(names[1:], rows[1:], [{}] * MAX_BATCH_ROWS, {}, LAYOUT)
+    name, files = pack_batch(names[1:], rows[1:], [{}] * MOST, {}, LAYOUT)
     for path, data in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
-    assert len(read_batch(tmp_path, name, LAYOUT)) == MAX_BATCH_ROWS
+    assert len(read_batch(tmp_path, name, LAYOUT)) == MOST
     for wrong in ((names, rows, [{}] * len(rows)), ([], rows[:0], []), (names[:2], rows[:1], [{}] * 2),
                   (names[:1], rows[:1, :-1], [{}]), (names[:1], rows[:1], [{}] * 2)):  # fmt: skip
         with pytest.raises(InvalidInputError):

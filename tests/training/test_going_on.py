@@ -76,6 +76,7 @@ def test_a_picture_that_went_from_one_person_to_the_next_is_noticed(
     assert sorted(path.name for path in unfinished(tmp_path / "out").iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [-1, "two"], ids=str)
 def test_a_limit_of_memory_that_is_no_number_of_people_is_not_used(
     tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: object  # noqa: F811
