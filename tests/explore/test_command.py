@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from w2w_hub.cli import main
-from w2w_hub.cli.demo import ended_by_sigterm
+from w2w_hub.cli.signals import ended_as_by_ctrl_c
 from w2w_hub.errors import InvalidInputError, MissingPathError
 from w2w_hub.explore import create_app, launch
 
@@ -60,10 +60,10 @@ def test_a_host_that_cannot_be_listened_on_is_one_line(host: str, tmp_path: Path
 def test_a_closed_terminal_ends_a_server_as_an_interruption_does() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with pytest.raises(SystemExit), ended_by_sigterm():
+        with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
             signal.raise_signal(signal.SIGHUP)
         assert signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL
-        with ended_by_sigterm():
+        with ended_as_by_ctrl_c():
             signal.raise_signal(signal.SIGHUP)  # ignored, as under nohup
     finally:
         signal.signal(signal.SIGHUP, before)
