@@ -109,6 +109,7 @@ def test_without_a_published_initialization_the_first_row_of_a_shared_one_stands
     labels: Any = tuple({"id": f"ann-{i}", **STATED} for i in range(2))
     elsewhere = np.random.default_rng(1).normal(size=LAYOUT.size).astype(np.float32)
     found = check_batch(Batch("", (), np.stack([NEW, elsewhere]), labels), Reference.of(dataset))
+    assert Reference.of(dataset).start_is_row is compared
     cosines = [verdict.facts.get("initialisation_cosine") for verdict in found]
     named = ["initialisation" in {problem.check for problem in verdict.problems} for verdict in found]
     if compared:
