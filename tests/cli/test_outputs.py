@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 
 from w2w_hub import ParameterLayout, WeightDataset, WeightSpace, build_space, write_adapter
 from w2w_hub.cli import main
-from w2w_hub.cli.common import INTERRUPTED
 from w2w_hub.dataset.manifest import Compatibility
 
 LOCK = Path(__file__).parents[1] / "data" / "archives" / "repository-1-checksum-w2w_hub-0.1.0" / "w2w.lock"
@@ -210,7 +209,7 @@ def test_an_interrupted_command_is_status_130_and_names_itself(here: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("w2w_hub.space.report.figures", interrupted)
-    result = w2w("report", "space", "--out", "my report", status=INTERRUPTED)
+    result = w2w("report", "space", "--out", "my report", status=130)
     assert result.stderr.strip().endswith("w2w report space --out 'my report'")
     assert not Path("my report").exists()
 
@@ -224,7 +223,7 @@ def test_an_interrupted_pack_keeps_finished_parts_and_says_so(here: Path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commit, "write_labels", interrupted)
-    result = w2w("pack", "lora", "--out", "more", status=INTERRUPTED)
+    result = w2w("pack", "lora", "--out", "more", status=130)
     assert "kept" in result.stderr
     monkeypatch.setattr(commit, "write_labels", write)
     w2w("pack", "lora", "--out", "more")
@@ -242,13 +241,16 @@ main(["edit", "space", "p1", "PC1=1", "--out", "x.json"])
 """
 
 
-def test_ctrl_c_in_a_running_command_is_one_line_and_no_traceback(here: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_running_command_that_is_told_to_end_is_one_line_and_no_traceback(
+    here: Path, number: signal.Signals, status: int
+) -> None:
     running = subprocess.Popen([sys.executable, "-c", WAITING], stderr=subprocess.PIPE, text=True, cwd=here)
     assert running.stderr is not None
     assert running.stderr.readline() == "waiting\n"
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     lines = [line for line in running.stderr.read().splitlines() if line]
-    assert running.wait(30) == INTERRUPTED
+    assert running.wait(30) == status
     assert len(lines) == 1
     assert lines[0].endswith("w2w edit space p1 PC1=1 --out x.json")
     assert not os.path.lexists(here / "x.json")

@@ -63,7 +63,7 @@ def test_a_notice_is_a_line_of_the_log_and_gone_from_a_terminal_at_the_end(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with notice("compiling \x1b[31m"):
         shown = capsys.readouterr().err
-        assert shown.startswith("compiling")
+        assert shown.strip().startswith("compiling")
         assert "\x1b" not in shown
     assert capsys.readouterr().err.strip() == ""
 

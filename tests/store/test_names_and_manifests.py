@@ -31,11 +31,13 @@ from w2w_hub.store.paths import (
     is_name,
     list_files,
     make_parents,
+    missing,
     open_regular,
     read_file,
     read_regular,
     remove_file,
     require_name,
+    similar,
     walk,
 )
 from w2w_hub.store.verify import Report, check_files, check_manifest
@@ -446,3 +448,17 @@ def test_a_wrong_checksum_of_the_manifest_is_a_note_only_where_something_else_vo
     report = Report(tmp_path, True)
     check_manifest(report, open_state(tmp_path), known, vouched=False)
     assert (report.problems, report.notes, len(report.not_checked)) == ([], [], 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [("edted.json", "edited.json"), ("peple", "people"), ("EDITED.json", "edited.json"), ("others.json", None)],
+)
+def test_a_path_that_does_not_exist_is_reported_with_a_similar_one(tmp_path, asked, near):
+    for name in ("edited.json", "people", "b.json", "\x1b[31m"):
+        (tmp_path / name).touch()
+    assert similar(tmp_path / asked) == (None if near is None else tmp_path / near)
+    error = missing(tmp_path / asked, "make it")
+    assert error.path == tmp_path / asked
+    assert ("make it" in str(error)) == (near is None)
+    assert similar(tmp_path / "no-folder" / asked) is None

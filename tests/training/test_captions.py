@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from w2w_hub.errors import CorruptFileError, InvalidInputError, MissingPathError, W2WError
 from w2w_hub.training import read_people, read_pictures
@@ -75,6 +77,29 @@ def test_captions_that_cannot_be_used_name_their_file_in_one_line(
         read_pictures(folder, (8, 8))
     assert caught.value.path == folder / name
     assert "\n" not in str(caught.value)
+
+
+WORDS = ["a.png", "b.png", "file_name", "text", "sks", ",", '"', "\n", "\r", "{", "}", ":", "\0", "é", "null"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["a.txt", "metadata.csv", "metadata.jsonl"]),
+    content=st.binary(max_size=60)
+    | st.lists(st.sampled_from(WORDS), max_size=20).map(lambda parts: "".join(parts).encode()),
+)
+def test_whatever_a_file_of_captions_holds_is_read_or_one_line_that_names_it(
+    folder: Path, name: str, content: bytes
+) -> None:
+    (folder / name).write_bytes(content)
+    found, refused = [], None
+    try:
+        found = captions(folder)
+    except (CorruptFileError, InvalidInputError) as error:
+        refused = error
+    (folder / name).unlink()
+    assert all(caption is None or caption.strip() for caption in found)
+    assert refused is None or (refused.path, "\n" in str(refused)) == (folder / name, False)
 
 
 def test_two_tables_are_refused_and_a_table_of_several_people_too(folder: Path) -> None:

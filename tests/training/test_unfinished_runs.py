@@ -66,6 +66,36 @@ def interrupted(people: Path, world: TinyWorld, out: Path, **options: Any) -> No
     assert unfinished(out).is_dir()
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["at a terminal", "in the background"])
+def test_a_command_that_a_batch_system_ends_keeps_its_steps(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    out, work = tmp_path / "out", Trainer.work
+    words = ["train", str(people / "ann"), "--base", str(tiny_world.base), "--no-class-pictures", "--steps", "4"]
+    words += ["--learning-rate", "0.001", "--precision", "float32", "--out"]
+
+    def ended(self: Trainer, drawn: Any) -> None:
+        if self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        work(self, drawn)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
+    try:
+        monkeypatch.setattr(Trainer, "work", ended)
+        done = CliRunner().invoke(main, [*words, str(out)])
+        monkeypatch.setattr(Trainer, "work", work)
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, before)
+    assert done.exit_code == 143
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "3 of 4 steps" in done.stderr
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    for options in ([str(out), "--resume"], [str(tmp_path / "whole")]):
+        assert CliRunner().invoke(main, [*words, *options]).exit_code == 0
+    np.testing.assert_array_equal(vector(out), vector(tmp_path / "whole"))
+
+
 # ---------------------------------------------------------------- before the first step
 def test_a_picture_that_cannot_be_read_is_found_before_anybody_is_trained(
     tiny_world: TinyWorld, people: Path, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Parts that commands share: one-line errors with exit status 2 (130 for Ctrl-C), sections, and common options."""
+"""Parts that commands share: one-line errors with exit status 2 (130 after Ctrl-C), sections, and common options."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..common.progress import logged_progress, notice
 from ..common.text import quote
 from ..errors import W2WError
 from .output import captured_messages, say, say_traceback, say_usage_error
+from .signals import ended_as_by_ctrl_c, interrupted_status
 
 if TYPE_CHECKING:
     from ..space import WeightSpace
@@ -29,7 +30,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 LONGEST_SUMMARY = 1000  # characters of the first sentence of a command's help: never cut
 LONGEST_LINE = 300  # characters of a command that is repeated
 LONGEST_EXAMPLE = 74  # characters of a line of an example, so that 80 columns hold it
-INTERRUPTED = 130  # exit status, as a shell's for SIGINT
 
 _PLAIN_WORD = re.compile(r"\w[\w.:=+\-]*")  # of which no shell makes anything else
 space_argument = click.argument("space", type=click.Path(path_type=Path))
@@ -56,7 +56,8 @@ class Sections(click.Group):
         if sys.excepthook is sys.__excepthook__:
             sys.excepthook = say_traceback
         try:
-            status = run(*args, standalone_mode=False, **options)
+            with ended_as_by_ctrl_c():
+                status = run(*args, standalone_mode=False, **options)
         except click.ClickException as error:
             say_usage_error(error)
             status = error.exit_code
@@ -65,7 +66,7 @@ class Sections(click.Group):
             line = " ".join(["w2w", *map(quote, [*words, *more])])
             then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
             say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
-            status = INTERRUPTED
+            status = interrupted_status()
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..common.text import files_of, quote
-from .common import INTERRUPTED, examples, out_option
+from .common import examples, out_option
 from .output import say
+from .signals import interrupted_status
 
 _FILES = (
     "demo.json", "report.html", "metrics.json", "held-out.png", "samples.png", "samples-one-seed.png", "edits-*.png",
@@ -48,10 +46,9 @@ def demo(out: Path, force: bool, resume: bool, assets: Path | None) -> None:
         remove_demo(out, _demo_files)
     context = click.get_current_context()
     try:
-        with ended_by_sigterm():
-            run_demo(out, assets, lambda text: say(*text.split("\n")), run_command, resume=resume)
+        run_demo(out, assets, lambda text: say(*text.split("\n")), run_command, resume=resume)
     except (KeyboardInterrupt, click.Abort):
-        context.exit(INTERRUPTED)
+        context.exit(interrupted_status())
 
 
 def run_command(words: Sequence[Any]) -> None:
@@ -61,30 +58,6 @@ def run_command(words: Sequence[Any]) -> None:
     say("$ " + " ".join(["w2w", *(files_of(w[0].parent, "*") if isinstance(w, list) else quote(w) for w in words)]))
     name, *given = [str(word) for each in words for word in (each if isinstance(each, list) else [each])]
     group.commands[name].main(given, prog_name=f"w2w {name}", standalone_mode=False)
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, and the SIGHUP of a closed terminal, end the program as an exception does.
-
-    Unfinished outputs are removed on the way out. A signal that is ignored, as by nohup, stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _demo_files(folder: Path) -> Iterable[str]:

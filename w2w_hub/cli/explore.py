@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from .common import examples
-from .demo import ended_by_sigterm
 from .output import say
 
 
@@ -42,8 +41,7 @@ def explore(space: Path, dataset: Path | None, host: str, port: int, browser: bo
         from ..explore import launch
 
         no_loading_bars()
-    with ended_by_sigterm():
-        launch(
-            str(space), dataset=dataset, host=host, port=port, browser=browser,
-            ready=lambda address: say(f"{space}: open {address} in a browser; Ctrl-C ends the server"),
-        )  # fmt: skip
+    launch(
+        str(space), dataset=dataset, host=host, port=port, browser=browser,
+        ready=lambda address: say(f"{space}: open {address} in a browser; Ctrl-C ends the server"),
+    )  # fmt: skip

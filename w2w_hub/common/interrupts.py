@@ -8,20 +8,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_holding: list[Callable[[int, Any], None]] = []  # what holds interrupts back now, the innermost last
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """Act as Ctrl-C, which may be held back: a handler of other signals that ask a program to end."""
+    if _holding:
+        _holding[-1](number, frame)
+    else:
+        raise KeyboardInterrupt
+
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back inside the block; the yielded function raises a held one as `KeyboardInterrupt`.
+    """Hold Ctrl-C and :func:`interrupt` back inside the block; the yielded function raises a held `KeyboardInterrupt`.
 
-    A second Ctrl-C acts at once, and so does one that is still held when the block ends. Outside of the main thread,
-    or if something else handles SIGINT, nothing is held.
+    A second one acts at once, and so does one that is still held when the block ends. Outside of the main thread,
+    nothing is held; nor is Ctrl-C if something else handles SIGINT.
     """
     held = False
 
     def hold(number: int, frame: Any) -> None:
         nonlocal held
         if held:
-            signal.default_int_handler(number, frame)
+            raise KeyboardInterrupt
         held = True
 
     def release() -> None:
@@ -30,13 +40,17 @@ def held_interrupts() -> Iterator[Callable[[], None]]:
             held = False
             raise KeyboardInterrupt
 
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread():
         yield release
         return
-    signal.signal(signal.SIGINT, hold)
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, hold)
+    _holding.append(hold)
     try:
         yield release
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _holding.pop()
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     release()

@@ -59,17 +59,16 @@ def counted_steps(text: str) -> Iterator[Callable[[], object]]:
 @contextmanager
 def notice(text: str, *, logged: bool = True) -> Iterator[None]:
     """Say what one long step does: on a terminal until it ends, in a log as a line if `logged`."""
-    log, shown = _log.get(), terminal(text)
     if sys.stderr.isatty():
-        sys.stderr.write(f"{shown}\r")
-        sys.stderr.flush()
-    elif log is not None and logged:
+        from tqdm import tqdm
+
+        with tqdm(desc=terminal(text), bar_format="{desc}", leave=False):
+            yield
+        return
+    log = _log.get()
+    if log is not None and logged:
         log[0](text)
-    try:
-        yield
-    finally:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"{' ' * len(shown)}\r")
+    yield
 
 
 def _logged(items: Iterable[T], text: str, total: int | None, status: Callable[[], str] | None) -> Iterator[T]:

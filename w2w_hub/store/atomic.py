@@ -86,6 +86,7 @@ def require_output(path: Path | str, *, overwrite: bool = False, own: OwnFiles |
         )
     with as_disk_error(path):
         try:
+            remove_leftovers(path)
             probe = _partial(path)
             while not os.path.lexists(probe.parent):
                 probe = probe.parent.with_name(probe.name)

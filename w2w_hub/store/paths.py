@@ -83,7 +83,8 @@ def similar(path: Path | str) -> Path | None:
             names = [entry.name for entry in islice(entries, MOST_NAMES) if entry.name.isprintable()]
     except (OSError, ValueError):
         return None
-    close = nearest(path.name, names, 1)
+    # similar without its suffix, too
+    close = [name for name in nearest(path.name, names) if nearest(path.stem, [Path(name).stem])]
     return path.with_name(close[0]) if close else None
 
 

@@ -114,6 +114,32 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
     The library writes the metadata in an order that changes from process to process.
     """
+    head, parts = _laid_out(tensors, metadata)
+    return b"".join([head, *(part.tobytes() for part in parts)])
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file as :func:`safetensors_bytes` does, without a copy of its tensors in memory.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
+    head, parts = _laid_out(tensors, metadata or {})
+    try:
+        with path.open("wb") as file:
+            file.write(head)
+            for part in parts:
+                file.write(part)  # type: ignore[arg-type]
+    except OSError as error:
+        raise DiskError(
+            f"writing {path} failed: {error.strerror or error}; free some space, nothing else was changed", path=path
+        ) from error
+
+
+def _laid_out(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> tuple[bytes, list[np.ndarray]]:
+    """Return the header of a file, with its length, and its tensors as bytes ``(n,)`` in the order of the file."""
     names = {np.dtype(kind): name for name, kind in _KINDS.items()}
     header: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))} if metadata else {}
     parts, position = [], 0
@@ -124,28 +150,11 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             "dtype": names[little.dtype], "shape": list(values.shape),
             "data_offsets": [position, position + little.nbytes],
         }  # fmt: skip
-        parts.append(little.tobytes())
+        parts.append(little.reshape(-1).view(np.uint8))
         position += little.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def save_tensors(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file without a copy of its tensors in memory.
-
-    Raises
-    ------
-    DiskError
-        If the disk is full.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:  # its own, also for a full disk
-        raise DiskError(f"writing {path} failed: {error}; free some space, nothing else was changed") from error
+    return len(text).to_bytes(8, "little") + text, parts
 
 
 def tensors_of(header: Header, data: np.ndarray, where: Where) -> dict[str, np.ndarray]:
