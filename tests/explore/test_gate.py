@@ -39,13 +39,25 @@ def status(folder: Path, path: str, method: str = "GET", *, local: bool = True, 
     return found[0]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost", "localhost:9000", "[::1]:7860", "127.8.0.1"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:7860", "localhost", "localhost:9000", "[::1]:7860", "127.8.0.1", "app.localhost:80"]
+)
 def test_a_local_server_answers_as_this_machine(host: str, tmp_path: Path) -> None:
     assert status(tmp_path, "/", host=host) == ANSWERED
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.com", "evil.com:7860", "127.0.0.1.evil.com", "localhost.evil.com", "localhost@evil.com", "[::1", ""]
+    "host",
+    [
+        "evil.com",
+        "evil.com:7860",
+        "127.0.0.1.evil.com",
+        "localhost.evil.com",
+        "localhost@evil.com",
+        "evillocalhost",
+        "[::1",
+        "",
+    ],
 )
 def test_a_name_that_leads_to_this_machine_from_outside_is_not_answered(host: str, tmp_path: Path) -> None:
     assert status(tmp_path, "/config", host=host) == 403

@@ -90,6 +90,28 @@ def test_a_link_with_a_damaged_value_is_refused(words: str) -> None:
         State.from_link(f"?person={quote(words)}")
 
 
+def test_the_fields_of_a_link_are_together_as_long_as_a_link_may_be() -> None:
+    fields = {"prompt": "x" * 400, "theme": "y" * (LONGEST_LINK - 400)}
+    assert State.from_link(fields) == State(prompt="x" * 400)
+    with pytest.raises(InvalidInputError):
+        State.from_link(fields | {"other": "z"})
+
+
+def test_texts_names_and_coefficients_have_a_largest_number() -> None:
+    for count, fits in ((500, True), (501, False)):
+        for field, value in (("prompt", "x" * count), ("person", json.dumps({"row": "x" * count}))):
+            if fits:
+                State.from_link({field: value})
+            else:
+                with pytest.raises(InvalidInputError) as caught:
+                    State.from_link({field: value})
+                assert field in str(caught.value)
+    most = Saved((0.5,) * 5000)
+    assert State.from_link(State(most).to_link()) == State(most)
+    with pytest.raises(InvalidInputError):
+        State.from_link(State(Saved((0.5,) * 5001)).to_link())
+
+
 @pytest.mark.parametrize(
     "link", ["?prompt=" + "x" * LONGEST_LINK, "?" + "&".join(f"a{i}=1" for i in range(200)), "?prompt="]
 )

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save
 
@@ -23,9 +24,10 @@ from tests.hub.test_contribution_checks import (  # noqa: F401, two fixtures
     header,
     packed,
     people,
+    put,
     reference,
 )
-from w2w_hub import Compatibility, write_dataset
+from w2w_hub import Compatibility, SplitRule, write_dataset
 from w2w_hub.errors import CorruptFileError, InvalidInputError, UnsafePathError, UnsupportedFormatError
 from w2w_hub.release.contribution.batch import (
     MAX_COLUMNS,
@@ -109,6 +111,7 @@ def test_without_a_published_initialization_the_first_row_of_a_shared_one_stands
     labels: Any = tuple({"id": f"ann-{i}", **STATED} for i in range(2))
     elsewhere = np.random.default_rng(1).normal(size=LAYOUT.size).astype(np.float32)
     found = check_batch(Batch("", (), np.stack([NEW, elsewhere]), labels), Reference.of(dataset))
+    assert Reference.of(dataset).start_is_row is compared
     cosines = [verdict.facts.get("initialisation_cosine") for verdict in found]
     named = ["initialisation" in {problem.check for problem in verdict.problems} for verdict in found]
     if compared:
@@ -118,6 +121,17 @@ def test_without_a_published_initialization_the_first_row_of_a_shared_one_stands
     else:
         assert (cosines, named) == ([None, None], [False, False])
         assert len(found[0].notes) == len(Reference.of(dataset).dataset.manifest.kinds) + 1
+
+
+def test_the_column_that_decides_the_split_is_stated(tmp_path: Path) -> None:
+    ids = [f"p{i}" for i in range(12)]
+    table = pd.DataFrame({"id": ids, "who": [f"person {i // 2}" for i in range(12)]})
+    for rule, missing in ((SplitRule("who", 0.3), {"label"}), (SplitRule(holdout=0.3), set())):
+        place = tmp_path / rule.column
+        dataset = write_dataset(trained(0, 12), place, layout=LAYOUT, ids=ids, labels=table, name="d", split_rule=rule)
+        reference = Reference.of(dataset)  # noqa: F811
+        assert checks(reference, NEW, {}) == missing
+        assert checks(reference, NEW, {"who": "person 20"}) == set()
 
 
 # ------------------------------------------------------------------ files
@@ -191,14 +205,15 @@ def test_a_batch_holds_1_to_1000_rows_of_one_size(tmp_path: Path) -> None:
     rows = np.zeros((MOST + 1, LAYOUT.size), np.float16)
     names = [f"p{i}" for i in range(len(rows))]
     name, files = pack_batch(names[1:], rows[1:], [{}] * MOST, {}, LAYOUT)
-    for path, data in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(data)
+    put(tmp_path, files, name)
     assert len(read_batch(tmp_path, name, LAYOUT)) == MOST
     for wrong in ((names, rows, [{}] * len(rows)), ([], rows[:0], []), (names[:2], rows[:1], [{}] * 2),
                   (names[:1], rows[:1, :-1], [{}]), (names[:1], rows[:1], [{}] * 2)):  # fmt: skip
         with pytest.raises(InvalidInputError):
             pack_batch(*wrong, {}, LAYOUT)
+    with pytest.raises(InvalidInputError):
+        pack_batch(names[:1], rows[:1], [{"Hair": "x" * 4 * 2**20}], {}, LAYOUT)
+    assert "grün".encode() in pack_batch(names[:1], rows[:1], [{"Hair": "grün"}], {}, LAYOUT)[1].popitem()[1]
     data = save({"weights": rows}, metadata=header())
     with pytest.raises(CorruptFileError):
         read_batch(tmp_path, forged(tmp_path, data, LINE * len(rows)), LAYOUT)

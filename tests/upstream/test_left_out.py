@@ -45,3 +45,13 @@ def test_components_that_make_no_space_are_left_out_with_what_is_missing(tmp_pat
     left = made.report["skipped"]
     assert left.keys() == {"V.pt", "mean.pt", "proj_1000pc.pt"} | ({"pinverse_1000pc.pt"} & left.keys())
     assert all("std.pt" in left[name] for name in ("V.pt", "mean.pt", "proj_1000pc.pt"))
+
+
+def test_values_that_are_rounded_are_said_with_their_file(tmp_path: Path) -> None:
+    published = publish(tmp_path / "w2w", dogs=False)
+    before = imported(tmp_path / "w2w").report["assumed"]
+    published.write("files/V.pt", torch.from_numpy(published.basis.astype(np.float64)))
+    after = imported(tmp_path / "w2w", out="doubled").report["assumed"]
+    assert [each for each in after if each not in before] == [next(each for each in after if "float64" in each)]
+    assert "V.pt" in next(each for each in after if "float64" in each)
+    assert not any("float64" in each for each in before)
