@@ -18,5 +18,6 @@ def loaded(tiny_space: Path) -> W2WPipeline:
 
 @pytest.fixture
 def pipe(loaded: W2WPipeline) -> Iterator[W2WPipeline]:
+    generation = loaded._generation
     yield loaded
-    loaded.identity = None
+    loaded.identity, loaded._generation = None, generation
