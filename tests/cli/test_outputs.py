@@ -231,7 +231,8 @@ def test_an_interrupted_pack_keeps_finished_parts_and_says_so(here: Path, monkey
 
 
 WAITING = """
-import sys, time, w2w_hub.space.points
+import signal, sys, time, w2w_hub.space.points
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
 def wait(*_, **__):
     print("waiting", file=sys.stderr, flush=True)
     time.sleep(60)

@@ -100,6 +100,11 @@ def test_an_attribute_license_beside_licence_stays_one(written, tmp_path):
     assert list(ds.manifest.columns) == ["license"]
     relabel_rows(ds.path, pd.DataFrame({"id": ["p0"], "license": ["c"]}))
     assert WeightDataset.open(ds.path).labels["license"].tolist() == ["c", "b"]
+    (tmp_path / "labels.csv").write_text("id,license\np1,d\n")
+    relabel_rows(ds.path, read_labels(tmp_path / "labels.csv"))
+    labels = WeightDataset.open(ds.path).labels
+    assert labels["license"].tolist() == ["c", "d"]
+    assert labels["licence"].tolist() == ["mit", "mit"]
 
 
 def test_labels_follow_the_ids_not_the_tables_order(written):

@@ -452,10 +452,16 @@ def test_a_wrong_checksum_of_the_manifest_is_a_note_only_where_something_else_vo
 
 @pytest.mark.parametrize(
     ("asked", "near"),
-    [("edted.json", "edited.json"), ("peple", "people"), ("EDITED.json", "edited.json"), ("others.json", None)],
+    [
+        ("edted.json", "edited.json"),
+        ("peple", "people"),
+        ("EDITED.json", "edited.json"),
+        ("others.json", None),
+        (".other.json", ".others.json"),
+    ],
 )
 def test_a_path_that_does_not_exist_is_reported_with_a_similar_one(tmp_path, asked, near):
-    for name in ("edited.json", "people", "b.json", "\x1b[31m"):
+    for name in ("edited.json", "people", "b.json", "\x1b[31m", ".peple.w2w-lock", ".others.json"):
         (tmp_path / name).touch()
     assert similar(tmp_path / asked) == (None if near is None else tmp_path / near)
     error = missing(tmp_path / asked, "make it")

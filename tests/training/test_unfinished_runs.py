@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from w2w_hub import ParameterLayout, WeightDataset, write_adapter, write_dataset
 from w2w_hub.cli import main
 from w2w_hub.errors import (
+    AlreadyExistsError,
     BaseModelMismatchError,
     BusyError,
     ConvergenceError,
@@ -260,6 +261,49 @@ def test_an_interrupt_between_two_batches_says_that_the_first_is_kept(
         train_many(people, tiny_world.base, tmp_path / "other", recipe=recipe, at_once=2)
     found = train_many(people, tiny_world.base, tmp_path / "out", recipe=recipe, at_once=2, resume=True)
     assert list(found.dataset.ids) == ["ann", "bob", "cy"]
+
+
+@pytest.mark.parametrize(("view", "per_number"), [(False, 2 + 4), (True, 2 + 2 + 4), ("float32", 2 + 4 + 4)], ids=str)
+def test_the_room_that_is_asked_for_is_that_of_the_datasets_dtype_and_view(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: bool | str,
+    per_number: int,
+) -> None:  # fmt: skip
+    size = WeightDataset.open(tiny_world.rows).layout.size
+    place, usage = shutil.disk_usage(tmp_path), 3 * size * per_number
+
+    def train(free: int) -> Any:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: place._replace(free=free))
+        recipe = TrainingRecipe(class_prompt=None, steps=1)
+        return train_many(
+            people, tiny_world.base, tmp_path / "out", recipe=recipe, at_once=3, dtype="float16", parquet_view=view
+        )
+
+    with pytest.raises(DiskError):
+        train(usage - 1)
+    assert len(train(usage).dataset) == 3
+
+
+def test_a_second_command_leaves_the_pictures_of_the_first_alone(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path
+) -> None:
+    out, drawn = tmp_path / "out", tmp_path / "out-validation"
+    validate = Validation(every=1, num_inference_steps=1, guidance_scale=1.0)
+
+    def second(step: int, _: float) -> None:
+        if step == 2:
+            with pytest.raises(BusyError):
+                train_identity(people / "ann", tiny_world.base, out, recipe=QUICK, validate=validate, overwrite=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_identity(people / "ann", tiny_world.base, out, recipe=QUICK, validate=validate, on_step=second)
+    assert (drawn / "step-000000-0.png").exists()
+    with pytest.raises(AlreadyExistsError) as refused:  # the run, which --resume goes on with, and not its pictures
+        train_identity(people / "ann", tiny_world.base, out, recipe=QUICK, validate=validate)
+    assert refused.value.path == unfinished(out)
+    (unfinished(out) / "thumbs").mkdir()  # a file manager's
+    train_identity(people / "ann", tiny_world.base, out, recipe=QUICK, validate=validate, overwrite=True)
+    assert not unfinished(out).exists()
 
 
 # ---------------------------------------------------------------- who diverges

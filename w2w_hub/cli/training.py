@@ -114,7 +114,7 @@ def train(
         raise click.UsageError("one identity trains on one --device")
     if validate_prompt and not validate:
         raise click.UsageError("--validate-prompt needs --validate STEPS")
-    require_inputs(pictures, base, start)
+    require_inputs(pictures, "a folder of pictures of one person", base, start, for_)
     with notice("loading torch and diffusers", logged=False):
         from ..training import Validation, train_identity
 
@@ -152,13 +152,30 @@ def _next_with(out: Path, for_: Path) -> str:
     return command("w2w inspect", out, options=("--against", for_))
 
 
-def require_inputs(people: Path, base: str, start: Path | None) -> None:
-    """Raise `MissingPathError` for a path that does not exist, before torch is imported, which takes seconds."""
-    from ..store.paths import missing
+def require_inputs(people: Path, what: str, base: str, start: Path | None, for_: Path | None) -> None:
+    """Raise `MissingPathError` for a path that does not exist, before torch is imported, which takes seconds.
 
-    for path in (people, start, None if "/" in base else Path(base)):
-        if path is not None and not path.exists():
-            raise missing(path)
+    Parameters
+    ----------
+    what : str
+        What PEOPLE should be, for the message.
+    """
+    from ..store.paths import exists, missing
+
+    advice = {
+        people: f"give {what}", start: "--start is the adapter that training starts from",
+        for_: "--for is the folder of a dataset or weight space",
+        None if _is_repository(base) else Path(base):
+            "--base is a diffusers folder, a weight space with a base model, or a repository, org/name",
+    }  # fmt: skip
+    for path, text in advice.items():
+        if path is not None and not exists(path):
+            raise missing(path, text)
+
+
+def _is_repository(base: str) -> bool:
+    """Return whether a base model may be a repository and not a folder: ``org/name``."""
+    return base.count("/") == 1 and not base.startswith((".", "/", "~"))
 
 
 def recipe_of(for_: Path | None, no_class_pictures: bool, settings: dict[str, Any]) -> TrainingRecipe:
@@ -205,7 +222,7 @@ def train_many(
     pictures without one in the column caption; its other columns are labels. Identities train several at once, each
     with the result of training alone.
     """
-    require_inputs(people, base, start)
+    require_inputs(people, "a folder with one folder of pictures per identity, or a table", base, start, for_)
     with notice("loading torch and diffusers", logged=False):
         from ..training import train_many as train_all
 

@@ -27,7 +27,6 @@ from ..errors import (
 from ..lora.adapter import Adapter
 from ..lora.layout import ParameterLayout
 from ..store.paths import read_regular
-from ..store.tensorfile import read_safetensors, safetensors_bytes
 from .manifest import DatasetManifest
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def initialization_files(layout: ParameterLayout, vector: np.ndarray) -> dict[st
     made = {FILE: start_bytes(adapter)}
     with tempfile.TemporaryDirectory() as folder, suppress(InvalidInputError):
         write_adapter(adapter, Path(folder) / "start", ("kohya",))
-        made[KOHYA_FILE] = safetensors_bytes(*read_safetensors(next((Path(folder) / "start").iterdir())))
+        made[KOHYA_FILE] = next((Path(folder) / "start").iterdir()).read_bytes()
     return made
 
 

@@ -111,8 +111,11 @@ def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None)
 def resolve_several(space: WeightSpace, items: Sequence[Any]) -> tuple[Identity | None, ...]:
     """Return the identities of several things that :func:`resolve` accepts, in which None stays None.
 
-    Points are decoded together, a few at a time, which reads the basis once for all of them.
+    Of many, points are decoded together, sixteen at a time, which reads the basis once for all of them: up to rounding,
+    each is what :func:`resolve` returns. Of few, each is that to the bit.
     """
+    if len(items) < DECODED_AT_ONCE:
+        return tuple(None if item is None else resolve(space, item) for item in items)
     found: list[Identity | None] = [None] * len(items)
     points: dict[int, Point] = {}
     for i, item in enumerate(items):

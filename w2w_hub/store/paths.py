@@ -68,6 +68,14 @@ def short(value: object) -> str:
     return one_line(text, 120)
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is something; no path can be too long, or have a NUL, and be there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def missing(path: Path | str, advice: str = "") -> MissingPathError:
     """Return the error for a path that does not exist, with the path of a similar name beside it, or else `advice`."""
     near = similar(path)
@@ -81,6 +89,8 @@ def similar(path: Path | str) -> Path | None:
     try:
         with os.scandir(path.parent) as entries:
             names = [entry.name for entry in islice(entries, MOST_NAMES) if entry.name.isprintable()]
+            if not path.name.startswith("."):  # hidden files are a program's own
+                names = [name for name in names if not name.startswith(".")]
     except (OSError, ValueError):
         return None
     # similar without its suffix, too

@@ -21,7 +21,7 @@ from ..common.limits import MAX_TENSOR_AXES as MAX_RANK
 from ..common.limits import MAX_TENSOR_NAME as MAX_NAME
 from ..common.subject import Where, about
 from ..common.text import one_line
-from ..errors import CorruptFileError, DiskError, UnsupportedFormatError
+from ..errors import CorruptFileError, UnsupportedFormatError
 from .manifest import count_values, refuse_constant, unique_keys
 from .paths import open_regular
 
@@ -119,23 +119,12 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
 
 def save_tensors(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file as :func:`safetensors_bytes` does, without a copy of its tensors in memory.
-
-    Raises
-    ------
-    DiskError
-        If the disk is full.
-    """
+    """Write a safetensors file as :func:`safetensors_bytes` does, without a copy of its tensors in memory."""
     head, parts = _laid_out(tensors, metadata or {})
-    try:
-        with path.open("wb") as file:
-            file.write(head)
-            for part in parts:
-                file.write(part)  # type: ignore[arg-type]
-    except OSError as error:
-        raise DiskError(
-            f"writing {path} failed: {error.strerror or error}; free some space, nothing else was changed", path=path
-        ) from error
+    with path.open("wb") as file:
+        file.write(head)
+        for part in parts:
+            file.write(part)  # type: ignore[arg-type]
 
 
 def _laid_out(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> tuple[bytes, list[np.ndarray]]:

@@ -15,6 +15,10 @@ from ..common.text import few
 from ..errors import CorruptFileError, InvalidInputError, W2WError
 from ..store.paths import read_regular, short
 
+# pictures too, which are not read: somebody who has a folder of them expects that they count
+UNREAD = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".tga",
+)  # fmt: skip
 MAX_CAPTION = 4096  # characters
 TABLES = ("metadata.jsonl", "metadata.csv")  # as in datasets' imagefolder
 OTHER_TABLES = ("metadata.parquet", "metadata.json")
@@ -140,6 +144,8 @@ def _table(folder: Path, names: set[str]) -> dict[str, str]:
         if not isinstance(name, str):
             raise CorruptFileError(f"{where} has no {FILE_NAME}; add the name of its picture", path=file)
         name = _normal(str(PurePosixPath(name)))  # ./1.png is 1.png
+        if name not in names and (folder / name).suffix.lower() in UNREAD and (folder / name).is_file():
+            continue  # left out with a warning, as its picture is
         if name not in names:
             raise InvalidInputError(f"{where} names {short(name)}, which is not in the folder; correct it", path=file)
         if name in found:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..common.progress import progress
+from ..common.text import counted
 from ..errors import CorruptFileError, DiskError, MissingPathError
 from ..models.pictures import open_picture
 from ..store.atomic import write_bytes, write_json
@@ -53,7 +54,7 @@ def class_pictures(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None 
         "base": base.digest, "class": type(pipe).__name__, "prompt": recipe.class_prompt,
         "count": recipe.class_pictures, "size": base.size, "steps": settings["num_inference_steps"],
         "guidance": settings["guidance_scale"], "scheduler": type(pipe.scheduler).__name__,
-        "dtype": str(base.denoiser.dtype),
+        "dtype": str(base.denoiser.dtype), "safety_checker": None,
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "class-pictures" / name
@@ -61,8 +62,9 @@ def class_pictures(base: OpenedBase, recipe: TrainingRecipe, cache: Path | None 
     # always the same pictures in one pass, which decides the last bits
     groups = [range(first, min(first + DRAWN_AT_ONCE, len(files))) for first in range(0, len(files), DRAWN_AT_ONCE)]
     missing = [group for group in groups if not all(_is_readable(files[seed]) for seed in group)]
+    text = f"drawing {counted(sum(map(len, missing)), 'class picture')}"
     with _advice(folder), _without_safety_checker(pipe):
-        for seeds in progress(missing, f"drawing {len(files):,} class pictures", total=len(missing)):
+        for seeds in progress(missing, text, total=len(missing)):
             if not (folder / "key.json").exists():
                 write_json(folder / "key.json", key, replace=True)
             drawn = pipe(

@@ -28,14 +28,14 @@ from .opening import OpenedBase, open_base, require_device
 from .people import read_people
 from .pictures import note_left_out, require_readable
 from .recipe import TrainingRecipe
-from .runs import Run, memory_explained
+from .runs import CLASSES, ELSEWHERE, Run, memory_explained
 from .trained_rows import TrainedRows
 from .workers import Job, Worker, halves, plan_of, work_on
 
 if TYPE_CHECKING:
     import pandas as pd
 
-IN_RUN, IN_DATASET = 4, 4 + 2  # bytes of a number: in the run; in the dataset and its view
+IN_RUN = 4  # bytes of a number
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def train_many(
     stated = merged(None, {"compatibility": opened.compatibility, "start_adapter": start_adapter, **options})  # type: ignore[typeddict-item]
     with Run(target, plan_of(job, opened), resume=resume, restart=overwrite) as run:
         waiting = [batch for batch in job.batches if not run.has(batch)]
-        _require_room(target, len(persons), sum(map(len, waiting)), opened.layout.size)
+        untrained = sum(_untrained(run, batch) for batch in waiting)
+        each = _stored_bytes(stated, opened.dtype)
+        _require_room(target, len(persons), opened.layout.size, len(persons) * each + untrained * IN_RUN)
         folders = [job.people[number].folder for batch in waiting for number in batch]
         note_left_out(folders)
         require_readable(folders, opened.size)
@@ -149,7 +151,7 @@ def train_many(
             Worker(job, opened, run).work(job.batches)
         else:
             if recipe.class_prompt is not None:
-                with memory_explained():
+                with memory_explained(CLASSES, ELSEWHERE):
                     class_pictures(opened, recipe, job.cache)  # drawn once, for all processes
             opened.pipe.to("cpu")  # the first device's process opens it again
             if torch.cuda.is_available():
@@ -158,10 +160,29 @@ def train_many(
         return _write(job, opened, run, labels, stated, overwrite)
 
 
-def _require_room(out: Path, rows: int, waiting: int, size: int) -> None:
-    """Raise unless the disk has room for the dataset, and for the run's rows that are not trained yet."""
+def _stored_bytes(options: DatasetOptions, dtype: str) -> int:
+    """Return the bytes of a number of a row in the dataset and its view."""
+    view = "float16" if options.parquet_view is True else options.parquet_view
+    return np.dtype(options.dtype or dtype).itemsize + (np.dtype(str(view)).itemsize if view else 0)
+
+
+def _untrained(run: Run, batch: range) -> int:
+    """Return how many identities of a batch have no rows yet; parts of it have, if memory ran out."""
+    if run.has(batch):
+        return 0
+    return 1 if len(batch) == 1 else sum(_untrained(run, half) for half in halves(batch))
+
+
+def _require_room(out: Path, rows: int, size: int, per_number: int) -> None:
+    """Raise unless the disk has room for the dataset, and for the run's rows that are not trained yet.
+
+    Parameters
+    ----------
+    size, per_number : int
+        Numbers of a row, and the bytes that all rows need per number.
+    """
     folder = next(parent for parent in out.absolute().parents if parent.exists())
-    needed, free = size * (rows * IN_DATASET + waiting * IN_RUN), shutil.disk_usage(folder).free
+    needed, free = size * per_number, shutil.disk_usage(folder).free
     if needed > free:
         raise DiskError(
             f"{out}: {counted(rows, 'identity')} of {size:,} numbers need {file_size(needed)}, and {folder} has "

@@ -26,7 +26,7 @@ from .engines import AUTO, ENGINES, engine_for
 from .opening import OpenedBase, open_base, require_device
 from .pictures import fingerprint, note_cropped, note_left_out, read_pictures, require_readable
 from .recipe import TrainingRecipe
-from .runs import Run, memory_explained, train
+from .runs import CLASSES, ELSEWHERE, Run, memory_explained, train
 from .trainer import Trainer
 from .validation import Validation, ValidationPictures
 
@@ -129,16 +129,17 @@ def train_identity(
     require_readable([source])  # said before a base model is downloaded
     opened = open_base(base, recipe, device, reference, start)
     recipe = opened.recipe
-    watch = None
-    if target is not None and validate is not None:
-        watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
     plan = opened.plan(engine, caption=caption)
     with nullcontext() if target is None else Run(target, plan, resume=resume, restart=overwrite) as run:
+        watch = None
+        if target is not None and validate is not None:
+            watch = ValidationPictures(validate, opened, recipe, target, resume=resume, overwrite=overwrite)
         note_left_out([source])
         found = read_pictures(source, opened.size)
         note_cropped([picture.cropped for picture in found])
-        with memory_explained():
+        with memory_explained(CLASSES, ELSEWHERE):
             classes = class_latents_of(opened, recipe, None if cache is None else Path(cache))
+        with memory_explained():
             data = encode([found], [caption], opened, recipe, classes)
             trainer = Trainer(opened.denoiser, opened.layout, opened.objective, data, opened.start, recipe,
                               engine=engine)  # fmt: skip

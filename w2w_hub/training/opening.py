@@ -32,7 +32,7 @@ from ..models.injection import base_digest, target_modules
 from ..models.pipelines.inputs import denoiser_of, picture_size
 from ..models.pipelines.loading import base_at, open_stock
 from ..store.manifest import read_json_in
-from ..store.paths import has_file, short
+from ..store.paths import exists, has_file, missing, short
 from .engines import Engine
 from .objective import Objective, objective_of
 from .recipe import TrainingRecipe
@@ -185,12 +185,13 @@ def open_base(
 
 
 def _reference(path: Path | str) -> ReferenceLayout:
+    advice = "--for (reference=) is the folder of a dataset or weight space"
+    if not exists(Path(path)):
+        raise missing(path, advice)
     try:
         return ReferenceLayout(path)
     except (MissingPathError, NotACheckpointError) as error:
-        raise type(error)(
-            f"{error}; --for (reference=) is the folder of a dataset or weight space", path=error.path
-        ) from error
+        raise type(error)(f"{error}; {advice}", path=error.path) from error
 
 
 def _applied(recipe: TrainingRecipe, layout: ParameterLayout) -> TrainingRecipe:

@@ -11,7 +11,7 @@ from ..common.checks import is_whole
 from ..common.constraints import path, validated
 from ..dataset import read_labels
 from ..errors import InvalidInputError, MissingPathError
-from ..store.paths import short
+from ..store.paths import exists, missing, short
 from .captions import require_caption, require_no_table
 from .pictures import picture_files
 
@@ -59,12 +59,10 @@ def read_people(source: Path | str) -> tuple[list[Person], pd.DataFrame | None]:
     source = Path(source)
     if source.is_dir():
         people, labels = _people_in(source), None
-    elif source.exists():
+    elif exists(source):
         people, labels = _people_of(source, read_labels(source))
     else:
-        raise MissingPathError(
-            f"{source} does not exist; give a folder with one folder of pictures per identity, or a table", path=source
-        )
+        raise missing(source, "give a folder with one folder of pictures per identity, or a table")
     for person in people:
         picture_files(person.folder)  # said before anything is trained
     return people, labels
@@ -102,10 +100,11 @@ def _people_of(source: Path, table: pd.DataFrame) -> tuple[list[Person], pd.Data
     captions = table[CAPTION] if CAPTION in table.columns else [None] * len(table)
     people = []
     for name, folder, caption in zip(ids, table[PICTURES], captions, strict=True):
+        folder = str(folder) if is_whole(folder) else folder  # folders called 1, 2, 3
         if not isinstance(folder, str) or not folder:
             raise InvalidInputError(f"{source}: {short(name)} has no folder in the column {PICTURES!r}", path=source)
         person = Person(name, source.parent / folder, _caption(caption, source, name))
-        if "\0" in folder or not person.folder.exists():
+        if not exists(person.folder):
             raise MissingPathError(
                 f"{source}: the pictures of {short(name)} are not at {person.folder}; correct the table", path=source
             )

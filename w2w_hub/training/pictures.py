@@ -20,14 +20,10 @@ from ..common.text import counted, few
 from ..common.warn import warn_caller
 from ..errors import InvalidInputError, MissingPathError
 from ..models.pictures import open_picture
-from ..store.paths import missing, read_regular
-from .captions import caption_files, misnamed_texts, read_captions
+from ..store.paths import exists, missing, read_regular
+from .captions import UNREAD, caption_files, misnamed_texts, read_captions
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-# pictures too, which are not read: somebody who has a folder of them expects that they count
-UNREAD = (
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".tga",
-)  # fmt: skip
 MAX_PICTURES = 10_000
 MOST_THREADS = 8  # each holds a picture in memory
 SIZE = Rule("a height and a width in pixels", lambda value: _size(value))
@@ -105,7 +101,7 @@ def picture_files(folder: Path) -> list[Path]:
     InvalidInputError
         If there are too many.
     """
-    if not folder.exists():
+    if not exists(folder):
         raise missing(folder, "give a folder of pictures of one person")
     if not folder.is_dir():
         return [folder]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -30,6 +31,9 @@ from .trainer import Trainer
 DIGESTS = ("base", "layout", "start")  # in a plan: what a reader would not recognize
 PLAN, LIMIT, PICTURES, TOGETHER = "plan.json", "limit.json", "pictures", "together"
 SAVE_SECONDS = 60.0
+ONE, CLASSES = "one identity", "class pictures"
+SMALLER = "lower --batch-size, compute in bfloat16 (--precision), or choose another device"
+ELSEWHERE = "compute in bfloat16 (--precision), choose another device, or train without them (--no-class-pictures)"
 COMPILING = "compiling the base model, once, which takes minutes"
 
 
@@ -122,13 +126,14 @@ class Run:
         with as_disk_error(self.out):
             while True:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lock = lock_folder(self.folder, "another training run")
-                with suppress(FileNotFoundError):
+                lock = None
+                with suppress(FileNotFoundError):  # its last holder removed it in between
+                    lock = lock_folder(self.folder, "another training run")
                     if lock is None or os.path.samestat(os.fstat(lock), os.lstat(self.folder)):
                         self._lock = lock
                         return
                 if lock is not None:
-                    os.close(lock)  # its last holder removed it in between
+                    os.close(lock)
 
     def _leave(self) -> None:
         """Release the lock, and remove the folders that were made for nothing."""
@@ -161,7 +166,10 @@ class Run:
         with as_disk_error(self.folder):
             (self.folder / PLAN).unlink(missing_ok=True)
             for path in self.folder.iterdir():
-                path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def _json(self, name: str) -> dict[str, Any]:
         with self._damage_explained(self.folder / name):
@@ -294,15 +302,12 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def memory_explained() -> Iterator[None]:
-    """Raise an error of one line where the memory of a device does not suffice for one identity."""
+def memory_explained(what: str = ONE, advice: str = SMALLER) -> Iterator[None]:
+    """Raise an error of one line where the memory of a device does not suffice for something."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            "the memory of the device does not suffice for one identity; lower --batch-size, compute in bfloat16 "
-            "(--precision), or choose another device"
-        ) from error
+        raise OutOfMemoryError(f"the memory of the device does not suffice for {what}; {advice}") from error
 
 
 def train(

@@ -18,7 +18,7 @@ class SplitGates:
     """Computes the two halves of each frozen GEGLU layer by two products with half of its weights each.
 
     diffusers projects once and cuts the result in half, so that the backward pass has to put two gradients together
-    into one tensor, four times as wide as the block's input. The halves are the same numbers up to rounding.
+    into one tensor, eight times as wide as the block's input. The halves are the same numbers up to rounding.
 
     Parameters
     ----------

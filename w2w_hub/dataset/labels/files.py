@@ -74,7 +74,7 @@ def read_labels(path: Path | str) -> pd.DataFrame:
             f"{path} cannot be read as a table: {' '.join(str(error).split())}", path=path
         ) from error
     found = Problems()
-    named = clean_columns(table, found)
+    named = clean_columns(table, found, respell=False)
     hint = _hint(table)
     try:
         if not hint:

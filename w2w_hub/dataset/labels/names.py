@@ -60,7 +60,9 @@ def require_splits(names: Iterable[str], existing: Iterable[str], found: Problem
             found.add(InvalidInputError(f"splits {other!r} and {name!r} differ only in case; rename one of them"))
 
 
-def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] = ()) -> pd.DataFrame:
+def clean_columns(
+    table: pd.DataFrame, found: Problems, existing: Iterable[str] = (), *, respell: bool = True
+) -> pd.DataFrame:
     """Return a table with stripped and unique column names; an index column is dropped with a warning.
 
     Columns without a name, with a duplicate name, with a name that differs only in case from another or from a
@@ -71,10 +73,13 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
     ----------
     existing : iterable of str
         Columns of the dataset, which are valid.
+    respell : bool
+        False leaves ``license`` as it is, for a caller that does not know the dataset.
     """
     old = set(existing)
-    names = [name if name in old else _name(name) for name in table.columns]
-    names = [name if name in old or reserved_name(name) in names else reserved_name(name) for name in names]
+    given = names = [name if name in old else _name(name) for name in table.columns]
+    if respell:
+        names = [name if name in old or reserved_name(name) in given else reserved_name(name) for name in given]
     kept, index = [], []
     for position, name in enumerate(names):
         if name and not _INDEX.fullmatch(name):
@@ -92,7 +97,9 @@ def clean_columns(table: pd.DataFrame, found: Problems, existing: Iterable[str] 
     table.columns = [names[position] for position in kept]
     for name, count in Counter(table.columns).items():
         if count > 1:
-            found.add(InvalidInputError(f"the labels have {'two' if count == 2 else count} columns {name!r}"))
+            spelled = dict.fromkeys(given[position] for position in kept if names[position] == name)
+            text = " and ".join(map(repr, spelled))
+            found.add(InvalidInputError(f"the labels have {'two' if count == 2 else count} columns {text}"))
     table = table.loc[:, ~table.columns.duplicated()]
     wrong = set()
     alike = {name.lower(): name for name in (*RESERVED, *TAKEN, *old)}
