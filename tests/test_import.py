@@ -51,6 +51,7 @@ MOVED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_module_path_of_the_last_release_gives_the_module_that_is_there_now() -> None:
     pytest.importorskip("torch")
     code = f"""

@@ -50,6 +50,7 @@ def test_no_module_but_one_prints() -> None:
     assert not found
 
 
+@pytest.mark.slow
 def test_text_files_are_read_and_written_as_utf_8_whatever_the_locale() -> None:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -132,6 +133,7 @@ def test_what_a_terminal_has_no_letter_for_is_escaped(charset: str) -> None:
     assert stdout == stderr == {"ascii": "\\xe9 \\u6f22\n", "latin-1": "é \\u6f22\n", "utf-8": "é 漢\n"}[charset]
 
 
+@pytest.mark.slow
 def test_commands_work_in_a_locale_of_ascii(make_dataset: Callable[..., WeightDataset], tmp_path: Path) -> None:
     make_dataset(column_info={"Age": {"unit": "années", "source": "é"}}, name="gens é", compatibility=SHARED)
     script = """

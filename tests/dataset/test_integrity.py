@@ -25,6 +25,7 @@ def ds(tmp_path) -> WeightDataset:
     return write_dataset(rows, tmp_path / "people", layout=SMALL, ids=ids, labels=table, shard_size=4 * 2816 + 4)
 
 
+@pytest.mark.slow
 def test_verifying_deeply_finds_every_one_of_100_random_flipped_bytes_and_names_its_file(ds):
     files = [*ds.manifest.files, "manifest.json"]
     sizes = [(ds.path / name).stat().st_size for name in files]

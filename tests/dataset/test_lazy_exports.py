@@ -150,6 +150,7 @@ def test_rows_cannot_be_stacked_into_one(load):
     assert len(load().remove_columns("weights").batch(2)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["w2w_hub, datasets", "datasets, w2w_hub"])
 def test_what_was_saved_opens_in_another_process_whichever_is_imported_first(ds, load, tmp_path, first):
     load().save_to_disk(tmp_path / "saved")

@@ -53,6 +53,7 @@ def spoil(lora: Path, change) -> None:
 
 
 # ------------------------------------------------------------------ engines
+@pytest.mark.slow
 def test_processes_write_the_same_bytes_as_one(loras, tmp_path):
     paths = loras(9)
     table = pd.DataFrame({"id": [p.name for p in paths], "split": ["a", "b", "a"] * 3})
@@ -321,6 +322,7 @@ def test_a_folder_that_cannot_be_made_is_a_typed_error(loras, tmp_path):
         pack_adapters(loras(1), tmp_path / "file" / "people")
 
 
+@pytest.mark.slow
 def test_readers_always_find_a_whole_state_while_another_writes(make_dataset):
     ds, more = make_dataset(), make_dataset("more", prefix="q")
     code = (

@@ -71,6 +71,7 @@ def test_views_show_their_split_size_and_order(many):
     assert "rank 1 of 4" in stream._repr_html_().replace("</th><td>", " ")
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_opens_the_dataset_by_itself(many):
     loader = DataLoader(many.torch(), batch_size=50, num_workers=1, multiprocessing_context="spawn")
     assert ids(loader) == list(many.ids)

@@ -223,6 +223,7 @@ def read_all(folder: Path) -> None:
     (folder / "found.json").write_text(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_chunk_a_table_or_a_manifest_that_unpacks_to_gigabytes_is_refused_within_bounded_memory(found):
     bombs = {name: case for name, case in found.items() if not name.startswith("right")}
     assert len(bombs) >= 17

@@ -475,6 +475,7 @@ def test_a_models_modules_are_found_at_every_depth_and_spelled_as_adapters_are_r
     assert [slot.target.module for slot in bare.slots] == ["encoder.layers.0.self_attn.q_proj"]
 
 
+@pytest.mark.slow
 @given(sizes=sizes, seed=st.integers(0, 2**32 - 1), scales=st.tuples(*[st.floats(0.01, 100)] * 2))
 @settings(deadline=None, max_examples=40)
 def test_a_folded_scale_is_rounded_to_float32_once(sizes, seed, scales):

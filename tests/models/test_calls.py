@@ -91,6 +91,7 @@ def test_a_call_inside_a_callback_draws_what_it_would_alone_and_so_does_the_oute
     assert unchanged(pipe, before)
 
 
+@pytest.mark.slow
 def test_a_callback_sees_the_inversion_so_far_and_ends_it_with_all_its_restarts(pipe: W2WPipeline) -> None:
     picture = np.full((64, 64, 3), 0.5, np.float32)
     seen: list[int] = []

@@ -144,6 +144,7 @@ def test_a_compiled_or_offloaded_model_is_left_to_hooks() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_one_person_is_inverted_in_the_weights_as_beside_them(
     pipe: W2WPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

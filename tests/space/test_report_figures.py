@@ -326,6 +326,7 @@ def test_populations_are_ten_and_more_by_default_and_smaller_ones_have_fewer_com
     assert [entry["people"] for entry in small][-2:] == [7, FITTED]
 
 
+@pytest.mark.slow
 def test_scatters_of_many_rows_show_a_sample_of_them(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(1620, 60)).astype(np.float32)
     columns = {"Odd": np.arange(1620) % 2 == 1}

@@ -134,6 +134,7 @@ def test_full_covariance_samples_have_the_rows_covariance(space: WeightSpace) ->
         space.sample(covariance="none")
 
 
+@pytest.mark.slow
 def test_full_covariance_samples_follow_rows_whose_coefficients_are_correlated(space: WeightSpace) -> None:
     mix = np.tril(np.random.default_rng(0).normal(size=(space.k, space.k)))
     assert space.population is not None

@@ -123,7 +123,7 @@ def verify_folder(folder: Path, /, *, deep: bool = True, vouched: bool = False) 
     if not folder.is_dir():
         raise MissingPathError(f"{folder} is not a folder", path=folder)
     if not any(os.path.lexists(folder / name) for name in (FILENAME, COMMIT)):
-        raise no_manifest(folder, DATASET, SPACE)
+        raise MissingPathError(str(no_manifest(folder, DATASET, SPACE)), path=folder)
     if stated_format(folder) == SPACE:
         from ..space.integrity import check_space  # scikit-learn, which a dataset does not need
 

@@ -112,7 +112,7 @@ def no_manifest(folder: Path, *expected: str) -> MissingPathError:
         what += f"; {MADE_BY[expected[0]]}" if len(expected) == 1 else ""
         hint = f"did you mean {' or '.join(map(short, meant))}?" if meant else what
     kinds = " or ".join(FORMAT_NAMES[name] for name in expected)
-    return MissingPathError(f"{folder} is not a {kinds}; {hint}", path=folder)
+    return MissingPathError(f"{folder} is not a {kinds}; {hint}", path=folder / FILENAME)
 
 
 def another(name: str) -> str:
