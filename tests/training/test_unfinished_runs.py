@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.numpy import load_file
 
 from w2w_hub import ParameterLayout, WeightDataset, write_adapter, write_dataset
 from w2w_hub.cli import main
@@ -479,6 +480,50 @@ def test_worker_processes_end_with_the_command_and_one_that_dies_is_one_line(
     while any(_runs(pid) for pid in workers):
         assert time.monotonic() < ends
         time.sleep(0.1)
+
+
+NOTICED = """
+import os, sys
+from pathlib import Path
+from w2w_hub.cli import main
+from w2w_hub.training.trainer import Trainer
+
+def advance(self, plain=Trainer.advance):
+    losses = plain(self)
+    if self.step == 3:
+        (Path(__file__).parent / f"{os.getpid()}.third").touch()
+    return losses
+
+Trainer.advance = advance
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everybody", [False, True], ids=["the command", "all processes"])
+def test_a_command_on_two_devices_that_is_told_to_end_keeps_the_steps_of_both(
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, everybody: bool
+) -> None:
+    (tmp_path / "w2w.py").write_text(NOTICED, "utf-8")
+    out = tmp_path / "out"
+    words: list[object] = [sys.executable, tmp_path / "w2w.py", "train-many", people, "--base", tiny_world.base]
+    words += ["--no-class-pictures", "--steps", 100_000, "--at-once", 2, "--device", "cpu", "--device", "cpu"]
+    process = subprocess.Popen(
+        [str(word) for word in (*words, "--out", out)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while len(list(tmp_path.glob("*.third"))) < 2:
+        time.sleep(0.1)
+        assert process.poll() is None
+    if everybody:  # as a batch system does
+        os.killpg(process.pid, signal.SIGTERM)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert said.strip().splitlines()[-1].endswith("--resume")
+    assert "Traceback" not in said
+    states = sorted(unfinished(out).glob("state-*.safetensors"))
+    assert [int(load_file(state)["step"]) >= 3 for state in states] == [True, True]
 
 
 def _runs(pid: int) -> bool:

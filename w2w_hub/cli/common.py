@@ -64,7 +64,8 @@ class Sections(click.Group):
         except click.Abort as abort:
             more = [word for word in getattr(abort.__cause__, "more_words", ()) if word not in words]
             line = " ".join(["w2w", *map(quote, [*words, *more])])
-            then = f"next: {line if len(line) <= LONGEST_LINE else 'the same command'}"
+            same = " ".join(["the same command", *(["with", *more] if more else [])])
+            then = f"next: {line if len(line) <= LONGEST_LINE else same}"
             with suppress(OSError):  # of a terminal that was closed
                 say("; ".join(["w2w: interrupted", *getattr(abort.__cause__, "__notes__", []), then]))
             status = interrupted_status()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..common.interrupts import interrupt
 from ..common.processes import worker_processes
 from ..common.progress import progress
 from ..common.text import counted, duration
@@ -147,18 +150,43 @@ def work_on(devices: Sequence[str], job: Job, run: Run) -> None:
                 warn_caller(message)
         except BaseException:  # also Ctrl-C
             for process in list((pool._processes or {}).values()):  # public since Python 3.14: terminate_workers
-                process.terminate()  # leaving the pool waits for them; what they finished is in the run
+                process.terminate()  # leaving the pool waits for them, until the state of their step is saved
             raise
 
 
 def _work(job: Job, device: str, first: int, step: int) -> list[str]:
     """Train some of the batches; return the warnings, which this process does not show."""
     no_loading_bars()
-    with warnings.catch_warnings(record=True) as caught, current(torch.device(device)):
+    with warnings.catch_warnings(record=True) as caught, current(torch.device(device)), _ended_after_a_step():
         opened = open_base(job.base, job.recipe, device, job.reference, job.start)
         run = Run(job.out, plan_of(job, opened), resume=True, part=True)
         Worker(job, opened, run, bars=False).work(job.batches[first::step])
     return [str(warning.message) for warning in caught]
+
+
+@contextmanager
+def _ended_after_a_step() -> Iterator[None]:
+    """End this process on SIGTERM, which the command sends when it ends, between two steps: the state is saved.
+
+    Ctrl-C reaches it through the command. A second SIGTERM, as of a batch system that sends it to all processes, does
+    not make it lose the step.
+    """
+    came = False
+
+    def end(number: int, frame: Any) -> None:
+        nonlocal came
+        if not came:
+            came = True
+            interrupt(number, frame)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _as_finished(found: Sequence[Future[list[str]]], job: Job, run: Run) -> Iterator[int]:
