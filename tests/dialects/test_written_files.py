@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,8 @@ import pytest
 from w2w_hub import Adapter, convert_adapter, write_adapter
 from w2w_hub.errors import DiskError
 from w2w_hub.lora.adapter import LoraFactors, Target
+
+from ..full_disk import files_of_at_most
 
 
 def wide_adapter() -> Adapter:
@@ -31,18 +31,6 @@ def test_the_bytes_of_an_adapter_depend_on_its_content_alone(dialect: str, tmp_p
     assert files
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: what is written beyond fails."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

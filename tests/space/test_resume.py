@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +28,7 @@ from w2w_hub.space import Krylov, clear_passes
 from w2w_hub.space.fit.build_and_save import build_and_save, unfinished
 from w2w_hub.space.fit.resume import MARK, ResumeFolder
 
+from ..full_disk import files_of_at_most
 from ..tiny_world import TinyWorld, make_base
 from .population import dataset_of, decaying
 
@@ -228,17 +227,6 @@ def test_a_build_that_did_not_converge_continues_with_more_passes_or_a_looser_to
 
 
 # ---------------------------------------------------------------- a full disk
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: what is written beyond fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_one_line_and_the_same_call_continues(
     dataset: WeightDataset, through: WeightSpace, tmp_path: Path
 ) -> None:

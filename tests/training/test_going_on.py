@@ -19,7 +19,7 @@ from w2w_hub.training.runs import unfinished
 from w2w_hub.training.trainer import Trainer
 
 from ..tiny_world import TinyWorld
-from .test_refusals import people, vector  # noqa: F401, a fixture
+from .test_refusals import vector
 from .test_runs import QUICK, portrait
 
 
@@ -40,7 +40,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, *, batch: int = 1, tim
 
 
 def test_an_interrupt_that_does_not_wait_for_a_steps_end_keeps_the_steps_before_it(
-    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("w2w_hub.training.runs.SAVE_SECONDS", 0.0)
     recipe = replace(QUICK, steps=2)
@@ -60,7 +60,7 @@ def test_an_interrupt_that_does_not_wait_for_a_steps_end_keeps_the_steps_before_
 
 
 def test_a_picture_that_went_from_one_person_to_the_next_is_noticed(
-    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     portrait(people / "ann" / "1.png", seed=5)
     (people / "bob" / "0.png").rename(people / "bob" / "2.png")
@@ -79,7 +79,7 @@ def test_a_picture_that_went_from_one_person_to_the_next_is_noticed(
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [-1, "two"], ids=str)
 def test_a_limit_of_memory_that_is_no_number_of_people_is_not_used(
-    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: object  # noqa: F811
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: object
 ) -> None:  # fmt: skip
     recipe = replace(QUICK, steps=2)
     again = interrupt(monkeypatch, step=0)
@@ -92,7 +92,7 @@ def test_a_limit_of_memory_that_is_no_number_of_people_is_not_used(
 
 @pytest.mark.slow
 def test_what_is_kept_are_the_rows_of_finished_batches_and_the_state_of_the_one_in_work(
-    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    tiny_world: TinyWorld, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("w2w_hub.training.runs.SAVE_SECONDS", 0.0)
     recipe, out = replace(QUICK, steps=2), tmp_path / "out"

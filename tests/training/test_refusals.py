@@ -41,14 +41,6 @@ from ..tiny_world import TinyWorld
 from .test_runs import QUICK, portrait
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Path:
-    """Folders of three people with a picture each."""
-    for i, name in enumerate(("ann", "bob", "cy")):
-        portrait(tmp_path / "folders" / name / "0.png", seed=i)
-    return tmp_path / "folders"
-
-
 def vector(folder: Path) -> np.ndarray:
     adapter = read_adapter(folder)
     return ParameterLayout.from_adapter(adapter).flatten(adapter)

@@ -44,14 +44,6 @@ from .test_refusals import vector
 from .test_runs import QUICK, portrait
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Path:
-    """Folders of three people with a picture each."""
-    for i, name in enumerate(("ann", "bob", "cy")):
-        portrait(tmp_path / "folders" / name / "0.png", seed=i)
-    return tmp_path / "folders"
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -360,3 +360,15 @@ def open_pipeline(space: Path | WeightSpace, base: Path | str | None = None) -> 
         pipe = pipeline_of(opened, base)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(best_device())
+
+
+def case_options(function: F) -> F:
+    """Add the options of :func:`drawing_cases`."""
+    seed = click.option(
+        "--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]"
+    )
+    prompt = click.option(
+        "--prompt", "prompts", multiple=True, type=PROMPT,
+        help="Prompt of the pictures. May be repeated.  [default: sks person]",
+    )  # fmt: skip
+    return prompt(seed(function))

@@ -176,7 +176,7 @@ def report(dataset: WeightDataset, as_json: bool, next_step: str) -> None:
 
 def say_additions(before: WeightDataset, after: WeightDataset) -> None:
     """Say which columns are new, and what rows that publish their source, license or consent lack since a change."""
-    from ..dataset.labels.names import STATED
+    from ..dataset.labels.names import STATED, asked_name
 
     new = [name for name in after.attributes if name not in before.attributes]
     if new:
@@ -185,7 +185,7 @@ def say_additions(before: WeightDataset, after: WeightDataset) -> None:
     old, added = before.labels, after.labels[~after.labels.index.isin(before.ids)]
     lacking = [name for name in STATED if old[name].notna().all() and added[name].isna().any()]
     if lacking:
-        names = ["license" if name == "licence" else name for name in lacking]
+        names = list(map(asked_name, lacking))
         rows = counted(int(added[lacking].isna().any(axis=1).sum()), "new row does", "new rows do")
         relabel = command("w2w relabel", after.path, options=("--labels", ShellText("FILE")))
         say(

@@ -12,6 +12,7 @@ from .common import (
     FINITE,
     PROMPT,
     SEED,
+    case_options,
     complete_attributes,
     drawing_cases,
     examples,
@@ -132,14 +133,7 @@ def directions(space: Path, entanglement: bool, count: int, out: Path | None, fo
     help="Comma-separated; of pushes in standard deviations.  [default: 1.5,3,4.5,6,8; of sets 1,1.2,1.4,1.6,1.8,2]",
 )
 @click.option("--people", type=click.IntRange(1, 10_000), default=24, show_default=True, help="People per attribute.")
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    type=PROMPT,
-    help="Prompt of the pictures. May be repeated.  [default: sks person]",
-)
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]")
+@case_options
 @generation_options(".  [default: what SPACE states, or else its pipeline's]")
 @out_option("The weight-space folder to make: SPACE with the measured curves.")
 @json_option

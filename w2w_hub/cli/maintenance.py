@@ -9,8 +9,7 @@ import click
 
 from ..common.text import command, counted, few, file_size, one_line
 from .common import (
-    PROMPT,
-    SEED,
+    case_options,
     drawing_cases,
     examples,
     generation_options,
@@ -42,14 +41,7 @@ REASONS = ("consent", "rights", "license", "content", "error", "other")  # as in
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base-model folder: also draw the adapters, on the sheet --out."
 )
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    type=PROMPT,
-    help="Prompt of the pictures. May be repeated.  [default: sks person]",
-)
-@click.option("--seed", "seeds", multiple=True, type=SEED, help="Seed of the pictures. May be repeated.  [default: 0]")
+@case_options
 @generation_options(".  [default: the pipeline's]")
 @click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor.")
 @out_option("The sheet of pictures to write (.png, .jpg or .webp); needs --base.", required=False)

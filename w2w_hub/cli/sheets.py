@@ -12,8 +12,7 @@ from click.core import ParameterSource
 from ..common.text import counted
 from .common import (
     FINITE,
-    PROMPT,
-    SEED,
+    case_options,
     complete_attributes,
     drawing_cases,
     examples,
@@ -36,16 +35,7 @@ def picture_options(function: F) -> F:
     for option in (
         click.option("--scale", default=2, show_default=True, type=click.IntRange(1, 8), help="Enlargement factor."),
         generation_options(".  [default: what SPACE states, or else its pipeline's]"),
-        click.option(
-            "--seed", "seeds", multiple=True, type=SEED, help="Seed of the noise. May be repeated.  [default: 0]"
-        ),
-        click.option(
-            "--prompt",
-            "prompts",
-            multiple=True,
-            type=PROMPT,
-            help="Prompt of the pictures. May be repeated.  [default: sks person]",
-        ),
+        case_options,
     ):
         function = option(function)
     return function

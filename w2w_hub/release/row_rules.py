@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.text import command, counted, enumeration
+from ..dataset.labels.names import asked_name
 from ..dataset.licenses import row_digests, rows_without
 from ..dataset.manifest import DatasetManifest
 from ..dataset.withdrawn import notice, withdrawn_rows
@@ -41,7 +42,7 @@ def require_stated_rows(remote: Remote, head: Head, folder: Path, manifest: Mapp
     missing = {name: rows for name, rows in missing.items() if rows}
     if not missing:
         return
-    columns = [{"licence": "license"}.get(name, name) for name in missing]
+    columns = list(map(asked_name, missing))
     rows = {row for names in missing.values() for row in names}
     first, relabel = min(rows), command("w2w relabel", folder, options=("--labels", "FILE"))
     count, table = counted(len(rows), "row does", "rows do"), enumeration(["id", *columns])

@@ -98,14 +98,20 @@ def resolve(space: WeightSpace, what: Any, dataset: WeightDataset | None = None)
     InvalidInputError, LayoutMismatchError
         For coefficients that are not numbers or too many, and for a point or adapter of another space.
     """
-    if isinstance(what, Identity):
-        find_point(space, what.point)  # a point of another space is refused
-        return what
     if dataset is not None and isinstance(what, str) and is_row(what, space, dataset):
         own = find_own_row(space, dataset, what)
         return Identity(own[1], own[0], exact=True)
+    found = _found(space, what)
+    return found if isinstance(found, Identity) else Identity(space.decode(found), found)
+
+
+def _found(space: WeightSpace, what: Any) -> Identity | Point:
+    """Return the identity of what has weights of its own, else the point to decode."""
+    if isinstance(what, Identity):
+        find_point(space, what.point)  # a point of another space is refused
+        return what
     point, weights = find_point(space, what)
-    return Identity(space.decode(point), point) if weights is None else Identity(weights, point, exact=True)
+    return point if weights is None else Identity(weights, point, exact=True)
 
 
 def resolve_several(space: WeightSpace, items: Sequence[Any]) -> tuple[Identity | None, ...]:
@@ -119,14 +125,13 @@ def resolve_several(space: WeightSpace, items: Sequence[Any]) -> tuple[Identity 
     found: list[Identity | None] = [None] * len(items)
     points: dict[int, Point] = {}
     for i, item in enumerate(items):
-        if isinstance(item, Identity):
-            found[i] = resolve(space, item)
-        elif item is not None:
-            point, weights = find_point(space, item)
-            if weights is None:
-                points[i] = point
-            else:
-                found[i] = Identity(weights, point, exact=True)
+        if item is None:
+            continue
+        one = _found(space, item)
+        if isinstance(one, Identity):
+            found[i] = one
+        else:
+            points[i] = one
     waiting = list(points)
     for start in range(0, len(waiting), DECODED_AT_ONCE):
         part = waiting[start : start + DECODED_AT_ONCE]

@@ -134,6 +134,11 @@ def reserved_name(name: str) -> str:
     return SPELLINGS.get(name.lower(), name)
 
 
+def asked_name(name: str) -> str:
+    """Return the name under which messages ask for a stored column, as options do: ``license`` for ``licence``."""
+    return {stored: asked for asked, stored in SPELLINGS.items()}.get(name, name)
+
+
 def _name(name: Any) -> str:
     if name is None or name != name:
         return ""

@@ -18,7 +18,7 @@ from ...common.license_ids import normal_license
 from ...common.text import few, nearest, one_line
 from ...dataset.initialization import SAME_START, initialization_of
 from ...dataset.labels.kinds import LabelKind
-from ...dataset.labels.names import CONTRIBUTOR, RESERVED, STATED, TAKEN
+from ...dataset.labels.names import CONTRIBUTOR, RESERVED, STATED, TAKEN, asked_name
 from ...dataset.labels.table import ROW_ID
 from ...dataset.manifest import UNKNOWN
 from ...dataset.reader import DatasetReader
@@ -320,7 +320,7 @@ class _Checker:
             yield Finding("label", f"{rule['column']!r} is missing: it decides the split; state it")
 
     def _stated(self, name: str, value: Any) -> Iterator[Finding]:
-        option = {"licence": "license"}.get(name, name)
+        option = asked_name(name)
         if value is None or (isinstance(value, str) and _says_nothing(value)):
             yield Finding(name, f"it states no {option}; add --{option} ..., or a column {option!r} to the labels")
             return
